@@ -1,0 +1,31 @@
+"""Train PyTorch classifiers that hold up under worst-case perturbations, and know whether they do."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unperturbed.data.sources import load_data as load_data
+    from unperturbed.evaluation.accuracy import evaluate as evaluate
+    from unperturbed.models.load import build_model as build_model
+    from unperturbed.objectives.at import AT as AT
+    from unperturbed.threat import Threat as Threat
+    from unperturbed.training.loop import train as train
+    from unperturbed.training.recipe import Recipe as Recipe
+
+_HOMES = {
+    "AT": "objectives.at",
+    "Recipe": "training.recipe",
+    "Threat": "threat",
+    "build_model": "models.load",
+    "evaluate": "evaluation.accuracy",
+    "load_data": "data.sources",
+    "train": "training.loop",
+}
+__all__ = ["AT", "Recipe", "Threat", "build_model", "evaluate", "load_data", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that the command line can answer before PyTorch is loaded."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"unperturbed.{_HOMES[name]}"), name)

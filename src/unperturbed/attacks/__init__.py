@@ -1,0 +1,1 @@
+"""Attacks: a maximiser, a loss, and a status per example."""

@@ -1,0 +1,123 @@
+"""What a user sees: messages and progress on standard error, results on standard output."""
+
+import json
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from unperturbed.findings import Progress as Report
+from unperturbed.findings import silent
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command found: for programs, and for readers (tables and lines)."""
+
+    value: Any
+    views: Sequence[Any]
+
+
+def say(text: str, kind: str = "") -> None:
+    """Write a line to standard error; `kind` ("error", "warning") goes before it."""
+    style = {"error": "bold red", "warning": "yellow"}.get(kind, "")
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if kind:
+        console.print(f"[{style}]{kind}:[/{style}]", end=" ")
+    console.print(text, markup=False)
+
+
+def show(value: Any) -> None:
+    """Write a table or a line to standard output."""
+    wide = 100 if not sys.stdout.isatty() else None
+    Console(highlight=False, width=wide).print(value, markup=False)
+
+
+def write_json(value: Any) -> None:
+    """Write one JSON value to standard output; numbers that are not finite become null."""
+    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table of text."""
+    made = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    for column in columns:
+        made.add_column(column)
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+@contextmanager
+def results_only_on_stdout() -> Iterator[None]:
+    """Within: whatever else prints goes to standard error, and warnings and what is logged are lines there."""
+    log, lines = logging.getLogger("unperturbed"), _Lines()
+    level = log.level
+    log.addHandler(lines)
+    log.setLevel(logging.INFO)
+
+    def line(message: Warning | str, *_: object, **__: object) -> None:
+        say(" ".join(str(message).split()), "warning")
+
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        warnings.simplefilter("default")
+        for quiet in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning, ImportWarning):
+            warnings.simplefilter("ignore", quiet)
+        warnings.showwarning = line
+        try:
+            yield
+        finally:
+            log.removeHandler(lines)
+            log.setLevel(level)
+
+
+class _Lines(logging.Handler):
+    """Writes what is logged as lines to standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        say(record.getMessage(), "warning" if record.levelno >= logging.WARNING else "")
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """Yield what long work reports to: a bar with the time left on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield silent
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def report(done: float, total: float, text: str) -> None:
+            bar.update(task, completed=done, total=total, description=text)
+
+        yield report

@@ -1,0 +1,80 @@
+"""The program `unperturbed`: which command, what ends it, and what is printed where."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.table import Table
+
+from unperturbed.cli.console import Result, results_only_on_stdout, say, show, write_json
+from unperturbed.cli.names import hint, summary_of
+from unperturbed.cli.options import parse
+from unperturbed.errors import InputError, RunError
+
+COMMANDS = ("demo", "train", "evaluate", "methods", "models", "datasets")
+"""Each is a file of this folder with `parser()`, `POSITIONAL` and `run(given)`."""
+HELP = ("-h", "--help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 1 failed on the way, 2 wrong usage or bad input, 130 interrupted.
+
+    With `--json`, one JSON value goes to standard output; everything else goes to standard error.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except InputError as error:
+        return _end(error, 2)
+    except (RunError, OSError) as error:
+        return _end(error, 1)
+    except KeyboardInterrupt as error:
+        return _end(error, 130)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in (*HELP, "help"):
+        show(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        show(f"unperturbed {version('unperturbed')}")
+        return 0
+    command, rest = words[0], words[1:]
+    if command not in COMMANDS:
+        raise InputError(f"There is no command {command!r}. {hint(command, COMMANDS)}")
+
+    module = import_module(f"unperturbed.cli.{command}")
+    parser = module.parser()
+    if any(word in HELP for word in rest):
+        print(parser.format_help())
+        return 0
+    if os.getcwd() not in sys.path:  # as `python -m` does: a user's own module lies where the command is run
+        sys.path.insert(0, os.getcwd())
+    given = parse(parser, rest, module.POSITIONAL)
+    with results_only_on_stdout():
+        result: Result = module.run(given)
+    if given.json:
+        write_json(result.value)
+    else:
+        for view in result.views:
+            show(view)
+    return 0
+
+
+def _overview() -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.title = "unperturbed COMMAND [--help]"
+    grid.title_justify = "left"
+    for command in COMMANDS:
+        grid.add_row(f"  {command}", summary_of(Path(__file__).with_name(f"{command}.py")))
+    return grid
+
+
+def _end(error: BaseException, code: int) -> int:
+    say("interrupted" if code == 130 else str(error) or type(error).__name__, "error")
+    for note in getattr(error, "__notes__", ()):
+        say(note)
+    return code

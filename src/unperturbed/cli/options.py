@@ -1,0 +1,153 @@
+"""Reading arguments: plain options by jsonargparse, options of options as trees, a YAML file beneath both."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from unperturbed.cli.names import hint
+from unperturbed.cli.trees import Tree
+from unperturbed.errors import InputError
+
+FLAGS = ("json", "resume")
+"""Options without a value."""
+TREES = ("method", "model")
+"""Options with options of their own."""
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a command was given: its plain options by name, its options with options, and the words as they came."""
+
+    plain: Namespace
+    trees: Mapping[str, Tree]
+    argv: Sequence[str] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a plain option."""
+        return getattr(self.plain, name)
+
+
+def new_parser(command: str, summary: str, epilog: str = "") -> ArgumentParser:
+    """Return a parser for a command, with the options that every command has."""
+    parser = ArgumentParser(prog=f"unperturbed {command}", description=summary, epilog=epilog, exit_on_error=False)
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output, all else on error")
+    return parser
+
+
+def add_data_options(parser: ArgumentParser) -> None:
+    """Add what says which data, model and threat set."""
+    parser.add_argument("--config", type=str | None, metavar="FILE", help="YAML with any of these options")
+    parser.add_argument(
+        "--data", type=str | None, help="a name, Hugging Face id, folder, .npz or package.module:function (see datasets)"
+    )
+    parser.add_argument(
+        "--model", type=str | None, help="a name (see models) or package.module:Class; --model.X sets its argument X"
+    )
+    parser.add_argument("--weights", type=str | None, metavar="FILE", help="safetensors, or .pt without code in it")
+    parser.add_argument("--threat", type=str | None, help="norm and radius: Linf:8/255, L2:0.5, L1:12")
+    parser.add_argument(
+        "--bounds", type=str | None, metavar="none|LOW,HIGH", help="of the inputs (default: the data's, or 0,1)"
+    )
+    parser.add_argument("--out", type=str | None, metavar="FOLDER", help="where everything is written")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+
+def add_fields(parser: ArgumentParser, described: type) -> None:
+    """Add the fields of a dataclass as options, with the help that its docstring gives."""
+    hints = get_type_hints(described)
+    helps = {each.arg_name: each.description for each in parse_docstring(described.__doc__ or "").params}
+    for each in fields(described):
+        text = " ".join((helps.get(each.name) or "").split()).replace("%", "%%")
+        parser.add_argument(
+            f"--{each.name.replace('_', '-')}", type=hints[each.name], default=each.default, help=text
+        )
+
+
+def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = None) -> Parsed:
+    """Return what the arguments say, on top of the YAML file that `--config` names.
+
+    `positional` is the one argument without a name that the command takes, if any.
+
+    Raises `InputError` for unknown options (with the nearest) and values of a wrong type.
+    """
+    known = [key.replace("_", "-") for key in vars(parser.get_defaults()) if key != positional]
+    pairs, places = _split(argv, known)
+    file = next((value for key, value in reversed(pairs) if key == "config"), None)
+    below = _from_yaml(Path(str(file)), known) if file is not None else []
+
+    if len(places) > (positional is not None):
+        raise InputError(f"{places[-1]!r} is one argument too many: options begin with --. See {parser.prog} --help.")
+    tokens = [_token(key, value) for key, value in [*below, *pairs] if key.split(".")[0] not in TREES]
+    try:
+        plain = parser.parse_args([*places, *tokens])
+    except ArgumentError as error:
+        raise InputError(_readable(str(error), parser.prog)) from error
+    return Parsed(plain, {root: _tree(below, root).under(_tree(pairs, root)) for root in TREES}, tuple(argv))
+
+
+def _split(argv: Sequence[str], known: Sequence[str]) -> tuple[list[tuple[str, Any]], list[str]]:
+    """Return options with their values, and the other arguments."""
+    pairs: list[tuple[str, Any]] = []
+    places: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("--"):
+            places.append(word)
+            continue
+        key, equals, value = word.removeprefix("--").partition("=")
+        key = _checked(key, known)
+        if key in FLAGS and equals:
+            raise InputError(f"--{key} takes no value, but {value!r} was given.")
+        if key not in FLAGS and not equals:
+            following = next(words, None)
+            if following is None or following.startswith("--"):
+                raise InputError(f"--{key} needs a value.")
+            value = following
+        pairs.append((key, True if key in FLAGS else value))
+    return pairs, places
+
+
+def _checked(key: str, known: Sequence[str]) -> str:
+    root, dot, rest = key.partition(".")
+    root = root.replace("_", "-")
+    if root not in known or (dot and root not in TREES):
+        raise InputError(f"There is no option --{key}. {hint(f'--{root}', [f'--{each}' for each in known])}")
+    return root + dot + rest.replace("-", "_")
+
+
+def _from_yaml(file: Path, known: Sequence[str]) -> list[tuple[str, Any]]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--config {file} cannot be read as YAML: {error}") from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"--config {file} holds no mapping of options to values.")
+    return [(_checked(str(key), known), value) for key, value in content.items()]
+
+
+def _tree(pairs: Sequence[tuple[str, Any]], root: str) -> Tree:
+    tree = Tree()
+    for key, value in pairs:
+        if key.split(".")[0] == root:
+            tree.put(key.split(".")[1:], value)
+    return tree
+
+
+def _token(key: str, value: Any) -> str:
+    if key in FLAGS:
+        return f"--{key}"
+    return f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _readable(message: str, program: str) -> str:
+    """Return jsonargparse's message in one line."""
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(message.split()))
+    text = re.sub(r'^Parser key "(\w+)":', lambda found: f"--{found[1].replace('_', '-')}:", text)
+    return f"{text} See {program} --help."

@@ -1,0 +1,82 @@
+"""From options to what commands work on: data, threat, model, device; and back to what a run folder keeps."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unperturbed.cli.trees import Choice, Tree, choose, parameters_of, written
+from unperturbed.data.check import mean_std
+from unperturbed.data.split import Data
+from unperturbed.errors import InputError
+from unperturbed.models.load import build_model
+from unperturbed.threat import Threat
+from unperturbed.types import Bounds
+
+FILLED = ("input_shape", "classes", "mean", "std")
+"""Arguments of models that the data gives."""
+THREATS = {"mnist": "Linf:0.3", "digits": "Linf:0.1"}
+OTHERWISE = "Linf:8/255"
+
+
+def default_threat(data: Data) -> str:
+    """Return the threat that is usual for the data, by its name."""
+    return THREATS.get(data.name, OTHERWISE)
+
+
+def read_bounds(text: str | None, otherwise: Bounds = (0.0, 1.0)) -> Bounds:
+    """Return the box that `none` or `LOW,HIGH` means."""
+    if text is None:
+        return otherwise
+    if text == "none":
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--bounds is {text!r}: write LOW,HIGH, such as 0,1, or none.") from error
+    return low, high
+
+
+def read_device(text: str) -> torch.device:
+    """Return the device that a text means; raises `InputError` where it is not there."""
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"The device {text!r} is not there ({reason}): give auto, cpu, or one that is.") from error
+    return device
+
+
+def make_model(tree: Tree, data: Data) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Return the model that was asked for, and what a run folder keeps of it; the data gives the arguments `FILLED`."""
+    named = Tree("small-cnn" if len(data.train.shape) == 3 else "mlp").under(tree)
+    choice = choose(named, "models", "model", filled=FILLED)
+    arguments = {
+        name: tuple(value) if name in FILLED and isinstance(value, list) else value
+        for name, value in choice.arguments.items()
+    }
+    open_names = [name for name in FILLED if name in parameters_of(choice.target) and name not in arguments]
+    mean, std = mean_std(data.train) if {"mean", "std"} & set(open_names) else ((0.0,), (1.0,))
+    shape, classes = tuple(data.train.shape), len(data.classes)
+    model = build_model(str(named.value), arguments, shape, classes, mean, std)
+
+    given = {"input_shape": shape, "classes": classes, "mean": mean, "std": std}
+    arguments |= {name: given[name] for name in open_names}
+    return model, written(Choice(choice.target, arguments)) | {"class_path": str(named.value)}
+
+
+def keep_place(spec: str) -> str:
+    """Return data or weights given by a path in a form that holds from any folder."""
+    place, mark, rest = spec.partition("?")
+    return f"{Path(place).resolve()}{mark}{rest}" if Path(place).exists() else spec
+
+
+def slug(*parts: str) -> str:
+    """Return a folder name made of these words."""
+    return "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", part.rpartition(":")[2]).strip("-") for part in parts)

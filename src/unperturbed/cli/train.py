@@ -1,0 +1,110 @@
+"""Train a classifier that holds up under a threat, and keep it in a run folder."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from unperturbed.cli.console import Result, progress, table
+from unperturbed.cli.names import listing
+from unperturbed.cli.options import Parsed, add_data_options, add_fields, new_parser
+from unperturbed.errors import InputError, RunError
+from unperturbed.runs import CHECKPOINT
+from unperturbed.training.recipe import Recipe
+
+POSITIONAL = None
+
+
+def parser() -> ArgumentParser:
+    """Return the command's parser."""
+    made = new_parser("train", str(__doc__))
+    add_data_options(made)
+    made.add_argument(
+        "--method",
+        type=str | None,
+        help=f"{', '.join(listing('objectives'))}, or package.module:Class (default: at); --method.X sets its option X, "
+        "or its maximiser's: --method.steps 10",
+    )
+    made.add_argument("--extra", type=str | None, metavar="DATA", help="more training data, as --data")
+    made.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    made.add_argument("--devices", type=int, default=1, help="processes, each with a part of every batch")
+    made.add_argument("--loggers", type=str, default="none", help="csv, tensorboard, both with a comma, or none")
+    add_fields(made, Recipe)
+    return made
+
+
+def run(given: Parsed) -> Result:
+    """Train, and return where the run is and how it does on held-out training examples."""
+    from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, slug
+    from unperturbed.cli.trees import choose, written
+    from unperturbed.data.sources import load_data
+    from unperturbed.objectives.at import AT
+    from unperturbed.threat import Threat
+    from unperturbed.training.loop import train
+
+    if given.data is None:
+        raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
+    method = choose(given.trees["method"], "objectives", "method", default=AT())
+    objective = method.build()
+    recipe = Recipe(**{each.name: getattr(given, each.name) for each in fields(Recipe)})
+    loggers = [] if given.loggers == "none" else given.loggers.split(",")
+    data = load_data(given.data)
+    threat = Threat.parse(given.threat or default_threat(data), read_bounds(given.bounds, data.bounds))
+    extra = None if given.extra is None else load_data(given.extra).train
+    model, model_description = make_model(given.trees["model"], data, recipe.seed)
+    method_description = written(method)
+    out = Path(given.out or Path("runs") / slug(data.name, method_description["class_path"]))
+
+    config = {
+        "data": keep_place(given.data),
+        "extra": given.extra and keep_place(given.extra),
+        "model": model_description,
+        "weights": given.weights and keep_place(given.weights),
+        "threat": given.threat or default_threat(data),
+        "bounds": given.bounds,
+        "method": method_description,
+    }
+    with progress() as report, resumable(given, out):
+        trained = train(
+            model,
+            data,
+            threat,
+            objective,
+            recipe,
+            out=out,
+            resume=given.resume,
+            device=given.device,
+            devices=given.devices,
+            extra=extra,
+            weights=given.weights,
+            loggers=loggers,
+            config=config,
+            progress=report,
+        )
+    held_out = f"on {trained.clean_accuracy.n} held-out training examples"
+    rows = [
+        ("run", str(trained.folder)),
+        ("epochs", f"{trained.epochs} in {trained.seconds:.0f} s; the best weights are from epoch {trained.best_epoch}"),
+        ("clean accuracy", f"{trained.clean_accuracy}, {held_out}"),
+        ("robust accuracy", f"{trained.robust_accuracy}, {held_out}: ten steps, a quick look"),
+    ]
+    following = f"How robust it is: unperturbed evaluate {shlex.quote(str(out))}"
+    return Result(trained.json(), (table("", ("", str(threat)), rows), following))
+
+
+@contextmanager
+def resumable(given: Parsed, out: Path) -> Iterator[None]:
+    """Within: an interruption or failure takes along how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, RunError, OSError) as error:
+        words = [word for word in given.argv if word != "--resume"]
+        if (out / CHECKPOINT).exists():
+            again = shlex.join(["unperturbed", "train", *words, "--resume"])
+            error.add_note(f"The last checkpoint stands in {out / CHECKPOINT}. Go on with:\n  {again}")
+        else:
+            error.add_note(f"There was no checkpoint yet: remove {out} and start again.")
+        raise

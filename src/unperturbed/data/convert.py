@@ -1,0 +1,133 @@
+"""Whatever a caller holds (arrays, tensors, PyTorch datasets, pairs of them) as a Split or as Data."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from unperturbed.data import pictures
+from unperturbed.data.split import ArraySplit, Data, Split, array_split, as_inputs, number_classes
+from unperturbed.errors import InputError
+from unperturbed.types import Inputs, Labels, Rows
+
+_FORMS = "give a Split, a pair (x, y) of arrays or tensors, or a PyTorch Dataset with a length and items (x, y)"
+
+
+def as_split(data: object) -> Split:
+    """Return data as a Split.
+
+    Takes a Split (returned as it is), a pair (x, y) of arrays or tensors, or a map-style PyTorch Dataset whose items
+    are (x, y) tuples or dictionaries with one input and one integer. 8-bit images become float32 in [0, 1], float64
+    becomes float32. A Dataset is read once, into memory where it fits: augmentation belongs in the recipe.
+    Raises InputError for everything else.
+    """
+    if isinstance(data, Split):
+        return data
+    if isinstance(data, TensorDataset):
+        data = data.tensors
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        return array_split(data[0], data[1])
+    if isinstance(data, DataLoader):
+        raise InputError("The data is a DataLoader, which gives no random access: pass its dataset (loader.dataset).")
+    if isinstance(data, IterableDataset) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        raise InputError(f"The data is of type {type(data).__name__}: {_FORMS}.")
+    return _dataset_split(data)
+
+
+def as_data(data: object, name: str = "data") -> Data:
+    """Return data as a Data: a Data, what `as_split` takes, or a pair (train, test) of that."""
+    if isinstance(data, Data):
+        return data
+    if isinstance(data, (tuple, list)) and len(data) == 2 and not _is_array(data[0]):
+        train, test = as_split(data[0]), as_split(data[1])
+        if train.shape != test.shape:
+            raise InputError(f"Examples have shape {train.shape} in training and {test.shape} in the test split.")
+        return Data(name, train, test, number_classes(train, test))
+    train = as_split(data)
+    return Data(name, train, None, number_classes(train))
+
+
+class DatasetSplit(Split):
+    """A PyTorch dataset too large for memory, read when its examples are asked for."""
+
+    def __init__(self, dataset: Any, shape: tuple[int, ...], labels: Labels, eight_bit: bool) -> None:
+        self.dataset, self.shape, self.labels, self.eight_bit = dataset, shape, labels, eight_bit
+
+    def inputs(self, ids: Rows) -> Inputs:
+        """Return the examples at these positions, float32 of shape (len(ids), *shape)."""
+        x = (
+            torch.stack([_pair(self.dataset[i], i)[0] for i in ids.tolist()])
+            if len(ids)
+            else torch.empty(0, *self.shape)
+        )
+        return x.float().div_(255) if self.eight_bit else x
+
+
+def _is_array(value: object) -> bool:
+    """Tell arrays and lists of values from splits, datasets and pairs."""
+    nested = isinstance(value, (Split, tuple)) or isinstance(value, torch.utils.data.Dataset)
+    return not nested
+
+
+def _dataset_split(dataset: Any) -> Split:
+    if len(dataset) == 0:
+        raise InputError("The data holds no examples: give at least one.")
+    first, _ = _pair(dataset[0], 0)
+    shape, eight_bit = tuple(first.shape), first.dtype == torch.uint8
+    labels = torch.empty(len(dataset), dtype=torch.int64)
+    fits = len(dataset) * math.prod(shape) * first.element_size() <= pictures.MEMORY_LIMIT
+    held = torch.empty(len(dataset) if fits else 0, *shape, dtype=first.dtype)
+    for i in range(len(dataset)):
+        x, y = _pair(dataset[i], i)
+        if x.shape != first.shape or x.dtype != first.dtype:
+            raise InputError(
+                f"Example {i} is {x.dtype} of shape {tuple(x.shape)} and example 0 is {first.dtype} of shape {shape}: "
+                "make all examples alike, for instance by resizing them."
+            )
+        labels[i] = y
+        if fits:
+            held[i] = x
+    return ArraySplit(held, labels) if fits else DatasetSplit(dataset, shape, labels, eight_bit)
+
+
+def _pair(item: Any, i: int) -> tuple[Tensor, int]:
+    """Return one item of a dataset as its input and its label."""
+    if isinstance(item, Mapping):
+        x, y = _only(item, _is_input, "input", i), _only(item, _is_label, "integer label", i)
+    elif isinstance(item, (tuple, list)) and len(item) == 2:
+        x, y = item
+    else:
+        raise InputError(f"Example {i} is of type {type(item).__name__}: items must be pairs (x, y) or dictionaries.")
+    if not _is_label(y):
+        raise InputError(f"The label of example {i} is {y!r}, not an integer: number the classes from 0.")
+    return _input(x), int(y)
+
+
+def _only(item: Mapping[str, Any], wanted: Any, role: str, i: int) -> Any:
+    found = [key for key, value in item.items() if wanted(value)]
+    if len(found) != 1:
+        names = ", ".join(found) or "none"
+        raise InputError(f"Example {i} must hold exactly one {role}, but has {names} (keys: {', '.join(item)}).")
+    return item[found[0]]
+
+
+def _is_input(value: Any) -> bool:
+    return pictures.is_image(value) or (isinstance(value, (Tensor, np.ndarray)) and value.ndim > 0)
+
+
+def _is_label(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_floating_point() and not value.is_complex()
+    if isinstance(value, np.ndarray):
+        return value.size == 1 and value.dtype.kind in "iub"
+    return isinstance(value, (int, np.integer))
+
+
+def _input(value: Any) -> Tensor:
+    if pictures.is_image(value):
+        return torch.from_numpy(pictures.pixels(value, "L" if value.mode in pictures.GREY else "RGB"))
+    return as_inputs((value if isinstance(value, Tensor) else np.asarray(value))[None])[0]

@@ -1,0 +1,132 @@
+"""Datasets of the Hugging Face hub: their Parquet files, fetched into the hub's own cache."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path, PurePosixPath
+from threading import Thread
+from typing import TypeVar
+
+from unperturbed.data.names import LOCAL_FORMS
+from unperturbed.data.parquet import TEST, TRAIN, choose_files, find_parquet
+from unperturbed.errors import InputError, RunError
+
+SECONDS = 5.0
+"""How long the hub may take to answer."""
+
+_REVISIONS = ("main", "refs/convert/parquet")
+"""Where a dataset's Parquet files are: its own, or those that the hub made of other formats."""
+
+T = TypeVar("T")
+
+
+def fetch(repository: str, config: str | None) -> Path:
+    """Return the local folder that holds the Parquet files of a dataset, after downloading what the cache lacks.
+
+    The hub is asked once, and has a few seconds to answer; where it does not, the cached copy serves. With
+    HF_HUB_OFFLINE set it is not asked at all. Raises InputError where there is neither, and RunError where a
+    download breaks off.
+    """
+    try:
+        revision, files = _ask(repository)
+    except _Unreachable as error:
+        cached = _cached(repository, config)
+        if cached is None:
+            raise InputError(
+                f"The Hugging Face hub cannot be reached for {repository} ({error}), and no complete copy is cached. "
+                f"Without the hub, give {LOCAL_FORMS}."
+            ) from error
+        return cached
+    chosen = choose_files(files, repository, config)
+    return _download(repository, revision, [*_wanted(config), *(str(p) for p in chosen.get(TRAIN[0], []))])
+
+
+class _Unreachable(Exception):
+    """The hub gave no answer; the text says why, in one line."""
+
+
+def _ask(repository: str) -> tuple[str, list[PurePosixPath]]:
+    """Return the revision that has Parquet files, and these files."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    for revision in _REVISIONS:
+        try:
+            ask = partial(HfApi().dataset_info, repository, revision=revision, timeout=SECONDS)
+            info = _within(SECONDS, ask)
+        except GatedRepoError as error:
+            page = f"https://huggingface.co/datasets/{repository}"
+            raise InputError(f"{repository} is gated: ask for access on {page}, then run `hf auth login`.") from error
+        except RevisionNotFoundError:
+            continue
+        except RepositoryNotFoundError as error:
+            raise InputError(
+                f"There is no folder {repository} here, and the Hugging Face hub has no dataset {repository} "
+                "that can be read without logging in (`hf auth login`): check the spelling."
+            ) from error
+        except Exception as error:  # every HTTP library of every hub version has errors of its own
+            raise _Unreachable(_one_line(error)) from error
+        files = [PurePosixPath(s.rfilename) for s in info.siblings or [] if s.rfilename.endswith(".parquet")]
+        if files:
+            return revision, sorted(files)
+    raise InputError(f"{repository} has no Parquet files on the Hugging Face hub: download it, and give {LOCAL_FORMS}.")
+
+
+def _within(seconds: float, question: Callable[[], T]) -> T:
+    """Return the answer, or raise TimeoutError: looking up a name can hang longer than any timeout of a request."""
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(question())
+        except Exception as error:
+            answer.set_exception(error)
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer within {seconds:g} s") from error
+
+
+def _download(repository: str, revision: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=patterns))
+    except Exception as error:
+        raise RunError(
+            f"The download of {repository} broke off ({_one_line(error)}). What has arrived is kept: "
+            "run the same command again to go on."
+        ) from error
+
+
+def _cached(repository: str, config: str | None) -> Path | None:
+    from huggingface_hub import snapshot_download
+
+    for revision in _REVISIONS:
+        try:
+            folder = Path(
+                snapshot_download(
+                    repository,
+                    repo_type="dataset",
+                    revision=revision,
+                    allow_patterns=_wanted(config),
+                    local_files_only=True,
+                )
+            )
+        except OSError:
+            continue
+        if find_parquet(folder):
+            return folder
+    return None
+
+
+def _wanted(config: str | None) -> list[str]:
+    """Return the patterns of the files that are needed; the same ones decide whether a cached copy is complete."""
+    folder = f"{config}/" if config else ""
+    return [f"{folder}*{split}*.parquet" for split in (*TRAIN, *TEST)]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,0 +1,227 @@
+"""Parquet files in the layout of the Hugging Face hub: an image column and a label column, found by what they hold."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from unperturbed.data import pictures
+from unperturbed.data.pictures import Picture, Pictures, picture_split
+from unperturbed.data.split import Data, Split, number_classes
+from unperturbed.errors import InputError
+
+TRAIN = ("train", "training")
+TEST = ("test", "testing", "validation", "valid", "val", "dev")
+"""Names of the split that results are reported on; the first that a dataset has, with labels, is taken."""
+
+_SPLIT = re.compile(r"(?:partial-)?([a-z]+)(?![a-z])")
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to take where a dataset leaves it open: a configuration, the image and the label column; None: the only one.
+
+    Written behind the place of the data: `PLACE?config=NAME&image=COLUMN&label=COLUMN`.
+    """
+
+    config: str | None = None
+    image: str | None = None
+    label: str | None = None
+
+
+def find_parquet(folder: Path) -> list[PurePosixPath]:
+    """Return the Parquet files in a folder and up to two levels below, relative to it, in order."""
+    found = (p for depth in ("*", "*/*", "*/*/*") for p in folder.glob(f"{depth}.parquet"))
+    return sorted(PurePosixPath(p.relative_to(folder).as_posix()) for p in found)
+
+
+def load_parquet(folder: Path, name: str, choice: Choice) -> Data:
+    """Return the Parquet files of a folder as Data.
+
+    The split is told by the name of a file or of its folder (train*, test*, validation*, ...), the configuration by
+    the folders above, "data" apart. Raises InputError where files, configurations or columns are missing or ambiguous.
+    """
+    files = choose_files(find_parquet(folder), str(folder), choice.config)
+    train_name = next((s for s in TRAIN if s in files), None)
+    if train_name is None:
+        raise InputError(f"{folder} has no training files, only {', '.join(files)}: name them train*.parquet.")
+    splits: dict[str, Split] = {}
+    classes: tuple[str, ...] = ()
+    for split_name in (train_name, *(s for s in TEST if s in files)):
+        paths = [folder / p for p in files[split_name]]
+        _check_shards(paths)
+        columns = find_columns(paths[0], choice)
+        split = _load_split(paths, columns, f"the {split_name} split of {name}")
+        if split is not None:
+            splits[split_name] = split
+            classes = classes or columns.classes
+        if len(splits) == 2:
+            break
+    train, test = splits.get(train_name), next((s for k, s in splits.items() if k != train_name), None)
+    if train is None:
+        raise InputError(f"The labels of the {train_name} split of {name} are all negative, which stands for hidden.")
+    if test is not None and test.shape != train.shape:
+        raise InputError(f"Images of {name} have shape {train.shape} in training and {test.shape} in the test split.")
+    return Data(name, train, test, classes or number_classes(train, test))
+
+
+def choose_files(paths: Iterable[PurePosixPath], place: str, config: str | None) -> dict[str, list[PurePosixPath]]:
+    """Return the files of each split of one configuration; if no split is recognised in any name, all files train."""
+    configs: dict[str, dict[str, list[PurePosixPath]]] = {}
+    for path in paths:
+        split, folder = _split_and_config(path)
+        configs.setdefault(folder, {}).setdefault(split, []).append(path)
+    configs = {folder: _recognised(splits) for folder, splits in configs.items()}
+    if config is not None and config not in configs:
+        raise InputError(f"{place} has no configuration {config!r}, only {', '.join(configs)}.")
+    if config is None and len(configs) > 1:
+        names = ", ".join(name or "(top folder)" for name in configs)
+        raise InputError(f"{place} has several configurations: {names}. Choose one: {place}?config=NAME.")
+    return configs[config if config is not None else next(iter(configs))]
+
+
+def _split_and_config(path: PurePosixPath) -> tuple[str, str]:
+    folders = [part for part in path.parts[:-1] if part != "data"]
+    for place, part in ((None, path.stem), (-1, folders[-1] if folders else "")):
+        match = _SPLIT.match(part.lower())
+        if match and match[1] in (*TRAIN, *TEST):
+            return match[1], "/".join(folders[:place])
+    return "", "/".join(folders)
+
+
+def _recognised(splits: dict[str, list[PurePosixPath]]) -> dict[str, list[PurePosixPath]]:
+    known = {name: paths for name, paths in splits.items() if name}
+    return known or {TRAIN[0]: splits[""]}
+
+
+def _check_shards(paths: Sequence[Path]) -> None:
+    """Refuse a split that lacks some of its files: training on the rest would look like training on all."""
+    shards = [m for m in (_SHARD.search(p.name) for p in paths) if m]
+    if shards and len(shards) != int(shards[0][2]):
+        raise InputError(
+            f"{paths[0].parent} has {len(shards)} of the {int(shards[0][2])} files of the split of {paths[0].name}: "
+            "fetch the missing ones."
+        )
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that hold images and labels, and the names of the classes (none where the file has none)."""
+
+    image: str
+    label: str
+    classes: tuple[str, ...]
+
+
+def find_columns(path: Path, choice: Choice) -> Columns:
+    """Return the image column and the label column of a file: by the Hugging Face feature types, else by Arrow's."""
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet ({error}): fetch it again.") from error
+    features = _features(schema)
+    images = [f.name for f in schema if _is_image(f.type, features.get(f.name, {}))]
+    integers = [f.name for f in schema if pa.types.is_integer(f.type)]
+    labels = [name for name in integers if features.get(name, {}).get("_type") == "ClassLabel"] or integers
+    image = _pick(choice.image, images, "image", path, schema.names)
+    label = _pick(choice.label, labels, "label", path, schema.names)
+    return Columns(image, label, tuple(features.get(label, {}).get("names") or ()))
+
+
+def _features(schema: Any) -> dict[str, dict[str, Any]]:
+    """Return the Hugging Face features that a file declares, by column."""
+    declared = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = declared.get("info", {}).get("features", {})
+    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+
+
+def _is_image(kind: Any, feature: dict[str, Any]) -> bool:
+    if feature:
+        return bool(feature.get("_type") == "Image")
+    return bool(pa.types.is_binary(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0))
+
+
+def _pick(chosen: str | None, candidates: list[str], role: str, path: Path, names: list[str]) -> str:
+    if chosen is not None and chosen in names:
+        return chosen
+    if chosen is None and len(candidates) == 1:
+        return candidates[0]
+    if chosen is not None:
+        raise InputError(f"{path.name} has no column {chosen!r}, only {', '.join(names)}.")
+    if candidates:
+        raise InputError(
+            f"{path.name} has several columns that could be the {role}: {', '.join(candidates)}. "
+            f"Choose one behind the place of the data: ?{role}=NAME."
+        )
+    wanted = "images (bytes of PNG or JPEG)" if role == "image" else "integer labels"
+    raise InputError(f"{path.name} has no column of {wanted}, only {', '.join(names)}: give other data as .npz.")
+
+
+def _load_split(paths: list[Path], columns: Columns, where: str) -> Split | None:
+    """Return the split, or None where its labels are hidden (all negative, as the hub writes them)."""
+    labels = _labels(paths, columns.label, where)
+    if len(labels) and bool((labels < 0).all()):
+        return None
+    return picture_split(_pictures(paths, columns.image, where), labels, where)
+
+
+def _labels(paths: list[Path], column: str, where: str) -> torch.Tensor:
+    values = pa.chunked_array(
+        [c for p in paths for c in _column(p, column).chunks], type=_column(paths[0], column).type
+    )
+    if not pa.types.is_integer(values.type):
+        raise InputError(f"The labels of {where} (column {column}) are {values.type}, not integers.")
+    if values.null_count:
+        raise InputError(f"{values.null_count} labels of {where} (column {column}) are missing: remove these rows.")
+    return torch.from_numpy(values.to_numpy().astype(np.int64))
+
+
+def _pictures(paths: list[Path], column: str, where: str) -> Pictures:
+    """Return the encoded images: held in memory where they fit, memory-mapped where they do not."""
+    if sum(p.stat().st_size for p in paths) <= pictures.MEMORY_LIMIT:
+        held = [c for p in paths for c in _column(p, column).chunks]
+        encoded = [b for chunk in held for b in _encoded(chunk, where)]
+        return lambda ids: [encoded[i] for i in ids]
+    import datasets
+
+    with _quietly():
+        table = datasets.Dataset.from_parquet([str(p) for p in paths], columns=[column]).with_format("arrow")
+    return lambda ids: [b for chunk in table[list(ids)].column(column).chunks for b in _encoded(chunk, where)]
+
+
+def _column(path: Path, column: str) -> Any:
+    try:
+        return pq.read_table(path, columns=[column]).column(column)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet ({error}): fetch it again.") from error
+
+
+def _encoded(chunk: Any, where: str) -> list[Picture]:
+    values: list[Picture | None] = (chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk).to_pylist()
+    missing = sum(value is None for value in values)
+    if missing:
+        raise InputError(f"{missing} images of {where} are missing or only named, not embedded: embed their bytes.")
+    return [value for value in values if value is not None]
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep the progress bars of `datasets` off the screen."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()

@@ -1,0 +1,94 @@
+"""The door to data: what the text behind `--data` means, and whatever else callers need of this folder."""
+
+import difflib
+import importlib
+import os
+import re
+import sys
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from unperturbed.data.check import check, mean_std
+from unperturbed.data.convert import as_data, as_split
+from unperturbed.data.digits import load_digits
+from unperturbed.data.hub import fetch
+from unperturbed.data.image_folder import is_image_folder, load_images
+from unperturbed.data.names import DATASETS, HUB_SPECS, LOCAL_FORMS
+from unperturbed.data.npz import load_npz
+from unperturbed.data.parquet import Choice, find_parquet, load_parquet
+from unperturbed.data.split import Data, Split, select
+from unperturbed.errors import InputError
+
+__all__ = ["Data", "Split", "as_data", "as_split", "check", "load_data", "mean_std", "select"]
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def load_data(spec: str) -> Data:
+    """Return the data that a text names.
+
+    A name (digits, mnist, cifar10, cifar100, svhn), a folder of Parquet files or of class folders of images, an .npz
+    file, `package.module:function` (called without arguments; it returns Data, a pair (x, y), or two of them for
+    training and testing), or a Hugging Face dataset id `owner/name`. Where Parquet files leave a choice, it follows the
+    place: `owner/name?config=NAME&image=COLUMN&label=COLUMN`. A name goes before a folder of that name (`./mnist`).
+    Raises InputError for everything else.
+    """
+    if spec == "digits":
+        return load_digits()
+    if spec in HUB_SPECS:
+        return _load_hub(HUB_SPECS[spec], spec)
+    if Path(spec.partition("?")[0]).exists():
+        return _load_path(spec)
+    if _FUNCTION.fullmatch(spec):
+        return _load_function(spec)
+    if _HUB_ID.fullmatch(spec.partition("?")[0]):
+        return _load_hub(spec, spec.partition("?")[0])
+    if os.sep in spec or Path(spec).suffix:
+        raise InputError(f"There is no file or folder {spec}: give {LOCAL_FORMS}.")
+    near = difflib.get_close_matches(spec, DATASETS, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else f"the names are {', '.join(DATASETS)}."
+    raise InputError(f"There is no data named {spec!r}: {hint} Otherwise give {LOCAL_FORMS}, or a Hugging Face id.")
+
+
+def _load_hub(spec: str, name: str) -> Data:
+    repository, choice = _parse(spec)
+    return load_parquet(fetch(repository, choice.config), name, choice)
+
+
+def _load_path(spec: str) -> Data:
+    place, choice = _parse(spec)
+    path = Path(place)
+    name = path.resolve().name
+    if path.is_file():
+        if path.suffix == ".npz":
+            return load_npz(path)
+        raise InputError(f"{path} is a file, but not an .npz file: give {LOCAL_FORMS}.")
+    if find_parquet(path):
+        return load_parquet(path, name, choice)
+    if is_image_folder(path):
+        return load_images(path, name)
+    raise InputError(f"The folder {path} holds neither Parquet files nor class folders of images: give {LOCAL_FORMS}.")
+
+
+def _load_function(spec: str) -> Data:
+    module_name, _, function_name = spec.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does: a user's module lies where the command is run
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except ImportError as error:
+        raise InputError(f"{module_name} cannot be imported ({error}): run where it lies, or install it.") from error
+    except AttributeError as error:
+        raise InputError(f"{module_name} has no function {function_name}: check the spelling.") from error
+    return as_data(function(), spec)
+
+
+def _parse(spec: str) -> tuple[str, Choice]:
+    """Split `PLACE?config=..&image=..&label=..`."""
+    place, _, query = spec.partition("?")
+    choices = dict(parse_qsl(query, keep_blank_values=True))
+    unknown = sorted(set(choices) - {"config", "image", "label"})
+    if unknown:
+        raise InputError(f"{spec} has the unknown choice {unknown[0]!r}: config, image and label can be chosen.")
+    return place, Choice(**choices)

@@ -1,0 +1,160 @@
+"""A split: labelled examples in file order, by random access; and the forms of data in memory that become one."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unperturbed.errors import InputError
+from unperturbed.noise import Noise
+from unperturbed.types import Bounds, Inputs, Labels, Rows
+
+
+class Split(ABC):
+    """Labelled examples in file order, by random access.
+
+    Attributes:
+        shape: of one example; images are (channels, height, width).
+        labels: all of them, int64, on the CPU.
+        eight_bit: whether the inputs are 8-bit images divided by 255, hence finite and within [0, 1] unread.
+    """
+
+    shape: tuple[int, ...]
+    labels: Labels
+    eight_bit: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def inputs(self, ids: Rows) -> Inputs:
+        """Return the examples at these positions, float32 of shape (len(ids), *shape), on the CPU."""
+
+
+class ArraySplit(Split):
+    """Examples in memory; 8-bit images stay 8-bit and are divided by 255 when they are asked for."""
+
+    def __init__(self, x: Tensor, labels: Labels) -> None:
+        self.x, self.labels = x, labels
+        self.shape = tuple(x.shape[1:])
+        self.eight_bit = x.dtype == torch.uint8
+
+    def inputs(self, ids: Rows) -> Inputs:
+        """Return the examples at these positions, float32 of shape (len(ids), *shape)."""
+        x = self.x[ids]
+        return x.float().div_(255) if self.eight_bit else x
+
+
+class SelectedSplit(Split):
+    """Some examples of another split, with positions of their own."""
+
+    def __init__(self, split: Split, ids: Rows) -> None:
+        self.split, self.ids = split, ids
+        self.shape, self.eight_bit = split.shape, split.eight_bit
+        self.labels = split.labels[ids]
+
+    def inputs(self, ids: Rows) -> Inputs:
+        """Return the examples at these positions, float32 of shape (len(ids), *shape)."""
+        return self.split.inputs(self.ids[ids])
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A dataset: what trains, what is reported on, the names of the classes, and the allowed inputs."""
+
+    name: str
+    train: Split
+    test: Split | None
+    classes: tuple[str, ...]
+    bounds: Bounds = (0.0, 1.0)
+
+
+def select(split: Split, ids: Rows) -> Split:
+    """Return the examples at these positions as a split of their own, at positions 0 to len(ids) - 1."""
+    if len(ids) and not (0 <= int(ids.min()) and int(ids.max()) < len(split)):
+        raise InputError(f"Examples {int(ids.min())} to {int(ids.max())} were asked for, but there are {len(split)}.")
+    return SelectedSplit(split, ids)
+
+
+def hold_out(labels: Labels, share: float) -> tuple[Tensor, Tensor]:
+    """Return the positions that stay and those held out: `share` of every class, always the same ones."""
+    order = Noise.of(0, torch.arange(len(labels))).uniform((1,)).flatten().argsort()
+    out = torch.zeros(len(labels), dtype=torch.bool)
+    for label in torch.unique(labels):
+        members = order[labels[order] == label]
+        out[members[: round(share * len(members))]] = True
+    return (~out).nonzero().flatten(), out.nonzero().flatten()
+
+
+def number_classes(*splits: Split | None) -> tuple[str, ...]:
+    """Return names for classes that have none: "0" to the largest label."""
+    return tuple(str(k) for k in range(1 + max(int(s.labels.max()) for s in splits if s is not None)))
+
+
+def array_split(x: object, y: object) -> Split:
+    """Return arrays or tensors (n, ...) and (n,) as a split.
+
+    8-bit arrays are images, (n, h, w), (n, h, w, c) or (n, c, h, w) with 1 or 3 channels, and become NCHW in [0, 1];
+    all else becomes float32 as it is. Raises InputError for labels that are not integers, and for unequal lengths.
+    """
+    inputs, labels = as_inputs(_array(x, "inputs")), as_labels(_array(y, "labels"))
+    if len(inputs) != len(labels):
+        raise InputError(f"There are {len(inputs)} inputs and {len(labels)} labels: give one label for each input.")
+    if len(inputs) == 0:
+        raise InputError("The data holds no examples: give at least one.")
+    return ArraySplit(inputs, labels)
+
+
+def as_inputs(x: "np.ndarray | Tensor") -> Tensor:
+    """Return inputs as 8-bit NCHW images or as float32, without a copy where none is needed."""
+    if isinstance(x, np.ndarray):
+        if x.dtype.kind not in "fiub":
+            raise InputError(f"The inputs are of type {x.dtype}, but must be numbers: convert them to float32.")
+        x = torch.from_numpy(
+            np.require(x if x.dtype == np.uint8 else x.astype(np.float32, copy=False), None, ("C", "W"))
+        )
+    x = x.detach().cpu()
+    if x.is_complex():
+        raise InputError(f"The inputs are of type {x.dtype}, but must be real numbers.")
+    return _channels_first(x) if x.dtype == torch.uint8 and x.ndim > 2 else x.float()
+
+
+def as_labels(y: "np.ndarray | Tensor") -> Labels:
+    """Return labels as int64 of shape (n,); a trailing dimension of 1 is dropped."""
+    values = (
+        torch.from_numpy(np.require(y, None, ("C", "W"))) if isinstance(y, np.ndarray) and y.dtype.kind in "fiub" else y
+    )
+    if not isinstance(values, Tensor):
+        raise InputError(f"The labels are of type {values.dtype}, but must be integers: number the classes from 0.")
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        shape = tuple(values.shape)
+        raise InputError(f"The labels have shape {shape}, but must be one integer an example: y.argmax(1) of one-hot.")
+    if values.is_floating_point() or values.is_complex():
+        first = values[0].item() if len(values) else ""
+        raise InputError(f"The labels are {values.dtype} (first: {first}), not integers: convert them to int64.")
+    return values.detach().cpu().long()
+
+
+def _array(values: object, role: str) -> "np.ndarray | Tensor":
+    if isinstance(values, Tensor):
+        return values
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"The {role} are no array: {error}. Give a NumPy array or a tensor.") from error
+    if array.ndim == 0:
+        raise InputError(f"The {role} are a {type(values).__name__}: give a NumPy array or a tensor.")
+    return array
+
+
+def _channels_first(images: Tensor) -> Tensor:
+    """Return 8-bit images as NCHW, whatever the file's order."""
+    if images.ndim == 3:
+        return images[:, None]
+    if images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+        return images.permute(0, 3, 1, 2).contiguous()
+    return images

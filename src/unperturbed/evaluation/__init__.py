@@ -1,0 +1,1 @@
+"""Honest robust accuracy: a verdict per example, verified, with an interval."""

@@ -1,0 +1,111 @@
+"""Plain data for everything that examines or reports."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Verdict = Literal["misclassified", "broken", "survived", "unknown"]
+"""Of one example: wrong without an attack; broken by one, verified; not broken; not possible to evaluate."""
+
+Progress = Callable[[float, float, str], None]
+"""Called with work done, work in all, and a few words."""
+
+
+def silent(done: float, total: float, text: str) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A share of `n` with its 95% interval: a number never travels without both."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        """Return, say, `48.7% [45.6%, 51.8%], n=1000`."""
+        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}], n={self.n}"
+
+
+@dataclass(frozen=True)
+class AttackRecord:
+    """What one attack of a suite did."""
+
+    name: str
+    broken: int
+    """Examples that this attack was the first to break, verified."""
+    robust_after: float
+    """Share of all examples still standing after it, an upper bound."""
+    seconds: float
+    forwards: int
+    backwards: int
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The result of an evaluation.
+
+    Attributes:
+        suite: its name.
+        note: what a reader of the number must know.
+        threat: the threat set, as text.
+        n: examples.
+        clean_accuracy: share classified correctly without an attack (a tie of the logits is not correct).
+        robust_accuracy: share that survived; its interval runs from the Wilson low of survived / n to the Wilson high
+            of (survived + unknown) / n.
+        counts: examples by verdict.
+        attacks: what each attack did.
+        ties: examples whose final margin lies within 1e-4 of 0.
+        unverified: successes that an attack claimed and a fresh float32 forward refuted.
+        seconds: in all.
+        warnings: whatever makes the number doubtful.
+        environment: versions, seed, hashes.
+        examples: the per-example table, by column.
+        adversarial: the broken examples' perturbed inputs (row k belongs to the k-th broken example of the table),
+            where the evaluation was not written to a folder.
+    """
+
+    suite: str
+    note: str
+    threat: str
+    n: int
+    clean_accuracy: Interval
+    robust_accuracy: Interval
+    counts: Mapping[Verdict, int]
+    attacks: tuple[AttackRecord, ...]
+    ties: int
+    unverified: int
+    seconds: float
+    warnings: tuple[str, ...]
+    environment: Mapping[str, Any]
+    examples: Mapping[str, list[Any]]
+    adversarial: Any = None
+
+    def json(self) -> dict[str, Any]:
+        """Return the summary as plain values; `interval` is the robust accuracy's."""
+        return {
+            "suite": self.suite,
+            "note": self.note,
+            "threat": self.threat,
+            "n": self.n,
+            "clean_accuracy": self.clean_accuracy.value,
+            "clean_interval": [self.clean_accuracy.low, self.clean_accuracy.high],
+            "robust_accuracy": self.robust_accuracy.value,
+            "interval": [self.robust_accuracy.low, self.robust_accuracy.high],
+            "counts": dict(self.counts),
+            "attacks": [asdict(attack) for attack in self.attacks],
+            "ties": self.ties,
+            "unverified": self.unverified,
+            "seconds": self.seconds,
+            "warnings": list(self.warnings),
+            "environment": dict(self.environment),
+        }
+
+    def __str__(self) -> str:
+        """Return the headline."""
+        return (
+            f"clean {self.clean_accuracy}; robust under {self.threat} {self.robust_accuracy} "
+            f"({self.suite}: {self.note})"
+        )

@@ -1,0 +1,1 @@
+"""The inner maximisation: one ascent loop, and a step rule a file."""

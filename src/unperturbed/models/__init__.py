@@ -1,0 +1,1 @@
+"""Classifiers that normalise inside, and the reading and writing of weights."""

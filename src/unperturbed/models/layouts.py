@@ -1,0 +1,101 @@
+"""Where other projects keep weights in a file, and what they call them.
+
+RobustBench: under "state_dict", or bare, or under "last"; names behind "module." or "model."; buffers `mu` and `sigma`.
+MadryLab/robustness: under "model" (older: "state_dict"); the network twice, as "module.model." and
+"module.attacker.model.", with `normalizer.new_mean` and `new_std`. TRADES: bare, at times behind "module.". MAIR: under
+"rmodel"; "model." (parallel: "model.module."), with `n_classes`, `mean` and `std` beside it, or `model.0.mean` and the
+network as "model.1.". Only whole leading prefixes that every weight carries are taken off.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+_CONTAINERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "rmodel",
+    "net",
+    "network",
+    "weights",
+    "last",
+    "best",
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema",
+)
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "attacker.model.")
+_BOOKKEEPING = ("n_classes", "n_averaged")
+_NORMALISER = re.compile(
+    r"(?P<owner>(?:(?:attacker\.)?normali[sz](?:e|er|ation)\.|0\.)?)(?:new_)?(?P<role>mean|mu|std|sigma)"
+)
+MEAN, STD = "normalise.mean", "normalise.std"
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Named tensors, the containers that lead to them (`()`: none), and the other containers of weights beside them."""
+
+    weights: Mapping[str, Tensor]
+    path: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+def find_weights(content: object) -> Found | None:
+    """Return the named tensors that an unpickled file holds, out of their containers; None where it holds none."""
+    if not isinstance(content, Mapping):
+        return None
+    inside = {name: found for name in _CONTAINERS if (found := find_weights(content.get(name)))}
+    if inside:
+        (name, found), *others = inside.items()
+        return Found(found.weights, (name, *found.path), (*(other for other, _ in others), *found.others))
+    weights = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    return Found(weights) if weights else None
+
+
+def plain_names(weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return plain name -> stored name, with wrappers' prefixes and bookkeeping gone.
+
+    The normalisation, whatever its name, becomes `normalise.mean` and `normalise.std`.
+    """
+    names = {name: name for name in weights}
+    while (shorter := _unwrapped(_without_attacker(names))) != names:
+        names = shorter
+    names = {plain: stored for plain, stored in names.items() if plain not in _BOOKKEEPING}
+    return _with_plain_normalisation(names)
+
+
+def _without_attacker(names: dict[str, str]) -> dict[str, str]:
+    """Drop the second copy of the network that robustness stores within its attacker."""
+    if not any(name.startswith("model.") for name in names):
+        return names
+    return {plain: stored for plain, stored in names.items() if not plain.startswith("attacker.")}
+
+
+def _unwrapped(names: dict[str, str]) -> dict[str, str]:
+    """Take one prefix off, where all weights but normalisation and bookkeeping carry it and no two names then meet."""
+    body = [name for name in names if not _NORMALISER.fullmatch(name) and name not in _BOOKKEEPING]
+    after_first_layer = ("1.",) if any(name.startswith("0.") for name in names.keys() - body) else ()
+    for prefix in (*_PREFIXES, *after_first_layer):
+        if body and all(name.startswith(prefix) for name in body):
+            shorter = {plain.removeprefix(prefix): stored for plain, stored in names.items()}
+            return shorter if len(shorter) == len(names) else names
+    return names
+
+
+def _with_plain_normalisation(names: dict[str, str]) -> dict[str, str]:
+    """Rename the one pair of a mean and a std; several pairs, or half of one, stay as they are."""
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        if match := _NORMALISER.fullmatch(name):
+            role = MEAN if match["role"] in ("mean", "mu") else STD
+            found.setdefault(match["owner"], {})[role] = name
+    pairs = [pair for pair in found.values() if len(pair) == 2]
+    if len(pairs) != 1 or {MEAN, STD} & names.keys():
+        return names
+    plain = {name: role for role, name in pairs[0].items()}
+    return {plain.get(name, name): stored for name, stored in names.items()}

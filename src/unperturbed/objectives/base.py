@@ -1,0 +1,43 @@
+"""What a training method is: a perturb and a loss."""
+
+from abc import ABC, abstractmethod
+from dataclasses import fields, is_dataclass, replace
+from typing import ClassVar
+
+from unperturbed.noise import Noise
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inner, Model, Terms
+
+
+class Objective(ABC):
+    """What training minimises.
+
+    `perturb` runs on the bare network in eval mode with frozen weights; `loss` runs on the network as training wraps
+    it, in train mode. A method with memory is an `nn.Module` whose memory is in buffers; the others are frozen
+    dataclasses. The threat comes with the call, so that a ramp of eps is a smaller threat.
+    """
+
+    name: ClassVar[str]
+    repeats: ClassVar[int] = 1
+    """Optimisation steps that a batch is used for."""
+    ramp: ClassVar[float] = 0.0
+    """Share of the run over which eps grows from 0, unless the recipe says otherwise."""
+
+    @abstractmethod
+    def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
+        """Return the perturbed inputs, and what else has been paid for."""
+
+    @abstractmethod
+    def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
+        """Return the named, weighted terms whose sum is minimised; may be called twice a step, so no side effects."""
+
+    def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
+        """Update the method's own memory, once an optimisation step."""
+
+    def stronger(self) -> "Objective | None":
+        """Return the method with twice the steps of its inner maximisation, or None if it has none to add to."""
+        for field in fields(self) if is_dataclass(self) else ():
+            maximiser = getattr(self, field.name)
+            if hasattr(maximiser, "steps") and is_dataclass(maximiser):
+                return replace(self, **{field.name: replace(maximiser, steps=2 * maximiser.steps)})
+        return None

@@ -1,0 +1,45 @@
+"""Where bfloat16 and channels-last are used in training. Whatever is reported is computed in float32 or float64."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+Requested = Literal["auto", "32", "bf16", "64"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a network is trained: Fabric's name of the precision, the memory format, the type of the inputs."""
+
+    fabric: Literal["32-true", "bf16-mixed", "64-true"]
+    memory_format: torch.memory_format
+    dtype: torch.dtype
+
+
+def choose(requested: Requested, model: nn.Module, device: torch.device) -> Precision:
+    """Return the precision asked for, or for "auto" the one that the rule below gives.
+
+    The rule is fixed rather than timed, so that the same run chooses the same everywhere on the same hardware:
+    bfloat16 autocast with channels-last for networks with 2-d convolutions where the processor or GPU multiplies
+    bfloat16 natively, float32 elsewhere.
+    """
+    convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    if requested == "64":
+        return Precision("64-true", torch.contiguous_format, torch.float64)
+    if requested == "bf16" or (requested == "auto" and convolutional and _native_bfloat16(device)):
+        return Precision("bf16-mixed", _format(convolutional), torch.float32)
+    return Precision("32-true", torch.contiguous_format, torch.float32)
+
+
+def _format(convolutional: bool) -> torch.memory_format:
+    return torch.channels_last if convolutional else torch.contiguous_format
+
+
+def _native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False

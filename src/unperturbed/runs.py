@@ -1,0 +1,80 @@
+"""The run folder: its names, and writes that are whole or not there at all."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONFIG = "config.yaml"
+MODEL = "model.safetensors"
+BEST = "best.safetensors"
+CHECKPOINT = "checkpoints/last.pt"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+
+
+def evaluation_folder(run: Path, suite: str) -> Path:
+    """Return the folder of a suite's per-example results; its summary is `SUITE.json` beside it."""
+    return run / "evaluation" / suite
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in place in one move."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    write_atomically(path, lambda temporary: temporary.write_text(text) and None)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object whole; numbers that are not finite become null."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a YAML mapping whole, in the order given."""
+    write_text(path, yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds."""
+    return dict(yaml.safe_load(path.read_text()) or {})
+
+
+def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
+    """Append one line to a JSON-lines file."""
+    with path.open("a") as file:
+        file.write(json.dumps(value) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a JSON-lines file; a last line that was cut off is left out."""
+    values = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):
+            values.append(json.loads(line))
+    return values
+
+
+def write_jsonl(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSON-lines file whole."""
+    write_text(path, "".join(json.dumps(value) + "\n" for value in values))

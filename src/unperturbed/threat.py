@@ -1,0 +1,373 @@
+"""The set of allowed inputs around an example, S(x) = {z : ‖z - x‖ <= eps, low <= z <= high}, and its geometry.
+
+The only place that knows norms. Every function is batched, takes inputs of any rank, keeps the dtype, and assumes
+that x itself lies inside the box; no gradient flows through the results. Masks are numbers, 0 or 1, and loops write
+into the same memory again, on purpose: on CPU, `torch.where` and fresh memory cost five to thirty times as much.
+"""
+
+import re
+from dataclasses import dataclass
+from numbers import Real
+from typing import cast, get_args
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from unperturbed.errors import InputError
+from unperturbed.noise import Noise
+from unperturbed.types import Bounds, Inputs, Norm, PerExample
+
+_NORMS = {"linf": "Linf", "inf": "Linf", "l2": "L2", "2": "L2", "l1": "L1", "1": "L1"}
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_THREAT = re.compile(rf"\s*(\w+)\s*:\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?", re.IGNORECASE)
+
+_INSIDE = 5e-7
+"""A projection lets points alone that lie beyond eps by less than this share: half of what `contains` allows."""
+_STEEPEST_LIMIT = 1e6
+"""A blocked coordinate need not be pushed harder than this to stay where it is, and more would drown the others."""
+
+
+@dataclass(frozen=True, eq=False)
+class Threat:
+    """The perturbed inputs that are allowed: a ball of radius `eps` in a norm, cut by a box.
+
+    `norm` is "Linf", "L2" or "L1"; `eps` is in input units, 0 included; `bounds` are the lowest and the highest
+    allowed input, as two numbers or as two tensors that broadcast to one example, or None for no box.
+    Raises InputError for an unknown norm, an eps that is negative or not finite, and bounds that contain nothing.
+    """
+
+    norm: Norm
+    eps: float
+    bounds: Bounds = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Check the three and normalise their types."""
+        if self.norm not in get_args(Norm):
+            meant = _NORMS.get(str(self.norm).lower())
+            raise InputError(f"unknown norm {self.norm!r}: " + (f"write {meant!r}" if meant else "use Linf, L2 or L1"))
+        object.__setattr__(self, "eps", _checked_eps(self.eps))
+        object.__setattr__(self, "bounds", _checked_bounds(self.bounds))
+
+    @classmethod
+    def parse(cls, text: str, bounds: Bounds = (0.0, 1.0)) -> "Threat":
+        """Read a threat from text such as "Linf:8/255", "l2:0.5" or "1:12"; raises InputError for anything else."""
+        found = _THREAT.fullmatch(text)
+        norm = _NORMS.get(found[1].lower()) if found else None
+        if found is None or norm is None:
+            raise InputError(f"{text!r} is not a threat: write NORM:EPS with NORM Linf, L2 or L1, such as Linf:8/255")
+        divisor = float(found[3] or 1)
+        if divisor == 0:
+            raise InputError(f"{text!r} divides by zero: write NORM:EPS, such as Linf:8/255")
+        return cls(cast(Norm, norm), float(found[2]) / divisor, bounds)
+
+    def __str__(self) -> str:
+        """Return what `parse` reads, such as "Linf:8/255", and after it the bounds when they are not [0, 1]."""
+        name = f"{self.norm}:{_short(self.eps)}"
+        if self.bounds is None:
+            return f"{name} without bounds"
+        low, high = self.bounds
+        if isinstance(low, Tensor) or isinstance(high, Tensor):
+            return f"{name} within bounds per feature"
+        return name if (low, high) == (0.0, 1.0) else f"{name} within [{low:g}, {high:g}]"
+
+    def limits(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the box on the device and in the dtype of the inputs `like`: (low, high), infinite without a box.
+
+        Both broadcast to one example. Raises InputError when bounds per feature do not fit the inputs.
+        """
+        low, high = (-torch.inf, torch.inf) if self.bounds is None else self.bounds
+        return _limit(low, like), _limit(high, like)
+
+    def distance(self, x: Inputs, z: Inputs) -> PerExample:
+        """Return ‖z - x‖ per example."""
+        return _length(self.norm, z - x).flatten()
+
+    def dual_norm(self, gradient: Inputs) -> PerExample:
+        """Return max <gradient, d> over ‖d‖ <= 1 per example: the L1, L2 or Linf norm of the gradient."""
+        dual: dict[Norm, Norm] = {"Linf": "L1", "L2": "L2", "L1": "Linf"}
+        peak = _at_least_something(_peak(gradient))  # the squares of a small gradient would be 0 in float32
+        return (_length(dual[self.norm], gradient / peak) * peak).flatten()
+
+    def contains(self, x: Inputs, z: Inputs) -> Bool[Tensor, " n"]:
+        """Tell per example whether z lies in S(x): inside the box exactly, inside the ball up to float32 rounding.
+
+        The slack is 1e-6 · eps + 1e-7 · max(1, ‖x‖∞): what remains after x + delta is stored in float32.
+        NaN is nowhere inside.
+        """
+        low, high = self.limits(x)
+        slack = 1e-6 * self.eps + 1e-7 * _peak(x).clamp(min=1.0).flatten()
+        boxed = _smallest(((z >= low) & (z <= high)).to(x.dtype)).flatten() > 0
+        return boxed & (self.distance(x, z) <= self.eps + slack)
+
+    @torch.no_grad()
+    def project(self, x: Inputs, z: Inputs) -> Inputs:
+        """Return the nearest point of S(x) to z in the Euclidean norm, exactly, box included.
+
+        A point of S(x) comes back as it is. Where z is not a number, neither is the result.
+        """
+        if self.norm == "Linf":
+            return self._cut(z.clamp(x - self.eps, x + self.eps))
+        boxed = self._cut(z.clone())
+        outside = _length(self.norm, boxed - x) > self.eps * (1 + _INSIDE)
+        if not outside.any():
+            return boxed
+        delta = z - x
+        shrink = _shrink if self.norm == "L2" else _soft_threshold
+        return torch.where(outside, self._add(x, shrink(delta, self._room(x, delta), self.eps)), boxed)
+
+    @torch.no_grad()
+    def sample(self, x: Inputs, noise: Noise) -> Inputs:
+        """Return random points of S(x): uniform for Linf; uniform in the ball and then projected for L2 and L1."""
+        shape = x.shape[1:]
+        if self.norm == "Linf":
+            low, high = self._cut(x - self.eps), self._cut(x + self.eps)
+            return torch.lerp(low, high, noise.uniform(shape, x.dtype))
+        direction = _ball_l2(noise, x) if self.norm == "L2" else _ball_l1(noise, x)
+        return self._add(x, self.eps * direction)  # cutting with the box projects: it leads no point out of the ball
+
+    @torch.no_grad()
+    def maximise_linear(self, x: Inputs, gradient: Inputs) -> Inputs:
+        """Return a point of S(x) where <gradient, z> is largest, exactly, box included; x where the gradient is 0.
+
+        For Linf this is FGSM (Goodfellow et al., 2015, https://arxiv.org/abs/1412.6572); in each norm it is the
+        linear maximisation oracle of Frank-Wolfe.
+        """
+        if self.norm == "Linf":
+            return self._cut(torch.add(x, gradient.sign(), alpha=self.eps))
+        room = self._room(x, gradient)
+        best = _stretch if self.norm == "L2" else _fill_greedily
+        return self._add(x, best(gradient, room, self.eps))
+
+    @torch.no_grad()
+    def steepest_ascent(self, z: Inputs, gradient: Inputs) -> Inputs:
+        """Return the direction v of unit norm that climbs <gradient, v> fastest among those that the box allows at z.
+
+        The norm counts only coordinates with room, those where z is not yet at the bound that the gradient points
+        to. The others keep their push: `project` holds them at their bound, and for L2 and L1 it would otherwise
+        draw them back to pay for the step. So the maximum of a linear score over S(x) is a fixed point of
+        z -> project(x, z + a v). For L1 the step goes to the single coordinate with room of largest gradient (ties
+        share it; compare Croce & Hein, 2021, https://arxiv.org/abs/2103.01208). Zero where nothing can move.
+        """
+        if self.norm == "Linf":
+            return gradient.sign()
+        rounding = 1e-6 * self.eps + 2.5e-7 * z.abs()
+        free = self._room(z, gradient).gt_(rounding)  # 1 with room, 0 without
+        return _steepest_l2(gradient, free) if self.norm == "L2" else _steepest_l1(gradient, free)
+
+    def _cut(self, z: Tensor) -> Tensor:
+        """Bring z, which is overwritten, into the box."""
+        if self.bounds is None:
+            return z
+        low, high = self.bounds
+        if isinstance(low, Tensor) or isinstance(high, Tensor):
+            return z.clamp_(*self.limits(z))
+        return z.clamp_(low, high)
+
+    def _room(self, z: Tensor, direction: Tensor) -> Tensor:
+        """Return how far each coordinate of z may move in this direction before it meets the box, as lengths >= 0."""
+        far = torch.full((), torch.inf, dtype=z.dtype, device=z.device)
+        return self._cut(torch.copysign(far, direction)).sub_(z).abs_()
+
+    def _add(self, x: Tensor, delta: Tensor) -> Tensor:
+        """Return x + delta inside the box, one float32 step nearer to x where rounding has led out of the ball."""
+        z = self._cut(x + delta)
+        beyond = _length(self.norm, z - x) > self.eps * (1 + _INSIDE)
+        return torch.where(beyond, torch.nextafter(z, x), z) if beyond.any() else z
+
+
+def _checked_eps(eps: object) -> float:
+    if not isinstance(eps, Real) or isinstance(eps, bool):
+        raise InputError(f"eps is {eps!r}, not a number: give a number, or read text with Threat.parse('Linf:8/255')")
+    number = float(eps)
+    if not 0 <= number < float("inf"):
+        raise InputError(f"eps is {number:g}: give a finite radius of 0 or more, in input units")
+    return number
+
+
+def _checked_bounds(bounds: object) -> Bounds:
+    if bounds is None:
+        return None
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise InputError(f"bounds are {bounds!r}: give (low, high), as two numbers or two tensors, or None")
+    if all(isinstance(bound, Real) for bound in bounds):
+        low, high = float(bounds[0]), float(bounds[1])
+        if not low <= high:
+            raise InputError(f"bounds are ({low:g}, {high:g}): the lower one comes first and neither is NaN")
+        return low, high
+    lows, highs = torch.as_tensor(bounds[0]), torch.as_tensor(bounds[1])
+    wrong = int((~(lows <= highs)).sum())
+    if wrong:
+        raise InputError(f"bounds have low > high or NaN in {wrong} places: give (low, high) with low <= high in each")
+    return lows, highs
+
+
+def _limit(bound: float | Tensor, like: Tensor) -> Tensor:
+    if not isinstance(bound, Tensor):
+        return torch.full((), bound, dtype=like.dtype, device=like.device)
+    example = like.shape[1:]
+    missing = len(example) - bound.dim()
+    if missing < 0 or any(b not in (1, e) for b, e in zip(bound.shape, example[missing:], strict=True)):
+        raise InputError(
+            f"bounds of shape {tuple(bound.shape)} do not fit examples of shape {tuple(example)}: give one number, "
+            "or tensors of an example's shape"
+        )
+    return bound.to(like)
+
+
+def _short(eps: float) -> str:
+    """Return the shortest text that reads back as this number, in 255ths where that is what was meant."""
+    brief, levels = f"{eps:.6g}", round(eps * 255)
+    if float(brief) == eps:
+        return brief
+    return f"{levels}/255" if levels / 255 == eps else repr(eps)
+
+
+# Reductions over an example keep its axes, so that the results, (n, 1, ...), broadcast back in any memory format.
+
+
+def _axes(t: Tensor) -> tuple[int, ...]:
+    return tuple(range(1, t.dim()))
+
+
+def _total(t: Tensor) -> Tensor:
+    return t.sum(_axes(t), keepdim=True) if t.dim() > 1 else t
+
+
+def _peak(t: Tensor) -> Tensor:
+    return t.abs().amax(_axes(t), keepdim=True) if t.dim() > 1 else t.abs()
+
+
+def _smallest(t: Tensor) -> Tensor:
+    return t.amin(_axes(t), keepdim=True) if t.dim() > 1 else t
+
+
+def _length(norm: Norm, t: Tensor) -> Tensor:
+    if norm == "Linf":
+        return _peak(t)
+    if norm == "L1":
+        return _total(t.abs())
+    return _total(t.square()).sqrt_()
+
+
+def _at_least_something(size: Tensor) -> Tensor:
+    """Return the sizes with 1 in place of 0, to divide by."""
+    return torch.where(size == 0, 1.0, size)
+
+
+def _shrink(delta: Tensor, room: Tensor, eps: float) -> Tensor:
+    """Return t·delta with t such that min(t·|delta|, room) has the length eps: the projection on ball ∩ box for L2.
+
+    Its optimality conditions say that the nearest point is x + clamp(t·delta, low - x, high - x).
+    """
+    delta = delta / _at_least_something(_peak(delta))
+    return delta * _reach(delta.square(), room.square_(), eps**2).sqrt_()
+
+
+def _stretch(gradient: Tensor, room: Tensor, eps: float) -> Tensor:
+    """Return t·gradient with t such that min(t·|gradient|, room) has the length eps, or all of the room, for L2."""
+    return _shrink(gradient * room.sign(), room, eps)
+
+
+def _reach(squares: Tensor, caps: Tensor, target: float) -> Tensor:
+    """Return per example the s with sum(min(s · squares, caps)) = target, or a huge one where the caps sum to less.
+
+    The sum is concave and piecewise linear in s: Newton's method climbs from the left, only ever adds to the capped
+    coordinates, and is exact as soon as a step adds none.
+    """
+    huge = torch.finfo(squares.dtype).max
+    scaled, cut = torch.empty_like(squares), torch.empty_like(squares)
+    slope = _total(squares)
+    s = torch.where(slope > 0, target / slope, 0.0)
+    for _ in range(squares.shape[1:].numel()):
+        torch.mul(squares, s, out=scaled)
+        missing = target - _total(torch.minimum(scaled, caps, out=cut))
+        free = _total(scaled.lt_(caps).mul_(squares))
+        s = torch.where(free > 0, s + missing.clamp_(min=0.0) / free, huge)
+        if not (free < slope).any():
+            break
+        slope = free
+    return s
+
+
+def _soft_threshold(delta: Tensor, room: Tensor, eps: float) -> Tensor:
+    """Return sign(delta) · max(|delta| - λ, 0), λ such that cutting it to the room gives the L1 length eps.
+
+    Cut to the room, this is the projection on ball ∩ box for L1. Finds λ by fixing variables (Bitran & Hax, 1981;
+    Kiwiel, 2008, https://doi.org/10.1007/s10957-007-9317-7): solve without limits, see whether more is lost at
+    zero or at the room, and fix the coordinates of that kind for good, until none violates its limits.
+    """
+    size, room = delta.abs(), room.clamp_(max=eps)
+    free = size.sign()  # 1 where λ is still to be found, 0 where a coordinate is fixed at zero or at its room
+    kept, edge, product = torch.empty_like(size), torch.empty_like(size), torch.empty_like(size)
+    count = _total(free)
+    budget = torch.full_like(count, eps)
+
+    def spend() -> None:
+        """Lower the sizes by the one number that makes the free ones sum to the budget."""
+        size.sub_((_total(torch.mul(size, free, out=product)) - budget).div_(count.clamp(min=1.0)))
+
+    for _ in range(size.shape[1:].numel()):
+        spend()
+        torch.minimum(torch.clamp(size, min=0.0, out=kept), room, out=kept)
+        too_short = _total(torch.mul(kept, free, out=product)) <= budget
+        # Where it is too long, λ can only grow, so that zeros stay zero; where too short, it can only fall.
+        torch.mul(room, too_short.to(size.dtype), out=edge)
+        staying = kept.ne_(edge).mul_(free)
+        budget = budget - _total(free.sub_(staying).mul_(edge))
+        free, kept = staying, free
+        before, count = count, _total(free)
+        if not (count < before).any():
+            break
+    spend()  # once more, on numbers that are small by now: their rounding is, too
+    return torch.copysign(size.clamp_(min=0.0), delta)
+
+
+def _fill_greedily(gradient: Tensor, room: Tensor, eps: float) -> Tensor:
+    """Return the budget eps given to the coordinates of largest gradient first, to each up to its room."""
+    rows = (len(gradient), -1) if len(gradient) else (0, gradient.shape[1:].numel())
+    room = room.clamp(max=eps).reshape(rows)
+    value = gradient.reshape(rows).abs() * room.gt(0.0)
+    count = min(64, value.shape[1])
+    while True:  # sorting everything is ten times slower, and the budget rarely reaches far
+        best, places = value.topk(count, dim=1)
+        wanted = room.gather(1, places)
+        unspent = (wanted.sum(1) < eps) & (best[:, -1] > 0)
+        if count == value.shape[1] or not unspent.any():
+            break
+        count = min(4 * count, value.shape[1])
+    before = wanted.cumsum(1) - wanted
+    given = torch.minimum((eps - before).clamp_(min=0.0), wanted)
+    return torch.zeros_like(value).scatter_(1, places, given).view(gradient.shape) * gradient.sign()
+
+
+def _steepest_l2(gradient: Tensor, free: Tensor) -> Tensor:
+    peak = _peak(gradient * free)
+    scaled = gradient / torch.where(peak == 0, torch.inf, peak)
+    length = _total((scaled * free).square_()).sqrt_()
+    return (scaled / _at_least_something(length)).clamp_(-_STEEPEST_LIMIT, _STEEPEST_LIMIT)
+
+
+def _steepest_l1(gradient: Tensor, free: Tensor) -> Tensor:
+    peak = _peak(gradient * free)
+    chosen = gradient.abs().ge_(peak)
+    share = (peak > 0) / _total(chosen * free).clamp_(min=1.0)
+    return gradient.sign() * chosen * share
+
+
+def _ball_l2(noise: Noise, x: Tensor) -> Tensor:
+    """Return points uniform in the unit ball: a normal direction, and a radius with P(r < t) = t^d."""
+    direction = noise.fold(0).normal(x.shape[1:], x.dtype)
+    radius = noise.fold(1).uniform((1,) * (x.dim() - 1), x.dtype) ** (1 / x.shape[1:].numel())
+    return direction * (radius / _length("L2", direction))
+
+
+def _ball_l1(noise: Noise, x: Tensor) -> Tensor:
+    """Return points uniform in the unit L1 ball: Laplace numbers over their length plus one exponential number.
+
+    (Barthe et al., 2005, https://doi.org/10.1214/009117904000000874.)
+    """
+    signed = noise.fold(0).uniform(x.shape[1:], x.dtype) * 2 - 1
+    laplace = torch.copysign(torch.log1p(-signed.abs()), signed)
+    surplus = -noise.fold(1).uniform((1,) * (x.dim() - 1), x.dtype).log()
+    return laplace / (_length("L1", laplace) + surplus)

@@ -1,0 +1,88 @@
+"""The live alarm: a cheap probe every epoch, and what it recognises."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from unperturbed.losses import cross_entropy, margin
+from unperturbed.maximise.ascent import climb
+from unperturbed.maximise.pgd import PGD
+from unperturbed.modes import under_attack
+from unperturbed.noise import Noise
+from unperturbed.objectives.at import cross_entropy_score
+from unperturbed.threat import Threat
+from unperturbed.types import Batch
+
+AT_A_TIME = 256
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Shares of `n` held-out examples classified correctly: as they are, and with three kinds of perturbation."""
+
+    clean: float
+    noise: float
+    """Under a random point of the threat set."""
+    one_step: float
+    """Under the maximiser of the linear model of the loss."""
+    many_steps: float
+    """Under ten steps of projected ascent: a quick look, not an evaluation."""
+    robust_loss: float
+    """Mean cross-entropy under the ten steps."""
+    n: int
+
+
+def probe(model: nn.Module, batch: Batch, threat: Threat, noise: Noise) -> Probe:
+    """Measure one step against many against random noise, in the precision of the inputs."""
+    parts = torch.arange(len(batch.x), device=batch.x.device).split(AT_A_TIME)
+    with under_attack(model):
+        sums = torch.stack([_probe_part(model, _rows(batch, rows), threat, noise.rows(rows)) for rows in parts]).sum(0)
+    return Probe(*(sums / len(batch.x)).tolist(), n=len(batch.x))
+
+
+def _rows(batch: Batch, rows: torch.Tensor) -> Batch:
+    return Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
+
+
+def _probe_part(model: nn.Module, batch: Batch, threat: Threat, noise: Noise) -> torch.Tensor:
+    """Return the number correct as is, under noise, one step and ten steps, and the summed loss under ten steps."""
+    score = cross_entropy_score(model, batch)
+    _, _, gradient = climb(score, batch.x, torch.arange(len(batch.x), device=batch.x.device))
+    with torch.no_grad():
+        clean = model(batch.x)
+        noisy = model(threat.sample(batch.x, noise.fold(0)))
+        one_step = model(threat.maximise_linear(batch.x, gradient))
+    end = PGD(steps=10)(score, batch.x, threat, noise.fold(1))
+    with torch.no_grad():
+        many_steps = model(end)
+    correct = [(margin(logits, batch.y) < 0).sum() for logits in (clean, noisy, one_step, many_steps)]
+    return torch.stack([*correct, cross_entropy(many_steps, batch.y).sum()]).double()
+
+
+def recognise(probes: Sequence[Probe], training_losses: Sequence[float]) -> str | None:
+    """Return what the last probe shows in the light of the earlier ones, in a sentence, or None if all is well.
+
+    Catastrophic overfitting (Wong et al. 2020, https://arxiv.org/abs/2001.03994, section 5.4): the network resists one
+    step nearly as well as none, and ten steps not half as well. Robust overfitting (Rice et al. 2020,
+    https://arxiv.org/abs/2002.11569): three epochs or more after the best one, accuracy under ten steps has fallen by
+    more than two standard errors and the loss there has risen, while the training loss kept falling.
+    """
+    now = probes[-1]
+    if now.one_step > 0.6 * now.clean and now.many_steps < 0.5 * now.one_step:
+        return (
+            f"Catastrophic overfitting: {now.one_step:.0%} resist one step, but only {now.many_steps:.0%} resist ten "
+            f"(random noise: {now.noise:.0%}; n={now.n})."
+        )
+    best = max(range(len(probes)), key=lambda epoch: probes[epoch].many_steps)
+    top = probes[best]
+    error = (2 * top.many_steps * (1 - top.many_steps) / top.n) ** 0.5
+    fallen = top.many_steps - now.many_steps > 2 * error
+    overfitted = now.robust_loss > top.robust_loss and training_losses[-1] < training_losses[best]
+    if len(probes) - 1 - best >= 3 and fallen and overfitted:
+        return (
+            f"Robust overfitting: {now.many_steps:.0%} resist ten steps, down from {top.many_steps:.0%} "
+            f"{len(probes) - 1 - best} epochs ago, while the training loss fell on (n={now.n})."
+        )
+    return None

@@ -1,0 +1,77 @@
+"""What a run folder says of its run, and whose it is."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from unperturbed import runs
+from unperturbed.errors import InputError
+from unperturbed.threat import Threat
+from unperturbed.training.recipe import Recipe
+
+
+def describe(thing: object) -> Any:
+    """Return a method, maximiser or other value as class path and arguments, or as it is if YAML can hold it."""
+    if isinstance(thing, (str, int, float, bool, type(None))):
+        return thing
+    if isinstance(thing, Mapping):
+        return {str(key): describe(value) for key, value in thing.items()}
+    if isinstance(thing, (tuple, list)):
+        return [describe(value) for value in thing]
+    if isinstance(thing, Tensor):
+        return thing.tolist()
+    if isinstance(thing, Path):
+        return str(thing)
+    path = f"{type(thing).__module__}.{type(thing).__qualname__}"
+    if is_dataclass(thing):
+        return {"class_path": path, "init_args": {f.name: describe(getattr(thing, f.name)) for f in fields(thing)}}
+    if isinstance(thing, nn.Module):
+        return {"class_path": path}
+    return getattr(thing, "__qualname__", repr(thing))
+
+
+def describe_run(
+    threat: Threat, method: object, recipe: Recipe, chosen: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what config.yaml holds: everything that the result depends on, and what was chosen automatically."""
+    return {
+        "unperturbed": version("unperturbed"),
+        **describe(config),
+        "threat": f"{threat.norm}:{threat.eps!r}",
+        "bounds": describe(threat.bounds),
+        "method": describe(method),
+        "recipe": describe(asdict(recipe)),
+        "chosen": describe(chosen),
+    }
+
+
+def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
+    """Check that the folder is free, or with `resume` that it holds the same run.
+
+    Raises:
+        InputError: if it holds something else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / runs.CONFIG).is_file():
+        raise InputError(f"The output folder {folder} is not empty and holds no run: choose another one.")
+    if not resume:
+        raise InputError(f"The output folder {folder} already holds a run: pass --resume to go on, or choose another.")
+    earlier, now = _flat(runs.read_yaml(folder / runs.CONFIG)), _flat(description)
+    changed = [
+        f"{key} was {earlier.get(key)!r} and is {now.get(key)!r}"
+        for key in sorted(earlier.keys() | now.keys())
+        if key != "unperturbed" and earlier.get(key) != now.get(key)
+    ]
+    if changed:
+        raise InputError(f"The output folder {folder} holds another run: {'; '.join(changed)}. Choose another folder.")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return {k: v for key, part in value.items() for k, v in _flat(part, f"{prefix}.{key}" if prefix else key).items()}
+    return {prefix: value}

@@ -1,0 +1,431 @@
+"""One training run, from data and a network to weights, a validation score and a run folder."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
+from lightning_fabric.loggers.logger import Logger
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from unperturbed import runs
+from unperturbed.data.augment import augmentation
+from unperturbed.data.convert import as_data
+from unperturbed.errors import InputError, RunError
+from unperturbed.evaluation.intervals import wilson
+from unperturbed.findings import Interval, Progress, silent
+from unperturbed.models.load import LogitsOnly, load_weights, save_weights
+from unperturbed.noise import Noise
+from unperturbed.objectives.at import AT
+from unperturbed.objectives.base import Objective
+from unperturbed.precision import Precision, choose
+from unperturbed.threat import Threat
+from unperturbed.training import checkpoint
+from unperturbed.training.alarm import Probe, probe, recognise
+from unperturbed.training.folder import claim, describe_run
+from unperturbed.training.prepare import (
+    Examples,
+    chosen,
+    classify,
+    find_device,
+    make_optimiser,
+    peak_learning_rate,
+    prepare,
+)
+from unperturbed.training.recipe import Recipe
+from unperturbed.training.schedule import learning_rate, ramped
+from unperturbed.training.step import Attacked, optimisation_step
+from unperturbed.types import Batch, Inputs, Labels
+
+log = logging.getLogger("unperturbed")
+PROBED = 512
+"""Held-out examples that the probe of every epoch looks at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The result of a run.
+
+    Attributes:
+        model: the network that was given, with the best weights.
+        clean_accuracy: of those weights, on the held-out examples that the probe looks at.
+        robust_accuracy: likewise, under ten steps of projected ascent: a quick look, not an evaluation.
+        best_epoch: the epoch, from 1, that the weights are from.
+        epochs: how many were run.
+        seconds: of training, probes included.
+        warnings: what was adjusted, and what the alarm recognised.
+        folder: the run folder, or None.
+    """
+
+    model: nn.Module
+    clean_accuracy: Interval
+    robust_accuracy: Interval
+    best_epoch: int
+    epochs: int
+    seconds: float
+    warnings: tuple[str, ...]
+    folder: Path | None
+
+    def json(self) -> dict[str, Any]:
+        """Return the result as plain values."""
+        return {
+            "run": None if self.folder is None else str(self.folder),
+            "clean_accuracy": self.clean_accuracy.value,
+            "robust_accuracy": self.robust_accuracy.value,
+            "validation_examples": self.clean_accuracy.n,
+            "best_epoch": self.best_epoch,
+            "epochs": self.epochs,
+            "seconds": self.seconds,
+            "warnings": list(self.warnings),
+        }
+
+
+def train(
+    model: nn.Module,
+    data: Any,
+    threat: Threat,
+    method: Objective | None = None,
+    recipe: Recipe | None = None,
+    *,
+    out: Path | str | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    devices: int = 1,
+    extra: Any = None,
+    weights: Path | str | None = None,
+    loggers: Sequence[Literal["csv", "tensorboard"]] = (),
+    config: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> Trained:
+    """Train `model` in place, and return it with the weights that held up best on held-out training examples.
+
+    Args:
+        model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
+        data: a `Data`, a `Split`, a pair of arrays (inputs, labels), a map-style dataset, or a pair (train, test) of
+            those; only the training split is used.
+        threat: the threat set; inputs must lie within its bounds.
+        method: what is minimised; None: `AT()`.
+        recipe: how; None: `Recipe()`.
+        out: the run folder: config.yaml, metrics.jsonl, checkpoints/, best.safetensors, model.safetensors (the last
+            weights) and result.json.
+        resume: go on from the last checkpoint in `out`, if there is one.
+        device: "auto", "cpu", "cuda" or "mps".
+        devices: processes, each with a part of every batch.
+        extra: more training data, of which every batch has the recipe's `extra_ratio`.
+        weights: a weights file to start from.
+        loggers: beside metrics.jsonl, in the run folder.
+        config: what else config.yaml shall hold (where data and model came from).
+        progress: told of every step.
+
+    Raises:
+        InputError: on bad input, before a run folder is made.
+        RunError: on a loss that is not finite; the last checkpoint stands.
+    """
+    method, recipe = method or AT(), recipe or Recipe()
+    folder = None if out is None else Path(out)
+    all_data = as_data(data)
+    precision = choose(recipe.precision, model, torch.device(find_device(device)))
+    fabric = Fabric(
+        accelerator=find_device(device),
+        devices=devices,
+        strategy="auto" if devices == 1 else "ddp",
+        precision=precision.fabric,
+        loggers=_loggers(loggers, folder),
+    )
+    classifier = classify(model, all_data)
+    if weights is not None:
+        log.info("%s", load_weights(model, weights))
+    fabric.launch()
+    examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
+    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples), config or {})
+    if folder is not None:
+        claim(folder, description, resume)
+    fabric.barrier()
+    with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
+        torch.manual_seed(recipe.seed + fabric.global_rank)
+        run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder)
+        if resume and folder is not None and (folder / runs.CHECKPOINT).exists():
+            run.restore()
+        elif folder is not None and fabric.is_global_zero:
+            runs.write_yaml(folder / runs.CONFIG, description)
+        fabric.barrier()
+        run.go(progress)
+    return run.finish()
+
+
+@dataclass
+class _State:
+    """What changes while a run goes on, beside the weights; all of it is in the checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+    """Of this epoch's terms and diagnostics, over its steps."""
+    probes: list[dict[str, Any]] = field(default_factory=list)
+    training_losses: list[float] = field(default_factory=list)
+    best_epoch: int = -1
+    strengthened: int = 0
+    stopped: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+class _Run:
+    """A run on its way: the parts that stay, and the state that changes."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        classifier: nn.Module,
+        examples: Examples,
+        threat: Threat,
+        method: Objective,
+        recipe: Recipe,
+        precision: Precision,
+        folder: Path | None,
+    ) -> None:
+        self.fabric, self.model, self.classifier, self.threat = fabric, model, classifier, threat
+        self.method, self.recipe, self.precision, self.folder = method, recipe, precision, folder
+        self.batches, self.classes = examples.batches, examples.classes
+        self.state = _State()
+        self.best: dict[str, Tensor] = {}
+        self.steps = recipe.epochs * len(self.batches)
+        self.ramp = method.ramp if recipe.ramp is None else recipe.ramp
+        self.augment = augmentation(recipe.augment)
+        self.peak = peak_learning_rate(recipe)
+
+        classifier.to(fabric.device).to(memory_format=precision.memory_format)  # type: ignore[call-overload]
+        if isinstance(method, nn.Module):
+            method.to(fabric.device)
+        network: nn.Module = torch.compile(classifier) if recipe.compile else classifier  # type: ignore[assignment]
+        self.wrapped, self.optimiser = fabric.setup(network, make_optimiser(classifier, recipe))
+        self.attacked = Attacked(network, fabric)
+        average = get_ema_multi_avg_fn(recipe.averaging) if recipe.averaging else None
+        self.average = AveragedModel(classifier, multi_avg_fn=average, use_buffers=True) if average else None
+
+        ids = examples.held_out
+        ids = ids[Noise.of(recipe.seed, ids).keys.argsort()[:PROBED]]
+        self.probed = Batch(self.inputs(self.batches.split.inputs(ids)), self.batches.split.labels[ids], ids)
+        for text in examples.warnings:
+            self.warn(text)
+
+    def inputs(self, x: Inputs) -> Inputs:
+        """Return inputs as the network takes them: on the device, in its format, clamped against rounding."""
+        x = x.to(self.fabric.device, self.precision.dtype)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=self.precision.memory_format)
+        low, high = self.threat.limits(x)
+        return x.clamp(low, high)
+
+    def batch(self, ids: Labels, x: Inputs, y: Labels, noise: Noise) -> Batch:
+        """Return a training batch, augmented, with smoothed targets if the recipe has any smoothing."""
+        x, y = self.augment(self.inputs(x), noise), y.to(self.fabric.device)
+        smoothing = self.recipe.label_smoothing
+        if smoothing == 0:
+            return Batch(x, y, ids)
+        one_hot = nn.functional.one_hot(y, self.classes).to(x.dtype)
+        return Batch(x, y, ids, one_hot * (1 - smoothing) + smoothing / self.classes)
+
+    def go(self, progress: Progress) -> None:
+        """Train until the last epoch, or until the run is stopped."""
+        while self.state.step < self.steps and not self.state.stopped:
+            self.epoch(progress)
+
+    def epoch(self, progress: Progress) -> None:
+        """Train to the end of the epoch, look at the result, and save."""
+        began, saved = time.perf_counter() - self.state.seconds, time.perf_counter()
+        length = len(self.batches)
+        end = (self.state.step // length + 1) * length
+        repeats = self.method.repeats
+        self.wrapped.train()
+        steps = range(self.state.step, end)
+        for step, (ids, x, y) in zip(steps, self.batches.read_ahead(s // repeats for s in steps), strict=True):
+            self.one_step(step, ids.to(self.fabric.device), x, y)
+            self.state.step = step + 1
+            progress(step + 1, self.steps, f"epoch {step // length + 1}/{self.recipe.epochs}")
+            if time.perf_counter() - saved > 60 * self.recipe.checkpoint_minutes and step + 1 < end:
+                self.state.seconds, saved = time.perf_counter() - began, time.perf_counter()
+                self.save()
+        self.look(began)
+        self.save()
+
+    def one_step(self, step: int, ids: Labels, x: Inputs, y: Labels) -> None:
+        """Take one optimisation step."""
+        share = step / self.steps
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.peak * learning_rate(self.recipe, share)
+        noise = Noise.of(self.recipe.seed, ids).fold(step)
+        batch = self.batch(ids, x, y, noise.fold(0))
+        threat = ramped(self.threat, self.ramp, share)
+        try:
+            terms, inner = optimisation_step(
+                self.fabric, self.attacked, self.wrapped, self.optimiser, self.method, batch, threat, noise.fold(1),
+                self.recipe.clip_grad_norm,
+            )  # fmt: skip
+        except RunError as error:
+            raise RunError(f"Step {step + 1}: {error} Lower --lr, or set --clip_grad_norm.") from error
+        if self.average is not None:
+            self.average.update_parameters(self.classifier)
+        for name, value in {**terms, **{name: value.mean() for name, value in inner.log.items()}}.items():
+            self.state.sums[name] = self.state.sums.get(name, 0.0) + float(value)
+        self.state.sums["loss"] = self.state.sums.get("loss", 0.0) + sum(float(term) for term in terms.values())
+
+    def look(self, began: float) -> None:
+        """Probe the weights, keep them if they are the best so far, raise the alarm, and write the epoch's metrics."""
+        state, epoch = self.state, self.state.step // len(self.batches)
+        means = {name: total / len(self.batches) for name, total in state.sums.items()}
+        state.sums = {}
+        noise = Noise.of(self.recipe.seed, self.probed.ids).fold(-2)
+        result = probe(self.subject(), self.probed, self.threat, noise)
+        state.probes.append(asdict(result))
+        state.training_losses.append(means["loss"])
+        if state.best_epoch < 0 or result.many_steps > state.probes[state.best_epoch - 1]["many_steps"]:
+            state.best_epoch = epoch
+            self.keep_best()
+        share = state.step / self.steps
+        if self.recipe.alarm != "off" and share > self.ramp:
+            self.raise_alarm()
+        if self.recipe.patience is not None and epoch - state.best_epoch >= self.recipe.patience:
+            state.stopped = True
+        state.seconds = time.perf_counter() - began
+        eps = ramped(self.threat, self.ramp, share).eps
+        lr = self.optimiser.param_groups[0]["lr"]
+        self.write_metrics(
+            {"epoch": epoch, "step": state.step, "seconds": state.seconds, "lr": lr, "eps": eps}
+            | means
+            | {f"probe/{name}": value for name, value in asdict(result).items()}
+        )
+
+    def raise_alarm(self) -> None:
+        """Say what the probes show, and do about it what the recipe asks for."""
+        text = recognise([Probe(**values) for values in self.state.probes], self.state.training_losses)
+        if text is None:
+            return
+        self.warn(f"Epoch {len(self.state.probes)}: {text}")
+        if self.recipe.alarm == "stop":
+            self.state.stopped = True
+        if self.recipe.alarm == "add-steps":
+            stronger = self.method.stronger()
+            if stronger is None:
+                self.warn(f"{type(self.method).__name__} has no inner steps to add.")
+            else:
+                self.method = stronger
+                self.state.strengthened += 1
+                self.warn(f"From epoch {len(self.state.probes) + 1} on the method is {stronger}.")
+
+    def subject(self) -> nn.Module:
+        """Return the network whose weights count: the running average where there is one."""
+        return self.classifier if self.average is None else self.average.module
+
+    def plain(self) -> nn.Module:
+        """Return that network without the wrapper that picks out the logits."""
+        subject = self.subject()
+        return subject.module if isinstance(subject, LogitsOnly) else subject
+
+    def keep_best(self) -> None:
+        """Keep the present weights as the best ones."""
+        if self.folder is None:
+            self.best = {name: value.detach().clone() for name, value in self.plain().state_dict().items()}
+        elif self.fabric.is_global_zero:
+            save_weights(self.plain(), self.folder / runs.BEST)
+
+    def warn(self, text: str) -> None:
+        """Say it, and keep it for the result."""
+        if text not in self.state.warnings:
+            self.state.warnings.append(text)
+            if self.fabric.is_global_zero:
+                log.warning(text)
+
+    def write_metrics(self, values: dict[str, Any]) -> None:
+        """Append the epoch to metrics.jsonl and tell the loggers."""
+        if self.folder is not None and self.fabric.is_global_zero:
+            runs.append_jsonl(self.folder / runs.METRICS, values)
+        self.fabric.log_dict(values, step=values["step"])
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        if self.folder is None:
+            return
+        own = {"memory": checkpoint.memory(self.method), "random": torch.get_rng_state()}
+        # Each process has its own perturbations and random numbers; all of them belong into the one file.
+        gathered = self.fabric.all_gather(own) if self.fabric.world_size > 1 else own
+        if self.fabric.is_global_zero:
+            content = {
+                "model": self.classifier.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "average": None if self.average is None else self.average.state_dict(),
+                "state": asdict(self.state),
+                "own": gathered,
+            }
+            checkpoint.save(self.folder / runs.CHECKPOINT, content)
+        self.fabric.barrier()
+
+    def restore(self) -> None:
+        """Go back to the last checkpoint."""
+        assert self.folder is not None
+        content = checkpoint.load(self.folder / runs.CHECKPOINT)
+        self.state = _State(**content["state"])
+        self.classifier.load_state_dict(content["model"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        if self.average is not None:
+            self.average.load_state_dict(content["average"])
+        for _ in range(self.state.strengthened):
+            self.method = self.method.stronger() or self.method
+        own = content["own"]
+        if self.fabric.world_size > 1:
+            rank = self.fabric.global_rank
+            own = {"memory": {k: v[rank] for k, v in own["memory"].items()}, "random": own["random"][rank]}
+        checkpoint.restore_memory(self.method, own["memory"])
+        torch.set_rng_state(own["random"])
+        lines = [line for line in runs.read_jsonl(self.folder / runs.METRICS) if line["step"] <= self.state.step]
+        if self.fabric.is_global_zero:
+            runs.write_jsonl(self.folder / runs.METRICS, lines)
+        for line in lines:
+            self.fabric.log_dict(line, step=line["step"])
+        log.info("Resumed at step %d of %d.", self.state.step, self.steps)
+
+    def finish(self) -> Trained:
+        """Write the last weights and the result, and return the model with the best ones."""
+        state, best = self.state, self.state.probes[self.state.best_epoch - 1]
+        if self.folder is not None and self.fabric.is_global_zero:
+            save_weights(self.plain(), self.folder / runs.MODEL)
+        self.fabric.barrier()
+        self.classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        if self.folder is None:
+            self.model.load_state_dict(self.best)
+        else:
+            load_weights(self.model, self.folder / runs.BEST)
+        self.model.eval()
+        trained = Trained(
+            model=self.model,
+            clean_accuracy=wilson(round(best["clean"] * best["n"]), best["n"]),
+            robust_accuracy=wilson(round(best["many_steps"] * best["n"]), best["n"]),
+            best_epoch=state.best_epoch,
+            epochs=len(state.probes),
+            seconds=state.seconds,
+            warnings=tuple(state.warnings),
+            folder=self.folder,
+        )
+        if self.folder is not None and self.fabric.is_global_zero:
+            runs.write_json(self.folder / runs.RESULT, trained.json())
+        return trained
+
+
+def _loggers(names: Sequence[str], folder: Path | None) -> list[Logger]:
+    if names and folder is None:
+        raise InputError("Loggers write into the run folder: give one (--out).")
+    unknown = set(names) - {"csv", "tensorboard"}
+    if unknown:
+        raise InputError(f"There is no logger {sorted(unknown)[0]!r}; there are csv and tensorboard.")
+    made: list[Logger] = []
+    if "csv" in names:
+        made.append(CSVLogger(str(folder), name="csv", version=""))
+    if "tensorboard" in names:
+        made.append(TensorBoardLogger(str(folder), name="tensorboard", version=""))
+    return made

@@ -1,0 +1,118 @@
+"""What is checked and chosen before a run begins."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from unperturbed.data.check import check
+from unperturbed.data.convert import as_split
+from unperturbed.data.split import Data, Split, hold_out
+from unperturbed.errors import InputError
+from unperturbed.evaluation.accuracy import box_warnings, check_outputs
+from unperturbed.models.load import as_classifier
+from unperturbed.precision import Precision
+from unperturbed.threat import Threat
+from unperturbed.training.batches import Batches
+from unperturbed.training.recipe import Recipe
+from unperturbed.types import Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """The training data, checked and divided."""
+
+    batches: Batches
+    held_out: Rows
+    """Ids in the training split that the probe looks at and `best` is chosen on."""
+    classes: int
+    warnings: list[str]
+
+
+def find_device(device: str) -> str:
+    """Return Fabric's name of the device.
+
+    Raises:
+        InputError: if this machine has no such device.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there.get(device.partition(":")[0], False):
+        raise InputError(f"There is no device {device!r} here; there is: {', '.join(k for k, v in there.items() if v)}.")
+    return device
+
+
+def classify(model: nn.Module, data: Data) -> nn.Module:
+    """Return the model, wrapped if what it returns is not a tensor of logits."""
+    weight = next(iter(model.parameters()), torch.zeros(0))
+    return as_classifier(model, data.train.inputs(torch.arange(1)).to(weight.device, weight.dtype))
+
+
+def prepare(
+    classifier: nn.Module, data: Data, extra: Any, threat: Threat, recipe: Recipe, fabric: Fabric
+) -> Examples:
+    """Check all training data against model and threat, hold some out, and divide the rest into batches."""
+    train = data.train
+    weight = next(iter(classifier.parameters()), torch.zeros(0))
+    some = train.inputs(torch.arange(min(len(train), 64))).to(weight.device, weight.dtype)
+    classes, warnings = check_outputs(classifier, some)
+    if len(data.classes) > classes:
+        raise InputError(f"The data has {len(data.classes)} classes, but the model returns {classes} logits.")
+    check(train, threat.bounds, classes)
+    warnings += box_warnings(threat, some[0])
+    more = None if extra is None else extra.train if isinstance(extra, Data) else as_split(extra)
+    if more is not None:
+        if more.shape != train.shape:
+            raise InputError(f"Extra examples have shape {more.shape}, but training examples {train.shape}.")
+        check(more, threat.bounds, classes)
+    ids, held_out = hold_out(train.labels, recipe.validation)
+    if len(held_out) == 0:
+        held_out = ids
+        warnings.append("No example is held out: best weights and alarm rest on training examples.")
+    size = recipe.batch_size or (128 if len(ids) >= 10_000 else 32)
+    extra_size = 0 if more is None else round(size * recipe.extra_ratio)
+    if size - extra_size > len(ids):
+        warnings.append(f"The batch size {size} is larger than the data ({len(ids)}); it was lowered.")
+        size = len(ids) + extra_size
+    size -= size % fabric.world_size
+    if size == 0:
+        raise InputError(f"A batch of {size or recipe.batch_size} cannot be shared by {fabric.world_size} processes.")
+    batches = Batches(train, ids, more, size, extra_size, recipe.seed, fabric.global_rank, fabric.world_size)
+    return Examples(batches, held_out, classes, warnings)
+
+
+def make_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """Return the recipe's optimiser; weight decay is for parameters of two dimensions and more."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [w for w in weights if w.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise InputError("The model has no weights that require a gradient: there is nothing to train.")
+    lr = peak_learning_rate(recipe)
+    if recipe.optimiser == "sgd":
+        return SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+    return (Adam if recipe.optimiser == "adam" else AdamW)(groups, lr=lr)
+
+
+def peak_learning_rate(recipe: Recipe) -> float:
+    """Return the recipe's peak learning rate, or the optimiser's usual one."""
+    return recipe.lr if recipe.lr is not None else 0.1 if recipe.optimiser == "sgd" else 0.003
+
+
+def chosen(recipe: Recipe, precision: Precision, examples: Examples) -> dict[str, Any]:
+    """Return what was chosen automatically, for config.yaml."""
+    return {
+        "precision": precision.fabric,
+        "channels_last": precision.memory_format == torch.channels_last,
+        "batch_size": examples.batches.batch_size,
+        "lr": peak_learning_rate(recipe),
+        "training_examples": len(examples.batches.ids),
+        "held_out_examples": len(examples.held_out),
+    }

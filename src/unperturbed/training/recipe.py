@@ -1,0 +1,78 @@
+"""The frozen description of how a run is optimised (what it optimises is the method's and the threat's)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unperturbed.errors import InputError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a run is optimised.
+
+    Attributes:
+        epochs: passes over the training data.
+        batch_size: examples a step over all processes; None: 128, or 32 where fewer than 10,000 examples train.
+        optimiser: "sgd" (Nesterov momentum 0.9), "adam" or "adamw".
+        lr: peak learning rate; None: 0.1 for sgd, 0.003 for adam and adamw.
+        weight_decay: of all parameters with more than one dimension.
+        schedule: of the learning rate, per step: "one-cycle" (up over the first 30%, then down to 0), "cosine",
+            "step" (times 0.1 at each of `milestones`) or "constant".
+        milestones: shares of the run at which the step schedule drops.
+        ramp: share of the run over which eps grows linearly from 0 to its value; None: what the method asks for.
+        label_smoothing: mass that the training targets spread evenly over the classes.
+        augment: batched on the device: "none", "flip", "crop" or "flip-crop".
+        clip_grad_norm: largest L2 norm of a step's gradient; None: no clipping.
+        averaging: decay of the running average of the weights, kept beside them and used for `best` and the final
+            model; None: no averaging.
+        extra_ratio: share of every batch that is drawn from the extra data, where some is given.
+        validation: share of the training data held out to choose `best` (never the test set).
+        patience: epochs without a better validation score before the run stops; None: never.
+        alarm: what follows when the probe recognises catastrophic or robust overfitting: "warn", "stop",
+            "add-steps" (a stronger inner maximisation from then on), or "off".
+        precision: "auto" (bfloat16 autocast and channels-last where the hardware and network gain), "32", "bf16" or
+            "64". Whatever is reported is computed in float32 at least.
+        compile: whether to compile the network (pays off on large ones).
+        checkpoint_minutes: time between checkpoints within an epoch (there is always one at its end).
+        seed: of everything random.
+    """
+
+    epochs: int = 10
+    batch_size: int | None = None
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float | None = None
+    weight_decay: float = 5e-4
+    schedule: Literal["one-cycle", "cosine", "step", "constant"] = "one-cycle"
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    ramp: float | None = None
+    label_smoothing: float = 0.0
+    augment: Literal["none", "flip", "crop", "flip-crop"] = "none"
+    clip_grad_norm: float | None = None
+    averaging: float | None = None
+    extra_ratio: float = 0.5
+    validation: float = 0.1
+    patience: int | None = None
+    alarm: Literal["warn", "stop", "add-steps", "off"] = "warn"
+    precision: Literal["auto", "32", "bf16", "64"] = "auto"
+    compile: bool = False
+    checkpoint_minutes: float = 10.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        for name in ("epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}, but must be at least 1.")
+        for name in ("lr", "clip_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} is {value}, but must be positive.")
+        for name in ("label_smoothing", "validation", "averaging", "extra_ratio"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise InputError(f"{name} is {value}, but must lie in [0, 1).")
+        if self.ramp is not None and not 0 <= self.ramp <= 1:
+            raise InputError(f"ramp is {self.ramp}, but must be a share of the run, in [0, 1].")
+        if not self.weight_decay >= 0:
+            raise InputError(f"weight_decay is {self.weight_decay}, but must not be negative.")

@@ -1,0 +1,63 @@
+"""One optimisation step."""
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torch.optim import Optimizer
+
+from unperturbed.errors import RunError
+from unperturbed.modes import under_attack
+from unperturbed.noise import Noise
+from unperturbed.objectives.base import Objective
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inner, Inputs, Logits, Terms
+
+
+class Attacked(nn.Module):
+    """The bare network as attacks see it: in the precision of training, with logits in that of the inputs.
+
+    The network that Fabric wraps averages gradients over the processes whenever a backward passes it; this one never.
+    """
+
+    def __init__(self, network: nn.Module, fabric: Fabric) -> None:
+        super().__init__()
+        self.network = network
+        self._fabric = fabric
+
+    def forward(self, x: Inputs) -> Logits:
+        """Return the logits."""
+        with self._fabric.autocast():
+            logits = self.network(x)
+        return logits.to(x.dtype)
+
+
+def optimisation_step(
+    fabric: Fabric,
+    attacked: nn.Module,
+    wrapped: nn.Module,
+    optimiser: Optimizer,
+    method: Objective,
+    batch: Batch,
+    threat: Threat,
+    noise: Noise,
+    clip_grad_norm: float | None = None,
+) -> tuple[Terms, Inner]:
+    """Perturb, descend, and let the method update its memory; return the terms (detached) and the inner result.
+
+    Raises:
+        RunError: if the loss is not finite, before the weights have changed.
+    """
+    with under_attack(attacked):
+        inner = method.perturb(attacked, batch, threat, noise)
+    terms = method.loss(wrapped, batch, inner, threat, noise)
+    loss = torch.stack(list(terms.values())).sum()
+    if not bool(loss.isfinite()):
+        shown = ", ".join(f"{name} {float(term):g}" for name, term in terms.items())
+        raise RunError(f"The loss is not finite ({shown}) on the examples {batch.ids.tolist()}.")
+    optimiser.zero_grad(set_to_none=True)
+    fabric.backward(loss)
+    if clip_grad_norm is not None:
+        fabric.clip_gradients(wrapped, optimiser, max_norm=clip_grad_norm)
+    optimiser.step()
+    method.after_step(batch, inner, terms, threat)
+    return {name: term.detach() for name, term in terms.items()}, inner

@@ -1,0 +1,66 @@
+"""The words that every layer shares: shapes by role, and the few values that pass between layers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+Norm = Literal["Linf", "L2", "L1"]
+Inputs = Float[Tensor, "n ..."]
+Labels = Int64[Tensor, " n"]
+Logits = Float[Tensor, "n k"]
+PerExample = Float[Tensor, " n"]
+Rows = Int64[Tensor, " n"]
+Targets = Labels | Logits
+"""Class indices, or a distribution over the classes (label smoothing)."""
+Bounds = tuple[float, float] | tuple[Tensor, Tensor] | None
+"""Lowest and highest allowed input, as numbers or as tensors of one example's shape; None: no box."""
+Model = nn.Module
+Terms = dict[str, Tensor]
+"""Named, weighted scalars; their sum is minimised."""
+
+
+class Loss(Protocol):
+    """A per-example loss on logits."""
+
+    def __call__(self, logits: Logits, y: Labels) -> PerExample:
+        """Return one value per example."""
+        ...
+
+
+class Score(Protocol):
+    """What a maximiser climbs: one value per example, and optionally a second one that ranks iterates."""
+
+    def __call__(self, z: Inputs, rows: Rows) -> PerExample | tuple[PerExample, PerExample]:
+        """Score `z`, whose k-th entry is a candidate for example `rows[k]`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Inputs, labels and example ids; `targets` is what losses compare with (the labels unless smoothed)."""
+
+    x: Inputs
+    y: Labels
+    ids: Labels
+    targets: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def __post_init__(self) -> None:
+        """Let the targets be the labels where none are given."""
+        if self.targets.numel() == 0:
+            object.__setattr__(self, "targets", self.y)
+
+
+@dataclass(frozen=True, eq=False)
+class Inner:
+    """What `perturb` hands to `loss`; it carries no gradient to the weights."""
+
+    z: Tensor
+    """The perturbed inputs, (n, ...), or (k, n, ...) where a method needs several points."""
+    reuse: Mapping[str, Tensor] = field(default_factory=dict)
+    """What is already paid for (clean logits, clean gradient)."""
+    log: Mapping[str, PerExample] = field(default_factory=dict)
+    """Diagnostics: logged, never minimised."""

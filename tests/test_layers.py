@@ -1,0 +1,81 @@
+"""Imports go one way, as the list of layers below says: from right to left, and among siblings too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "unperturbed"
+GROUND = ("errors", "types", "findings", "runs")
+LAYERS = (
+    *GROUND,
+    *("noise", "modes", "precision"),
+    *("threat", "losses", "maximise", "curvature", "objectives", "attacks", "evaluation", "training"),
+    *("audits", "diagnostics", "explanations", "cli"),
+)
+ASIDE = ("data", "models", "reports")
+"""They use the ground floor only; anything from the evaluation on may use them."""
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(module: str) -> str:
+    """Return the file or folder of the package that a dotted name lies in; "" for the package itself."""
+    return (module.split(".") + [""])[1]
+
+
+def imported_rooms(source: str, package: str) -> set[str]:
+    """Return the rooms that a file imports, wherever in the file: inside functions and for type checking alike."""
+    modules = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *([node.module] if node.module else [])])
+            modules |= {base} if base != "unperturbed" else {f"{base}.{alias.name}" for alias in node.names}
+    return {room(module) for module in modules if module.split(".")[0] == "unperturbed"}
+
+
+def allowed(importer: str, imported: str) -> bool:
+    if importer == imported:
+        return True
+    if importer in ASIDE:
+        return imported in GROUND or imported in ("noise", "modes", "precision")
+    if imported in ASIDE:
+        return LAYERS.index(importer) >= LAYERS.index("evaluation")
+    return LAYERS.index(imported) < LAYERS.index(importer)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_what_lies_below_it(path: Path) -> None:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    importer = parts[1] if parts[1] != "__init__" else "cli"
+    if importer == "__main__":
+        importer = "cli"
+    assert importer in LAYERS + ASIDE, f"{importer} has no place in the order of layers"
+    for imported in imported_rooms(path.read_text(), ".".join(parts[:-1])):
+        assert imported in LAYERS + ASIDE, f"{path} imports unperturbed.{imported}, which has no place in the order"
+        assert allowed(importer, imported), f"{path} imports {imported}, but {importer} lies below it"
+
+
+def test_the_check_sees_every_form_of_import() -> None:
+    source = """
+import unperturbed.cli.main
+from unperturbed import threat
+from ..data import sources
+def late():
+    from unperturbed.training.loop import train
+if TYPE_CHECKING:
+    from unperturbed.models.mlp import MLP
+"""
+    assert imported_rooms(source, "unperturbed.losses") == {"cli", "threat", "training", "models", "data"}
+
+
+def test_the_order_is_enforced_in_both_directions() -> None:
+    assert allowed("threat", "noise") and not allowed("noise", "threat")
+    assert allowed("objectives", "maximise") and not allowed("maximise", "objectives")
+    assert not allowed("modes", "precision") and allowed("precision", "modes")
+    assert not allowed("models", "data") and not allowed("data", "threat") and not allowed("objectives", "data")
+    assert allowed("training", "data") and allowed("cli", "models") and allowed("data", "errors")
