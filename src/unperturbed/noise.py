@@ -68,7 +68,9 @@ class Noise:
         """Return (n, *shape) numbers, uniform in the open interval (0, 1), in float32 or float64."""
         count = math.prod(shape)
         if dtype == torch.float32:  # two numbers from 64 bits
-            bits, whole = 23, self._bits((count + 1) // 2).view(torch.int32)[:, :count]
+            pairs = (count + 1) // 2
+            halves = self._bits(pairs).flatten().view(torch.int32)
+            bits, whole = 23, halves.view(len(self.keys), 2 * pairs)[:, :count]
         else:
             bits, whole = 52, self._bits(count)
         width = 8 * whole.element_size()

@@ -273,7 +273,7 @@ def _reach(squares: Tensor, caps: Tensor, target: float) -> Tensor:
     """Return per example the s with sum(min(s · squares, caps)) = target, or a huge one where the caps sum to less.
 
     The sum is concave and piecewise linear in s: Newton's method climbs from the left, only ever adds to the capped
-    coordinates, and is exact as soon as a step adds none.
+    coordinates, and is exact as soon as a step adds none; then the example rests, whatever the others still need.
     """
     huge = torch.finfo(squares.dtype).max
     scaled, cut = torch.empty_like(squares), torch.empty_like(squares)
@@ -283,9 +283,10 @@ def _reach(squares: Tensor, caps: Tensor, target: float) -> Tensor:
         torch.mul(squares, s, out=scaled)
         missing = target - _total(torch.minimum(scaled, caps, out=cut))
         free = _total(scaled.lt_(caps).mul_(squares))
-        s = torch.where(free > 0, s + missing.clamp_(min=0.0) / free, huge)
-        if not (free < slope).any():
+        climbing = free < slope
+        if not climbing.any():
             break
+        s = torch.where(climbing, torch.where(free > 0, s + missing.clamp_(min=0.0) / free, huge), s)
         slope = free
     return s
 
@@ -297,18 +298,19 @@ def _soft_threshold(delta: Tensor, room: Tensor, eps: float) -> Tensor:
     Kiwiel, 2008, https://doi.org/10.1007/s10957-007-9317-7): solve without limits, see whether more is lost at
     zero or at the room, and fix the coordinates of that kind for good, until none violates its limits.
     """
-    size, room = delta.abs(), room.clamp_(max=eps)
+    size, room = delta.abs(), room.clamp_(max=torch.finfo(delta.dtype).max)
     free = size.sign()  # 1 where λ is still to be found, 0 where a coordinate is fixed at zero or at its room
     kept, edge, product = torch.empty_like(size), torch.empty_like(size), torch.empty_like(size)
     count = _total(free)
     budget = torch.full_like(count, eps)
 
-    def spend() -> None:
-        """Lower the sizes by the one number that makes the free ones sum to the budget."""
-        size.sub_((_total(torch.mul(size, free, out=product)) - budget).div_(count.clamp(min=1.0)))
+    def shift() -> Tensor:
+        """Return the number that, taken from every size, makes the free ones sum to the budget."""
+        return (_total(torch.mul(size, free, out=product)) - budget).div_(count.clamp(min=1.0))
 
+    searching = torch.ones_like(count)  # 1 until nothing is left to fix: then the example rests, whatever the others do
     for _ in range(size.shape[1:].numel()):
-        spend()
+        size.sub_(shift().mul_(searching))
         torch.minimum(torch.clamp(size, min=0.0, out=kept), room, out=kept)
         too_short = _total(torch.mul(kept, free, out=product)) <= budget
         # Where it is too long, λ can only grow, so that zeros stay zero; where too short, it can only fall.
@@ -317,9 +319,10 @@ def _soft_threshold(delta: Tensor, room: Tensor, eps: float) -> Tensor:
         budget = budget - _total(free.sub_(staying).mul_(edge))
         free, kept = staying, free
         before, count = count, _total(free)
-        if not (count < before).any():
+        searching = (count < before).to(size.dtype)
+        if not searching.any():
             break
-    spend()  # once more, on numbers that are small by now: their rounding is, too
+    size.sub_(shift())  # once more, on numbers that are small by now: their rounding is, too
     return torch.copysign(size.clamp_(min=0.0), delta)
 
 

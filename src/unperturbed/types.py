@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -23,6 +23,7 @@ Terms = dict[str, Tensor]
 """Named, weighted scalars; their sum is minimised."""
 
 
+@runtime_checkable
 class Loss(Protocol):
     """A per-example loss on logits."""
 
@@ -31,6 +32,7 @@ class Loss(Protocol):
         ...
 
 
+@runtime_checkable
 class Score(Protocol):
     """What a maximiser climbs: one value per example, and optionally a second one that ranks iterates."""
 

@@ -142,6 +142,21 @@ def test_depth_counts_the_layers() -> None:
         assert sum(isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) for m in wide.modules()) == depth - 3
 
 
+@pytest.mark.parametrize("name", ["preact-resnet", "wide-resnet"])
+def test_a_shortcut_starts_from_the_activated_input_where_the_shape_changes_and_else_from_the_input(name: str) -> None:
+    model = tiny(name, depth=18 if name == "preact-resnet" else 16).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.bias)
+    stage = model.layer2 if name == "preact-resnet" else model.block2.layer
+    for block, shortcut in ((stage[0], "shortcut" if name == "preact-resnet" else "convShortcut"), (stage[1], None)):
+        x = torch.randn(2, block.conv1.in_channels, 8, 8)
+        activated = block.bn1(x).relu()
+        branch = block.conv2(block.bn2(block.conv1(activated)).relu())
+        kept = getattr(block, shortcut)(activated) if shortcut else x
+        torch.testing.assert_close(block(x), kept + branch)
+
+
 def test_dropout_is_active_in_training_only() -> None:
     model = tiny("wide-resnet", dropout=0.5)
     x = inputs(2, 3, 16, 16)

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,11 @@ class Result:
 
     value: Any
     views: Sequence[Any]
+
+
+def is_first_process() -> bool:
+    """Return whether this is the process that speaks for all of a run's processes."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def say(text: str, kind: str = "") -> None:
@@ -103,7 +109,7 @@ class _Lines(logging.Handler):
 def progress() -> Iterator[Report]:
     """Yield what long work reports to: a bar with the time left on a terminal, nothing elsewhere."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal or not is_first_process():
         yield silent
         return
     columns = (

@@ -1,7 +1,6 @@
 """Measure how robust a trained model is: a verdict per example, and a headline with its interval."""
 
-import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +12,15 @@ from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.names import hint
 from unperturbed.cli.options import Parsed, add_data_options, new_parser
 from unperturbed.cli.trees import Tree
-from unperturbed.errors import InputError, RunError
+from unperturbed.errors import InputError
+from unperturbed.findings import Outcome
 from unperturbed.runs import BEST, CONFIG, read_yaml, write_json, write_yaml
 
 if TYPE_CHECKING:
     from unperturbed.data.split import Data, Split
-    from unperturbed.findings import Outcome
     from unperturbed.threat import Threat
 
 POSITIONAL = "run"
-NEEDED = ("data", "model", "weights", "threat", "bounds")
-"""What an evaluation needs to know, and a run folder's config.yaml says."""
 
 
 def parser() -> ArgumentParser:
@@ -47,50 +44,176 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Evaluate, and return the headline, the counts and what each attack did."""
-    from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, read_device, slug
+    import torch
+
+    from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, slug, stored_bounds
     from unperturbed.data.sources import load_data
     from unperturbed.evaluation.accuracy import SUITES, evaluate
     from unperturbed.models.load import load_weights
     from unperturbed.threat import Threat
+    from unperturbed.training.folder import describe
+    from unperturbed.training.prepare import find_device
 
     if given.suite not in SUITES:
         raise InputError(f"There is no suite {given.suite!r}. {hint(given.suite, SUITES)}")
-    device = read_device(given.device)
+    device = torch.device(find_device(given.device))
     stored = _stored(given.run)
-    tree, weights = _model_and_weights(given, stored)
     place = given.data or stored.get("data")
     if place is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
+    tree, weights = _model_and_weights(given, stored)
 
     data = load_data(place)
-    bounds = read_bounds(given.bounds or stored.get("bounds"), data.bounds)
-    usual = Threat.parse(stored.get("threat") or given.threat or default_threat(data), bounds)
-    asked = Threat.parse(given.threat, bounds) if given.threat else usual
+    bounds = read_bounds(given.bounds, stored_bounds(stored["bounds"]) if "bounds" in stored else data.bounds)
+    usual = stored.get("threat") or given.threat or default_threat(data)
+    asked = Threat.parse(given.threat or usual, bounds)
     threats = _radii(asked, given.eps)
     split = _examples(data, given.examples, given.examples_seed)
     model, description = make_model(tree, data)
     if weights is not None:
         load_weights(model, weights)
-    model.to(device, torch.float64 if given.precision == "64" else torch.float32)
+    model = (model.double() if given.precision == "64" else model.float()).to(device)
 
     home = Path(given.out or given.run or Path("runs") / slug(data.name, description["class_path"]))
-    if home != Path(given.run or ""):
-        kept = {"data": keep_place(place), "model": description, "weights": weights and keep_place(str(weights))}
-        _claim(home, kept | {"threat": str(asked.norm) , "bounds": given.bounds})
+    if given.out or not given.run:
+        kept = {"data": keep_place(place), "model": description, "weights": weights and keep_place(weights)}
+        _claim(home, kept | {"threat": f"{asked.norm}:{asked.eps!r}", "bounds": describe(bounds)})
     outcomes = []
-    with progress() as report, repeatable(given):
-        for threat in threats:
-            folder = home / "evaluation" / ("" if str(threat) == str(usual) else slug(str(threat)))
+    for threat in threats:
+        name = "" if str(threat) == str(Threat.parse(usual, bounds)) else slug(str(threat))
+        with progress() as report, repeatable():
             outcomes.append(
                 evaluate(
                     model,
                     split,
                     threat,
                     given.suite,
-                    out=folder,
+                    out=home / "evaluation" / name,
                     seed=given.seed,
                     batch_size=given.batch_size,
                     progress=report,
                 )
             )
-    return _result(home, outcomes, asked)
+    return _result(home, threats, outcomes, asked)
+
+
+def _stored(run: str | None) -> Mapping[str, Any]:
+    """Return what a run folder says about itself."""
+    if run is None:
+        return {}
+    if not (Path(run) / CONFIG).exists():
+        raise InputError(f"{run} is no run folder: there is no {CONFIG} in it. Give one that unperturbed train made.")
+    return read_yaml(Path(run) / CONFIG)
+
+
+def _model_and_weights(given: Parsed, stored: Mapping[str, Any]) -> tuple[Tree, str | None]:
+    """Return which model and weights are meant; raises `InputError` where they would be untrained ones."""
+    tree, weights = Tree(), given.weights
+    if given.run is not None:
+        tree.put([], stored.get("model", {}))
+        best = Path(given.run) / BEST
+        if weights is None and not best.exists():
+            raise InputError(
+                f"{best} is not there: the run has not finished an epoch. Go on with it, or give --weights."
+            )
+        weights = weights or str(best)
+    tree = tree.under(given.trees["model"])
+    if weights is None and ":" not in str(tree.value):
+        raise InputError(
+            "Nothing trained was given: name a run folder, or --model with --weights (a package.module:function that "
+            "returns a trained model needs none)."
+        )
+    return tree, weights
+
+
+def _radii(threat: "Threat", eps: str | None) -> list["Threat"]:
+    """Return the threat with each of these radii."""
+    from unperturbed.threat import Threat
+
+    if eps is None:
+        return [threat]
+    return [replace(threat, eps=Threat.parse(f"{threat.norm}:{text}").eps) for text in eps.split(",")]
+
+
+def _examples(data: "Data", count: int | None, seed: int | None) -> "Split":
+    """Return the test split, its first `count` examples, or `count` random ones."""
+    import torch
+
+    from unperturbed.data.split import select
+
+    if data.test is None:
+        raise InputError(f"The data {data.name!r} has no test split, and robustness is not measured on training data.")
+    if seed is not None and count is None:
+        raise InputError("--examples-seed chooses random examples: say how many with --examples.")
+    if count is None:
+        return data.test
+    n = len(data.test)
+    if count < 1:
+        raise InputError(f"--examples is {count}, but must be at least 1.")
+    if count > n:
+        say(f"There are only {n} test examples, not {count}: all are used.", "warning")
+    order = torch.arange(n) if seed is None else torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    chosen = select(data.test, order[:count].sort().values)
+    missing = sorted(set(range(len(data.classes))) - set(chosen.labels.tolist()))
+    if missing:
+        names = ", ".join(data.classes[label] for label in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        say(f"Among these {len(chosen)} examples {len(missing)} classes are missing ({names}).", "warning")
+    return chosen
+
+
+def _claim(folder: Path, description: Mapping[str, Any]) -> None:
+    """Make a folder for the evaluation of one model; raises `InputError` where it holds something else."""
+    config = folder / CONFIG
+    if config.exists() and read_yaml(config) != description:
+        raise InputError(f"{folder} holds another run: give another --out.")
+    write_yaml(config, description)
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Within: an interruption or failure takes along how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, OSError) as error:
+        error.add_note("The model is as it was. The same command evaluates it from the start.")
+        raise
+
+
+def _result(home: Path, threats: "Sequence[Threat]", outcomes: Sequence[Outcome], asked: "Threat") -> Result:
+    """Return the outcome at the radius asked for (else the largest), with the curve over all radii."""
+    by_eps = {threat.eps: outcome for threat, outcome in zip(threats, outcomes, strict=True)}
+    headline = by_eps.get(asked.eps, by_eps[max(by_eps)])
+    for text in headline.warnings:
+        say(text, "warning")
+    value = {"run": str(home)} | headline.json()
+    views = [_headline(headline), _attacks(headline)]
+    if len(outcomes) > 1:
+        value["curve"] = [
+            {"eps": threat.eps}
+            | {key: outcome.json()[key] for key in ("threat", "n", "clean_accuracy", "robust_accuracy", "interval")}
+            for threat, outcome in zip(threats, outcomes, strict=True)
+        ]
+        write_json(home / "evaluation" / f"{headline.suite}-curve.json", {"curve": value["curve"]})
+        rows = [(outcome.threat, str(outcome.robust_accuracy)) for outcome in outcomes]
+        views.append(table("", ("threat", "robust accuracy"), rows))
+    return Result(value, views)
+
+
+def _headline(outcome: Outcome) -> Any:
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in outcome.counts.items())
+    rows = [
+        ("clean accuracy", str(outcome.clean_accuracy)),
+        ("robust accuracy", str(outcome.robust_accuracy)),
+        ("", f"suite {outcome.suite}: {outcome.note}"),
+        ("examples", counts),
+        ("time", f"{outcome.seconds:.1f} s"),
+    ]
+    return table("", ("", outcome.threat), rows)
+
+
+def _attacks(outcome: Outcome) -> Any:
+    rows = [
+        (each.name, str(each.broken), f"{each.robust_after:.1%}", f"{each.seconds:.1f}", f"{each.forwards:,}")
+        for each in outcome.attacks
+    ]
+    return table("", ("attack", "broken", "still standing", "seconds", "forward passes"), rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from unperturbed.cli.console import Result, results_only_on_stdout, say, show, write_json
+from unperturbed.cli.console import Result, is_first_process, results_only_on_stdout, say, show, write_json
 from unperturbed.cli.names import hint, summary_of
 from unperturbed.cli.options import parse
 from unperturbed.errors import InputError, RunError
@@ -56,11 +56,10 @@ def _dispatch(words: list[str]) -> int:
     given = parse(parser, rest, module.POSITIONAL)
     with results_only_on_stdout():
         result: Result = module.run(given)
-    if given.json:
+    if given.json and is_first_process():
         write_json(result.value)
-    else:
-        for view in result.views:
-            show(view)
+    for view in result.views if is_first_process() and not given.json else ():
+        show(view)
     return 0
 
 

@@ -19,6 +19,10 @@ FLAGS = ("json", "resume")
 """Options without a value."""
 TREES = ("method", "model")
 """Options with options of their own."""
+LISTS = ("bounds", "eps", "loggers")
+"""Options whose text is a list with commas."""
+NOTES = ("unperturbed", "chosen")
+"""What a run's config.yaml holds beside options; `recipe` holds some of them."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,9 @@ def add_data_options(parser: ArgumentParser) -> None:
     """Add what says which data, model and threat set."""
     parser.add_argument("--config", type=str | None, metavar="FILE", help="YAML with any of these options")
     parser.add_argument(
-        "--data", type=str | None, help="a name, Hugging Face id, folder, .npz or package.module:function (see datasets)"
+        "--data",
+        type=str | None,
+        help="a name, Hugging Face id, folder, .npz or package.module:function (see datasets)",
     )
     parser.add_argument(
         "--model", type=str | None, help="a name (see models) or package.module:Class; --model.X sets its argument X"
@@ -59,15 +65,13 @@ def add_data_options(parser: ArgumentParser) -> None:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
-def add_fields(parser: ArgumentParser, described: type) -> None:
-    """Add the fields of a dataclass as options, with the help that its docstring gives."""
-    hints = get_type_hints(described)
+def add_fields(parser: ArgumentParser, described: type, instead: Mapping[str, Any]) -> None:
+    """Add the fields of a dataclass as options, helped by its docstring; `instead` replaces some of the types."""
+    hints = {**get_type_hints(described), **instead}
     helps = {each.arg_name: each.description for each in parse_docstring(described.__doc__ or "").params}
     for each in fields(described):
         text = " ".join((helps.get(each.name) or "").split()).replace("%", "%%")
-        parser.add_argument(
-            f"--{each.name.replace('_', '-')}", type=hints[each.name], default=each.default, help=text
-        )
+        parser.add_argument(f"--{each.name.replace('_', '-')}", type=hints[each.name], default=each.default, help=text)
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = None) -> Parsed:
@@ -129,7 +133,16 @@ def _from_yaml(file: Path, known: Sequence[str]) -> list[tuple[str, Any]]:
         raise InputError(f"--config {file} cannot be read as YAML: {error}") from error
     if not isinstance(content, Mapping):
         raise InputError(f"--config {file} holds no mapping of options to values.")
-    return [(_checked(str(key), known), value) for key, value in content.items()]
+    settings = {key: value for key, value in content.items() if key not in (*NOTES, "recipe")}
+    settings |= content.get("recipe") or {}
+    return [(_checked(str(key), known), _as_text(str(key), value)) for key, value in settings.items()]
+
+
+def _as_text(key: str, value: Any) -> Any:
+    """Return what stands for a YAML value on the command line, for options that have a text form of their own."""
+    if key == "bounds" and value is None:
+        return "none"
+    return ",".join(map(str, value)) if key in LISTS and isinstance(value, list) else value
 
 
 def _tree(pairs: Sequence[tuple[str, Any]], root: str) -> Tree:

@@ -13,7 +13,6 @@ from unperturbed.data.check import mean_std
 from unperturbed.data.split import Data
 from unperturbed.errors import InputError
 from unperturbed.models.load import build_model
-from unperturbed.threat import Threat
 from unperturbed.types import Bounds
 
 FILLED = ("input_shape", "classes", "mean", "std")
@@ -27,12 +26,10 @@ def default_threat(data: Data) -> str:
     return THREATS.get(data.name, OTHERWISE)
 
 
-def read_bounds(text: str | None, otherwise: Bounds = (0.0, 1.0)) -> Bounds:
+def read_bounds(text: str | None, otherwise: Bounds) -> Bounds:
     """Return the box that `none` or `LOW,HIGH` means."""
-    if text is None:
-        return otherwise
-    if text == "none":
-        return None
+    if text is None or text == "none":
+        return otherwise if text is None else None
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError as error:
@@ -40,20 +37,17 @@ def read_bounds(text: str | None, otherwise: Bounds = (0.0, 1.0)) -> Bounds:
     return low, high
 
 
-def read_device(text: str) -> torch.device:
-    """Return the device that a text means; raises `InputError` where it is not there."""
-    if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(text)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"The device {text!r} is not there ({reason}): give auto, cpu, or one that is.") from error
-    return device
+def stored_bounds(value: Any) -> Bounds:
+    """Return the box that a config.yaml holds: two numbers, two lists of a number a feature, or none."""
+    if value is None:
+        return None
+    low, high = value
+    if isinstance(low, list) or isinstance(high, list):
+        return torch.tensor(low), torch.tensor(high)
+    return float(low), float(high)
 
 
-def make_model(tree: Tree, data: Data) -> tuple[nn.Module, Mapping[str, Any]]:
+def make_model(tree: Tree, data: Data, seed: int = 0) -> tuple[nn.Module, Mapping[str, Any]]:
     """Return the model that was asked for, and what a run folder keeps of it; the data gives the arguments `FILLED`."""
     named = Tree("small-cnn" if len(data.train.shape) == 3 else "mlp").under(tree)
     choice = choose(named, "models", "model", filled=FILLED)
@@ -64,7 +58,9 @@ def make_model(tree: Tree, data: Data) -> tuple[nn.Module, Mapping[str, Any]]:
     open_names = [name for name in FILLED if name in parameters_of(choice.target) and name not in arguments]
     mean, std = mean_std(data.train) if {"mean", "std"} & set(open_names) else ((0.0,), (1.0,))
     shape, classes = tuple(data.train.shape), len(data.classes)
-    model = build_model(str(named.value), arguments, shape, classes, mean, std)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build_model(str(named.value), arguments, shape, classes, mean, std)
 
     given = {"input_shape": shape, "classes": classes, "mean": mean, "std": std}
     arguments |= {name: given[name] for name in open_names}
@@ -78,5 +74,6 @@ def keep_place(spec: str) -> str:
 
 
 def slug(*parts: str) -> str:
-    """Return a folder name made of these words."""
-    return "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", part.rpartition(":")[2]).strip("-") for part in parts)
+    """Return a folder name made of these words; of an import path, the last one."""
+    words = (re.sub(r"^[A-Za-z_][\w.]*:(?=[A-Za-z_])", "", part) for part in parts)
+    return "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-") for word in words)

@@ -1,10 +1,12 @@
 """Train a classifier that holds up under a threat, and keep it in a run folder."""
 
+import logging
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ArgumentParser
 
@@ -16,6 +18,7 @@ from unperturbed.runs import CHECKPOINT
 from unperturbed.training.recipe import Recipe
 
 POSITIONAL = None
+Logger = Literal["csv", "tensorboard"]
 
 
 def parser() -> ArgumentParser:
@@ -25,32 +28,35 @@ def parser() -> ArgumentParser:
     made.add_argument(
         "--method",
         type=str | None,
-        help=f"{', '.join(listing('objectives'))}, or package.module:Class (default: at); --method.X sets its option X, "
-        "or its maximiser's: --method.steps 10",
+        help=f"{', '.join(listing('objectives'))}, or package.module:Class (default: at); --method.X sets its option "
+        "X, or its maximiser's: --method.steps 10",
     )
     made.add_argument("--extra", type=str | None, metavar="DATA", help="more training data, as --data")
     made.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     made.add_argument("--devices", type=int, default=1, help="processes, each with a part of every batch")
     made.add_argument("--loggers", type=str, default="none", help="csv, tensorboard, both with a comma, or none")
-    add_fields(made, Recipe)
+    add_fields(made, Recipe, {"batch_size": Literal["auto"] | int | None})
     return made
 
 
 def run(given: Parsed) -> Result:
     """Train, and return where the run is and how it does on held-out training examples."""
     from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, slug
-    from unperturbed.cli.trees import choose, written
+    from unperturbed.cli.trees import choose, convert, written
     from unperturbed.data.sources import load_data
     from unperturbed.objectives.at import AT
     from unperturbed.threat import Threat
     from unperturbed.training.loop import train
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say, config.yaml says
     if given.data is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
     method = choose(given.trees["method"], "objectives", "method", default=AT())
     objective = method.build()
-    recipe = Recipe(**{each.name: getattr(given, each.name) for each in fields(Recipe)})
-    loggers = [] if given.loggers == "none" else given.loggers.split(",")
+    settings = {each.name: getattr(given, each.name) for each in fields(Recipe)}
+    recipe = Recipe(**settings | {"batch_size": None if given.batch_size == "auto" else given.batch_size})
+    named = [] if given.loggers == "none" else given.loggers.split(",")
+    loggers = [convert(name, Logger, "--loggers") for name in named]
     data = load_data(given.data)
     threat = Threat.parse(given.threat or default_threat(data), read_bounds(given.bounds, data.bounds))
     extra = None if given.extra is None else load_data(given.extra).train
@@ -63,8 +69,6 @@ def run(given: Parsed) -> Result:
         "extra": given.extra and keep_place(given.extra),
         "model": model_description,
         "weights": given.weights and keep_place(given.weights),
-        "threat": given.threat or default_threat(data),
-        "bounds": given.bounds,
         "method": method_description,
     }
     with progress() as report, resumable(given, out):
@@ -87,7 +91,10 @@ def run(given: Parsed) -> Result:
     held_out = f"on {trained.clean_accuracy.n} held-out training examples"
     rows = [
         ("run", str(trained.folder)),
-        ("epochs", f"{trained.epochs} in {trained.seconds:.0f} s; the best weights are from epoch {trained.best_epoch}"),
+        (
+            "epochs",
+            f"{trained.epochs} in {trained.seconds:.0f} s; the best weights are from epoch {trained.best_epoch}",
+        ),
         ("clean accuracy", f"{trained.clean_accuracy}, {held_out}"),
         ("robust accuracy", f"{trained.robust_accuracy}, {held_out}: ten steps, a quick look"),
     ]
@@ -101,10 +108,9 @@ def resumable(given: Parsed, out: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, RunError, OSError) as error:
-        words = [word for word in given.argv if word != "--resume"]
-        if (out / CHECKPOINT).exists():
-            again = shlex.join(["unperturbed", "train", *words, "--resume"])
-            error.add_note(f"The last checkpoint stands in {out / CHECKPOINT}. Go on with:\n  {again}")
-        else:
-            error.add_note(f"There was no checkpoint yet: remove {out} and start again.")
+        again = shlex.join(["unperturbed", "train", *(word for word in given.argv if word != "--resume"), "--resume"])
+        stands = (
+            f"The last checkpoint stands in {out / CHECKPOINT}" if (out / CHECKPOINT).exists() else "No checkpoint yet"
+        )
+        error.add_note(f"{stands}. Go on with:\n  {again}")
         raise

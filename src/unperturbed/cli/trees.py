@@ -11,7 +11,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 from unperturbed.cli.names import NOUNS, expand, find, hint, short
 from unperturbed.errors import InputError
 
-ABSENT: Any = inspect.Parameter.empty
+ABSENT: Any = object()
+"""In the place of a value, default or annotation that is not there (None may well be one)."""
 BASES = {"objectives": "unperturbed.objectives.base.Objective", "maximise": "unperturbed.maximise.ascent.Maximiser"}
 FOLDERS = {"objective": "objectives", "maximiser": "maximise"}
 """Where the names of a parameter's values are listed, for parameters without an annotation."""
@@ -88,7 +89,8 @@ class Parameter:
 
 def parameters_of(target: Callable[..., object]) -> dict[str, Parameter]:
     """Return the named parameters of a class or function."""
-    made = {each.name: each.default_factory for each in dataclasses.fields(target)} if _is_dataclass(target) else {}
+    described = dataclasses.fields(target) if inspect.isclass(target) and dataclasses.is_dataclass(target) else ()
+    factories = {each.name: each.default_factory for each in described}
     function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = get_type_hints(function)
@@ -98,14 +100,11 @@ def parameters_of(target: Callable[..., object]) -> dict[str, Parameter]:
     for name, each in inspect.signature(target).parameters.items():
         if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
             continue
-        factory = made.get(name, dataclasses.MISSING)
-        default = each.default if factory is dataclasses.MISSING else factory()
-        parameters[name] = Parameter(name, hints.get(name, each.annotation), default)
+        factory = factories.get(name, dataclasses.MISSING)
+        default = ABSENT if each.default is each.empty else each.default
+        made = default if factory is dataclasses.MISSING else factory()
+        parameters[name] = Parameter(name, hints.get(name, ABSENT), made)
     return parameters
-
-
-def _is_dataclass(target: object) -> bool:
-    return inspect.isclass(target) and dataclasses.is_dataclass(target)
 
 
 def choose(tree: Tree, folder: str, option: str, default: object = ABSENT, filled: Iterable[str] = ()) -> Choice:

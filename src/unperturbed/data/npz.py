@@ -33,7 +33,7 @@ def load_npz(path: Path) -> Data:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return dict(file)
     except ValueError as error:
         raise InputError(f"{path} holds Python objects, which are not loaded: save plain number arrays.") from error

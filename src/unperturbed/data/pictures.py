@@ -2,9 +2,7 @@
 
 import io
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ MEMORY_LIMIT = 2 * 2**30
 GREY = ("1", "L", "LA")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 _BLOCK = 1024
-_LARGE = 64 * 64  # pixels from which decoding in threads is faster than in one
 
 Picture = bytes | Path
 Pictures = Callable[[Sequence[int]], Sequence[Picture]]
@@ -46,21 +43,12 @@ class PictureSplit(Split):
     def decoded(self, ids: Sequence[int]) -> Tensor:
         """Return the images at these positions, uint8."""
         out = np.empty((len(ids), *self.shape), dtype=np.uint8)
-
-        def decode(place: int, picture: Picture) -> None:
-            with _opened(picture, ids[place], self.where) as image:
+        for place, (i, picture) in enumerate(zip(ids, self.pictures(ids), strict=True)):
+            with _opened(picture, i, self.where) as image:
                 try:
                     out[place] = pixels(image, self.mode)
                 except (OSError, ValueError, SyntaxError) as error:
-                    raise InputError(f"Image {ids[place]} of {self.where} is damaged ({error}): replace it.") from error
-
-        found = self.pictures(ids)
-        if math.prod(self.shape[1:]) < _LARGE:
-            for place, picture in enumerate(found):
-                decode(place, picture)
-        else:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                list(pool.map(decode, range(len(ids)), found))
+                    raise InputError(f"Image {i} of {self.where} is damaged ({error}): replace it.") from error
         return torch.from_numpy(out)
 
 

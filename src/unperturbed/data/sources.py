@@ -38,12 +38,13 @@ def load_data(spec: str) -> Data:
         return load_digits()
     if spec in HUB_SPECS:
         return _load_hub(HUB_SPECS[spec], spec)
-    if Path(spec.partition("?")[0]).exists():
+    place = spec.partition("?")[0]
+    if place and Path(place).exists():
         return _load_path(spec)
     if _FUNCTION.fullmatch(spec):
         return _load_function(spec)
-    if _HUB_ID.fullmatch(spec.partition("?")[0]):
-        return _load_hub(spec, spec.partition("?")[0])
+    if _HUB_ID.fullmatch(place):
+        return _load_hub(spec, place)
     if os.sep in spec or Path(spec).suffix:
         raise InputError(f"There is no file or folder {spec}: give {LOCAL_FORMS}.")
     near = difflib.get_close_matches(spec, DATASETS, n=1, cutoff=0.4)
@@ -81,6 +82,8 @@ def _load_function(spec: str) -> Data:
         raise InputError(f"{module_name} cannot be imported ({error}): run where it lies, or install it.") from error
     except AttributeError as error:
         raise InputError(f"{module_name} has no function {function_name}: check the spelling.") from error
+    if not callable(function):
+        raise InputError(f"{function_name} of {module_name} is no function, but of type {type(function).__name__}.")
     return as_data(function(), spec)
 
 

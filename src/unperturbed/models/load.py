@@ -268,7 +268,9 @@ def save_weights(model: nn.Module, path: Path | str) -> None:
     try:
         write_atomically(path, lambda temporary: safetensors.torch.save_file(tensors, temporary, {"format": "pt"}))
     except (OSError, safetensors.SafetensorError) as error:
-        raise RunError(f"cannot write {path} ({error}): an earlier file there stands; free space and resume") from error
+        raise RunError(
+            f"cannot write {path} ({error}): nothing there has changed; free space or check permissions"
+        ) from error
 
 
 def _match(own: Mapping[str, Tensor], found: Found, path: str) -> tuple[dict[str, Tensor], KeyReport]:

@@ -1,0 +1,38 @@
+"""Train and evaluate on the embedded digits."""
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from unperturbed.cli import evaluate, train
+from unperturbed.cli.console import Result, say
+from unperturbed.cli.options import Parsed, new_parser, parse
+
+POSITIONAL = None
+
+
+def parser() -> ArgumentParser:
+    """Return the command's parser."""
+    made = new_parser("demo", str(__doc__))
+    made.add_argument(
+        "--out", type=str | None, metavar="FOLDER", help="default: the first free of runs/demo, demo-2 ..."
+    )
+    made.add_argument("--epochs", type=int, default=20, help="passes over the training data")
+    return made
+
+
+def run(given: Parsed) -> Result:
+    """Run the two commands that a first session consists of, and return the second one's result."""
+    out = given.out or str(_free("demo"))
+    training = ["--data", "digits", "--method", "at", "--epochs", str(given.epochs), "--out", out]
+    say(f"unperturbed train {' '.join(training)}")
+    train.run(parse(train.parser(), training))
+    say(f"unperturbed evaluate {out}")
+    return evaluate.run(parse(evaluate.parser(), [out], evaluate.POSITIONAL))
+
+
+def _free(name: str) -> Path:
+    number = 1
+    while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder

@@ -1,0 +1,53 @@
+"""The program in a process of its own: interrupted and gone on with, and the demonstration."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import unperturbed.cli.main
+
+PROGRAM = (sys.executable, "-m", "unperturbed")
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(unperturbed.cli.main.__file__).parents[2])}
+
+
+def with_interrupts() -> None:
+    """Let the process be interrupted even where the tests run in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_with_resume(tmp_path: Path) -> None:
+    words = (*PROGRAM, "train", "--data", "digits", "--method", "rs-fgsm", "--epochs", "12", "--out", "run", "--json")
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env=ENVIRONMENT, text=True, preexec_fn=with_interrupts,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    until = time.monotonic() + 120
+    while not (tmp_path / "run/checkpoints/last.pt").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, ""), err
+    assert "--resume" in err and "The last checkpoint stands" in err
+
+    done = subprocess.run((*words, "--resume"), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["epochs"] == 12, done.stderr
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 13))
+
+
+@pytest.mark.slow
+def test_the_demonstration_prints_its_table(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = subprocess.run((*PROGRAM, "demo"), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "upper bound only: no AutoAttack" in done.stdout and "n=360" in done.stdout
+    result = json.loads((tmp_path / "runs/demo/evaluation/pgd.json").read_text())
+    assert result["clean_accuracy"] > 0.9 and result["robust_accuracy"] > 0.5
+    assert time.monotonic() - began < 180
