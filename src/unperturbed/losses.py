@@ -7,9 +7,9 @@ from torch.nn import functional
 from unperturbed.types import Labels, Logits, PerExample
 
 
-def cross_entropy(logits: Logits, targets: Labels | Logits) -> PerExample:
-    """Return -log p_y, or -sum_k q_k log p_k where `targets` is a distribution q over the classes."""
-    return functional.cross_entropy(logits, targets, reduction="none")
+def cross_entropy(logits: Logits, y: Labels | Logits) -> PerExample:
+    """Return -log p_y, or -sum_k q_k log p_k where `y` is a distribution q over the classes."""
+    return functional.cross_entropy(logits, y, reduction="none")
 
 
 def margin(logits: Logits, y: Labels) -> PerExample:

@@ -149,6 +149,15 @@ def test_several_radii_give_a_curve_and_keep_the_headline_apart(run: Run) -> Non
     assert {path.name for path in Path("runs/blobs-at/evaluation").iterdir()} >= {"pgd.json", "Linf-0.01", "Linf-1"}
 
 
+def test_other_data_does_not_overwrite_the_result_of_a_run(run: Run) -> None:
+    run(*TRAIN)
+    Path("blobs.npz").rename("shifted.npz")
+    code, _, err = run("evaluate", "runs/blobs-at", "--data", "shifted.npz", "--examples", "4", "--threat", "L2:0.1")
+    assert code == 0, err
+    assert Path("runs/blobs-at/evaluation/shifted-L2-0.1/pgd.json").exists()
+    assert not Path("runs/blobs-at/evaluation/pgd.json").exists()
+
+
 def test_examples_are_the_first_or_random_ones_and_missing_classes_are_told(run: Run) -> None:
     run(*TRAIN)
     code, _, err = run("evaluate", "runs/blobs-at", "--examples", "1")
@@ -195,6 +204,33 @@ def test_yaml_takes_short_names_and_the_command_line_goes_over_it(run: Run) -> N
     assert config["method"]["init_args"]["maximiser"]["init_args"]["steps"] == 1
     assert (config["threat"], config["bounds"], config["recipe"]["batch_size"]) == ("L2:0.2", [0.0, 1.0], 16)
     assert config["model"]["init_args"]["hidden"] == [4]
+
+
+OWN_METHOD = """
+from unperturbed.objectives.base import Objective
+
+class Other(Objective):
+    ramp = 0.5
+
+    def __init__(self, objective, factor=1):
+        self.objective, self.factor = objective, factor
+
+    def perturb(self, *given):
+        return self.objective.perturb(*given)
+
+    def loss(self, *given):
+        return {name: self.factor * term for name, term in self.objective.loss(*given).items()}
+"""
+
+
+def test_a_method_of_ones_own_without_annotations_trains_and_resumes(run: Run, request: pytest.FixtureRequest) -> None:
+    Path("my_method.py").write_text(OWN_METHOD)
+    request.addfinalizer(lambda: sys.modules.pop("my_method", None))
+    words = [*TRAIN[:-2], "--method", "my_method:Other", "--method.objective", "at", "--method.objective.steps", "2"]
+    code, _, err = run(*words, "--method.factor", "0.5")
+    assert code == 0 and Path("runs/blobs-Other").is_dir(), err
+    code, _, err = run(*words, "--method.factor", "0.5", "--resume")
+    assert code == 0, err
 
 
 OWN_MODEL = """

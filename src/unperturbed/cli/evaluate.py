@@ -56,7 +56,7 @@ def run(given: Parsed) -> Result:
 
     if given.suite not in SUITES:
         raise InputError(f"There is no suite {given.suite!r}. {hint(given.suite, SUITES)}")
-    device = torch.device(find_device(given.device))
+    device = find_device(given.device)
     stored = _stored(given.run)
     place = given.data or stored.get("data")
     if place is None:
@@ -79,8 +79,10 @@ def run(given: Parsed) -> Result:
         kept = {"data": keep_place(place), "model": description, "weights": weights and keep_place(weights)}
         _claim(home, kept | {"threat": f"{asked.norm}:{asked.eps!r}", "bounds": describe(bounds)})
     outcomes = []
+    other_data = [data.name] if keep_place(place) != stored.get("data", keep_place(place)) else []
     for threat in threats:
-        name = "" if str(threat) == str(Threat.parse(usual, bounds)) else slug(str(threat))
+        other_threat = [str(threat)] if str(threat) != str(Threat.parse(usual, bounds)) else []
+        name = slug(*other_data, *other_threat)
         with progress() as report, repeatable():
             outcomes.append(
                 evaluate(

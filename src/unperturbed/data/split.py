@@ -19,11 +19,13 @@ class Split(ABC):
         shape: of one example; images are (channels, height, width).
         labels: all of them, int64, on the CPU.
         eight_bit: whether the inputs are 8-bit images divided by 255, hence finite and within [0, 1] unread.
+        in_memory: whether examples are at hand at once, so that reading ahead gains nothing.
     """
 
     shape: tuple[int, ...]
     labels: Labels
     eight_bit: bool = False
+    in_memory: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -35,6 +37,8 @@ class Split(ABC):
 
 class ArraySplit(Split):
     """Examples in memory; 8-bit images stay 8-bit and are divided by 255 when they are asked for."""
+
+    in_memory = True
 
     def __init__(self, x: Tensor, labels: Labels) -> None:
         self.x, self.labels = x, labels
@@ -52,7 +56,7 @@ class SelectedSplit(Split):
 
     def __init__(self, split: Split, ids: Rows) -> None:
         self.split, self.ids = split, ids
-        self.shape, self.eight_bit = split.shape, split.eight_bit
+        self.shape, self.eight_bit, self.in_memory = split.shape, split.eight_bit, split.in_memory
         self.labels = split.labels[ids]
 
     def inputs(self, ids: Rows) -> Inputs:

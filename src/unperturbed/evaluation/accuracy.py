@@ -60,7 +60,9 @@ def evaluate(
     began = time.perf_counter()
     attacks, split = _suite(suite), _test_split(data)
     if torch.is_inference_mode_enabled():
-        raise InputError("evaluate was called under torch.inference_mode(), where no gradient exists: leave that block.")
+        raise InputError(
+            "evaluate was called under torch.inference_mode(), where no gradient exists: leave that block."
+        )
     device, dtype = _home(model)
     some = split.inputs(torch.arange(min(len(split), 64))).to(device, dtype)
     classifier = as_classifier(model, some[:1])
@@ -71,11 +73,13 @@ def evaluate(
     if batch_size != "auto" and batch_size > len(split):
         warnings.append(f"The batch size {batch_size} is larger than the data ({len(split)}); it was lowered.")
 
+    if out is not None:
+        store.clear(Path(out) / attacks.name)
     tables: list[dict[str, list[Any]]] = []
     adversarial: list[Inputs] = []
     tallies = [Tally(attack.label) for attack in attacks.attacks]
     with under_attack(classifier):
-        for number, ids in enumerate(torch.arange(len(split)).split(BLOCK)):
+        for number, ids in enumerate(torch.split(torch.arange(len(split)), BLOCK)):
             batch = Batch(split.inputs(ids).to(device, dtype), split.labels[ids].to(device), ids.to(device))
             block = evaluate_block(classifier, batch, threat, attacks, seed, places, tallies)
             tables.append(block.table(threat))
@@ -211,11 +215,11 @@ def _outcome(
     standing, attacks = correct, []
     for tally in tallies:
         standing -= tally.broken
-        attacks.append(
-            AttackRecord(tally.name, tally.broken, standing / n, tally.seconds, tally.passes, tally.passes)
-        )
+        attacks.append(AttackRecord(tally.name, tally.broken, standing / n, tally.seconds, tally.passes, tally.passes))
         if tally.broken_last:
-            text = f"{tally.broken_last} examples broke only in the last restart of {tally.name}: more would break more."
+            text = (
+                f"{tally.broken_last} examples broke only in the last restart of {tally.name}: more would break more."
+            )
             warnings = [*warnings, text]
     ties = sum(
         abs(margin) <= TIE and verdict != "misclassified"

@@ -56,9 +56,7 @@ class Block:
         """Return the verdicts."""
         return [
             "broken" if attack else "unknown" if not finite else "survived" if standing else "misclassified"
-            for attack, finite, standing in zip(
-                self.attack, self.finite.tolist(), self.standing.tolist(), strict=True
-            )
+            for attack, finite, standing in zip(self.attack, self.finite.tolist(), self.standing.tolist(), strict=True)
         ]
 
     def table(self, threat: Threat) -> dict[str, list[Any]]:
@@ -154,7 +152,7 @@ def padded_logits(model: Model, x: Inputs, places: int) -> Logits:
     """Return the logits of x, the network seeing `places` examples at a time (the last ones padded by repetition)."""
     logits = []
     with torch.no_grad():
-        for chunk in x.split(places):
+        for chunk in torch.split(x, places):
             rows = torch.arange(places, device=x.device) % len(chunk)
             logits.append(model(chunk[rows])[: len(chunk)])
     return torch.cat(logits)

@@ -12,6 +12,12 @@ from unperturbed.runs import write_atomically, write_json
 from unperturbed.types import Inputs
 
 
+def clear(folder: Path) -> None:
+    """Remove the parts of an earlier evaluation, which may have had more of them."""
+    for part in (*folder.glob("part-*.parquet"), *folder.glob("part-*.safetensors")):
+        part.unlink()
+
+
 def write_part(folder: Path, number: int, table: dict[str, list[Any]], adversarial: Inputs) -> None:
     """Write a block's table as Parquet and its broken examples' perturbed inputs as safetensors.
 

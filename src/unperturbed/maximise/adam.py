@@ -43,9 +43,7 @@ class Adam(Ascent):
         """Return both moments at zero."""
         return {"m": torch.zeros_like(x), "v": torch.zeros_like(x)}
 
-    def step(
-        self, x: Inputs, z: Inputs, gradient: Inputs, k: int | Tensor, memory: Memory, threat: Threat
-    ) -> Inputs:
+    def step(self, x: Inputs, z: Inputs, gradient: Inputs, k: int | Tensor, memory: Memory, threat: Threat) -> Inputs:
         """Return the projected Adam move."""
         memory["m"].lerp_(gradient, 0.1)
         memory["v"].lerp_(gradient**2, 0.001)

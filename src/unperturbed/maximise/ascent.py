@@ -19,9 +19,7 @@ class Maximiser(ABC):
     """Looks for the highest score inside the threat set."""
 
     @abstractmethod
-    def __call__(
-        self, score: Score, x: Inputs, threat: Threat, noise: Noise, start: Inputs | None = None
-    ) -> Inputs:
+    def __call__(self, score: Score, x: Inputs, threat: Threat, noise: Noise, start: Inputs | None = None) -> Inputs:
         """Return a point of S(x) for each example, detached; `start` replaces the maximiser's own first point."""
 
 
@@ -39,14 +37,10 @@ class Ascent(Maximiser):
         """Return what the step rule remembers before its first move."""
 
     @abstractmethod
-    def step(
-        self, x: Inputs, z: Inputs, gradient: Inputs, k: int | Tensor, memory: Memory, threat: Threat
-    ) -> Inputs:
+    def step(self, x: Inputs, z: Inputs, gradient: Inputs, k: int | Tensor, memory: Memory, threat: Threat) -> Inputs:
         """Return the point after move number `k` (from 0; a tensor broadcasts against z) and update `memory`."""
 
-    def __call__(
-        self, score: Score, x: Inputs, threat: Threat, noise: Noise, start: Inputs | None = None
-    ) -> Inputs:
+    def __call__(self, score: Score, x: Inputs, threat: Threat, noise: Noise, start: Inputs | None = None) -> Inputs:
         """Return the point after all the steps: one forward and one input gradient a step, none for the last point."""
         z = self.start(x, threat, noise) if start is None else start
         rows = torch.arange(len(x), device=x.device)
@@ -86,9 +80,7 @@ class Best:
     """Examples through the network, forward; as many again backward."""
 
 
-def search(
-    ascent: Ascent, score: Score, x: Inputs, threat: Threat, noise: Noise, restarts: int, places: int
-) -> Best:
+def search(ascent: Ascent, score: Score, x: Inputs, threat: Threat, noise: Noise, restarts: int, places: int) -> Best:
     """Climb from every example until its rank is above 0 or all restarts are used, keeping the best iterate.
 
     The network always sees `places` examples. A place that an example leaves goes to the next climb in the queue, and

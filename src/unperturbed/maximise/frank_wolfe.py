@@ -37,8 +37,6 @@ class FrankWolfe(Ascent):
         """Return nothing: the rule is without memory."""
         return {}
 
-    def step(
-        self, x: Inputs, z: Inputs, gradient: Inputs, k: int | Tensor, memory: Memory, threat: Threat
-    ) -> Inputs:
+    def step(self, x: Inputs, z: Inputs, gradient: Inputs, k: int | Tensor, memory: Memory, threat: Threat) -> Inputs:
         """Return the convex combination; projected only against rounding."""
         return threat.project(x, z + 2 / (k + 2) * (threat.maximise_linear(x, gradient) - z))

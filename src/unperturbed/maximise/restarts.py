@@ -31,9 +31,7 @@ class Restarts(Maximiser):
         if self.count < 1:
             raise InputError(f"count is {self.count}, but a maximiser runs at least once.")
 
-    def __call__(
-        self, score: Score, x: Inputs, threat: Threat, noise: Noise, start: Inputs | None = None
-    ) -> Inputs:
+    def __call__(self, score: Score, x: Inputs, threat: Threat, noise: Noise, start: Inputs | None = None) -> Inputs:
         """Return the best end of each example; only the first run begins at `start`."""
         rows = torch.arange(len(x), device=x.device)
         best_z, best_value = x, torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -31,13 +31,15 @@ class Objective(ABC):
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the named, weighted terms whose sum is minimised; may be called twice a step, so no side effects."""
 
-    def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
+    def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:  # noqa: B027
         """Update the method's own memory, once an optimisation step."""
 
     def stronger(self) -> "Objective | None":
         """Return the method with twice the steps of its inner maximisation, or None if it has none to add to."""
-        for field in fields(self) if is_dataclass(self) else ():
-            maximiser = getattr(self, field.name)
-            if hasattr(maximiser, "steps") and is_dataclass(maximiser):
-                return replace(self, **{field.name: replace(maximiser, steps=2 * maximiser.steps)})
+        method: Any = self
+        for name in (field.name for field in fields(method)) if is_dataclass(self) else ():
+            maximiser = getattr(method, name)
+            if hasattr(maximiser, "steps"):
+                stronger: Objective = replace(method, **{name: replace(maximiser, steps=2 * maximiser.steps)})
+                return stronger
         return None

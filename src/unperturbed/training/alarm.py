@@ -36,10 +36,11 @@ class Probe:
 
 def probe(model: nn.Module, batch: Batch, threat: Threat, noise: Noise) -> Probe:
     """Measure one step against many against random noise, in the precision of the inputs."""
-    parts = torch.arange(len(batch.x), device=batch.x.device).split(AT_A_TIME)
+    parts = torch.split(torch.arange(len(batch.x), device=batch.x.device), AT_A_TIME)
     with under_attack(model):
         sums = torch.stack([_probe_part(model, _rows(batch, rows), threat, noise.rows(rows)) for rows in parts]).sum(0)
-    return Probe(*(sums / len(batch.x)).tolist(), n=len(batch.x))
+    clean, noisy, one_step, many_steps, robust_loss = (sums / len(batch.x)).tolist()
+    return Probe(clean, noisy, one_step, many_steps, robust_loss, len(batch.x))
 
 
 def _rows(batch: Batch, rows: torch.Tensor) -> Batch:

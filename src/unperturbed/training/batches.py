@@ -1,6 +1,6 @@
 """Which examples a step sees: a function of seed, step and process alone, so that any step can be the first again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -58,9 +58,8 @@ class Batches:
         assert self.extra is not None
         places = number * self.extra_size + torch.arange(self.extra_size)
         rounds, within = places // len(self.extra), places % len(self.extra)
-        shuffles = {
-            int(turn): _shuffled(len(self.extra), self.seed + 1, int(turn)) for turn in rounds.unique()
-        }
+        turns = set(rounds.tolist())
+        shuffles = {turn: _shuffled(len(self.extra), self.seed + 1, turn) for turn in turns}
         return torch.stack([shuffles[int(turn)][place] for turn, place in zip(rounds, within, strict=True)])
 
     def read(self, ids: Rows) -> tuple[Inputs, Labels]:
@@ -74,17 +73,23 @@ class Batches:
         order = torch.cat([own.nonzero()[:, 0], (~own).nonzero()[:, 0]]).argsort()
         return x[order], y[order]
 
-    def read_ahead(self, numbers: Iterator[int]) -> Iterator[tuple[Rows, Inputs, Labels]]:
-        """Yield ids, inputs and labels of these batches, the next one being read while one is worked on."""
+    def load(self, number: int) -> tuple[Rows, Inputs, Labels]:
+        """Return the ids, inputs and labels of batch `number`."""
+        ids = self.at(number)
+        return ids, *self.read(ids)
 
-        def load(number: int) -> tuple[Rows, Inputs, Labels]:
-            ids = self.at(number)
-            return ids, *self.read(ids)
+    def read_ahead(self, numbers: Iterable[int]) -> Iterator[tuple[Rows, Inputs, Labels]]:
+        """Yield ids, inputs and labels of these batches, the next one being read while one is worked on.
 
+        Data in memory is read without a second thread, whose own pool of workers would slow the training down.
+        """
+        if self.split.in_memory and (self.extra is None or self.extra.in_memory):
+            yield from map(self.load, numbers)
+            return
         with ThreadPoolExecutor(1) as reader:
             waiting = None
             for number in numbers:
-                following = reader.submit(load, number)
+                following = reader.submit(self.load, number)
                 if waiting is not None:
                     yield waiting.result()
                 waiting = following

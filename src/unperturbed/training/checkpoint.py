@@ -16,8 +16,15 @@ from unperturbed.runs import write_atomically
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values whole, in a form that loads without running code."""
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    """Write tensors and plain values whole, in a form that loads without running code.
+
+    Raises:
+        RunError: if it cannot be written (a full disk); an earlier checkpoint then stands.
+    """
+    try:
+        write_atomically(path, lambda temporary: torch.save(state, temporary))
+    except (OSError, RuntimeError) as error:
+        raise RunError(f"The checkpoint {path} cannot be written ({error}).") from error
 
 
 def load(path: Path) -> dict[str, Any]:

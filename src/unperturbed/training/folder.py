@@ -37,13 +37,16 @@ def describe(thing: object) -> Any:
 def describe_run(
     threat: Threat, method: object, recipe: Recipe, chosen: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what config.yaml holds: everything that the result depends on, and what was chosen automatically."""
+    """Return what config.yaml holds: everything that the result depends on, and what was chosen automatically.
+
+    What the caller says in `config` goes before what the objects show of themselves.
+    """
     return {
         "unperturbed": version("unperturbed"),
-        **describe(config),
         "threat": f"{threat.norm}:{threat.eps!r}",
         "bounds": describe(threat.bounds),
         "method": describe(method),
+        **describe(config),
         "recipe": describe(asdict(recipe)),
         "chosen": describe(chosen),
     }
@@ -73,5 +76,7 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, Mapping):
-        return {k: v for key, part in value.items() for k, v in _flat(part, f"{prefix}.{key}" if prefix else key).items()}
+        return {
+            k: v for key, part in value.items() for k, v in _flat(part, f"{prefix}.{key}" if prefix else key).items()
+        }
     return {prefix: value}

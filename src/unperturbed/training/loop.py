@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
+from lightning_fabric.loggers.csv_logs import CSVLogger
 from lightning_fabric.loggers.logger import Logger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -130,10 +131,11 @@ def train(
     method, recipe = method or AT(), recipe or Recipe()
     folder = None if out is None else Path(out)
     all_data = as_data(data)
-    precision = choose(recipe.precision, model, torch.device(find_device(device)))
+    found = find_device(device)
+    precision = choose(recipe.precision, model, found)
     fabric = Fabric(
-        accelerator=find_device(device),
-        devices=devices,
+        accelerator=found.type,
+        devices=devices if found.index is None else [found.index],
         strategy="auto" if devices == 1 else "ddp",
         precision=precision.fabric,
         loggers=_loggers(loggers, folder),
@@ -143,7 +145,7 @@ def train(
         log.info("%s", load_weights(model, weights))
     fabric.launch()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
-    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples), config or {})
+    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples, model), config or {})
     if folder is not None:
         claim(folder, description, resume)
     fabric.barrier()
@@ -198,7 +200,7 @@ class _Run:
         self.steps = recipe.epochs * len(self.batches)
         self.ramp = method.ramp if recipe.ramp is None else recipe.ramp
         self.augment = augmentation(recipe.augment)
-        self.peak = peak_learning_rate(recipe)
+        self.peak = peak_learning_rate(recipe, classifier)
 
         classifier.to(fabric.device).to(memory_format=precision.memory_format)  # type: ignore[call-overload]
         if isinstance(method, nn.Module):
@@ -206,7 +208,7 @@ class _Run:
         network: nn.Module = torch.compile(classifier) if recipe.compile else classifier  # type: ignore[assignment]
         self.wrapped, self.optimiser = fabric.setup(network, make_optimiser(classifier, recipe))
         self.attacked = Attacked(network, fabric)
-        average = get_ema_multi_avg_fn(recipe.averaging) if recipe.averaging else None
+        average = get_ema_multi_avg_fn(recipe.averaging) if recipe.averaging else None  # type: ignore[no-untyped-call]
         self.average = AveragedModel(classifier, multi_avg_fn=average, use_buffers=True) if average else None
 
         ids = examples.held_out

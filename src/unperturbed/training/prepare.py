@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
-from unperturbed.data.split import Data, Split, hold_out
+from unperturbed.data.split import Data, hold_out
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import box_warnings, check_outputs
 from unperturbed.models.load import as_classifier
@@ -32,18 +32,23 @@ class Examples:
     warnings: list[str]
 
 
-def find_device(device: str) -> str:
-    """Return Fabric's name of the device.
+def find_device(device: str) -> torch.device:
+    """Return the device of this name; "auto" prefers cuda to mps to cpu.
 
     Raises:
         InputError: if this machine has no such device.
     """
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
     if not there.get(device.partition(":")[0], False):
-        raise InputError(f"There is no device {device!r} here; there is: {', '.join(k for k, v in there.items() if v)}.")
-    return device
+        raise InputError(
+            f"There is no device {device!r} here; there is: {', '.join(k for k, v in there.items() if v)}."
+        )
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"There is no device {device!r} here; there are {torch.cuda.device_count()} CUDA devices.")
+    return chosen
 
 
 def classify(model: nn.Module, data: Data) -> nn.Module:
@@ -52,9 +57,7 @@ def classify(model: nn.Module, data: Data) -> nn.Module:
     return as_classifier(model, data.train.inputs(torch.arange(1)).to(weight.device, weight.dtype))
 
 
-def prepare(
-    classifier: nn.Module, data: Data, extra: Any, threat: Threat, recipe: Recipe, fabric: Fabric
-) -> Examples:
+def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recipe: Recipe, fabric: Fabric) -> Examples:
     """Check all training data against model and threat, hold some out, and divide the rest into batches."""
     train = data.train
     weight = next(iter(classifier.parameters()), torch.zeros(0))
@@ -95,24 +98,33 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise InputError("The model has no weights that require a gradient: there is nothing to train.")
-    lr = peak_learning_rate(recipe)
-    if recipe.optimiser == "sgd":
+    kind, lr = optimiser_kind(recipe, model), peak_learning_rate(recipe, model)
+    if kind == "sgd":
         return SGD(groups, lr=lr, momentum=0.9, nesterov=True)
-    return (Adam if recipe.optimiser == "adam" else AdamW)(groups, lr=lr)
+    return (Adam if kind == "adam" else AdamW)(groups, lr=lr)
 
 
-def peak_learning_rate(recipe: Recipe) -> float:
+def optimiser_kind(recipe: Recipe, model: nn.Module) -> str:
+    """Return the recipe's optimiser, or the one that suits the network."""
+    if recipe.optimiser != "auto":
+        return recipe.optimiser
+    batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    return "sgd" if batch_norm else "adam"
+
+
+def peak_learning_rate(recipe: Recipe, model: nn.Module) -> float:
     """Return the recipe's peak learning rate, or the optimiser's usual one."""
-    return recipe.lr if recipe.lr is not None else 0.1 if recipe.optimiser == "sgd" else 0.003
+    return recipe.lr if recipe.lr is not None else 0.1 if optimiser_kind(recipe, model) == "sgd" else 0.003
 
 
-def chosen(recipe: Recipe, precision: Precision, examples: Examples) -> dict[str, Any]:
+def chosen(recipe: Recipe, precision: Precision, examples: Examples, model: nn.Module) -> dict[str, Any]:
     """Return what was chosen automatically, for config.yaml."""
     return {
         "precision": precision.fabric,
         "channels_last": precision.memory_format == torch.channels_last,
         "batch_size": examples.batches.batch_size,
-        "lr": peak_learning_rate(recipe),
+        "optimiser": optimiser_kind(recipe, model),
+        "lr": peak_learning_rate(recipe, model),
         "training_examples": len(examples.batches.ids),
         "held_out_examples": len(examples.held_out),
     }

@@ -13,7 +13,8 @@ class Recipe:
     Attributes:
         epochs: passes over the training data.
         batch_size: examples a step over all processes; None: 128, or 32 where fewer than 10,000 examples train.
-        optimiser: "sgd" (Nesterov momentum 0.9), "adam" or "adamw".
+        optimiser: "sgd" (Nesterov momentum 0.9), "adam", "adamw", or "auto": sgd for networks with batch norm, which
+            bear its large steps, and adam for others.
         lr: peak learning rate; None: 0.1 for sgd, 0.003 for adam and adamw.
         weight_decay: of all parameters with more than one dimension.
         schedule: of the learning rate, per step: "one-cycle" (up over the first 30%, then down to 0), "cosine",
@@ -39,7 +40,7 @@ class Recipe:
 
     epochs: int = 10
     batch_size: int | None = None
-    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimiser: Literal["auto", "sgd", "adam", "adamw"] = "auto"
     lr: float | None = None
     weight_decay: float = 5e-4
     schedule: Literal["one-cycle", "cosine", "step", "constant"] = "one-cycle"

@@ -27,7 +27,7 @@ class Attacked(nn.Module):
     def forward(self, x: Inputs) -> Logits:
         """Return the logits."""
         with self._fabric.autocast():
-            logits = self.network(x)
+            logits: Logits = self.network(x)
         return logits.to(x.dtype)
 
 

@@ -1,0 +1,204 @@
+"""What several test files share: the classes found in a folder, tiny networks, batches, and looking at all state."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unperturbed.noise import Noise
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Bounds, Inputs, Logits, Norm, PerExample, Rows, Score
+
+NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
+EXAMPLES: dict[str, Callable[[], Any]] = {}
+"""How the laws make an instance of a class that cannot be made without arguments, by class name."""
+
+
+def modules_of(package: ModuleType) -> list[ModuleType]:
+    """Import every file of a folder."""
+    files = sorted(Path(str(package.__file__)).parent.glob("*.py"))
+    return [importlib.import_module(f"{package.__name__}.{file.stem}") for file in files if file.stem != "__init__"]
+
+
+def classes_in(module: ModuleType, base: type) -> list[type]:
+    """Return the public concrete subclasses of `base` that a file defines."""
+    own = [thing for thing in vars(module).values() if isinstance(thing, type) and thing.__module__ == module.__name__]
+    return [c for c in own if issubclass(c, base) and not inspect.isabstract(c) and not c.__name__.startswith("_")]
+
+
+def find_classes(package: ModuleType, base: type) -> list[type]:
+    """Return the public concrete subclasses of `base` in the files of a folder."""
+    return [found for module in modules_of(package) for found in classes_in(module, base)]
+
+
+def make(kind: type) -> Any:
+    """Return an instance with defaults, or the example that the table above gives."""
+    return EXAMPLES.get(kind.__name__, kind)()
+
+
+# Networks and data
+
+
+class Ripple(nn.Module):
+    """A smooth bounded activation that is nowhere flat for long."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sin()
+
+
+def network(kind: str = "plain", dtype: torch.dtype = torch.float32, seed: int = 0, scale: float = 1.0) -> nn.Module:
+    """Return a smooth network from (2, 4, 4) to 3 logits, in train mode: "plain", "norm" or "dropout".
+
+    The last has a frozen batch norm too: in eval mode inside a network in train mode, its weights without gradient.
+    """
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        if kind == "plain":
+            layers: list[nn.Module] = [nn.Flatten(), nn.Linear(32, 16), Ripple(), nn.Linear(16, 3)]
+        else:
+            layers = [nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(64, 3)]
+        if kind == "dropout":
+            frozen = nn.BatchNorm1d(64).eval().requires_grad_(False)
+            layers[4:4] = [frozen, nn.Dropout(0.3)]
+        made = nn.Sequential(*layers).to(dtype)
+        last = made[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.weight.mul_(3 * scale)
+    return made
+
+
+def make_batch(n: int = 8, dtype: torch.dtype = torch.float32, seed: int = 0) -> Batch:
+    """Return inputs in [0, 1], a fifth of the pixels saturated, in channels-last memory, with scattered ids."""
+    draw = torch.Generator().manual_seed(seed)
+    x = (torch.rand((n, 2, 4, 4), generator=draw, dtype=dtype) * 1.6 - 0.3).clamp(0, 1)
+    y = torch.randint(3, (n,), generator=draw)
+    return Batch(x.contiguous(memory_format=torch.channels_last), y, torch.randperm(10 * n, generator=draw)[:n])
+
+
+def noise_for(batch: Batch, seed: int = 5) -> Noise:
+    return Noise.of(seed, batch.ids)
+
+
+def pick(batch: Batch, rows: Rows) -> Batch:
+    """Return the batch of these rows."""
+    return Batch(batch.x[rows], batch.y[rows], batch.ids[rows], batch.targets[rows])
+
+
+def make_bounds(kind: str, shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Bounds:
+    """Return the bounds (0, 1), bounds per feature (some of them closed), or None."""
+    if kind != "per feature":
+        return (0.0, 1.0) if kind == "unit" else None
+    draw = torch.Generator().manual_seed(seed)
+    low = -torch.rand(shape, generator=draw, dtype=dtype)
+    return low, low + torch.rand(shape, generator=draw, dtype=dtype).mul(3).floor()
+
+
+def inputs_within(threat: Threat, n: int, shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Inputs:
+    """Return inputs inside the bounds, about a third of the pixels at one of them."""
+    like = torch.rand((n, *shape), generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    low, high = (limit.clamp(-1, 1) for limit in threat.limits(like))
+    return (low + (like * 1.6 - 0.3) * (high - low)).clamp(low, high)
+
+
+# Scores
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """z -> <gradient, z>: the score with a known maximum over S(x)."""
+
+    slope: Inputs
+
+    def __call__(self, z: Inputs, rows: Rows) -> PerExample:
+        return (z * self.slope[rows]).flatten(1).sum(1)
+
+
+def linear_score(x: Inputs, seed: int) -> Linear:
+    draw = torch.Generator().manual_seed(seed)
+    return Linear(torch.randn(x.shape, generator=draw, dtype=x.dtype))
+
+
+def bumpy_score(x: Inputs, seed: int) -> Score:
+    """Return a smooth score with many local maxima, another one for each example."""
+    draw = torch.Generator().manual_seed(seed)
+    wave, shift = (torch.randn(x.shape, generator=draw, dtype=x.dtype) for _ in range(2))
+
+    def score(z: Inputs, rows: Rows) -> PerExample:
+        return ((3 * z * wave[rows] + shift[rows]).sin() + z * shift[rows]).flatten(1).sum(1)
+
+    return score
+
+
+# Looking
+
+
+def snapshot(model: nn.Module, *tensors: Tensor) -> list[Any]:
+    """Return all that an attack must leave alone, to be compared with `same`: of the model, and these tensors."""
+    weights = [(w.detach().clone(), w.requires_grad, None if w.grad is None else w.grad.clone(), w._version)
+               for w in model.parameters()]  # fmt: skip
+    buffers = [(name, buffer.clone(), buffer.data_ptr()) for name, buffer in model.named_buffers()]
+    modes = [module.training for module in model.modules()]
+    given = [(t.detach().clone(), t.requires_grad, t.grad, t.stride(), t._version) for t in tensors]
+    rng = torch.get_rng_state()
+    return [weights, buffers, modes, given, rng]
+
+
+def same(before: Any, after: Any) -> bool:
+    """Tell whether two snapshots agree in every bit."""
+    if isinstance(before, Tensor):
+        equal = isinstance(after, Tensor) and before.shape == after.shape and before.dtype == after.dtype
+        return equal and bool(((before == after) | ((before != before) & (after != after))).all())
+    if isinstance(before, list | tuple):
+        return len(before) == len(after) and all(map(same, before, after))
+    return bool(before == after)
+
+
+@contextmanager
+def untouched(model: nn.Module, *tensors: Tensor) -> Iterator[None]:
+    """Assert that the block, however it ends, leaves the model, these tensors and torch's random state alone."""
+    before = snapshot(model, *tensors)
+    try:
+        yield
+    finally:
+        names = ("weights", "buffers", "modes", "tensors", "random state")
+        for name, was, now in zip(names, before, snapshot(model, *tensors), strict=True):
+            assert same(was, now), f"the {name} changed"
+
+
+def with_gradients(model: nn.Module) -> nn.Module:
+    """Give every weight that learns a gradient, as the last step has left it."""
+    for weight in model.parameters():
+        weight.grad = torch.full_like(weight, 0.5) if weight.requires_grad else None
+    return model
+
+
+class Counted(nn.Module):
+    """Counts the examples that pass a network: forward, backward to the inputs alone, backward to the weights."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.forwards = self.to_inputs = self.to_weights = self.training_calls = 0
+
+    def forward(self, x: Inputs) -> Logits:
+        logits: Logits = self.inner(x)
+        self.forwards += len(x)
+        self.training_calls += self.training
+        if logits.requires_grad:
+            learning = any(weight.requires_grad for weight in self.parameters())
+            logits.register_hook(lambda gradient: self._count(len(gradient), learning))
+        return logits
+
+    def _count(self, examples: int, learning: bool) -> None:
+        if learning:
+            self.to_weights += examples
+        else:
+            self.to_inputs += examples
