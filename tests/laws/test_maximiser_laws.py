@@ -1,6 +1,5 @@
 """What every maximiser owes, whatever it does: the classes are found by file, so that a new one is tested at once."""
 
-import random
 from dataclasses import is_dataclass, replace
 
 import numpy as np
@@ -107,28 +106,32 @@ def test_the_callers_tensors_and_the_global_generators_are_untouched(kind: type,
     score = linear_score(x, 1)
     given_tensors = [x, noise.keys, score.slope] + ([start] if start is not None else [])
     before = [(t.clone(), t.stride(), t._version) for t in given_tensors]
-    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist()
     z = make(kind)(score, x, threat, noise, start)
     z.zero_()  # and the result is the caller's own: writing to it changes nothing else
     for tensor, (values, stride, version) in zip(given_tensors, before, strict=True):
         assert torch.equal(tensor, values) and tensor.stride() == stride and tensor._version == version
         assert not tensor.requires_grad and tensor.grad is None
     assert torch.equal(torch.get_rng_state(), states[0])
-    assert np.random.get_state()[1].tolist() == states[1] and random.getstate() == states[2]
+    assert np.random.get_state()[1].tolist() == states[1]
 
 
 @every_maximiser
 @every_norm
 def test_the_result_does_not_depend_on_order_or_company(kind: type, norm: Norm) -> None:
-    """Bit-identical in another order; the same up to float rounding in batches of another size."""
-    threat, x, noise = case(norm, 0.3, n=16)
+    """Bit-identical in another order; the same up to float rounding in batches of another size.
+
+    The score multiplies matrices whose rows are a multiple of 16 bytes long: at other lengths the processor's library
+    rounds a row of a matrix product by the alignment of its place.
+    """
+    threat, x, noise = case(norm, 0.3, n=16, shape=(4, 2, 2))
     draw = torch.Generator().manual_seed(4)
-    weights = torch.randn((18, 5), generator=draw)
+    weights = torch.randn((16, 8), generator=draw)
 
     def score_of(ids: Rows):  # type: ignore[no-untyped-def]
         def score(z: Inputs, rows: Rows) -> PerExample:
             hidden = (z.flatten(1) @ weights).sin()
-            return (hidden * torch.arange(1.0, 6.0)).sum(1) * (1 + ids[rows]) + z.flatten(1).square().sum(1)
+            return (hidden * torch.arange(1.0, 9.0)).sum(1) * (1 + ids[rows]) + z.flatten(1).square().sum(1)
 
         return score
 
@@ -166,8 +169,11 @@ def shortfall(maximiser: Maximiser, norm: Norm, shape: tuple[int, ...], eps: flo
 @every_norm
 @pytest.mark.parametrize(("shape", "radius"), [((5,), 1.0), ((1, 16, 16), 1.0), ((1, 16, 16), 0.1), ((1, 16, 16), 6.0)])
 def test_pgd_reaches_the_optimum_of_a_linear_score(norm: Norm, shape: tuple[int, ...], radius: float) -> None:
+    """In L2 the angle to the optimum shrinks by e^-a over a path of a radii: 1.3% are missing after the default's 2.5."""
     eps = radius * {"Linf": 0.3, "L2": 2.0, "L1": 12.0}[norm]
-    assert shortfall(PGD(steps=200), norm, shape, eps, seed=1).max() < 1e-3
+    step_size = 5 / 200 if norm == "L2" else None
+    assert shortfall(PGD(steps=200, step_size=step_size), norm, shape, eps, seed=1).max() < 1e-3
+    assert shortfall(PGD(steps=200), norm, shape, eps, seed=1).max() < 0.014
 
 
 @every_norm
@@ -182,7 +188,7 @@ def test_adam_comes_near_the_optimum_of_a_linear_score() -> None:
 
 @every_norm
 def test_adam_climbs_in_every_norm(norm: Norm) -> None:
-    """Its coordinates move at one speed, which suits the cube: on the balls it ends below the optimum (see README)."""
+    """Its coordinates move at one speed, which suits the cube: on the balls it ends below the optimum."""
     assert shortfall(Adam(steps=40), norm, (12,), 0.5, seed=3).max() < 1
 
 

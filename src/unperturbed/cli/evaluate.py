@@ -44,7 +44,6 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Evaluate, and return the headline, the counts and what each attack did."""
-    import torch
 
     from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, slug, stored_bounds
     from unperturbed.data.sources import load_data

@@ -137,7 +137,7 @@ def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
 
 def box_warnings(threat: Threat, example: Tensor) -> list[str]:
     """Return a warning if eps spans the whole box, so that every input may become any other."""
-    low, high = threat.limits(example)
+    low, high = threat.limits(example[None])
     width = float((high - low).max())
     if threat.norm == "Linf" and threat.eps >= width:
         return [f"eps is {threat.eps:g} and the box only {width:g} wide: every input may become any other."]

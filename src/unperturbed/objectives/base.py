@@ -37,7 +37,8 @@ class Objective(ABC):
     def stronger(self) -> "Objective | None":
         """Return the method with twice the steps of its inner maximisation, or None if it has none to add to."""
         method: Any = self
-        for name in (field.name for field in fields(method)) if is_dataclass(self) else ():
+        names: list[str] = [field.name for field in fields(method)] if is_dataclass(self) else []
+        for name in names:
             maximiser = getattr(method, name)
             if hasattr(maximiser, "steps"):
                 stronger: Objective = replace(method, **{name: replace(maximiser, steps=2 * maximiser.steps)})

@@ -349,6 +349,8 @@ class _Run:
         if self.folder is not None and self.fabric.is_global_zero:
             runs.append_jsonl(self.folder / runs.METRICS, values)
         self.fabric.log_dict(values, step=values["step"])
+        for logger in self.fabric.loggers:
+            logger.save()
 
     def save(self) -> None:
         """Write the checkpoint."""
