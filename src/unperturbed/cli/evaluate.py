@@ -45,10 +45,17 @@ def parser() -> ArgumentParser:
 def run(given: Parsed) -> Result:
     """Evaluate, and return the headline, the counts and what each attack did."""
 
-    from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, slug, stored_bounds
+    from unperturbed.cli.subject import (
+        default_threat,
+        keep_place,
+        load_into,
+        make_model,
+        read_bounds,
+        slug,
+        stored_bounds,
+    )
     from unperturbed.data.sources import load_data
     from unperturbed.evaluation.accuracy import SUITES, evaluate
-    from unperturbed.models.load import load_weights
     from unperturbed.threat import Threat
     from unperturbed.training.folder import describe
     from unperturbed.training.prepare import find_device
@@ -70,7 +77,7 @@ def run(given: Parsed) -> Result:
     split = _examples(data, given.examples, given.examples_seed)
     model, description = make_model(tree, data)
     if weights is not None:
-        load_weights(model, weights)
+        load_into(model, weights, tree)
     model = (model.double() if given.precision == "64" else model.float()).to(device)
 
     home = Path(given.out or given.run or Path("runs") / slug(data.name, description["class_path"]))

@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(words)
     except InputError as error:
         return _end(error, 2)
+    except BrokenPipeError:  # whoever read the output has seen enough (a pager, head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (RunError, OSError) as error:
         return _end(error, 1)
     except KeyboardInterrupt as error:

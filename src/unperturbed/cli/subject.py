@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from unperturbed.cli.console import say
 from unperturbed.cli.trees import Choice, Tree, choose, parameters_of, written
 from unperturbed.data.check import mean_std
 from unperturbed.data.split import Data
 from unperturbed.errors import InputError
-from unperturbed.models.load import build_model
+from unperturbed.models.load import build_model, load_weights
 from unperturbed.types import Bounds
 
 FILLED = ("input_shape", "classes", "mean", "std")
@@ -65,6 +66,14 @@ def make_model(tree: Tree, data: Data, seed: int = 0) -> tuple[nn.Module, Mappin
     given = {"input_shape": shape, "classes": classes, "mean": mean, "std": std}
     arguments |= {name: given[name] for name in open_names}
     return model, written(Choice(choice.target, arguments)) | {"class_path": str(named.value)}
+
+
+def load_into(model: nn.Module, weights: str, tree: Tree) -> None:
+    """Load a weights file and tell what became of its names.
+
+    A file without normalisation is taken only where the user says which mean and std the network was trained with.
+    """
+    say(str(load_weights(model, weights, keep_normalisation={"mean", "std"} <= tree.options.keys())))
 
 
 def keep_place(spec: str) -> str:

@@ -41,7 +41,7 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Train, and return where the run is and how it does on held-out training examples."""
-    from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, slug
+    from unperturbed.cli.subject import default_threat, keep_place, load_into, make_model, read_bounds, slug
     from unperturbed.cli.trees import choose, convert, written
     from unperturbed.data.sources import load_data
     from unperturbed.objectives.at import AT
@@ -62,6 +62,8 @@ def run(given: Parsed) -> Result:
     extra = None if given.extra is None else load_data(given.extra).train
     model, model_description = make_model(given.trees["model"], data, recipe.seed)
     method_description = written(method)
+    if given.weights is not None:
+        load_into(model, given.weights, given.trees["model"])
     out = Path(given.out or Path("runs") / slug(data.name, method_description["class_path"]))
 
     config = {
@@ -83,7 +85,6 @@ def run(given: Parsed) -> Result:
             device=given.device,
             devices=given.devices,
             extra=extra,
-            weights=given.weights,
             loggers=loggers,
             config=config,
             progress=report,
@@ -105,12 +106,22 @@ def run(given: Parsed) -> Result:
 @contextmanager
 def resumable(given: Parsed, out: Path) -> Iterator[None]:
     """Within: an interruption or failure takes along how to go on."""
+    lost = device_errors()
+    failures: tuple[type[BaseException], ...] = (KeyboardInterrupt, RunError, OSError, *lost)
     try:
         yield
-    except (KeyboardInterrupt, RunError, OSError) as error:
+    except failures as error:
         again = shlex.join(["unperturbed", "train", *(word for word in given.argv if word != "--resume"), "--resume"])
         stands = (
             f"The last checkpoint stands in {out / CHECKPOINT}" if (out / CHECKPOINT).exists() else "No checkpoint yet"
         )
-        error.add_note(f"{stands}. Go on with:\n  {again}")
-        raise
+        told = RunError(f"The device failed: {error}") if isinstance(error, lost) else error
+        told.add_note(f"{stands}. Go on with:\n  {again}")
+        raise told from error.__cause__
+
+
+def device_errors() -> tuple[type[RuntimeError], ...]:
+    """Return what PyTorch raises when a device is lost or has no memory left."""
+    import torch
+
+    return tuple(getattr(torch, name) for name in ("AcceleratorError", "OutOfMemoryError") if hasattr(torch, name))

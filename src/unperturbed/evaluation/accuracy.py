@@ -221,10 +221,7 @@ def _outcome(
                 f"{tally.broken_last} examples broke only in the last restart of {tally.name}: more would break more."
             )
             warnings = [*warnings, text]
-    ties = sum(
-        abs(margin) <= TIE and verdict != "misclassified"
-        for margin, verdict in zip(table["margin"], table["verdict"], strict=True)
-    )
+    ties = sum(abs(margin) <= TIE for margin in table["margin"])
     unverified = sum(tally.unverified for tally in tallies)
     if unverified:
         warnings = [*warnings, f"{unverified} successes claimed by an attack were refuted by a fresh forward."]

@@ -156,6 +156,7 @@ def train(
             run.restore()
         elif folder is not None and fabric.is_global_zero:
             runs.write_yaml(folder / runs.CONFIG, description)
+            (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
         fabric.barrier()
         run.go(progress)
     return run.finish()
@@ -263,7 +264,8 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self.peak * learning_rate(self.recipe, share)
         noise = Noise.of(self.recipe.seed, ids).fold(step)
-        batch = self.batch(ids, x, y, noise.fold(0))
+        augmenting = Noise.of(self.recipe.seed, ids).fold(step // self.method.repeats)  # a replay is the same batch
+        batch = self.batch(ids, x, y, augmenting.fold(0))
         threat = ramped(self.threat, self.ramp, share)
         try:
             terms, inner = optimisation_step(
@@ -271,7 +273,7 @@ class _Run:
                 self.recipe.clip_grad_norm,
             )  # fmt: skip
         except RunError as error:
-            raise RunError(f"Step {step + 1}: {error} Lower --lr, or set --clip_grad_norm.") from error
+            raise RunError(f"Step {step + 1}: {error} Lower --lr, or set --clip-grad-norm.") from error
         if self.average is not None:
             self.average.update_parameters(self.classifier)
         for name, value in {**terms, **{name: value.mean() for name, value in inner.log.items()}}.items():

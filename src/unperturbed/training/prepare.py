@@ -77,7 +77,7 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
         held_out = ids
         warnings.append("No example is held out: best weights and alarm rest on training examples.")
     size = recipe.batch_size or (128 if len(ids) >= 10_000 else 32)
-    extra_size = 0 if more is None else round(size * recipe.extra_ratio)
+    extra_size = 0 if more is None else min(round(size * recipe.extra_ratio), size - 1)
     if size - extra_size > len(ids):
         warnings.append(f"The batch size {size} is larger than the data ({len(ids)}); it was lowered.")
         size = len(ids) + extra_size
