@@ -6,8 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.findings import Progress
+from unperturbed.losses import cross_entropy, margin
+from unperturbed.maximise.pgd import PGD
 from unperturbed.types import Inputs, Labels, Logits
+
+QUICK = Suite(
+    "pgd",
+    (
+        GradientAttack("PGD-CE", cross_entropy, PGD(steps=4), restarts=2),
+        GradientAttack("PGD-margin", margin, PGD(steps=4), restarts=2),
+    ),
+    "a test",
+)
+"""The suite `pgd` in little."""
 
 
 class Function(nn.Module):

@@ -30,4 +30,5 @@ def under_attack(model: nn.Module) -> Iterator[None]:
             weight.requires_grad_(requires_grad)
         with torch.no_grad():
             for buffer, before in buffers:
-                buffer.copy_(before)
+                if not torch.equal(buffer, before):  # writing would spoil a graph that waits for its backward
+                    buffer.copy_(before)

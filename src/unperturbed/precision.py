@@ -1,5 +1,7 @@
 """Where bfloat16 and channels-last are used in training. Whatever is reported is computed in float32 or float64."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +33,24 @@ def choose(requested: Requested, model: nn.Module, device: torch.device) -> Prec
     if requested == "bf16" or (requested == "auto" and convolutional and _native_bfloat16(device)):
         return Precision("bf16-mixed", _format(convolutional), torch.float32)
     return Precision("32-true", torch.contiguous_format, torch.float32)
+
+
+@contextmanager
+def as_reported(device: torch.device) -> Iterator[None]:
+    """Compute in the tensors' own precision: no autocast of the caller's, no TF32 or bfloat16 inside float32.
+
+    The settings are as before afterwards.
+    """
+    matmul = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with (
+            torch.autocast(device.type, enabled=False),
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
 
 
 def _format(convolutional: bool) -> torch.memory_format:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import Function, blobs, linear, mlp, uniform
+from toys import QUICK, Function, blobs, linear, mlp, uniform
 from torch import nn
 
 from unperturbed.errors import InputError
@@ -28,7 +28,7 @@ def test_s1_nan_logits_never_count_as_robust() -> None:
         sure = torch.tensor([5.0, 0.0, 0.0]) + 0 * x.sum(1, keepdim=True)
         return torch.where(x[:, 1:2] > 0.5, torch.nan, sure)
 
-    outcome = evaluate(Function(logits), (x, y), Threat("Linf", 0.0))
+    outcome = evaluate(Function(logits), (x, y), Threat("Linf", 0.0), QUICK)
     assert [v == "unknown" for v in outcome.examples["verdict"]] == bad.tolist()
     assert outcome.counts == {"misclassified": 0, "broken": 0, "survived": 64 - int(bad.sum()), "unknown": bad.sum()}
     assert outcome.robust_accuracy == wilson(64 - int(bad.sum()), 64, at_most=64)
@@ -85,9 +85,9 @@ def test_s2_evaluating_normalised_inputs_is_refused(norm: str, tmp_path: Path) -
     model = linear(6, 3)
     shown = rf"from {float(x.min()):.4g} to {float(x.max()):.4g}, outside the bounds 0 to 1.*Normalisation belongs in"
     with pytest.raises(InputError, match=shown):
-        evaluate(model, (x, y), Threat(norm, 0.03), out=tmp_path / "out")
+        evaluate(model, (x, y), Threat(norm, 0.03), QUICK, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert evaluate(model, (x, y), Threat(norm, 0.03, (-4.0, 4.0))).n == 40
+    assert evaluate(model, (x, y), Threat(norm, 0.03, (-4.0, 4.0)), QUICK).n == 40
 
 
 def test_s2_training_on_normalised_inputs_is_refused(tmp_path: Path) -> None:
@@ -104,6 +104,6 @@ def test_s2_bounds_per_feature_are_kept_to() -> None:
     low, high = torch.tensor([0.0, -5.0]), torch.tensor([1.0, 5.0])
     x, y = torch.tensor([[0.5, 4.0], [0.5, -4.0]]), torch.tensor([0, 1])
     model = nn.Linear(2, 2)
-    assert evaluate(model, (x, y), Threat("Linf", 0.1, (low, high))).n == 2
+    assert evaluate(model, (x, y), Threat("Linf", 0.1, (low, high)), QUICK).n == 2
     with pytest.raises(InputError, match=r"outside the bounds of their features.*1 of 2 examples; first: example 1"):
         evaluate(model, (torch.tensor([[0.5, 4.0], [1.5, 4.0]]), y), Threat("Linf", 0.1, (low, high)))

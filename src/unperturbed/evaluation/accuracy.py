@@ -3,6 +3,8 @@
 import hashlib
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,7 @@ from unperturbed.evaluation.intervals import wilson
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.models.load import as_classifier
 from unperturbed.modes import under_attack
+from unperturbed.precision import as_reported
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs
 
@@ -67,7 +70,8 @@ def evaluate(
     some = split.inputs(torch.arange(min(len(split), 64))).to(device, dtype)
     classifier = as_classifier(model, some[:1])
     places = physical_batch_size(batch_size, split)
-    classes, warnings = check_outputs(classifier, some)
+    with _own_randomness(seed, device):
+        classes, warnings = check_outputs(classifier, some)
     check(split, threat.bounds, classes)
     warnings += box_warnings(threat, some[0])
     if batch_size != "auto" and batch_size > len(split):
@@ -78,9 +82,11 @@ def evaluate(
     tables: list[dict[str, list[Any]]] = []
     adversarial: list[Inputs] = []
     tallies = [Tally(attack.label) for attack in attacks.attacks]
-    with under_attack(classifier):
+    with under_attack(classifier), as_reported(device), _own_randomness(seed, device):
         for number, ids in enumerate(torch.split(torch.arange(len(split)), BLOCK)):
-            batch = Batch(split.inputs(ids).to(device, dtype), split.labels[ids].to(device), ids.to(device))
+            x = split.inputs(ids).to(device, dtype)
+            x = x.clamp(*threat.limits(x))  # what `check` lets pass may lie outside by a rounding
+            batch = Batch(x, split.labels[ids].to(device), ids.to(device))
             block = evaluate_block(classifier, batch, threat, attacks, seed, places, tallies)
             tables.append(block.table(threat))
             if out is None:
@@ -152,6 +158,14 @@ def weights_hash(model: nn.Module) -> str:
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+@contextmanager
+def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Give a network that draws random numbers the same ones each time, and leave the caller's alone."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _suite(suite: str | Suite) -> Suite:

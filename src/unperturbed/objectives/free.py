@@ -44,4 +44,4 @@ class Free(nn.Module, Objective):
         if inner.z.grad is None:
             raise RuntimeError("Free needs the gradient that the training backward leaves on inner.z; there is none.")
         moved = threat.project(batch.x, z + threat.eps * threat.steepest_ascent(z, inner.z.grad))
-        self.delta = moved - batch.x
+        self.delta = torch.cat([moved - batch.x, self.delta[len(moved) :].to(moved)])  # a smaller batch keeps the rest

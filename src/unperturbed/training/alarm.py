@@ -12,6 +12,7 @@ from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import cross_entropy_score
+from unperturbed.precision import as_reported
 from unperturbed.threat import Threat
 from unperturbed.types import Batch
 
@@ -37,7 +38,7 @@ class Probe:
 def probe(model: nn.Module, batch: Batch, threat: Threat, noise: Noise) -> Probe:
     """Measure one step against many against random noise, in the precision of the inputs."""
     parts = torch.split(torch.arange(len(batch.x), device=batch.x.device), AT_A_TIME)
-    with under_attack(model):
+    with under_attack(model), as_reported(batch.x.device):
         sums = torch.stack([_probe_part(model, _rows(batch, rows), threat, noise.rows(rows)) for rows in parts]).sum(0)
     clean, noisy, one_step, many_steps, robust_loss = (sums / len(batch.x)).tolist()
     return Probe(clean, noisy, one_step, many_steps, robust_loss, len(batch.x))

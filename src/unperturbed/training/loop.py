@@ -54,7 +54,7 @@ class Trained:
     """The result of a run.
 
     Attributes:
-        model: the network that was given, with the best weights.
+        model: the network that was given, with the best weights, in eval mode.
         clean_accuracy: of those weights, on the held-out examples that the probe looks at.
         robust_accuracy: likewise, under ten steps of projected ascent: a quick look, not an evaluation.
         best_epoch: the epoch, from 1, that the weights are from.
@@ -214,7 +214,9 @@ class _Run:
 
         ids = examples.held_out
         ids = ids[Noise.of(recipe.seed, ids).keys.argsort()[:PROBED]]
-        self.probed = Batch(self.inputs(self.batches.split.inputs(ids)), self.batches.split.labels[ids], ids)
+        split = self.batches.split
+        x, y = self.inputs(split.inputs(ids)), split.labels[ids].to(fabric.device)
+        self.probed = Batch(x, y, ids.to(fabric.device))
         for text in examples.warnings:
             self.warn(text)
 
