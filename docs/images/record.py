@@ -1,4 +1,4 @@
-"""Record what `unperturbed demo` prints, as a picture: python docs/images/record.py, which writes demo.svg beside it."""
+"""Record what `unperturbed demo` prints as a picture, demo.svg beside this file: python docs/images/record.py."""
 
 import os
 import re

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import cast, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -160,9 +161,9 @@ class Threat:
         if self.bounds is None:
             return z
         low, high = self.bounds
-        if isinstance(low, Tensor) or isinstance(high, Tensor):
-            return z.clamp_(*self.limits(z))
-        return z.clamp_(low, high)
+        if isinstance(low, float) and isinstance(high, float):
+            return z.clamp_(low, high)
+        return z.clamp_(*self.limits(z))
 
     def _room(self, z: Tensor, direction: Tensor) -> Tensor:
         """Return how far each coordinate of z may move in this direction before it meets the box, as lengths >= 0."""
@@ -202,10 +203,10 @@ def _checked_bounds(bounds: object) -> Bounds:
     return lows, highs
 
 
-def _limit(bound: float | Tensor, like: Tensor) -> Tensor:
-    if not isinstance(bound, Tensor):
+def _limit(bound: float | Tensor | np.ndarray, like: Tensor) -> Tensor:
+    if isinstance(bound, float):
         return torch.full((), bound, dtype=like.dtype, device=like.device)
-    example = like.shape[1:]
+    bound, example = torch.as_tensor(bound), like.shape[1:]
     missing = len(example) - bound.dim()
     if missing < 0 or any(b not in (1, e) for b, e in zip(bound.shape, example[missing:], strict=True)):
         raise InputError(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -16,8 +17,8 @@ PerExample = Float[Tensor, " n"]
 Rows = Int64[Tensor, " n"]
 Targets = Labels | Logits
 """Class indices, or a distribution over the classes (label smoothing)."""
-Bounds = tuple[float, float] | tuple[Tensor, Tensor] | None
-"""Lowest and highest allowed input, as numbers or as tensors of one example's shape; None: no box."""
+Bounds = tuple[float, float] | tuple[Tensor, Tensor] | tuple[np.ndarray, np.ndarray] | None
+"""Lowest and highest allowed input, as numbers or as tensors or arrays of one example's shape; None: no box."""
 Model = nn.Module
 Terms = dict[str, Tensor]
 """Named, weighted scalars; their sum is minimised."""

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import QUICK, blobs, linear, mlp, uniform
 from torch import nn
 
+from toys import QUICK, blobs, linear, mlp, uniform
 from unperturbed.attacks.gradient import PGD_SUITE
 from unperturbed.evaluation.accuracy import evaluate, physical_batch_size
 from unperturbed.evaluation.block import TIE, Tally, evaluate_block
@@ -17,7 +17,7 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Norm
 
 NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
-EPS: dict[Norm, float] = {"Linf": 0.05, "L2": 0.2, "L1": 0.6}
+EPS: dict[Norm, float] = {"Linf": 0.05, "L2": 0.12, "L1": 0.25}
 
 
 def gain(norm: Norm, eps: float, slope: np.ndarray, room: np.ndarray) -> np.ndarray:
@@ -55,15 +55,15 @@ def labelled(model: nn.Linear, x: Inputs) -> Labels:
 
 def assert_true(outcome: Outcome, model: nn.Linear, x: Inputs, y: Labels, threat: Threat) -> None:
     worst = worst_margins(model, x, y, threat)
-    assert (np.abs(worst) > 1e-3).all()
     wrong = (model(x).argmax(1) != y).numpy()
     truth = np.where(wrong, "misclassified", np.where(worst > 0, "broken", "survived"))
     assert outcome.examples["verdict"] == truth.tolist()
     assert all((truth == verdict).sum() > 5 for verdict in ("misclassified", "broken", "survived"))
     assert outcome.robust_accuracy.value == (truth == "survived").mean()
     assert (np.array(outcome.examples["margin"])[~wrong] <= worst[~wrong] + 1e-5).all()
-    survived = truth == "survived"
-    np.testing.assert_allclose(np.array(outcome.examples["margin"])[survived], worst[survived], atol=1e-3)
+    if model.out_features == 2:  # more classes have more local maxima
+        survived = truth == "survived"
+        np.testing.assert_allclose(np.array(outcome.examples["margin"])[survived], worst[survived], atol=4e-3)
 
 
 def away_from_ties(model: nn.Linear, x: Inputs, threat: Threat, least: float) -> tuple[Inputs, Labels]:
@@ -76,8 +76,8 @@ def away_from_ties(model: nn.Linear, x: Inputs, threat: Threat, least: float) ->
 @pytest.mark.parametrize("classes", [2, 4])
 def test_the_verdicts_are_the_truth(norm: Norm, classes: int) -> None:
     threat, model = Threat(norm, EPS[norm]), linear(8, classes, seed=3)
-    x, y = away_from_ties(model, uniform(100, 8, seed=1, low=0.25, high=0.75), threat, 2e-3)
-    assert_true(evaluate(model, (x, y), threat, QUICK if classes == 2 else "pgd"), model, x, y, threat)
+    x, y = away_from_ties(model, uniform(150, 8, seed=1, low=0.25, high=0.75), threat, 5e-3)
+    assert_true(evaluate(model, (x, y), threat), model, x, y, threat)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L1"])
@@ -97,13 +97,21 @@ def test_without_a_budget_robust_is_clean() -> None:
         assert outcome.counts == {"misclassified": 6, "broken": 0, "survived": 54, "unknown": 0}
 
 
+def wavy() -> nn.Module:
+    """Return a network that changes its mind often."""
+    model = mlp(8, 3, seed=1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3)
+    return model
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_verdicts_do_not_depend_on_the_batch_size(norm: Norm) -> None:
     """Float32 rounds differently at another physical size; only an example within 1e-4 of a tie may turn with it."""
-    x, y = blobs(70, d=8, seed=6)
-    model = mlp(8, 3, seed=1)
-    y = torch.where(torch.arange(70) % 7 == 0, y, model(x).argmax(1))
-    outcomes = [evaluate(model, (x, y), Threat(norm, EPS[norm] / 4), QUICK, batch_size=size) for size in (1, 7, 64)]
+    x, model = uniform(70, 8, seed=6), wavy()
+    y = model(x).argmax(1)
+    outcomes = [evaluate(model, (x, y), Threat(norm, EPS[norm]), QUICK, batch_size=size) for size in (1, 7, 64)]
     assert [outcome.environment["batch_size"] for outcome in outcomes] == [1, 8, 64]
     verdicts = np.array([outcome.examples["verdict"] for outcome in outcomes])
     close = (np.abs([outcome.examples["margin"] for outcome in outcomes]) <= TIE).any(0)
@@ -114,11 +122,10 @@ def test_verdicts_do_not_depend_on_the_batch_size(norm: Norm) -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_results_are_bit_identical_in_any_order(norm: Norm) -> None:
-    x, y = blobs(60, d=8, seed=6)
-    model = mlp(8, 3, seed=1).eval()
+    x, model = uniform(60, 8, seed=6), wavy().eval()
     y = model(x).argmax(1)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
-    threat = Threat(norm, EPS[norm] / 4)
+    threat = Threat(norm, EPS[norm])
 
     def block(rows: Labels) -> tuple[list[str], torch.Tensor, torch.Tensor]:
         tallies = [Tally(attack.label) for attack in QUICK.attacks]
@@ -131,8 +138,8 @@ def test_results_are_bit_identical_in_any_order(norm: Norm) -> None:
 
 
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    x, y = blobs(60, d=8, seed=6)
-    model, threat = mlp(8, 3, seed=1), Threat("L2", 0.1)
+    x, model, threat = uniform(60, 8, seed=6), wavy(), Threat("L2", 0.12)
+    y = model(x).argmax(1)
     whole = evaluate(model, (x, y), threat, QUICK, batch_size=16)
     monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 13)
     parts = evaluate(model, (x, y), threat, QUICK, batch_size=16)

@@ -9,9 +9,9 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 from safetensors.torch import load_file
-from toys import QUICK, Function, blobs, linear, mlp, uniform
 from torch import Tensor, nn
 
+from toys import QUICK, Function, blobs, linear, mlp, uniform
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.evaluation.accuracy import evaluate

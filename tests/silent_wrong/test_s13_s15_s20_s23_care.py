@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import QUICK, Function, blobs, equal, mlp, state
 from torch import Tensor, nn
 
 import unperturbed
+from toys import QUICK, Function, blobs, equal, mlp, state
 from unperturbed.data.split import Split, select
 from unperturbed.findings import Outcome
 from unperturbed.noise import Noise

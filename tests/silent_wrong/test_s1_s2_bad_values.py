@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import QUICK, Function, blobs, linear, mlp, uniform
 from torch import nn
 
+from toys import QUICK, Function, blobs, linear, mlp, uniform
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.intervals import wilson

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from support import same, snapshot, untouched, with_gradients
-from toys import QUICK, Quitting, blobs, equal, mlp, state
 from torch import nn
 
+from support import same, snapshot, untouched, with_gradients
+from toys import QUICK, Quitting, blobs, equal, mlp, state
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.base import Objective

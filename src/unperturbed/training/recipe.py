@@ -1,7 +1,7 @@
 """The frozen description of how a run is optimised (what it optimises is the method's and the threat's)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from unperturbed.errors import InputError
 
@@ -61,6 +61,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
+        for name, kind in get_type_hints(Recipe).items():
+            value = getattr(self, name)
+            if get_origin(kind) is Literal and value not in get_args(kind):
+                raise InputError(f"{name} is {value!r}, but must be one of {', '.join(get_args(kind))}.")
         for name in ("epochs", "batch_size", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -52,7 +52,7 @@ def optimisation_step(
     terms = method.loss(wrapped, batch, inner, threat, noise)
     loss = torch.stack(list(terms.values())).sum()
     if not bool(loss.isfinite()):
-        shown = ", ".join(f"{name} {float(term):g}" for name, term in terms.items())
+        shown = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
         raise RunError(f"The loss is not finite ({shown}) on the examples {batch.ids.tolist()}.")
     optimiser.zero_grad(set_to_none=True)
     fabric.backward(loss)

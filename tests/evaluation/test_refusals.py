@@ -1,0 +1,206 @@
+"""What an evaluation refuses, before it writes anything, and what it warns of."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from toys import QUICK, Function, blobs, linear, mlp, uniform
+from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.data.split import Data, array_split
+from unperturbed.errors import InputError
+from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.intervals import wilson
+from unperturbed.losses import margin
+from unperturbed.maximise.pgd import PGD
+from unperturbed.threat import Threat
+from unperturbed.types import Inputs, Logits
+
+THREAT = Threat("Linf", 0.1)
+
+
+def with_value(value: float) -> Any:
+    x, y = blobs(30)
+    x[7, 2] = value
+    return x, y
+
+
+def with_label(label: int) -> Any:
+    x, y = blobs(30)
+    y[7] = label
+    return x, y
+
+
+X, Y = blobs(30)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "suite", "message"),
+    [
+        (linear(6, 3), with_value(np.nan), QUICK, "1 of 30 inputs hold NaN or infinite values .first: example 7"),
+        (linear(6, 3), with_value(np.inf), QUICK, "NaN or infinite"),
+        (linear(6, 3), with_value(1.5), QUICK, "to 1.5, outside the bounds 0 to 1"),
+        (linear(6, 3), with_label(3), QUICK, r"Labels range from 0 to 3.*3 classes.*0 to 2.*example 7"),
+        (linear(6, 3), with_label(-1), QUICK, "Labels range from -1 to 2"),
+        (linear(6, 2), (X, Y), QUICK, "with 2 classes they must be 0 to 1"),
+        (linear(6, 3), (X, Y.float()), QUICK, "not integers"),
+        (linear(6, 3), (X, Y[:-1]), QUICK, "30 inputs and 29 labels"),
+        (linear(5, 3), (X, Y), QUICK, r"the model fails on an input of shape \(1, 6\)"),
+        (linear(6, 3).bfloat16(), (X, Y), QUICK, "weights are torch.bfloat16, but results are computed in float32"),
+        (linear(6, 3).half(), (X, Y), QUICK, "weights are torch.float16"),
+        (nn.Sequential(linear(6, 1)), (X, Y), QUICK, r"shape \(\d+, 1\), but logits have the shape"),
+        (Function(lambda x: x.sum(1)), (X, Y), QUICK, "of shape"),
+        (linear(6, 3), (X, Y), "autoatack", "The suite 'autoatack' does not exist; there is: pgd"),
+        (linear(6, 3), Data("nothing to test", array_split(X, Y), None, ("a", "b", "c")), QUICK, "has no test split"),
+        (linear(6, 3), (X[:0], Y[:0]), QUICK, "no examples"),
+        (linear(6, 3), 7, QUICK, "data is of type int"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    model: nn.Module, data: Any, suite: Any, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(model, data, THREAT, suite, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [0, -4])
+def test_a_batch_needs_an_example(size: int) -> None:
+    with pytest.raises(InputError, match=f"batch_size is {size}"):
+        evaluate(linear(6, 3), (X, Y), THREAT, QUICK, batch_size=size)
+
+
+def test_inference_mode_is_refused() -> None:
+    with torch.inference_mode(), pytest.raises(InputError, match="inference_mode"):
+        evaluate(linear(6, 3), (X, Y), THREAT, QUICK)
+
+
+# Warnings
+
+
+def warned(model: nn.Module, threat: Threat = THREAT, **options: Any) -> list[str]:
+    return list(evaluate(model, (X, Y), threat, QUICK, **options).warnings)
+
+
+def test_nothing_to_warn_of() -> None:
+    model = linear(6, 3)
+    y = model(X).argmax(1)
+    assert evaluate(model, (X, y), Threat("Linf", 1e-4), QUICK).warnings == ()
+
+
+def test_probabilities_in_place_of_logits_are_told() -> None:
+    assert any("look like probabilities" in text for text in warned(nn.Sequential(linear(6, 3), nn.Softmax(1))))
+    assert not any("probabilities" in text for text in warned(nn.Sequential(linear(6, 3), nn.LogSoftmax(1))))
+
+
+@pytest.mark.parametrize(("threat", "told"), [
+    (Threat("Linf", 1.0), True), (Threat("Linf", 0.99), False), (Threat("Linf", 1.0, (0.0, 1.1)), False),
+    (Threat("Linf", 3.0, None), False), (Threat("Linf", 0.3, (torch.zeros(6), torch.full((6,), 1.25))), False),
+    (Threat("Linf", 1.25, (torch.zeros(6), torch.full((6,), 1.25))), True), (Threat("L2", 1.0), False),
+])  # fmt: skip
+def test_an_eps_wider_than_the_box_is_told(threat: Threat, told: bool) -> None:
+    assert any("every input may become any other" in text for text in warned(linear(6, 3), threat)) == told
+
+
+def test_a_batch_larger_than_the_data_is_lowered_and_told() -> None:
+    assert any(
+        "batch size 1000 is larger than the data (30); it was lowered" in t for t in warned(mlp(6, 3), batch_size=1000)
+    )
+    assert not any("batch size" in text for text in warned(mlp(6, 3), batch_size=30))
+
+
+def late(x: Inputs) -> Logits:
+    """Break only in a pocket that a random start rarely hits."""
+    inside = ((x[:, 0] > 0.5) & (x[:, 0] < 0.52)).to(x.dtype)
+    return torch.stack([0.5 + 0 * x.sum(1), inside], dim=1)
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_breaks_of_the_last_restart_are_told(restarts: int) -> None:
+    x, y = uniform(300, 2, low=0.42, high=0.48), torch.zeros(300, dtype=torch.int64)
+    suite = Suite("late", (GradientAttack("late", margin, PGD(steps=2), restarts),), "a test")
+    outcome = evaluate(Function(late), (x, y), THREAT, suite)
+    by_last = sum(
+        verdict == "broken" and restart == restarts
+        for verdict, restart in zip(outcome.examples["verdict"], outcome.examples["restart"], strict=True)
+    )
+    assert by_last > 5
+    if restarts > 1:
+        assert by_last < outcome.counts["broken"]
+        assert f"{by_last} examples broke only in the last restart of late: more would break more." in outcome.warnings
+
+
+def test_no_warning_where_the_last_restart_broke_nothing_more() -> None:
+    model = linear(6, 3)
+    y = model(X).argmax(1)
+    outcome = evaluate(model, (X, y), Threat("Linf", 0.15), QUICK)
+    assert outcome.counts["broken"] > 3 and not any("last restart" in text for text in outcome.warnings)
+
+
+# Counting
+
+
+def test_the_numbers_agree_with_the_table() -> None:
+    x, model = uniform(80, 6, seed=3), linear(6, 3, seed=4)
+    y = torch.where(torch.arange(80) % 8 == 0, (model(x).argmax(1) + 1) % 3, model(x).argmax(1))
+
+    def unsound(x: Inputs) -> Logits:
+        logits: Logits = model(x)
+        return torch.where(x[:, :1] > 0.9, torch.nan, logits)
+
+    outcome = evaluate(Function(unsound), (x, y), Threat("Linf", 0.05), QUICK)
+    table = outcome.examples
+    counts = {verdict: table["verdict"].count(verdict) for verdict in outcome.counts}
+    assert counts == outcome.counts and sum(counts.values()) == outcome.n == 80 and min(counts.values()) > 2
+    unknown_clean = int((x[:, 0] > 0.9).sum())
+    correct = int(((model(x).argmax(1) == y) & (x[:, 0] <= 0.9)).sum())
+    assert outcome.clean_accuracy == wilson(correct, 80, correct + unknown_clean)
+    assert outcome.robust_accuracy == wilson(counts["survived"], 80, counts["survived"] + counts["unknown"])
+    assert outcome.robust_accuracy.high > wilson(counts["survived"], 80).high + 0.01
+    assert [table["attack"].count(a.name) for a in outcome.attacks] == [a.broken for a in outcome.attacks]
+    standing = correct - np.cumsum([a.broken for a in outcome.attacks])
+    np.testing.assert_allclose([a.robust_after for a in outcome.attacks], standing / 80)
+    assert table["label"] == y.tolist() and table["id"] == list(range(80))
+    assert outcome.threat == "Linf:0.05" and outcome.note == "a test" and outcome.suite == "pgd"
+
+
+class Counting(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.calls, self.sizes = inner, 0, set[int]()
+
+    def forward(self, x: Inputs) -> Logits:
+        self.calls += x.requires_grad
+        self.sizes.add(len(x))
+        logits: Logits = self.inner(x)
+        return logits
+
+
+def test_passes_are_counted_as_the_network_saw_them() -> None:
+    """With as many examples as places and none that breaks, every place is busy to the end."""
+    model = Counting(Function(lambda x: torch.stack([x[:, 0] + 5, x[:, 1]], dim=1)))
+    outcome = evaluate(model, (uniform(16, 2), torch.zeros(16, dtype=torch.int64)), THREAT, QUICK, batch_size=16)
+    assert outcome.counts["survived"] == 16
+    assert [a.forwards for a in outcome.attacks] == [a.backwards for a in outcome.attacks] == [16 * 2 * 5] * 2
+    assert model.calls == 2 * 2 * 5 and model.sizes == {1, 16}
+
+
+@pytest.mark.parametrize("form", [
+    lambda x, y: (x.numpy(), y.numpy()), lambda x, y: torch.utils.data.TensorDataset(x, y),
+    lambda x, y: Data("d", array_split(x[:3], y[:3]), array_split(x, y), ("a", "b", "c")), array_split,
+])  # fmt: skip
+def test_data_in_any_form_gives_the_same(form: Callable[..., Any]) -> None:
+    expected = evaluate(linear(6, 3), (X, Y), THREAT, QUICK)
+    assert evaluate(linear(6, 3), form(X, Y), THREAT, QUICK).examples == expected.examples
+
+
+def test_progress_is_told_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 12)
+    told: list[tuple[float, float, str]] = []
+    evaluate(linear(6, 3), (X, Y), THREAT, QUICK, progress=lambda *words: told.append(words))
+    assert [(done, total) for done, total, _ in told] == [(12, 30), (24, 30), (30, 30)]
+    assert "robust at most" in told[-1][2]

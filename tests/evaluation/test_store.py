@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from toys import QUICK, blobs, linear
+from unperturbed.attacks.gradient import Suite
+from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.findings import Outcome
+from unperturbed.losses import margin
+from unperturbed.threat import Threat
+
+THREAT = Threat("L2", 0.2)
+COLUMNS = ["id", "label", "prediction", "verdict", "attack", "restart", "clean_margin", "margin", "distance"]
+
+
+def evaluated(n: int, out: Path, suite: Suite = QUICK) -> Outcome:
+    return evaluate(linear(6, 3), blobs(n), THREAT, suite, out=out)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 20)
+
+
+def test_parts_and_summary_hold_what_the_outcome_says(tmp_path: Path) -> None:
+    outcome = evaluated(50, tmp_path)
+    stems = [f"part-{number:05d}" for number in range(3)]
+    names = {f"{stem}.{suffix}" for stem in stems for suffix in ("parquet", "safetensors")}
+    assert {path.name for path in (tmp_path / "pgd").iterdir()} == names
+    tables = [parquet.read_table(tmp_path / f"pgd/{stem}.parquet").to_pydict() for stem in stems]
+    assert [len(table["id"]) for table in tables] == [20, 20, 10]
+    assert list(tables[0]) == COLUMNS
+    assert {column: sum((table[column] for table in tables), []) for column in COLUMNS} == outcome.examples
+    assert json.loads((tmp_path / "pgd.json").read_text()) == json.loads(json.dumps(outcome.json()))
+
+
+def test_adversarial_rows_are_those_of_the_broken_examples(tmp_path: Path) -> None:
+    outcome, (x, y), model = evaluated(50, tmp_path), blobs(50), linear(6, 3)
+    assert outcome.adversarial is None
+    written = 0
+    for number in range(3):
+        stem = tmp_path / f"pgd/part-{number:05d}"
+        table = parquet.read_table(stem.with_suffix(".parquet")).to_pydict()
+        z = load_file(stem.with_suffix(".safetensors"))["adversarial"]
+        ids = [i for i, verdict in zip(table["id"], table["verdict"], strict=True) if verdict == "broken"]
+        assert len(ids) == len(z)
+        assert THREAT.contains(x[ids], z).all() and (margin(model(z), y[ids]) > 0).all()
+        written += len(z)
+    assert written == outcome.counts["broken"] > 5
+    in_memory = evaluate(linear(6, 3), blobs(50), THREAT, QUICK)
+    assert len(in_memory.adversarial) == written
+
+
+def test_parts_of_a_longer_evaluation_do_not_remain(tmp_path: Path) -> None:
+    evaluated(50, tmp_path)
+    (tmp_path / "pgd/notes.txt").write_text("the user's own")
+    outcome = evaluated(15, tmp_path)
+    assert {path.name for path in (tmp_path / "pgd").iterdir()} == {
+        "part-00000.parquet", "part-00000.safetensors", "notes.txt"
+    }  # fmt: skip
+    assert json.loads((tmp_path / "pgd.json").read_text())["n"] == outcome.n == 15
+
+
+def test_suites_do_not_disturb_each_other(tmp_path: Path) -> None:
+    evaluated(15, tmp_path)
+    evaluated(15, tmp_path, Suite("other", QUICK.attacks[:1], "a test"))
+    assert {path.name for path in tmp_path.iterdir()} == {"pgd", "pgd.json", "other", "other.json"}
+
+
+def test_no_broken_example_leaves_an_empty_table_of_inputs(tmp_path: Path) -> None:
+    x, model = blobs(15)[0], linear(6, 3)
+    evaluate(model, (x, model(x).argmax(1)), Threat("L2", 0.0), QUICK, out=tmp_path)
+    z = load_file(tmp_path / "pgd/part-00000.safetensors")["adversarial"]
+    assert z.shape == (0, 6) and z.dtype == torch.float32
+
+
+def test_the_environment_is_told(tmp_path: Path) -> None:
+    environment = evaluated(15, tmp_path).environment
+    assert environment["torch"] == torch.__version__ and environment["seed"] == 0
+    assert environment["precision"] == "float32" and environment["batch_size"] == 16
+    other = evaluate(linear(6, 3, seed=1), blobs(15), THREAT, QUICK).environment
+    assert len(environment["weights"]) == 64 and environment["weights"] != other["weights"]

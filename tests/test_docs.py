@@ -1,0 +1,230 @@
+"""The documentation speaks of the code as it is: its code runs, its commands are understood, its tables are true."""
+
+import ast
+import importlib.util
+import re
+import shlex
+import sys
+from dataclasses import MISSING, fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+import test_layers
+import unperturbed.objectives
+from support import Counted, find_classes, make_batch, network, noise_for
+from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
+from unperturbed.cli import names
+from unperturbed.cli.options import Parsed, parse
+from unperturbed.cli.trees import choose
+from unperturbed.evaluation import accuracy
+from unperturbed.losses import cross_entropy
+from unperturbed.maximise.pgd import PGD
+from unperturbed.objectives.at import AT
+from unperturbed.objectives.base import Objective
+from unperturbed.threat import Threat
+from unperturbed.training.step import Attacked, optimisation_step
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(names.__file__).parents[1]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+METHODS = {kind.name: kind for kind in find_classes(unperturbed.objectives, Objective)}  # type: ignore[attr-defined]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Return the code blocks of a page that are in a language ("" for none)."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+    return [code for tag, code in found if tag == language]
+
+
+def commands() -> list[str]:
+    lines = [line for page in PAGES for block in blocks(str(page.relative_to(ROOT)), "") for line in block.splitlines()]
+    return sorted({line.partition(" #")[0].strip() for line in lines if line.startswith("unperturbed ")})
+
+
+def sections() -> dict[str, str]:
+    """Return the text on each method."""
+    methods, _, _ = (ROOT / "docs/methods.md").read_text().partition("\n# Maximisers")
+    return dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", methods, re.DOTALL | re.MULTILINE))
+
+
+def step(method: Objective) -> tuple[Counted, dict[str, torch.Tensor]]:
+    """Take one optimisation step, and return the network, which counted its passes, and the terms."""
+    counted = Counted(network("norm"))
+    fabric = Fabric(accelerator="cpu", devices=1)
+    wrapped, optimiser = fabric.setup(counted, torch.optim.SGD(counted.parameters(), lr=0.1))
+    batch = make_batch(8)
+    threat, noise = Threat("Linf", 0.1), noise_for(batch)
+    terms, _ = optimisation_step(
+        fabric, Attacked(counted, fabric), wrapped, optimiser, method, batch, threat, noise
+    )  # fmt: skip
+    return counted, terms
+
+
+# Links and paths
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if not target.startswith("http"):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+    for target in re.findall(r"`((?:src|tests|docs|examples)/[\w/]+(?:\.\w+)?/?)`", text):
+        assert (ROOT / target).exists() or "random_noise" in target, target
+
+
+def test_the_architecture_names_every_room_and_no_other_file() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w./]+)` \| (.*) \|$", text, re.MULTILINE))
+    files = {path.name for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")}
+    folders = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    assert set(rows) == files | folders
+    for room, content in rows.items():
+        for file in re.findall(r"`(\w+\.py)`", content):
+            assert (PACKAGE / room / file).is_file(), f"{room}{file}"
+
+
+def test_the_architecture_gives_the_order_of_layers() -> None:
+    (order,) = (block for block in blocks("docs/architecture.md", "") if block.startswith("errors "))
+    assert tuple(order.split()) == test_layers.LAYERS
+
+
+# Commands
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "examples")])
+    _, command, *words = shlex.split(line)
+    module = import_module(f"unperturbed.cli.{command}")
+    given: Parsed = parse(module.parser(), words, module.POSITIONAL)
+    assert isinstance(choose(given.trees["method"], "objectives", "method", default=AT()).build(), Objective)
+    if getattr(given.plain, "threat", None):
+        assert Threat.parse(given.threat).eps > 0
+
+
+def test_the_pages_show_every_command() -> None:
+    from unperturbed.cli.main import COMMANDS
+
+    shown = {line.split()[1] for line in commands()} | {"demo"}
+    assert shown == set(COMMANDS)
+
+
+# The README
+
+
+def test_the_python_of_the_readme_works(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a single epoch and a short suite."""
+    quick = Suite("pgd", (GradientAttack("PGD-CE", cross_entropy, PGD(steps=3)),), PGD_SUITE.note)
+    monkeypatch.setitem(accuracy.SUITES, "pgd", quick)
+    (code,) = blocks("README.md", "python")
+    assert len([line for line in code.splitlines() if line]) <= 10 and "epochs=5" in code
+    exec(code.replace("epochs=5", "epochs=1"), {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert "n=143" in first and second.endswith(PGD_SUITE.note) and "n=359" in second
+
+
+def test_the_readme_lists_the_methods_that_there_are() -> None:
+    text = (ROOT / "README.md").read_text()
+    (line,) = re.findall(r"\*\*Methods\*\*: (.*?);", text, re.DOTALL)
+    assert set(re.findall(r"`([\w-]+)`", line)) == set(METHODS)
+    (line,) = re.findall(r"\*\*Models\*\*: (.*?);", text, re.DOTALL)
+    assert set(re.findall(r"`([\w-]+)`", line)) == set(names.listing("models"))
+
+
+# The methods
+
+
+def shown(value: object) -> str:
+    """Return a default as the pages write it: of a maximiser, its steps and what it does not do by default."""
+    if not is_dataclass(value):
+        return repr(value)
+    plain = type(value)()
+    given = [f for f in fields(value) if f.name == "steps" or getattr(value, f.name) != getattr(plain, f.name)]
+    return f"{type(value).__name__}({', '.join(f'{f.name}={shown(getattr(value, f.name))}' for f in given)})"
+
+
+def defaults(kind: type[Objective]) -> set[str]:
+    options = {f.name: getattr(kind(), f.name) for f in fields(kind)} if is_dataclass(kind) else {}
+    assert all(f.default is not MISSING or f.default_factory is not MISSING for f in fields(kind)) if options else True
+    found = options | {"ramp": kind.ramp} | ({"repeats": kind.repeats} if kind.repeats > 1 else {})
+    return {f"{name}={shown(value)}" for name, value in found.items()}
+
+
+def test_every_method_has_a_section() -> None:
+    assert list(sections()) == [name for name in sections() if name in METHODS]
+    assert set(sections()) == set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_section_gives_the_defaults_and_the_cost(name: str) -> None:
+    text = " ".join(sections()[name].split())
+    found = re.search(r"- Defaults: (.*?)\. - Cost: (\d+) forward, (\d+) backward to the inputs, (\d+) to the", text)
+    assert found is not None and " - When: " in text
+    assert set(re.findall(r"`([^`]+)`", found[1])) == defaults(METHODS[name])
+    counted, _ = step(METHODS[name]())
+    counts = (counted.forwards, counted.to_inputs, counted.to_weights)
+    assert tuple(8 * int(number) for number in found.groups()[1:]) == counts
+
+
+def test_every_maximiser_has_a_row() -> None:
+    _, _, text = (ROOT / "docs/methods.md").read_text().partition("\n# Maximisers")
+    assert set(re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)) == set(names.listing("maximise"))
+
+
+# The worked example
+
+
+@pytest.fixture
+def worked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return the method that CONTRIBUTING adds, imported from a file, under the name that it would have."""
+    code, _ = blocks("CONTRIBUTING.md", "python")
+    (tmp_path / "objectives").mkdir()
+    file = tmp_path / "objectives/random_noise.py"
+    file.write_text(code)
+    spec = importlib.util.spec_from_file_location("unperturbed.objectives.random_noise", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(names, "PACKAGE", tmp_path)
+    names.listing.cache_clear()
+    return module
+
+
+@pytest.fixture(autouse=True)
+def listings_are_read_again() -> object:
+    yield
+    names.listing.cache_clear()
+
+
+def test_the_worked_example_trains(worked: ModuleType) -> None:
+    counted, terms = step(worked.RandomNoise(size=0.5))
+    assert set(terms) == {"noisy"} and terms["noisy"].isfinite()
+    assert (counted.forwards, counted.to_inputs, counted.to_weights) == (8, 0, 8)
+
+
+def test_the_worked_example_is_listed_with_its_first_line(worked: ModuleType) -> None:
+    entry = names.listing("objectives")["noise"]
+    assert entry.path.endswith(".objectives.random_noise.RandomNoise")
+    assert entry.summary == (worked.RandomNoise.__doc__ or "").partition("\n")[0]
+
+
+def test_the_worked_examples_reference_test_passes_and_can_fail(
+    worked: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, code = blocks("CONTRIBUTING.md", "python")
+    (name,) = (node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef))
+    scope: dict[str, object] = {}
+    exec(code, scope)
+    check = scope[name]
+    assert callable(check)
+    check()
+    monkeypatch.setattr(worked.RandomNoise, "perturb", lambda self, model, batch, *_: worked.Inner(batch.x))
+    with pytest.raises(AssertionError):
+        check()

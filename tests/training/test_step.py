@@ -1,0 +1,114 @@
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from toys import Function, blobs, equal, mlp, state
+from unperturbed.errors import RunError
+from unperturbed.losses import cross_entropy, kl
+from unperturbed.noise import Noise
+from unperturbed.objectives.at import AT
+from unperturbed.objectives.base import Objective
+from unperturbed.objectives.erm import ERM
+from unperturbed.objectives.free import Free
+from unperturbed.objectives.trades import TRADES
+from unperturbed.threat import Threat
+from unperturbed.training.step import Attacked, optimisation_step
+from unperturbed.types import Batch, Inner, Logits, Terms
+
+THREAT = Threat("Linf", 0.1)
+
+
+def batch_of(n: int = 12) -> Batch:
+    x, y = blobs(n)
+    return Batch(x, y, torch.arange(100, 100 + n))
+
+
+def step(model: nn.Module, method: Objective, lr: float = 1.0, clip: float | None = None) -> tuple[Terms, Inner]:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    wrapped, optimiser = fabric.setup(model.train(), torch.optim.SGD(model.parameters(), lr=lr))
+    batch = batch_of()
+    noise = Noise.of(3, batch.ids)
+    return optimisation_step(fabric, Attacked(model, fabric), wrapped, optimiser, method, batch, THREAT, noise, clip)
+
+
+def at_loss(model: nn.Module, batch: Batch, noise: Noise) -> torch.Tensor:
+    z = AT().perturb(model, batch, THREAT, noise).z
+    return cross_entropy(model(z), batch.y).mean()
+
+
+def trades_loss(model: nn.Module, batch: Batch, noise: Noise) -> torch.Tensor:
+    z = TRADES().perturb(model, batch, THREAT, noise).z
+    clean: Logits = model(batch.x)
+    return cross_entropy(clean, batch.y).mean() + 6 * kl(model(z), clean).mean()
+
+
+@pytest.mark.parametrize(("method", "loss"), [(AT(), at_loss), (TRADES(), trades_loss)])
+def test_a_step_follows_the_gradient_of_the_loss(method: Objective, loss: Callable[..., torch.Tensor]) -> None:
+    model = mlp(6, 3)
+    by_hand = copy.deepcopy(model)
+    terms, _ = step(model, method)
+    batch = batch_of()
+    value = loss(by_hand, batch, Noise.of(3, batch.ids))
+    gradients = torch.autograd.grad(value, list(by_hand.parameters()))
+    torch.testing.assert_close(torch.stack(list(terms.values())).sum(), value.detach())
+    for now, before, gradient in zip(model.parameters(), by_hand.parameters(), gradients, strict=True):
+        torch.testing.assert_close(now, before - gradient)
+    assert not any(term.requires_grad for term in terms.values())
+
+
+def change(model: nn.Module, clip: float | None) -> float:
+    before = state(model)
+    step(model, AT(), clip=clip)
+    after = model.state_dict()
+    return float(sum((after[name] - before[name]).square().sum() for name in before).sqrt())
+
+
+def test_a_long_gradient_is_cut_to_length_and_a_short_one_left_alone() -> None:
+    free = change(mlp(6, 3), None)
+    assert free > 0.1
+    assert change(mlp(6, 3), free / 3) == pytest.approx(free / 3, rel=1e-4)
+    assert change(mlp(6, 3), 10 * free) == pytest.approx(free, rel=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
+    inner = mlp(6, 3)
+
+    def unsound(x: torch.Tensor) -> Logits:
+        logits: Logits = inner(x)
+        return torch.where(x[:, :1] > -1, torch.nan, logits)
+
+    model = Function(unsound)
+    model.inner = inner
+    before = state(model)
+    with pytest.raises(RunError, match=r"loss is not finite \(clean nan\) on the examples \[100, 101, .*111\]"):
+        step(model, ERM())
+    assert equal(before, state(model)) and all(weight.grad is None for weight in model.parameters())
+
+
+def test_perturbing_sees_eval_mode_and_frozen_weights_and_the_loss_train_mode() -> None:
+    seen: list[tuple[bool, bool]] = []
+    model = mlp(6, 3, norm=True, dropout=0.2)
+    first = model[0]
+    model[1].register_forward_hook(lambda module, *_: seen.append((module.training, first.weight.requires_grad)))
+    step(model, AT())
+    assert seen == [(False, False)] * 7 + [(True, True)]
+
+
+def test_a_method_with_memory_is_told_once_a_step() -> None:
+    method = Free()
+    _, inner = step(mlp(6, 3), method)
+    assert method.delta.shape == (12, 6) and float(method.delta.abs().max()) == pytest.approx(0.1)
+    assert inner.z.grad is not None
+
+
+def test_attacks_see_the_network_s_precision_and_get_their_own_back() -> None:
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    inside: list[torch.dtype] = []
+    model = mlp(6, 3)
+    model[0].register_forward_hook(lambda module, x, y: inside.append(y.dtype))
+    logits = Attacked(model, fabric)(blobs(4)[0])
+    assert inside == [torch.bfloat16] and logits.dtype == torch.float32
