@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from support import network, same, snapshot, untouched, with_gradients
 from torch import Tensor, nn
 
+from support import network, same, snapshot, untouched, with_gradients
 from unperturbed.modes import under_attack
 
 X = torch.rand((8, 2, 4, 4), generator=torch.Generator().manual_seed(0))
@@ -99,7 +99,7 @@ def test_buffers_that_a_forward_replaces_are_restored() -> None:
 
 
 def test_looking_does_not_disturb_a_graph_that_waits_for_its_backward() -> None:
-    """A frozen batch norm's buffers are part of the graph: restoring what has not changed must not count as a change."""
+    """The graph holds the buffers of a frozen batch norm: restoring them must not count as a change."""
     model = network("dropout").eval()
     loss = model(X).square().sum()
     with under_attack(model):

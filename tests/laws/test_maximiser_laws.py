@@ -7,6 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
+import unperturbed.maximise
 from support import (
     NORMS,
     bumpy_score,
@@ -18,9 +21,6 @@ from support import (
     make_bounds,
     modules_of,
 )
-from torch import Tensor
-
-import unperturbed.maximise
 from unperturbed.maximise.adam import Adam
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.frank_wolfe import FrankWolfe
@@ -169,7 +169,7 @@ def shortfall(maximiser: Maximiser, norm: Norm, shape: tuple[int, ...], eps: flo
 @every_norm
 @pytest.mark.parametrize(("shape", "radius"), [((5,), 1.0), ((1, 16, 16), 1.0), ((1, 16, 16), 0.1), ((1, 16, 16), 6.0)])
 def test_pgd_reaches_the_optimum_of_a_linear_score(norm: Norm, shape: tuple[int, ...], radius: float) -> None:
-    """In L2 the angle to the optimum shrinks by e^-a over a path of a radii: 1.3% are missing after the default's 2.5."""
+    """In L2 the angle to the optimum shrinks by e^-a over a path of a radii: the default's 2.5 miss 1.3%."""
     eps = radius * {"Linf": 0.3, "L2": 2.0, "L1": 12.0}[norm]
     step_size = 5 / 200 if norm == "L2" else None
     assert shortfall(PGD(steps=200, step_size=step_size), norm, shape, eps, seed=1).max() < 1e-3

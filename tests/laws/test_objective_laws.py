@@ -1,11 +1,11 @@
-"""What every training method owes, whatever it does: the classes are found by file, so that a new one is tested at once.
+"""What every training method owes, whatever it does: classes are found by file, so that a new one is tested at once.
 
 A method that breaks a law on purpose, or that needs arguments, is in one of the tables on top (or `support.EXAMPLES`).
 """
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+import unperturbed.objectives
 from support import (
     NORMS,
     Counted,
@@ -29,9 +32,6 @@ from support import (
     untouched,
     with_gradients,
 )
-from torch import Tensor, nn
-
-import unperturbed.objectives
 from unperturbed.errors import RunError
 from unperturbed.modes import under_attack
 from unperturbed.noise import Noise
@@ -68,7 +68,7 @@ COSTS: dict[str, Callable[[int], tuple[int, int, int]]] = {
     "clp": lambda k: (k + 2, k, 2),
     "clp-original": lambda k: (1, 0, 1),
 }
-"""Passes of the network a step, at most, for an inner maximisation of k steps: forward, to the inputs, to the weights."""
+"""Passes of the network a step, at most, with an inner maximisation of k steps: forward, to inputs, to weights."""
 
 NO_STEPS = {"erm", "free", "clp-original"}
 """Methods without an inner maximisation that could be made stronger."""
@@ -276,7 +276,9 @@ def test_s21_only_the_training_forwards_move_batch_norms_averages(kind: type, ne
         calls = trainer.counted.training_calls
         _, inner = trainer.step(method, batch, threat)
         calls = trainer.counted.training_calls - calls
-        assert 1 <= calls <= COSTS.get(method.name, lambda k: (0, 0, calls))(1)[2]
+        assert calls >= 1
+        if method.name in COSTS:
+            assert calls <= COSTS[method.name](1)[2]
         method.loss(alone, batch, inner, threat, noise_for(batch))
         assert int(counters[0].num_batches_tracked) == steps * calls
     for name, buffer in trainer.model.named_buffers():

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from support import NORMS, bumpy_score, classes_in, inputs_within, make, modules_of
 from torch import Tensor, nn
 
 import unperturbed.maximise
+from support import NORMS, bumpy_score, classes_in, inputs_within, make, modules_of
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.adam import Adam
 from unperturbed.maximise.ascent import Ascent, Best, Memory, search
@@ -22,7 +22,7 @@ ASCENTS = [found for module in modules_of(unperturbed.maximise) for found in cla
 
 
 def problem(n: int = 37, norm: Norm = "Linf", eps: float = 0.05) -> tuple[nn.Module, Inputs, Tensor, Threat, Noise]:
-    """Return a random network of three classes, inputs with labels that it mostly gives, a threat, and noise."""
+    """Return a random network of three classes, inputs with labels that it mostly gives, a threat, noise."""
     with torch.random.fork_rng([]):
         torch.manual_seed(3)
         model = nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 3)).requires_grad_(False)
@@ -34,9 +34,9 @@ def problem(n: int = 37, norm: Norm = "Linf", eps: float = 0.05) -> tuple[nn.Mod
     return model, x, y, threat, Noise.of(0, torch.arange(n) * 7 + 3)
 
 
-def attack(ascent: Ascent, places: int, rows: Tensor, restarts: int = 2, norm: Norm = "Linf", eps: float = 0.05) -> Best:
+def attack(ascent: Ascent, places: int, rows: Tensor, restarts: int = 2, norm: Norm = "Linf") -> Best:
     """Search for misclassified points of these examples, climbing the cross-entropy and ranking by margin."""
-    model, x, y, threat, noise = problem(norm=norm, eps=eps)
+    model, x, y, threat, noise = problem(norm=norm)
     labels = y[rows]
 
     def score(z: Inputs, at: Rows) -> tuple[PerExample, PerExample]:
@@ -191,8 +191,10 @@ def test_an_example_that_breaks_leaves_at_once() -> None:
     assert best.restart.tolist() == [1, 1, 1, 2, 1, 2]
 
 
-@pytest.mark.parametrize(("n", "places", "restarts", "calls"), [(6, 6, 1, 5), (6, 2, 1, 15), (6, 4, 1, 10), (6, 4, 2, 15),
-                                                                (3, 8, 2, 10), (1, 1, 1, 5), (0, 4, 2, 0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("n", "places", "restarts", "calls"),
+    [(6, 6, 1, 5), (6, 2, 1, 15), (6, 4, 1, 10), (6, 4, 2, 15), (3, 8, 2, 10), (1, 1, 1, 5), (0, 4, 2, 0)],
+)
 def test_the_network_sees_full_batches_and_no_more_than_needed(n: int, places: int, restarts: int, calls: int) -> None:
     """With four steps, so five looks a climb: n * restarts climbs on so many places. One size, whatever is left."""
     model, x, y, threat, noise = problem(6, eps=0.3)

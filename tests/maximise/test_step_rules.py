@@ -4,9 +4,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
-from support import NORMS, bumpy_score, inputs_within, linear_score
 from torch import Tensor
 
+from support import NORMS, bumpy_score, inputs_within, linear_score
 from unperturbed.errors import InputError
 from unperturbed.maximise.adam import Adam
 from unperturbed.maximise.ascent import Maximiser, climb
@@ -106,7 +106,7 @@ def test_frank_wolfe_averages_the_maximisers_of_the_linear_models(norm: Norm) ->
 
 
 def test_frank_wolfe_converges_on_a_concave_score() -> None:
-    """Within 2 C / (k + 2) of the optimum, C the curvature (Jaggi 2013, theorem 1); here C <= (2 eps)^2 for ½|z - t|²."""
+    """Within 2 C / (k + 2) of the optimum (Jaggi 2013, theorem 1); the curvature C of ½|z - t|² is at most (2 eps)²."""
     threat = Threat("L2", 0.7)
     target = X + 0.6 * torch.randn(X.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from support import NORMS, make_batch, network, noise_for
 from torch import Tensor, nn
 
+from support import NORMS, make_batch, network, noise_for
 from unperturbed.errors import InputError
 from unperturbed.modes import under_attack
 from unperturbed.objectives.at import AT

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from lightning_fabric import Fabric
-from support import NORMS, make_batch, network
 from torch import Tensor, nn
 
+from support import NORMS, make_batch, network
 from unperturbed.noise import Noise
 from unperturbed.objectives.free import Free
 from unperturbed.threat import Threat
@@ -52,9 +52,7 @@ def authors_free(model: nn.Module, batches: list[Batch], eps: float, replays: in
 
 
 def test_free_is_algorithm_1() -> None:
-    """Bit for bit but rounding, over three batches; inputs away from the box, where the authors' code keeps a delta
-
-    that no input can use."""  # noqa: D209
+    """Over three batches, up to rounding; with inputs away from the box, where the authors' delta goes on growing."""
     batches = [make_batch(8, torch.float64, seed) for seed in range(3)]
     batches = [Batch(batch.x * 0.4 + 0.3, batch.y, batch.ids) for batch in batches]
     mine, theirs = network("norm", torch.float64), network("norm", torch.float64)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from support import make_batch, network, noise_for
 from torch import Tensor, nn
 from torch.nn import functional
 
+from support import make_batch, network, noise_for
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack

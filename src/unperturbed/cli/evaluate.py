@@ -216,6 +216,8 @@ def _headline(outcome: Outcome) -> Any:
         ("examples", counts),
         ("time", f"{outcome.seconds:.1f} s"),
     ]
+    if outcome.ties:
+        rows.insert(4, ("ties", f"{outcome.ties} final margins within 1e-4 of 0, where rounding decides"))
     return table("", ("", outcome.threat), rows)
 
 

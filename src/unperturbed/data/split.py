@@ -30,6 +30,13 @@ class Split(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def names(self) -> Rows:
+        """Return what each example is called in results and random numbers, whatever selection it is seen through.
+
+        Its position in the split that it came from.
+        """
+        return torch.arange(len(self))
+
     @abstractmethod
     def inputs(self, ids: Rows) -> Inputs:
         """Return the examples at these positions, float32 of shape (len(ids), *shape), on the CPU."""
@@ -58,6 +65,10 @@ class SelectedSplit(Split):
         self.split, self.ids = split, ids
         self.shape, self.eight_bit, self.in_memory = split.shape, split.eight_bit, split.in_memory
         self.labels = split.labels[ids]
+
+    def names(self) -> Rows:
+        """Return the positions in the split that the selection was made from."""
+        return self.split.names()[self.ids]
 
     def inputs(self, ids: Rows) -> Inputs:
         """Return the examples at these positions, float32 of shape (len(ids), *shape)."""

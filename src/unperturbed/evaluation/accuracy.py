@@ -81,12 +81,12 @@ def evaluate(
         store.clear(Path(out) / attacks.name)
     tables: list[dict[str, list[Any]]] = []
     adversarial: list[Inputs] = []
-    tallies = [Tally(attack.label) for attack in attacks.attacks]
+    tallies, names = [Tally(attack.label) for attack in attacks.attacks], split.names()
     with under_attack(classifier), as_reported(device), _own_randomness(seed, device):
         for number, ids in enumerate(torch.split(torch.arange(len(split)), BLOCK)):
             x = split.inputs(ids).to(device, dtype)
             x = x.clamp(*threat.limits(x))  # what `check` lets pass may lie outside by a rounding
-            batch = Batch(x, split.labels[ids].to(device), ids.to(device))
+            batch = Batch(x, split.labels[ids].to(device), names[ids].to(device))
             block = evaluate_block(classifier, batch, threat, attacks, seed, places, tallies)
             tables.append(block.table(threat))
             if out is None:

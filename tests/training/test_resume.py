@@ -1,0 +1,220 @@
+"""A run that stops anywhere and goes on ends in the same bits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from toys import Stopped, blobs, equal, mlp, state, stop_at, without_seconds
+from unperturbed import runs
+from unperturbed.errors import InputError, RunError
+from unperturbed.maximise.pgd import PGD
+from unperturbed.objectives.at import AT
+from unperturbed.objectives.base import Objective
+from unperturbed.objectives.erm import ERM
+from unperturbed.objectives.free import Free
+from unperturbed.objectives.trades import TRADES
+from unperturbed.threat import Threat
+from unperturbed.training import checkpoint
+from unperturbed.training.loop import train
+from unperturbed.training.recipe import Recipe
+
+THREAT = Threat("Linf", 0.1)
+
+
+def images() -> Any:
+    x, y = blobs(60, d=64)
+    return x.reshape(60, 1, 8, 8), y
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kind of run; four epochs of three steps."""
+
+    method: Callable[[], Objective]
+    model: Callable[[int], nn.Module] = lambda seed: mlp(6, 3, seed)
+    recipe: Recipe = Recipe(epochs=4, batch_size=18)
+    data: Callable[[], Any] = lambda: blobs(60)
+    extra: Any = None
+
+    def run(self, model: nn.Module, out: Path, minutes: float = 10.0, **options: Any) -> None:
+        settings = {name: getattr(self.recipe, name) for name in self.recipe.__dataclass_fields__}
+        recipe = Recipe(**settings | {"checkpoint_minutes": minutes})
+        train(model, self.data(), THREAT, self.method(), recipe, out=out, extra=self.extra, **options)
+
+
+CASES = {
+    "at": Case(lambda: AT(PGD(3))),
+    "free": Case(Free),
+    "trades with momentum": Case(lambda: TRADES(maximiser=PGD(2)), recipe=Recipe(4, 18, "sgd")),
+    "averaging and batch norm": Case(
+        lambda: AT(PGD(2)), lambda seed: mlp(6, 3, seed, norm=True), Recipe(4, 18, averaging=0.7)
+    ),
+    "dropout": Case(ERM, lambda seed: mlp(6, 3, seed, dropout=0.4)),
+    "extra data": Case(ERM, recipe=Recipe(4, 24, extra_ratio=0.3, label_smoothing=0.1), extra=blobs(31, seed=4)),
+    "augmented, in bfloat16": Case(
+        lambda: AT(PGD(2)),
+        lambda seed: nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), mlp(144, 3, seed)),
+        Recipe(4, 18, augment="flip-crop", precision="bf16", clip_grad_norm=0.5),
+        images,
+    ),
+}
+
+
+def everything(folder: Path) -> dict[str, Any]:
+    """Return all that a run leaves behind, but for the time it took."""
+    last = checkpoint.load(folder / runs.CHECKPOINT)
+    last["state"].pop("seconds")
+    files = {name: (folder / name).read_bytes() for name in (runs.BEST, runs.MODEL, runs.CONFIG)}
+    return files | {"metrics": without_seconds(runs.read_jsonl(folder / runs.METRICS)), "last": last}
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_resumed_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
+    """Stopped with a checkpoint every step (after steps 2 and 7), and with one every epoch (after step 8)."""
+    case = CASES[name]
+    straight = case.model(0)
+    case.run(straight, tmp_path / "straight")
+    for minutes, stops in ((0.0, (2, 7)), (10.0, (8,))):
+        folder = tmp_path / f"stopped {minutes}"
+        for number, step in enumerate(stops):
+            with pytest.raises(Stopped):
+                case.run(case.model(number), folder, minutes, resume=number > 0, progress=stop_at(step))
+        first: list[float] = []
+        model = case.model(5)  # its weights come from the checkpoint
+        case.run(model, folder, minutes, resume=True, progress=lambda done, *_: first.append(done))
+        assert first[0] == (7 if minutes == 0 else 7)
+        assert equal(state(model), state(straight))
+        expected, found = everything(tmp_path / "straight"), everything(folder)
+        if minutes == 0:
+            expected.pop(runs.CONFIG), found.pop(runs.CONFIG)  # which says how often checkpoints are written
+        assert [key for key in expected if not same(expected[key], found[key])] == []
+
+
+def at_run(out: Path, **options: Any) -> None:
+    CASES["at"].run(mlp(6, 3), out, **options)
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    at_run(tmp_path)
+    before = everything(tmp_path)
+    steps: list[float] = []
+    at_run(tmp_path, resume=True, progress=lambda done, *_: steps.append(done))
+    assert steps == [] and same(before, everything(tmp_path))
+
+
+def test_resume_without_a_run_begins_one(tmp_path: Path) -> None:
+    at_run(tmp_path / "a", resume=True)
+    at_run(tmp_path / "b")
+    assert same(everything(tmp_path / "a"), everything(tmp_path / "b"))
+
+
+def test_resume_before_the_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    at_run(tmp_path / "straight")
+    with pytest.raises(Stopped):
+        at_run(tmp_path / "run", progress=stop_at(2))
+    at_run(tmp_path / "run", resume=True)
+    assert same(everything(tmp_path / "straight"), everything(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_after_a_full_disk_no_epoch_is_told_twice(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when the checkpoint of this epoch is written, after its line of metrics."""
+    at_run(tmp_path / "straight")
+    save, count = torch.save, [0]
+
+    def full(value: object, path: Path) -> None:
+        count[0] += 1
+        if count[0] == failing:
+            path.write_text("half of i")
+            raise OSError(28, "No space left on device")
+        save(value, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RunError, match="last.pt cannot be written .*No space left"):
+        at_run(tmp_path / "run")
+    assert (tmp_path / "run" / runs.CHECKPOINT).exists() == (failing == 2)
+    at_run(tmp_path / "run", resume=True)
+    assert same(everything(tmp_path / "straight"), everything(tmp_path / "run"))
+
+
+def test_a_line_of_metrics_that_was_cut_off_is_written_anew(tmp_path: Path) -> None:
+    at_run(tmp_path / "straight")
+    with pytest.raises(Stopped):
+        at_run(tmp_path / "run", progress=stop_at(8))
+    with (tmp_path / "run/metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "st')
+    at_run(tmp_path / "run", resume=True)
+    assert same(everything(tmp_path / "straight"), everything(tmp_path / "run"))
+
+
+# Whose folder it is
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    at_run(tmp_path)
+    before = everything(tmp_path)
+    with pytest.raises(InputError, match="already holds a run: pass --resume to go on, or choose another"):
+        at_run(tmp_path)
+    assert same(before, everything(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("method", "recipe", "threat", "message"),
+    [
+        (AT(PGD(3)), Recipe(4, 18, lr=0.5), THREAT, "recipe.lr was None and is 0.5"),
+        (AT(PGD(4)), Recipe(4, 18), THREAT, "method.init_args.maximiser.init_args.steps was 3 and is 4"),
+        (AT(PGD(3)), Recipe(4, 18), Threat("Linf", 0.2), "threat was 'Linf:0.1' and is 'Linf:0.2'"),
+        (AT(PGD(3)), Recipe(4, 18), Threat("Linf", 0.1, (0.0, 1.5)), "bounds was .* and is"),
+        (ERM(), Recipe(4, 18), THREAT, "method.class_path was 'unperturbed.objectives.at.AT' and is .*ERM"),
+    ],
+)
+def test_another_run_is_not_resumed(
+    method: Objective, recipe: Recipe, threat: Threat, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Stopped):
+        at_run(tmp_path, progress=stop_at(5))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=f"holds another run: .*{message}"):
+        train(mlp(6, 3), blobs(60), threat, method, recipe, out=tmp_path, resume=True)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_other_data_is_another_run(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        at_run(tmp_path, progress=stop_at(5))
+    with pytest.raises(InputError, match="chosen.training_examples was 54 and is 72"):
+        train(mlp(6, 3), blobs(80), THREAT, AT(PGD(3)), Recipe(4, 18), out=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_folder_with_other_things_is_left_alone(resume: bool, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("chapter one")
+    with pytest.raises(InputError, match="is not empty and holds no run: choose another one"):
+        at_run(tmp_path, resume=resume)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        at_run(tmp_path, progress=stop_at(5))
+    path = tmp_path / runs.CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(RunError, match="is damaged"):
+        at_run(tmp_path, resume=True)

@@ -1,0 +1,132 @@
+"""config.yaml, and the loggers."""
+
+import csv
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from toys import Stopped, blobs, mlp, stop_at
+from unperturbed import runs
+from unperturbed.errors import InputError
+from unperturbed.maximise.pgd import PGD
+from unperturbed.maximise.restarts import Restarts
+from unperturbed.objectives.at import AT
+from unperturbed.objectives.erm import ERM
+from unperturbed.objectives.free import Free
+from unperturbed.threat import Threat
+from unperturbed.training.folder import claim, describe
+from unperturbed.training.loop import train
+from unperturbed.training.recipe import Recipe
+
+THREAT = Threat("L2", 1 / 3)
+
+
+def config(tmp_path: Path, method: Any = None, threat: Threat = THREAT, **options: Any) -> dict[str, Any]:
+    train(mlp(6, 3), blobs(60), threat, method or ERM(), Recipe(epochs=1), out=tmp_path / "run", **options)
+    return runs.read_yaml(tmp_path / "run/config.yaml")
+
+
+def test_config_says_what_the_result_depends_on(tmp_path: Path) -> None:
+    written = config(tmp_path, AT(Restarts(PGD(3, 0.5), 4)), config={"data": "digits", "model": {"class_path": "mlp"}})
+    assert written["data"] == "digits" and written["model"] == {"class_path": "mlp"}
+    assert Threat.parse(written["threat"]).eps == 1 / 3 and written["bounds"] == [0.0, 1.0]
+    maximiser = written["method"]["init_args"]["maximiser"]
+    assert written["method"]["class_path"] == "unperturbed.objectives.at.AT"
+    assert maximiser["init_args"]["count"] == 4
+    assert maximiser["init_args"]["maximiser"]["init_args"] == {"steps": 3, "step_size": 0.5, "random_start": True}
+    given = Recipe(epochs=1)
+    assert {name: written["recipe"][name] for name in ("epochs", "seed", "lr", "schedule")} == {
+        name: getattr(given, name) for name in ("epochs", "seed", "lr", "schedule")
+    }
+    assert written["recipe"].keys() == given.__dataclass_fields__.keys()
+    chosen = written["chosen"]
+    assert (chosen["batch_size"], chosen["training_examples"], chosen["held_out_examples"]) == (32, 54, 6)
+    assert chosen["lr"] == 0.003 and chosen["precision"] == "32-true" and chosen["channels_last"] is False
+
+
+def test_bounds_per_feature_and_none_are_written(tmp_path: Path) -> None:
+    bounds = torch.zeros(6), torch.arange(1.0, 7.0)
+    assert config(tmp_path, threat=Threat("L2", 0.1, bounds))["bounds"] == [[0.0] * 6, [1.0, 2, 3, 4, 5, 6]]
+    assert config(tmp_path / "other", threat=Threat("L2", 0.1, None))["bounds"] is None
+
+
+def test_everything_can_be_described() -> None:
+    assert describe(Free()) == {"class_path": "unperturbed.objectives.free.Free"}
+    assert describe(Path("a/b")) == "a/b" and describe((1, [2.0, None])) == [1, [2.0, None]]
+    assert describe({"f": torch.relu, "t": torch.ones(2)}) == {"f": "relu", "t": [1.0, 1.0]}
+    assert isinstance(describe(partial(max, 1)), str)
+
+
+def test_a_run_of_another_version_may_be_resumed(tmp_path: Path) -> None:
+    runs.write_yaml(tmp_path / runs.CONFIG, {"unperturbed": "0.0.1", "threat": "Linf:0.1"})
+    claim(tmp_path, {"unperturbed": "0.1.0", "threat": "Linf:0.1"}, resume=True)
+    with pytest.raises(InputError, match="threat was 'Linf:0.1' and is 'Linf:0.2'"):
+        claim(tmp_path, {"unperturbed": "0.0.1", "threat": "Linf:0.2"}, resume=True)
+
+
+def test_an_empty_folder_or_none_is_free(tmp_path: Path) -> None:
+    claim(tmp_path, {}, resume=False)
+    claim(tmp_path / "new", {}, resume=False)
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("text")
+    with pytest.raises(InputError, match="run"):
+        config(tmp_path)
+
+
+# Loggers
+
+COLUMNS = ("epoch", "step", "loss", "clean", "lr", "eps", "probe/clean", "probe/many_steps")
+
+
+def run(folder: Path, **options: Any) -> None:
+    recipe = Recipe(epochs=3, batch_size=18)
+    train(
+        mlp(6, 3), blobs(60), Threat("Linf", 0.1), ERM(), recipe, out=folder, loggers=("csv", "tensorboard"), **options
+    )
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with next((folder / "csv").rglob("metrics.csv")).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_complete(folder: Path) -> None:
+    lines = runs.read_jsonl(folder / "metrics.jsonl")
+    assert [int(row["epoch"]) for row in rows(folder)] == [1, 2, 3]
+    for line, row in zip(lines, rows(folder), strict=True):
+        assert all(float(row[column]) == line[column] for column in COLUMNS)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_csv_and_tensorboard_hold_the_metrics(tmp_path: Path) -> None:
+    run(tmp_path / "run")
+    assert_complete(tmp_path / "run")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    losses = [line["loss"] for line in runs.read_jsonl(tmp_path / "run/metrics.jsonl")]
+    assert [scalar.value for scalar in events.Scalars("loss")] == pytest.approx(losses)
+    assert [scalar.step for scalar in events.Scalars("probe/many_steps")] == [3, 6, 9]
+
+
+def test_loggers_are_complete_after_a_resume(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(tmp_path / "run", progress=stop_at(7))
+    assert [int(row["epoch"]) for row in rows(tmp_path / "run")] == [1, 2]  # what happened is there already
+    run(tmp_path / "run", resume=True)
+    assert_complete(tmp_path / "run")
+
+
+def test_loggers_need_a_folder_and_a_name_that_exists(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Loggers write into the run folder"):
+        train(mlp(6, 3), blobs(60), THREAT, loggers=("csv",))
+    unknown: Any = ["wandb"]
+    with pytest.raises(Exception, match="wandb"):
+        train(mlp(6, 3), blobs(60), THREAT, loggers=unknown, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
