@@ -35,7 +35,7 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         kind = type(error).__name__  # torch's own words advise to load without care
         raise RunError(f"The checkpoint {path} is damaged ({kind}): start the run again in another folder.") from error
 

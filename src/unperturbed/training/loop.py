@@ -1,6 +1,7 @@
 """One training run, from data and a network to weights, a validation score and a run folder."""
 
 import logging
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -394,6 +395,8 @@ class _Run:
         lines = [line for line in runs.read_jsonl(self.folder / runs.METRICS) if line["step"] <= self.state.step]
         if self.fabric.is_global_zero:
             runs.write_jsonl(self.folder / runs.METRICS, lines)
+            for logger in self.fabric.loggers:  # which are told of everything anew
+                shutil.rmtree(self.folder / str(logger.name), ignore_errors=True)
         for line in lines:
             self.fabric.log_dict(line, step=line["step"])
         log.info("Resumed at step %d of %d.", self.state.step, self.steps)
