@@ -2,7 +2,7 @@
 
 import torch
 
-from toys import mlp, uniform
+from toys import linear, uniform
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import select
 from unperturbed.evaluation.accuracy import evaluate
@@ -17,7 +17,7 @@ def by_id(outcome: Outcome) -> dict[int, tuple[object, ...]]:
 
 def test_a_shuffled_split_gives_the_same_table_bit_for_bit() -> None:
     x = uniform(80, 6, seed=1)
-    model, threat = mlp(6), Threat("Linf", 0.3)
+    model, threat = linear(6, 4), Threat("Linf", 0.05)
     y = model(x).argmax(1)
     split = as_split((x, y))
     order = torch.randperm(80, generator=torch.Generator().manual_seed(1))
@@ -30,7 +30,7 @@ def test_a_shuffled_split_gives_the_same_table_bit_for_bit() -> None:
 
 def test_a_part_of_a_split_gives_the_part_of_its_table() -> None:
     x = uniform(80, 6, seed=1)
-    model, threat = mlp(6), Threat("L2", 0.5)
+    model, threat = linear(6, 4), Threat("L2", 0.12)
     y = model(x).argmax(1)
     split = as_split((x, y))
     part = select(split, torch.arange(7, 60, 3))

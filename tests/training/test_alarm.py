@@ -26,24 +26,25 @@ def test_on_a_linear_classifier_one_step_is_as_good_as_ten(norm: Norm, eps: floa
     robust = (model(worst).argmax(1) == batch.y).float().mean().item()
     assert result.clean == pytest.approx(0.9) and result.n == 300
     assert result.one_step == pytest.approx(robust) and 0.1 < robust < 0.8
-    assert robust <= result.many_steps <= robust + 0.02
+    assert robust - 1e-6 <= result.many_steps <= robust + 0.02
     assert robust < result.noise <= result.clean + 0.02
     loss = cross_entropy(model(worst), batch.y).mean().item()
     assert loss * 0.98 < result.robust_loss <= loss + 1e-6
 
 
 def masked(x: Inputs) -> Logits:
-    """Class 0 unless z_0 lies near the corner of the ball; the gradient points the wrong way at first."""
+    """Class 1 for z_0 in (0.6, 0.77); the one step from 0.5 leads past it, and further steps to and fro across it."""
     a = x[:, 0]
-    score = torch.where(a < 0.5, -(a - 0.5).abs() - 0.01, 20 * (a - 0.6))
-    return torch.stack([torch.zeros_like(a), torch.where(a > 0.75, -1.0 + 0 * a, score)], dim=1)
+    score = torch.where(a < 0.77, 20 * (a - 0.6), 20 * (0.7 - a))
+    return torch.stack([torch.zeros_like(a), score], dim=1)
 
 
 def test_a_mask_of_the_one_step_is_seen_through_by_ten() -> None:
-    x = torch.full((50, 2), 0.5)
-    batch = Batch(x, torch.zeros(50, dtype=torch.int64), torch.arange(50))
+    x = torch.full((200, 2), 0.5)
+    batch = Batch(x, torch.zeros(200, dtype=torch.int64), torch.arange(200))
     result = probe(Function(masked), batch, Threat("Linf", 0.3), Noise.of(0, batch.ids))
-    assert result.clean == 1 and result.one_step == 1 and result.many_steps < 0.5
+    assert result.clean == 1 and result.one_step == 1
+    assert result.noise == pytest.approx(1 - 0.17 / 0.6, abs=0.1) and result.many_steps < 0.75
 
 
 def test_probing_changes_nothing_and_can_be_repeated() -> None:

@@ -60,7 +60,7 @@ def images(n: int = 60) -> Any:
 
 def test_a_run_learns_and_leaves_its_files(tmp_path: Path) -> None:
     model, folder = mlp(6, 3), tmp_path / "run"
-    trained = train(model, blobs(150), Threat("Linf", 0.05), AT(), Recipe(epochs=6, lr=0.03), out=folder)
+    trained = train(model, blobs(150), Threat("Linf", 0.05), AT(), Recipe(epochs=6, lr=0.1), out=folder)
     assert trained.clean_accuracy.value > 0.9 and trained.robust_accuracy.value > 0.7
     assert trained.model is model and trained.folder == folder and trained.epochs == 6 and trained.warnings == ()
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {
@@ -89,7 +89,7 @@ def test_without_a_folder_the_result_is_the_same(tmp_path: Path) -> None:
 def test_one_seed_one_result() -> None:
     def weights(seed: int) -> dict[str, torch.Tensor]:
         model = mlp(6, 3, dropout=0.3)
-        train(model, blobs(60), THREAT, AT(), Recipe(epochs=2, seed=seed))
+        train(model, blobs(60), THREAT, AT(), Recipe(epochs=5, lr=0.05, seed=seed))
         return state(model)
 
     assert equal(weights(4), weights(4)) and not equal(weights(4), weights(5))
