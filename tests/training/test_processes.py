@@ -12,6 +12,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
+from test_kill import PRELOADED
 from torch import Tensor, nn
 
 import unperturbed
@@ -70,7 +71,7 @@ def free_port() -> int:
 @pytest.mark.parametrize("make", [AT, TRADES])
 def test_two_processes_give_the_gradients_of_one(make: Callable[[], Objective], norm: bool, tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_kill", "test_processes"])
+    context.set_forkserver_preload(PRELOADED)
     port = free_port()
     both = [context.Process(target=take_part, args=(make(), norm, rank, port, tmp_path)) for rank in range(2)]
     for process in both:

@@ -292,7 +292,7 @@ class _Run:
         result = probe(self.subject(), self.probed, self.threat, noise)
         state.probes.append(asdict(result))
         state.training_losses.append(means["loss"])
-        if state.best_epoch < 0 or result.many_steps > state.probes[state.best_epoch - 1]["many_steps"]:
+        if state.best_epoch < 0 or _rank(asdict(result)) > _rank(state.probes[state.best_epoch - 1]):
             state.best_epoch = epoch
             self.keep_best()
         share = state.step / self.steps
@@ -391,7 +391,7 @@ class _Run:
             rank = self.fabric.global_rank
             own = {"memory": {k: v[rank] for k, v in own["memory"].items()}, "random": own["random"][rank]}
         checkpoint.restore_memory(self.method, own["memory"])
-        torch.set_rng_state(own["random"])
+        torch.set_rng_state(own["random"].clone())  # of a view it would read the wrong memory, or none
         lines = [line for line in runs.read_jsonl(self.folder / runs.METRICS) if line["step"] <= self.state.step]
         if self.fabric.is_global_zero:
             runs.write_jsonl(self.folder / runs.METRICS, lines)
@@ -426,6 +426,11 @@ class _Run:
         if self.folder is not None and self.fabric.is_global_zero:
             runs.write_json(self.folder / runs.RESULT, trained.json())
         return trained
+
+
+def _rank(probed: Mapping[str, float]) -> tuple[float, float]:
+    """Return what `best` is chosen by: accuracy under ten steps, and where that is equal (all 0, say) clean accuracy."""
+    return probed["many_steps"], probed["clean"]
 
 
 def _loggers(names: Sequence[str], folder: Path | None) -> list[Logger]:
