@@ -16,7 +16,11 @@ def under_attack(model: nn.Module) -> Iterator[None]:
     """
     flags = [(module, module.training) for module in model.modules()]
     weights = [(weight, weight.requires_grad) for weight in model.parameters()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     try:
         for module, _ in flags:
             module.training = False
@@ -29,6 +33,8 @@ def under_attack(model: nn.Module) -> Iterator[None]:
         for weight, requires_grad in weights:
             weight.requires_grad_(requires_grad)
         with torch.no_grad():
-            for buffer, before in buffers:
+            for module, name, buffer, before in buffers:
+                if getattr(module, name) is not buffer:  # a forward may have put another tensor in its place
+                    setattr(module, name, buffer)
                 if not torch.equal(buffer, before):  # writing would spoil a graph that waits for its backward
                     buffer.copy_(before)

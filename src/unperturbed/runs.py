@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from unperturbed.errors import InputError
+
 CONFIG = "config.yaml"
 MODEL = "model.safetensors"
 BEST = "best.safetensors"
@@ -57,8 +59,18 @@ def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds."""
-    return dict(yaml.safe_load(path.read_text()) or {})
+    """Return the mapping that a YAML file holds.
+
+    Raises:
+        InputError: if it holds none.
+    """
+    try:
+        value = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no options by name, but {type(value).__name__}.")
+    return value
 
 
 def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The search over a queue: its result belongs to the example, and what it costs is known."""
 
+import itertools
 from dataclasses import dataclass, field
 
 import pytest
@@ -9,16 +10,29 @@ from torch import Tensor, nn
 import unperturbed.maximise
 from support import NORMS, bumpy_score, classes_in, inputs_within, make, modules_of
 from unperturbed.losses import cross_entropy, margin
+from unperturbed.maximise import ascent as ascent_module
 from unperturbed.maximise.adam import Adam
 from unperturbed.maximise.ascent import Ascent, Best, Memory, search
 from unperturbed.maximise.frank_wolfe import FrankWolfe
 from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Inputs, Norm, PerExample, Rows
+from unperturbed.types import Inputs, Norm, PerExample, Rows, Score
 
 SHAPE = (1, 4, 4)
 ASCENTS = [found for module in modules_of(unperturbed.maximise) for found in classes_in(module, Ascent)]
+
+
+@pytest.fixture(autouse=True)
+def no_endless_climb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail rather than hang where a climb never ends."""
+    looks, climb = itertools.count(), ascent_module.climb
+
+    def limited(score: Score, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample, Inputs]:
+        assert next(looks) < 5000
+        return climb(score, z, rows)
+
+    monkeypatch.setattr(ascent_module, "climb", limited)
 
 
 def problem(n: int = 37, norm: Norm = "Linf", eps: float = 0.05) -> tuple[nn.Module, Inputs, Tensor, Threat, Noise]:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -61,6 +62,16 @@ def wait_for(path: Path) -> float:
     return time.monotonic()
 
 
+def killed(context: ForkServerContext, kind: Callable[[], Objective], folder: Path, delay: float) -> bool:
+    """Begin a run, kill its process after this many seconds, and tell whether it was still running."""
+    process = start(context, kind, folder, resume=False)
+    wait_for(folder / runs.CONFIG)
+    process.join(delay)
+    process.kill()
+    process.join(60)
+    return process.exitcode == -signal.SIGKILL and not (folder / runs.RESULT).exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [AT, Free])
 def test_killed_at_five_random_moments(kind: Callable[[], Objective], tmp_path: Path) -> None:
@@ -76,12 +87,10 @@ def test_killed_at_five_random_moments(kind: Callable[[], Objective], tmp_path: 
     moments, steps = random.Random(2024), set()
     for number in range(5):
         folder = tmp_path / str(number)
-        process = start(context, kind, folder, resume=False)
-        wait_for(folder / runs.CONFIG)
-        process.join(moments.uniform(0.02, 0.85) * seconds)
-        process.kill()
-        process.join(60)
-        assert process.exitcode == -signal.SIGKILL and not (folder / runs.RESULT).exists()
+        delay = moments.uniform(0.02, 0.8) * seconds
+        while not killed(context, kind, folder, delay):
+            shutil.rmtree(folder)
+            delay /= 2
         path = folder / runs.CHECKPOINT
         steps.add(checkpoint.load(path)["state"]["step"] if path.exists() else 0)
         to_the_end(context, kind, folder, resume=True)

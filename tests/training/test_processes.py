@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,20 @@ from test_kill import PRELOADED
 from torch import Tensor, nn
 
 import unperturbed
-from toys import blobs, equal, state, without_seconds
+from toys import Stopped, blobs, equal, mlp, state, stop_at, without_seconds
 from unperturbed import runs
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.base import Objective
+from unperturbed.objectives.free import Free
 from unperturbed.objectives.trades import TRADES
 from unperturbed.threat import Threat
+from unperturbed.training.loop import train
+from unperturbed.training.recipe import Recipe
 from unperturbed.training.step import Attacked, optimisation_step
 from unperturbed.types import Batch
+
+THREAT = Threat("Linf", 0.05)
 
 
 def network(norm: bool) -> nn.Sequential:
@@ -44,20 +50,37 @@ def one_step(fabric: Fabric, method: Objective, norm: bool, rank: int, world: in
     x, y = blobs(24)
     rows = torch.arange(24)[rank::world]
     batch = Batch(x[rows].double(), y[rows], rows)
-    threat, noise = Threat("Linf", 0.1), Noise.of(0, rows)
-    optimisation_step(fabric, Attacked(model, fabric), wrapped, optimiser, method, batch, threat, noise)
+    noise = Noise.of(0, rows)
+    optimisation_step(fabric, Attacked(model, fabric), wrapped, optimiser, method, batch, THREAT, noise)
     return state(model)
 
 
-def take_part(method: Objective, norm: bool, rank: int, port: int, folder: Path) -> None:
-    """Be one of two processes."""
+def join_in(rank: int, port: int) -> None:
+    """Make this process one of two."""
     torch.set_num_threads(1)
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     os.environ |= place | {"WORLD_SIZE": "2"}
+
+
+def take_part(rank: int, port: int, method: Objective, norm: bool, folder: Path) -> None:
+    join_in(rank, port)
     fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp", precision="64-true")
     fabric.launch()
     assert fabric.world_size == 2 and fabric.global_rank == rank
     save_file(one_step(fabric, method, norm, rank, 2), folder / f"{rank}.safetensors")
+
+
+def together(target: Callable[..., None], *arguments: object) -> None:
+    """Run a function in two processes that find each other."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    port = free_port()
+    both = [context.Process(target=target, args=(rank, port, *arguments)) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
 
 
 def free_port() -> int:
@@ -70,16 +93,7 @@ def free_port() -> int:
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "frozen batch norm"])
 @pytest.mark.parametrize("make", [AT, TRADES])
 def test_two_processes_give_the_gradients_of_one(make: Callable[[], Objective], norm: bool, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    port = free_port()
-    both = [context.Process(target=take_part, args=(make(), norm, rank, port, tmp_path)) for rank in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(120)
-    assert [process.exitcode for process in both] == [0, 0]
-
+    together(take_part, make(), norm, tmp_path)
     alone = one_step(Fabric(accelerator="cpu", devices=1, precision="64-true"), make(), norm, 0, 1)
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
     assert equal(first, second)
@@ -91,64 +105,60 @@ def test_two_processes_give_the_gradients_of_one(make: Callable[[], Objective], 
 
 SCRIPT = """
 import sys
-import torch
-torch.set_num_threads(1)
-from toys import blobs, mlp, stop_at
-from unperturbed import Recipe, Threat, train
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.free import Free
+from pathlib import Path
+from test_processes import train_at
 
 if __name__ == "__main__":
-    method, devices, out, resume, stop = sys.argv[1:]
-    train(
-        mlp(6, 3, dropout=0.2 if method == "free" else 0.0),
-        blobs(120),
-        Threat("Linf", 0.05),
-        AT() if method == "at" else Free(),
-        Recipe(epochs=4, batch_size=18, lr=0.02, precision="64", averaging=0.5),
-        out=out,
-        resume=resume == "resume",
-        device="cpu",
-        devices=int(devices),
-        extra=blobs(30, seed=5),
-        progress=stop_at(int(stop)),
-    )
+    train_at(Path(sys.argv[1]), devices=2)
 """
 
 
-def trained(folder: Path, method: str, devices: int, out: str, resume: str = "begin", stop: int = -1) -> Path:
-    """Run the script above in processes of its own; return the run folder."""
-    script = folder / "script.py"
-    script.write_text(SCRIPT)
-    home = Path(str(unperturbed.__file__)).parents[1]
-    environment = os.environ | {
-        "PYTHONPATH": f"{home}{os.pathsep}{Path(__file__).parents[1]}", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    words = [sys.executable, str(script), method, str(devices), str(folder / out), resume, str(stop)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=170)
-    assert (done.returncode == 0) == (stop < 0), done.stderr
-    assert stop < 0 or "Stopped" in done.stderr
-    return folder / out
+def train_at(folder: Path, devices: int) -> None:
+    torch.set_num_threads(1)
+    recipe = Recipe(epochs=4, batch_size=18, lr=0.05, precision="64", averaging=0.5)
+    more = blobs(30, seed=5)
+    train(mlp(6, 3), blobs(120), THREAT, AT(), recipe, out=folder, device="cpu", devices=devices, extra=more)
 
 
 @pytest.mark.slow
 def test_training_with_two_processes_is_training(tmp_path: Path) -> None:
-    one, two = trained(tmp_path, "at", 1, "one"), trained(tmp_path, "at", 2, "two")
+    """A script starts its second process by itself."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    here = Path(__file__).parent
+    paths = (Path(str(unperturbed.__file__)).parents[1], here.parent, here)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, str(script), str(tmp_path / "two")]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stderr
+    train_at(tmp_path / "one", devices=1)
     for name in (runs.MODEL, runs.BEST):
-        expected, found = load_file(one / name), load_file(two / name)
+        expected, found = load_file(tmp_path / "one" / name), load_file(tmp_path / "two" / name)
         for key, value in expected.items():
             torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6, msg=key)
-    results = [runs.read_jsonl(folder / runs.METRICS)[-1]["probe/many_steps"] for folder in (one, two)]
+    results = [runs.read_jsonl(tmp_path / out / runs.METRICS)[-1]["probe/many_steps"] for out in ("one", "two")]
     assert results[0] == results[1] > 0.5
+
+
+def train_free(rank: int, port: int, folder: Path, resume: bool, stop: int) -> None:
+    join_in(rank, port)
+    recipe = Recipe(epochs=4, batch_size=18)
+    with suppress(Stopped):
+        train(
+            mlp(6, 3, dropout=0.2), blobs(120), THREAT, Free(), recipe,
+            out=folder, resume=resume, device="cpu", devices=2, progress=stop_at(stop),
+        )  # fmt: skip
 
 
 @pytest.mark.slow
 def test_two_processes_resume_with_the_memory_and_randomness_of_each(tmp_path: Path) -> None:
     """Free keeps a perturbation for each process, and dropout draws other numbers in each."""
-    straight = trained(tmp_path, "free", 2, "straight")
-    stopped = trained(tmp_path, "free", 2, "stopped", stop=30)
-    trained(tmp_path, "free", 2, "stopped", "resume")
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    together(train_free, straight, False, -1)
+    together(train_free, stopped, False, 15)
+    assert (stopped / runs.CHECKPOINT).exists() and not (stopped / runs.RESULT).exists()
+    together(train_free, stopped, True, -1)
     for name in (runs.MODEL, runs.BEST):
-        assert equal(load_file(straight / name), load_file(stopped / name))
+        assert (straight / name).read_bytes() == (stopped / name).read_bytes()
     lines, expected = (runs.read_jsonl(folder / runs.METRICS) for folder in (stopped, straight))
     assert without_seconds(lines) == without_seconds(expected)

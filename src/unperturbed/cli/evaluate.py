@@ -70,6 +70,7 @@ def run(given: Parsed) -> Result:
     tree, weights = _model_and_weights(given, stored)
 
     data = load_data(place)
+    _check_classes(data, stored, other_data=given.data is not None)
     bounds = read_bounds(given.bounds, stored_bounds(stored["bounds"]) if "bounds" in stored else data.bounds)
     usual = stored.get("threat") or given.threat or default_threat(data)
     asked = Threat.parse(given.threat or usual, bounds)
@@ -81,14 +82,22 @@ def run(given: Parsed) -> Result:
     model = (model.double() if given.precision == "64" else model.float()).to(device)
 
     home = Path(given.out or given.run or Path("runs") / slug(data.name, description["class_path"]))
-    if given.out or not given.run:
-        kept = {"data": keep_place(place), "model": description, "weights": weights and keep_place(weights)}
-        _claim(home, kept | {"threat": f"{asked.norm}:{asked.eps!r}", "bounds": describe(bounds)})
+    kept = {
+        "data": keep_place(place),
+        "model": description,
+        "weights": weights and keep_place(weights),
+        "threat": f"{asked.norm}:{asked.eps!r}",
+        "bounds": describe(bounds),
+    }
+    own_folder = bool(given.out or not given.run)
+    if own_folder:
+        _check_free(home, kept)
     outcomes = []
+    other_weights = [Path(given.weights).stem] if given.run and given.weights else []
     other_data = [data.name] if keep_place(place) != stored.get("data", keep_place(place)) else []
     for threat in threats:
         other_threat = [str(threat)] if str(threat) != str(Threat.parse(usual, bounds)) else []
-        name = slug(*other_data, *other_threat)
+        name = slug(*other_weights, *other_data, *other_threat)
         with progress() as report, repeatable():
             outcomes.append(
                 evaluate(
@@ -102,6 +111,8 @@ def run(given: Parsed) -> Result:
                     progress=report,
                 )
             )
+    if own_folder:
+        write_yaml(home / CONFIG, kept)
     return _result(home, threats, outcomes, asked)
 
 
@@ -169,12 +180,24 @@ def _examples(data: "Data", count: int | None, seed: int | None) -> "Split":
     return chosen
 
 
-def _claim(folder: Path, description: Mapping[str, Any]) -> None:
-    """Make a folder for the evaluation of one model; raises `InputError` where it holds something else."""
+def _check_free(folder: Path, description: Mapping[str, Any]) -> None:
+    """Check that a folder is free for the evaluation of one model; raises `InputError` where it holds something else."""
     config = folder / CONFIG
     if config.exists() and read_yaml(config) != description:
         raise InputError(f"{folder} holds another run: give another --out.")
-    write_yaml(config, description)
+    if not config.exists() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty and holds no run: give another --out.")
+
+
+def _check_classes(data: "Data", stored: Mapping[str, Any], other_data: bool) -> None:
+    """Refuse data whose classes are not those of the run; for other data on purpose, say so."""
+    trained, now = list(stored.get("classes", data.classes)), list(data.classes)
+    if trained == now:
+        return
+    text = f"The classes were {', '.join(trained[:10])} in training, and are {', '.join(now[:10])} here"
+    if not other_data:
+        raise InputError(f"{text}: labels would not mean the same. Give the data that the run was made with.")
+    say(f"{text}: labels are compared by number.", "warning")
 
 
 @contextmanager
@@ -201,7 +224,7 @@ def _result(home: Path, threats: "Sequence[Threat]", outcomes: Sequence[Outcome]
             | {key: outcome.json()[key] for key in ("threat", "n", "clean_accuracy", "robust_accuracy", "interval")}
             for threat, outcome in zip(threats, outcomes, strict=True)
         ]
-        write_json(home / "evaluation" / f"{headline.suite}-curve.json", {"curve": value["curve"]})
+        write_json(home / "evaluation" / f"{headline.suite}-curve-{asked.norm}.json", {"curve": value["curve"]})
         rows = [(outcome.threat, str(outcome.robust_accuracy)) for outcome in outcomes]
         views.append(table("", ("threat", "robust accuracy"), rows))
     return Result(value, views)

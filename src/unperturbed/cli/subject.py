@@ -11,6 +11,7 @@ from torch import nn
 from unperturbed.cli.console import say
 from unperturbed.cli.trees import Choice, Tree, choose, parameters_of, written
 from unperturbed.data.check import mean_std
+from unperturbed.data.names import DATASETS
 from unperturbed.data.split import Data
 from unperturbed.errors import InputError
 from unperturbed.models.load import build_model, load_weights
@@ -78,6 +79,8 @@ def load_into(model: nn.Module, weights: str, tree: Tree) -> None:
 
 def keep_place(spec: str) -> str:
     """Return data or weights given by a path in a form that holds from any folder."""
+    if spec in DATASETS:  # a name goes before a folder of that name
+        return spec
     place, mark, rest = spec.partition("?")
     return f"{Path(place).resolve()}{mark}{rest}" if Path(place).exists() else spec
 

@@ -43,6 +43,7 @@ def run(given: Parsed) -> Result:
     """Train, and return where the run is and how it does on held-out training examples."""
     from unperturbed.cli.subject import default_threat, keep_place, load_into, make_model, read_bounds, slug
     from unperturbed.cli.trees import choose, convert, written
+    from unperturbed.data.check import check
     from unperturbed.data.sources import load_data
     from unperturbed.objectives.at import AT
     from unperturbed.threat import Threat
@@ -59,6 +60,7 @@ def run(given: Parsed) -> Result:
     loggers = [convert(name, Logger, "--loggers") for name in named]
     data = load_data(given.data)
     threat = Threat.parse(given.threat or default_threat(data), read_bounds(given.bounds, data.bounds))
+    check(data.train, threat.bounds, len(data.classes))
     extra = None if given.extra is None else load_data(given.extra).train
     model, model_description = make_model(given.trees["model"], data, recipe.seed)
     method_description = written(method)
@@ -68,6 +70,7 @@ def run(given: Parsed) -> Result:
 
     config = {
         "data": keep_place(given.data),
+        "classes": list(data.classes),
         "extra": given.extra and keep_place(given.extra),
         "model": model_description,
         "weights": given.weights and keep_place(given.weights),

@@ -78,7 +78,7 @@ def evaluate(
         warnings.append(f"The batch size {batch_size} is larger than the data ({len(split)}); it was lowered.")
 
     if out is not None:
-        store.clear(Path(out) / attacks.name)
+        store.clear(Path(out), attacks.name)
     tables: list[dict[str, list[Any]]] = []
     adversarial: list[Inputs] = []
     tallies, names = [Tally(attack.label) for attack in attacks.attacks], split.names()
@@ -132,6 +132,10 @@ def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
     """
     with under_attack(model):
         logits = padded_logits(model, some, len(some))
+        with torch.enable_grad():
+            reached = model(some[:1].clone().requires_grad_()).requires_grad
+    if not reached:
+        raise InputError("No gradient reaches the model's inputs (no_grad or detach inside it): attacks need one.")
     if logits.dim() != 2 or logits.shape[1] < 2:
         shape = tuple(logits.shape)
         raise InputError(f"The model returns a tensor of shape {shape}, but logits have the shape (n, classes >= 2).")
@@ -240,7 +244,8 @@ def _outcome(
     if unverified:
         warnings = [*warnings, f"{unverified} successes claimed by an attack were refuted by a fresh forward."]
     if counts["unknown"]:
-        warnings = [*warnings, f"{counts['unknown']} examples could not be evaluated (non-finite values on the way)."]
+        reasons = "values that are not finite, tied logits, or claims refuted by a fresh forward"
+        warnings = [*warnings, f"{counts['unknown']} examples could not be decided ({reasons}): not counted as robust."]
     return Outcome(
         suite=suite.name,
         note=suite.note,

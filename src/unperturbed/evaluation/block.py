@@ -47,16 +47,23 @@ class Block:
     """Bool: whether everything computed so far was finite."""
     standing: Tensor
     """Bool: correct, and not broken so far."""
+    refuted: Tensor
+    """Bool: whether an attack claimed a break that a fresh forward did not confirm."""
     attack: list[str]
     """Which attack broke the example, or nothing."""
     restart: Labels
     """Climbs that the last attack on the example began."""
 
     def verdicts(self) -> list[Verdict]:
-        """Return the verdicts."""
+        """Return the verdicts.
+
+        Only what was correct wherever it was looked at has survived: where the logits tied, a value was not finite, or
+        a fresh forward gave another answer than the attack saw, nobody knows.
+        """
+        sound = self.finite & ~self.refuted & ~(self.standing & (self.margin >= 0))
         return [
-            "broken" if attack else "unknown" if not finite else "survived" if standing else "misclassified"
-            for attack, finite, standing in zip(self.attack, self.finite.tolist(), self.standing.tolist(), strict=True)
+            "broken" if attack else "unknown" if not sound else "survived" if standing else "misclassified"
+            for attack, sound, standing in zip(self.attack, sound.tolist(), self.standing.tolist(), strict=True)
         ]
 
     def table(self, threat: Threat) -> dict[str, list[Any]]:
@@ -104,6 +111,7 @@ def untouched(model: Model, batch: Batch, places: int) -> Block:
         margin=clean.clone(),
         finite=finite,
         standing=finite & (clean < 0),
+        refuted=torch.zeros_like(finite),
         attack=[""] * len(batch.y),
         restart=torch.zeros_like(batch.y),
     )
@@ -117,20 +125,21 @@ def attack_rows(
     batch = Batch(block.batch.x[rows], block.batch.y[rows], block.batch.ids[rows])
     found = attack(model, batch, threat, noise, places)
     verified = verify(model, batch, found.z, threat, places)
-    claimed = found.margin > 0
-    broken = claimed & (verified > 0)
+    broken = verified > 0
+    refuted = (found.margin > 0) & ~broken
 
     better = verified > block.margin[rows]
     block.margin[rows[better]], block.z[rows[better]] = verified[better], found.z[better]
     block.restart[rows] = found.restart
     block.finite[rows[~found.finite]] = False
+    block.refuted[rows[refuted]] = True
     block.standing[rows[broken]] = False
     for row in rows[broken].tolist():
         block.attack[row] = attack.label
 
     tally.broken += int(broken.sum())
     tally.broken_last += int((broken & (found.restart == attack.restarts)).sum())
-    tally.unverified += int((claimed & ~broken).sum())
+    tally.unverified += int(refuted.sum())
     tally.passes += found.passes
     tally.seconds += time.perf_counter() - began
 

@@ -12,9 +12,10 @@ from unperturbed.runs import write_atomically, write_json
 from unperturbed.types import Inputs
 
 
-def clear(folder: Path) -> None:
-    """Remove the parts of an earlier evaluation, which may have had more of them."""
-    for part in (*folder.glob("part-*.parquet"), *folder.glob("part-*.safetensors")):
+def clear(folder: Path, suite: str) -> None:
+    """Remove the summary and the parts of an earlier evaluation, which may have had more of them."""
+    (folder / f"{suite}.json").unlink(missing_ok=True)
+    for part in (*(folder / suite).glob("part-*.parquet"), *(folder / suite).glob("part-*.safetensors")):
         part.unlink()
 
 

@@ -4,9 +4,17 @@ from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar
 
+from unperturbed.errors import InputError
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, Terms
+
+
+def check_not_negative(**values: float) -> None:
+    """Raise InputError unless each value is 0 or more."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise InputError(f"{name} is {value}, but must not be negative.")
 
 
 class Objective(ABC):

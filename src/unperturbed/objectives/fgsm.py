@@ -5,13 +5,12 @@ from typing import ClassVar
 
 import torch
 
-from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.ascent import climb
 from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT, cross_entropy_score
-from unperturbed.objectives.base import Objective
+from unperturbed.objectives.base import Objective, check_not_negative
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Model, Terms
 
@@ -54,6 +53,10 @@ class RS_FGSM(Objective):
     ramp: ClassVar[float] = 0.25
     step_size: float = 1.25
 
+    def __post_init__(self) -> None:
+        """Refuse a negative step size."""
+        check_not_negative(step_size=self.step_size)
+
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return P(start + step_size * eps * d) for a random start in S(x)."""
         one_step = PGD(steps=1, step_size=self.step_size)
@@ -87,8 +90,7 @@ class N_FGSM(Objective):
 
     def __post_init__(self) -> None:
         """Refuse sizes that are negative."""
-        if self.noise_size < 0 or self.step_size < 0:
-            raise InputError(f"noise_size ({self.noise_size}) and step_size ({self.step_size}) must not be negative.")
+        check_not_negative(noise_size=self.noise_size, step_size=self.step_size)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the box's nearest point to start + step_size * eps * d."""

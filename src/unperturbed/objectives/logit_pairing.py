@@ -8,7 +8,7 @@ from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import cross_entropy_score
-from unperturbed.objectives.base import Objective
+from unperturbed.objectives.base import Objective, check_not_negative
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Logits, Model, PerExample, Terms
 
@@ -28,6 +28,10 @@ class ALP(Objective):
     ramp: ClassVar[float] = 0.25
     weight: float = 0.5
     maximiser: Maximiser = field(default_factory=lambda: PGD(steps=10))
+
+    def __post_init__(self) -> None:
+        """Refuse a negative weight."""
+        check_not_negative(weight=self.weight)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Maximise the cross-entropy."""
@@ -60,6 +64,10 @@ class CLP(Objective):
     weight: float = 1.0
     maximiser: Maximiser = field(default_factory=lambda: PGD(steps=10))
 
+    def __post_init__(self) -> None:
+        """Refuse a negative weight."""
+        check_not_negative(weight=self.weight)
+
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Maximise the cross-entropy."""
         return Inner(self.maximiser(cross_entropy_score(model, batch), batch.x, threat, noise))
@@ -89,6 +97,10 @@ class CLPOriginal(Objective):
     ramp: ClassVar[float] = 0.25
     weight: float = 0.5
     sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a negative weight."""
+        check_not_negative(weight=self.weight, sigma=self.sigma)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the noisy inputs, inside the box."""

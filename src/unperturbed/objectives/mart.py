@@ -8,7 +8,7 @@ from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import cross_entropy_score
-from unperturbed.objectives.base import Objective
+from unperturbed.objectives.base import Objective, check_not_negative
 from unperturbed.objectives.trades import near
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, Terms
@@ -30,6 +30,10 @@ class MART(Objective):
     ramp: ClassVar[float] = 0.25
     beta: float = 5.0
     maximiser: Maximiser = field(default_factory=lambda: PGD(steps=10))
+
+    def __post_init__(self) -> None:
+        """Refuse a negative beta."""
+        check_not_negative(beta=self.beta)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Maximise the cross-entropy."""

@@ -9,7 +9,7 @@ from unperturbed.losses import cross_entropy, kl
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
-from unperturbed.objectives.base import Objective
+from unperturbed.objectives.base import Objective, check_not_negative
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Model, PerExample, Rows, Terms
 
@@ -30,6 +30,10 @@ class TRADES(Objective):
     ramp: ClassVar[float] = 0.25
     beta: float = 6.0
     maximiser: Maximiser = field(default_factory=lambda: PGD(steps=10))
+
+    def __post_init__(self) -> None:
+        """Refuse a negative beta."""
+        check_not_negative(beta=self.beta)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Maximise the divergence from the clean prediction."""

@@ -132,6 +132,8 @@ def train(
     method, recipe = method or AT(), recipe or Recipe()
     folder = None if out is None else Path(out)
     all_data = as_data(data)
+    if devices < 1:
+        raise InputError(f"devices is {devices}, but a run takes at least 1.")
     found = find_device(device)
     precision = choose(recipe.precision, model, found)
     fabric = Fabric(
@@ -361,7 +363,12 @@ class _Run:
         """Write the checkpoint."""
         if self.folder is None:
             return
-        own = {"memory": checkpoint.memory(self.method), "random": torch.get_rng_state()}
+        device = self.fabric.device
+        own = {
+            "memory": checkpoint.memory(self.method),
+            "random": torch.get_rng_state(),
+            "device_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0),
+        }
         # Each process has its own perturbations and random numbers; all of them belong into the one file.
         gathered = self.fabric.all_gather(own) if self.fabric.world_size > 1 else own
         if self.fabric.is_global_zero:
@@ -389,7 +396,8 @@ class _Run:
         own = content["own"]
         if self.fabric.world_size > 1:
             rank = self.fabric.global_rank
-            own = {"memory": {k: v[rank] for k, v in own["memory"].items()}, "random": own["random"][rank]}
+            memory = {name: buffers[rank] for name, buffers in own["memory"].items()}
+            own = {"memory": memory} | {name: own[name][rank] for name in ("random", "device_random")}
         checkpoint.restore_memory(self.method, own["memory"])
         torch.set_rng_state(own["random"].clone())  # of a view it would read the wrong memory, or none
         lines = [line for line in runs.read_jsonl(self.folder / runs.METRICS) if line["step"] <= self.state.step]
@@ -429,7 +437,7 @@ class _Run:
 
 
 def _rank(probed: Mapping[str, float]) -> tuple[float, float]:
-    """Return what `best` is chosen by: accuracy under ten steps, and where that is equal (all 0, say) clean accuracy."""
+    """Return what `best` is chosen by: accuracy under ten steps, and where that is equal, clean accuracy."""
     return probed["many_steps"], probed["clean"]
 
 

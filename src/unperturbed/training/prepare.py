@@ -8,12 +8,14 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from unperturbed.data.augment import augmentation
 from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, hold_out
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import box_warnings, check_outputs
 from unperturbed.models.load import as_classifier
+from unperturbed.noise import Noise
 from unperturbed.precision import Precision
 from unperturbed.threat import Threat
 from unperturbed.training.batches import Batches
@@ -38,10 +40,11 @@ def find_device(device: str) -> torch.device:
     Raises:
         InputError: if this machine has no such device.
     """
+    name = device.partition(":")[0]
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
-    if not there.get(device.partition(":")[0], False):
+    if not there.get(name, False) or (name != "cuda" and device != name):
         raise InputError(
             f"There is no device {device!r} here; there is: {', '.join(k for k, v in there.items() if v)}."
         )
@@ -67,6 +70,7 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
         raise InputError(f"The data has {len(data.classes)} classes, but the model returns {classes} logits.")
     check(train, threat.bounds, classes)
     warnings += box_warnings(threat, some[0])
+    augmentation(recipe.augment)(some, Noise.of(0, torch.arange(len(some), device=some.device)))
     more = None if extra is None else extra.train if isinstance(extra, Data) else as_split(extra)
     if more is not None:
         if more.shape != train.shape:
