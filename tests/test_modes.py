@@ -90,7 +90,6 @@ class Rebinding(nn.Module):
         return x
 
 
-@pytest.mark.xfail(reason="only buffers that are written to in place are restored")
 def test_buffers_that_a_forward_replaces_are_restored() -> None:
     model = Rebinding()
     with under_attack(model):

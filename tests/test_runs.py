@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from unperturbed import runs
+from unperturbed.errors import InputError
 
 
 def names(folder: Path) -> set[str]:
@@ -61,9 +62,11 @@ def test_json_and_yaml_keep_the_order_and_come_back(tmp_path: Path) -> None:
     assert list(runs.read_yaml(tmp_path / "v.yaml")) == ["b", "a"] and "Größe" in (tmp_path / "v.yaml").read_text()
 
 
-def test_an_empty_yaml_file_is_an_empty_mapping(tmp_path: Path) -> None:
-    (tmp_path / "v.yaml").write_text("")
-    assert runs.read_yaml(tmp_path / "v.yaml") == {}
+@pytest.mark.parametrize("text", ["", "- a list", "threat: [Linf", "text"])
+def test_yaml_without_a_mapping_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "v.yaml").write_text(text)
+    with pytest.raises(InputError, match="v.yaml (is not YAML|holds no options by name)"):
+        runs.read_yaml(tmp_path / "v.yaml")
 
 
 def test_json_lines(tmp_path: Path) -> None:

@@ -130,9 +130,7 @@ class Scripted(Maximiser):
     starts: list[Inputs | None] = field(default_factory=list)
     keys: list[Tensor] = field(default_factory=list)
 
-    def __call__(
-        self, score: Score, x: Inputs, threat: Threat, noise: Noise, start: Inputs | None = None
-    ) -> Inputs:
+    def __call__(self, score: Score, x: Inputs, threat: Threat, noise: Noise, start: Inputs | None = None) -> Inputs:
         self.starts.append(start)
         self.keys.append(noise.keys)
         return self.ends[len(self.starts) - 1]

@@ -158,7 +158,7 @@ def lie(shift: float, eps: float, x: Tensor) -> Outcome:
 
 def test_s22_a_claim_that_a_fresh_forward_refutes_is_not_believed() -> None:
     outcome = lie(0.1, 0.1, uniform(20, 2, low=0.2, high=0.3))
-    assert outcome.counts == {"misclassified": 0, "broken": 0, "survived": 20, "unknown": 0}
+    assert outcome.counts == {"misclassified": 0, "broken": 0, "survived": 0, "unknown": 20}
     assert outcome.unverified == 20 and outcome.attacks[0].broken == 0 and len(outcome.adversarial) == 0
     assert any("20 successes claimed by an attack were refuted" in text for text in outcome.warnings)
 
@@ -167,7 +167,7 @@ def test_s22_a_claim_that_a_fresh_forward_refutes_is_not_believed() -> None:
 def test_s22_a_success_outside_the_ball_or_the_box_is_not_believed(shift: float, eps: float) -> None:
     x = uniform(20, 2, low=0.4, high=0.45)
     outcome = lie(shift, eps, x)
-    assert outcome.counts["survived"] == outcome.unverified == 20
+    assert outcome.counts["unknown"] == outcome.unverified == 20
     assert torch.tensor(outcome.examples["margin"]).max() < 0
 
 
@@ -189,5 +189,38 @@ def test_s22_a_tie_is_no_success_and_is_counted() -> None:
     x = torch.full((16, 2), 0.25)
     model = Function(lambda x: torch.stack([torch.full_like(x[:, 0], 0.5), x[:, 0]], dim=1))
     outcome = evaluate(model, (x, torch.zeros(16, dtype=torch.int64)), Threat("Linf", 0.25), QUICK)
-    assert outcome.counts["survived"] == 16 and outcome.ties == 16
+    assert outcome.counts["broken"] == 0 and outcome.ties == 16
     assert outcome.examples["margin"] == [0.0] * 16
+    assert outcome.counts["unknown"] == 16 and outcome.robust_accuracy.value == 0, "nor is it robust"
+
+
+@dataclass(frozen=True)
+class Modest(Attack):
+    """Breaks every example and does not say so."""
+
+    label: str = "modest"
+    restarts: int = 1
+
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+        n = len(batch.x)
+        return Found(batch.x + 0.3, torch.zeros(n), torch.ones(n, dtype=torch.bool), torch.ones_like(batch.y), n)
+
+
+def test_a_break_that_only_the_fresh_forward_sees_counts() -> None:
+    data = uniform(20, 2, low=0.4, high=0.45), torch.zeros(20, dtype=torch.int64)
+    outcome = evaluate(sum_model(), data, Threat("Linf", 0.3), Suite("modest", (Modest(),), ""))
+    assert outcome.counts["broken"] == 20 and outcome.unverified == 0
+
+
+def test_logits_that_round_to_ties_are_not_robust() -> None:
+    """A last ReLU makes both logits 0 in a band around the boundary."""
+
+    def logits(x: Tensor) -> Tensor:
+        a = 10 * (x[:, 0] - 0.5)
+        return torch.stack([(-a - 1).relu(), (a - 1).relu()], dim=1)
+
+    x = uniform(200, 6)
+    y = (x[:, 0] > 0.5).long()
+    outcome = evaluate(Function(logits), (x, y), Threat("Linf", 0.2), QUICK)
+    certain = int(((x[:, 0] - 0.5).abs() > 0.3).sum())
+    assert outcome.counts["survived"] <= certain and outcome.counts["unknown"] > 0

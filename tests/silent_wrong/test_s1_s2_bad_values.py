@@ -33,7 +33,7 @@ def test_s1_nan_logits_never_count_as_robust() -> None:
     assert outcome.counts == {"misclassified": 0, "broken": 0, "survived": 64 - int(bad.sum()), "unknown": bad.sum()}
     assert outcome.robust_accuracy == wilson(64 - int(bad.sum()), 64, at_most=64)
     assert outcome.clean_accuracy == wilson(64 - int(bad.sum()), 64, at_most=64)
-    assert any("could not be evaluated" in text and str(int(bad.sum())) in text for text in outcome.warnings)
+    assert any("could not be decided" in text and str(int(bad.sum())) in text for text in outcome.warnings)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])

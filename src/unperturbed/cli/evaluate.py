@@ -181,7 +181,7 @@ def _examples(data: "Data", count: int | None, seed: int | None) -> "Split":
 
 
 def _check_free(folder: Path, description: Mapping[str, Any]) -> None:
-    """Check that a folder is free for the evaluation of one model; raises `InputError` where it holds something else."""
+    """Check that a folder is free for the evaluation of one model; raises `InputError` if it holds something else."""
     config = folder / CONFIG
     if config.exists() and read_yaml(config) != description:
         raise InputError(f"{folder} holds another run: give another --out.")

@@ -21,7 +21,7 @@ TREES = ("method", "model")
 """Options with options of their own."""
 LISTS = ("bounds", "eps", "loggers")
 """Options whose text is a list with commas."""
-NOTES = ("unperturbed", "chosen")
+NOTES = ("unperturbed", "chosen", "classes")
 """What a run's config.yaml holds beside options; `recipe` holds some of them."""
 
 

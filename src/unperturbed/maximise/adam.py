@@ -17,8 +17,9 @@ from unperturbed.types import Inputs
 class Adam(Ascent):
     """z <- P(z + step_size * eps * m / (sqrt(v) + 1e-9)), m and v Adam's bias-corrected moments.
 
-    Kingma & Ba 2015, https://arxiv.org/abs/1412.6980, algorithm 1; as an inner maximisation: Uesato et al. 2018,
-    https://arxiv.org/abs/1802.05666.
+    The moves are sign-like: under L2 and L1 the search ends short of the optimum even on a linear score, so it is
+    for Linf above all. Kingma & Ba 2015, https://arxiv.org/abs/1412.6980, algorithm 1; as an inner maximisation:
+    Uesato et al. 2018, https://arxiv.org/abs/1802.05666.
 
     Attributes:
         steps: moves, each one forward and one input gradient.

@@ -124,7 +124,7 @@ def search(ascent: Ascent, score: Score, x: Inputs, threat: Threat, noise: Noise
         best_z[row[better]], best_rank[row[better]] = z[better], rank[better]
 
         broken = rank > 0
-        done = active & (broken | ~sound | (k == ascent.steps))
+        done = active & (broken | ~sound | (k >= ascent.steps))
         again = row[done & ~broken & sound]
         queue.extend(again[begun[again] < restarts].tolist())
         active &= ~done

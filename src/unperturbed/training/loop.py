@@ -400,6 +400,8 @@ class _Run:
             own = {"memory": memory} | {name: own[name][rank] for name in ("random", "device_random")}
         checkpoint.restore_memory(self.method, own["memory"])
         torch.set_rng_state(own["random"].clone())  # of a view it would read the wrong memory, or none
+        if self.fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(own["device_random"].clone(), self.fabric.device)
         lines = [line for line in runs.read_jsonl(self.folder / runs.METRICS) if line["step"] <= self.state.step]
         if self.fabric.is_global_zero:
             runs.write_jsonl(self.folder / runs.METRICS, lines)

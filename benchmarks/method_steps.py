@@ -1,0 +1,74 @@
+"""One optimisation step of every method with its defaults, on the small CNN and MNIST-sized inputs.
+
+All run in this process, alternating; what is shown are medians, and their ratios to ordinary training's.
+
+    python benchmarks/method_steps.py [--repeats 15] [--batch 128]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from lightning_fabric import Fabric
+
+from unperturbed.models.small_cnn import SmallCNN
+from unperturbed.noise import Noise
+from unperturbed.objectives.at import AT
+from unperturbed.objectives.base import Objective
+from unperturbed.objectives.erm import ERM
+from unperturbed.objectives.fgsm import FGSM, N_FGSM, RS_FGSM
+from unperturbed.objectives.free import Free
+from unperturbed.objectives.logit_pairing import ALP, CLP, CLPOriginal
+from unperturbed.objectives.mart import MART
+from unperturbed.objectives.trades import TRADES
+from unperturbed.precision import choose
+from unperturbed.threat import Threat
+from unperturbed.training.prepare import make_optimiser
+from unperturbed.training.recipe import Recipe
+from unperturbed.training.step import Attacked, optimisation_step
+from unperturbed.types import Batch
+
+METHODS = (ERM, FGSM, RS_FGSM, N_FGSM, Free, AT, TRADES, MART, ALP, CLP, CLPOriginal)
+
+
+def step_of(method: Objective, size: int) -> Callable[[], None]:
+    """Return a step as `train` takes it."""
+    torch.manual_seed(0)
+    model = SmallCNN()
+    precision = choose("auto", model, torch.device("cpu"))
+    model = model.to(memory_format=precision.memory_format)
+    fabric = Fabric(accelerator="cpu", devices=1, precision=precision.fabric)
+    wrapped, optimiser = fabric.setup(model, make_optimiser(model, Recipe()))
+    x = torch.rand(size, 1, 28, 28).contiguous(memory_format=precision.memory_format)
+    batch = Batch(x, torch.randint(10, (size,)), torch.arange(size))
+    attacked, threat, noise = Attacked(model, fabric), Threat("Linf", 0.3), Noise.of(0, batch.ids)
+    wrapped.train()
+
+    def step() -> None:
+        optimisation_step(fabric, attacked, wrapped, optimiser, method, batch, threat, noise)
+
+    return step
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--repeats", type=int, default=15)
+    options.add_argument("--batch", type=int, default=128)
+    given = options.parse_args()
+    steps = {method.name: step_of(method(), given.batch) for method in METHODS}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for repeat in range(given.repeats + 1):  # the first round is set-up
+        for name, step in steps.items():
+            began = time.perf_counter()
+            step()
+            seconds[name] += [time.perf_counter() - began] if repeat else []
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    print(f"small CNN, batch {given.batch}, {torch.get_num_threads()} threads, {given.repeats} alternating repeats")
+    for name, median in medians.items():
+        print(f"{name:14}{median * 1e3:7.1f} ms{median / medians['erm']:7.1f}")
+
+
+if __name__ == "__main__":
+    main()
