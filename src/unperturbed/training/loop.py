@@ -257,11 +257,15 @@ class _Run:
             self.one_step(step, ids.to(self.fabric.device), x, y)
             self.state.step = step + 1
             progress(step + 1, self.steps, f"epoch {step // length + 1}/{self.recipe.epochs}")
-            if time.perf_counter() - saved > 60 * self.recipe.checkpoint_minutes and step + 1 < end:
+            if step + 1 < end and self.all_agree(time.perf_counter() - saved > 60 * self.recipe.checkpoint_minutes):
                 self.state.seconds, saved = time.perf_counter() - began, time.perf_counter()
                 self.save()
         self.look(began)
         self.save()
+
+    def all_agree(self, due: bool) -> bool:
+        """Return what the first process says: clocks differ, and a checkpoint takes all of them."""
+        return due if self.fabric.world_size == 1 else bool(self.fabric.broadcast(due))
 
     def one_step(self, step: int, ids: Labels, x: Inputs, y: Labels) -> None:
         """Take one optimisation step."""
@@ -367,7 +371,7 @@ class _Run:
         own = {
             "memory": checkpoint.memory(self.method),
             "random": torch.get_rng_state(),
-            "device_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0),
+            "device_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.zeros(1),
         }
         # Each process has its own perturbations and random numbers; all of them belong into the one file.
         gathered = self.fabric.all_gather(own) if self.fabric.world_size > 1 else own

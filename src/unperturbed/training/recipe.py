@@ -79,8 +79,8 @@ class Recipe:
                 raise InputError(f"{name} is {value}, but must lie in [0, 1).")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed is {self.seed}, but must lie in [0, 2**63).")
-        if not self.checkpoint_minutes > 0:
-            raise InputError(f"checkpoint_minutes is {self.checkpoint_minutes}, but must be positive.")
+        if not self.checkpoint_minutes >= 0:
+            raise InputError(f"checkpoint_minutes is {self.checkpoint_minutes}, but must not be negative.")
         if not all(0 <= milestone <= 1 for milestone in self.milestones):
             raise InputError(f"milestones are {self.milestones}, but must be shares of the run, in [0, 1].")
         if self.ramp is not None and not 0 <= self.ramp <= 1:
