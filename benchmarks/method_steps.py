@@ -23,11 +23,11 @@ from unperturbed.objectives.free import Free
 from unperturbed.objectives.logit_pairing import ALP, CLP, CLPOriginal
 from unperturbed.objectives.mart import MART
 from unperturbed.objectives.trades import TRADES
-from unperturbed.precision import choose
+from unperturbed.precision import InPrecision, choose
 from unperturbed.threat import Threat
 from unperturbed.training.prepare import make_optimiser
 from unperturbed.training.recipe import Recipe
-from unperturbed.training.step import Attacked, optimisation_step
+from unperturbed.training.step import optimisation_step
 from unperturbed.types import Batch
 
 METHODS = (ERM, FGSM, RS_FGSM, N_FGSM, Free, AT, TRADES, MART, ALP, CLP, CLPOriginal)
@@ -43,7 +43,7 @@ def step_of(method: Objective, size: int) -> Callable[[], None]:
     wrapped, optimiser = fabric.setup(model, make_optimiser(model, Recipe()))
     x = torch.rand(size, 1, 28, 28).contiguous(memory_format=precision.memory_format)
     batch = Batch(x, torch.randint(10, (size,)), torch.arange(size))
-    attacked, threat, noise = Attacked(model, fabric), Threat("Linf", 0.3), Noise.of(0, batch.ids)
+    attacked, threat, noise = InPrecision(model), Threat("Linf", 0.3), Noise.of(0, batch.ids)
     wrapped.train()
 
     def step() -> None:

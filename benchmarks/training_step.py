@@ -20,11 +20,11 @@ from unperturbed.maximise.pgd import PGD
 from unperturbed.models.preact_resnet import PreActResNet
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
-from unperturbed.precision import choose
+from unperturbed.precision import InPrecision, choose
 from unperturbed.threat import Threat
 from unperturbed.training.prepare import make_optimiser
 from unperturbed.training.recipe import Recipe
-from unperturbed.training.step import Attacked, optimisation_step
+from unperturbed.training.step import optimisation_step
 from unperturbed.types import Batch
 
 STEPS, EPS, RECIPE = 10, 8 / 255, Recipe(optimiser="sgd", lr=0.01)
@@ -56,9 +56,9 @@ def our_step(width: int, batch: Batch, compiled: bool) -> Callable[[], None]:
     model = network(width)
     precision = choose("auto", model, torch.device("cpu"))
     model = model.to(memory_format=precision.memory_format)
-    fabric = Fabric(accelerator="cpu", devices=1, precision=precision.fabric)
-    wrapped, optimiser = fabric.setup(torch.compile(model) if compiled else model, make_optimiser(model, RECIPE))
-    attacked = Attacked(torch.compile(model) if compiled else model, fabric)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    attacked = InPrecision(model, precision.autocast, compile=compiled)
+    wrapped, optimiser = fabric.setup(attacked, make_optimiser(model, RECIPE))
     batch = replace(batch, x=batch.x.contiguous(memory_format=precision.memory_format))
     method, threat = AT(PGD(steps=STEPS)), Threat("Linf", EPS)
     wrapped.train()

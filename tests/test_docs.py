@@ -26,8 +26,9 @@ from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.base import Objective
+from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
-from unperturbed.training.step import Attacked, optimisation_step
+from unperturbed.training.step import optimisation_step
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(names.__file__).parents[1]
@@ -60,7 +61,7 @@ def step(method: Objective) -> tuple[Counted, dict[str, torch.Tensor]]:
     batch = make_batch(8)
     threat, noise = Threat("Linf", 0.1), noise_for(batch)
     terms, _ = optimisation_step(
-        fabric, Attacked(counted, fabric), wrapped, optimiser, method, batch, threat, noise
+        fabric, InPrecision(counted), wrapped, optimiser, method, batch, threat, noise
     )  # fmt: skip
     return counted, terms
 

@@ -1,10 +1,17 @@
 """Modes that whoever changes them restores."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn import functional
+
+from unperturbed.errors import InputError
+
+_eager = ContextVar("eager", default=False)
 
 
 @contextmanager
@@ -16,25 +23,154 @@ def under_attack(model: nn.Module) -> Iterator[None]:
     """
     flags = [(module, module.training) for module in model.modules()]
     weights = [(weight, weight.requires_grad) for weight in model.parameters()]
+    try:
+        with buffers_restored(model):
+            for module, _ in flags:
+                module.training = False
+            for weight, _ in weights:
+                weight.requires_grad_(False)
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training
+        for weight, requires_grad in weights:
+            weight.requires_grad_(requires_grad)
+
+
+@contextmanager
+def buffers_restored(model: nn.Module) -> Iterator[None]:
+    """Put every buffer back as it was afterwards, also when an exception leaves the block."""
     buffers = [
         (module, name, buffer, buffer.detach().clone())
         for module in model.modules()
         for name, buffer in module.named_buffers(recurse=False)
     ]
     try:
-        for module, _ in flags:
-            module.training = False
-        for weight, _ in weights:
-            weight.requires_grad_(False)
         yield
     finally:
-        for module, training in flags:
-            module.training = training
-        for weight, requires_grad in weights:
-            weight.requires_grad_(requires_grad)
         with torch.no_grad():
             for module, name, buffer, before in buffers:
                 if getattr(module, name) is not buffer:  # a forward may have put another tensor in its place
                     setattr(module, name, buffer)
                 if not torch.equal(buffer, before):  # writing would spoil a graph that waits for its backward
                     buffer.copy_(before)
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Have training's networks run as they were written inside, also where they have been compiled."""
+    token = _eager.set(True)
+    try:
+        yield
+    finally:
+        _eager.reset(token)
+
+
+def is_eager() -> bool:
+    """Tell whether compiled networks are to be left alone here."""
+    return _eager.get()
+
+
+Again = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def clean_batch_stats(model: nn.Module) -> Iterator[Again]:
+    """Let the first forward set each batch norm's statistics, and the later ones be normalised with the same.
+
+    The first forward is an ordinary training forward: normalised by its own batch, running averages moved once. In
+    the later ones an example's output does not depend on its company, so that derivatives with respect to inputs are
+    the example's own; they do not move the averages. The statistics keep their graph to the weights, because a
+    difference of two losses would otherwise get the wrong gradient. Tangents of forward-mode derivatives see constant
+    statistics from the first forward on. Batch norms in eval mode stay as they are. Networks run eagerly inside.
+    What is yielded enters the same mode again later, with the same statistics, as a recomputation needs.
+
+    Raises:
+        InputError: at a SyncBatchNorm in train mode, which normalises by what other processes see.
+    """
+    modules = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and _by_batch(m)]
+    if any(isinstance(module, nn.SyncBatchNorm) for module in modules):
+        raise InputError("SyncBatchNorm in train mode has no statistics of its own to hold: use BatchNorm, or freeze.")
+    pairs = [(module, _held(module)) for module in modules]
+    with _forwards_replaced(pairs):
+        yield lambda: _forwards_replaced(pairs)
+
+
+@contextmanager
+def running_stats(model: nn.Module) -> Iterator[None]:
+    """Normalise with batch norm's running averages, without moving them, while all else stays in train mode."""
+    modules = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    pairs = [(module, _running(module)) for module in modules if module.running_mean is not None]
+    with _forwards_replaced(pairs):
+        yield
+
+
+def couples_examples(model: nn.Module) -> bool:
+    """Tell whether some batch norm is in train mode, so that an example's output depends on its company."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and _by_batch(m) for m in model.modules())
+
+
+Forward = Callable[[Tensor], Tensor]
+
+
+def _by_batch(module: nn.modules.batchnorm._BatchNorm) -> bool:
+    return module.training or module.running_mean is None
+
+
+def _held(module: nn.modules.batchnorm._BatchNorm) -> Forward:
+    """Return a forward that normalises with the statistics of the first batch it gets."""
+    statistics: list[Tensor] = []
+
+    def forward(h: Tensor) -> Tensor:
+        if not statistics:
+            seen = forward_ad.unpack_dual(h).primal  # type: ignore[no-untyped-call]
+            axes = [axis for axis in range(h.dim()) if axis != 1]
+            seen = seen.to(torch.promote_types(h.dtype, torch.float32))
+            var, mean = torch.var_mean(seen, axes, correction=0)
+            statistics.extend((mean, var))
+            if module.training and module.track_running_stats:
+                _move_averages(module, mean.detach(), var.detach(), h.numel() // h.shape[1])
+        return _normalised(module, h, *statistics)
+
+    return forward
+
+
+def _running(module: nn.modules.batchnorm._BatchNorm) -> Forward:
+    """Return a forward that normalises with the running averages of now."""
+    assert module.running_mean is not None and module.running_var is not None
+    mean, var = module.running_mean.clone(), module.running_var.clone()
+    return lambda h: _normalised(module, h, mean, var)
+
+
+def _normalised(module: nn.modules.batchnorm._BatchNorm, h: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+    """Return weight * (h - mean) / sqrt(var + eps) + bias, as one scale and one shift a channel."""
+    scale = (var + module.eps).rsqrt()
+    if module.weight is not None:
+        scale = scale * module.weight
+    shift = -mean * scale if module.bias is None else module.bias - mean * scale
+    # F.batch_norm gives no gradient to mean and var; with both trivial, it gives one to scale and shift.
+    return functional.batch_norm(h, torch.zeros_like(mean), torch.ones_like(mean), scale, shift, eps=0.0)
+
+
+@torch.no_grad()
+def _move_averages(module: nn.modules.batchnorm._BatchNorm, mean: Tensor, var: Tensor, n: int) -> None:
+    """Move the running averages as a training forward does (with the unbiased variance)."""
+    assert module.running_mean is not None and module.running_var is not None
+    assert module.num_batches_tracked is not None
+    module.num_batches_tracked.add_(1)
+    share = 1 / float(module.num_batches_tracked) if module.momentum is None else module.momentum
+    module.running_mean.lerp_(mean.to(module.running_mean), share)
+    module.running_var.lerp_((var * (n / max(n - 1, 1))).to(module.running_var), share)
+
+
+@contextmanager
+def _forwards_replaced(pairs: list[tuple[nn.modules.batchnorm._BatchNorm, Forward]]) -> Iterator[None]:
+    """Replace the forwards of single modules; compiled networks would not notice."""
+    try:
+        for module, forward in pairs:
+            module.forward = forward  # type: ignore[assignment]
+        with eager():
+            yield
+    finally:
+        for module, _ in pairs:
+            vars(module).pop("forward", None)

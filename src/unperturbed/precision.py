@@ -2,22 +2,74 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 
+from unperturbed.modes import eager, is_eager
+from unperturbed.types import Inputs, Logits
+
 Requested = Literal["auto", "32", "bf16", "64"]
+_full = ContextVar("full", default=False)
 
 
 @dataclass(frozen=True)
 class Precision:
     """How a network is trained: Fabric's name of the precision, the memory format, the type of the inputs."""
 
-    fabric: Literal["32-true", "bf16-mixed", "64-true"]
+    name: Literal["32-true", "bf16-mixed", "64-true"]
     memory_format: torch.memory_format
     dtype: torch.dtype
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """What products are computed in, where that is not the type of the inputs."""
+        return torch.bfloat16 if self.name == "bf16-mixed" else None
+
+
+class InPrecision(nn.Module):
+    """A network in the precision of training, compiled where that is asked for; logits in the type of the inputs.
+
+    Fabric's own autocast can be left neither for one forward nor for `torch.autograd.grad`; this one can, by
+    `plainly`.
+    """
+
+    forward_mode: ClassVar[bool] = True
+
+    def __init__(self, network: nn.Module, autocast: torch.dtype | None = None, *, compile: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.autocast = autocast
+        self._compiled = [torch.compile(network)] if compile else []  # in a list: its weights are listed once
+
+    def forward(self, x: Inputs) -> Logits:
+        """Return the logits."""
+        network = self._compiled[0] if self._compiled and not is_eager() else self.network
+        if self.autocast is None or _full.get():
+            with torch.autocast(x.device.type, enabled=False):
+                plain: Logits = network(x)
+            return plain
+        with torch.autocast(x.device.type, self.autocast):
+            logits: Logits = network(x)
+        return logits.to(x.dtype)
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Run training's networks eagerly and in the precision of their weights inside.
+
+    For derivatives along a direction and for small differences of losses, which bfloat16 would drown in rounding and
+    which compiled networks do not give.
+    """
+    token = _full.set(True)
+    try:
+        with eager():
+            yield
+    finally:
+        _full.reset(token)
 
 
 def choose(requested: Requested, model: nn.Module, device: torch.device) -> Precision:

@@ -38,9 +38,10 @@ from unperturbed.noise import Noise
 from unperturbed.objectives.base import Objective
 from unperturbed.objectives.erm import ERM
 from unperturbed.objectives.free import Free
+from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
-from unperturbed.training.step import Attacked, optimisation_step
+from unperturbed.training.step import optimisation_step
 from unperturbed.types import Batch, Inner, Inputs, Logits, Model, Norm, Terms
 
 OBJECTIVES = find_classes(unperturbed.objectives, Objective)
@@ -255,7 +256,7 @@ class Trainer:
         self.fabric = Fabric(accelerator="cpu", devices=1)
         optimiser = torch.optim.SGD(self.counted.parameters(), lr=self.lr)
         self.wrapped, self.optimiser = self.fabric.setup(self.counted, optimiser)
-        self.attacked = Attacked(self.counted, self.fabric)
+        self.attacked = InPrecision(self.counted)
 
     def step(self, method: Objective, batch: Batch, threat: Threat, seed: int = 5) -> tuple[Terms, Inner]:
         return optimisation_step(

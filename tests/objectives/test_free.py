@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from support import NORMS, make_batch, network
 from unperturbed.noise import Noise
 from unperturbed.objectives.free import Free
+from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
-from unperturbed.training.step import Attacked, optimisation_step
+from unperturbed.training.step import optimisation_step
 from unperturbed.types import Batch, Norm
 
 
@@ -23,7 +24,7 @@ class Run:
         self.method = Free()
         optimiser = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
         self.wrapped, self.optimiser = self.fabric.setup(model, optimiser)
-        self.attacked = Attacked(model, self.fabric)
+        self.attacked = InPrecision(model)
 
     def step(self, batch: Batch, threat: Threat, clip: float | None = None) -> Tensor:
         noise = Noise.of(0, batch.ids)

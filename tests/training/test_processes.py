@@ -24,10 +24,11 @@ from unperturbed.objectives.at import AT
 from unperturbed.objectives.base import Objective
 from unperturbed.objectives.free import Free
 from unperturbed.objectives.trades import TRADES
+from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
 from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe
-from unperturbed.training.step import Attacked, optimisation_step
+from unperturbed.training.step import optimisation_step
 from unperturbed.types import Batch
 
 THREAT = Threat("Linf", 0.05)
@@ -51,7 +52,7 @@ def one_step(fabric: Fabric, method: Objective, norm: bool, rank: int, world: in
     rows = torch.arange(24)[rank::world]
     batch = Batch(x[rows].double(), y[rows], rows)
     noise = Noise.of(0, rows)
-    optimisation_step(fabric, Attacked(model, fabric), wrapped, optimiser, method, batch, THREAT, noise)
+    optimisation_step(fabric, InPrecision(model), wrapped, optimiser, method, batch, THREAT, noise)
     return state(model)
 
 

@@ -15,8 +15,9 @@ from unperturbed.objectives.base import Objective
 from unperturbed.objectives.erm import ERM
 from unperturbed.objectives.free import Free
 from unperturbed.objectives.trades import TRADES
+from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
-from unperturbed.training.step import Attacked, optimisation_step
+from unperturbed.training.step import optimisation_step
 from unperturbed.types import Batch, Inner, Logits, Terms
 
 THREAT = Threat("Linf", 0.1)
@@ -32,7 +33,7 @@ def step(model: nn.Module, method: Objective, lr: float = 1.0, clip: float | Non
     wrapped, optimiser = fabric.setup(model.train(), torch.optim.SGD(model.parameters(), lr=lr))
     batch = batch_of()
     noise = Noise.of(3, batch.ids)
-    return optimisation_step(fabric, Attacked(model, fabric), wrapped, optimiser, method, batch, THREAT, noise, clip)
+    return optimisation_step(fabric, InPrecision(model), wrapped, optimiser, method, batch, THREAT, noise, clip)
 
 
 def at_loss(model: nn.Module, batch: Batch, noise: Noise) -> torch.Tensor:
@@ -106,9 +107,8 @@ def test_a_method_with_memory_is_told_once_a_step() -> None:
 
 
 def test_attacks_see_the_network_s_precision_and_get_their_own_back() -> None:
-    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
     inside: list[torch.dtype] = []
     model = mlp(6, 3)
     model[0].register_forward_hook(lambda module, x, y: inside.append(y.dtype))
-    logits = Attacked(model, fabric)(blobs(4)[0])
+    logits = InPrecision(model, torch.bfloat16)(blobs(4)[0])
     assert inside == [torch.bfloat16] and logits.dtype == torch.float32

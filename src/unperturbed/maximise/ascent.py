@@ -45,8 +45,9 @@ class Ascent(Maximiser):
         z = self.start(x, threat, noise) if start is None else start
         rows = torch.arange(len(x), device=x.device)
         memory = self.memory(x)
+        own = getattr(score, "gradient", None)
         for k in range(self.steps):
-            _, _, gradient = climb(score, z, rows)
+            gradient = climb(score, z, rows)[2] if own is None else own(z, rows)
             z = self.step(x, z, gradient, k, memory, threat)
         return z.detach()
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import get_origin
+from typing import ClassVar, get_origin
 
 import safetensors
 import safetensors.torch
@@ -138,6 +138,8 @@ def output_logits(output: object) -> Tensor:
 
 class LogitsOnly(nn.Module):
     """A model, at `.module`, whose logits lie within what it returns."""
+
+    forward_mode: ClassVar[bool] = True
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ class MLP(nn.Module):
     """
 
     name: ClassVar[str] = "mlp"
+    forward_mode: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ class Normalise(nn.Module):
 
     mean: Tensor
     std: Tensor
+
+    forward_mode: ClassVar[bool] = True
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()

@@ -13,6 +13,8 @@ _BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 26: (3, 3, 3, 3), 34: (3, 4, 6, 3
 
 
 class _Block(nn.Module):
+    forward_mode: ClassVar[bool] = True
+
     def __init__(self, channels: int, width: int, stride: int, activation: str) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels)
@@ -42,6 +44,7 @@ class PreActResNet(nn.Module):
     """
 
     name: ClassVar[str] = "preact-resnet"
+    forward_mode: ClassVar[bool] = True
 
     def __init__(
         self,

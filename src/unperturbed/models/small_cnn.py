@@ -18,6 +18,7 @@ class SmallCNN(nn.Module):
     """
 
     name: ClassVar[str] = "small-cnn"
+    forward_mode: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -12,6 +12,8 @@ from unperturbed.types import Inputs, Logits
 
 
 class _Block(nn.Module):
+    forward_mode: ClassVar[bool] = True
+
     def __init__(self, channels: int, width: int, stride: int, dropout: float, activation: str) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels)
@@ -34,6 +36,8 @@ class _Block(nn.Module):
 
 
 class _Stage(nn.Module):
+    forward_mode: ClassVar[bool] = True
+
     def __init__(self, channels: int, width: int, stride: int, blocks: int, dropout: float, activation: str) -> None:
         super().__init__()
         rest = (_Block(width, width, 1, dropout, activation) for _ in range(blocks - 1))
@@ -55,6 +59,7 @@ class WideResNet(nn.Module):
     """
 
     name: ClassVar[str] = "wide-resnet"
+    forward_mode: ClassVar[bool] = True
 
     def __init__(
         self,

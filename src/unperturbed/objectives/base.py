@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from unperturbed.errors import InputError
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inner, Model, Terms
+from unperturbed.types import Batch, Inner, Model, PerExample, Terms
 
 
 def check_not_negative(**values: float) -> None:
@@ -41,6 +41,18 @@ class Objective(ABC):
 
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:  # noqa: B027
         """Update the method's own memory, once an optimisation step."""
+
+    def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
+        """Return what the user should know before the first step of a run, seen on a few examples in train mode.
+
+        Raises:
+            RunError: where training this network by this method would go wrong without a sign.
+        """
+        return []
+
+    def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
+        """Return the method's own quantities on held-out examples under attack, for the log of an epoch."""
+        return {}
 
     def stronger(self) -> "Objective | None":
         """Return the method with twice the steps of its inner maximisation, or None if it has none to add to."""

@@ -23,10 +23,11 @@ from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.findings import Interval, Progress, silent
 from unperturbed.models.load import LogitsOnly, load_weights, save_weights
+from unperturbed.modes import buffers_restored, under_attack
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.base import Objective
-from unperturbed.precision import Precision, choose
+from unperturbed.precision import InPrecision, Precision, as_reported, choose
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
 from unperturbed.training.alarm import Probe, probe, recognise
@@ -42,12 +43,16 @@ from unperturbed.training.prepare import (
 )
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.schedule import learning_rate, ramped
-from unperturbed.training.step import Attacked, optimisation_step
+from unperturbed.training.step import optimisation_step
 from unperturbed.types import Batch, Inputs, Labels
 
 log = logging.getLogger("unperturbed")
 PROBED = 512
 """Held-out examples that the probe of every epoch looks at."""
+EXAMINED = 128
+"""Of those, the first ones, on which a method measures its own quantities."""
+CHECKED = 8
+"""Of those, the first ones, that a method is checked on before the first step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +145,7 @@ def train(
         accelerator=found.type,
         devices=devices if found.index is None else [found.index],
         strategy="auto" if devices == 1 else "ddp",
-        precision=precision.fabric,
+        precision="64-true" if precision.dtype == torch.float64 else "32-true",
         loggers=_loggers(loggers, folder),
     )
     classifier = classify(model, all_data)
@@ -209,9 +214,8 @@ class _Run:
         classifier.to(fabric.device).to(memory_format=precision.memory_format)  # type: ignore[call-overload]
         if isinstance(method, nn.Module):
             method.to(fabric.device)
-        network: nn.Module = torch.compile(classifier) if recipe.compile else classifier  # type: ignore[assignment]
-        self.wrapped, self.optimiser = fabric.setup(network, make_optimiser(classifier, recipe))
-        self.attacked = Attacked(network, fabric)
+        self.attacked = InPrecision(classifier, precision.autocast, compile=recipe.compile)
+        self.wrapped, self.optimiser = fabric.setup(self.attacked, make_optimiser(classifier, recipe))
         average = get_ema_multi_avg_fn(recipe.averaging) if recipe.averaging else None  # type: ignore[no-untyped-call]
         self.average = AveragedModel(classifier, multi_avg_fn=average, use_buffers=True) if average else None
 
@@ -242,8 +246,18 @@ class _Run:
 
     def go(self, progress: Progress) -> None:
         """Train until the last epoch, or until the run is stopped."""
+        self.check_method()
         while self.state.step < self.steps and not self.state.stopped:
             self.epoch(progress)
+
+    def check_method(self) -> None:
+        """Let the method look at the network before the first step, and leave the network as it was."""
+        few = _first(self.probed, CHECKED)
+        noise = Noise.of(self.recipe.seed, few.ids).fold(-3)
+        self.wrapped.train()
+        with buffers_restored(self.attacked):
+            for text in self.method.check(self.attacked, few, self.threat, noise):
+                self.warn(text)
 
     def epoch(self, progress: Progress) -> None:
         """Train to the end of the epoch, look at the result, and save."""
@@ -296,6 +310,7 @@ class _Run:
         state.sums = {}
         noise = Noise.of(self.recipe.seed, self.probed.ids).fold(-2)
         result = probe(self.subject(), self.probed, self.threat, noise)
+        examined = self.examine()
         state.probes.append(asdict(result))
         state.training_losses.append(means["loss"])
         if state.best_epoch < 0 or _rank(asdict(result)) > _rank(state.probes[state.best_epoch - 1]):
@@ -313,7 +328,16 @@ class _Run:
             {"epoch": epoch, "step": state.step, "seconds": state.seconds, "lr": lr, "eps": eps}
             | means
             | {f"probe/{name}": value for name, value in asdict(result).items()}
+            | {f"method/{name}": value for name, value in examined.items()}
         )
+
+    def examine(self) -> dict[str, float]:
+        """Return the means of what the method measures of itself, in the precision of the inputs."""
+        some = _first(self.probed, EXAMINED)
+        noise = Noise.of(self.recipe.seed, some.ids).fold(-4)
+        with under_attack(self.subject()), as_reported(some.x.device):
+            examined = self.method.examine(self.subject(), some, self.threat, noise)
+        return {name: float(value.mean()) for name, value in examined.items()}
 
     def raise_alarm(self) -> None:
         """Say what the probes show, and do about it what the recipe asks for."""
@@ -445,6 +469,10 @@ class _Run:
 def _rank(probed: Mapping[str, float]) -> tuple[float, float]:
     """Return what `best` is chosen by: accuracy under ten steps, and where that is equal, clean accuracy."""
     return probed["many_steps"], probed["clean"]
+
+
+def _first(batch: Batch, n: int) -> Batch:
+    return Batch(batch.x[:n], batch.y[:n], batch.ids[:n])
 
 
 def _loggers(names: Sequence[str], folder: Path | None) -> list[Logger]:

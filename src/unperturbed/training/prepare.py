@@ -124,7 +124,7 @@ def peak_learning_rate(recipe: Recipe, model: nn.Module) -> float:
 def chosen(recipe: Recipe, precision: Precision, examples: Examples, model: nn.Module) -> dict[str, Any]:
     """Return what was chosen automatically, for config.yaml."""
     return {
-        "precision": precision.fabric,
+        "precision": precision.name,
         "channels_last": precision.memory_format == torch.channels_last,
         "batch_size": examples.batches.batch_size,
         "optimiser": optimiser_kind(recipe, model),

@@ -10,25 +10,7 @@ from unperturbed.modes import under_attack
 from unperturbed.noise import Noise
 from unperturbed.objectives.base import Objective
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inner, Inputs, Logits, Terms
-
-
-class Attacked(nn.Module):
-    """The bare network as attacks see it: in the precision of training, with logits in that of the inputs.
-
-    The network that Fabric wraps averages gradients over the processes whenever a backward passes it; this one never.
-    """
-
-    def __init__(self, network: nn.Module, fabric: Fabric) -> None:
-        super().__init__()
-        self.network = network
-        self._fabric = fabric
-
-    def forward(self, x: Inputs) -> Logits:
-        """Return the logits."""
-        with self._fabric.autocast():
-            logits: Logits = self.network(x)
-        return logits.to(x.dtype)
+from unperturbed.types import Batch, Inner, Terms
 
 
 def optimisation_step(
@@ -43,6 +25,9 @@ def optimisation_step(
     clip_grad_norm: float | None = None,
 ) -> tuple[Terms, Inner]:
     """Perturb, descend, and let the method update its memory; return the terms (detached) and the inner result.
+
+    `attacked` is the bare network, `wrapped` the same as Fabric wraps it, which averages gradients over the processes
+    whenever a backward passes it.
 
     Raises:
         RunError: if the loss is not finite, before the weights have changed.

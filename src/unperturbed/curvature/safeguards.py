@@ -1,0 +1,65 @@
+"""What the methods that train on the loss's geometry share: their look at the network before the first step."""
+
+import logging
+
+import torch
+from torch import Tensor, nn
+
+from unperturbed.curvature.products import Slope, cross_entropy_with, forward_slope, not_proven, reverse_slope
+from unperturbed.errors import RunError
+from unperturbed.modes import buffers_restored, clean_batch_stats
+from unperturbed.noise import Noise
+from unperturbed.precision import plainly
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Model
+
+log = logging.getLogger("unperturbed")
+_KINKED = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish)
+_SMOOTH = (nn.SiLU, nn.GELU, nn.Softplus, nn.Tanh, nn.Sigmoid, nn.ELU, nn.CELU, nn.Mish, nn.SELU, nn.Softmax)
+
+
+def check_slope(model: Model, batch: Batch, threat: Threat, noise: Noise) -> None:
+    """Log how slopes will be taken, and compare forward mode's weight gradient with reverse mode's.
+
+    Raises:
+        RunError: if they differ by more than a thousandth of their size.
+    """
+    reason = not_proven(model)
+    if reason is not None:
+        log.info("Slopes are taken in reverse mode, with a second derivative: %s.", reason)
+        return
+    log.info("Slopes are taken in forward mode, without a second derivative.")
+    v = threat.sample(batch.x, noise) - batch.x
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+
+    def gradient(form: Slope) -> Tensor:
+        with buffers_restored(model), plainly(), clean_batch_stats(model), torch.random.fork_rng([]):
+            _, slope = form(model, batch.x, v, cross_entropy_with(batch.y))
+            parts = torch.autograd.grad(slope.square().sum(), weights, allow_unused=True)
+        return torch.cat([torch.zeros(1) if part is None else part.flatten() for part in parts])
+
+    forward, reverse = gradient(forward_slope), gradient(reverse_slope)
+    difference = float((forward - reverse).norm() / reverse.norm().clamp(min=1e-30))
+    if difference > 1e-3 and float(reverse.norm()) > 1e-12:
+        raise RunError(
+            f"Forward mode gives a weight gradient that is {difference:.1%} away from reverse mode's on this network: "
+            "a class in it that says forward_mode = True should not. Remove that, and reverse mode will be used."
+        )
+
+
+def piecewise_linear_warning(model: Model, method: str) -> list[str]:
+    """Return a warning if all activations of the network are piecewise linear: it then has no curvature of its own."""
+    kinds = [type(module) for module in model.modules()]
+    if any(issubclass(kind, _SMOOTH) for kind in kinds) or not any(issubclass(kind, _KINKED) for kind in kinds):
+        return []
+    return [
+        f"{method} trains on curvature, but this network is piecewise linear: only that of the softmax is seen. Use a "
+        "smooth activation (--model.activation silu)."
+    ]
+
+
+def dropout_warning(model: Model, method: str) -> list[str]:
+    """Return a warning if dropout would draw other masks at the points whose losses are compared."""
+    if not any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules()):
+        return []
+    return [f"{method} compares losses at several points, but dropout draws another mask at each: leave dropout out."]

@@ -1,0 +1,127 @@
+"""Local linearity regularisation."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from unperturbed.curvature.linearity import least_linear, linearity_gap
+from unperturbed.curvature.products import Slope, central_slope, cross_entropy_with, slope
+from unperturbed.curvature.safeguards import check_slope, dropout_warning, piecewise_linear_warning
+from unperturbed.errors import InputError
+from unperturbed.losses import cross_entropy
+from unperturbed.maximise.adam import Adam
+from unperturbed.maximise.ascent import Maximiser
+from unperturbed.maximise.pgd import PGD
+from unperturbed.modes import Again, clean_batch_stats
+from unperturbed.noise import Noise
+from unperturbed.objectives.base import Objective, check_not_negative
+from unperturbed.precision import plainly
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inner, Inputs, Model, PerExample, Targets, Terms
+
+Measured = tuple[PerExample, PerExample, PerExample]
+
+
+@dataclass(frozen=True)
+class LLR(Objective):
+    """nominal * l(x) + gap * gamma + slope * |<z - x, g>|, where gamma = |l(z) - l(x) - <z - x, g>| (Qin et al. 2019).
+
+    z maximises gamma over S(x), and g is the gradient at x: https://arxiv.org/abs/1907.02610, eq. 8. Both added terms
+    together bound |l(z) - l(x)|. All three losses and the gradient carry gradient to the weights, z does not. The
+    search runs in eval mode; the loss is measured at the clean batch's statistics of batch norm.
+
+    Attributes:
+        nominal: weight of the clean loss.
+        gap: weight of gamma.
+        slope: weight of |<z - x, g>|.
+        maximiser: the search for z.
+        exact_inner: climb the true gradient of gamma; False: leave the linear model out of it, as released code does.
+        form: of the slope: "exact" (forward mode where it is proven for the network, else reverse) or "central"
+            differences, for smooth networks: less time and memory.
+        parts: pieces of the batch in which the added terms are computed, and computed again for their gradient: less
+            memory, more time.
+    """
+
+    name: ClassVar[str] = "llr"
+    ramp: ClassVar[float] = 0.25
+    nominal: float = 2.0
+    gap: float = 4.0
+    slope: float = 1.2
+    maximiser: Maximiser = field(default_factory=lambda: PGD(steps=2))
+    exact_inner: bool = True
+    form: Literal["exact", "central"] = "exact"
+    parts: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse negative weights, another form, and less than one part."""
+        check_not_negative(nominal=self.nominal, gap=self.gap, slope=self.slope)
+        if self.form not in {"exact", "central"}:
+            raise InputError(f"form is {self.form!r}, but must be 'exact' or 'central'.")
+        if self.parts < 1:
+            raise InputError(f"parts is {self.parts}, but must be at least 1.")
+
+    @classmethod
+    def released(cls, eps: float = 8 / 255) -> "LLR":
+        """Return the released code's search for this eps: ten steps of Adam of 0.1 in input units, inexact."""
+        return cls(maximiser=Adam(steps=10, step_size=0.1 / eps), exact_inner=False)
+
+    def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
+        """Maximise the distance of the loss from its linear model."""
+        return Inner(least_linear(model, batch, threat, noise, self.maximiser, exact=self.exact_inner))
+
+    def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
+        """Return the clean loss, gamma and the absolute slope, weighted means over the batch."""
+        with plainly(), clean_batch_stats(model) as again:
+            whole = self._in_parts if self.parts > 1 else self._at_once
+            clean, slope, far = whole(model, batch, inner.z, again)
+        return {
+            "clean": self.nominal * clean.mean(),
+            "gap": self.gap * (far - clean - slope).abs().mean(),
+            "slope": self.slope * slope.abs().mean(),
+        }
+
+    def _at_once(
+        self, model: Model, batch: Batch, z: Inputs, again: Again
+    ) -> tuple[PerExample, PerExample, PerExample]:
+        loss = cross_entropy_with(batch.targets)
+        clean, slope = self._value_and_slope()(model, batch.x, z - batch.x, loss)
+        return clean, slope, loss(model(z))
+
+    def _in_parts(
+        self, model: Model, batch: Batch, z: Inputs, again: Again
+    ) -> tuple[PerExample, PerExample, PerExample]:
+        """Return the same, with no more than one part's graph in memory beside that of the clean forward."""
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            raise InputError(
+                "LLR's parts are computed again during the backward, which several processes do not allow."
+            )
+
+        def part(x: Inputs, z: Inputs, targets: Targets) -> Tensor:
+            loss = cross_entropy_with(targets)
+            with plainly(), again():
+                _, slope = self._value_and_slope()(model, x, z - x, loss)
+                return torch.stack([slope, loss(model(z))])
+
+        clean = cross_entropy(model(batch.x), batch.targets)
+        pieces = (t.chunk(self.parts) for t in (batch.x, z, batch.targets))
+        both = [checkpoint(part, *piece, use_reentrant=False) for piece in zip(*pieces, strict=True)]
+        slope, far = torch.cat(both, dim=1)
+        return clean, slope, far
+
+    def _value_and_slope(self) -> Slope:
+        return slope if self.form == "exact" else central_slope
+
+    def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
+        """Say which form the slope takes; refuse a network on which it gives a wrong gradient."""
+        if self.form == "exact":
+            check_slope(model, batch, threat, noise)
+        return piecewise_linear_warning(model, "llr") + dropout_warning(model, "llr")
+
+    def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
+        """Return gamma, the slope, their sum, and the change of the loss that it bounds."""
+        found = linearity_gap(model, batch, threat, noise, self.maximiser)
+        bound = found.gap + found.slope.abs()
+        return {"gap": found.gap, "slope": found.slope.abs(), "bound": bound, "change": (found.far - found.clean).abs()}
