@@ -1,7 +1,7 @@
 """First and second derivatives of a per-example loss with respect to the input, in the forms that training needs.
 
 `loss` maps logits to one value an example. Slopes keep their graph to the weights; with batch norm in train mode they
-belong inside `clean_batch_stats`, and their first forward, at x, is then the one that sets the statistics.
+belong inside `clean_batch_stats`, and the first forward, at x, is then the one that sets the statistics.
 """
 
 from collections.abc import Callable
@@ -101,13 +101,13 @@ def reverse_slope(model: Model, x: Inputs, v: Inputs, loss: LossOnLogits) -> Val
 
 
 def central_slope(model: Model, x: Inputs, v: Inputs, loss: LossOnLogits, h: float = DIFFERENCE) -> ValueAndSlope:
-    """Return the loss at x and (l(x + h v) - l(x - h v)) / 2h, which is <gradient, v> up to h^2 times l''' / 6.
+    """Return (l(x + h v) + l(x - h v)) / 2 and (l(x + h v) - l(x - h v)) / 2h: l(x) and <gradient, v> up to order h^2.
 
-    For smooth networks: on piecewise-linear ones the finite step sees kinks that the derivative does not.
+    No forward at x itself, so it is not the one that sets statistics. For smooth networks: on piecewise-linear ones the
+    finite step sees kinks that the derivative does not.
     """
-    value = loss(model(x))
-    slope = (loss(model(x + h * v)) - loss(model(x - h * v))) / (2 * h)
-    return value, slope
+    ahead, behind = loss(model(x + h * v)), loss(model(x - h * v))
+    return (ahead + behind) / 2, (ahead - behind) / (2 * h)
 
 
 def slope(model: Model, x: Inputs, v: Inputs, loss: LossOnLogits) -> ValueAndSlope:

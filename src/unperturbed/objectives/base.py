@@ -4,6 +4,9 @@ from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from unperturbed.errors import InputError
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -15,6 +18,24 @@ def check_not_negative(**values: float) -> None:
     for name, value in values.items():
         if not value >= 0:
             raise InputError(f"{name} is {value}, but must not be negative.")
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """Return the sum over the processes of what each has on its device, the same on all."""
+    if not _several_processes():
+        return tensor
+    total = tensor.detach().clone()
+    torch.distributed.all_reduce(total)
+    return total
+
+
+def mean_over_processes(tensor: Tensor) -> Tensor:
+    """Return the mean over the processes of what each has on its device, the same on all: what memory is made of."""
+    return sum_over_processes(tensor) / torch.distributed.get_world_size() if _several_processes() else tensor
+
+
+def _several_processes() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 class Objective(ABC):

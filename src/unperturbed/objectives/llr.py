@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from unperturbed.curvature.linearity import least_linear, linearity_gap
-from unperturbed.curvature.products import Slope, central_slope, cross_entropy_with, slope
+from unperturbed.curvature.products import central_slope, cross_entropy_with, not_proven, slope
 from unperturbed.curvature.safeguards import check_slope, dropout_warning, piecewise_linear_warning
 from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
@@ -74,45 +74,36 @@ class LLR(Objective):
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the clean loss, gamma and the absolute slope, weighted means over the batch."""
-        with plainly(), clean_batch_stats(model) as again:
-            whole = self._in_parts if self.parts > 1 else self._at_once
-            clean, slope, far = whole(model, batch, inner.z, again)
+        with clean_batch_stats(model) as again:
+            if self.parts > 1:
+                clean, gap, slope = self._in_parts(model, batch, inner.z, again)
+            elif self.form == "central":
+                clean = cross_entropy(model(batch.x), batch.targets)
+                gap, slope = _central_terms(model, batch.x, inner.z, batch.targets)
+            else:
+                clean, gap, slope = _exact_terms(model, batch.x, inner.z, batch.targets)
         return {
             "clean": self.nominal * clean.mean(),
-            "gap": self.gap * (far - clean - slope).abs().mean(),
+            "gap": self.gap * gap.abs().mean(),
             "slope": self.slope * slope.abs().mean(),
         }
 
-    def _at_once(
-        self, model: Model, batch: Batch, z: Inputs, again: Again
-    ) -> tuple[PerExample, PerExample, PerExample]:
-        loss = cross_entropy_with(batch.targets)
-        clean, slope = self._value_and_slope()(model, batch.x, z - batch.x, loss)
-        return clean, slope, loss(model(z))
-
-    def _in_parts(
-        self, model: Model, batch: Batch, z: Inputs, again: Again
-    ) -> tuple[PerExample, PerExample, PerExample]:
+    def _in_parts(self, model: Model, batch: Batch, z: Inputs, again: Again) -> Measured:
         """Return the same, with no more than one part's graph in memory beside that of the clean forward."""
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            raise InputError(
-                "LLR's parts are computed again during the backward, which several processes do not allow."
-            )
+            raise InputError("parts > 1 computes forwards again during the backward: not with several processes.")
+        if self.form == "exact" and (reason := not_proven(model)):
+            raise InputError(f"parts > 1 with the exact slope needs forward mode: {reason}. Take form='central'.")
+        terms = _central_terms if self.form == "central" else lambda *given: _exact_terms(*given)[1:]
 
         def part(x: Inputs, z: Inputs, targets: Targets) -> Tensor:
-            loss = cross_entropy_with(targets)
-            with plainly(), again():
-                _, slope = self._value_and_slope()(model, x, z - x, loss)
-                return torch.stack([slope, loss(model(z))])
+            with again():
+                return torch.stack(terms(model, x, z, targets))
 
         clean = cross_entropy(model(batch.x), batch.targets)
-        pieces = (t.chunk(self.parts) for t in (batch.x, z, batch.targets))
-        both = [checkpoint(part, *piece, use_reentrant=False) for piece in zip(*pieces, strict=True)]
-        slope, far = torch.cat(both, dim=1)
-        return clean, slope, far
-
-    def _value_and_slope(self) -> Slope:
-        return slope if self.form == "exact" else central_slope
+        pieces = zip(*(t.chunk(self.parts) for t in (batch.x, z, batch.targets)), strict=True)
+        gap, slope = torch.cat([checkpoint(part, *piece, use_reentrant=False) for piece in pieces], dim=1)
+        return clean, gap, slope
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
         """Say which form the slope takes; refuse a network on which it gives a wrong gradient."""
@@ -125,3 +116,19 @@ class LLR(Objective):
         found = linearity_gap(model, batch, threat, noise, self.maximiser)
         bound = found.gap + found.slope.abs()
         return {"gap": found.gap, "slope": found.slope.abs(), "bound": bound, "change": (found.far - found.clean).abs()}
+
+
+def _exact_terms(model: Model, x: Inputs, z: Inputs, targets: Targets) -> Measured:
+    """Return l(x), l(z) - l(x) - <z - x, g> and <z - x, g>."""
+    loss = cross_entropy_with(targets)
+    with plainly():
+        clean, along = slope(model, x, z - x, loss)
+        return clean, loss(model(z)) - clean - along, along
+
+
+def _central_terms(model: Model, x: Inputs, z: Inputs, targets: Targets) -> tuple[PerExample, PerExample]:
+    """Return the latter two by central differences; l(x) comes from the same two forwards, so that rounding agrees."""
+    loss = cross_entropy_with(targets)
+    with plainly():
+        middle, along = central_slope(model, x, z - x, loss)
+        return loss(model(z)) - middle - along, along
