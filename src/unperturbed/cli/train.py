@@ -4,9 +4,9 @@ import logging
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser
 
@@ -16,6 +16,9 @@ from unperturbed.cli.options import Parsed, add_data_options, add_fields, new_pa
 from unperturbed.errors import InputError, RunError
 from unperturbed.runs import CHECKPOINT
 from unperturbed.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from unperturbed.data.split import Data
 
 POSITIONAL = None
 Logger = Literal["csv", "tensorboard"]
@@ -31,6 +34,7 @@ def parser() -> ArgumentParser:
         help=f"{', '.join(listing('objectives'))}, or package.module:Class (default: at); --method.X sets its option "
         "X, or its maximiser's: --method.steps 10",
     )
+    made.add_argument("--examples", type=int | None, metavar="N", help="only the first N training examples")
     made.add_argument("--extra", type=str | None, metavar="DATA", help="more training data, as --data")
     made.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     made.add_argument("--devices", type=int, default=1, help="processes, each with a part of every batch")
@@ -58,7 +62,7 @@ def run(given: Parsed) -> Result:
     recipe = Recipe(**settings | {"batch_size": None if given.batch_size == "auto" else given.batch_size})
     named = [] if given.loggers == "none" else given.loggers.split(",")
     loggers = [convert(name, Logger, "--loggers") for name in named]
-    data = load_data(given.data)
+    data = _first(load_data(given.data), given.examples)
     threat = Threat.parse(given.threat or default_threat(data), read_bounds(given.bounds, data.bounds))
     check(data.train, threat.bounds, len(data.classes))
     extra = None if given.extra is None else load_data(given.extra).train
@@ -71,6 +75,7 @@ def run(given: Parsed) -> Result:
     config = {
         "data": keep_place(given.data),
         "classes": list(data.classes),
+        "examples": given.examples,
         "extra": given.extra and keep_place(given.extra),
         "model": model_description,
         "weights": given.weights and keep_place(given.weights),
@@ -104,6 +109,19 @@ def run(given: Parsed) -> Result:
     ]
     following = f"How robust it is: unperturbed evaluate {shlex.quote(str(out))}"
     return Result(trained.json(), (table("", ("", str(threat)), rows), following))
+
+
+def _first(data: "Data", count: int | None) -> "Data":
+    """Return the data with the first `count` training examples alone, or all of it."""
+    import torch
+
+    from unperturbed.data.split import select
+
+    if count is None:
+        return data
+    if not 1 <= count <= len(data.train):
+        raise InputError(f"--examples is {count}, but there are {len(data.train)} training examples: take 1 to that.")
+    return replace(data, train=select(data.train, torch.arange(count)))
 
 
 @contextmanager
