@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -181,7 +182,13 @@ def with_gradients(model: nn.Module) -> nn.Module:
 
 
 class Counted(nn.Module):
-    """Counts the examples that pass a network: forward, backward to the inputs alone, backward to the weights."""
+    """Counts the examples that pass a network: forward, backward to the inputs alone, backward to the weights.
+
+    A forward that carries a tangent counts twice, and so does its backward. A backward counts as one to the weights if
+    it reaches a weight in front of the network's own, which a gradient taken for the inputs alone does not.
+    """
+
+    forward_mode: ClassVar[bool] = True
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -189,16 +196,23 @@ class Counted(nn.Module):
         self.forwards = self.to_inputs = self.to_weights = self.training_calls = 0
 
     def forward(self, x: Inputs) -> Logits:
-        logits: Logits = self.inner(x)
-        self.forwards += len(x)
+        tangent = forward_ad.unpack_dual(x).tangent  # type: ignore[no-untyped-call]
+        examples = len(x) * (1 if tangent is None else 2)
+        self.forwards += examples
         self.training_calls += self.training
-        if logits.requires_grad:
-            learning = any(weight.requires_grad for weight in self.parameters())
-            logits.register_hook(lambda gradient: self._count(len(gradient), learning))
-        return logits
 
-    def _count(self, examples: int, learning: bool) -> None:
-        if learning:
-            self.to_weights += examples
-        else:
+        def reach_inputs(gradient: Tensor) -> None:
             self.to_inputs += examples
+
+        def reach_weights(gradient: Tensor) -> None:
+            self.to_weights += examples
+            self.to_inputs -= examples  # the same backward came by there just before
+
+        if any(weight.requires_grad for weight in self.parameters()):
+            front = torch.zeros((), dtype=x.dtype, requires_grad=True) * 1
+            front.register_hook(reach_weights)
+            x = x + front
+        if x.requires_grad:
+            x.register_hook(reach_inputs)
+        logits: Logits = self.inner(x)
+        return logits

@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from support import make_batch, network
 from unperturbed import precision
-from unperturbed.precision import Precision, Requested, as_reported, choose
+from unperturbed.curvature.products import cross_entropy_with, forward_slope, gradient_with_graph, not_proven
+from unperturbed.modes import clean_batch_stats, eager, is_eager
+from unperturbed.precision import InPrecision, Precision, Requested, as_reported, choose, plainly
+from unperturbed.types import Inputs, Logits
 
 CPU = torch.device("cpu")
 CONVOLUTIONAL = nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 3)), nn.Flatten())
@@ -83,3 +87,92 @@ def test_what_is_reported_is_computed_without_the_callers_shortcuts(error: type[
             assert settings() == before
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+class Recorded(nn.Module):
+    """Notes for each forward whether autocast was on, and in what type the first product came out."""
+
+    forward_mode = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network("norm")
+        self.seen: list[tuple[bool, torch.dtype]] = []
+
+    def forward(self, x: Inputs) -> Logits:
+        self.seen.append((torch.is_autocast_enabled("cpu"), self.inner[0](x).dtype))
+        logits: Logits = self.inner(x)
+        return logits
+
+
+def test_plainly_runs_trainings_networks_in_their_weights_precision() -> None:
+    """Inside InPrecision and inside a caller's autocast; afterwards, and after an exception, all is as before."""
+    recorded, x = Recorded(), make_batch().x
+    model, exact = InPrecision(recorded, torch.bfloat16), recorded.inner
+    half = model(x)
+    assert half.dtype == torch.float32, "logits come in the type of the inputs"
+    with pytest.raises(KeyError), torch.autocast("cpu", torch.bfloat16), plainly():
+        full = model(x)
+        with plainly():
+            model(x)
+        model(x)
+        raise KeyError
+    model(x)
+    plain, mixed = (False, torch.float32), (True, torch.bfloat16)
+    assert recorded.seen == [mixed, plain, plain, plain, mixed]
+    torch.testing.assert_close(full, exact(x))
+    assert 1e-4 < (half - full).abs().max() < 0.3
+
+
+def test_without_autocast_a_network_is_left_alone() -> None:
+    recorded, x = Recorded(), make_batch().x
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = InPrecision(recorded)(x)
+    assert torch.equal(inside, recorded.inner(x)) and torch.equal(inside, InPrecision(recorded)(x))
+    assert [seen[0] for seen in recorded.seen] == [False, False]
+    assert InPrecision(network("norm").double())(x.double()).dtype == torch.float64
+
+
+def test_derivatives_see_no_autocast_in_their_backward_either() -> None:
+    """Gradients and tangents inside `plainly` are those of the bare network, in every bit."""
+    bare, batch = network("norm"), make_batch()
+    model, loss, v = InPrecision(network("norm"), torch.bfloat16), cross_entropy_with(batch.y), torch.ones_like(batch.x)
+    assert not_proven(model) is None
+    with plainly():
+        for form in (gradient_with_graph, lambda *given: forward_slope(*given[:2], v, loss)):
+            with clean_batch_stats(model), clean_batch_stats(bare):
+                for mine, theirs in zip(form(model, batch.x, loss), form(bare, batch.x, loss), strict=True):
+                    assert torch.equal(mine, theirs)
+
+
+def test_compiled_networks_run_as_written_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled in ordinary forwards alone; the weights are listed once, under the same names."""
+    calls: list[str] = []
+
+    def compiled(network: nn.Module) -> nn.Module:
+        class Compiled(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = network
+
+            def forward(self, x: Inputs) -> Logits:
+                calls.append("compiled")
+                logits: Logits = self.inner(x)
+                return logits
+
+        return Compiled()
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    model, x = InPrecision(network("norm"), compile=True), make_batch().x
+    assert list(model.state_dict()) == list(InPrecision(network("norm")).state_dict())
+    assert len(list(model.parameters())) == len(list(network("norm").parameters()))
+    for block, expected in ((None, 1), (plainly(), 0), (eager(), 0), (clean_batch_stats(model), 0), (None, 1)):
+        calls.clear()
+        if block is None:
+            model(x)
+        else:
+            with block:
+                assert is_eager()
+                model(x)
+        assert len(calls) == expected
+    assert not is_eager()

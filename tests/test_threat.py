@@ -181,6 +181,32 @@ def test_the_l1_budget_goes_to_the_largest_gradients_first() -> None:
         assert torch.allclose(spent[k][g[k].abs() > worst_used], room[k][g[k].abs() > worst_used])
 
 
+def test_distortion_is_the_share_of_the_largest_euclidean_distance() -> None:
+    """1 at the cube's corners, 1 / sqrt(d) in the middle of its faces, 1 where a ball's ray ends, 0 at x."""
+    x = torch.rand((3, 2, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    corner, one = torch.ones_like(x), torch.zeros_like(x)
+    corner[1] *= -1
+    one[:, 1, 2] = -1
+    for norm, vertex, face in (("Linf", corner, one), ("L2", one, 8**-0.5 * corner), ("L1", one, corner / 8)):
+        threat = Threat(norm, 0.3, None)
+        assert threat.contains(x, x + 0.3 * vertex).all() and threat.contains(x, x + 0.3 * face).all()
+        assert torch.allclose(threat.distortion(x, x + 0.3 * vertex), torch.ones(3, dtype=torch.float64))
+        share = 1.0 if norm == "L2" else 8**-0.5
+        assert torch.allclose(threat.distortion(x, x + 0.3 * face), torch.full((3,), share, dtype=torch.float64))
+        assert torch.allclose(threat.distortion(x, x + 0.15 * face), torch.full((3,), share / 2, dtype=torch.float64))
+        assert not threat.distortion(x, x).any()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_distortion_lies_between_0_and_1_and_is_0_without_a_budget(norm: Norm) -> None:
+    threat, x, g = make_case(4, norm, "unit", (3, 4, 4), 0.7, 2.0, torch.float32)
+    z = threat.project(x, x + g)
+    found = threat.distortion(x, z)
+    expected = (z - x).flatten(1).norm(dim=1) / (0.7 * (48**0.5 if norm == "Linf" else 1))
+    assert torch.allclose(found, expected) and (found > 0).all() and (found <= 1 + 1e-6).all()
+    assert torch.equal(replace(threat, eps=0.0).distortion(x, x), torch.zeros(len(x)))
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_dual_norm_is_what_the_best_point_gains(norm: Norm) -> None:
     threat, x, g = make_case(3, norm, "none", (40,), 0.7, 2.0, torch.float64)

@@ -125,6 +125,8 @@ def _held(module: nn.modules.batchnorm._BatchNorm) -> Forward:
 
     def forward(h: Tensor) -> Tensor:
         if not statistics:
+            if h.numel() == h.shape[1]:
+                raise ValueError(f"A batch norm needs more than one value a channel to train on: {tuple(h.shape)}.")
             seen = forward_ad.unpack_dual(h).primal  # type: ignore[no-untyped-call]
             mean, var = _Moments.apply(seen)  # type: ignore[no-untyped-call]
             statistics.extend((mean, var))
@@ -189,17 +191,21 @@ def _move_averages(module: nn.modules.batchnorm._BatchNorm, mean: Tensor, var: T
     module.num_batches_tracked.add_(1)
     share = 1 / float(module.num_batches_tracked) if module.momentum is None else module.momentum
     module.running_mean.lerp_(mean.to(module.running_mean), share)
-    module.running_var.lerp_((var * (n / max(n - 1, 1))).to(module.running_var), share)
+    module.running_var.lerp_((var * (n / (n - 1))).to(module.running_var), share)
 
 
 @contextmanager
 def _forwards_replaced(pairs: list[tuple[nn.modules.batchnorm._BatchNorm, Forward]]) -> Iterator[None]:
-    """Replace the forwards of single modules; compiled networks would not notice."""
+    """Replace the forwards of single modules, and put back what was there; compiled networks would not notice."""
+    before = [vars(module).get("forward") for module, _ in pairs]
     try:
         for module, forward in pairs:
             module.forward = forward  # type: ignore[assignment]
         with eager():
             yield
     finally:
-        for module, _ in pairs:
-            vars(module).pop("forward", None)
+        for (module, _), own in zip(pairs, before, strict=True):
+            if own is None:
+                vars(module).pop("forward", None)
+            else:
+                module.forward = own  # type: ignore[method-assign]

@@ -124,6 +124,8 @@ def not_proven(model: Model) -> str | None:
         kind = type(module)
         if module._forward_hooks or module._forward_pre_hooks:
             return f"{name or 'the network'} has forward hooks"
+        if kind is nn.Dropout and (module.p == 0 or not module.training):
+            continue
         if kind not in _PROVEN and not vars(kind).get("forward_mode", False) and kind.__name__ not in _WRAPPERS:
             return f"{name or 'the network'} is a {kind.__name__}"
     return None

@@ -90,10 +90,6 @@ class LLR(Objective):
 
     def _in_parts(self, model: Model, batch: Batch, z: Inputs, again: Again) -> Measured:
         """Return the same, with no more than one part's graph in memory beside that of the clean forward."""
-        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            raise InputError("parts > 1 computes forwards again during the backward: not with several processes.")
-        if self.form == "exact" and (reason := not_proven(model)):
-            raise InputError(f"parts > 1 with the exact slope needs forward mode: {reason}. Take form='central'.")
         terms = _central_terms if self.form == "central" else lambda *given: _exact_terms(*given)[1:]
 
         def part(x: Inputs, z: Inputs, targets: Targets) -> Tensor:
@@ -106,7 +102,11 @@ class LLR(Objective):
         return clean, gap, slope
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
-        """Say which form the slope takes; refuse a network on which it gives a wrong gradient."""
+        """Say which form the slope takes; refuse what would give a wrong gradient, or none."""
+        if self.parts > 1 and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            raise InputError("parts > 1 computes forwards again during the backward: not with several processes.")
+        if self.parts > 1 and self.form == "exact" and (reason := not_proven(model)):
+            raise InputError(f"parts > 1 with the exact slope needs forward mode: {reason}. Take form='central'.")
         if self.form == "exact":
             check_slope(model, batch, threat, noise)
         return piecewise_linear_warning(model, "llr") + dropout_warning(model, "llr")

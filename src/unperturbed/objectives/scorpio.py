@@ -59,7 +59,7 @@ class SCORPIO(Objective):
         """Refuse what no step or weight can be, and words that are not choices."""
         FrankWolfe(self.steps)
         check_not_negative(weight=self.weight)
-        if not self.step > 0:
+        if not 0 < self.step < float("inf"):
             raise InputError(f"step is {self.step}, but a difference needs a positive one.")
         if self.product not in {"forward", "central", "exact"}:
             raise InputError(f"product is {self.product!r}, but must be 'forward', 'central' or 'exact'.")
@@ -134,8 +134,11 @@ class SCORPIO(Objective):
     def _maximise(self, quadratic: Quadratic, threat: Threat, noise: Noise) -> Inputs:
         """Return where Frank-Wolfe on the quadratic model ends; where the gradient is zero, it starts anywhere."""
         x, g = quadratic.x, quadratic.gradient_at_x
-        size = threat.distance(torch.zeros_like(g), g).view(-1, *[1] * (x.dim() - 1))
-        along = threat.project(x, x + threat.eps * g / size.clamp(min=1e-30))
+        shape = (-1, *[1] * (x.dim() - 1))
+        peak = g.flatten(1).abs().amax(dim=1).view(shape)
+        g = g / torch.where(peak > 0, peak, 1.0)  # the squares of a small gradient would be 0
+        size = threat.distance(torch.zeros_like(g), g).view(shape)
+        along = threat.project(x, x + threat.eps * g / size.clamp(min=1.0))
         start = torch.where(size > 0, along, threat.sample(x, noise))
         return FrankWolfe(self.steps)(quadratic, x, threat, noise, start)
 
