@@ -17,11 +17,20 @@ from unperturbed.models.small_cnn import SmallCNN
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.base import Objective
+from unperturbed.objectives.cure import CURE
+from unperturbed.objectives.elle import ELLE, ELLE_A
 from unperturbed.objectives.erm import ERM
 from unperturbed.objectives.fgsm import FGSM, N_FGSM, RS_FGSM
 from unperturbed.objectives.free import Free
+from unperturbed.objectives.fw_at import FWAT, FWATAdapt
+from unperturbed.objectives.grad_align import GradAlign
+from unperturbed.objectives.gradient_penalty import GradientPenalty
+from unperturbed.objectives.llr import LLR
 from unperturbed.objectives.logit_pairing import ALP, CLP, CLPOriginal
 from unperturbed.objectives.mart import MART
+from unperturbed.objectives.scorpio import SCORPIO
+from unperturbed.objectives.soar import SOAR
+from unperturbed.objectives.sora import SORA
 from unperturbed.objectives.trades import TRADES
 from unperturbed.precision import InPrecision, choose
 from unperturbed.threat import Threat
@@ -30,20 +39,24 @@ from unperturbed.training.recipe import Recipe
 from unperturbed.training.step import optimisation_step
 from unperturbed.types import Batch
 
-METHODS = (ERM, FGSM, RS_FGSM, N_FGSM, Free, AT, TRADES, MART, ALP, CLP, CLPOriginal)
+METHODS: tuple[type[Objective], ...] = (
+    *(ERM, FGSM, RS_FGSM, N_FGSM, Free, AT, TRADES, MART, ALP, CLP, CLPOriginal),
+    *(SCORPIO, LLR, GradientPenalty, CURE, SOAR, GradAlign, ELLE, ELLE_A, FWAT, FWATAdapt, SORA),
+)
 
 
 def step_of(method: Objective, size: int) -> Callable[[], None]:
     """Return a step as `train` takes it."""
     torch.manual_seed(0)
-    model = SmallCNN()
+    model = SmallCNN(activation="silu")
     precision = choose("auto", model, torch.device("cpu"))
     model = model.to(memory_format=precision.memory_format)
-    fabric = Fabric(accelerator="cpu", devices=1, precision=precision.fabric)
-    wrapped, optimiser = fabric.setup(model, make_optimiser(model, Recipe()))
+    fabric = Fabric(accelerator="cpu", devices=1)
+    attacked = InPrecision(model, precision.autocast)
+    wrapped, optimiser = fabric.setup(attacked, make_optimiser(model, Recipe()))
     x = torch.rand(size, 1, 28, 28).contiguous(memory_format=precision.memory_format)
     batch = Batch(x, torch.randint(10, (size,)), torch.arange(size))
-    attacked, threat, noise = InPrecision(model), Threat("Linf", 0.3), Noise.of(0, batch.ids)
+    threat, noise = Threat("Linf", 0.3), Noise.of(0, batch.ids)
     wrapped.train()
 
     def step() -> None:

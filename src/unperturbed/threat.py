@@ -127,13 +127,16 @@ class Threat:
         direction = _ball_l2(noise, x) if self.norm == "L2" else _ball_l1(noise, x)
         return self._add(x, self.eps * direction)  # cutting with the box projects: it leads no point out of the ball
 
+    def longest(self, x: Inputs) -> float:
+        """Return the L2 length of the longest displacement in the ball, the box aside: eps * sqrt(d) for Linf."""
+        return self.eps * (x[0].numel() ** 0.5 if self.norm == "Linf" else 1.0)
+
     def distortion(self, x: Inputs, z: Inputs) -> PerExample:
-        """Return |z - x|_2 over the largest in the ball, 1 at the cube's corners (Tsiligkaridis & Roberts 2022).
+        """Return |z - x|_2 over the longest in the ball, 1 at the cube's corners (Tsiligkaridis & Roberts 2022).
 
         https://arxiv.org/abs/2012.12368; low values of a Frank-Wolfe search mean a curved loss. 0 where eps is 0.
         """
-        longest = self.eps * (x[0].numel() ** 0.5 if self.norm == "Linf" else 1.0)
-        return _length("L2", z - x).flatten() / (longest or 1.0)
+        return _length("L2", z - x).flatten() / (self.longest(x) or 1.0)
 
     @torch.no_grad()
     def maximise_linear(self, x: Inputs, gradient: Inputs) -> Inputs:

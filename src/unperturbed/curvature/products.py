@@ -37,6 +37,12 @@ def dot(u: Inputs, v: Inputs) -> PerExample:
     return (u * v).flatten(1).sum(dim=1)
 
 
+def root(squares: PerExample) -> PerExample:
+    """Return the square roots; where a square is 0, so is its gradient."""
+    above = squares > 0
+    return torch.where(above, squares, 1.0).sqrt() * above
+
+
 def cross_entropy_with(targets: Targets) -> LossOnLogits:
     """Return the cross-entropy with these targets, as a function of the logits that tangents pass through."""
 
