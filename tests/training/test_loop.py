@@ -393,3 +393,45 @@ def test_a_method_without_steps_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("make", [lambda: replace(AT(), maximiser=PGD(1)), Free, TRADES])
 def test_the_alarm_lives_with_every_method(make: Callable[[], Objective]) -> None:
     train(mlp(6, 3), blobs(60), THREAT, make(), Recipe(epochs=3, alarm="add-steps", ramp=0.0))
+
+
+# What a method says of itself
+
+
+@dataclass(frozen=True)
+class Talker(ERM):
+    """Looks at the network before the first step, and measures something every epoch."""
+
+    refuse: bool = False
+    looks: list[tuple[bool, int, float]] = field(default_factory=list)
+
+    def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
+        model(batch.x)  # which moves batch norm's running averages
+        self.looks.append((model.training, len(batch.x), threat.eps))
+        if self.refuse:
+            raise RunError("not this network")
+        return ["a word of caution"]
+
+    def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, torch.Tensor]:
+        assert not model.training and not any(weight.requires_grad for weight in model.parameters())
+        return {"label": batch.y.double()}
+
+
+def test_a_method_looks_at_the_network_before_the_first_step(tmp_path: Path) -> None:
+    """In train mode, at full eps, on a few examples, and the run is the same as without that look."""
+    method = Talker()
+    trained = train(mlp(6, 3, norm=True), blobs(150), THREAT, method, Recipe(epochs=2), out=tmp_path / "run")
+    assert method.looks == [(True, 8, 0.1)]
+    assert trained.warnings == ("a word of caution",)
+    lines = runs.read_jsonl(tmp_path / "run" / runs.METRICS)
+    assert all(0 <= line["method/label"] <= 2 for line in lines)
+    silent = train(mlp(6, 3, norm=True), blobs(150), THREAT, ERM(), Recipe(epochs=2))
+    assert equal(state(trained.model), state(silent.model))
+
+
+def test_a_method_that_refuses_the_network_stops_the_run_before_it_changes(tmp_path: Path) -> None:
+    model = mlp(6, 3, norm=True)
+    before = state(model)
+    with pytest.raises(RunError, match="not this network"):
+        train(model, blobs(150), THREAT, Talker(refuse=True), Recipe(epochs=2), out=tmp_path / "run")
+    assert equal(before, state(model))
