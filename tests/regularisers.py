@@ -1,6 +1,5 @@
 """The methods on local geometry, their regularisers' weight gradients as training takes them, and their comparison."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from support import make_batch, noise_for, pick
+from support import make_batch, pick
 from unperturbed.modes import buffers_restored, under_attack
 from unperturbed.noise import Noise
 from unperturbed.objectives.base import Objective
@@ -75,32 +74,37 @@ CASES: dict[str, Case] = {
 }
 
 
-def network(norm: str = "batch", dtype: torch.dtype = torch.float32) -> nn.Sequential:
+def network(case: Case, batch_norm: str = "train", dtype: torch.dtype = torch.float32) -> nn.Sequential:
     """Return convolutions and SiLU in train mode, with batch norm whose averages are not those of the batch.
 
-    The second norm is another batch norm, or "layer" norm. With "none" there is no batch norm, and with "frozen" both
-    are in eval mode.
+    Batch norm is in "train" mode, or "frozen" in eval mode, or there is "none".
     """
     with torch.random.fork_rng([]):
         torch.manual_seed(1)
-        first: nn.Module = nn.BatchNorm2d(6)
-        second = nn.LayerNorm([6, 4, 4]) if norm == "layer" else nn.BatchNorm2d(6)
-        if norm == "none":
-            first, second = nn.Identity(), nn.Identity()
+        norms: list[nn.Module] = [nn.BatchNorm2d(6) if batch_norm != "none" else nn.Identity() for _ in range(2)]
+        if case.norm == "layer":
+            norms[1] = nn.LayerNorm([6, 4, 4])
         model = nn.Sequential(
-            nn.Conv2d(2, 6, 3, padding=1, bias=False), first, nn.SiLU(),
-            nn.Conv2d(6, 6, 3, padding=1, bias=False), second, nn.SiLU(),
+            nn.Conv2d(2, 6, 3, padding=1, bias=False), norms[0], nn.SiLU(),
+            nn.Conv2d(6, 6, 3, padding=1, bias=False), norms[1], nn.SiLU(),
             nn.Flatten(), nn.Linear(96, 3),
         )  # fmt: skip
         with torch.no_grad():
             model.get_parameter("7.weight").mul_(4)
-            for weight in model[1].parameters():
+            for weight in norms[0].parameters():
                 weight.add_(0.2 * torch.randn(weight.shape))
             for _ in range(20):
                 model(torch.rand(16, 2, 4, 4) ** 2)
-    for part in (first, second) if norm == "frozen" else ():
-        part.eval()
+    for norm in norms:
+        norm.train(batch_norm == "train")
     return model.to(dtype)
+
+
+class Narrow(Noise):
+    """The random numbers of float32 in float64, too."""
+
+    def uniform(self, shape: torch.Size | tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        return super().uniform(shape).to(dtype)
 
 
 class Alone(Objective):
@@ -110,7 +114,7 @@ class Alone(Objective):
         self.method, self.term, self.inner = method, term, inner
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
-        return self.inner or self.method.perturb(model, batch, threat, noise)
+        return self.method.perturb(model, batch, threat, noise) if self.inner is None else self.inner
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         return {self.term: self.method.loss(model, batch, inner, threat, noise)[self.term]}
@@ -119,28 +123,31 @@ class Alone(Objective):
         self.method.after_step(batch, inner, terms, threat)
 
 
-def points(case: Case, model: nn.Module, batch: Batch) -> Inner:
+def points(case: Case, attacked: InPrecision, batch: Batch = BATCH) -> Inner:
     """Return the inner result on this network."""
-    with under_attack(model):
-        return case.make().perturb(model, batch, THREAT, noise_for(batch))
+    with under_attack(attacked):
+        return case.make().perturb(attacked, batch, THREAT, noise_of(batch))
 
 
-def to(dtype: torch.dtype, batch: Batch, inner: Inner) -> tuple[Batch, Inner]:
-    """Return batch and inner result in another precision, a copy."""
+def noise_of(batch: Batch) -> Noise:
+    return Narrow.of(5, batch.ids)
+
+
+def in_precision(dtype: torch.dtype, batch: Batch, inner: Inner) -> tuple[Batch, Inner]:
+    """Return copies of a batch and an inner result in this precision."""
     reuse, log = ({name: t.detach().to(dtype, copy=True) for name, t in d.items()} for d in (inner.reuse, inner.log))
     z = inner.z.detach().to(dtype, copy=True).requires_grad_(inner.z.requires_grad)
     return Batch(batch.x.to(dtype), batch.y, batch.ids), Inner(z, reuse, log)
 
 
 def trained_gradient(
-    case: Case, attacked: InPrecision, batch: Batch, inner: Inner | None, fabric: Fabric | None = None
+    method: Objective, attacked: InPrecision, batch: Batch = BATCH, fabric: Fabric | None = None
 ) -> Gradient:
-    """Return the term's weight gradient as an optimisation step leaves it, through Fabric; the network stays as is."""
+    """Return the weight gradient that an optimisation step leaves, through Fabric; the network stays as it is."""
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     wrapped, optimiser = fabric.setup(attacked, torch.optim.SGD(attacked.parameters(), lr=0.0))
-    method = Alone(copy.deepcopy(case.make()), case.term, inner and to(inner.z.dtype, batch, inner)[1])
     with buffers_restored(attacked):
-        optimisation_step(fabric, attacked, wrapped, optimiser, method, batch, THREAT, noise_for(batch))
+        optimisation_step(fabric, attacked, wrapped, optimiser, method, batch, THREAT, noise_of(batch))
     found = {name: w.grad.clone() for name, w in attacked.network.named_parameters() if w.grad is not None}
     attacked.zero_grad()
     return found

@@ -92,6 +92,7 @@ def test_every_listed_class_exists_and_carries_its_name() -> None:
         (("trian",), ["'trian'", "Did you mean 'train'"]),
         (("train", "--data", "digitz"), ["digitz", "digits"]),
         (("train",), ["--data is missing"]),
+        (("train", "--data", "blobs.npz", "--examples", "100000"), ["100000", "training examples"]),
         ((*TRAIN, "--method", "tradse"), ["tradse", "'trades'"]),
         ((*TRAIN, "--epoch", "1"), ["--epoch", "'--epochs'"]),
         ((*TRAIN, "--epochs", "many"), ["--epochs", "many", "int"]),
@@ -168,6 +169,13 @@ def test_examples_are_the_first_or_random_ones_and_missing_classes_are_told(run:
     assert json.loads(out)["n"] == 12 and "only 12" in err
     code, out, _ = run("evaluate", "runs/blobs-at", "--examples", "3", "--examples-seed", "1", "--eps", "0", "--json")
     assert code == 0 and json.loads(out)["n"] == 3
+
+
+def test_training_takes_the_first_examples_alone(run: Run) -> None:
+    code, _, err = run(*TRAIN, "--examples", "60", "--batch-size", "8", "--out", "few")
+    assert code == 0, err
+    config = Path("few/config.yaml").read_text()
+    assert "examples: 60" in config and "training_examples: 54" in config
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(run: Run) -> None:

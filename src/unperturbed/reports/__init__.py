@@ -1,0 +1,1 @@
+"""Reports: plain findings turned into what people look at; nothing here computes with a model."""
