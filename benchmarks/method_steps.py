@@ -1,8 +1,8 @@
-"""One optimisation step of every method with its defaults, on the small CNN and MNIST-sized inputs.
+"""One optimisation step of every method with its defaults, on the small CNN and MNIST's size, or another network.
 
 All run in this process, alternating; what is shown are medians, and their ratios to ordinary training's.
 
-    python benchmarks/method_steps.py [--repeats 15] [--batch 128]
+    python benchmarks/method_steps.py [--repeats 15] [--batch 128] [--network preact-resnet]
 """
 
 import argparse
@@ -12,7 +12,9 @@ from collections.abc import Callable
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
+from unperturbed.models.preact_resnet import PreActResNet
 from unperturbed.models.small_cnn import SmallCNN
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
@@ -45,18 +47,25 @@ METHODS: tuple[type[Objective], ...] = (
 )
 
 
-def step_of(method: Objective, size: int) -> Callable[[], None]:
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float]] = {
+    "small-cnn": (lambda: SmallCNN(activation="silu"), (1, 28, 28), 0.3),
+    "preact-resnet": (lambda: PreActResNet(width=16, activation="silu"), (3, 32, 32), 8 / 255),
+}
+
+
+def step_of(method: Objective, network: str, size: int) -> Callable[[], None]:
     """Return a step as `train` takes it."""
     torch.manual_seed(0)
-    model = SmallCNN(activation="silu")
+    make, shape, eps = NETWORKS[network]
+    model = make()
     precision = choose("auto", model, torch.device("cpu"))
-    model = model.to(memory_format=precision.memory_format)
+    model.to(memory_format=precision.memory_format)  # type: ignore[call-overload]
     fabric = Fabric(accelerator="cpu", devices=1)
     attacked = InPrecision(model, precision.autocast)
     wrapped, optimiser = fabric.setup(attacked, make_optimiser(model, Recipe()))
-    x = torch.rand(size, 1, 28, 28).contiguous(memory_format=precision.memory_format)
+    x = torch.rand(size, *shape).contiguous(memory_format=precision.memory_format)
     batch = Batch(x, torch.randint(10, (size,)), torch.arange(size))
-    threat, noise = Threat("Linf", 0.3), Noise.of(0, batch.ids)
+    threat, noise = Threat("Linf", eps), Noise.of(0, batch.ids)
     wrapped.train()
 
     def step() -> None:
@@ -69,8 +78,9 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--repeats", type=int, default=15)
     options.add_argument("--batch", type=int, default=128)
+    options.add_argument("--network", choices=NETWORKS, default="small-cnn")
     given = options.parse_args()
-    steps = {method.name: step_of(method(), given.batch) for method in METHODS}
+    steps = {method.name: step_of(method(), given.network, given.batch) for method in METHODS}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(given.repeats + 1):  # the first round is set-up
         for name, step in steps.items():
@@ -78,9 +88,11 @@ def main() -> None:
             step()
             seconds[name] += [time.perf_counter() - began] if repeat else []
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"small CNN, batch {given.batch}, {torch.get_num_threads()} threads, {given.repeats} alternating repeats")
+    print(
+        f"{given.network}, batch {given.batch}, {torch.get_num_threads()} threads, {given.repeats} alternating repeats"
+    )
     for name, median in medians.items():
-        print(f"{name:14}{median * 1e3:7.1f} ms{median / medians['erm']:7.1f}")
+        print(f"{name:18}{median * 1e3:7.1f} ms{median / medians['erm']:7.1f}")
 
 
 if __name__ == "__main__":
