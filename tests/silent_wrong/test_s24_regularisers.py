@@ -27,7 +27,7 @@ from regularisers import (
     trained_gradient,
 )
 from unperturbed.curvature.products import forward_slope
-from unperturbed.modes import Again, buffers_restored, running_stats
+from unperturbed.modes import Again, running_stats
 from unperturbed.noise import Noise
 from unperturbed.objectives import cure, elle, gradient_penalty, llr, soar
 from unperturbed.precision import InPrecision
@@ -79,8 +79,11 @@ def test_s24_plain(name: str) -> None:
     model, method = InPrecision(network(CASES[name], dtype=torch.float64)), alone(name, torch.float64)
     batch, inner = in_precision(torch.float64, BATCH, inner_of(name))
 
+    averages = {path: buffer.clone() for path, buffer in model.named_buffers()}
+
     def term() -> Tensor:
-        with buffers_restored(model):
+        model.load_state_dict(averages, strict=False)
+        with torch.enable_grad():
             return method.loss(model, batch, inner, THREAT, noise_of(batch))[CASES[name].term]
 
     assert gradient_error(term, model) <= 1e-6
@@ -154,6 +157,9 @@ class Detached(Alone):
         (term,) = super().loss(model, batch, inner, threat, noise).values()
         return {self.term: term.detach() + 0 * model(batch.x).sum()}
 
+    def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
+        pass  # SORA would miss the gradient at its points
+
 
 @every_case
 def test_a_term_without_gradient_is_seen(name: str) -> None:
@@ -169,7 +175,7 @@ def each_its_own(model: nn.Module) -> Iterator[Again]:
 
 
 @contextmanager
-def averages(model: nn.Module) -> Iterator[Again]:
+def by_averages(model: nn.Module) -> Iterator[Again]:
     with running_stats(model):
         yield lambda: running_stats(model)
 
@@ -177,7 +183,7 @@ def averages(model: nn.Module) -> Iterator[Again]:
 HELD = {llr: "llr, gap", gradient_penalty: "gradient-penalty", cure: "cure", soar: "soar", elle: "elle"}
 
 
-@pytest.mark.parametrize("wrong", [each_its_own, averages])
+@pytest.mark.parametrize("wrong", [each_its_own, by_averages])
 @pytest.mark.parametrize("name", HELD.values())
 def test_other_statistics_of_batch_norm_are_seen(
     name: str, wrong: Callable[[nn.Module], AbstractContextManager[Again]], monkeypatch: pytest.MonkeyPatch
@@ -201,13 +207,13 @@ def test_statistics_without_their_graph_are_seen(name: str, monkeypatch: pytest.
         check_agrees(gradient(name), right, BFLOAT16)
 
 
-@pytest.mark.parametrize("name", HELD.values())
+@pytest.mark.parametrize("name", ["llr central, gap" if module is llr else name for module, name in HELD.items()])
 def test_a_regulariser_in_bfloat16_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = expected(name)
     for module in HELD:
         monkeypatch.setattr(module, "plainly", nullcontext)
     with pytest.raises(AssertionError, match="of its size away"):
-        check_agrees(gradient(name, torch.bfloat16), right, 1e-3)
+        check_agrees(gradient(name, torch.bfloat16), right, IN_BFLOAT16.get(name, 1e-6))
 
 
 @pytest.mark.parametrize("name", ["llr in reverse mode, gap", "llr in reverse mode, slope"])
