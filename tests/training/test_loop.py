@@ -407,6 +407,7 @@ class Talker(ERM):
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
         model(batch.x)  # which moves batch norm's running averages
+        torch.rand(())
         self.looks.append((model.training, len(batch.x), threat.eps))
         if self.refuse:
             raise RunError("not this network")
@@ -420,12 +421,14 @@ class Talker(ERM):
 def test_a_method_looks_at_the_network_before_the_first_step(tmp_path: Path) -> None:
     """In train mode, at full eps, on a few examples, and the run is the same as without that look."""
     method = Talker()
-    trained = train(mlp(6, 3, norm=True), blobs(150), THREAT, method, Recipe(epochs=2), out=tmp_path / "run")
+    trained = train(
+        mlp(6, 3, norm=True, dropout=0.2), blobs(150), THREAT, method, Recipe(epochs=2), out=tmp_path / "run"
+    )
     assert method.looks == [(True, 8, 0.1)]
     assert trained.warnings == ("a word of caution",)
     lines = runs.read_jsonl(tmp_path / "run" / runs.METRICS)
     assert all(0 <= line["method/label"] <= 2 for line in lines)
-    silent = train(mlp(6, 3, norm=True), blobs(150), THREAT, ERM(), Recipe(epochs=2))
+    silent = train(mlp(6, 3, norm=True, dropout=0.2), blobs(150), THREAT, ERM(), Recipe(epochs=2))
     assert equal(state(trained.model), state(silent.model))
 
 

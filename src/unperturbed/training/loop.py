@@ -251,11 +251,12 @@ class _Run:
             self.epoch(progress)
 
     def check_method(self) -> None:
-        """Let the method look at the network before the first step, and leave the network as it was."""
+        """Let the method look at the network before the first step, and leave it and the random state as they were."""
         few = _first(self.probed, CHECKED)
         noise = Noise.of(self.recipe.seed, few.ids).fold(-3)
         self.wrapped.train()
-        with buffers_restored(self.attacked):
+        device = [self.fabric.device] if self.fabric.device.type == "cuda" else []
+        with buffers_restored(self.attacked), torch.random.fork_rng(device):
             for text in self.method.check(self.attacked, few, self.threat, noise):
                 self.warn(text)
 
