@@ -11,13 +11,19 @@ from unperturbed.cli.trees import choose
 from unperturbed.maximise.pgd import PGD
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.base import Objective
+from unperturbed.objectives.cure import CURE
 from unperturbed.objectives.fgsm import RS_FGSM
+from unperturbed.objectives.llr import LLR
 from unperturbed.threat import Threat
 
 LINES = """
 unperturbed demo
 unperturbed train --data mnist --model small-cnn --threat Linf:0.3 --method at --method.steps 2 --epochs 10 --out runs/a
 unperturbed train --data mnist --model small-cnn --threat Linf:0.3 --method trades --epochs 10 --out runs/at --resume
+unperturbed train --data mnist --model small-cnn --threat Linf:0.3 --method llr --method.steps 2 --epochs 10 --out l
+unperturbed train --data mnist --method scorpio --method.steps 1 --method.product central --method.weight 0.8 --out o
+unperturbed train --data cifar10 --examples 10000 --method cure --method.step null --model.activation silu --out o
+unperturbed train --data digits --method elle-a --method.weight 100 --out o
 unperturbed train --data digits --threat L2:0.5 --bounds none --extra more.npz --loggers csv,tensorboard --devices 2
 unperturbed train --data digits --method.steps 10 --method rs-fgsm --weights w.pt --config run.yaml --device cpu
 unperturbed train --data digits --precision auto --seed 3 --batch-size auto --json
@@ -58,6 +64,10 @@ def test_what_a_line_says_arrives() -> None:
     assert (given.data, given.threat, given.epochs, given.out) == ("mnist", "Linf:0.3", 10, "runs/a")
     assert method(LINES.splitlines()[2]) == AT(PGD(steps=2))
     assert method("unperturbed train --method.step_size 2 --method rs-fgsm") == RS_FGSM(step_size=2.0)
+    assert method("unperturbed train --method llr --method.steps 5 --method.form central") == LLR(
+        maximiser=PGD(steps=5), form="central"
+    )
+    assert method("unperturbed train --method cure --method.step null") == CURE(step=None)
     assert read_bounds("-1,1", None) == (-1.0, 1.0) and read_bounds("none", (0.0, 1.0)) is None
 
 

@@ -33,7 +33,7 @@ def check_slope(model: Model, batch: Batch, threat: Threat, noise: Noise) -> Non
     weights = [weight for weight in model.parameters() if weight.requires_grad]
 
     def gradient(form: Slope) -> Tensor:
-        with buffers_restored(model), plainly(), clean_batch_stats(model), torch.random.fork_rng([]):
+        with buffers_restored(model), plainly(), clean_batch_stats(model):
             _, slope = form(model, batch.x, v, cross_entropy_with(batch.y))
             if not slope.requires_grad:
                 return torch.cat([torch.zeros_like(weight).flatten() for weight in weights])
