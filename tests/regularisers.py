@@ -161,8 +161,3 @@ def check_agrees(found: Gradient, expected: Gradient, tolerance: float) -> None:
         assert size > 1e-6 and gradient.any(), f"{name}: the gradient is zero"
         away = float((gradient.to(expected[name].dtype) - expected[name]).norm()) / size
         assert away <= tolerance, f"{name}: the gradient is {away:.1e} of its size away"
-
-
-def some_rows(batch: Batch, rank: int, world: int) -> Batch:
-    """Return the part of the batch that is one process's."""
-    return pick(batch, torch.arange(len(batch.x))[rank::world])

@@ -16,9 +16,13 @@ from safetensors.torch import load_file, save_file
 from test_kill import PRELOADED
 from torch import Tensor, nn
 
+import regularisers
 import unperturbed
+from regularisers import CASES, Alone, Gradient, check_agrees, noise_of, trained_gradient
+from support import pick
 from toys import Stopped, blobs, equal, mlp, state, stop_at, without_seconds
 from unperturbed import runs
+from unperturbed.errors import InputError
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.base import Objective
@@ -102,6 +106,46 @@ def test_two_processes_give_the_gradients_of_one(make: Callable[[], Objective], 
     assert max(float((alone[name] - before[name]).abs().max()) for name in before) > 1e-3
     for name, value in alone.items():
         torch.testing.assert_close(first[name], value, rtol=0, atol=1e-9, msg=name)
+
+
+REFUSED = {"llr in parts, gap", "llr in parts, slope"}
+"""What computes forwards again during the backward."""
+
+
+def regularise(fabric: Fabric, batch_norm: str, rank: int, world: int) -> Gradient:
+    """Return the weight gradients of all regularisers that this many processes are not refused."""
+    whole, found = regularisers.BATCH, {}
+    batch = pick(Batch(whole.x.double(), whole.y, whole.ids), torch.arange(len(whole.x))[rank::world])
+    for name, case in CASES.items():
+        attacked = InPrecision(regularisers.network(case, batch_norm, torch.float64))
+        method = case.make()
+        if world > 1 and name in REFUSED:
+            with pytest.raises(InputError, match="not with several processes"):
+                method.check(attacked, batch, regularisers.THREAT, noise_of(batch))
+            continue
+        method.check(attacked, batch, regularisers.THREAT, noise_of(batch))
+        gradient = trained_gradient(Alone(method, case.term), attacked, batch, fabric)
+        found.update({f"{name}: {path}": value for path, value in gradient.items()})
+    return found
+
+
+def regularise_together(rank: int, port: int, batch_norm: str, folder: Path) -> None:
+    join_in(rank, port)
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp", precision="64-true")
+    fabric.launch()
+    save_file(regularise(fabric, batch_norm, rank, 2), folder / f"{rank}.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_norm", ["none", "frozen"])
+def test_s24_two_processes_give_the_regularisers_gradients_of_one(batch_norm: str, tmp_path: Path) -> None:
+    """Or are refused."""
+    together(regularise_together, batch_norm, tmp_path)
+    alone = regularise(Fabric(accelerator="cpu", devices=1, precision="64-true"), batch_norm, 0, 1)
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    assert equal(first, second)
+    assert {path.split(":")[0] for path in first} == CASES.keys() - REFUSED
+    check_agrees(first, {path: alone[path] for path in alone if path.split(":")[0] not in REFUSED}, 1e-6)
 
 
 SCRIPT = """
