@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from support import make_batch, pick
+from support import make_batch
 from unperturbed.modes import buffers_restored, under_attack
 from unperturbed.noise import Noise
 from unperturbed.objectives.base import Objective

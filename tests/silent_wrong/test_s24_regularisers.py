@@ -204,7 +204,7 @@ def test_statistics_without_their_graph_are_seen(name: str, monkeypatch: pytest.
     right, apply = expected(name), unperturbed.modes._Moments.apply
 
     def cut(h: Tensor) -> tuple[Tensor, ...]:
-        return tuple(moment.detach() for moment in apply(h))  # type: ignore[no-untyped-call]
+        return tuple(moment.detach() for moment in apply(h))
 
     monkeypatch.setattr(unperturbed.modes._Moments, "apply", cut)
     with pytest.raises(AssertionError, match="of its size away"):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unperturbed.modes import couples_examples
+from unperturbed.modes import couples_examples, eager
 from unperturbed.types import Inputs, Logits, Model, PerExample, Targets
 
 LossOnLogits = Callable[[Logits], PerExample]
@@ -70,7 +70,8 @@ def input_gradient(model: Model, x: Inputs, loss: LossOnLogits) -> ValueAndGradi
 def gradient_with_graph(model: Model, x: Inputs, loss: LossOnLogits) -> ValueAndGradient:
     """Return the loss and its gradient at x, both with their graphs to the weights."""
     leaf = x.detach().requires_grad_()
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no second derivative
+    # neither compiled networks nor the fused attention kernels have a second derivative
+    with eager(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         value = loss(model(leaf))
         (gradient,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
     return value, gradient
@@ -140,7 +141,7 @@ def not_proven(model: Model) -> str | None:
 def hessian_product(model: Model, x: Inputs, v: Inputs, loss: LossOnLogits) -> Inputs:
     """Return H v, H the Hessian of the loss at x, by double backward; detached."""
     leaf = x.detach().requires_grad_()
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    with eager(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # compiled networks have no second derivative
         value = loss(model(leaf))
         (gradient,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
         if not gradient.requires_grad:
