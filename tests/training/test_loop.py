@@ -250,6 +250,17 @@ def test_training_begins_with_given_weights(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@dataclass(frozen=True)
+class Outputs(ERM):
+    """Remembers the type of the logits that the loss gets."""
+
+    seen: list[torch.dtype] = field(default_factory=list)
+
+    def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
+        self.seen.append(model(batch.x).dtype)
+        return super().loss(model, batch, inner, threat, noise)
+
+
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("64", torch.float64), ("bf16", torch.float32), ("32", torch.float32)]
 )
@@ -260,6 +271,9 @@ def test_precision(precision: Any, dtype: torch.dtype, tmp_path: Path) -> None:
     trained = train(model, blobs(60), THREAT, AT(), Recipe(epochs=2, precision=precision), out=tmp_path / "run")
     handle.remove()
     assert set(inside) == {torch.bfloat16 if precision == "bf16" else dtype}
+    spy = Outputs()
+    train(mlp(6, 3), blobs(60), THREAT, spy, Recipe(epochs=1, precision=precision))
+    assert set(spy.seen) == {dtype}, "logits come in the type of the inputs"
     assert model[0].weight.dtype == dtype == load_file(tmp_path / "run/best.safetensors")["0.weight"].dtype
     assert evaluate(trained.model, blobs(20), THREAT, QUICK).environment["precision"] == str(dtype).split(".")[1]
 

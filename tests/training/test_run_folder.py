@@ -16,6 +16,7 @@ from unperturbed.maximise.restarts import Restarts
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.erm import ERM
 from unperturbed.objectives.free import Free
+from unperturbed.objectives.fw_at import FWATAdapt
 from unperturbed.threat import Threat
 from unperturbed.training.folder import claim, describe
 from unperturbed.training.loop import train
@@ -130,3 +131,11 @@ def test_loggers_need_a_folder_and_a_name_that_exists(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="wandb"):
         train(mlp(6, 3), blobs(60), THREAT, loggers=unknown, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_settings_of_a_method_with_memory_are_part_of_the_run(tmp_path: Path) -> None:
+    """Though it is no dataclass: a resume with others is refused."""
+    written = config(tmp_path, FWATAdapt(monitored=20, r=0.8))
+    assert written["method"]["init_args"] == {"cycle": 50_000, "monitored": 20, "r": 0.8}
+    with pytest.raises(InputError, match=r"0\.7"):
+        config(tmp_path, FWATAdapt(monitored=20, r=0.7), resume=True)

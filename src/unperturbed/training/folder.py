@@ -29,8 +29,10 @@ def describe(thing: object) -> Any:
     path = f"{type(thing).__module__}.{type(thing).__qualname__}"
     if is_dataclass(thing):
         return {"class_path": path, "init_args": {f.name: describe(getattr(thing, f.name)) for f in fields(thing)}}
-    if isinstance(thing, nn.Module):
-        return {"class_path": path}
+    if isinstance(thing, nn.Module):  # its settings are its plain attributes; what it remembers is in buffers
+        settings = {name: value for name, value in vars(thing).items() if not name.startswith("_")}
+        plain = {k: v for k, v in settings.items() if isinstance(v, (str, int, float)) and k != "training"}
+        return {"class_path": path, "init_args": plain} if plain else {"class_path": path}
     return getattr(thing, "__qualname__", repr(thing))
 
 

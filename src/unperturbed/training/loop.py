@@ -145,7 +145,6 @@ def train(
         accelerator=found.type,
         devices=devices if found.index is None else [found.index],
         strategy="auto" if devices == 1 else "ddp",
-        precision="64-true" if precision.dtype == torch.float64 else "32-true",
         loggers=_loggers(loggers, folder),
     )
     classifier = classify(model, all_data)
@@ -211,7 +210,8 @@ class _Run:
         self.augment = augmentation(recipe.augment)
         self.peak = peak_learning_rate(recipe, classifier)
 
-        classifier.to(fabric.device).to(memory_format=precision.memory_format)  # type: ignore[call-overload]
+        classifier.to(fabric.device, precision.dtype)
+        classifier.to(memory_format=precision.memory_format)  # type: ignore[call-overload]
         if isinstance(method, nn.Module):
             method.to(fabric.device)
         self.attacked = InPrecision(classifier, precision.autocast, compile=recipe.compile)
