@@ -64,7 +64,7 @@ def main() -> None:
     example = first_correct(models, data.test)
     panels = []
     for name, model in models.items():
-        surface = loss_surface(model, example, THREAT, Noise.of(0, example.ids))
+        surface = loss_surface(model, example, THREAT, Noise.of(0, example.ids), points=21, reach=2.0)
         roughness, clean, highest = (
             float(v[0]) for v in (surface.roughness, surface.clean, surface.values.amax((1, 2)))
         )
