@@ -88,21 +88,35 @@ def choose(requested: Requested, model: nn.Module, device: torch.device) -> Prec
 
 
 @contextmanager
+def full_float32() -> Iterator[None]:
+    """Compute float32 products in float32 inside: no TF32, no bfloat16, forwards and backwards alike.
+
+    A GPU's TF32 convolutions round what small differences of losses live on. The settings are as before afterwards.
+    """
+    matmul = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=torch.backends.cudnn.benchmark,
+            deterministic=torch.backends.cudnn.deterministic, allow_tf32=False,
+        ):  # fmt: skip
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+
+
+@contextmanager
 def as_reported(device: torch.device) -> Iterator[None]:
     """Compute in the tensors' own precision: no autocast of the caller's, no TF32 or bfloat16 inside float32.
 
     The settings are as before afterwards.
     """
-    matmul = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with (
-            torch.autocast(device.type, enabled=False),
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-        ):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(matmul)
+    with (
+        full_float32(),
+        torch.autocast(device.type, enabled=False),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+    ):
+        yield
 
 
 def _format(convolutional: bool) -> torch.memory_format:

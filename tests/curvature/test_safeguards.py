@@ -14,7 +14,7 @@ from unperturbed.errors import RunError
 from unperturbed.models.small_cnn import SmallCNN
 from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
-from unperturbed.types import Inputs, Logits, Model, PerExample
+from unperturbed.types import Batch, Inputs, Logits, Model, PerExample
 
 BATCH, THREAT = make_batch(8), Threat("Linf", 0.2)
 
@@ -171,3 +171,15 @@ def test_piecewise_linear_networks_are_warned_of(modules: tuple[nn.Module, ...],
 def test_dropout_is_warned_of_where_it_drops(module: nn.Module, warned: bool) -> None:
     assert bool(dropout_warning(nn.Sequential(nn.Linear(3, 3), module), "llr")) == warned
     assert not dropout_warning(network("norm"), "llr")
+
+
+@pytest.mark.parametrize("scale", [10, 20, 40, 80])
+def test_a_network_that_fits_well_is_not_refused(scale: float) -> None:
+    """Where all probabilities are nearly 1 float32 rounds the two forms differently: the comparison is in float64."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.SiLU(), nn.Flatten(), nn.Linear(64, 3))
+    batch = make_batch(8)
+    with torch.no_grad():
+        model[4].weight.mul_(scale)
+    batch = Batch(batch.x, model(batch.x).argmax(1), batch.ids)
+    check_slope(model, batch, Threat("Linf", 0.01), noise_for(batch))

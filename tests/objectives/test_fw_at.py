@@ -175,6 +175,7 @@ def test_the_examples_of_all_processes_count(monkeypatch: pytest.MonkeyPatch) ->
     """Two processes, of which the other has half as many examples, at distortion 1."""
     other = iter([torch.tensor([5.0, 5.0])] * 3)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.add_(next(other)))
     method = FWATAdapt(cycle=100, monitored=30)
     assert [show(method, [0.8] * 10) for _ in range(3)] == [2, 2, 3]

@@ -198,6 +198,7 @@ def test_the_slopes_of_all_processes_count(monkeypatch: pytest.MonkeyPatch) -> N
         tensor.add_(torch.tensor([0.0, float(tensor[1])]))  # the other process has lost all of its slope
 
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", join)
     method = SORA()
     step(method, Bowl(0.5), INSIDE)
@@ -215,3 +216,16 @@ def test_the_defaults_are_the_released_ones() -> None:
     method = SORA()
     assert (method.step_size, method.bend, method.rate, float(method.kappa)) == pytest.approx((2.0, 0.02, 0.05, 0.99))
     assert method.stronger() == AT(PGD(steps=2))
+
+
+def test_smoothed_labels_on_a_straight_loss_do_not_shorten_the_steps() -> None:
+    """Both slopes are of the loss that is trained: the same one within a tiny ball, whatever the targets."""
+    smoothed = functional.one_hot(BATCH.y, 3).to(BATCH.x.dtype) * 0.9 + 0.1 / 3
+    method, model = at(0.5), network("plain", BATCH.x.dtype)
+    batch, tiny = Batch(BATCH.x, BATCH.y, BATCH.ids, smoothed), Threat("Linf", 1e-6)
+    for _ in range(200):
+        inner = perturbed(method, model, batch, tiny)
+        terms = method.loss(model, batch, inner, tiny, noise_for(batch))
+        terms["adversarial"].backward()
+        method.after_step(batch, inner, terms, tiny)
+    assert float(method.kappa) > 0.99

@@ -22,7 +22,7 @@ def check_not_negative(**values: float) -> None:
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
     """Return the sum over the processes of what each has on its device, the same on all."""
-    if not _several_processes():
+    if not several_processes():
         return tensor
     total = tensor.detach().clone()
     torch.distributed.all_reduce(total)
@@ -31,11 +31,13 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 
 def mean_over_processes(tensor: Tensor) -> Tensor:
     """Return the mean over the processes of what each has on its device, the same on all: what memory is made of."""
-    return sum_over_processes(tensor) / torch.distributed.get_world_size() if _several_processes() else tensor
+    return sum_over_processes(tensor) / torch.distributed.get_world_size() if several_processes() else tensor
 
 
-def _several_processes() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+def several_processes() -> bool:
+    """Tell whether this is one of several processes that train together."""
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return there and torch.distributed.get_world_size() > 1
 
 
 class Objective(ABC):

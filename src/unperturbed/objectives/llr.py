@@ -17,7 +17,7 @@ from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import Again, clean_batch_stats
 from unperturbed.noise import Noise
-from unperturbed.objectives.base import Objective, check_not_negative
+from unperturbed.objectives.base import Objective, check_not_negative, several_processes
 from unperturbed.precision import plainly
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Model, PerExample, Targets, Terms
@@ -103,13 +103,13 @@ class LLR(Objective):
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
         """Say which form the slope takes; refuse what would give a wrong gradient, or none."""
-        if self.parts > 1 and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        if self.parts > 1 and several_processes():
             raise InputError("parts > 1 computes forwards again during the backward: not with several processes.")
         if self.parts > 1 and self.form == "exact" and (reason := not_proven(model)):
             raise InputError(f"parts > 1 with the exact slope needs forward mode: {reason}. Take form='central'.")
         if self.form == "exact":
             check_slope(model, batch, threat, noise)
-        return piecewise_linear_warning(model, "llr") + dropout_warning(model, "llr")
+        return piecewise_linear_warning(model, self.name) + dropout_warning(model, self.name)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return gamma, the slope, their sum, and the change of the loss that it bounds."""

@@ -17,7 +17,7 @@ from unperturbed.curvature.products import (
     training_loss_and_gradient,
 )
 from unperturbed.curvature.quadratic import Quadratic
-from unperturbed.curvature.safeguards import piecewise_linear_warning
+from unperturbed.curvature.safeguards import dropout_warning, piecewise_linear_warning
 from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.frank_wolfe import FrankWolfe
@@ -81,8 +81,11 @@ class SCORPIO(Objective):
         return {"clean": clean, "gap": self.weight * (worst - clean)}
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
-        """Warn where only the softmax's curvature would be seen."""
-        return piecewise_linear_warning(model, "scorpio") if self.product == "exact" or self.step < 0.1 else []
+        """Warn where only the softmax's curvature would be seen, and where dropout would be taken for curvature."""
+        quadratic = self.value == "quadratic"
+        curved = quadratic or self.product == "exact" or self.step < 0.1
+        warnings = piecewise_linear_warning(model, self.name) if curved else []
+        return warnings + (dropout_warning(model, self.name) if quadratic else [])
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return how good the quadratic model and its maximiser are.

@@ -53,7 +53,7 @@ class SORA(nn.Module, Objective):
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the box's nearest points, as a leaf that the training backward gives its gradient to."""
         start = threat.sample(batch.x, noise.fold(0))
-        _, gradient = input_gradient(model, start, cross_entropy_with(batch.y))
+        _, gradient = input_gradient(model, start, cross_entropy_with(batch.targets))
         alpha = self.step_size * threat.eps * (self.bend / (1 - self.kappa).clamp(min=self.bend)).to(start)
         share = noise.fold(1).uniform(start.shape[1:], start.dtype)
         reach = replace(threat, eps=(1 + self.step_size) * threat.eps)

@@ -27,7 +27,7 @@ from unperturbed.modes import buffers_restored, under_attack
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.base import Objective
-from unperturbed.precision import InPrecision, Precision, as_reported, choose
+from unperturbed.precision import InPrecision, Precision, as_reported, choose, full_float32
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
 from unperturbed.training.alarm import Probe, probe, recognise
@@ -156,7 +156,7 @@ def train(
     if folder is not None:
         claim(folder, description, resume)
     fabric.barrier()
-    with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
+    with full_float32(), torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(recipe.seed + fabric.global_rank)
         run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder)
         if resume and folder is not None and (folder / runs.CHECKPOINT).exists():
@@ -246,7 +246,8 @@ class _Run:
 
     def go(self, progress: Progress) -> None:
         """Train until the last epoch, or until the run is stopped."""
-        self.check_method()
+        if self.state.step == 0:
+            self.check_method()
         while self.state.step < self.steps and not self.state.stopped:
             self.epoch(progress)
 
