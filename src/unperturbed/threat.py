@@ -152,8 +152,7 @@ class Threat:
         """
         if self.norm == "Linf":
             return gradient.sign()
-        rounding = 1e-6 * self.eps + 2.5e-7 * z.abs()
-        free = self._room(z, gradient).gt_(rounding)  # 1 with room, 0 without
+        free = self.room(z, gradient)
         return _steepest_l2(gradient, free) if self.norm == "L2" else _steepest_l1(gradient, free, None)
 
     @torch.no_grad()
@@ -163,8 +162,12 @@ class Threat:
         As in `steepest_ascent`, which has a count of 1: coordinates without room are not counted and keep their push
         (the sparse steps of Croce & Hein, 2021, https://arxiv.org/abs/2103.01208, eq. 14, made aware of the box).
         """
+        return _steepest_l1(gradient, self.room(z, gradient), count)
+
+    def room(self, z: Inputs, direction: Inputs) -> Inputs:
+        """Return 1 for the coordinates that the box lets move in this direction, 0 for those at its bound."""
         rounding = 1e-6 * self.eps + 2.5e-7 * z.abs()
-        return _steepest_l1(gradient, self._room(z, gradient).gt_(rounding), count)
+        return self._room(z, direction).gt_(rounding)
 
     @torch.no_grad()
     def to_plane(self, z: Inputs, slope: Inputs, gain: PerExample) -> Inputs:

@@ -61,7 +61,9 @@ def test_pgds_automatic_step(steps: int, length: float) -> None:
     expected = X + min(length, 1.0) * 0.1 * score.slope.sign()
     torch.testing.assert_close(one, expected, rtol=0, atol=1e-12)
     start = X - 0.1 * score.slope.sign()  # far enough from the other side to see the whole step
-    moved = PGD(steps=steps, random_start=False).step(X, start, torch.zeros(6, dtype=X.dtype), score.slope, 0, {}, threat)
+    moved = PGD(steps=steps, random_start=False).step(
+        X, start, torch.zeros(6, dtype=X.dtype), score.slope, 0, {}, threat
+    )
     torch.testing.assert_close((moved - start).abs(), torch.full_like(X, length * 0.1), rtol=0, atol=1e-12)
 
 

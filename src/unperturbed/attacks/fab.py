@@ -31,8 +31,8 @@ class FAB(Attack):
     """z <- (1 - a) (z + 1.05 d) + a (x + 1.05 d'), cut to the box, a = min(‖d‖ / (‖d‖ + ‖d'‖), 0.1).
 
     d and d' are the shortest moves, box included, from z and from x to the plane where f_l = f_y in the network
-    linearised at z; l is the class whose plane is nearest, or the target. From a misclassified point the search goes
-    back to x + 0.9 (z - x). (Croce & Hein 2020, https://arxiv.org/abs/1907.02044, algorithm 1, without its final
+    linearised at z; l is the class whose plane is nearest within the box, or the target. From a misclassified point
+    the search goes back to x + 0.9 (z - x). (Croce & Hein 2020, https://arxiv.org/abs/1907.02044, algorithm 1, without its final
     search, as in AutoAttack.)
 
     Called as an attack, it leaves an example as soon as a misclassified point lies inside the threat set; `nearest`
@@ -158,10 +158,24 @@ def _nearest_plane(
     for column in range(classes.shape[1]):
         lead = leads[:, column]
         (slope,) = torch.autograd.grad(lead.sum(), z, retain_graph=column + 1 < classes.shape[1])
-        away = lead.detach().abs() / (threat.dual_norm(slope) + 1e-12)
+        only = classes.shape[1] == 1
+        away = torch.zeros_like(lead) if only else _away(z.detach(), lead.detach(), slope, threat)
         closer = ~(away >= best[2]) & ~best[2].isnan()  # what is not a number is taken and kept, to be seen
         best = [
             torch.where(closer.view(-1, *[1] * (new.dim() - 1)), new, old)
             for new, old in zip((lead.detach(), slope, away), best, strict=True)
         ]
     return best[0].detach(), best[1], margin(logits.detach(), y)
+
+
+def _away(z: Inputs, lead: PerExample, slope: Inputs, threat: Threat) -> PerExample:
+    """Return how far z is from the plane, box included; next to infinite where the box keeps it from getting there.
+
+    (The paper divides by the dual norm, which ignores the box and so may take the wrong class near its bounds.)
+    """
+    move = threat.to_plane(z, slope, -lead)
+    missed = (lead + (slope * move).flatten(1).sum(1)).abs() > 1e-3 * lead.abs()
+    far = torch.finfo(lead.dtype).max
+    return (
+        threat.distance(move, torch.zeros_like(move)).masked_fill(missed, far).masked_fill(~lead.isfinite(), torch.nan)
+    )

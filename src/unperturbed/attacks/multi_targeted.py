@@ -54,9 +54,9 @@ class _Towards:
     y: Rows
     targets: Tensor
     loss: TargetedLoss
-    climb: Rows
+    climb: Tensor
 
-    def of_climb(self, numbers: Rows) -> "_Towards":
+    def of_climb(self, numbers: Tensor) -> "_Towards":
         return replace(self, climb=numbers)
 
     def __call__(self, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:

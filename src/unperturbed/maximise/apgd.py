@@ -30,6 +30,7 @@ class APGD(Ascent):
     In L1 it is APGD-L1 (Croce & Hein 2021, https://arxiv.org/abs/2103.01208, algorithm 1): no momentum; the step goes
     to the K coordinates of largest gradient, K following the sparsity of the best point; its size begins at eps, is
     divided by 1.5 at each checkpoint down to eps / 10, and begins anew, at the best point, where that became sparser.
+    Coordinates that have met the box are counted neither in K nor as changed (else a few of them stop the climb).
 
     Attributes:
         steps: moves, each one forward and one input gradient.
@@ -122,7 +123,8 @@ class APGD(Ascent):
         for (begin, _), end in zip(stages, ends, strict=True):
             first = torch.where(k >= begin, begin, first)
             period = torch.where(k >= begin, max(int(0.04 * (end - begin)), 1), period)
-        support = memory["best"].ne(x).flatten(1).sum(1).to(x.dtype)
+        changing = threat.room(memory["best"], memory["slope"]) * memory["best"].ne(x)
+        support = changing.flatten(1).sum(1)
         check = (k > first) & ((k - first) % period == 0)
         sparser = check & (support < 0.95 * memory["support"])
         z, gradient = _back_to_best(z, gradient, sparser, memory)
