@@ -32,8 +32,8 @@ class FAB(Attack):
 
     d and d' are the shortest moves, box included, from z and from x to the plane where f_l = f_y in the network
     linearised at z; l is the class whose plane is nearest within the box, or the target. From a misclassified point
-    the search goes back to x + 0.9 (z - x). (Croce & Hein 2020, https://arxiv.org/abs/1907.02044, algorithm 1, without its final
-    search, as in AutoAttack.)
+    the search goes back to x + 0.9 (z - x). (Croce & Hein 2020, https://arxiv.org/abs/1907.02044, algorithm 1,
+    without its final search, as in AutoAttack.)
 
     Called as an attack, it leaves an example as soon as a misclassified point lies inside the threat set; `nearest`
     goes on to the shortest distance.
