@@ -429,7 +429,7 @@ def _steepest_l1(gradient: Tensor, free: Tensor, count: Tensor | None) -> Tensor
 
 def _ranked(size: Tensor, count: Tensor) -> Tensor:
     """Return the count-th largest size of each example, which keeps its axes."""
-    flat = size.flatten(1)
+    flat = size.reshape(len(size), size.shape[1:].numel())
     place = count.long().clamp(1, flat.shape[1]) - 1
     if len(flat) == 0:
         return _peak(size)
