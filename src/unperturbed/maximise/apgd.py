@@ -136,10 +136,8 @@ class APGD(Ascent):
 
         new, direction = z, _per_input(memory["size"], x) * threat.spread_ascent(z, gradient, memory["count"])
         for (begin, radius), end in zip(stages, ends, strict=True):
-            ball, within = (
-                replace(threat, eps=radius * threat.eps),
-                (k + 1 >= begin) & ((k + 1 < end) | (end == ends[-1])),
-            )
+            ball = replace(threat, eps=radius * threat.eps)
+            within = (k + 1 >= begin) & ((k + 1 < end) | (end == self.steps))
             entering = within & (k + 1 == begin)
             if bool((within & ~entering).any()):
                 new = torch.where(_per_input(within, x), ball.project(x, z + ball.eps * direction), new)
