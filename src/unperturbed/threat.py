@@ -430,7 +430,7 @@ def _steepest_l1(gradient: Tensor, free: Tensor, count: Tensor | None) -> Tensor
 def _ranked(size: Tensor, count: Tensor) -> Tensor:
     """Return the count-th largest size of each example, which keeps its axes."""
     flat = size.reshape(len(size), size.shape[1:].numel())
-    place = count.ceil().long().clamp(1, flat.shape[1]) - 1
+    place = count.long().clamp(1, flat.shape[1]) - 1
     if len(flat) == 0:
         return _peak(size)
     largest = flat.topk(int(place.max()) + 1, dim=1).values
