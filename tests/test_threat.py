@@ -552,3 +552,70 @@ def test_bounds_per_feature_come_as_tensors_or_arrays_and_must_fit(unchecked: No
 def test_limits_without_a_box_are_infinite() -> None:
     low, high = Threat("L2", 1.0, None).limits(torch.zeros(2, 3))
     assert low == -math.inf and high == math.inf
+
+
+# What APGD, FAB and Square ask of it
+
+
+@cases
+def test_the_move_to_a_plane_is_exact_and_the_shortest(
+    seed: int, norm: Norm, box: str, shape: tuple[int, ...], eps: float, scale: float
+) -> None:
+    """Certified by linear maximisation: within a ball of the move's own length, nothing gains more."""
+    threat, x, slope = make_case(seed, norm, box, shape, eps, scale, torch.float64)
+    slope = slope / scale
+    draw = torch.Generator().manual_seed(seed)
+    sign = torch.rand(7, generator=draw, dtype=torch.float64).sub(0.3).sign()
+    gain = sign * 3 * torch.rand(7, generator=draw, dtype=torch.float64)
+    move = threat.to_plane(x, slope, gain)
+    low, high = threat.limits(x)
+    rounding = 1e-12 * (1 + x.abs())
+    assert ((x + move >= low - rounding) & (x + move <= high + rounding)).all()
+    gained = (slope * move).reshape(7, -1).sum(1)
+    for i in range(7):
+        length = float(Threat(norm, 1.0, None).distance(torch.zeros_like(move), move)[i])
+        ball = replace(threat, eps=length)
+        end = ball.maximise_linear(x[[i]], sign[i] * slope[[i]])
+        most = float((sign[i] * slope[[i]] * (end - x[[i]])).sum())
+        assert float(sign[i] * gained[i]) == pytest.approx(most, rel=1e-7, abs=1e-9)
+        far = replace(threat, eps=1e6).maximise_linear(x[[i]], sign[i] * slope[[i]])
+        reachable = float((sign[i] * slope[[i]] * (far - x[[i]])).sum()) >= abs(float(gain[i]))
+        if reachable:
+            assert float(gained[i]) == pytest.approx(float(gain[i]), rel=1e-7, abs=1e-9)
+        else:
+            assert float(sign[i] * gained[i]) < abs(float(gain[i])) + 1e-9
+
+
+@cases
+def test_points_far_from_x_are_inside_and_far(
+    seed: int, norm: Norm, box: str, shape: tuple[int, ...], eps: float, scale: float
+) -> None:
+    threat, x, vector = make_case(seed, norm, box, shape, eps, scale, torch.float64)
+    scattered, extended = threat.scatter(x, Noise.of(seed, torch.arange(7))), threat.extend(x, vector)
+    assert threat.contains(x, scattered).all() and threat.contains(x, extended).all()
+    free = Threat(norm, eps, None)
+    there = vector.reshape(7, -1).abs().sum(1) > 0
+    torch.testing.assert_close(
+        free.distance(x, free.extend(x, vector))[there],
+        torch.full((7,), eps, dtype=torch.float64)[there],
+        rtol=1e-6,
+        atol=1e-9,
+    )
+    assert torch.equal(threat.boxed(scattered), scattered)
+
+
+def test_sparse_steps_go_to_the_largest_slopes_with_room() -> None:
+    threat = Threat("L1", 2.0)
+    z = torch.tensor([[0.5, 1.0, 0.5, 0.0, 0.5, 0.5]])
+    gradient = torch.tensor([[4.0, 9.0, -3.0, -8.0, 0.5, 0.0]])
+    for count, share in [
+        (1.0, [1, 1, 0, -1, 0, 0]),
+        (2.0, [0.5, 0.5, -0.5, -0.5, 0, 0]),
+        (2.9, [0.5, 0.5, -0.5, -0.5, 0, 0]),
+    ]:
+        step = threat.spread_ascent(z, gradient, torch.tensor([count]))
+        torch.testing.assert_close(step, torch.tensor([share], dtype=torch.float32))
+    third = 1 / 3
+    everything = torch.tensor([[third, third, -third, -third, third, 0.0]])
+    torch.testing.assert_close(threat.spread_ascent(z, gradient, torch.tensor([6.0])), everything)
+    assert torch.equal(threat.spread_ascent(z, 0 * gradient, torch.tensor([2.0])), torch.zeros(1, 6))

@@ -34,6 +34,21 @@ def targeted_dlr(logits: Logits, y: Labels, target: Labels) -> PerExample:
     return (_of_label(logits, target) - _of_label(logits, y)) / scale.clamp(min=torch.finfo(logits.dtype).tiny)
 
 
+def targeted_margin(logits: Logits, y: Labels, target: Labels) -> PerExample:
+    """Return f_t - f_y: positive where the target beats the label."""
+    return _of_label(logits, target) - _of_label(logits, y)
+
+
+def dlr_or_margin(logits: Logits, y: Labels) -> PerExample:
+    """Return the difference-of-logits ratio, or the margin where there are fewer than four classes."""
+    return dlr(logits, y) if logits.shape[1] > 3 else margin(logits, y)
+
+
+def targeted_dlr_or_margin(logits: Logits, y: Labels, target: Labels) -> PerExample:
+    """Return the targeted difference-of-logits ratio, or f_t - f_y where there are fewer than four classes."""
+    return targeted_dlr(logits, y, target) if logits.shape[1] > 3 else targeted_margin(logits, y, target)
+
+
 def kl(logits: Logits, clean: Logits) -> PerExample:
     """Return KL(softmax(clean) || softmax(logits)); the gradient reaches both."""
     log_p = clean.log_softmax(dim=1)

@@ -163,9 +163,60 @@ class Threat:
         """
         if self.norm == "Linf":
             return gradient.sign()
+        free = self.room(z, gradient)
+        return _steepest_l2(gradient, free) if self.norm == "L2" else _steepest_l1(gradient, free, None)
+
+    @torch.no_grad()
+    def spread_ascent(self, z: Inputs, gradient: Inputs, count: PerExample) -> Inputs:
+        """Return the L1 unit direction that goes, in equal parts, to the `count` coordinates of largest gradient.
+
+        As in `steepest_ascent`, which has a count of 1: coordinates without room are not counted and keep their push
+        (the sparse steps of Croce & Hein, 2021, https://arxiv.org/abs/2103.01208, eq. 14, made aware of the box).
+        """
+        return _steepest_l1(gradient, self.room(z, gradient), count)
+
+    def room(self, z: Inputs, direction: Inputs) -> Inputs:
+        """Return 1 for the coordinates that the box lets move in this direction, 0 for those at its bound."""
         rounding = 1e-6 * self.eps + 2.5e-7 * z.abs()
-        free = self._room(z, gradient).gt_(rounding)  # 1 with room, 0 without
-        return _steepest_l2(gradient, free) if self.norm == "L2" else _steepest_l1(gradient, free)
+        return self._room(z, direction).gt_(rounding)
+
+    @torch.no_grad()
+    def to_plane(self, z: Inputs, slope: Inputs, gain: PerExample) -> Inputs:
+        """Return the shortest move d, in this norm, with <slope, d> = gain that the box allows at z, exactly.
+
+        Where the box does not allow so much, the move that comes nearest to it. The radius does not matter.
+        (The three projections of Croce & Hein, 2020, https://arxiv.org/abs/1907.02044, section 2.)
+        """
+        peak = _at_least_something(_peak(slope))
+        gain = gain.view(-1, *[1] * (z.dim() - 1))
+        slope, wanted = slope / peak * gain.sign(), gain.abs() / peak
+        size, room = slope.abs(), self._room(z, slope).clamp_(max=torch.finfo(z.dtype).max)
+        if self.norm == "L1":
+            return _spend_greedily(slope, room, wanted)
+        share = size if self.norm == "Linf" else size.square()
+        reach = _reach(share, size * room, wanted)
+        return torch.minimum(reach * (1.0 if self.norm == "Linf" else size), room) * slope.sign()
+
+    @torch.no_grad()
+    def extend(self, x: Inputs, delta: Inputs) -> Inputs:
+        """Return x + eps · delta / ‖delta‖, cut to the box; x where delta is 0."""
+        return self._add(x, delta * (self.eps / _at_least_something(_length(self.norm, delta))))
+
+    @torch.no_grad()
+    def scatter(self, x: Inputs, noise: Noise) -> Inputs:
+        """Return random points far from x, where APGD begins: uniform (Linf) or normal (L2) noise of length eps.
+
+        For L1, normal noise projected onto S(x), which leaves few coordinates changed.
+        """
+        if self.norm == "Linf":
+            return self.extend(x, noise.uniform(x.shape[1:], x.dtype) * 2 - 1)
+        normal = noise.normal(x.shape[1:], x.dtype)
+        return self.extend(x, normal) if self.norm == "L2" else self.project(x, x + normal)
+
+    @torch.no_grad()
+    def boxed(self, z: Inputs) -> Inputs:
+        """Return z brought into the box, whatever the ball."""
+        return self._cut(z.clone())
 
     def _cut(self, z: Tensor) -> Tensor:
         """Bring z, which is overwritten, into the box."""
@@ -281,7 +332,7 @@ def _stretch(gradient: Tensor, room: Tensor, eps: float) -> Tensor:
     return _shrink(gradient * room.sign(), room, eps)
 
 
-def _reach(squares: Tensor, caps: Tensor, target: float) -> Tensor:
+def _reach(squares: Tensor, caps: Tensor, target: float | Tensor) -> Tensor:
     """Return per example the s with sum(min(s · squares, caps)) = target, or a huge one where the caps sum to less.
 
     The sum is concave and piecewise linear in s: Newton's method climbs from the left, only ever adds to the capped
@@ -343,10 +394,20 @@ def _fill_greedily(gradient: Tensor, room: Tensor, eps: float) -> Tensor:
     rows = (len(gradient), -1) if len(gradient) else (0, gradient.shape[1:].numel())
     room = room.clamp(max=eps).reshape(rows)
     value = gradient.reshape(rows).abs() * room.gt(0.0)
-    return _fill(value, room, eps, 64).view(gradient.shape) * gradient.sign()
+    budget = torch.full((len(value), 1), eps, dtype=value.dtype, device=value.device)
+    return _fill(value, room, budget, 64).view(gradient.shape) * gradient.sign()
 
 
-def _fill(value: Tensor, room: Tensor, eps: float, count: int) -> Tensor:
+def _spend_greedily(slope: Tensor, room: Tensor, gain: Tensor) -> Tensor:
+    """Return the gain sought from the coordinates of largest slope first, from each up to its room, as a move."""
+    rows = (len(slope), -1) if len(slope) else (0, slope.shape[1:].numel())
+    size, wanted = slope.abs(), gain.reshape(-1, 1)
+    most = torch.minimum(size * room, gain).reshape(rows)
+    gained = _fill(size.reshape(rows) * most.gt(0.0), most, wanted, 64).view(slope.shape)
+    return torch.minimum(gained / _at_least_something(size), room) * slope.sign()
+
+
+def _fill(value: Tensor, room: Tensor, budget: Tensor, count: int) -> Tensor:
     """Return what each coordinate gets, those of largest value first: sorting everything is ten times slower.
 
     The budget rarely reaches beyond the first `count`; examples where it does are filled again with more.
@@ -354,10 +415,10 @@ def _fill(value: Tensor, room: Tensor, eps: float, count: int) -> Tensor:
     best, places = value.topk(min(count, value.shape[1]), dim=1)
     wanted = room.gather(1, places)
     before = wanted.cumsum(1) - wanted
-    filled = torch.zeros_like(value).scatter_(1, places, torch.minimum((eps - before).clamp_(min=0.0), wanted))
-    unspent = (wanted.sum(1) < eps) & (best[:, -1] > 0)
+    filled = torch.zeros_like(value).scatter_(1, places, torch.minimum((budget - before).clamp_(min=0.0), wanted))
+    unspent = (wanted.sum(1, keepdim=True) < budget)[:, 0] & (best[:, -1] > 0)
     if count < value.shape[1] and unspent.any():
-        filled[unspent] = _fill(value[unspent], room[unspent], eps, 4 * count)
+        filled[unspent] = _fill(value[unspent], room[unspent], budget[unspent], 4 * count)
     return filled
 
 
@@ -368,11 +429,23 @@ def _steepest_l2(gradient: Tensor, free: Tensor) -> Tensor:
     return (scaled / _at_least_something(length)).clamp_(-_STEEPEST_LIMIT, _STEEPEST_LIMIT)
 
 
-def _steepest_l1(gradient: Tensor, free: Tensor) -> Tensor:
-    peak = _peak(gradient * free)
-    chosen = gradient.abs().ge_(peak)
-    share = (peak > 0) / _total(chosen * free).clamp_(min=1.0)
+def _steepest_l1(gradient: Tensor, free: Tensor, count: Tensor | None) -> Tensor:
+    """Return equal parts for the coordinates of largest gradient; a `count` of None means 1."""
+    least = _peak(gradient * free) if count is None else _ranked((gradient * free).abs_(), count)
+    chosen = gradient.abs().ge_(least).mul_(gradient.ne(0))
+    number = _total(chosen * free)
+    share = (number > 0) / number.clamp(min=1.0)
     return gradient.sign() * chosen * share
+
+
+def _ranked(size: Tensor, count: Tensor) -> Tensor:
+    """Return the count-th largest size of each example, which keeps its axes."""
+    flat = size.reshape(len(size), size.shape[1:].numel())
+    place = count.long().clamp(1, flat.shape[1]) - 1
+    if len(flat) == 0:
+        return _peak(size)
+    largest = flat.topk(int(place.max()) + 1, dim=1).values
+    return largest.gather(1, place[:, None]).view(-1, *[1] * (size.dim() - 1))
 
 
 def _ball_l2(noise: Noise, x: Tensor) -> Tensor:

@@ -34,6 +34,15 @@ class Loss(Protocol):
 
 
 @runtime_checkable
+class TargetedLoss(Protocol):
+    """A per-example loss on logits that grows towards a target class."""
+
+    def __call__(self, logits: Logits, y: Labels, target: Labels) -> PerExample:
+        """Return one value per example."""
+        ...
+
+
+@runtime_checkable
 class Score(Protocol):
     """What a maximiser climbs: one value per example, and optionally a second one that ranks iterates."""
 

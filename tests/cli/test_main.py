@@ -109,7 +109,7 @@ def test_every_listed_class_exists_and_carries_its_name() -> None:
         ((*TRAIN, "--weights", "page.pt"), ["HTML"]),
         ((*TRAIN, "--config", "absent.yaml"), ["absent.yaml"]),
         (("evaluate", "absent"), ["absent", "no run folder"]),
-        (("evaluate", "--suite", "standard"), ["standard", "pgd"]),
+        (("evaluate", "--suite", "standrad"), ["standrad", "'standard'"]),
         (("evaluate", "--model", "mlp", "--data", "blobs.npz"), ["trained"]),
         (("evaluate", "--model", "mlp", "--weights", "page.pt"), ["--data is missing"]),
     ],

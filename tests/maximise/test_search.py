@@ -29,7 +29,7 @@ def no_endless_climb(monkeypatch: pytest.MonkeyPatch) -> None:
     looks, climb = itertools.count(), ascent_module.climb
 
     def limited(score: Score, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample, Inputs]:
-        assert next(looks) < 5000
+        assert next(looks) < 10000
         return climb(score, z, rows)
 
     monkeypatch.setattr(ascent_module, "climb", limited)
@@ -78,8 +78,17 @@ class Watched(Ascent):
     def memory(self, x: Inputs) -> Memory:
         return self.ascent.memory(x)
 
-    def step(self, x: Inputs, z: Inputs, gradient: Inputs, k: int | Tensor, memory: Memory, threat: Threat) -> Inputs:
-        return self.ascent.step(x, z, gradient, k, memory, threat)
+    def step(
+        self,
+        x: Inputs,
+        z: Inputs,
+        value: PerExample,
+        gradient: Inputs,
+        k: int | Tensor,
+        memory: Memory,
+        threat: Threat,
+    ) -> Inputs:
+        return self.ascent.step(x, z, value, gradient, k, memory, threat)
 
 
 @pytest.mark.parametrize("kind", ASCENTS, ids=lambda kind: kind.__name__)

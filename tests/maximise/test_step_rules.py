@@ -57,11 +57,13 @@ def test_pgd_is_normalised_steps_and_a_rescaling_in_the_ball() -> None:
 def test_pgds_automatic_step(steps: int, length: float) -> None:
     """2.5 radii in all, a single step not longer than 1.25."""
     threat, score = Threat("Linf", 0.1, None), linear_score(X, 2)
-    one = PGD(steps=steps, random_start=False).step(X, X, score.slope, 0, {}, threat)
+    one = PGD(steps=steps, random_start=False).step(X, X, torch.zeros(6, dtype=X.dtype), score.slope, 0, {}, threat)
     expected = X + min(length, 1.0) * 0.1 * score.slope.sign()
     torch.testing.assert_close(one, expected, rtol=0, atol=1e-12)
     start = X - 0.1 * score.slope.sign()  # far enough from the other side to see the whole step
-    moved = PGD(steps=steps, random_start=False).step(X, start, score.slope, 0, {}, threat)
+    moved = PGD(steps=steps, random_start=False).step(
+        X, start, torch.zeros(6, dtype=X.dtype), score.slope, 0, {}, threat
+    )
     torch.testing.assert_close((moved - start).abs(), torch.full_like(X, length * 0.1), rtol=0, atol=1e-12)
 
 

@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Model, PerExample, Rows
+from unperturbed.types import Batch, Inputs, Logits, Model, PerExample, Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,9 +22,11 @@ class Found:
     finite: Tensor
     """Bool: whether everything that the attack computed for the example was finite."""
     restart: Rows
-    """How many restarts were begun."""
+    """How many restarts were begun, the first start included."""
     passes: int
-    """Examples through the network, forward; as many again backward."""
+    """Examples through the network, forward."""
+    backwards: int | None = None
+    """Examples through it backward; None: as many as forward."""
 
 
 class Attack(ABC):
@@ -32,8 +35,30 @@ class Attack(ABC):
     label: str
     """How tables name the attack."""
     restarts: int
-    """Climbs an example at most; 1 where the attack has no restarts."""
+    """How often an example is begun with at most (with all targets each time); 1 where there are no restarts."""
 
     @abstractmethod
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
         """Attack every example of the batch; the network sees `places` examples at a time."""
+
+
+def padded_logits(model: Model, x: Inputs, places: int) -> Logits:
+    """Return the logits of x, the network seeing `places` examples at a time (the last ones padded by repetition)."""
+    logits = []
+    with torch.no_grad():
+        if len(x) == 0:
+            return model(x)  # type: ignore[no-any-return]
+        for chunk in torch.split(x, places):
+            rows = torch.arange(places, device=x.device) % len(chunk)
+            logits.append(model(chunk[rows])[: len(chunk)])
+    return torch.cat(logits)
+
+
+def likely_targets(model: Model, batch: Batch, most: int | None, places: int) -> Tensor:
+    """Return the other classes of each example, the likeliest first, `most` of them or all: (n, targets)."""
+    logits = padded_logits(model, batch.x, places)
+    others = logits.scatter(1, batch.y[:, None], -torch.inf).nan_to_num(nan=-torch.inf)
+    count = logits.shape[1] - 1
+    ranked = others.sort(dim=1, descending=True, stable=True).indices
+    ranked = ranked[ranked != batch.y[:, None]].view(len(ranked), count)
+    return ranked[:, : count if most is None else min(most, count)]

@@ -1,6 +1,8 @@
 """Attacks that climb a loss along its gradient."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
 
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.losses import cross_entropy, margin
@@ -8,7 +10,7 @@ from unperturbed.maximise.ascent import Ascent, search
 from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Loss, Model, PerExample, Rows
+from unperturbed.types import Batch, Inputs, Loss, Model, Norm, PerExample, Rows
 
 
 @dataclass(frozen=True)
@@ -20,22 +22,26 @@ class GradientAttack(Attack):
         loss: what is climbed.
         ascent: how.
         restarts: at most this many climbs an example.
+        draws: forwards that loss and margin are the means of, for networks that draw random numbers.
     """
 
     label: str
     loss: Loss
     ascent: Ascent
     restarts: int = 1
+    draws: int = 1
 
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
         """Attack every example; iterates are ranked by margin, whatever is climbed."""
 
         def score(z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
-            logits, y = model(z), batch.y[rows]
-            return self.loss(logits, y), margin(logits, y).detach()
+            y = batch.y[rows]
+            drawn = [model(z) for _ in range(self.draws)]
+            value = torch.stack([self.loss(logits, y) for logits in drawn]).mean(0)
+            return value, torch.stack([margin(logits, y) for logits in drawn]).mean(0).detach()
 
         best = search(self.ascent, score, batch.x, threat, noise, self.restarts, places)
-        return Found(best.z, best.rank, best.finite, best.restart, best.passes)
+        return Found(best.z, best.rank, best.finite, best.restart, self.draws * best.passes)
 
 
 @dataclass(frozen=True)
@@ -46,11 +52,20 @@ class Suite:
         name: as on the command line.
         attacks: in order.
         note: what a reader of the number must know.
+        l1: the attacks where the threat is L1, if they are others.
+        few_classes: what the note adds where there are fewer than four classes.
     """
 
     name: str
     attacks: tuple[Attack, ...]
     note: str
+    l1: tuple[Attack, ...] = ()
+    few_classes: str = ""
+
+    def against(self, norm: Norm, classes: int) -> "Suite":
+        """Return the suite as it runs in this norm, on networks with so many classes."""
+        attacks = self.l1 if norm == "L1" and self.l1 else self.attacks
+        return replace(self, attacks=attacks, note=self.note + (self.few_classes if classes < 4 else ""))
 
 
 PGD_SUITE: Suite = Suite(

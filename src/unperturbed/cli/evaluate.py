@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unperturbed.threat import Threat
 
 POSITIONAL = "run"
+SUITE_HELP = "which attacks: pgd (50 steps, 20 restarts), standard (AutoAttack), plus (longer), rand (random networks)"
 
 
 def parser() -> ArgumentParser:
@@ -28,7 +29,7 @@ def parser() -> ArgumentParser:
     made = new_parser("evaluate", str(__doc__))
     made.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
     add_data_options(made)
-    made.add_argument("--suite", type=str, default="pgd", help="which attacks: pgd (50 steps, 20 restarts)")
+    made.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
     made.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
     made.add_argument("--examples-seed", type=int | None, metavar="S", help="N random ones instead")
     made.add_argument("--eps", type=str | None, metavar="EPS,...", help="these radii instead: 4/255,8/255")

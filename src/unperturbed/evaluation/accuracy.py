@@ -11,13 +11,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from unperturbed.attacks.autoattack import PLUS, RAND, STANDARD
+from unperturbed.attacks.base import padded_logits
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation import store
-from unperturbed.evaluation.block import TIE, Tally, evaluate_block, padded_logits
+from unperturbed.evaluation.block import TIE, Tally, evaluate_block
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.models.load import as_classifier
@@ -26,7 +28,7 @@ from unperturbed.precision import as_reported
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs
 
-SUITES = {suite.name: suite for suite in (PGD_SUITE,)}
+SUITES = {suite.name: suite for suite in (PGD_SUITE, STANDARD, PLUS, RAND)}
 BLOCK = 1024
 """Examples that are evaluated, held in memory and written together."""
 
@@ -51,7 +53,7 @@ def evaluate(
         model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
         data: a `Data` (its test split), a `Split`, a pair of arrays (inputs, labels), or a map-style dataset.
         threat: the threat set; inputs must lie within its bounds.
-        suite: a name ("pgd") or a `Suite`.
+        suite: a name ("pgd", "standard", "plus", "rand") or a `Suite`.
         out: folder for `SUITE.json` and, in a folder of its own, the per-example tables and adversarial inputs.
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time, raised to a power of two.
@@ -72,6 +74,7 @@ def evaluate(
     places = physical_batch_size(batch_size, split)
     with _own_randomness(seed, device):
         classes, warnings = check_outputs(classifier, some)
+    attacks = attacks.against(threat.norm, classes)
     check(split, threat.bounds, classes)
     warnings += box_warnings(threat, some[0])
     if batch_size != "auto" and batch_size > len(split):
@@ -233,7 +236,9 @@ def _outcome(
     standing, attacks = correct, []
     for tally in tallies:
         standing -= tally.broken
-        attacks.append(AttackRecord(tally.name, tally.broken, standing / n, tally.seconds, tally.passes, tally.passes))
+        attacks.append(
+            AttackRecord(tally.name, tally.broken, standing / n, tally.seconds, tally.forwards, tally.backwards)
+        )
         if tally.broken_last:
             text = (
                 f"{tally.broken_last} examples broke only in the last restart of {tally.name}: more would break more."

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack
+from unperturbed.attacks.base import Attack, padded_logits
 from unperturbed.attacks.gradient import Suite
 from unperturbed.findings import Verdict
 from unperturbed.losses import margin
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Labels, Logits, Model, PerExample
+from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
 
 TIE = 1e-4
 """A final margin this close to 0 is counted as a tie: float32 rounding at another batch size may turn it."""
@@ -29,7 +29,8 @@ class Tally:
     """Of those, by the last climb allowed: more would break more."""
     unverified: int = 0
     seconds: float = 0.0
-    passes: int = 0
+    forwards: int = 0
+    backwards: int = 0
 
 
 @dataclass(eq=False)
@@ -138,9 +139,11 @@ def attack_rows(
         block.attack[row] = attack.label
 
     tally.broken += int(broken.sum())
-    tally.broken_last += int((broken & (found.restart == attack.restarts)).sum())
+    if attack.restarts > 1:
+        tally.broken_last += int((broken & (found.restart == attack.restarts)).sum())
     tally.unverified += int(refuted.sum())
-    tally.passes += found.passes
+    tally.forwards += found.passes
+    tally.backwards += found.passes if found.backwards is None else found.backwards
     tally.seconds += time.perf_counter() - began
 
 
@@ -155,13 +158,3 @@ def verify(model: Model, batch: Batch, z: Inputs, threat: Threat, places: int) -
     for row in (margins.abs() <= TIE).nonzero()[:, 0].tolist():
         margins[row] = margin(padded_logits(model, inside[row : row + 1], 1), batch.y[row : row + 1])[0]
     return torch.where(allowed & margins.isfinite(), margins, -torch.inf)
-
-
-def padded_logits(model: Model, x: Inputs, places: int) -> Logits:
-    """Return the logits of x, the network seeing `places` examples at a time (the last ones padded by repetition)."""
-    logits = []
-    with torch.no_grad():
-        for chunk in torch.split(x, places):
-            rows = torch.arange(places, device=x.device) % len(chunk)
-            logits.append(model(chunk[rows])[: len(chunk)])
-    return torch.cat(logits)

@@ -10,7 +10,7 @@ from unperturbed.maximise.ascent import Ascent, Memory
 from unperturbed.maximise.pgd import check_steps
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Inputs
+from unperturbed.types import Inputs, PerExample
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,16 @@ class Adam(Ascent):
         """Return both moments at zero."""
         return {"m": torch.zeros_like(x), "v": torch.zeros_like(x)}
 
-    def step(self, x: Inputs, z: Inputs, gradient: Inputs, k: int | Tensor, memory: Memory, threat: Threat) -> Inputs:
+    def step(
+        self,
+        x: Inputs,
+        z: Inputs,
+        value: PerExample,
+        gradient: Inputs,
+        k: int | Tensor,
+        memory: Memory,
+        threat: Threat,
+    ) -> Inputs:
         """Return the projected Adam move."""
         memory["m"].lerp_(gradient, 0.1)
         memory["v"].lerp_(gradient**2, 0.001)

@@ -1,12 +1,13 @@
 """The one ascent loop, in its two uses: a fixed number of moves (training), and a search over a queue (evaluation)."""
 
 from abc import ABC, abstractmethod
-from collections import deque
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from unperturbed.maximise.places import Places, at_least_two
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, PerExample, Rows, Score
@@ -27,6 +28,8 @@ class Ascent(Maximiser):
     """A maximiser that follows the gradient: a start, and a step rule applied `steps` times."""
 
     steps: int
+    uses_value: ClassVar[bool] = False
+    """Whether `step` looks at the value; if not, a score with a gradient of its own is asked for that alone."""
 
     @abstractmethod
     def start(self, x: Inputs, threat: Threat, noise: Noise) -> Inputs:
@@ -37,18 +40,35 @@ class Ascent(Maximiser):
         """Return what the step rule remembers before its first move."""
 
     @abstractmethod
-    def step(self, x: Inputs, z: Inputs, gradient: Inputs, k: int | Tensor, memory: Memory, threat: Threat) -> Inputs:
-        """Return the point after move number `k` (from 0; a tensor broadcasts against z) and update `memory`."""
+    def step(
+        self,
+        x: Inputs,
+        z: Inputs,
+        value: PerExample,
+        gradient: Inputs,
+        k: int | Tensor,
+        memory: Memory,
+        threat: Threat,
+    ) -> Inputs:
+        """Return the point after move number `k` (from 0; a tensor broadcasts against z) and update `memory`.
+
+        `value` and `gradient` are the score's at z.
+        """
+
+    def trial(self, threat: Threat) -> int:
+        """Return how many of the first points, the start included, may lie outside S(x) and do not count."""
+        return 0
 
     def __call__(self, score: Score, x: Inputs, threat: Threat, noise: Noise, start: Inputs | None = None) -> Inputs:
         """Return the point after all the steps: one forward and one input gradient a step, none for the last point."""
         z = self.start(x, threat, noise) if start is None else start
         rows = torch.arange(len(x), device=x.device)
         memory = self.memory(x)
-        own = getattr(score, "gradient", None)
+        own = None if self.uses_value else getattr(score, "gradient", None)
+        unknown = x.new_full((len(x),), torch.nan)
         for k in range(self.steps):
-            gradient = climb(score, z, rows)[2] if own is None else own(z, rows)
-            z = self.step(x, z, gradient, k, memory, threat)
+            value, gradient = climb(score, z, rows)[::2] if own is None else (unknown, own(z, rows))
+            z = self.step(x, z, value, gradient, k, memory, threat)
         return z.detach()
 
 
@@ -87,50 +107,44 @@ def search(ascent: Ascent, score: Score, x: Inputs, threat: Threat, noise: Noise
     The network always sees `places` examples. A place that an example leaves goes to the next climb in the queue, and
     stays as padding once the queue is empty; so the result is a function of the example, its noise and `places`, in
     any order and company. A restart is queued behind the examples that still wait for theirs.
+
+    A score with a method `of_climb(numbers)` is asked for the score of these climbs, one number a place.
     """
     best_z, best_rank = x.clone(), torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
     finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    begun = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    queue = deque(range(len(x)))
-
-    row = torch.zeros(places, dtype=torch.int64, device=x.device)
-    k = torch.zeros(places, dtype=torch.int64, device=x.device)
-    active = torch.zeros(places, dtype=torch.bool, device=x.device)
-    here = x[row] if len(x) else x.new_zeros((places, *x.shape[1:]))
+    at, k = Places(len(x), places, restarts, x.device), torch.zeros(places, dtype=torch.int64, device=x.device)
+    here = x[at.row] if len(x) else x.new_zeros((places, *x.shape[1:]))
     z, memory = here.clone(), ascent.memory(here)
-    passes = 0
+    of_climb, trial, passes = getattr(score, "of_climb", None), ascent.trial(threat), 0
 
     def fill_free_places() -> None:
-        places_now = (~active).nonzero()[:, 0][: len(queue)]
-        if len(places_now) == 0:
+        seats, rows = at.fill()
+        if len(seats) == 0:
             return
-        rows_now = torch.tensor([queue.popleft() for _ in places_now], device=x.device)
-        # A reduction over a single example may be split between threads and then rounds differently: never one alone.
-        pair = rows_now if len(rows_now) > 1 else rows_now.repeat(2)
-        start = ascent.start(x[pair], threat, noise.rows(pair).fold(begun[pair]))
-        fresh = ascent.memory(x[rows_now])
-        row[places_now], k[places_now], active[places_now] = rows_now, 0, True
-        here[places_now], z[places_now] = x[rows_now], start[: len(rows_now)]
+        pair = at_least_two(rows)
+        start = ascent.start(x[pair], threat, noise.rows(pair).fold(at.begun[pair] - 1))
+        fresh = ascent.memory(x[rows])
+        k[seats], here[seats], z[seats] = 0, x[rows], start[: len(rows)]
         for name, values in memory.items():
-            values[places_now] = fresh[name]
-        begun[rows_now] += 1
+            values[seats] = fresh[name]
 
     fill_free_places()
-    while bool(active.any()):
-        value, rank, gradient = climb(score, z, row)
-        passes += int(active.sum())
+    while bool(at.active.any()):
+        row = at.row
+        value, rank, gradient = climb(score if of_climb is None else of_climb(at.number), z, row)
+        passes += int(at.active.sum())
         sound = value.isfinite() & rank.isfinite() & gradient.flatten(1).isfinite().all(dim=1)
-        finite[row[active & ~sound]] = False
-        better = active & (rank > best_rank[row])
+        finite[row[at.active & ~sound]] = False
+        counts = at.active & (k >= trial)
+        better = counts & (rank > best_rank[row])
         best_z[row[better]], best_rank[row[better]] = z[better], rank[better]
 
-        broken = rank > 0
-        done = active & (broken | ~sound | (k >= ascent.steps))
-        again = row[done & ~broken & sound]
-        queue.extend(again[begun[again] < restarts].tolist())
-        active &= ~done
-        z = ascent.step(here, z, gradient, k.view(-1, *[1] * (x.dim() - 1)), memory, threat)
+        broken = counts & (rank > 0)
+        done = at.active & (broken | ~sound | (k >= ascent.steps))
+        at.leave(done, broken | ~sound)
+        number = k.view(-1, *[1] * (x.dim() - 1))
+        z = ascent.step(here, z, value, gradient, number, memory, threat)
         k += 1
         if bool(done.any()):
             fill_free_places()
-    return Best(best_z, best_rank, finite, begun, passes)
+    return Best(best_z, best_rank, finite, at.begun, passes)

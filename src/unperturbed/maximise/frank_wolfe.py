@@ -9,7 +9,7 @@ from unperturbed.maximise.ascent import Ascent, Memory
 from unperturbed.maximise.pgd import check_steps
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Inputs
+from unperturbed.types import Inputs, PerExample
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,15 @@ class FrankWolfe(Ascent):
         """Return nothing: the rule is without memory."""
         return {}
 
-    def step(self, x: Inputs, z: Inputs, gradient: Inputs, k: int | Tensor, memory: Memory, threat: Threat) -> Inputs:
+    def step(
+        self,
+        x: Inputs,
+        z: Inputs,
+        value: PerExample,
+        gradient: Inputs,
+        k: int | Tensor,
+        memory: Memory,
+        threat: Threat,
+    ) -> Inputs:
         """Return the convex combination; projected only against rounding."""
         return threat.project(x, z + 2 / (k + 2) * (threat.maximise_linear(x, gradient) - z))

@@ -9,7 +9,7 @@ from unperturbed.errors import InputError
 from unperturbed.maximise.ascent import Ascent, Memory
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Inputs
+from unperturbed.types import Inputs, PerExample
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,16 @@ class PGD(Ascent):
         """Return nothing: the rule is without memory."""
         return {}
 
-    def step(self, x: Inputs, z: Inputs, gradient: Inputs, k: int | Tensor, memory: Memory, threat: Threat) -> Inputs:
+    def step(
+        self,
+        x: Inputs,
+        z: Inputs,
+        value: PerExample,
+        gradient: Inputs,
+        k: int | Tensor,
+        memory: Memory,
+        threat: Threat,
+    ) -> Inputs:
         """Return P(z + step_size * eps * d)."""
         length = threat.eps * (min(2.5 / self.steps, 1.25) if self.step_size is None else self.step_size)
         return threat.project(x, z + length * threat.steepest_ascent(z, gradient))

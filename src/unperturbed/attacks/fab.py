@@ -1,0 +1,181 @@
+"""FAB: the nearest misclassified point, by projections onto the linearised boundary."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from unperturbed.attacks.base import Attack, Found, likely_targets
+from unperturbed.errors import InputError
+from unperturbed.losses import margin
+from unperturbed.maximise.places import Places, at_least_two
+from unperturbed.noise import Noise
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inputs, Model, PerExample, Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """The nearest misclassified point found for each example, whatever the radius."""
+
+    z: Inputs
+    """That point; x where none was found."""
+    distance: PerExample
+    """Its distance; infinite where none was found."""
+    found: Found
+    """The point of largest margin inside the threat set, and how the search went."""
+
+
+@dataclass(frozen=True)
+class FAB(Attack):
+    """z <- (1 - a) (z + 1.05 d) + a (x + 1.05 d'), cut to the box, a = min(‖d‖ / (‖d‖ + ‖d'‖), 0.1).
+
+    d and d' are the shortest moves, box included, from z and from x to the plane where f_l = f_y in the network
+    linearised at z; l is the class whose plane is nearest within the box, or the target. From a misclassified point
+    the search goes back to x + 0.9 (z - x). (Croce & Hein 2020, https://arxiv.org/abs/1907.02044, algorithm 1,
+    without its final search, as in AutoAttack.)
+
+    Called as an attack, it leaves an example as soon as a misclassified point lies inside the threat set; `nearest`
+    goes on to the shortest distance.
+
+    Attributes:
+        label: how tables name the attack.
+        targets: how many classes, those of largest logits at x first, one after the other; 0: the nearest each time.
+        restarts: climbs an example (and target); all but the first begin at random, half a radius away.
+        steps: moves, each two forwards and an input gradient (for each other class, without targets).
+        most: the largest a.
+        overshoot: by how much a move goes beyond the plane.
+        back: how far it goes back towards x.
+    """
+
+    label: str = "FAB"
+    targets: int = 0
+    restarts: int = 1
+    steps: int = 100
+    most: float = 0.1
+    overshoot: float = 1.05
+    back: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that leave nothing to do."""
+        if self.steps < 1 or self.restarts < 1 or self.targets < 0:
+            raise InputError(
+                f"FAB with steps {self.steps}, restarts {self.restarts}, targets {self.targets}: at least 1, 1 and 0."
+            )
+
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+        """Look for a misclassified point inside the threat set."""
+        return self._run(model, batch, threat, noise, places, leave=True).found
+
+    def nearest(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Nearest:
+        """Look for the nearest misclassified point; the radius matters for random starts only."""
+        return self._run(model, batch, threat, noise, places, leave=False)
+
+    def _run(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int, leave: bool) -> Nearest:
+        x, n = batch.x, len(batch.x)
+        targets = likely_targets(model, batch, self.targets or None, places)
+        climbs = targets.shape[1] if self.targets else 1
+        at, k = Places(n, places, climbs * self.restarts, x.device), torch.zeros(places, device=x.device)
+        here = x[at.row] if n else x.new_zeros((places, *x.shape[1:]))
+        z, wide = here.clone(), (-1, *[1] * (x.dim() - 1))
+        best = _Record(x, threat)
+        forwards, backwards = n, 0
+
+        def fill_free_places() -> None:
+            seats, rows = at.fill()
+            if len(seats) == 0:
+                return
+            pair = at_least_two(rows)
+            climb = at.begun[pair] - 1
+            far = replace(threat, eps=threat.eps / 2).scatter(x[pair], noise.rows(pair).fold(climb))
+            start = torch.where((climb >= climbs).view(wide), far, x[pair])
+            k[seats], here[seats], z[seats] = 0, x[rows], start[: len(rows)]
+
+        fill_free_places()
+        while bool(at.active.any()):
+            busy, y = int(at.active.sum()), batch.y[at.row]
+            towards = targets[at.row, at.number % climbs][:, None] if self.targets else targets[at.row]
+            lead, slope, here_margin = _nearest_plane(model, z, y, towards, threat)
+            sound = best.look(at, z, here_margin)
+            sound &= lead.isfinite() & slope.flatten(1).isfinite().all(dim=1)
+            z = self._move(here, z, lead, slope, threat)
+            with torch.no_grad():
+                next_margin = margin(model(z), y)
+            sound &= best.look(at, z, next_margin)
+            forwards, backwards = forwards + 2 * busy, backwards + towards.shape[1] * busy
+            best.finite[at.row[at.active & ~sound]] = False
+
+            k += 1
+            broken = (best.margin[at.row] > 0) & leave
+            done = at.active & (broken | ~sound | (k >= self.steps))
+            at.leave(done, broken | ~sound)
+            z = torch.where((next_margin > 0).view(wide), here + self.back * (z - here), z)
+            if bool(done.any()):
+                fill_free_places()
+        rounds = (at.begun + climbs - 1) // climbs
+        found = Found(best.inside, best.margin, best.finite, rounds, forwards, backwards)
+        return Nearest(best.nearest, best.distance, found)
+
+    def _move(self, x: Inputs, z: Inputs, lead: PerExample, slope: Inputs, threat: Threat) -> Inputs:
+        """Return the next point; `lead` is f_l - f_y at z and `slope` its gradient."""
+        wide = (-1, *[1] * (x.dim() - 1))
+        near = threat.to_plane(z, slope, -lead)
+        far = threat.to_plane(x, slope, -(lead + (slope * (x - z)).flatten(1).sum(1)))
+        length, other = (threat.distance(d, torch.zeros_like(d)).clamp(min=1e-8) for d in (near, far))
+        a = (length / (length + other)).clamp(max=self.most).view(wide)
+        return threat.boxed((1 - a) * (z + self.overshoot * near) + a * (x + self.overshoot * far))
+
+
+class _Record:
+    """What has been met so far: of each example the nearest break, and the largest margin inside the threat set."""
+
+    def __init__(self, x: Inputs, threat: Threat) -> None:
+        self.x, self.threat = x, threat
+        self.nearest, self.inside = x.clone(), x.clone()
+        self.distance, self.margin = x.new_full((len(x),), torch.inf), x.new_full((len(x),), -torch.inf)
+        self.finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
+
+    def look(self, at: Places, z: Inputs, margins: PerExample) -> Tensor:
+        """Enter the points in the places; return whether their margins are finite."""
+        x, row = self.x[at.row], at.row
+        distance = self.threat.distance(x, z)
+        nearer = at.active & (margins > 0) & (distance < self.distance[row])
+        self.nearest[row[nearer]], self.distance[row[nearer]] = z[nearer], distance[nearer]
+        higher = at.active & (margins > self.margin[row]) & self.threat.contains(x, z)
+        self.inside[row[higher]], self.margin[row[higher]] = z[higher], margins[higher]
+        return margins.isfinite()
+
+
+def _nearest_plane(
+    model: Model, z: Inputs, y: Rows, classes: Tensor, threat: Threat
+) -> tuple[PerExample, Inputs, PerExample]:
+    """Return f_l - f_y and its gradient for the l of the classes (n, c) whose plane is nearest, and the margin at z."""
+    z = z.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model(z)
+        leads = logits.gather(1, classes) - logits.gather(1, y[:, None])
+    best = [leads[:, 0], torch.zeros_like(z), torch.full_like(leads[:, 0], torch.inf)]
+    for column in range(classes.shape[1]):
+        lead = leads[:, column]
+        (slope,) = torch.autograd.grad(lead.sum(), z, retain_graph=column + 1 < classes.shape[1])
+        only = classes.shape[1] == 1
+        away = torch.zeros_like(lead) if only else _away(z.detach(), lead.detach(), slope, threat)
+        closer = ~(away >= best[2]) & ~best[2].isnan()  # what is not a number is taken and kept, to be seen
+        best = [
+            torch.where(closer.view(-1, *[1] * (new.dim() - 1)), new, old)
+            for new, old in zip((lead.detach(), slope, away), best, strict=True)
+        ]
+    return best[0].detach(), best[1], margin(logits.detach(), y)
+
+
+def _away(z: Inputs, lead: PerExample, slope: Inputs, threat: Threat) -> PerExample:
+    """Return how far z is from the plane, box included; next to infinite where the box keeps it from getting there.
+
+    (The paper divides by the dual norm, which ignores the box and so may take the wrong class near its bounds.)
+    """
+    move = threat.to_plane(z, slope, -lead)
+    missed = (lead + (slope * move).flatten(1).sum(1)).abs() > 1e-3 * lead.abs()
+    far = torch.finfo(lead.dtype).max
+    return (
+        threat.distance(move, torch.zeros_like(move)).masked_fill(missed, far).masked_fill(~lead.isfinite(), torch.nan)
+    )

@@ -1,0 +1,65 @@
+"""Towards each of the likeliest other classes in turn."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from unperturbed.attacks.base import Attack, Found, likely_targets
+from unperturbed.losses import margin, targeted_margin
+from unperturbed.maximise.ascent import Ascent, search
+from unperturbed.maximise.pgd import PGD
+from unperturbed.noise import Noise
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inputs, Model, PerExample, Rows, TargetedLoss
+
+
+@dataclass(frozen=True)
+class MultiTargeted(Attack):
+    """Climb `loss` towards each of the targets, from a start of its own, until the example breaks.
+
+    By default f_t - f_y towards all other classes (Gowal et al. 2019, https://arxiv.org/abs/1910.09338); with APGD, the
+    targeted difference-of-logits ratio and 9 targets it is APGD-T (Croce & Hein 2020,
+    https://arxiv.org/abs/2003.01690). An iterate counts as a break whichever class wins there.
+
+    Attributes:
+        label: how tables name the attack.
+        loss: what is climbed.
+        ascent: how.
+        targets: how many classes, those of largest logits at x first; None: all but the label.
+        restarts: how often all the targets are tried, at most.
+    """
+
+    label: str = "MultiTargeted"
+    loss: TargetedLoss = targeted_margin
+    ascent: Ascent = field(default_factory=lambda: PGD(steps=100))
+    targets: int | None = None
+    restarts: int = 1
+
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+        """Attack every example; iterates are ranked by margin."""
+        targets = likely_targets(model, batch, self.targets, places)
+        count = targets.shape[1]
+        score = _Towards(model, batch.y, targets, self.loss, torch.zeros_like(batch.y))
+        best = search(self.ascent, score, batch.x, threat, noise, count * self.restarts, places)
+        rounds = (best.restart + count - 1) // count
+        return Found(best.z, best.rank, best.finite, rounds, len(batch.y) + best.passes, best.passes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Towards:
+    """The score of climbs whose numbers say which target is theirs."""
+
+    model: Model
+    y: Rows
+    targets: Tensor
+    loss: TargetedLoss
+    climb: Tensor
+
+    def of_climb(self, numbers: Tensor) -> "_Towards":
+        return replace(self, climb=numbers)
+
+    def __call__(self, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
+        logits, y = self.model(z), self.y[rows]
+        target = self.targets[rows, self.climb % self.targets.shape[1]]
+        return self.loss(logits, y, target), margin(logits, y).detach()

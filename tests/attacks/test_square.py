@@ -1,0 +1,77 @@
+"""Square: what it reaches, and shapes of every kind."""
+
+import pytest
+import torch
+
+import attack_laws as laws
+from support import NORMS
+from unperturbed.attacks.square import _HALVINGS, Square, _bumps, _patch_size
+from unperturbed.errors import InputError
+from unperturbed.losses import margin
+from unperturbed.threat import Threat
+from unperturbed.types import Norm
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("norm", "eps", "share"), [("Linf", 0.1, 0.75), ("L2", 2.0, 0.55), ("L1", 12.0, 0.55)])
+def test_the_exact_drop_of_linear_networks_is_nearly_reached(norm: Norm, eps: float, share: float) -> None:
+    """On average over examples, in 5,000 queries on 1 x 28 x 28 inputs."""
+    model, threat = laws.Linear(2, (1, 28, 28), lead=1e4), Threat(norm, eps)
+    x = 0.3 + 0.4 * laws.inputs(8, (1, 28, 28))
+    batch = laws.batch_for(model, x, laws.zeros(x))
+    start, worst = margin(model(x), batch.y), model.worst(batch, threat)
+    found = laws.run(Square(), model, batch, threat)
+    reached = (found.margin - start) / (worst - start)
+    print(norm, reached.mean(), reached.min())
+    assert reached.mean() >= share and threat.contains(x, found.z).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 5), (3, 4, 4), (1, 2, 9), (2, 2, 5, 6), (3, 1, 1)])
+def test_inputs_of_any_shape(norm: Norm, shape: tuple[int, ...]) -> None:
+    model = laws.Wavy(lead=30.0, shape=shape)
+    x = laws.inputs(3, shape)
+    batch = laws.batch_for(model, x, laws.zeros(x))
+    threat = Threat(norm, 0.5)
+    found = laws.run(Square(queries=15), model, batch, threat)
+    assert threat.contains(x, found.z).all() and found.z.shape == x.shape and found.z.isfinite().all()
+    assert found.passes == 45 and found.backwards == 0 and not torch.equal(found.z, x)
+
+
+def test_the_margin_never_falls() -> None:
+    model = laws.Wavy(lead=30.0)
+    x = laws.inputs()
+    batch = laws.batch_for(model, x, laws.zeros(x))
+    for norm in NORMS:
+        ends = [laws.run(Square(queries=q), model, batch, Threat(norm, 0.3)).margin for q in (1, 5, 20, 60)]
+        assert all((later >= earlier).all() for earlier, later in zip(ends, ends[1:], strict=False))
+        assert (ends[-1] > ends[0]).all()
+
+
+def test_the_schedule_is_autoattacks() -> None:
+    """0.8 of the image, halved after 10, 50, 200, ... queries, whatever their number."""
+    assert _HALVINGS == (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+    assert [_patch_size(28, 28, 0.8 / 2**level, "Linf")[0] for level in range(8)] == [25, 18, 13, 9, 6, 4, 3, 2]
+    assert [_patch_size(28, 28, 0.8 / 2**level, "L2")[0] for level in range(8)] == [25, 19, 13, 9, 7, 5, 3, 3]
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_bumps_are_the_papers(power: int) -> None:
+    """Two opposite pyramids of height sum 1 / c^2 over the squares that hold a pixel (eq. 2), of length 1 together."""
+    bumps = _bumps((5, 5), 8, 9, power)
+    exponent = 2 if power == 2 else 4
+    upper = torch.zeros(2, 5)
+    for r in range(2):
+        for s in range(5):
+            upper[r, s] = sum(1 / (c + 1) ** exponent for c in range(max(abs(r - 1), abs(s - 2)), 3))
+    upper /= upper.pow(power).sum() ** (1 / power)
+    torch.testing.assert_close(bumps[0, :2, :5] * 2 ** (1 / power), upper)
+    assert (bumps[0, 2:5, :5] < 0).all() and (bumps[:, 5:] == 0).all() and (bumps[:, :, 5:] == 0).all()
+    torch.testing.assert_close(bumps.abs().pow(power).sum((1, 2)), torch.ones(2))
+    assert (bumps[1, :5, :2] > 0).all() and (bumps[1, :5, 2:5] < 0).all()
+
+
+@pytest.mark.parametrize("settings", [{"queries": 0}, {"share": 0.0}, {"share": 1.5}, {"restarts": 2}])
+def test_settings_without_sense_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(InputError):
+        Square(**settings)  # type: ignore[arg-type]
