@@ -15,7 +15,7 @@ from unperturbed.types import Norm
 @pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps", "share"), [("Linf", 0.1, 0.75), ("L2", 2.0, 0.55), ("L1", 12.0, 0.55)])
 def test_the_exact_drop_of_linear_networks_is_nearly_reached(norm: Norm, eps: float, share: float) -> None:
-    """On average over examples, in 5,000 queries on 1 x 28 x 28 inputs."""
+    """In 5,000 queries on 1 x 28 x 28 inputs."""
     model, threat = laws.Linear(2, (1, 28, 28), lead=1e4), Threat(norm, eps)
     x = 0.3 + 0.4 * laws.inputs(8, (1, 28, 28))
     batch = laws.batch_for(model, x, laws.zeros(x))
@@ -23,7 +23,7 @@ def test_the_exact_drop_of_linear_networks_is_nearly_reached(norm: Norm, eps: fl
     found = laws.run(Square(), model, batch, threat)
     reached = (found.margin - start) / (worst - start)
     print(norm, reached.mean(), reached.min())
-    assert reached.mean() >= share and threat.contains(x, found.z).all()
+    assert reached.min() >= share and threat.contains(x, found.z).all()
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -91,14 +91,15 @@ SABOTAGES = (
     bad("FAB outside the ball", "attacks.fab", " & self.threat.contains(x, z)", "", FAB2, laws.stays_inside),
     bad("FAB keeps the last", "attacks.fab", "(margins > self.margin[row])", "(margins > -torch.inf)", FAB2,
         laws.keeps_the_best_of_all_it_saw),
-    bad("Square keeps everything", "attacks.square", "(margins > best[at.row])", "(margins > -torch.inf)", SQUARE,
+    bad("Square keeps everything", "attacks.square", "better = margins > lead", "better = margins > -torch.inf", SQUARE,
         laws.keeps_the_best_of_all_it_saw),
-    bad("Square the wrong way", "attacks.square", "(margins > best[at.row])",
-        "((margins < best[at.row]) | (best[at.row] == -torch.inf))", SQUARE, laws.keeps_the_best_of_all_it_saw),
-    bad("Square outside the ball", "attacks.square", "return threat.project(x, z + (2", "return (z + (2", SQUARE,
+    bad("Square the wrong way", "attacks.square", "better = margins > lead",
+        "better = (margins < lead) | (lead == -torch.inf)", SQUARE, laws.keeps_the_best_of_all_it_saw),
+    bad("Square outside the ball", "attacks.square", "self.threat.project(x, x + way * self.threat.eps)",
+        "x + 2 * way * self.threat.eps", SQUARE,
         laws.stays_inside),
-    bad("Square's draws by torch", "attacks.square", "draw = noise.uniform((5 + channels,), x.dtype)",
-        "draw = torch.rand((len(x), 5 + channels), dtype=x.dtype)", SQUARE, laws.leaves_the_network_alone),
+    bad("Square's draws by torch", "attacks.square", "fold(queries.flatten()).uniform((5 + channels,))",
+        "keys.new_zeros(len(each), 5 + channels).float().uniform_()", SQUARE, laws.leaves_the_network_alone),
 )  # fmt: skip
 
 

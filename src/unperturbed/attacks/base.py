@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unperturbed.maximise.places import enough_places
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Logits, Model, PerExample, Rows
@@ -43,13 +44,13 @@ class Attack(ABC):
 
 
 def padded_logits(model: Model, x: Inputs, places: int) -> Logits:
-    """Return the logits of x, the network seeing `places` examples at a time (the last ones padded by repetition)."""
-    logits = []
+    """Return the logits of x, the network seeing at most `places` examples at a time (padded by repetition)."""
+    logits, size = [], enough_places(len(x), places)
     with torch.no_grad():
         if len(x) == 0:
             return model(x)  # type: ignore[no-any-return]
-        for chunk in torch.split(x, places):
-            rows = torch.arange(places, device=x.device) % len(chunk)
+        for chunk in torch.split(x, size):
+            rows = torch.arange(size, device=x.device) % len(chunk)
             logits.append(model(chunk[rows])[: len(chunk)])
     return torch.cat(logits)
 

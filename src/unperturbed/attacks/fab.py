@@ -91,7 +91,14 @@ class FAB(Attack):
             start = torch.where((climb >= climbs).view(wide), far, x[pair])
             k[seats], here[seats], z[seats] = 0, x[rows], start[: len(rows)]
 
+        def give_up_places() -> None:
+            nonlocal k, here, z
+            kept = at.shrink()
+            if kept is not None:
+                k, here, z = k[kept], here[kept], z[kept]
+
         fill_free_places()
+        give_up_places()
         while bool(at.active.any()):
             busy, y = int(at.active.sum()), batch.y[at.row]
             towards = targets[at.row, at.number % climbs][:, None] if self.targets else targets[at.row]
@@ -112,6 +119,7 @@ class FAB(Attack):
             z = torch.where((next_margin > 0).view(wide), here + self.back * (z - here), z)
             if bool(done.any()):
                 fill_free_places()
+                give_up_places()
         rounds = (at.begun + climbs - 1) // climbs
         found = Found(best.inside, best.margin, best.finite, rounds, forwards, backwards)
         return Nearest(best.nearest, best.distance, found)

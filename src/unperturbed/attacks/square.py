@@ -17,6 +17,9 @@ from unperturbed.types import Batch, Inputs, Model, Norm
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After these queries the share of the image that a patch covers is halved."""
 
+_PLANNED = 16
+"""Queries that are drawn together."""
+
 
 @dataclass(frozen=True)
 class Square(Attack):
@@ -49,20 +52,26 @@ class Square(Attack):
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
         """Attack every example."""
         x, n = batch.x, len(batch.x)
-        patches = _Patches(threat.norm, x, self.share)
-        at, k = Places(n, places, 1, x.device), torch.zeros(places, dtype=torch.int64, device=x.device)
-        best_z, best = x.clone(), x.new_full((n,), -torch.inf)
+        patches = _Patches(threat, x, self.share)
+        at = Places(n, places, 1, x.device)
+        best_z, best_margin = x.clone(), x.new_full((n,), -torch.inf)
         finite, forwards = torch.ones(n, dtype=torch.bool, device=x.device), 0
         here = x[at.row] if n else x.new_zeros((places, *x.shape[1:]))
-        z = here.clone()
+        held, lead = here.clone(), x.new_full((places,), -torch.inf)  # the best point in each place, and its margin
+        z, k = here.clone(), torch.zeros(places, dtype=torch.int64, device=x.device)
+        ends, plan = patches.ends(here), list[_Draw]()
 
         def fill_free_places() -> None:
+            nonlocal here, held, lead, z, k, ends, plan
             seats, rows = at.fill()
-            if len(seats) == 0:
-                return
-            pair = at_least_two(rows)
-            k[seats], here[seats] = 0, x[rows]
-            z[seats] = patches.first(x[pair], threat, noise.rows(pair))[: len(rows)]
+            if len(seats) > 0:
+                pair = at_least_two(rows)
+                k[seats], here[seats], held[seats], lead[seats] = 0, x[rows], x[rows], -torch.inf
+                z[seats] = patches.first(x[pair], noise.rows(pair))[: len(rows)]
+            kept = at.shrink()
+            if kept is not None:
+                here, held, lead, z, k = (values[kept] for values in (here, held, lead, z, k))
+            ends, plan = patches.ends(here), list[_Draw]()
 
         fill_free_places()
         while bool(at.active.any()):
@@ -71,31 +80,51 @@ class Square(Attack):
             forwards += int(at.active.sum())
             sound = margins.isfinite()
             finite[at.row[at.active & ~sound]] = False
-            better = at.active & (margins > best[at.row])
-            rows = at.row[better]
-            best_z[rows], best[rows] = z[better], margins[better]
+            better = margins > lead
+            held, lead = torch.where(_per_input(better, z), z, held), torch.where(better, margins, lead)
 
             k += 1
-            broken = best[at.row] > 0
-            done = at.active & (broken | ~sound | (k >= self.queries))
+            done = at.active & ((lead > 0) | ~sound | (k >= self.queries))
+            leaving = at.row[done]
+            best_z[leaving], best_margin[leaving] = held[done], lead[done]
             at.leave(done, done)
-            z = patches.change(here, best_z[at.row], threat, noise.rows(at.row).fold(k), k)
+            if not plan:
+                plan = patches.plan(noise.rows(at.row), k)
+            z = patches.change(here, held, ends, plan.pop())
             if bool(done.any()):
                 fill_free_places()
-        return Found(best_z, best, finite, at.begun, forwards, 0)
+        return Found(best_z, best_margin, finite, at.begun, forwards, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Draw:
+    """One proposal for each place: (p, ...)."""
+
+    signs: Tensor
+    """(p, channels)."""
+    size: Tensor
+    """Height and width of the square: (p, 2)."""
+    corner: Tensor
+    """Its upper left corner: (p, 2)."""
+    other: Tensor
+    """That of the square that gives up its budget, outside of Linf."""
+    bump: Tensor
+    """Which of the bumps."""
 
 
 class _Patches:
     """The proposals for inputs of one shape: squares of each size that the schedule has, and their bumps."""
 
-    def __init__(self, norm: Norm, like: Inputs, share: float) -> None:
-        self.image = _as_image(like.shape[1:])
+    def __init__(self, threat: Threat, like: Inputs, share: float) -> None:
+        self.threat, self.image = threat, _as_image(like.shape[1:])
         _, tall, wide = self.image
+        self.extents = torch.tensor([tall, wide], device=like.device)
+        self.down, self.across = (torch.arange(extent, device=like.device) for extent in (tall, wide))
         shares = [share / 2**level for level in range(len(_HALVINGS) + 1)]
-        sizes = [_patch_size(tall, wide, each, norm) for each in shares]
+        sizes = [_patch_size(tall, wide, each, threat.norm) for each in shares]
         self.sizes = torch.tensor(sizes, device=like.device)
         self.halvings = torch.tensor(_HALVINGS, device=like.device)
-        self.power = {"Linf": 0, "L2": 2, "L1": 1}[norm]
+        self.power = {"Linf": 0, "L2": 2, "L1": 1}[threat.norm]
         self.bumps = torch.stack([_bumps(size, tall, wide, self.power) for size in sizes]).to(like)
         first = (
             1 if tall == 1 else max(min(tall, wide) // 5, 1),
@@ -103,16 +132,15 @@ class _Patches:
         )
         self.first_size, self.first_bumps = first, _bumps(first, tall, wide, self.power).to(like)
 
-    def first(self, x: Inputs, threat: Threat, noise: Noise) -> Inputs:
+    def first(self, x: Inputs, noise: Noise) -> Inputs:
         """Return the first points: vertical stripes in Linf, a grid of bumps in L2 and L1."""
         channels, tall, wide = self.image
-        noise = noise.fold(0)
+        threat, noise = self.threat, noise.fold(0)
         if threat.norm == "Linf":
             signs = (noise.uniform((channels, 1, wide), x.dtype) - 0.5).sign().expand(-1, -1, tall, -1)
             return threat.project(x, x + threat.eps * signs.reshape(x.shape))
         height, width = self.first_size
-        down, across = torch.arange(tall, device=x.device), torch.arange(wide, device=x.device)
-        down, across = down - (tall % height) // 2, across - (wide % width) // 2
+        down, across = self.down - (tall % height) // 2, self.across - (wide % width) // 2
         rows, columns = tall // height, wide // width
         inside = ((down >= 0) & (down < rows * height))[:, None] & ((across >= 0) & (across < columns * width))
         tile = (down.clamp(0, rows * height - 1) // height)[:, None] * columns + across.clamp(
@@ -124,45 +152,77 @@ class _Patches:
         delta = (bumps[:, None] * signs).reshape(x.shape)
         return threat.extend(x, delta) if threat.norm == "L2" else threat.project(x, x + delta)
 
-    def change(self, x: Inputs, z: Inputs, threat: Threat, noise: Noise, k: Tensor) -> Inputs:
-        """Return the proposals for query number k."""
-        channels, tall, wide = self.image
-        draw = noise.uniform((5 + channels,), x.dtype)
-        signs = (draw[:, 5:] - 0.5).sign()[:, :, None, None]
-        level = (k[:, None] > self.halvings).sum(1)
-        height, width = self.sizes[level].unbind(1)
-        top, left, other_top, other_left = (
-            (draw[:, column] * (extent - size + 1)).long().minimum(extent - size)
-            for column, (extent, size) in enumerate([(tall, height), (wide, width)] * 2)
-        )
-        down, across = torch.arange(tall, device=x.device), torch.arange(wide, device=x.device)
-        down, across = down - top[:, None], across - left[:, None]
-        square = _within(down, height)[:, :, None] & _within(across, width)[:, None, :]
-        square = square[:, None]
-        if threat.norm == "Linf":
-            return threat.project(x, z + (2 * threat.eps * signs * square).reshape(x.shape))
+    def plan(self, noise: Noise, k: Tensor) -> list[_Draw]:
+        """Return the proposals for the queries number k to k + `_PLANNED` - 1 of each place, the last one first.
 
-        other = (
-            _within(torch.arange(tall, device=x.device) - other_top[:, None], height)[:, :, None]
-            & _within(torch.arange(wide, device=x.device) - other_left[:, None], width)[:, None, :]
-        )[:, None]
-        turned = (draw[:, 4] > 0.5).long()
-        places = ((level * 2 + turned)[:, None] * tall + down.clamp(0, tall - 1))[:, :, None] * wide
+        Together, because a draw costs as much for one query as for many.
+        """
+        places, channels = len(k), self.image[0]
+        queries = k[:, None] + torch.arange(_PLANNED, device=k.device)
+        each = torch.arange(places, device=k.device).repeat_interleave(_PLANNED)
+        draw = noise.rows(each).fold(queries.flatten()).uniform((5 + channels,)).view(places, _PLANNED, -1)
+        level = (queries[:, :, None] > self.halvings).sum(2)
+        size = self.sizes[level]
+        spare = self.extents - size
+        corner, other = (((draw[:, :, i : i + 2] * (spare + 1)).long()).minimum(spare) for i in (0, 2))
+        signs, bump = (draw[:, :, 5:] - 0.5).sign(), level * 2 + (draw[:, :, 4] > 0.5)
+        parts = zip(*(part.unbind(1) for part in (signs, size, corner, other, bump)), strict=True)
+        return [_Draw(*columns) for columns in parts][::-1]
+
+    def ends(self, x: Inputs) -> tuple[Inputs, Inputs]:
+        """Return the corners of S(x) in Linf."""
+        low, high = (self.threat.project(x, x + way * self.threat.eps) for way in (-1, 1))
+        return low, high
+
+    def change(self, x: Inputs, z: Inputs, ends: tuple[Inputs, Inputs], draw: _Draw) -> Inputs:
+        """Return z with the proposed change; in Linf an end of S(x) in the square, one sign a channel."""
+        square = self._square(draw.corner, draw.size)
+        return self._flip(z, ends, square, draw) if self.threat.norm == "Linf" else self._reshape(x, z, square, draw)
+
+    def _square(self, corner: Tensor, size: Tensor) -> Tensor:
+        """Return where the squares are: bool, (p, 1, height, width)."""
+        (top, left), (height, width) = corner.unbind(1), size.unbind(1)
+        rows, columns = _within(self.down - top[:, None], height), _within(self.across - left[:, None], width)
+        return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+    def _flip(self, z: Inputs, ends: tuple[Inputs, Inputs], square: Tensor, draw: _Draw) -> Inputs:
+        """Return z with x ± eps in the square; with the other signs where that is there already.
+
+        (The paper draws again until something changes.)
+        """
+        image, low, high = (part.view(-1, *self.image) for part in (z, *ends))
+        up = draw.signs[:, :, None, None] > 0
+        new = torch.where(square, torch.where(up, high, low), image)
+        idle = new.eq(image).flatten(1).all(1)
+        if bool(idle.any()):
+            new = torch.where(_per_input(idle, image) & square, torch.where(up, low, high), new)
+        return new.view(z.shape)
+
+    def _reshape(self, x: Inputs, z: Inputs, square: Tensor, draw: _Draw) -> Inputs:
+        """Return z with two opposite bumps in the square, which gets the budget of the other square as well."""
+        threat, power, (channels, tall, wide) = self.threat, self.power, self.image
+        other = self._square(draw.other, draw.size)
+        down, across = self.down - draw.corner[:, :1], self.across - draw.corner[:, 1:]
+        places = (draw.bump[:, None] * tall + down.clamp(0, tall - 1))[:, :, None] * wide
         bumps = self.bumps.flatten()[places + across.clamp(0, wide - 1)[:, None, :]][:, None]
-        delta = (z - x).reshape(-1, *self.image)
-        within, power = delta * square, self.power
-        new = (bumps * signs + within / (self._length(within, threat) + 1e-12)) * square
+        delta = (z - x).view(-1, *self.image)
+        within = delta * square
+        new = (bumps * draw.signs[:, :, None, None] + within / (self._length(within, threat) + 1e-12)) * square
         spare = (threat.eps**power - threat.distance(x, z) ** power).clamp(min=0.0).view(-1, 1, 1, 1)
         given = self._length(delta * (square | other), threat) ** power
         budget = (spare / channels + given) ** (1 / power) * (1 if power == 2 else channels)
         new = new / (self._length(new, threat) + 1e-12) * budget
-        delta = torch.where(square, new, delta * ~other).reshape(x.shape)
+        delta = torch.where(square, new, delta * ~other).view(x.shape)
         return threat.extend(x, delta) if threat.norm == "L2" else threat.project(x, x + delta)
 
     def _length(self, delta: Tensor, threat: Threat) -> Tensor:
         """Return the length of each channel."""
         flat = delta.flatten(0, 1)
         return threat.distance(torch.zeros_like(flat), flat).view(*delta.shape[:2], 1, 1)
+
+
+def _per_input(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))
 
 
 def _as_image(shape: torch.Size) -> tuple[int, int, int]:

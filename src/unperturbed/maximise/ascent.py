@@ -104,9 +104,10 @@ class Best:
 def search(ascent: Ascent, score: Score, x: Inputs, threat: Threat, noise: Noise, restarts: int, places: int) -> Best:
     """Climb from every example until its rank is above 0 or all restarts are used, keeping the best iterate.
 
-    The network always sees `places` examples. A place that an example leaves goes to the next climb in the queue, and
-    stays as padding once the queue is empty; so the result is a function of the example, its noise and `places`, in
-    any order and company. A restart is queued behind the examples that still wait for theirs.
+    The network sees `places` examples; a place that an example leaves goes to the next climb in the queue, and places
+    that nobody waits for are given up by halves. Until then the result is a function of the example, its noise and
+    `places`, in any order and company; after that, up to float rounding, which differs with the size of a batch. A
+    restart is queued behind the examples that still wait for theirs.
 
     A score with a method `of_climb(numbers)` is asked for the score of these climbs, one number a place.
     """
@@ -128,7 +129,15 @@ def search(ascent: Ascent, score: Score, x: Inputs, threat: Threat, noise: Noise
         for name, values in memory.items():
             values[seats] = fresh[name]
 
+    def give_up_places() -> None:
+        nonlocal k, here, z
+        kept = at.shrink()
+        if kept is not None:
+            k, here, z = k[kept], here[kept], z[kept]
+            memory.update({name: values[kept] for name, values in memory.items()})
+
     fill_free_places()
+    give_up_places()
     while bool(at.active.any()):
         row = at.row
         value, rank, gradient = climb(score if of_climb is None else of_climb(at.number), z, row)
@@ -147,4 +156,5 @@ def search(ascent: Ascent, score: Score, x: Inputs, threat: Threat, noise: Noise
         k += 1
         if bool(done.any()):
             fill_free_places()
+            give_up_places()
     return Best(best_z, best_rank, finite, at.begun, passes)

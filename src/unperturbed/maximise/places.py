@@ -1,4 +1,4 @@
-"""Which climb is where: the network always sees the same number of examples, whatever is left to do."""
+"""Which climb is where in the batch that the network sees."""
 
 from collections import deque
 
@@ -7,12 +7,15 @@ from torch import Tensor
 
 from unperturbed.types import Rows
 
+FEWEST = 8
+"""Places that are kept: a pass of fewer examples is hardly cheaper."""
+
 
 class Places:
     """A queue of climbs before a number of places; a place that a climb leaves goes to the next one in the queue.
 
-    Places stay as padding once the queue is empty. A further climb of an example queues up behind the examples that
-    still wait for their first.
+    A further climb of an example queues up behind the examples that still wait for their first. Once the queue is
+    empty, places that are left stay as padding until half of them are free; then `shrink` gives that half up.
     """
 
     def __init__(self, n: int, places: int, climbs: int, device: torch.device) -> None:
@@ -42,11 +45,28 @@ class Places:
         self.begun[rows] += 1
         return seats, rows
 
+    def shrink(self) -> Rows | None:
+        """Give up places that nobody will take, down to a power of two; return those that are kept, if not all are.
+
+        Whatever is kept for each place must be cut down alike.
+        """
+        fewer = enough_places(int(self.active.sum()), len(self.active))
+        if self._queue or fewer == len(self.active):
+            return None
+        kept = (~self.active).to(torch.int8).sort(stable=True).indices[:fewer]
+        self.row, self.active = self.row[kept], self.active[kept]
+        return kept
+
     def leave(self, done: Tensor, over: Tensor) -> None:
         """End the climbs in the places `done`; the examples of those that are also `over` need no other."""
         again = self.row[done & ~over]
         self._queue.extend(again[self.begun[again] < self.climbs].tolist())
         self.active &= ~done
+
+
+def enough_places(n: int, places: int) -> int:
+    """Return how many of the places the network needs to see for n examples: a power of two, or all."""
+    return min(places, max(1 << (n - 1).bit_length(), FEWEST))
 
 
 def at_least_two(rows: Tensor) -> Tensor:
