@@ -1,4 +1,7 @@
-"""Where bfloat16 and channels-last are used in training. Whatever is reported is computed in float32 or float64."""
+"""Where bfloat16 and channels-last are used, in training and in searches.
+
+Whatever is reported is computed in float32 or float64.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +34,9 @@ class Precision:
 
 
 class InPrecision(nn.Module):
-    """A network in the precision of training, compiled where that is asked for; logits in the type of the inputs.
+    """A network in the precision of training or of a search, compiled where that is asked for.
+
+    Its logits are of the type of the inputs, and images reach it in `memory_format`.
 
     Fabric's own autocast can be left neither for one forward nor for `torch.autograd.grad`; this one can, by
     `plainly`.
@@ -39,14 +44,24 @@ class InPrecision(nn.Module):
 
     forward_mode: ClassVar[bool] = True
 
-    def __init__(self, network: nn.Module, autocast: torch.dtype | None = None, *, compile: bool = False) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        autocast: torch.dtype | None = None,
+        *,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        compile: bool = False,
+    ) -> None:
         super().__init__()
         self.network = network
         self.autocast = autocast
+        self.memory_format = memory_format
         self._compiled = [torch.compile(network)] if compile else []  # in a list: its weights are listed once
 
     def forward(self, x: Inputs) -> Logits:
         """Return the logits."""
+        if self.memory_format == torch.channels_last and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
         network = self._compiled[0] if self._compiled and not is_eager() else self.network
         if self.autocast is None or _full.get():
             with torch.autocast(x.device.type, enabled=False):

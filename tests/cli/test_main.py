@@ -167,8 +167,12 @@ def test_examples_are_the_first_or_random_ones_and_missing_classes_are_told(run:
     assert run("evaluate", "runs/blobs-at", "--examples", "0")[0] == 2
     code, out, err = run("evaluate", "runs/blobs-at", "--examples", "13", "--eps", "0", "--json")
     assert json.loads(out)["n"] == 12 and "only 12" in err
-    code, out, _ = run("evaluate", "runs/blobs-at", "--examples", "3", "--examples-seed", "1", "--eps", "0", "--json")
-    assert code == 0 and json.loads(out)["n"] == 3
+    random = ("evaluate", "runs/blobs-at", "--examples", "3", "--examples-seed", "1", "--eps", "0", "--json")
+    code, _, err = run(*random)
+    assert code == 2 and "holds another evaluation (data was" in err and "--overwrite" in err
+    code, out, err = run(*random, "--overwrite")
+    assert code == 0, err
+    assert json.loads(out)["n"] == 3
 
 
 def test_training_takes_the_first_examples_alone(run: Run) -> None:

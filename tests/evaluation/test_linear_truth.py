@@ -10,7 +10,7 @@ from torch import nn
 from toys import QUICK, blobs, linear, mlp, uniform
 from unperturbed.attacks.gradient import PGD_SUITE
 from unperturbed.evaluation.accuracy import evaluate, physical_batch_size
-from unperturbed.evaluation.block import TIE, Tally, evaluate_block
+from unperturbed.evaluation.block import TIE, Networks, attack_block, untouched
 from unperturbed.findings import Outcome
 from unperturbed.losses import margin
 from unperturbed.threat import Threat
@@ -128,8 +128,9 @@ def test_results_are_bit_identical_in_any_order(norm: Norm) -> None:
     threat = Threat(norm, EPS[norm])
 
     def block(rows: Labels) -> tuple[list[str], torch.Tensor, torch.Tensor]:
-        tallies = [Tally(attack.label) for attack in QUICK.attacks]
-        result = evaluate_block(model, Batch(x[rows], y[rows], rows), threat, QUICK, 0, 16, tallies)
+        result = untouched(model, Batch(x[rows], y[rows], rows), 16)
+        for _ in QUICK.attacks:
+            attack_block(Networks(model, model, None, 16), result, threat, QUICK, 0)
         return list(result.verdicts()), result.z, result.margin
 
     straight, shuffled = block(torch.arange(60)), block(order)
@@ -180,7 +181,7 @@ def test_logits_in_company_are_found(named: bool) -> None:
 
 @pytest.mark.parametrize(("asked", "n", "places"), [
     (1, 50, 1), (7, 50, 8), (64, 50, 64), (65, 50, 64), (1000, 50, 64), (50, 64, 64), ("auto", 5, 8), ("auto", 1, 1),
-    ("auto", 3000, 256),
+    ("auto", 3000, 128),
 ])  # fmt: skip
 def test_the_network_sees_powers_of_two(asked: int, n: int, places: int) -> None:
     from unperturbed.data.split import array_split

@@ -29,8 +29,8 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parts_and_summary_hold_what_the_outcome_says(tmp_path: Path) -> None:
     outcome = evaluated(50, tmp_path)
     stems = [f"part-{number:05d}" for number in range(3)]
-    names = {f"{stem}.{suffix}" for stem in stems for suffix in ("parquet", "safetensors")}
-    assert {path.name for path in (tmp_path / "pgd").iterdir()} == names
+    names = {f"{stem}.{suffix}" for stem in stems for suffix in ("parquet", "safetensors", "json")}
+    assert {path.name for path in (tmp_path / "pgd").iterdir()} == names | {"job.json"}
     tables = [parquet.read_table(tmp_path / f"pgd/{stem}.parquet").to_pydict() for stem in stems]
     assert [len(table["id"]) for table in tables] == [20, 20, 10]
     assert list(tables[0]) == COLUMNS
@@ -58,9 +58,9 @@ def test_adversarial_rows_are_those_of_the_broken_examples(tmp_path: Path) -> No
 def test_parts_of_a_longer_evaluation_do_not_remain(tmp_path: Path) -> None:
     evaluated(50, tmp_path)
     (tmp_path / "pgd/notes.txt").write_text("the user's own")
-    outcome = evaluated(15, tmp_path)
+    outcome = evaluate(linear(6, 3), blobs(15), THREAT, QUICK, out=tmp_path, overwrite=True)
     assert {path.name for path in (tmp_path / "pgd").iterdir()} == {
-        "part-00000.parquet", "part-00000.safetensors", "notes.txt"
+        "job.json", "part-00000.json", "part-00000.parquet", "part-00000.safetensors", "notes.txt"
     }  # fmt: skip
     assert json.loads((tmp_path / "pgd.json").read_text())["n"] == outcome.n == 15
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +38,8 @@ class Attack(ABC):
     """How tables name the attack."""
     restarts: int
     """How often an example is begun with at most (with all targets each time); 1 where there are no restarts."""
+    bears_rounding: ClassVar[bool] = False
+    """Whether the search is as good on a network in bfloat16, whose margins are right to a hundredth or so."""
 
     @abstractmethod
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:

@@ -1,6 +1,7 @@
 """Attacks that climb a loss along its gradient."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
@@ -25,6 +26,7 @@ class GradientAttack(Attack):
         draws: forwards that loss and margin are the means of, for networks that draw random numbers.
     """
 
+    bears_rounding: ClassVar[bool] = True
     label: str
     loss: Loss
     ascent: Ascent

@@ -1,6 +1,7 @@
 """Towards each of the likeliest other classes in turn."""
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ class MultiTargeted(Attack):
         restarts: how often all the targets are tried, at most.
     """
 
+    bears_rounding: ClassVar[bool] = True
     label: str = "MultiTargeted"
     loss: TargetedLoss = targeted_margin
     ascent: Ascent = field(default_factory=lambda: PGD(steps=100))

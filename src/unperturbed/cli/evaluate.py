@@ -38,8 +38,12 @@ def parser() -> ArgumentParser:
         "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that the network sees at a time"
     )
     made.add_argument(
-        "--precision", type=Literal["auto", "32", "64"], default="auto", help="of the arithmetic (auto: 32)"
+        "--precision",
+        type=Literal["auto", "32", "64"],
+        default="auto",
+        help="of the arithmetic (auto: results in 32 bits, searches in bfloat16 where that is faster and as good)",
     )
+    made.add_argument("--overwrite", action="store_true", help="replace another evaluation in the same folder")
     return made
 
 
@@ -109,6 +113,8 @@ def run(given: Parsed) -> Result:
                     out=home / "evaluation" / name,
                     seed=given.seed,
                     batch_size=given.batch_size,
+                    precision="32" if given.precision == "32" else "auto",
+                    overwrite=given.overwrite,
                     progress=report,
                 )
             )
@@ -207,7 +213,7 @@ def repeatable() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, OSError) as error:
-        error.add_note("The model is as it was. The same command evaluates it from the start.")
+        error.add_note("The model is as it was. The same command goes on where this one stopped.")
         raise
 
 

@@ -15,7 +15,7 @@ from unperturbed.cli.names import hint
 from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
 
-FLAGS = ("json", "resume")
+FLAGS = ("json", "resume", "overwrite")
 """Options without a value."""
 TREES = ("method", "model")
 """Options with options of their own."""

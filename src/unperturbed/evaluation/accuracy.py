@@ -2,8 +2,9 @@
 
 import hashlib
 import platform
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -19,14 +20,16 @@ from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation import store
-from unperturbed.evaluation.block import TIE, Tally, evaluate_block
+from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
+from unperturbed.evaluation.failures import isolate
 from unperturbed.evaluation.intervals import wilson
+from unperturbed.evaluation.store import Part
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.models.load import as_classifier
 from unperturbed.modes import under_attack
-from unperturbed.precision import as_reported
+from unperturbed.precision import InPrecision, as_reported, choose
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs
+from unperturbed.types import Batch, Bounds, Inputs
 
 SUITES = {suite.name: suite for suite in (PGD_SUITE, STANDARD, PLUS, RAND)}
 BLOCK = 1024
@@ -40,14 +43,20 @@ def evaluate(
     suite: str | Suite = "pgd",
     *,
     out: Path | str | None = None,
+    overwrite: bool = False,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
+    precision: Literal["auto", "32"] = "auto",
     progress: Progress = silent,
 ) -> Outcome:
     """Return how many examples the model classifies correctly, and on how many of those the suite cannot change that.
 
-    Runs in eval mode and in the weights' own precision (float32 or float64) and leaves the model as it was. Every
-    success is verified by a fresh forward, strictly (a tie is no success) and inside the threat set.
+    Runs in eval mode and leaves the model as it was. Every success is verified by a fresh forward in the weights' own
+    precision (float32 or float64), strictly (a tie is no success) and inside the threat set. An example that could not
+    be evaluated, even alone, is unknown and never counts as robust.
+
+    With `out`, what is done is kept: the same call goes on where an interrupted one stopped, and gives the table that
+    it would have given. Processes of one `torch.distributed` group share the examples.
 
     Args:
         model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
@@ -55,12 +64,16 @@ def evaluate(
         threat: the threat set; inputs must lie within its bounds.
         suite: a name ("pgd", "standard", "plus", "rand") or a `Suite`.
         out: folder for `SUITE.json` and, in a folder of its own, the per-example tables and adversarial inputs.
+        overwrite: replace another evaluation that `out` holds.
         seed: of the attacks' random starts.
-        batch_size: examples that the network sees at a time, raised to a power of two.
-        progress: told of every finished block.
+        batch_size: examples that the network sees at a time, raised to a power of two; fewer where fewer are left.
+        precision: "auto" lets attacks that bear it search in bfloat16 where the processor multiplies that natively and
+            the network is convolutional, and repeats in float32 what came close to a break; "32": all in float32.
+        progress: told of every attack that is through with a block of examples.
 
     Raises:
-        InputError: on data outside the bounds or with NaN, labels that do not fit the outputs, an unknown suite.
+        InputError: on data outside the bounds or with NaN, labels that do not fit the outputs, an unknown suite, and
+            where `out` holds an evaluation of other weights, data, threat, suite, seed or version.
     """
     began = time.perf_counter()
     attacks, split = _suite(suite), _test_split(data)
@@ -71,7 +84,6 @@ def evaluate(
     device, dtype = _home(model)
     some = split.inputs(torch.arange(min(len(split), 64))).to(device, dtype)
     classifier = as_classifier(model, some[:1])
-    places = physical_batch_size(batch_size, split)
     with _own_randomness(seed, device):
         classes, warnings = check_outputs(classifier, some)
     attacks = attacks.against(threat.norm, classes)
@@ -79,49 +91,98 @@ def evaluate(
     warnings += box_warnings(threat, some[0])
     if batch_size != "auto" and batch_size > len(split):
         warnings.append(f"The batch size {batch_size} is larger than the data ({len(split)}); it was lowered.")
+    with under_attack(classifier), as_reported(device):
+        networks = as_searched(classifier, some, precision, physical_batch_size(batch_size, split))
 
-    if out is not None:
-        store.clear(Path(out), attacks.name)
-    tables: list[dict[str, list[Any]]] = []
-    adversarial: list[Inputs] = []
-    tallies, names = [Tally(attack.label) for attack in attacks.attacks], split.names()
+    rank, processes = _processes()
+    job: Mapping[str, Any] = {
+        "is_of": {
+            "unperturbed": _version(),
+            "weights": weights_hash(model),
+            "data": data_hash(split),
+            "threat": str(threat),
+            "bounds": _fingerprint(threat.bounds),
+            "suite": attacks.name,
+            "attacks": re.sub(r" at 0x[0-9a-f]+", "", str(attacks.attacks)),
+            "seed": seed,
+            "precision": str(dtype).removeprefix("torch."),
+            "search": "bfloat16" if networks.rough is not None else str(dtype).removeprefix("torch."),
+        },
+        "batch_size": networks.places,
+        "block": min(BLOCK, -(-len(split) // processes)),
+    }
+    folder = None if out is None else Path(out) / attacks.name
+    if folder is None and processes > 1:
+        raise InputError("Several processes share their results through files: give `out`, a folder that all can see.")
+    if folder is not None:
+        job = store.begin(folder, job, overwrite) if rank == 0 else job
+        _wait()
+        job = store.begin(folder, job, False)
+
+    order = split.names().argsort(stable=True)  # results do not depend on the order of the split, then
+    blocks = torch.split(order, job["block"])
+    networks.places = job["batch_size"]
+    parts: list[Part] = []
+    earlier = 0.0
     with under_attack(classifier), as_reported(device), _own_randomness(seed, device):
-        for number, ids in enumerate(torch.split(torch.arange(len(split)), BLOCK)):
+        for number, ids in enumerate(blocks):
+            if number % processes != rank:
+                continue
+            if folder is not None and store.is_finished(folder, number):
+                earlier += sum(tally.seconds for tally in store.read_part(folder, number).tallies)
+                continue
             x = split.inputs(ids).to(device, dtype)
             x = x.clamp(*threat.limits(x))  # what `check` lets pass may lie outside by a rounding
-            batch = Batch(x, split.labels[ids].to(device), names[ids].to(device))
-            block = evaluate_block(classifier, batch, threat, attacks, seed, places, tallies)
-            tables.append(block.table(threat))
-            if out is None:
-                adversarial.append(block.adversarial().cpu())
+            batch = Batch(x, split.labels[ids].to(device), split.names()[ids].to(device))
+            block = store.read_unfinished(folder, number, batch) if folder is not None else None
+            block = block or untouched(classifier, batch, networks.places)
+            earlier += sum(tally.seconds for tally in block.tallies)
+            while len(block.tallies) < len(attacks.attacks):
+                attack_block(networks, block, threat, attacks, seed)
+                if folder is not None:
+                    store.write_unfinished(folder, number, block)
+                _report(progress, block, attacks, number * job["block"], len(split))
+            table = block.table(threat, attacks)
+            if folder is None:
+                parts.append(Part(table, block.tallies, block.warnings, block.adversarial().cpu()))
             else:
-                store.write_part(Path(out) / attacks.name, number, tables[-1], block.adversarial())
-            _report(progress, tables, len(split))
-    environment = {
-        "unperturbed": _version(),
+                store.write_part(folder, number, table, block)
+    if folder is not None:
+        _wait()
+        parts = [store.read_part(folder, number) for number in range(len(blocks))]
+    environment = job["is_of"] | {
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": str(device),
-        "precision": str(dtype).removeprefix("torch."),
-        "batch_size": places,
-        "seed": seed,
-        "weights": weights_hash(model),
+        "batch_size": job["batch_size"],
     }
-    table = {column: [value for part in tables for value in part[column]] for column in tables[0]}
-    outcome = _outcome(
-        attacks, threat, table, tallies, warnings, environment, torch.cat(adversarial) if adversarial else None,
-        time.perf_counter() - began,
-    )  # fmt: skip
-    if out is not None:
-        store.write_summary(Path(out), outcome)
+    if networks.places < job["batch_size"]:
+        warnings.append(f"Memory ran out: the network saw {networks.places} examples at a time in the end.")
+    outcome = _outcome(attacks, threat, parts, order, warnings, environment, earlier + time.perf_counter() - began)
+    if folder is not None and rank == 0:
+        store.write_summary(folder, outcome)
     return outcome
+
+
+def as_searched(classifier: nn.Module, some: Inputs, precision: Literal["auto", "32"], places: int) -> Networks:
+    """Return the network as results are computed with it and as searches run it: where that is faster and works."""
+    chosen = choose("auto", classifier, some.device)
+    if some.dtype != torch.float32 or chosen.autocast is None:
+        return Networks(classifier, classifier, None, places)
+    searched = InPrecision(classifier, memory_format=chosen.memory_format)
+    rough = InPrecision(classifier, chosen.autocast, memory_format=chosen.memory_format)
+    try:
+        sound = bool(padded_logits(rough, some[:1], 1).isfinite().all())
+    except RuntimeError:  # an operation that does not know bfloat16
+        sound = False
+    return Networks(classifier, searched, rough if sound and precision == "auto" else None, places)
 
 
 def physical_batch_size(asked: int | Literal["auto"], split: Split) -> int:
     """Return how many examples the network sees at a time: a power of two, no more than the data needs."""
     if asked == "auto":
         numel = torch.Size(split.shape).numel()
-        asked = 256 if numel <= 1024 else 128 if numel <= 3 * 64 * 64 else 32
+        asked = 128 if numel <= 1024 else 64 if numel <= 3 * 64 * 64 else 32
     if asked < 1:
         raise InputError(f"batch_size is {asked}, but must be at least 1, or 'auto'.")
     return int(1 << (min(asked, len(split)) - 1).bit_length())
@@ -134,7 +195,10 @@ def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
         InputError: if the outputs are not logits of shape (n, classes >= 2).
     """
     with under_attack(model):
-        logits = padded_logits(model, some, len(some))
+        parts, failures = isolate(lambda rows: padded_logits(model, some[rows], len(rows)), torch.arange(len(some)))
+        if not parts:
+            raise next(iter(failures.values()))
+        logits = torch.cat([part for _, part in parts])
         with torch.enable_grad():
             reached = model(some[:1].clone().requires_grad_()).requires_grad
     if not reached:
@@ -155,6 +219,16 @@ def box_warnings(threat: Threat, example: Tensor) -> list[str]:
     if threat.norm == "Linf" and threat.eps >= width:
         return [f"eps is {threat.eps:g} and the box only {width:g} wide: every input may become any other."]
     return []
+
+
+def data_hash(split: Split) -> str:
+    """Return a SHA-256 over the names, labels and inputs of the examples, in the order of their names."""
+    digest = hashlib.sha256(str(tuple(split.shape)).encode())
+    names = split.names()
+    for ids in torch.split(names.argsort(stable=True), BLOCK):
+        for values in (names[ids], split.labels[ids], split.inputs(ids)):
+            digest.update(values.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -208,22 +282,49 @@ def _version() -> str:
     return version("unperturbed")
 
 
-def _report(progress: Progress, tables: list[dict[str, list[Any]]], total: int) -> None:
-    done = sum(len(table["id"]) for table in tables)
-    standing = sum(table["verdict"].count("survived") for table in tables)
-    progress(done, total, f"robust at most {standing / done:.1%}")
+def _processes() -> tuple[int, int]:
+    """Return which process this is, and how many share the examples."""
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
+
+
+def _wait() -> None:
+    if _processes()[1] > 1:
+        torch.distributed.barrier()
+
+
+def _fingerprint(bounds: Bounds) -> str:
+    if bounds is None:
+        return "none"
+    low, high = bounds
+    if isinstance(low, float | int) and isinstance(high, float | int):
+        return f"{low:g},{high:g}"
+    digest = hashlib.sha256()
+    for bound in (low, high):
+        digest.update(torch.as_tensor(bound, dtype=torch.float64).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _report(progress: Progress, block: Block, suite: Suite, before: int, total: int) -> None:
+    done, n = len(block.tallies), len(block.batch.y)
+    share = int(block.standing.sum()) / n
+    text = f"{suite.attacks[done - 1].label}: of these {n} examples robust at most {share:.1%}"
+    progress(before + n * done / len(suite.attacks), total, text)
 
 
 def _outcome(
     suite: Suite,
     threat: Threat,
-    table: dict[str, list[Any]],
-    tallies: list[Tally],
+    parts: list[Part],
+    order: Tensor,
     warnings: list[str],
     environment: dict[str, Any],
-    adversarial: Inputs | None,
     seconds: float,
 ) -> Outcome:
+    """Return the outcome of all the parts, whose examples lie in the split at `order`."""
+    back = order.argsort().tolist()
+    columns = {column: [value for part in parts for value in part.table[column]] for column in parts[0].table}
+    table = {column: [values[row] for row in back] for column, values in columns.items()}
     n = len(table["verdict"])
     counts: dict[Verdict, int] = {
         "misclassified": table["verdict"].count("misclassified"),
@@ -233,24 +334,25 @@ def _outcome(
     }
     correct = sum(margin < 0 for margin in table["clean_margin"])
     not_finite = sum(margin != margin for margin in table["clean_margin"])
-    standing, attacks = correct, []
-    for tally in tallies:
-        standing -= tally.broken
-        attacks.append(
-            AttackRecord(tally.name, tally.broken, standing / n, tally.seconds, tally.forwards, tally.backwards)
-        )
-        if tally.broken_last:
-            text = (
-                f"{tally.broken_last} examples broke only in the last restart of {tally.name}: more would break more."
+    warnings = warnings + list(dict.fromkeys(text for part in parts for text in part.warnings))
+    standing, attacks, unverified = correct, [], 0
+    for number, attack in enumerate(suite.attacks):
+        tallies = [part.tallies[number] for part in parts]
+        broken, broken_last = (sum(getattr(tally, name) for tally in tallies) for name in ("broken", "broken_last"))
+        standing, unverified = standing - broken, unverified + sum(tally.unverified for tally in tallies)
+        forwards, backwards = (sum(getattr(tally, name) for tally in tallies) for name in ("forwards", "backwards"))
+        spent = sum(tally.seconds for tally in tallies)
+        attacks.append(AttackRecord(attack.label, broken, standing / n, spent, forwards, backwards))
+        if broken_last:
+            warnings.append(
+                f"{broken_last} examples broke only in the last restart of {attack.label}: more would break more."
             )
-            warnings = [*warnings, text]
     ties = sum(abs(margin) <= TIE for margin in table["margin"])
-    unverified = sum(tally.unverified for tally in tallies)
     if unverified:
-        warnings = [*warnings, f"{unverified} successes claimed by an attack were refuted by a fresh forward."]
+        warnings.append(f"{unverified} successes claimed by an attack were refuted by a fresh forward.")
     if counts["unknown"]:
-        reasons = "values that are not finite, tied logits, or claims refuted by a fresh forward"
-        warnings = [*warnings, f"{counts['unknown']} examples could not be decided ({reasons}): not counted as robust."]
+        reasons = "failures, values that are not finite, tied logits, or claims refuted by a fresh forward"
+        warnings.append(f"{counts['unknown']} examples could not be decided ({reasons}): not counted as robust.")
     return Outcome(
         suite=suite.name,
         note=suite.note,
@@ -266,5 +368,14 @@ def _outcome(
         warnings=tuple(warnings),
         environment=environment,
         examples=table,
-        adversarial=adversarial,
+        adversarial=_adversarial(parts, columns["verdict"], back),
     )
+
+
+def _adversarial(parts: list[Part], verdicts: list[str], back: list[int]) -> Inputs | None:
+    """Return the broken examples' perturbed inputs in the order of the split, where they are in memory."""
+    inputs = [part.adversarial for part in parts if part.adversarial is not None]
+    if not inputs:
+        return None
+    place = {row: number for number, row in enumerate(row for row, each in enumerate(verdicts) if each == "broken")}
+    return torch.cat(inputs)[[place[row] for row in back if row in place]]

@@ -1,29 +1,44 @@
 """One block of examples under a suite: attack after attack, each on what still stands, every success verified."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, padded_logits
+from unperturbed.attacks.base import Attack, Found, padded_logits
 from unperturbed.attacks.gradient import Suite
+from unperturbed.evaluation.failures import isolate, within_memory
 from unperturbed.findings import Verdict
 from unperturbed.losses import margin
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
+from unperturbed.types import Batch, Inputs, Labels, Logits, Model, PerExample
 
 TIE = 1e-4
 """A final margin this close to 0 is counted as a tie: float32 rounding at another batch size may turn it."""
+_REACH = 4.0
+"""A margin within this many root mean squares of what rounding did to the others may be rounding's doing."""
+
+
+@dataclass(eq=False)
+class Networks:
+    """One network as results are computed with it and as searches run it, and how many examples it sees at a time."""
+
+    reported: Model
+    searched: Model
+    """In the same precision, perhaps with images laid out in a faster way."""
+    rough: Model | None
+    """In bfloat16, where that is faster still."""
+    places: int
+    """Halved where memory runs out."""
 
 
 @dataclass
 class Tally:
-    """What one attack has done so far."""
+    """What one attack has done in a block."""
 
-    name: str
     broken: int = 0
     broken_last: int = 0
     """Of those, by the last climb allowed: more would break more."""
@@ -50,10 +65,13 @@ class Block:
     """Bool: correct, and not broken so far."""
     refuted: Tensor
     """Bool: whether an attack claimed a break that a fresh forward did not confirm."""
-    attack: list[str]
-    """Which attack broke the example, or nothing."""
+    broken_by: Labels
+    """The number of the attack that broke the example, or -1."""
     restart: Labels
     """Climbs that the last attack on the example began."""
+    tallies: list[Tally] = field(default_factory=list)
+    """One for each attack that has run."""
+    warnings: list[str] = field(default_factory=list)
 
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts.
@@ -63,18 +81,21 @@ class Block:
         """
         sound = self.finite & ~self.refuted & ~(self.standing & (self.margin >= 0))
         return [
-            "broken" if attack else "unknown" if not sound else "survived" if standing else "misclassified"
-            for attack, sound, standing in zip(self.attack, sound.tolist(), self.standing.tolist(), strict=True)
+            "broken" if attack >= 0 else "unknown" if not sound else "survived" if standing else "misclassified"
+            for attack, sound, standing in zip(
+                self.broken_by.tolist(), sound.tolist(), self.standing.tolist(), strict=True
+            )
         ]
 
-    def table(self, threat: Threat) -> dict[str, list[Any]]:
+    def table(self, threat: Threat, suite: Suite) -> dict[str, list[Any]]:
         """Return the per-example table, by column."""
+        labels = [attack.label for attack in suite.attacks] + [""]  # -1 is the last
         return {
             "id": self.batch.ids.tolist(),
             "label": self.batch.y.tolist(),
             "prediction": self.prediction.tolist(),
             "verdict": list(self.verdicts()),
-            "attack": self.attack,
+            "attack": [labels[number] for number in self.broken_by.tolist()],
             "restart": self.restart.tolist(),
             "clean_margin": self.clean_margin.tolist(),
             "margin": self.margin.tolist(),
@@ -83,25 +104,17 @@ class Block:
 
     def adversarial(self) -> Inputs:
         """Return the perturbed inputs of the broken examples."""
-        return self.z[[row for row, attack in enumerate(self.attack) if attack]]
-
-
-def evaluate_block(
-    model: Model, batch: Batch, threat: Threat, suite: Suite, seed: int, places: int, tallies: list[Tally]
-) -> Block:
-    """Return the block after all the attacks of the suite."""
-    block = untouched(model, batch, places)
-    for number, (attack, tally) in enumerate(zip(suite.attacks, tallies, strict=True)):
-        rows = block.standing.nonzero()[:, 0]
-        if len(rows) > 0:
-            noise = Noise.of(seed, batch.ids[rows]).fold(number)
-            attack_rows(model, block, rows, attack, threat, noise, places, tally)
-    return block
+        return self.z[self.broken_by >= 0]
 
 
 def untouched(model: Model, batch: Batch, places: int) -> Block:
     """Return the block before any attack. A tie of the logits is not a correct classification."""
-    logits = padded_logits(model, batch.x, places)
+    parts, failures = isolate(lambda rows: padded_logits(model, batch.x[rows], places), torch.arange(len(batch.y)))
+    if not parts:
+        raise next(iter(failures.values()))
+    logits: Logits = torch.full((len(batch.y), parts[0][1].shape[1]), torch.nan).to(batch.x)
+    for rows, values in parts:
+        logits[rows] = values
     finite = logits.isfinite().all(dim=1)
     clean = torch.where(finite, margin(logits, batch.y), torch.nan)
     return Block(
@@ -113,30 +126,91 @@ def untouched(model: Model, batch: Batch, places: int) -> Block:
         finite=finite,
         standing=finite & (clean < 0),
         refuted=torch.zeros_like(finite),
-        attack=[""] * len(batch.y),
+        broken_by=torch.full_like(batch.y, -1),
         restart=torch.zeros_like(batch.y),
+        warnings=_told(failures, batch, "the forward"),
     )
 
 
-def attack_rows(
-    model: Model, block: Block, rows: Labels, attack: Attack, threat: Threat, noise: Noise, places: int, tally: Tally
-) -> None:
-    """Run one attack on some rows of a block, verify what it found, and enter both into block and tally."""
-    began = time.perf_counter()
-    batch = Batch(block.batch.x[rows], block.batch.y[rows], block.batch.ids[rows])
-    found = attack(model, batch, threat, noise, places)
-    verified = verify(model, batch, found.z, threat, places)
-    broken = verified > 0
-    refuted = (found.margin > 0) & ~broken
+def attack_block(networks: Networks, block: Block, threat: Threat, suite: Suite, seed: int) -> None:
+    """Run the suite's next attack on what still stands, verify what it found, and enter both into the block."""
+    number = len(block.tallies)
+    attack, tally, began = suite.attacks[number], Tally(), time.perf_counter()
+    rows = block.standing.nonzero()[:, 0]
+    if len(rows) > 0:
+        noise = Noise.of(seed, block.batch.ids).fold(number)
+        parts, failures = isolate(lambda some: _attacked(networks, block, some, attack, threat, noise), rows)
+        for some, (found, margins) in parts:
+            _enter(block, some, found, margins, number, attack, tally)
+        block.finite[list(failures)] = False
+        block.warnings += _told(failures, block.batch, attack.label)
+        if len(parts) > 1 and not failures:
+            block.warnings.append(
+                f"{attack.label} failed on {len(rows)} examples together, and ran on fewer at a time."
+            )
+    tally.seconds = time.perf_counter() - began
+    block.tallies.append(tally)
 
-    better = verified > block.margin[rows]
-    block.margin[rows[better]], block.z[rows[better]] = verified[better], found.z[better]
+
+def _attacked(
+    networks: Networks, block: Block, rows: Labels, attack: Attack, threat: Threat, noise: Noise
+) -> tuple[Found, PerExample]:
+    """Return what the attack found for these rows, and the verified margins there.
+
+    A search in lower precision is repeated in full where it claimed what does not hold, or came so close to a break
+    that rounding may have hidden one.
+    """
+    whole = block.batch
+
+    def search(model: Model, some: Labels) -> tuple[Found, PerExample]:
+        batch = Batch(whole.x[some], whole.y[some], whole.ids[some])
+
+        def run(places: int) -> tuple[Found, PerExample]:
+            found = attack(model, batch, threat, noise.rows(some), places)
+            return found, verify(networks.reported, batch, found.z, threat, places)
+
+        result, networks.places = within_memory(run, networks.places)
+        return result
+
+    if networks.rough is None or not attack.bears_rounding:
+        return search(networks.searched, rows)
+    found, margins = search(networks.rough, rows)
+    off = (found.margin - margins)[found.margin.isfinite() & margins.isfinite()]
+    near = _REACH * float(off.square().mean().sqrt()) if len(off) else 0.0
+    again = (margins <= 0) & ((found.margin > 0) | (margins > -near) | ~found.finite)
+    if not bool(again.any()):
+        return found, margins
+    second, others = search(networks.searched, rows[again])
+    return _merged(found, margins, again, second, others)
+
+
+def _merged(
+    found: Found, margins: PerExample, again: Tensor, second: Found, others: Tensor
+) -> tuple[Found, PerExample]:
+    """Return the first search's results with, where it was repeated, the second one's; of the points the better."""
+    where = again.nonzero()[:, 0]
+    better = others > margins[where]
+    z, margin, finite, restart = found.z.clone(), found.margin.clone(), found.finite.clone(), found.restart.clone()
+    z[where[better]] = second.z[better]
+    margin[where], finite[where], restart[where] = second.margin, second.finite, second.restart
+    backwards = [each.passes if each.backwards is None else each.backwards for each in (found, second)]
+    merged = Found(z, margin, finite, restart, found.passes + second.passes, sum(backwards))
+    return merged, margins.index_put((where,), torch.maximum(others, margins[where]))
+
+
+def _enter(
+    block: Block, rows: Labels, found: Found, margins: PerExample, number: int, attack: Attack, tally: Tally
+) -> None:
+    """Enter what an attack found for these rows, with the verified margins, into block and tally."""
+    broken = margins > 0
+    refuted = (found.margin > 0) & ~broken
+    better = margins > block.margin[rows]
+    block.margin[rows[better]], block.z[rows[better]] = margins[better], found.z[better]
     block.restart[rows] = found.restart
     block.finite[rows[~found.finite]] = False
     block.refuted[rows[refuted]] = True
     block.standing[rows[broken]] = False
-    for row in rows[broken].tolist():
-        block.attack[row] = attack.label
+    block.broken_by[rows[broken]] = number
 
     tally.broken += int(broken.sum())
     if attack.restarts > 1:
@@ -144,7 +218,15 @@ def attack_rows(
     tally.unverified += int(refuted.sum())
     tally.forwards += found.passes
     tally.backwards += found.passes if found.backwards is None else found.backwards
-    tally.seconds += time.perf_counter() - began
+
+
+def _told(failures: dict[int, Exception], batch: Batch, what: str) -> list[str]:
+    """Return a sentence for examples that fail even alone."""
+    if not failures:
+        return []
+    row, error = next(iter(failures.items()))
+    name = int(batch.ids[row])
+    return [f"On {len(failures)} examples {what} failed, even alone; on number {name} with: {error!r:.200}"]
 
 
 def verify(model: Model, batch: Batch, z: Inputs, threat: Threat, places: int) -> PerExample:

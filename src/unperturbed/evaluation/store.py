@@ -1,36 +1,130 @@
-"""Where an evaluation is kept: a part per finished block, and a summary, each written whole."""
+"""Where an evaluation is kept: what it is of, a part per finished block, the unfinished one, and a summary."""
 
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
+import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
+from unperturbed.errors import InputError
+from unperturbed.evaluation.block import Block, Tally
 from unperturbed.findings import Outcome
 from unperturbed.runs import write_atomically, write_json
-from unperturbed.types import Inputs
+from unperturbed.types import Batch, Inputs
+
+JOB = "job.json"
+_TENSORS = [each.name for each in fields(Block) if each.name not in ("batch", "tallies", "warnings")]
 
 
-def clear(folder: Path, suite: str) -> None:
-    """Remove the summary and the parts of an earlier evaluation, which may have had more of them."""
-    (folder / f"{suite}.json").unlink(missing_ok=True)
-    for part in (*(folder / suite).glob("part-*.parquet"), *(folder / suite).glob("part-*.safetensors")):
-        part.unlink()
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A finished block, as plain values."""
+
+    table: Mapping[str, list[Any]]
+    """By column."""
+    tallies: list[Tally]
+    """One an attack."""
+    warnings: list[str]
+    adversarial: Inputs | None
+    """The perturbed inputs of the broken examples, where they were not written to a file."""
 
 
-def write_part(folder: Path, number: int, table: dict[str, list[Any]], adversarial: Inputs) -> None:
-    """Write a block's table as Parquet and its broken examples' perturbed inputs as safetensors.
+def begin(folder: Path, job: Mapping[str, Any], overwrite: bool) -> Mapping[str, Any]:
+    """Make or find the folder of a job; return the job as it was begun.
 
-    Row k of `adversarial` belongs to the k-th broken example of the table.
+    A job is told by its `is_of`. Raises InputError where the folder holds another job, unless that may be overwritten.
     """
-    stem = f"part-{number:05d}"
-    inputs = {"adversarial": adversarial.contiguous().cpu()}
-    write_atomically(folder / f"{stem}.safetensors", lambda path: save_file(inputs, path))
+    path = folder / JOB
+    if path.exists():
+        begun = json.loads(path.read_text())
+        differences = _differences(begun.get("is_of", {}), job["is_of"])
+        if not differences:
+            return dict(begun)
+        if not overwrite:
+            raise InputError(
+                f"{folder} holds another evaluation ({'; '.join(differences)}): give another --out, or --overwrite."
+            )
+    _clear(folder)
+    write_json(path, job)
+    return job
+
+
+def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} was {_short(stored.get(name))}, now {_short(value)}"
+        for name, value in now.items()
+        if stored.get(name) != value
+    ]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:16]}..."
+
+
+def _clear(folder: Path) -> None:
+    """Remove an earlier evaluation, which may have had more parts; nothing else that lies there."""
+    (folder.parent / f"{folder.name}.json").unlink(missing_ok=True)
+    for part in (*folder.glob("part-*.*"), *folder.glob(".part-*"), folder / JOB):
+        part.unlink(missing_ok=True)
+
+
+def write_part(folder: Path, number: int, table: dict[str, list[Any]], block: Block) -> None:
+    """Write a finished block: its table as Parquet, its broken examples' perturbed inputs as safetensors.
+
+    Row k of `adversarial` belongs to the k-th broken example of the table. What the attacks did comes last, as JSON,
+    and says that the block is finished.
+    """
+    inputs = {"adversarial": block.adversarial().contiguous().cpu()}
+    write_atomically(_path(folder, number, "safetensors"), lambda path: save_file(inputs, path))
     columns = pyarrow.table(table)
-    write_atomically(folder / f"{stem}.parquet", lambda path: pyarrow.parquet.write_table(columns, path))
+    write_atomically(_path(folder, number, "parquet"), lambda path: pyarrow.parquet.write_table(columns, path))
+    done = {"attacks": [asdict(tally) for tally in block.tallies], "warnings": block.warnings}
+    write_json(_path(folder, number, "json"), done)
+    _path(folder, number, "unfinished").unlink(missing_ok=True)
+
+
+def is_finished(folder: Path, number: int) -> bool:
+    """Tell whether a block is finished."""
+    return _path(folder, number, "json").exists()
+
+
+def read_part(folder: Path, number: int) -> Part:
+    """Return a finished block."""
+    done = json.loads(_path(folder, number, "json").read_text())
+    table = pyarrow.parquet.read_table(_path(folder, number, "parquet")).to_pydict()
+    return Part(table, [Tally(**tally) for tally in done["attacks"]], done["warnings"], None)
+
+
+def write_unfinished(folder: Path, number: int, block: Block) -> None:
+    """Write what is known of a block between two attacks."""
+    tensors = {name: getattr(block, name).contiguous().cpu() for name in _TENSORS}
+    done = {"attacks": [asdict(tally) for tally in block.tallies], "warnings": block.warnings}
+    metadata = {"done": json.dumps(done)}
+    write_atomically(_path(folder, number, "unfinished"), lambda path: save_file(tensors, path, metadata))
+
+
+def read_unfinished(folder: Path, number: int, batch: Batch) -> Block | None:
+    """Return what is known of a block that was interrupted; None if nothing is."""
+    path = _path(folder, number, "unfinished")
+    if not path.exists():
+        return None
+    with safe_open(path, "pt") as file:
+        tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name).to(batch.y.device) for name in _TENSORS}
+        done = json.loads(file.metadata()["done"])
+    return Block(batch=batch, tallies=[Tally(**each) for each in done["attacks"]], warnings=done["warnings"], **tensors)
 
 
 def write_summary(folder: Path, outcome: Outcome) -> None:
-    """Write `SUITE.json`."""
-    write_json(folder / f"{outcome.suite}.json", outcome.json())
+    """Write `SUITE.json`, beside the folder."""
+    write_json(folder.parent / f"{folder.name}.json", outcome.json())
+
+
+def _path(folder: Path, number: int, suffix: str) -> Path:
+    return folder / f"part-{number:05d}.{suffix}"

@@ -1,0 +1,57 @@
+"""What to do when an evaluation fails on some examples: too little memory, or a network that raises."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from unperturbed.errors import InputError
+
+T = TypeVar("T")
+_MANY = 8
+
+
+def within_memory(run: Callable[[int], T], places: int) -> tuple[T, int]:
+    """Return run(places), and how many places it took in the end: halved as often as memory runs out."""
+    while True:
+        try:
+            return run(places), places
+        except (RuntimeError, MemoryError) as error:
+            if places == 1 or not _lacks_memory(error):
+                raise
+        places = places // 2  # outside of the handler, which keeps what was computed alive
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def isolate(run: Callable[[Tensor], T], rows: Tensor) -> tuple[list[tuple[Tensor, T]], dict[int, Exception]]:
+    """Run on all rows, and where that fails on halves of them, down to each row alone.
+
+    Returns the results with the rows they belong to, and what the rows raised that fail even alone. What fails on
+    every one of many rows is no matter of the examples, and raised; so is `InputError`, which says what to do.
+    """
+    results: list[tuple[Tensor, T]] = []
+    failures: dict[int, Exception] = {}
+    waiting = [rows]
+    while waiting:
+        some = waiting.pop()
+        try:
+            results.append((some, run(some)))
+            continue
+        except InputError:
+            raise
+        except Exception as error:
+            if len(some) == 1:
+                failures[int(some)] = error
+                continue
+        waiting += [half for half in some.tensor_split(2)[::-1] if len(half) > 0]
+    if not results and len(rows) > _MANY:
+        raise next(iter(failures.values()))
+    return results, failures
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Tell whether this is torch's or Python's way to say that memory has run out."""
+    texts = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in texts)

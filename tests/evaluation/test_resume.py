@@ -1,0 +1,189 @@
+"""An evaluation goes on where it stopped, and ends as if it had not stopped; what is another one is refused."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as parquet
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from toys import QUICK, blobs, linear, mlp
+from unperturbed.attacks.gradient import Suite
+from unperturbed.errors import InputError
+from unperturbed.evaluation import accuracy, store
+from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.block import Block, Networks
+from unperturbed.findings import Outcome
+from unperturbed.threat import Threat
+
+THREAT = Threat("L2", 0.2)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 16)
+
+
+def problem() -> tuple[nn.Module, tuple[torch.Tensor, torch.Tensor]]:
+    return mlp(6, 3, seed=1), blobs(50)
+
+
+def same_results(one: Path, other: Path) -> None:
+    parts = sorted(path.name for path in one.glob("part-*.parquet"))
+    assert parts and parts == sorted(path.name for path in other.glob("part-*.parquet"))
+    for name in parts:
+        tables = [parquet.read_table(folder / name).to_pydict() for folder in (one, other)]
+        assert repr(tables[0]) == repr(tables[1])  # NaN equals NaN in words
+        inputs = [load_file((folder / name).with_suffix(".safetensors"))["adversarial"] for folder in (one, other)]
+        assert torch.equal(*inputs)
+
+
+class Stopped(Exception):
+    """Somebody pulled the plug."""
+
+
+def stopping(at: int) -> Callable[..., None]:
+    """Return `attack_block`, made to stop instead of running for the time number `at`."""
+    calls, run = iter(range(at)), accuracy.attack_block
+
+    def attack_block(*words: Any) -> None:
+        if next(calls, None) is None:
+            raise Stopped
+        run(*words)
+
+    return attack_block
+
+
+def comparable(outcome: Outcome) -> tuple[object, ...]:
+    records = [(a.name, a.broken, a.robust_after, a.forwards, a.backwards) for a in outcome.attacks]
+    return repr(outcome.examples), outcome.counts, records, outcome.warnings, outcome.environment
+
+
+@pytest.mark.parametrize("at", range(8))
+def test_an_evaluation_ends_as_if_it_had_not_stopped(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four blocks of two attacks."""
+    model, data = problem()
+    whole = evaluate(model, data, THREAT, QUICK, out=tmp_path / "whole")
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(accuracy, "attack_block", stopping(at))
+        evaluate(model, data, THREAT, QUICK, out=tmp_path / "other")
+    assert not (tmp_path / "other/pgd.json").exists()
+    ran: list[int] = []
+    run = accuracy.attack_block
+
+    def counted(networks: Networks, block: Block, *rest: Any) -> None:
+        ran.append(len(block.tallies))
+        run(networks, block, *rest)
+
+    monkeypatch.setattr(accuracy, "attack_block", counted)
+    again = evaluate(model, data, THREAT, QUICK, out=tmp_path / "other")
+    assert len(ran) == 8 - at, "what was done is not done again"
+    same_results(tmp_path / "whole/pgd", tmp_path / "other/pgd")
+    assert comparable(again) == comparable(whole)
+    assert not list((tmp_path / "other").rglob("*unfinished*"))
+
+
+def test_a_finished_evaluation_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = problem()
+    first = evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    monkeypatch.setattr(accuracy, "attack_block", stopping(0))
+    assert comparable(evaluate(model, data, THREAT, QUICK, out=tmp_path)) == comparable(first)
+
+
+def test_a_part_without_its_last_file_is_done_again(tmp_path: Path) -> None:
+    """As after a stop between the files of a part."""
+    model, data = problem()
+    whole = evaluate(model, data, THREAT, QUICK, out=tmp_path / "whole")
+    evaluate(model, data, THREAT, QUICK, out=tmp_path / "other")
+    (tmp_path / "other/pgd/part-00001.json").unlink()
+    (tmp_path / "other/pgd/part-00001.parquet").write_bytes(b"half a ta")
+    assert comparable(evaluate(model, data, THREAT, QUICK, out=tmp_path / "other")) == comparable(whole)
+    same_results(tmp_path / "whole/pgd", tmp_path / "other/pgd")
+
+
+OTHER: dict[str, Callable[[nn.Module, Any], Any]] = {
+    "weights": lambda model, data: (mlp(6, 3, seed=2), data, THREAT, QUICK, 0),
+    "data": lambda model, data: (model, (data[0] * 0.999, data[1]), THREAT, QUICK, 0),
+    "threat": lambda model, data: (model, data, Threat("L2", 0.25), QUICK, 0),
+    "bounds": lambda model, data: (model, data, Threat("L2", 0.2, (-1.0, 2.0)), QUICK, 0),
+    "attacks": lambda model, data: (model, data, THREAT, Suite("pgd", QUICK.attacks[:1], ""), 0),
+    "seed": lambda model, data: (model, data, THREAT, QUICK, 1),
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_another_evaluation_is_refused_with_the_difference(name: str, tmp_path: Path) -> None:
+    model, data = problem()
+    evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    before = (tmp_path / "pgd.json").read_text()
+    *words, seed = OTHER[name](model, data)
+    with pytest.raises(InputError, match=f"{name} was .*, now .*overwrite"):
+        evaluate(*words, out=tmp_path, seed=seed)
+    assert (tmp_path / "pgd.json").read_text() == before
+    fresh = evaluate(*words, out=tmp_path, seed=seed, overwrite=True)
+    assert comparable(fresh)[:4] == comparable(evaluate(*words, seed=seed))[:4]
+
+
+def test_a_suite_is_told_by_its_settings_and_not_by_addresses(tmp_path: Path) -> None:
+    """A function's repr holds where it lies in memory, which differs from process to process."""
+    evaluate(linear(6, 3), blobs(10), THREAT, QUICK, out=tmp_path)
+    text = (tmp_path / "pgd" / store.JOB).read_text()
+    assert "cross_entropy" in text and "steps=" in text and "0x" not in text
+
+
+SCRIPT = """
+import os, random, shutil, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch
+from toys import blobs, mlp
+from unperturbed.attacks.fab import FAB
+from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.attacks.square import Square
+from unperturbed.evaluation import accuracy
+from unperturbed.losses import cross_entropy
+from unperturbed.maximise.apgd import APGD
+from unperturbed.threat import Threat
+
+torch.set_num_threads(1)
+accuracy.BLOCK = 20
+whole, killed = Path(sys.argv[2]), Path(sys.argv[3])
+
+
+def begin(out):
+    child = os.fork()
+    if child == 0:
+        climb = GradientAttack("APGD-CE", cross_entropy, APGD(steps=20))
+        suite = Suite("standard", (climb, FAB("FAB-T", targets=2, steps=20), Square(queries=100)), "shorter")
+        accuracy.evaluate(mlp(6, 3, seed=1), blobs(80), Threat("L2", 0.15), suite, out=out, batch_size=16)
+        os._exit(0)
+    return child
+
+
+began = time.perf_counter()
+assert os.waitpid(begin(whole), 0)[1] == 0
+usual, draw, kills = time.perf_counter() - began, random.Random(0), 0
+while kills < 20:
+    child = begin(killed)
+    time.sleep(usual * draw.uniform(0.02, 0.6))
+    os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    kills += os.WIFSIGNALED(status)
+    assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL
+    if (killed / "standard.json").exists():
+        shutil.rmtree(killed)
+assert os.waitpid(begin(killed), 0)[1] == 0
+"""
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    words = [str(Path(__file__).parents[1]), str(tmp_path / "whole"), str(tmp_path / "killed")]
+    subprocess.run([sys.executable, "-c", SCRIPT, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+    same_results(tmp_path / "whole/standard", tmp_path / "killed/standard")

@@ -1,0 +1,149 @@
+"""Searches in bfloat16: float32 has the last word, and looks again where rounding may have hidden a break."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from support import network
+from toys import QUICK
+from unperturbed.attacks.base import Attack, Found
+from unperturbed.attacks.fab import FAB
+from unperturbed.attacks.gradient import Suite
+from unperturbed.evaluation import accuracy
+from unperturbed.evaluation.accuracy import as_searched, evaluate
+from unperturbed.evaluation.block import Networks, attack_block, untouched
+from unperturbed.noise import Noise
+from unperturbed.precision import Precision
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Model
+
+THREAT = Threat("Linf", 0.1, None)
+X = torch.rand(12, 3, generator=torch.Generator().manual_seed(0)) * 0.2
+Y = torch.zeros(12, dtype=torch.int64)
+
+
+class Reading(nn.Module):
+    """Leads with class 1 by the first feature less 0.5, plus `off`."""
+
+    def __init__(self, off: float = 0.0) -> None:
+        super().__init__()
+        self.off, self.seen = off, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += 1
+        lead = x[:, :1] - 0.5 + self.off
+        return torch.cat([-lead / 2, lead / 2], 1)
+
+
+@dataclass(frozen=True)
+class Moving(Attack):
+    """Moves the first feature to where the network it is given says a little less than 0, or `goal`."""
+
+    goals: tuple[float, ...]
+    label: str = "moving"
+    restarts: int = 1
+    bears_rounding: ClassVar[bool] = True
+
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+        z = batch.x.clone()
+        z[:, 0] = torch.tensor(self.goals)[batch.ids]
+        with torch.no_grad():
+            logits = model(z)
+        n = len(z)
+        return Found(z, logits[:, 1] - logits[:, 0], torch.ones(n, dtype=torch.bool), torch.ones_like(batch.y), n)
+
+
+def verdicts(goals: list[float], rough: Reading, precise: Reading) -> tuple[list[str], int]:
+    """Return the verdicts, and how many forwards were counted."""
+    batch, attack = Batch(X[: len(goals)], Y[: len(goals)], torch.arange(len(goals))), Moving(tuple(goals))
+    plain = Reading()
+    block = untouched(plain, batch, 8)
+    suite = Suite("moving", (attack,), "")
+    attack_block(Networks(plain, precise, rough, 8), block, Threat("Linf", 1.0, None), suite, 0)
+    assert not block.warnings
+    return list(block.verdicts()), block.tallies[0].forwards
+
+
+def test_a_claim_of_the_rough_search_that_does_not_hold_is_looked_at_again() -> None:
+    """Every margin is 0.02 too high: 0.49 looks broken and is not; nobody calls it unknown for that."""
+    rough, precise = Reading(0.02), Reading()
+    found, forwards = verdicts([0.49, 0.6, 0.1, 0.2, 0.3], rough, precise)
+    assert found == ["survived", "broken", "survived", "survived", "survived"]
+    assert precise.seen == 1 and forwards == 5 + 1
+
+
+def test_what_came_near_is_looked_at_again() -> None:
+    """Every margin is 0.02 too low: what ends within four times that of a break is attacked again in float32."""
+    rough, precise = Reading(-0.02), Reading()
+    found, forwards = verdicts([0.43, 0.41, 0.1, 0.51], rough, precise)
+    assert found == ["survived", "survived", "survived", "broken"]
+    assert precise.seen == 1 and forwards == 4 + 1, "only 0.43 lies so near; 0.51 is broken whatever the rough one said"
+
+
+def test_a_claim_that_float32_repeats_and_refutes_is_unknown() -> None:
+    found, _ = verdicts([0.49, 0.1, 0.2, 0.3], Reading(0.02), Reading(0.02))
+    assert found == ["unknown", "survived", "survived", "survived"]
+
+
+def test_values_that_are_not_finite_in_the_rough_search_are_no_verdict() -> None:
+    class Overflowing(Reading):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * torch.where(x[:, :1] > 0.35, torch.nan, 1.0)
+
+    found, _ = verdicts([0.4, 0.1, 0.2, 0.3], Overflowing(), Reading())
+    assert found == ["survived"] * 4
+
+
+def test_attacks_that_need_small_differences_search_in_float32() -> None:
+    assert not FAB().bears_rounding
+    model, rough = network("norm").eval(), Reading()
+    x = torch.rand(4, 2, 4, 4)
+    batch = Batch(x, model(x).argmax(1), torch.arange(4))
+    block = untouched(model, batch, 8)
+    attack_block(Networks(model, model, rough, 8), block, THREAT, Suite("fab", (FAB(steps=2),), ""), 0)
+    assert rough.seen == 0 and block.tallies[0].forwards > 0
+
+
+def bfloat16(*_: object) -> Precision:
+    return Precision("bf16-mixed", torch.channels_last, torch.float32)
+
+
+def test_the_verdicts_are_those_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each broken example is broken in float32; at most one in fifty is found by one of the two alone."""
+    monkeypatch.setattr(accuracy, "choose", bfloat16)
+    torch.manual_seed(0)
+    model = network("norm").eval()
+    x = torch.randn(150, 2, 4, 4)
+    y = model(x).argmax(1)
+    assert y.bincount().amax() < 120
+    both = [evaluate(model, (x, y), Threat("Linf", 0.1, None), QUICK, precision=p) for p in ("auto", "32")]  # type: ignore[arg-type]
+    assert [outcome.environment["search"] for outcome in both] == ["bfloat16", "float32"]
+    for outcome in both:
+        rows = [row for row, verdict in enumerate(outcome.examples["verdict"]) if verdict == "broken"]
+        assert (model(outcome.adversarial).argmax(1) != y[rows]).all() and outcome.counts["unknown"] == 0
+        assert Threat("Linf", 0.1, None).contains(x[rows], outcome.adversarial).all()
+    differ = sum(a != b for a, b in zip(*(outcome.examples["verdict"] for outcome in both), strict=True))
+    assert differ <= 3 and 10 < both[0].counts["broken"] < 140
+
+
+def test_a_network_that_does_not_know_bfloat16_is_searched_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Picky(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            maps = self.conv(x)
+            if maps.dtype != torch.float32:
+                raise RuntimeError("not implemented for 'BFloat16'")
+            logits: torch.Tensor = maps.mean((2, 3))
+            return logits
+
+    monkeypatch.setattr(accuracy, "choose", bfloat16)
+    x = torch.rand(5, 3, 4, 4)
+    assert as_searched(Picky(), x, "auto", 8).rough is None
+    assert as_searched(network("norm").eval(), x[:, :2], "auto", 8).rough is not None
+    assert as_searched(network("norm").eval().double(), x[:, :2].double(), "auto", 8).rough is None
