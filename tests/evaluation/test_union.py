@@ -110,6 +110,19 @@ def test_outcomes_of_different_things_are_refused(outcomes: list[Outcome]) -> No
         union([one, evaluate(linear(6, 3), (x.flip(1), y), THREATS[1], QUICK)])
 
 
+def test_a_hash_of_the_data_decides_where_there_is_one(outcomes: list[Outcome]) -> None:
+    """Networks that draw random numbers have other clean margins each time, on the same data."""
+    margins = [value + 1e-2 for value in outcomes[1].examples["clean_margin"]]
+    drawn = replace(outcomes[1], examples={**outcomes[1].examples, "clean_margin": margins})
+
+    def of(outcome: Outcome, data: str) -> Outcome:
+        return replace(outcome, environment={**outcome.environment, "data": data})
+
+    assert union([of(outcomes[0], "a"), of(drawn, "a")]).n == 60
+    with pytest.raises(InputError, match="different data"):
+        union([of(outcomes[0], "a"), of(outcomes[1], "b")])
+
+
 def test_another_batch_size_is_the_same_thing(outcomes: list[Outcome]) -> None:
     small = evaluate(linear(6, 3), blobs(60), THREATS[1], QUICK, batch_size=8)
     assert union([outcomes[0], small]).counts == union(outcomes[:2]).counts

@@ -14,7 +14,7 @@ from unperturbed.cli.names import find, hint
 from unperturbed.cli.options import Parsed, add_data_options, new_parser
 from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
-from unperturbed.findings import Outcome
+from unperturbed.findings import Outcome, Progress
 from unperturbed.runs import BEST, CONFIG, read_yaml, write_json, write_yaml
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def run(given: Parsed) -> Result:
         other_threat = [str(threat)] if str(threat) != str(Threat.parse(usual, bounds)) else []
         out = home / "evaluation" / slug(*other_weights, *other_data, *other_threat)
         with progress() as report, repeatable():
-            report(0, len(split), f"{threat}, {suite.name}")
+            report = _naming(threat, report) if len(threats) > 1 else report
+            report(0, len(split), f"suite {suite.name}")
             outcome = evaluate(
                 model,
                 split,
@@ -281,6 +282,11 @@ def _with_test(data: "Data", trained_on: bool) -> "Data":
         "warning",
     )
     return replace(data, test=data.train)
+
+
+def _naming(threat: "Threat", report: Progress) -> Progress:
+    """Return progress that says which threat it is of."""
+    return lambda done, total, text: report(done, total, f"{threat}: {text}")
 
 
 def _quantised(

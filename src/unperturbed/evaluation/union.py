@@ -61,8 +61,8 @@ def union(outcomes: Sequence[Outcome]) -> Union:
     Examples are matched by id, in the order of the first outcome.
 
     Raises:
-        InputError: where there is no outcome, or where weights, examples, labels or clean margins (but for the suite
-            `rand`, whose networks draw random numbers) are not the same.
+        InputError: where there is no outcome, or where weights, examples or labels are not the same; nor the clean
+            margins, where the outcomes hold no hash of the data (but for the suite `rand`: its networks draw).
     """
     if not outcomes:
         raise InputError("There is no outcome: give at least one.")
@@ -76,7 +76,7 @@ def union(outcomes: Sequence[Outcome]) -> Union:
         return list(zip(*values, strict=True))
 
     verdicts = [min(each, key=_ORDER.index) for each in column("verdict")]
-    counts: dict[Verdict, int] = {verdict: verdicts.count(verdict) for verdict in _ORDER}
+    counts = {verdict: verdicts.count(verdict) for verdict in first.counts}
     correct = sum(all(value < 0 for value in each) for each in column("clean_margin"))
     undecided = sum(all(not value >= 0 for value in each) for each in column("clean_margin")) - correct
     n = len(ids)
@@ -107,10 +107,15 @@ def _check_same(one: Outcome, other: Outcome) -> None:
             f"The outcomes under {one.threat} ({one.n}) and {other.threat} ({other.n}) are of different examples: "
             "evaluate the same ones."
         )
-    random = "rand" in (one.suite, other.suite)
+    known = [outcome.environment.get("data") for outcome in (one, other)]
+    if None not in known and known[0] != known[1]:
+        raise InputError(
+            f"The outcomes under {one.threat} and {other.threat} are of different data: evaluate the same."
+        )
+    same = None not in known or "rand" in (one.suite, other.suite)
     for name, (label, value) in first.items():
         label_there, value_there = second[name]
-        moved = abs(value - value_there) > _NEAR * max(1.0, abs(value)) and not random
+        moved = abs(value - value_there) > _NEAR * max(1.0, abs(value)) and not same
         if label != label_there or moved:
             raise InputError(
                 f"Example {name} has label {label} and clean margin {value:.4g} under {one.threat}, but {label_there} "
