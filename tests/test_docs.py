@@ -106,7 +106,7 @@ def test_a_command_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> 
     given: Parsed = parse(module.parser(), words, module.POSITIONAL)
     assert isinstance(choose(given.trees["method"], "objectives", "method", default=AT()).build(), Objective)
     if getattr(given.plain, "threat", None):
-        assert Threat.parse(given.threat).eps > 0
+        assert all(Threat.parse(each).eps > 0 for each in given.threat.split(","))
 
 
 def test_the_pages_show_every_command() -> None:
@@ -128,6 +128,12 @@ def test_the_python_of_the_readme_works(capsys: pytest.CaptureFixture[str], monk
     exec(code.replace("epochs=5", "epochs=1"), {})
     first, second = capsys.readouterr().out.splitlines()
     assert "n=143" in first and second.endswith(PGD_SUITE.note) and "n=359" in second
+
+
+def test_the_python_of_the_page_on_evaluating_works(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("docs/evaluating.md", "python")
+    exec(code, {})
+    assert "n=20" in capsys.readouterr().out
 
 
 def test_the_readme_lists_the_methods_that_there_are() -> None:

@@ -29,6 +29,7 @@ unperturbed train --data digits --method.steps 10 --method rs-fgsm --weights w.p
 unperturbed train --data digits --precision auto --seed 3 --batch-size auto --json
 unperturbed evaluate runs/at
 unperturbed evaluate runs/at --suite pgd --examples 1000 --eps 4/255,8/255 --json
+unperturbed evaluate runs/at --suite my_package.attacks:SUITE --threat Linf:8/255 --threat L2:0.5 --quantize
 unperturbed evaluate runs/at --device auto --precision 32 --seed 1 --batch-size auto --examples 10 --examples-seed 7
 unperturbed evaluate --model small-cnn --weights w.pt --data mnist --threat Linf:0.3 --out runs/other --bounds -1,1
 unperturbed methods
@@ -56,7 +57,8 @@ def test_a_line_is_understood(line: str) -> None:
     if " train " in line:
         assert isinstance(method(line), Objective)
     if getattr(given.plain, "threat", None):
-        assert Threat.parse(given.threat, read_bounds(given.bounds, None)).eps > 0
+        bounds = read_bounds(given.bounds, None)
+        assert all(Threat.parse(each, bounds).eps > 0 for each in given.threat.split(","))
 
 
 def test_what_a_line_says_arrives() -> None:

@@ -5,16 +5,18 @@ import logging
 import math
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 from rich.text import Text
 
 from unperturbed.findings import Progress as Report
@@ -113,17 +115,38 @@ def progress() -> Iterator[Report]:
         yield silent
         return
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        BarColumn(bar_width=16),
+        TaskProgressColumn(table_column=Column(min_width=4)),
+        TimeElapsedColumn(table_column=Column(min_width=7)),
+        TextColumn("left", table_column=Column(min_width=4)),
+        _Left(table_column=Column(min_width=7)),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
+    with Progress(*columns, console=console, transient=True, expand=True) as bar:
+        task = bar.add_task("", total=None, ends=None)
+        start: tuple[float, float] | None = None
 
         def report(done: float, total: float, text: str) -> None:
-            bar.update(task, completed=done, total=total, description=text)
+            nonlocal start
+            now = time.monotonic()
+            start = start or (now, done)
+            left = seconds_left(now - start[0], done - start[1], total - done)
+            ends = None if left is None else now + left
+            bar.update(task, completed=done, total=total, description=text, ends=ends)
 
         yield report
+
+
+def seconds_left(seconds: float, done: float, remaining: float) -> float | None:
+    """Return how long the rest takes if it goes on as in these seconds, which did `done`; None where nothing is."""
+    return seconds * remaining / done if done > 0 else None
+
+
+class _Left(ProgressColumn):
+    """The time left, from all the work since the first report: reports may come minutes apart."""
+
+    def render(self, task: Task) -> Text:
+        """Return it as hours, minutes and seconds."""
+        ends = task.fields.get("ends")
+        text = "-:--:--" if ends is None else str(timedelta(seconds=max(0, round(ends - time.monotonic()))))
+        return Text(text, style="progress.remaining")

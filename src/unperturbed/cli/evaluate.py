@@ -1,5 +1,6 @@
 """Measure how robust a trained model is: a verdict per example, and a headline with its interval."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,19 +10,31 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, say, table
-from unperturbed.cli.names import hint
+from unperturbed.cli.names import find, hint
 from unperturbed.cli.options import Parsed, add_data_options, new_parser
 from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
-from unperturbed.findings import Outcome
+from unperturbed.findings import Outcome, Progress
 from unperturbed.runs import BEST, CONFIG, read_yaml, write_json, write_yaml
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from unperturbed.attacks.gradient import Suite
     from unperturbed.data.split import Data, Split
+    from unperturbed.evaluation.quantize import Quantised
+    from unperturbed.evaluation.union import Union
     from unperturbed.threat import Threat
+    from unperturbed.types import Bounds
 
 POSITIONAL = "run"
-SUITE_HELP = "which attacks: pgd (50 steps, 20 restarts), standard (AutoAttack), plus (longer), rand (random networks)"
+SUITE_HELP = (
+    "which attacks: pgd (50 steps, 20 restarts), standard (AutoAttack), plus (longer), rand (random networks), or your "
+    "own as package.module:SUITE"
+)
+QUANTIZE_HELP = "also write the adversarial examples as 8-bit PNG images inside the threat set, and look again"
+AUTOATTACK = ("standard", "plus", "rand")
+"""Suites whose attacks are told in AutoAttack's words."""
 
 
 def parser() -> ArgumentParser:
@@ -33,6 +46,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
     made.add_argument("--examples-seed", type=int | None, metavar="S", help="N random ones instead")
     made.add_argument("--eps", type=str | None, metavar="EPS,...", help="these radii instead: 4/255,8/255")
+    made.add_argument("--quantize", action="store_true", help=QUANTIZE_HELP)
     made.add_argument("--seed", type=int, default=0, help="of the attacks' random starts")
     made.add_argument(
         "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that the network sees at a time"
@@ -60,13 +74,13 @@ def run(given: Parsed) -> Result:
         stored_bounds,
     )
     from unperturbed.data.sources import load_data
-    from unperturbed.evaluation.accuracy import SUITES, evaluate
+    from unperturbed.evaluation.accuracy import evaluate
+    from unperturbed.evaluation.quantize import check_eight_bit
     from unperturbed.threat import Threat
     from unperturbed.training.folder import describe
     from unperturbed.training.prepare import find_device
 
-    if given.suite not in SUITES:
-        raise InputError(f"There is no suite {given.suite!r}. {hint(given.suite, SUITES)}")
+    suite = _suite(given.suite)
     device = find_device(given.device)
     stored = _stored(given.run)
     place = given.data or stored.get("data")
@@ -74,13 +88,14 @@ def run(given: Parsed) -> Result:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
     tree, weights = _model_and_weights(given, stored)
 
-    data = load_data(place)
+    data = _with_test(load_data(place), keep_place(place) == stored.get("data"))
     _check_classes(data, stored, other_data=given.data is not None)
     bounds = read_bounds(given.bounds, stored_bounds(stored["bounds"]) if "bounds" in stored else data.bounds)
-    usual = stored.get("threat") or given.threat or default_threat(data)
-    asked = Threat.parse(given.threat or usual, bounds)
-    threats = _radii(asked, given.eps)
+    usual = stored.get("threat") or (given.threat or default_threat(data)).split(",")[0]
+    threats = _threats(given.threat or usual, given.eps, bounds)
     split = _examples(data, given.examples, given.examples_seed)
+    if given.quantize:
+        check_eight_bit(split)
     model, description = make_model(tree, data)
     if weights is not None:
         load_into(model, weights, tree)
@@ -91,36 +106,45 @@ def run(given: Parsed) -> Result:
         "data": keep_place(place),
         "model": description,
         "weights": weights and keep_place(weights),
-        "threat": f"{asked.norm}:{asked.eps!r}",
+        "threat": _exactly(Threat.parse((given.threat or usual).split(",")[0])),
         "bounds": describe(bounds),
     }
     own_folder = bool(given.out or not given.run)
     if own_folder:
         _check_free(home, kept)
-    outcomes = []
+    outcomes, quantised = [], []
     other_weights = [Path(given.weights).stem] if given.run and given.weights else []
     other_data = [data.name] if keep_place(place) != stored.get("data", keep_place(place)) else []
+    results = home / "evaluation" / slug(*other_weights, *other_data)
+    known = {} if other_weights or other_data else stored
     for threat in threats:
         other_threat = [str(threat)] if str(threat) != str(Threat.parse(usual, bounds)) else []
-        name = slug(*other_weights, *other_data, *other_threat)
+        out = home / "evaluation" / slug(*other_weights, *other_data, *other_threat)
         with progress() as report, repeatable():
-            outcomes.append(
-                evaluate(
-                    model,
-                    split,
-                    threat,
-                    given.suite,
-                    out=home / "evaluation" / name,
-                    seed=given.seed,
-                    batch_size=given.batch_size,
-                    precision="32" if given.precision == "32" else "auto",
-                    overwrite=given.overwrite,
-                    progress=report,
-                )
+            report = _naming(threat, report) if len(threats) > 1 else report
+            report(0, len(split), f"suite {suite.name}")
+            outcome = evaluate(
+                model,
+                split,
+                threat,
+                suite,
+                out=out,
+                seed=given.seed,
+                batch_size=given.batch_size,
+                precision="32" if given.precision == "32" else "auto",
+                overwrite=given.overwrite,
+                progress=report,
             )
+            quantised.append(_quantised(given.quantize, model, split, threat, outcome, out))
+        for line in _as_autoattack(outcome) if outcome.suite in AUTOATTACK else ():
+            say(line)
+        _write_robustbench(out, outcome, data.name, model, description, known)
+        outcomes.append(outcome)
     if own_folder:
         write_yaml(home / CONFIG, kept)
-    return _result(home, threats, outcomes, asked)
+    if given.eps is None and len(threats) > 1:
+        return _worst_case(home, results, outcomes, quantised)
+    return _result(home, results, threats, outcomes, quantised, Threat.parse(given.threat or usual, bounds))
 
 
 def _stored(run: str | None) -> Mapping[str, Any]:
@@ -217,43 +241,205 @@ def repeatable() -> Iterator[None]:
         raise
 
 
-def _result(home: Path, threats: "Sequence[Threat]", outcomes: Sequence[Outcome], asked: "Threat") -> Result:
+def _suite(text: str) -> "Suite":
+    """Return the suite of a name, or of `package.module:SUITE`."""
+    from unperturbed.attacks.gradient import Suite
+    from unperturbed.evaluation.accuracy import SUITES
+
+    if text in SUITES:
+        return SUITES[text]
+    if ":" not in text:
+        raise InputError(f"There is no suite {text!r}. {hint(text, SUITES)} One of your own: package.module:SUITE.")
+    found = find(text.replace(":", "."), "--suite")
+    if not isinstance(found, Suite):
+        raise InputError(f"--suite: {text} is of type {type(found).__name__}, not a Suite (of attacks.gradient).")
+    if found.name in SUITES or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", found.name):
+        names = ", ".join(SUITES)
+        raise InputError(
+            f"--suite: {text} is called {found.name!r}: give it a name that can be a file's, and none of {names}."
+        )
+    return found
+
+
+def _threats(text: str, eps: str | None, bounds: "Bounds") -> list["Threat"]:
+    """Return the threats of a list with commas, or the one threat with each of these radii."""
+    from unperturbed.threat import Threat
+
+    threats = [Threat.parse(each, bounds) for each in text.split(",")]
+    if len(threats) > 1 and eps is not None:
+        raise InputError(f"--eps gives the radii of one threat, but there are {len(threats)}: write the radii in them.")
+    names = [str(threat) for threat in threats]
+    if len(set(names)) < len(names):
+        raise InputError(f"--threat names the same threat twice: {', '.join(names)}.")
+    return threats if eps is None else _radii(threats[0], eps)
+
+
+def _exactly(threat: "Threat") -> str:
+    return f"{threat.norm}:{threat.eps!r}"
+
+
+def _with_test(data: "Data", trained_on: bool) -> "Data":
+    """Return the data; a single split that the run was not trained on is what is evaluated."""
+    if data.test is not None or trained_on:
+        return data
+    say(
+        f"The data {data.name!r} have no test split: all of their examples are evaluated. On examples that a network "
+        "was trained on, no accuracy means much.",
+        "warning",
+    )
+    return replace(data, test=data.train)
+
+
+def _naming(threat: "Threat", report: Progress) -> Progress:
+    """Return progress that says which threat it is of."""
+    return lambda done, total, text: report(done, total, f"{threat}: {text}")
+
+
+def _quantised(
+    asked: bool, model: "nn.Module", split: "Split", threat: "Threat", outcome: Outcome, out: Path
+) -> "Quantised | None":
+    """Write the adversarial examples as 8-bit images where that was asked for; else remove those of an earlier run."""
+    from unperturbed.evaluation.quantize import clear, quantize
+
+    if not asked:
+        clear(out, outcome.suite)
+        return None
+    return quantize(model, split, threat, outcome, out=out)
+
+
+def _as_autoattack(outcome: Outcome) -> list[str]:
+    """Return the lines that AutoAttack prints."""
+    lines, seconds = [f"initial accuracy: {outcome.clean_accuracy.value:.2%}"], 0.0
+    for each in outcome.attacks:
+        seconds += each.seconds
+        after = f"robust accuracy after {each.name.upper()}: {each.robust_after:.2%}"
+        lines.append(f"{after} (total time {seconds:.1f} s)")
+    verdicts = zip(outcome.examples["verdict"], outcome.examples["distance"], strict=True)
+    largest = max((distance for verdict, distance in verdicts if verdict == "broken"), default=0.0)
+    lines.append(f"max {outcome.threat.partition(':')[0]} perturbation: {largest:.5f}")
+    return [*lines, f"robust accuracy: {outcome.robust_accuracy.value:.2%}"]
+
+
+def _write_robustbench(
+    out: Path, outcome: Outcome, data: str, model: "nn.Module", description: Mapping[str, Any], run: Mapping[str, Any]
+) -> None:
+    """Write the outcome in RobustBench's fields; `run` is what is known of the training, or empty."""
+    from unperturbed.evaluation.robustbench import model_info
+
+    arguments = description.get("init_args", {})
+    sizes = [str(arguments[key]) for key in ("depth", "width") if isinstance(arguments.get(key), int)]
+    info = model_info(
+        outcome,
+        dataset=data,
+        architecture="-".join([type(model).__name__, *sizes]),
+        additional_data=run.get("extra") is not None if "extra" in run and run.get("weights") is None else None,
+        number_forward_passes=None if ":" in str(description["class_path"]) else 1,
+    )
+    write_json(out / f"{outcome.suite}-robustbench.json", info)
+
+
+def _result(
+    home: Path,
+    results: Path,
+    threats: "Sequence[Threat]",
+    outcomes: Sequence[Outcome],
+    quantised: "Sequence[Quantised | None]",
+    asked: "Threat",
+) -> Result:
     """Return the outcome at the radius asked for (else the largest), with the curve over all radii."""
-    by_eps = {threat.eps: outcome for threat, outcome in zip(threats, outcomes, strict=True)}
-    headline = by_eps.get(asked.eps, by_eps[max(by_eps)])
+    by_eps = {threat.eps: place for place, threat in enumerate(threats)}
+    place = by_eps.get(asked.eps, by_eps[max(by_eps)])
+    headline, rounded = outcomes[place], quantised[place]
     for text in headline.warnings:
         say(text, "warning")
-    value = {"run": str(home)} | headline.json()
-    views = [_headline(headline), _attacks(headline)]
+    value = {"run": str(home)} | _json(headline, rounded)
+    views = [_headline(headline, rounded), _attacks(headline)]
     if len(outcomes) > 1:
         value["curve"] = [
             {"eps": threat.eps}
             | {key: outcome.json()[key] for key in ("threat", "n", "clean_accuracy", "robust_accuracy", "interval")}
             for threat, outcome in zip(threats, outcomes, strict=True)
         ]
-        write_json(home / "evaluation" / f"{headline.suite}-curve-{asked.norm}.json", {"curve": value["curve"]})
+        write_json(results / f"{headline.suite}-curve-{asked.norm}.json", {"curve": value["curve"]})
         rows = [(outcome.threat, str(outcome.robust_accuracy)) for outcome in outcomes]
         views.append(table("", ("threat", "robust accuracy"), rows))
     return Result(value, views)
 
 
-def _headline(outcome: Outcome) -> Any:
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in outcome.counts.items())
+def _worst_case(
+    home: Path, results: Path, outcomes: Sequence[Outcome], quantised: "Sequence[Quantised | None]"
+) -> Result:
+    """Return the worst case over several threats, and what each of them did."""
+    from unperturbed.cli.subject import slug
+    from unperturbed.evaluation.union import union
+
+    worst = union(outcomes)
+    for outcome in outcomes:
+        for text in outcome.warnings:
+            say(f"{outcome.threat}: {text}", "warning")
+    value = {"run": str(home)} | worst.json()
+    value["threats"] = [_json(*each) for each in zip(outcomes, quantised, strict=True)]
+    name = slug(outcomes[0].suite, "union", *(outcome.threat for outcome in outcomes))
+    write_json(results / f"{name}.json", value)
+    rows = [
+        (outcome.threat, str(outcome.robust_accuracy), str(outcome.counts["broken"]), str(outcome.counts["unknown"]))
+        for outcome in outcomes
+    ]
+    views = [
+        _union_headline(worst),
+        table("", ("threat", "robust accuracy", "broken", "unknown"), rows),
+        *(_attacks(outcome, outcome.threat) for outcome in outcomes),
+    ]
+    for outcome, rounded in zip(outcomes, quantised, strict=True):
+        if rounded is not None:
+            views.append(table("", ("8-bit images", outcome.threat), _rounded_rows(rounded)))
+    return Result(value, views)
+
+
+def _json(outcome: Outcome, rounded: "Quantised | None") -> dict[str, Any]:
+    return outcome.json() | ({} if rounded is None else {"quantised": rounded.json()})
+
+
+def _counts(counts: Mapping[Any, int]) -> str:
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+
+
+def _union_headline(worst: "Union") -> Any:
+    first = worst.outcomes[0]
+    rows = [
+        ("clean accuracy", str(worst.clean_accuracy)),
+        ("robust accuracy", str(worst.robust_accuracy)),
+        ("", f"suite {first.suite}: {first.note}"),
+        ("examples", _counts(worst.counts)),
+        ("time", f"{sum(outcome.seconds for outcome in worst.outcomes):.1f} s"),
+    ]
+    return table("", ("", f"worst case over {' and '.join(outcome.threat for outcome in worst.outcomes)}"), rows)
+
+
+def _headline(outcome: Outcome, rounded: "Quantised | None") -> Any:
     rows = [
         ("clean accuracy", str(outcome.clean_accuracy)),
         ("robust accuracy", str(outcome.robust_accuracy)),
         ("", f"suite {outcome.suite}: {outcome.note}"),
-        ("examples", counts),
+        ("examples", _counts(outcome.counts)),
         ("time", f"{outcome.seconds:.1f} s"),
     ]
     if outcome.ties:
         rows.insert(4, ("ties", f"{outcome.ties} final margins within 1e-4 of 0, where rounding decides"))
-    return table("", ("", outcome.threat), rows)
+    return table("", ("", outcome.threat), rows + (_rounded_rows(rounded) if rounded else []))
 
 
-def _attacks(outcome: Outcome) -> Any:
+def _rounded_rows(rounded: "Quantised") -> list[tuple[str, str]]:
+    lost = f"{rounded.counts['survived']} no longer do, {rounded.counts['unknown']} unknown"
+    return [
+        ("as 8-bit images", f"{rounded.counts['broken']} still break the network, {lost}"),
+        ("", f"{rounded.robust_accuracy} stand against these images"),
+    ]
+
+
+def _attacks(outcome: Outcome, title: str = "") -> Any:
     rows = [
         (each.name, str(each.broken), f"{each.robust_after:.1%}", f"{each.seconds:.1f}", f"{each.forwards:,}")
         for each in outcome.attacks
     ]
-    return table("", ("attack", "broken", "still standing", "seconds", "forward passes"), rows)
+    return table(title, ("attack", "broken", "still standing", "seconds", "forward passes"), rows)

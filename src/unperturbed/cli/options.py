@@ -15,12 +15,14 @@ from unperturbed.cli.names import hint
 from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
 
-FLAGS = ("json", "resume", "overwrite")
+FLAGS = ("json", "overwrite", "quantize", "resume")
 """Options without a value."""
 TREES = ("method", "model")
 """Options with options of their own."""
-LISTS = ("bounds", "eps", "loggers")
+LISTS = ("bounds", "eps", "loggers", "threat")
 """Options whose text is a list with commas."""
+REPEATED = ("threat",)
+"""Those of them that may also be given several times."""
 NOTES = ("unperturbed", "chosen", "classes")
 """What a run's config.yaml holds beside options; `recipe` holds some of them."""
 
@@ -83,12 +85,14 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
     """
     known = [key.replace("_", "-") for key in vars(parser.get_defaults()) if key != positional]
     pairs, places = _split(argv, known)
+    pairs = _joined(pairs)
     file = next((value for key, value in reversed(pairs) if key == "config"), None)
     below = _from_yaml(Path(str(file)), known) if file is not None else []
 
     if len(places) > (positional is not None):
         raise InputError(f"{places[-1]!r} is one argument too many: options begin with --. See {parser.prog} --help.")
-    tokens = [_token(key, value) for key, value in [*below, *pairs] if key.split(".")[0] not in TREES]
+    plain_pairs = [(key, value) for key, value in [*below, *pairs] if key.split(".")[0] not in TREES]
+    tokens = [_token(key, value) for key, value in plain_pairs if not (key in FLAGS and value is False)]
     try:
         plain = parser.parse_args([*places, *tokens])
     except ArgumentError as error:
@@ -116,6 +120,18 @@ def _split(argv: Sequence[str], known: Sequence[str]) -> tuple[list[tuple[str, A
             value = following
         pairs.append((key, True if key in FLAGS else value))
     return pairs, places
+
+
+def _joined(pairs: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Return the options with those that may be given several times as one list, at the first one's place."""
+    joined: dict[int, tuple[str, Any]] = {}
+    for number, (key, value) in enumerate(pairs):
+        earlier = next((place for place, (name, _) in joined.items() if name == key), None)
+        if key in REPEATED and earlier is not None:
+            joined[earlier] = key, f"{joined[earlier][1]},{value}"
+        else:
+            joined[number] = key, value
+    return list(joined.values())
 
 
 def _checked(key: str, known: Sequence[str]) -> str:

@@ -1,0 +1,346 @@
+"""Adversarial examples as 8-bit images: on the grid k/255, inside the threat set, verified again, kept as PNG files.
+
+Distances are counted in levels, steps of 1/255, and in integers: an original is u/255, a rounded example k/255, and
+k lies in the ball where max |k - u|, sum |k - u| or sum (k - u)^2 is at most a whole number.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet
+import torch
+from jaxtyping import Float64, Int64
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from unperturbed.attacks.base import padded_logits
+from unperturbed.data.convert import as_split
+from unperturbed.data.split import Data, Split
+from unperturbed.errors import InputError
+from unperturbed.evaluation.accuracy import weights_hash
+from unperturbed.evaluation.block import TIE
+from unperturbed.evaluation.intervals import wilson
+from unperturbed.findings import Interval, Outcome, Verdict
+from unperturbed.losses import margin
+from unperturbed.models.load import as_classifier
+from unperturbed.modes import under_attack
+from unperturbed.noise import Noise
+from unperturbed.precision import as_reported
+from unperturbed.runs import write_atomically, write_json
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
+
+Levels = Int64[Tensor, "n ..."]
+Rounding = Literal["nearest", "gradient", "random"]
+
+DRAWS = 4
+"""Random roundings that are tried where rounding to the nearest and along the gradient did not break the network."""
+COLUMNS = ("id", "label", "prediction", "verdict", "rounding", "distance")
+INDEX = "index.csv"
+_SAME = 6e-8
+"""An input this close to k/255 is k/255 up to one float32 rounding."""
+_REMEDY = "--quantize writes 8-bit images: give data of 8-bit images (PNG files, or uint8 arrays), or leave it out."
+
+
+@dataclass(frozen=True, eq=False)
+class Quantised:
+    """What became of the adversarial examples as 8-bit images; the evaluation's own numbers stay as they are.
+
+    Attributes:
+        n: examples of the evaluation.
+        counts: the adversarial examples by what they do after rounding: broken, survived (lost), unknown.
+        robust_accuracy: share of all examples that survived the evaluation, or whose adversarial example was lost in
+            rounding: what remains standing against these images, an upper bound for what 8-bit images can do.
+        examples: by column, a row an adversarial example: id, label, prediction, verdict, rounding, distance (in the
+            threat's norm and in input units).
+        images: uint8 (m, channels, height, width), where nothing was written.
+    """
+
+    n: int
+    counts: Mapping[Verdict, int]
+    robust_accuracy: Interval
+    examples: Mapping[str, list[Any]]
+    images: Tensor | None = None
+
+    def json(self) -> dict[str, Any]:
+        """Return the summary as plain values."""
+        return {
+            "n": self.n,
+            "counts": dict(self.counts),
+            "robust_accuracy": self.robust_accuracy.value,
+            "interval": [self.robust_accuracy.low, self.robust_accuracy.high],
+            "roundings": {name: self.examples["rounding"].count(name) for name in ("nearest", "gradient", "random")},
+        }
+
+
+def quantize(
+    model: nn.Module, data: Any, threat: Threat, outcome: Outcome, *, out: Path | str | None = None
+) -> Quantised:
+    """Round the adversarial examples of an evaluation to 8-bit images inside S(x), and look again which of them break.
+
+    Each goes to the grid point `nearest` to it. Where that no longer breaks the network, every pixel is rounded along
+    the gradient of the margin there, and then at random a few times: whatever breaks first is taken.
+
+    Args:
+        model: as it was evaluated.
+        data: as it was evaluated.
+        threat: as it was evaluated.
+        outcome: of `evaluate`.
+        out: the folder that `evaluate` wrote to; images and `index.csv` go to `SUITE/png` in it, a summary beside it.
+            None where the outcome was not written, and then the images are returned.
+
+    Raises:
+        InputError: where the originals are no 8-bit images of one or three channels, or model, data or threat are not
+            those of the outcome.
+    """
+    split = data.test if isinstance(data, Data) and data.test is not None else as_split(data)
+    _check_same(model, split, threat, outcome)
+    check_eight_bit(split)
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
+    classifier = as_classifier(model, split.inputs(torch.zeros(1, dtype=torch.int64)).to(weight))
+    seed, places = int(outcome.environment["seed"]), int(outcome.environment["batch_size"])
+    place = {name: position for position, name in enumerate(split.names().tolist())}
+    rows: list[dict[str, list[Any]]] = []
+    images = [torch.empty(0, *split.shape, dtype=torch.uint8)]
+    if out is not None:
+        clear(Path(out), outcome.suite)
+    random_states = torch.random.fork_rng([weight.device] if weight.device.type == "cuda" else [])
+    with under_attack(classifier), as_reported(weight.device), random_states:
+        torch.manual_seed(seed)
+        for ids, points in _adversarial(outcome, out):
+            for some, z in zip(torch.split(ids, places), torch.split(points, places), strict=True):
+                where = torch.tensor([place[name] for name in some.tolist()], dtype=torch.int64)
+                batch = Batch(split.inputs(where).to(weight), split.labels[where].to(weight.device), some)
+                rounded = round_block(classifier, batch, z.to(weight), threat, Noise.of(seed, some), places)
+                rows.append(rounded.table(batch, threat))
+                if out is None:
+                    images.append(rounded.levels.to(torch.uint8))
+                else:
+                    _write_images(images_folder(Path(out), outcome.suite), some, rounded.levels)
+    table = {column: [value for part in rows for value in part[column]] for column in COLUMNS}
+    made = _quantised(outcome, table, torch.cat(images) if out is None else None)
+    if out is not None:
+        _write_index(images_folder(Path(out), outcome.suite) / INDEX, table)
+        write_json(Path(out) / f"{outcome.suite}-8bit.json", made.json())
+    return made
+
+
+# The grid
+
+
+def budget(threat: Threat) -> int:
+    """Return the most that max |k - u| (Linf), sum |k - u| (L1) or sum (k - u)^2 (L2) may be.
+
+    It is floor(255 eps), for L2 floor((255 eps)^2), in exact arithmetic. An eps that is the float nearest to m/255 is
+    m/255, as was meant.
+    """
+    whole = round(threat.eps * 255)
+    levels = Fraction(whole) if whole / 255 == threat.eps else Fraction(threat.eps) * 255
+    return floor(levels**2 if threat.norm == "L2" else levels)
+
+
+def grid_limits(threat: Threat, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """Return the lowest and the highest level k, of 0 to 255, whose k/255 in float32 lies in the box."""
+    low, high = (limit.contiguous() for limit in threat.limits(torch.empty(1, *shape)))
+    grid = as_inputs(torch.arange(256), low)
+    return torch.searchsorted(grid, low), torch.searchsorted(grid, high, right=True) - 1
+
+
+def levels_of(x: Inputs) -> Levels:
+    """Return the levels u of inputs u/255; raises `InputError` where they are no such inputs."""
+    levels = (x * 255).round()
+    off = ~((x - as_inputs(levels, x)).abs() <= _SAME) | (levels < 0) | (levels > 255)
+    if off.any():
+        raise InputError(f"The inputs are no 8-bit images: {float(x[off][0]):.9g} is no k/255. {_REMEDY}")
+    return levels.long()
+
+
+def as_inputs(levels: Tensor, like: Tensor) -> Inputs:
+    """Return k/255, divided in float32 on the CPU as 8-bit data are (a GPU rounds otherwise), where `like` is."""
+    return levels.cpu().to(torch.float32).div(255).to(like)
+
+
+def spent(levels: Levels, k: Levels, threat: Threat) -> Int64[Tensor, " n"]:
+    """Return max |k - u|, sum |k - u| or sum (k - u)^2: what `budget` limits."""
+    size = (k - levels).abs().flatten(1)
+    return size.amax(1) if threat.norm == "Linf" else size.pow(2 if threat.norm == "L2" else 1).sum(1)
+
+
+def nearest(levels: Levels, target: Float64[Tensor, "n ..."], threat: Threat) -> Levels:
+    """Return the grid point of S(u/255) nearest to `target` (in levels, not rounded), in the Euclidean norm.
+
+    Linf: every pixel alone. L1 and L2: every pixel rounded; where the sum is then over the budget, pixels go a level
+    back towards u, those first for which the added squared distance is smallest per unit of the budget that it frees.
+    For L1 that is the nearest point; for L2, where the last pixel may free more than was missing, almost.
+    """
+    low, high = grid_limits(threat, levels.shape[1:])
+    most = budget(threat)
+    k = torch.maximum(torch.minimum(target.round().long(), high), low)
+    if threat.norm == "Linf":
+        return torch.maximum(torch.minimum(k, levels + most), levels - most)
+    power = 2 if threat.norm == "L2" else 1
+    size, wanted = (k - levels).abs().flatten(1), (target - levels).abs().flatten(1)
+    while ((over := size.pow(power).sum(1, keepdim=True) - most) > 0).any():
+        freed = size.pow(power) - (size - 1).clamp(min=0).pow(power)
+        price = torch.where(freed > 0, (1 - 2 * (size - wanted)) / freed, torch.inf)
+        order = price.argsort(dim=1, stable=True)
+        freed = freed.gather(1, order)
+        enough = freed.cumsum(1) - freed >= over
+        size = size - torch.zeros_like(size).scatter(1, order, (~enough & (freed > 0)).long())
+    return levels + (k - levels).sign() * size.view(k.shape)
+
+
+# The rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """A few adversarial examples on the grid."""
+
+    levels: Levels
+    """On the CPU, as the rest."""
+    margin: PerExample
+    """NaN where the logits were not finite at any of the points tried."""
+    prediction: Labels
+    rounding: list[Rounding]
+
+    def verdicts(self) -> list[Verdict]:
+        """Return what the images do: break the network, leave it right, or neither for certain (a tie, NaN)."""
+        return ["broken" if m > 0 else "survived" if m < 0 else "unknown" for m in self.margin.tolist()]
+
+    def table(self, batch: Batch, threat: Threat) -> dict[str, list[Any]]:
+        """Return a row an example, by column."""
+        distance = spent(levels_of(batch.x.cpu()), self.levels, threat).double()
+        return {
+            "id": batch.ids.tolist(),
+            "label": batch.y.tolist(),
+            "prediction": self.prediction.tolist(),
+            "verdict": list(self.verdicts()),
+            "rounding": list(self.rounding),
+            "distance": ((distance.sqrt() if threat.norm == "L2" else distance) / 255).tolist(),
+        }
+
+
+def round_block(model: Model, batch: Batch, z: Inputs, threat: Threat, noise: Noise, places: int) -> Rounded:
+    """Return the adversarial points z rounded into S(x): nearest, else along the gradient, else at random."""
+    levels, target, labels = levels_of(batch.x.cpu()), z.cpu().double() * 255, batch.y
+    k = nearest(levels, target, threat)
+    margins, prediction = _fresh(model, as_inputs(k, z), labels, places)
+    rounding: list[Rounding] = ["nearest"] * len(z)
+    for draw in range(1 + DRAWS):
+        rows = (~(margins > 0)).nonzero()[:, 0]
+        if len(rows) == 0:
+            break
+        some, y = target[rows], labels[rows.to(labels.device)]
+        if draw == 0:
+            tried = torch.where(_slope(model, as_inputs(k[rows], z), y) > 0, some.ceil(), some.floor())
+        else:
+            tried = (some + noise.rows(rows).fold(draw).uniform(some.shape[1:], torch.float64)).floor()
+        points = nearest(levels[rows], tried, threat)
+        looked, classes = _fresh(model, as_inputs(points, z), y, places)
+        margins[rows[looked.isnan()]] = torch.nan  # what cannot be evaluated has not survived
+        won = looked > 0
+        k[rows[won]], margins[rows[won]], prediction[rows[won]] = points[won], looked[won], classes[won]
+        for row in rows[won].tolist():
+            rounding[row] = "gradient" if draw == 0 else "random"
+    return Rounded(k, margins, prediction, rounding)
+
+
+def _fresh(model: Model, z: Inputs, y: Labels, places: int) -> tuple[PerExample, Labels]:
+    """Return margins (NaN where the logits are not finite) and predictions; what is almost a tie is computed alone."""
+    logits = padded_logits(model, z, places)
+    for row in (margin(logits, y).abs() <= TIE).nonzero()[:, 0].tolist():
+        logits[row] = padded_logits(model, z[row : row + 1], 1)[0]
+    margins = torch.where(logits.isfinite().all(1), margin(logits, y), torch.nan)
+    return margins.cpu(), logits.argmax(1).cpu()
+
+
+def _slope(model: Model, z: Inputs, y: Labels) -> Inputs:
+    with torch.enable_grad():
+        z = z.requires_grad_()
+        (slope,) = torch.autograd.grad(margin(model(z), y).sum(), z)
+    return slope.cpu()
+
+
+# What is read and written
+
+
+def check_eight_bit(split: Split) -> None:
+    """Check that the examples are 8-bit images that PNG can hold; raises `InputError` with the remedy."""
+    if len(split.shape) != 3 or split.shape[0] not in (1, 3):
+        raise InputError(f"The inputs have shape {split.shape}, not one or three channels of pixels. {_REMEDY}")
+    if not split.eight_bit:
+        for ids in torch.split(torch.arange(len(split)), 1024):
+            levels_of(split.inputs(ids))
+
+
+def images_folder(folder: Path, suite: str) -> Path:
+    """Return where the images of a suite are kept."""
+    return folder / suite / "png"
+
+
+def clear(folder: Path, suite: str) -> None:
+    """Remove what an earlier `quantize` has written for this suite."""
+    (folder / f"{suite}-8bit.json").unlink(missing_ok=True)
+    images = images_folder(folder, suite)
+    (images / INDEX).unlink(missing_ok=True)
+    for image in images.glob("[0-9]*.png"):
+        image.unlink()
+
+
+def _check_same(model: nn.Module, split: Split, threat: Threat, outcome: Outcome) -> None:
+    if str(threat) != outcome.threat:
+        raise InputError(f"The outcome is of {outcome.threat}, not of {threat}: give the threat that it was made with.")
+    if weights_hash(model) != outcome.environment["weights"]:
+        raise InputError("The outcome is of other weights: give the model that was evaluated.")
+    labels = dict(zip(split.names().tolist(), split.labels.tolist(), strict=True))
+    if [labels.get(name) for name in outcome.examples["id"]] != outcome.examples["label"]:
+        raise InputError("The outcome is of other examples or labels: give the data that were evaluated.")
+
+
+def _adversarial(outcome: Outcome, out: Path | str | None) -> Iterator[tuple[Labels, Inputs]]:
+    """Return ids and perturbed inputs of the broken examples, from memory or a part at a time from the folder."""
+    if outcome.adversarial is not None:
+        verdicts = zip(outcome.examples["id"], outcome.examples["verdict"], strict=True)
+        yield torch.tensor([i for i, v in verdicts if v == "broken"], dtype=torch.int64), outcome.adversarial
+        return
+    if out is None:
+        raise InputError("The adversarial examples of this outcome were written to a folder: give it as out.")
+    for part in sorted((Path(out) / outcome.suite).glob("part-*.parquet")):
+        table = pyarrow.parquet.read_table(part, columns=["id", "verdict"]).to_pydict()
+        ids = [i for i, v in zip(table["id"], table["verdict"], strict=True) if v == "broken"]
+        yield torch.tensor(ids, dtype=torch.int64), load_file(part.with_suffix(".safetensors"))["adversarial"]
+
+
+def _write_images(folder: Path, ids: Labels, levels: Levels) -> None:
+    arrays = levels.to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    for name, array in zip(ids.tolist(), arrays, strict=True):
+        image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+        write_atomically(folder / f"{name:05d}.png", image.save)
+
+
+def _write_index(path: Path, table: Mapping[str, list[Any]]) -> None:
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(zip(*(table[column] for column in COLUMNS), strict=True))
+
+    write_atomically(path, write)
+
+
+def _quantised(outcome: Outcome, table: Mapping[str, list[Any]], images: Tensor | None) -> Quantised:
+    counts: dict[Verdict, int] = {
+        "broken": table["verdict"].count("broken"),
+        "survived": table["verdict"].count("survived"),
+        "unknown": table["verdict"].count("unknown"),
+    }
+    standing = outcome.counts["survived"] + counts["survived"]
+    at_most = standing + outcome.counts["unknown"] + counts["unknown"]
+    return Quantised(outcome.n, counts, wilson(standing, outcome.n, at_most), table, images)

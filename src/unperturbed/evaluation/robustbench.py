@@ -1,0 +1,55 @@
+"""An outcome in the fields of RobustBench's model_info files (https://github.com/RobustBench/robustbench)."""
+
+import re
+from typing import Any
+
+from unperturbed.evaluation.accuracy import SUITES
+from unperturbed.findings import Outcome
+
+
+def model_info(
+    outcome: Outcome,
+    *,
+    dataset: str,
+    architecture: str,
+    additional_data: bool | None = None,
+    number_forward_passes: int | None = None,
+) -> dict[str, Any]:
+    """Return what RobustBench keeps of a model, as it writes it: percentages and the radius are text.
+
+    What is not known is None. `autoattack_acc` is there for the suite `standard` alone, and is the share that survived;
+    `footnote` says by what it was measured, on how many examples, and what could not be decided.
+    """
+    standard = outcome.suite == "standard" and outcome.note.startswith(SUITES["standard"].note)
+    radius = re.match(r"\w+:(\S+)", outcome.threat)
+    return {
+        "link": None,
+        "name": None,
+        "authors": None,
+        "additional_data": additional_data,
+        "number_forward_passes": number_forward_passes,
+        "dataset": dataset,
+        "venue": None,
+        "architecture": architecture,
+        "eps": radius[1] if radius else None,
+        "clean_acc": _percent(outcome.clean_accuracy.value),
+        "reported": None,
+        "autoattack_acc": _percent(outcome.robust_accuracy.value) if standard else None,
+        "external": None,
+        "unreliable": None,
+        "footnote": _footnote(outcome),
+    }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _footnote(outcome: Outcome) -> str:
+    version = outcome.environment["unperturbed"]
+    unknown = outcome.counts["unknown"]
+    undecided = f"; {unknown} of them could not be decided and do not count as robust" if unknown else ""
+    return (
+        f"{outcome.threat}, n={outcome.n}{undecided}; robust {outcome.robust_accuracy} under the suite "
+        f"{outcome.suite} of unperturbed {version} (its own implementation: {outcome.note})"
+    )

@@ -1,0 +1,104 @@
+"""The worst case over several evaluations: what stands under every threat set."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unperturbed.errors import InputError
+from unperturbed.evaluation.intervals import wilson
+from unperturbed.findings import Interval, Outcome, Verdict
+
+_ORDER: tuple[Verdict, ...] = ("misclassified", "broken", "unknown", "survived")
+"""The first of these that an example has anywhere is its verdict: the clean input lies in every threat set."""
+
+
+@dataclass(frozen=True, eq=False)
+class Union:
+    """What stands under all of several threat sets (the union of the sets).
+
+    Attributes:
+        outcomes: the evaluations.
+        n: examples.
+        clean_accuracy: share classified correctly without an attack.
+        robust_accuracy: share that survived every evaluation; its interval as that of an `Outcome`.
+        counts: examples by verdict. An example is broken if broken under any threat, and unknown if it is broken under
+            none and unknown under some.
+        examples: by column: id, label, verdict, and broken_under (the threats, in the order of the outcomes).
+    """
+
+    outcomes: tuple[Outcome, ...]
+    n: int
+    clean_accuracy: Interval
+    robust_accuracy: Interval
+    counts: Mapping[Verdict, int]
+    examples: Mapping[str, list[Any]]
+
+    @property
+    def threat(self) -> str:
+        """The threat sets, as text."""
+        return " or ".join(outcome.threat for outcome in self.outcomes)
+
+    def json(self) -> dict[str, Any]:
+        """Return the summary as plain values, with those of the evaluations under `threats`."""
+        return {
+            "threat": self.threat,
+            "n": self.n,
+            "clean_accuracy": self.clean_accuracy.value,
+            "clean_interval": [self.clean_accuracy.low, self.clean_accuracy.high],
+            "robust_accuracy": self.robust_accuracy.value,
+            "interval": [self.robust_accuracy.low, self.robust_accuracy.high],
+            "counts": dict(self.counts),
+            "seconds": sum(outcome.seconds for outcome in self.outcomes),
+            "threats": [outcome.json() for outcome in self.outcomes],
+        }
+
+
+def union(outcomes: Sequence[Outcome]) -> Union:
+    """Return the worst case, example by example, over evaluations of one model on the same examples.
+
+    Examples are matched by id, in the order of the first outcome.
+
+    Raises:
+        InputError: where there is no outcome, or where weights or data are not the same.
+    """
+    if not outcomes:
+        raise InputError("There is no outcome: give at least one.")
+    first, ids = outcomes[0], outcomes[0].examples["id"]
+    for other in outcomes[1:]:
+        _check_same(first, other)
+    rows = [{name: row for row, name in enumerate(outcome.examples["id"])} for outcome in outcomes]
+
+    def column(key: str) -> list[tuple[Any, ...]]:
+        values = [[each.examples[key][place[name]] for name in ids] for each, place in zip(outcomes, rows, strict=True)]
+        return list(zip(*values, strict=True))
+
+    verdicts = [min(each, key=_ORDER.index) for each in column("verdict")]
+    counts = {verdict: verdicts.count(verdict) for verdict in first.counts}
+    correct = sum(all(value < 0 for value in each) for each in column("clean_margin"))
+    undecided = sum(all(not value >= 0 for value in each) for each in column("clean_margin")) - correct
+    n = len(ids)
+    return Union(
+        outcomes=tuple(outcomes),
+        n=n,
+        clean_accuracy=wilson(correct, n, correct + undecided),
+        robust_accuracy=wilson(counts["survived"], n, counts["survived"] + counts["unknown"]),
+        counts=counts,
+        examples={
+            "id": list(ids),
+            "label": list(first.examples["label"]),
+            "verdict": verdicts,
+            "broken_under": [
+                [outcome.threat for outcome, verdict in zip(outcomes, each, strict=True) if verdict == "broken"]
+                for each in column("verdict")
+            ],
+        },
+    )
+
+
+def _check_same(one: Outcome, other: Outcome) -> None:
+    for what in ("weights", "data"):
+        if one.environment[what] != other.environment[what]:
+            raise InputError(
+                f"The outcomes under {one.threat} (n={one.n}) and {other.threat} (n={other.n}) are of different "
+                f"{what}: evaluate the same."
+            )

@@ -1,0 +1,44 @@
+"""What is shown while work goes on."""
+
+import io
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from unperturbed.cli import console
+
+
+@given(speed=st.floats(0.01, 100), done=st.integers(1, 50), total=st.integers(51, 1000))
+def test_at_a_steady_speed_the_time_left_is_right(speed: float, done: int, total: int) -> None:
+    left = console.seconds_left(done / speed, done, total - done)
+    assert left is not None and math.isclose(left, (total - done) / speed)
+
+
+def test_before_anything_is_done_no_time_is_known() -> None:
+    assert console.seconds_left(5.0, 0, 100) is None
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, "0% -:--:--"), (2, "25% 0:05:00"), (3, "50% 0:03:20")])
+def test_the_bar_shows_the_bound_and_the_time_left_in_80_columns(
+    count: int, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With reports minutes apart, and more words than there is room for."""
+    screen, clock = io.StringIO(), [1000.0]
+    plain = Console(file=screen, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(console, "Console", lambda **_: plain)
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with console.progress() as report:
+        for number in range(count):
+            clock[0] += 100
+            report(100 * number, 400, "Linf:8/255: robust at most 86.5% of these many examples, and more words")
+    (line, *_) = [line for line in screen.getvalue().replace("\r", "\n").splitlines() if shown[:3] in line]
+    assert "Linf:8/255: robust at most 86" in line and all(part in line for part in shown.split())
+
+
+def test_nothing_is_shown_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress() as report:
+        report(1, 2, "half")
+    assert capsys.readouterr() == ("", "")
