@@ -45,7 +45,7 @@ class Langevin(Ascent):
     name: ClassVar[str] = "langevin"
     steps: int = 10
     step_size: float | None = None
-    temperature: float = 0.02
+    temperature: float = 0.1
     law: Literal["gaussian", "laplacian"] = "gaussian"
     move: Literal["sign", "noisy-sign", "plain"] = "sign"
     random_start: bool = True
