@@ -86,7 +86,7 @@ class Constrained(nn.Module, Wrapper):
         self.register_buffer("dual", torch.tensor(float(dual_start)))
         self.register_buffer("total", torch.tensor(0.0))  # of the limited loss over this epoch's batches
         self.register_buffer("batches", torch.tensor(0.0))
-        self.register_buffer("seen", torch.tensor(math.nan))  # what was limited, at the end of the last epoch
+        self.register_buffer("seen", torch.tensor(math.inf))  # what was limited, in the last epoch; none yet
 
     @property
     def limit(self) -> float:
@@ -159,7 +159,7 @@ class Constrained(nn.Module, Wrapper):
         return [*self.objective.conclude(), self._verdict(float(self.seen), float(self.dual))]
 
     def _verdict(self, seen: float, dual: float) -> str:
-        if math.isnan(seen):
+        if math.isinf(seen):
             return "Whether the limit is met is not known: no epoch was finished."
         slack, where = float(self._slack(self.seen)), f"the dual variable ended at {dual:.3g}"
         side = "within" if slack >= 0 else "beyond"
@@ -186,7 +186,7 @@ class Constrained(nn.Module, Wrapper):
     def _slack(self, seen: Tensor) -> Tensor:
         """Return how far within its limit this is, negative beyond it; 0 while it is not known."""
         away = self.limit - seen if self.nominal_accuracy is None else seen - self.limit
-        return torch.where(seen.isnan(), 0.0, away)
+        return torch.where(seen.isinf(), 0.0, away)
 
     def _ascend(self, step: float | Tensor, seen: Tensor) -> None:
         largest = self.limit if self.nominal_accuracy is None else 1 - self.nominal_accuracy
