@@ -201,6 +201,16 @@ def test_within_five_percent_counts_as_met() -> None:
     assert "not known" in Constrained(ERM(), nominal_loss=0.5).conclude()[0]
 
 
+@pytest.mark.parametrize(("seen", "dual", "settled"), [(0.2, 1.0, False), (0.2, 0.0, True), (0.49, 1.0, True)])
+def test_a_dual_variable_above_0_with_slack_left_has_not_settled(seen: float, dual: float, settled: bool) -> None:
+    """Complementary slackness: at a saddle point one of the two is 0."""
+    method = Constrained(ERM(), nominal_loss=0.5, dual_start=dual, dual_step=0.0)
+    once(method, seen)
+    method.after_epoch(0.0)
+    (text,) = method.conclude()
+    assert text.startswith("Feasible") and ("still falling" not in text) == settled
+
+
 # The terms
 
 

@@ -171,7 +171,9 @@ class Constrained(nn.Module, Wrapper):
             share = f" ({abs(slack) / self.limit:.1%})" if self.limit else ""
             distance, met = f"{abs(slack):.3g}{share} {side} its limit of {self.limit:.4g}", seen <= MET * self.limit
         if met:
-            return f"Feasible: {what} is {distance}; {where} (dual * slack = {dual * slack:.2g})."
+            settled = dual == 0 or slack <= (MET - 1) * self._scale
+            falling = "" if settled else ", and was still falling: a longer run would use more of the slack"
+            return f"Feasible: {what} is {distance}; {where} (dual * slack = {dual * slack:.2g}){falling}."
         clipped = " and can grow no more (dual_max)" if dual >= self.dual_max else ""
         return (
             f"Not feasible as trained: {what} is {distance}; {where}{clipped}. "
@@ -183,12 +185,16 @@ class Constrained(nn.Module, Wrapper):
         """What the log calls the loss that the dual variable multiplies."""
         return "nominal_loss" if self.objective_loss is None else "objective_loss"
 
+    @property
+    def _scale(self) -> float:
+        """The largest possible slack: the limit on the loss, or on the error rate."""
+        return self.limit if self.nominal_accuracy is None else 1 - self.nominal_accuracy
+
     def _slack(self, seen: Tensor) -> Tensor:
         """Return how far within its limit this is, negative beyond it; 0 while it is not known."""
         away = self.limit - seen if self.nominal_accuracy is None else seen - self.limit
         return torch.where(seen.isinf(), 0.0, away)
 
     def _ascend(self, step: float | Tensor, seen: Tensor) -> None:
-        largest = self.limit if self.nominal_accuracy is None else 1 - self.nominal_accuracy
-        excess = (-self._slack(seen) / max(largest, 1e-12)).clamp(max=1.0)
+        excess = (-self._slack(seen) / max(self._scale, 1e-12)).clamp(max=1.0)
         self.dual = (self.dual + step * excess).clamp(0.0, self.dual_max)
