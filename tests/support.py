@@ -185,7 +185,8 @@ class Counted(nn.Module):
     """Counts the examples that pass a network: forward, backward to the inputs alone, backward to the weights.
 
     A forward that carries a tangent counts twice, and so does its backward. A backward counts as one to the weights if
-    it reaches a weight in front of the network's own, which a gradient taken for the inputs alone does not.
+    it reaches a weight in front of the network's own, which a gradient taken for the inputs alone does not, or if it
+    reaches neither that nor the inputs, which a gradient taken for the network's own weights alone does not.
     """
 
     forward_mode: ClassVar[bool] = True
@@ -193,7 +194,13 @@ class Counted(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
-        self.forwards = self.to_inputs = self.to_weights = self.training_calls = 0
+        self.forwards = self.to_inputs = self.training_calls = 0
+        self.reached_weights = self.passed = 0
+
+    @property
+    def to_weights(self) -> int:
+        ends = self.to_inputs + self.reached_weights
+        return self.reached_weights + max(self.passed - ends, 0)
 
     def forward(self, x: Inputs) -> Logits:
         tangent = forward_ad.unpack_dual(x).tangent  # type: ignore[no-untyped-call]
@@ -205,8 +212,11 @@ class Counted(nn.Module):
             self.to_inputs += examples
 
         def reach_weights(gradient: Tensor) -> None:
-            self.to_weights += examples
+            self.reached_weights += examples
             self.to_inputs -= examples  # the same backward came by there just before
+
+        def pass_logits(gradient: Tensor) -> None:
+            self.passed += examples
 
         if any(weight.requires_grad for weight in self.parameters()):
             front = torch.zeros((), dtype=x.dtype, requires_grad=True) * 1
@@ -215,4 +225,6 @@ class Counted(nn.Module):
         if x.requires_grad:
             x.register_hook(reach_inputs)
         logits: Logits = self.inner(x)
+        if logits.requires_grad and x.requires_grad:
+            logits.register_hook(pass_logits)
         return logits

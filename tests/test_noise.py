@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from scipy.stats import kstest, norm
+from scipy.stats import kstest, laplace, norm
 from torch import Tensor
 
 from unperturbed.noise import Noise
@@ -139,3 +139,12 @@ def test_the_numbers_stay_the_same_from_version_to_version() -> None:
     assert streams(2).keys.tolist() == [5197578548964807871, -6411193824288604561]
     expected = torch.tensor([[0.4557852149, 0.7560086846, 0.2818755507], [0.3604136109, 0.6576961875, 0.1687658429]])
     assert torch.allclose(streams(2).fold(1).uniform((3,)), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_laplacian_numbers_have_their_distribution_and_variance_1(dtype: torch.dtype) -> None:
+    drawn = Noise.of(3, torch.arange(200)).laplacian((1000,), dtype)
+    assert drawn.dtype == dtype and drawn.isfinite().all()
+    result = kstest(drawn.flatten().numpy()[:100_000], laplace(scale=0.5**0.5).cdf)
+    assert result.pvalue > 1e-3
+    assert abs(float(drawn.double().square().mean()) - 1) < 0.03 and abs(float(drawn.double().mean())) < 0.01

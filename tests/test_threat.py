@@ -619,3 +619,9 @@ def test_sparse_steps_go_to_the_largest_slopes_with_room() -> None:
     everything = torch.tensor([[third, third, -third, -third, third, 0.0]])
     torch.testing.assert_close(threat.spread_ascent(z, gradient, torch.tensor([6.0])), everything)
     assert torch.equal(threat.spread_ascent(z, 0 * gradient, torch.tensor([2.0])), torch.zeros(1, 6))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_an_even_share_in_each_feature_reaches_the_sphere(norm: Norm) -> None:
+    threat, x = Threat(norm, 0.7, None), torch.zeros(3, 2, 5, dtype=torch.float64)
+    torch.testing.assert_close(threat.distance(x, x + threat.even_share(x)), torch.full((3,), 0.7, dtype=x.dtype))

@@ -81,3 +81,8 @@ class Noise:
     def normal(self, shape: torch.Size | tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
         """Return (n, *shape) standard normal numbers (by the inverse of the distribution function)."""
         return self.uniform(shape, dtype).mul_(2).sub_(1).erfinv_().mul_(math.sqrt(2))
+
+    def laplacian(self, shape: torch.Size | tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return (n, *shape) numbers with density exp(-sqrt(2) |v|) / sqrt(2): mean 0, variance 1."""
+        centred = self.uniform(shape, dtype).mul_(2).sub_(1)
+        return centred.abs().neg_().log1p_().mul_(-math.sqrt(0.5)).copysign_(centred)

@@ -5,6 +5,7 @@ that x itself lies inside the box; no gradient flows through the results. Masks 
 into the same memory again, on purpose: on CPU, `torch.where` and fresh memory cost five to thirty times as much.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from numbers import Real
@@ -130,6 +131,12 @@ class Threat:
     def longest(self, x: Inputs) -> float:
         """Return the L2 length of the longest displacement in the ball, the box aside: eps * sqrt(d) for Linf."""
         return self.eps * (x[0].numel() ** 0.5 if self.norm == "Linf" else 1.0)
+
+    def even_share(self, x: Inputs) -> float:
+        """Return how far each feature moves where all move alike by eps in all: eps / d^(1/p), eps itself for Linf."""
+        d = x.shape[1:].numel()
+        shares: dict[Norm, float] = {"Linf": 1.0, "L2": math.sqrt(d), "L1": float(d)}
+        return self.eps / shares[self.norm]
 
     def distortion(self, x: Inputs, z: Inputs) -> PerExample:
         """Return |z - x|_2 over the longest in the ball, 1 at the cube's corners (Tsiligkaridis & Roberts 2022).

@@ -7,13 +7,19 @@ from test_trees import HERE
 
 from unperturbed.cli.options import Parsed, parse
 from unperturbed.cli.subject import read_bounds
-from unperturbed.cli.trees import choose
+from unperturbed.cli.trees import Tree, choose, written
+from unperturbed.maximise.langevin import Langevin
 from unperturbed.maximise.pgd import PGD
 from unperturbed.objectives.at import AT
+from unperturbed.objectives.awp import AWP
 from unperturbed.objectives.base import Objective
+from unperturbed.objectives.constrained import Constrained
 from unperturbed.objectives.cure import CURE
+from unperturbed.objectives.dale import DALE
 from unperturbed.objectives.fgsm import RS_FGSM
 from unperturbed.objectives.llr import LLR
+from unperturbed.objectives.scorpio import SCORPIO
+from unperturbed.objectives.trades import TRADES
 from unperturbed.threat import Threat
 
 LINES = """
@@ -23,6 +29,10 @@ unperturbed train --data mnist --model small-cnn --threat Linf:0.3 --method trad
 unperturbed train --data mnist --model small-cnn --threat Linf:0.3 --method llr --method.steps 2 --epochs 10 --out l
 unperturbed train --data mnist --method scorpio --method.steps 1 --method.product central --method.weight 0.8 --out o
 unperturbed train --data cifar10 --examples 10000 --method cure --method.step null --model.activation silu --out o
+unperturbed train --data mnist --method constrained --method.objective dale --method.objective.weight 0 --out o
+unperturbed train --data mnist --method constrained --method.nominal_accuracy 0.98 --method.objective scorpio --out o
+unperturbed train --data digits --method awp --method.objective trades --method.objective.beta 3 --method.gamma 0.01
+unperturbed train --data digits --method dale-laplacian --method.temperature 1e-5 --method.move plain --out o
 unperturbed train --data digits --method elle-a --method.weight 100 --out o
 unperturbed train --data digits --threat L2:0.5 --bounds none --extra more.npz --loggers csv,tensorboard --devices 2
 unperturbed train --data digits --method.steps 10 --method rs-fgsm --weights w.pt --config run.yaml --device cpu
@@ -81,3 +91,28 @@ def test_a_nested_wrapper_is_understood_by_the_train_command() -> None:
     outer = method(line)
     assert outer.objective.nominal_loss == 0.3  # type: ignore[attr-defined]
     assert outer.objective.objective == AT(PGD(steps=2))  # type: ignore[attr-defined]
+
+
+def test_the_package_s_own_wrappers_nest() -> None:
+    line = (
+        "unperturbed train --data digits --method awp --method.gamma 0.02 --method.objective constrained "
+        "--method.objective.nominal_loss 0.3 --method.objective.every epoch --method.objective.objective llr "
+        "--method.objective.objective.steps 3"
+    )
+    made = method(line)
+    assert isinstance(made, AWP) and made.gamma == 0.02
+    limited = made.objective
+    assert isinstance(limited, Constrained) and (limited.nominal_loss, limited.every) == (0.3, "epoch")
+    assert limited.objective == LLR(maximiser=PGD(steps=3))
+    for name, kind in (("trades", TRADES), ("scorpio", SCORPIO)):
+        made = method(f"unperturbed train --method constrained --method.objective {name} --method.dual_step 0.1")
+        assert isinstance(made, Constrained) and made.objective == kind() and made.dual_step == 0.1
+    written_down = Tree()
+    written_down.put([], written(method(line)))
+    again = choose(written_down, "objectives", "method").build()
+    assert written(again) == written(method(line))
+
+
+def test_dale_s_chain_takes_what_is_passed_on() -> None:
+    made = method("unperturbed train --method dale --method.temperature 0.5 --method.steps 4 --method.weight 0")
+    assert made == DALE(weight=0.0, maximiser=Langevin(steps=4, temperature=0.5))

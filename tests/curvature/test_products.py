@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -37,6 +38,7 @@ from unperturbed.models.preact_resnet import PreActResNet
 from unperturbed.models.small_cnn import SmallCNN
 from unperturbed.models.wide_resnet import WideResNet
 from unperturbed.modes import clean_batch_stats
+from unperturbed.objectives.awp import At, layers
 from unperturbed.objectives.llr import LLR
 from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
@@ -119,6 +121,23 @@ PROVEN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 """Instances of every class in `products._PROVEN`, with the shape of what they get."""
 
 IMAGE = (2, 4, 4)
+
+
+class Moved(nn.Module):
+    """A network called at other weights, which follow its own."""
+
+    forward_mode: ClassVar[bool] = True
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.at = At(inner, {})
+
+    def forward(self, x: Inputs) -> Tensor:
+        self.at.tensors = {path: 1.5 * weight for path, weight in layers(self.at.network).items()}
+        logits: Tensor = self.at(x)
+        return logits
+
+
 OWN: dict[str, Callable[[], nn.Module]] = {
     "SmallCNN": lambda: SmallCNN(IMAGE, 3, (0.4, 0.5), (0.2, 0.3), width=2, activation="silu"),
     "MLP": lambda: MLP(IMAGE, 3, hidden=(8, 6), activation="softplus"),
@@ -127,6 +146,7 @@ OWN: dict[str, Callable[[], nn.Module]] = {
     "WideResNet": lambda: WideResNet(IMAGE, 3, depth=10, width=1, activation="silu"),
     "InPrecision": lambda: InPrecision(SmallCNN(IMAGE, 3, width=2, activation="silu")),
     "LogitsOnly": lambda: LogitsOnly(MLP(IMAGE, 3, hidden=(8,), activation="silu")),
+    "at other weights": lambda: Moved(SmallCNN(IMAGE, 3, width=4, activation="silu")),
 }
 """Our own networks and wrappers; each class that says `forward_mode = True` is in one of them."""
 

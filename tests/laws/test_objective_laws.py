@@ -35,7 +35,9 @@ from support import (
 from unperturbed.errors import RunError
 from unperturbed.modes import buffers_restored, under_attack
 from unperturbed.noise import Noise
-from unperturbed.objectives.base import Objective
+from unperturbed.objectives.awp import AWP
+from unperturbed.objectives.base import Objective, Wrapper
+from unperturbed.objectives.constrained import Constrained
 from unperturbed.objectives.erm import ERM
 from unperturbed.objectives.free import Free
 from unperturbed.precision import InPrecision
@@ -54,8 +56,12 @@ REACH: dict[str, Callable[[Any], float]] = {
     "n-fgsm": lambda method: method.noise_size + method.step_size,
     "clp-original": lambda method: torch.inf,
     "sora": lambda method: 1 + method.step_size,
+    "smoothing": lambda method: torch.inf,
 }
-"""How many eps away from x the points may lie, other than 1; inside the box they are anyhow."""
+"""How many eps away from x the points may lie, other than 1; inside the box they are anyhow, or nearly all."""
+
+UNBOXED = {"smoothing"}
+"""Methods whose points leave the box."""
 
 COSTS: dict[str, Callable[[int], tuple[int, int, int]]] = {
     "erm": lambda k: (1, 0, 1),
@@ -80,26 +86,42 @@ COSTS: dict[str, Callable[[int], tuple[int, int, int]]] = {
     "fw-at": lambda k: (k + 1, k, 1),
     "fw-at-adapt": lambda k: (k + 1, k, 1),
     "sora": lambda k: (2, 1, 1),
+    "constrained": lambda k: (k + 2, k, 2),
+    "awp": lambda k: (k + 2, k, 2),
+    "dale": lambda k: (k + 2, k, 2),
+    "dale-laplacian": lambda k: (k + 2, k, 2),
+    "dale-kl": lambda k: (k + 3, k, 2),
+    "prl": lambda k: (30, 0, 10),
+    "term": lambda k: (1, 0, 1),
+    "noise": lambda k: (1, 0, 1),
+    "smoothing": lambda k: (1, 0, 1),
 }
 """Passes of the network a step, at most, with an inner maximisation of k steps: forward, to inputs, to weights."""
 
 HELD = {"llr", "gradient-penalty", "cure", "soar", "grad-align", "elle", "elle-a"}
 """Methods whose later forwards are normalised with the first one's statistics, and do not move the averages."""
 
+ASCENT = {"awp"}
+"""Methods that look at the loss twice: the first time moves no averages, and what it finds is a constant."""
+
 REVERSE: dict[str, Callable[[int], tuple[int, int, int]]] = {"llr": lambda k: (k + 3, k + 2, 2)}
 """Passes where slopes are taken in reverse mode, as they are on the network "plain"."""
 
-CLEAN = {"erm", "gradient-penalty", "cure"}
+CLEAN = {"erm", "gradient-penalty", "cure", "term"}
 """Methods whose points are the inputs themselves."""
 
 SHARED = {"cure", "soar"}
 """Methods whose training forward gives the gradient, too, unless batch norm couples the examples: then one more."""
 
 DETERMINISTIC = {"erm", "fgsm", "free", "scorpio", "gradient-penalty", "cure", "grad-align"}
-DETERMINISTIC |= {"elle", "elle-a", "fw-at", "fw-at-adapt"}
+DETERMINISTIC |= {"elle", "elle-a", "fw-at", "fw-at-adapt", "term"}
 """Methods whose points do not depend on the noise where gradients are not zero."""
 
-NO_STEPS = {"erm", "free", "clp-original", "gradient-penalty", "cure", "fw-at-adapt"}
+RANDOM = {"clp-original", "noise", "smoothing", "prl"}
+"""Methods whose points are drawn (and chosen), not moved by a gradient."""
+
+NO_STEPS = {"erm", "free", "clp-original", "gradient-penalty", "cure", "fw-at-adapt", "prl", "term"}
+NO_STEPS |= {"noise", "smoothing"}
 """Methods without an inner maximisation that could be made stronger."""
 
 
@@ -115,6 +137,8 @@ def points(inner: Inner, batch: Batch) -> Iterator[Inputs]:
 
 def steps_of(method: Any) -> int:
     """Return the steps of the inner maximisation, 1 where there is no such number."""
+    if isinstance(method, Wrapper):
+        return steps_of(method.objective)
     return int(getattr(getattr(method, "maximiser", method), "steps", 1))
 
 
@@ -136,7 +160,7 @@ def test_every_file_has_an_objective_and_every_objective_a_name_of_its_own() -> 
         assert module.__name__.endswith(".base") or classes_in(module, Objective), f"none found in {module.__name__}"
     names = [kind.name for kind in OBJECTIVES]
     assert len(set(names)) == len(names) >= 10
-    for table in (REACH, REVERSE, CLEAN, SHARED, HELD, DETERMINISTIC, NO_STEPS):
+    for table in (REACH, UNBOXED, REVERSE, CLEAN, SHARED, HELD, ASCENT, DETERMINISTIC, RANDOM, NO_STEPS):
         assert set(table) <= set(names), "a table speaks of a method that is not there"
     assert set(COSTS) == set(names), "every method says what it costs"
 
@@ -179,6 +203,7 @@ def test_the_points_lie_inside_the_threat(
     inner = perturbed(method, network("plain", dtype, scale=1.0), batch, threat, seed)
     reach = REACH.get(method.name, lambda _: 1.0)(method)
     allowed = replace(threat, eps=min(reach * threat.eps if threat.eps else 0.0, 1e6))
+    allowed = replace(allowed, bounds=None) if method.name in UNBOXED else allowed
     for z in points(inner, batch):
         assert z.shape == batch.x.shape and z.dtype == dtype
         assert allowed.contains(batch.x, z).all()
@@ -308,13 +333,14 @@ def test_s21_only_the_training_forwards_move_batch_norms_averages(kind: type, ne
     counters = [m for m in trainer.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     assert len(counters) == 1
     for steps in (1, 2):
-        calls = trainer.counted.training_calls
+        calls, rng = trainer.counted.training_calls, torch.get_rng_state()
         _, inner = trainer.step(method, batch, threat)
+        torch.set_rng_state(rng)  # the same masks of dropout again
         calls = trainer.counted.training_calls - calls
         assert calls >= 1
         assert calls <= COSTS[method.name](1)[2] + (method.name in SHARED)
         method.loss(alone, batch, inner, threat, noise_for(batch))
-        moved = 1 if method.name in HELD else calls
+        moved = 1 if method.name in HELD | ASCENT else calls
         assert int(counters[0].num_batches_tracked) == steps * moved
     for name, buffer in trainer.model.named_buffers():
         assert torch.equal(buffer, alone.get_buffer(name)), name
@@ -354,6 +380,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(kind: type) -
 def test_the_gradient_is_that_of_the_loss_at_frozen_points(kind: type, net: str) -> None:
     """In float64, along random directions in the space of the weights, against central differences."""
     method, model, batch = make(kind), network(net, torch.float64, scale=0.5), smoothed(make_batch(6, torch.float64))
+    if method.name in ASCENT:
+        pytest.skip("its weights move by what is a constant; tests/objectives has the published form")
     threat = Threat("Linf", 0.2) if method.name == "gradient-penalty" else Threat("L2", 0.8)  # its sign stays put
     inner = perturbed(method, model, batch, threat)
     weights = list(model.parameters())
@@ -399,7 +427,7 @@ def test_frozen_points_are_not_followed(kind: type) -> None:
         with torch.no_grad():
             weight.add_(h * direction)
         slopes.append(float(ends[0] - ends[1]) / (2 * h))
-    moves = method.name not in CLEAN | {"free", "clp-original"}
+    moves = method.name not in CLEAN | RANDOM | {"free"}
     assert (abs(slopes[1] - slopes[0]) > 1e-7) == moves
 
 
@@ -498,6 +526,8 @@ class Weighted(nn.Module, Objective):
 
 
 DEEP = "in a dataclass in a module"
+ANY = (DEEP, "perturbed and limited")
+"""Wrappers that methods without memory are resumed in, too."""
 NESTINGS: dict[str, Callable[[Objective], Objective]] = {
     "alone": lambda method: method,
     "in a dataclass": Halved,
@@ -505,12 +535,14 @@ NESTINGS: dict[str, Callable[[Objective], Objective]] = {
     "in a module in a dataclass": lambda method: Halved(Weighted(method)),
     DEEP: lambda method: Weighted(Halved(method)),
     "in two modules": lambda method: Weighted(Weighted(method)),
+    "limited": lambda method: method if isinstance(method, Constrained) else Constrained(method, nominal_loss=0.5),
+    "perturbed and limited": lambda method: AWP(method if isinstance(method, Constrained) else Constrained(method)),
 }
 
 
 @pytest.mark.parametrize(
     ("kind", "nesting"),
-    [(kind, nesting) for kind in OBJECTIVES for nesting in NESTINGS if issubclass(kind, nn.Module) or nesting == DEEP],
+    [(kind, nesting) for kind in OBJECTIVES for nesting in NESTINGS if issubclass(kind, nn.Module) or nesting in ANY],
 )
 def test_a_resumed_method_goes_on_as_if_never_stopped(kind: type, nesting: str, tmp_path: Path) -> None:
     """Bit-identical weights and memory, through a file, whatever wraps the method."""
@@ -532,7 +564,7 @@ def test_a_resumed_method_goes_on_as_if_never_stopped(kind: type, nesting: str, 
         assert torch.equal(value, other.model.state_dict()[name]), name
     memory, again = checkpoint.memory(method), checkpoint.memory(resumed)
     assert set(memory) == set(again) and all(torch.equal(memory[name], again[name]) for name in memory)
-    assert nesting in {"alone", "in a dataclass"} or "weight" in "".join(memory)
+    assert nesting in {"alone", "in a dataclass"} or {"weight", "dual"} & {n.split(".")[-1] for n in memory}
     assert kind is not Free or sum(name.endswith("delta") for name in memory) == 1
 
 

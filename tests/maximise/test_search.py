@@ -75,8 +75,8 @@ class Watched(Ascent):
         self.starts.append(self.ascent.start(x, threat, noise))
         return self.starts[-1]
 
-    def memory(self, x: Inputs) -> Memory:
-        return self.ascent.memory(x)
+    def memory(self, x: Inputs, noise: Noise) -> Memory:
+        return self.ascent.memory(x, noise)
 
     def step(
         self,

@@ -14,9 +14,14 @@ from unperturbed import runs
 from unperturbed.errors import InputError, RunError
 from unperturbed.maximise.pgd import PGD
 from unperturbed.objectives.at import AT
+from unperturbed.objectives.awp import AWP
 from unperturbed.objectives.base import Objective
+from unperturbed.objectives.constrained import Constrained
+from unperturbed.objectives.dale import DALELaplacian
 from unperturbed.objectives.erm import ERM
 from unperturbed.objectives.free import Free
+from unperturbed.objectives.llr import LLR
+from unperturbed.objectives.scorpio import SCORPIO
 from unperturbed.objectives.trades import TRADES
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
@@ -56,6 +61,14 @@ CASES = {
     ),
     "dropout": Case(ERM, lambda seed: mlp(6, 3, seed, dropout=0.4)),
     "extra data": Case(ERM, recipe=Recipe(4, 24, extra_ratio=0.3, label_smoothing=0.1), extra=blobs(31, seed=4)),
+    "awp, constrained, llr": Case(
+        lambda: AWP(Constrained(LLR(), nominal_loss=0.8, every="epoch"), gamma=0.02),
+        lambda seed: mlp(6, 3, seed, norm=True),
+        Recipe(4, 18),
+    ),
+    "constrained scorpio": Case(lambda: Constrained(SCORPIO(), nominal_accuracy=0.9), recipe=Recipe(4, 18, "sgd")),
+    "constrained trades": Case(lambda: Constrained(TRADES(maximiser=PGD(2)), objective_loss=0.9)),
+    "dale in awp": Case(lambda: AWP(DALELaplacian())),
     "augmented, in bfloat16": Case(
         lambda: AT(PGD(2)),
         lambda seed: nn.Sequential(nn.Unflatten(1, (1,)), nn.Flatten(), mlp(64, 3, seed)),

@@ -106,6 +106,7 @@ def run(given: Parsed) -> Result:
         ),
         ("clean accuracy", f"{trained.clean_accuracy}, {held_out}"),
         ("robust accuracy", f"{trained.robust_accuracy}, {held_out}: ten steps, a quick look"),
+        *(("method", text) for text in trained.conclusions),
     ]
     following = f"How robust it is: unperturbed evaluate {shlex.quote(str(out))}"
     return Result(trained.json(), (table("", ("", str(threat)), rows), following))

@@ -40,7 +40,7 @@ class Adam(Ascent):
         """Return a random point of S(x), or x."""
         return threat.sample(x, noise) if self.random_start else x
 
-    def memory(self, x: Inputs) -> Memory:
+    def memory(self, x: Inputs, noise: Noise) -> Memory:
         """Return both moments at zero."""
         return {"m": torch.zeros_like(x), "v": torch.zeros_like(x)}
 

@@ -54,7 +54,7 @@ class APGD(Ascent):
         """Return a random point far from x."""
         return replace(threat, eps=self._stages(threat)[0][1] * threat.eps).scatter(x, noise)
 
-    def memory(self, x: Inputs) -> Memory:
+    def memory(self, x: Inputs, noise: Noise) -> Memory:
         """Return the best and the previous point with what is known of them, and the state of the step size."""
         number = x.new_zeros(len(x))
         return {

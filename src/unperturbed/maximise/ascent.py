@@ -36,8 +36,8 @@ class Ascent(Maximiser):
         """Return the first point of each example."""
 
     @abstractmethod
-    def memory(self, x: Inputs) -> Memory:
-        """Return what the step rule remembers before its first move."""
+    def memory(self, x: Inputs, noise: Noise) -> Memory:
+        """Return what the step rule remembers before its first move; a random one keeps the keys of the noise."""
 
     @abstractmethod
     def step(
@@ -63,7 +63,7 @@ class Ascent(Maximiser):
         """Return the point after all the steps: one forward and one input gradient a step, none for the last point."""
         z = self.start(x, threat, noise) if start is None else start
         rows = torch.arange(len(x), device=x.device)
-        memory = self.memory(x)
+        memory = self.memory(x, noise)
         own = None if self.uses_value else getattr(score, "gradient", None)
         unknown = x.new_full((len(x),), torch.nan)
         for k in range(self.steps):
@@ -115,7 +115,7 @@ def search(ascent: Ascent, score: Score, x: Inputs, threat: Threat, noise: Noise
     finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
     at, k = Places(len(x), places, restarts, x.device), torch.zeros(places, dtype=torch.int64, device=x.device)
     here = x[at.row] if len(x) else x.new_zeros((places, *x.shape[1:]))
-    z, memory = here.clone(), ascent.memory(here)
+    z, memory = here.clone(), ascent.memory(here, Noise(at.row))
     of_climb, trial, passes = getattr(score, "of_climb", None), ascent.trial(threat), 0
 
     def fill_free_places() -> None:
@@ -123,11 +123,12 @@ def search(ascent: Ascent, score: Score, x: Inputs, threat: Threat, noise: Noise
         if len(seats) == 0:
             return
         pair = at_least_two(rows)
-        start = ascent.start(x[pair], threat, noise.rows(pair).fold(at.begun[pair] - 1))
-        fresh = ascent.memory(x[rows])
+        own = noise.rows(pair).fold(at.begun[pair] - 1)
+        start = ascent.start(x[pair], threat, own)
+        fresh = ascent.memory(x[pair], own)
         k[seats], here[seats], z[seats] = 0, x[rows], start[: len(rows)]
         for name, values in memory.items():
-            values[seats] = fresh[name]
+            values[seats] = fresh[name][: len(rows)]
 
     def give_up_places() -> None:
         nonlocal k, here, z

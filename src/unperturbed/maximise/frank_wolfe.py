@@ -33,7 +33,7 @@ class FrankWolfe(Ascent):
         """Return x."""
         return x
 
-    def memory(self, x: Inputs) -> Memory:
+    def memory(self, x: Inputs, noise: Noise) -> Memory:
         """Return nothing: the rule is without memory."""
         return {}
 

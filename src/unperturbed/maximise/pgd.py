@@ -37,7 +37,7 @@ class PGD(Ascent):
         """Return a random point of S(x), or x."""
         return threat.sample(x, noise) if self.random_start else x
 
-    def memory(self, x: Inputs) -> Memory:
+    def memory(self, x: Inputs, noise: Noise) -> Memory:
         """Return nothing: the rule is without memory."""
         return {}
 

@@ -1,6 +1,7 @@
 """What a training method is: a perturb and a loss."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar
 
@@ -65,6 +66,13 @@ class Objective(ABC):
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:  # noqa: B027
         """Update the method's own memory, once an optimisation step."""
 
+    def after_epoch(self, clean_accuracy: float) -> None:  # noqa: B027
+        """Update the method's own memory, once an epoch; told the accuracy on held-out examples as they are."""
+
+    def conclude(self) -> list[str]:
+        """Return, in sentences, what the user should know at the end of a run."""
+        return []
+
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
         """Return what the user should know before the first step of a run, seen on a few examples in train mode.
 
@@ -87,3 +95,53 @@ class Objective(ABC):
                 stronger: Objective = replace(method, **{name: replace(maximiser, steps=2 * maximiser.steps)})
                 return stronger
         return None
+
+
+class Wrapper(Objective):
+    """An objective around another one, which it leaves as it is wherever it does not say otherwise."""
+
+    objective: Objective
+
+    def adopt(self) -> None:
+        """Take over the inner method's repeats and ramp; for the end of a constructor."""
+        object.__setattr__(self, "repeats", self.objective.repeats)
+        object.__setattr__(self, "ramp", self.objective.ramp)
+
+    @abstractmethod
+    def around(self, objective: Objective) -> "Wrapper":
+        """Return the same wrapper, memory included, around another objective."""
+
+    def inside(self) -> Iterator[Objective]:
+        """Yield the wrapped objectives from the outermost to the innermost."""
+        yield self.objective
+        if isinstance(self.objective, Wrapper):
+            yield from self.objective.inside()
+
+    def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
+        """Return the inner method's points."""
+        return self.objective.perturb(model, batch, threat, noise)
+
+    def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
+        """Update the inner method's memory."""
+        self.objective.after_step(batch, inner, terms, threat)
+
+    def after_epoch(self, clean_accuracy: float) -> None:
+        """Update the inner method's memory."""
+        self.objective.after_epoch(clean_accuracy)
+
+    def conclude(self) -> list[str]:
+        """Return what the inner method has to say."""
+        return self.objective.conclude()
+
+    def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
+        """Return what the inner method has to say."""
+        return self.objective.check(model, batch, threat, noise)
+
+    def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
+        """Return what the inner method measures."""
+        return self.objective.examine(model, batch, threat, noise)
+
+    def stronger(self) -> Objective | None:
+        """Return the wrapper around the stronger inner method, if there is one."""
+        inner = self.objective.stronger()
+        return None if inner is None else self.around(inner)

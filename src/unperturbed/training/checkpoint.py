@@ -49,6 +49,12 @@ def memory(method: Objective) -> dict[str, Tensor]:
     }
 
 
+def move_memory(method: Objective, device: torch.device) -> None:
+    """Move the buffers to a device, wherever among the fields they are."""
+    for _, module in _modules(method, ""):
+        module.to(device)
+
+
 def restore_memory(method: Objective, saved: dict[str, Tensor]) -> None:
     """Put buffers back where `memory` found them, on the device where they were."""
     for path, module in _modules(method, ""):

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from unperturbed import runs
 from unperturbed.errors import InputError
+from unperturbed.maximise.ascent import Maximiser
+from unperturbed.objectives.base import Objective
 from unperturbed.threat import Threat
 from unperturbed.training.recipe import Recipe
 
@@ -31,8 +33,10 @@ def describe(thing: object) -> Any:
         return {"class_path": path, "init_args": {f.name: describe(getattr(thing, f.name)) for f in fields(thing)}}
     if isinstance(thing, nn.Module):  # its settings are its plain attributes; what it remembers is in buffers
         settings = {name: value for name, value in vars(thing).items() if not name.startswith("_")}
-        plain = {k: v for k, v in settings.items() if isinstance(v, (str, int, float)) and k != "training"}
-        return {"class_path": path, "init_args": plain} if plain else {"class_path": path}
+        settings |= dict(thing.named_children())
+        own = {k: v for k, v in settings.items() if k not in ("training", "ramp", "repeats")}
+        told = {k: describe(v) for k, v in own.items() if isinstance(v, (str, int, float, Objective, Maximiser))}
+        return {"class_path": path, "init_args": told} if told else {"class_path": path}
     return getattr(thing, "__qualname__", repr(thing))
 
 

@@ -68,6 +68,7 @@ class Trained:
         seconds: of training, probes included.
         warnings: what was adjusted, and what the alarm recognised.
         folder: the run folder, or None.
+        conclusions: what the method says of its end: whether a limit was met, say.
     """
 
     model: nn.Module
@@ -78,6 +79,7 @@ class Trained:
     seconds: float
     warnings: tuple[str, ...]
     folder: Path | None
+    conclusions: tuple[str, ...] = ()
 
     def json(self) -> dict[str, Any]:
         """Return the result as plain values."""
@@ -90,6 +92,7 @@ class Trained:
             "epochs": self.epochs,
             "seconds": self.seconds,
             "warnings": list(self.warnings),
+            "conclusions": list(self.conclusions),
         }
 
 
@@ -212,8 +215,7 @@ class _Run:
 
         classifier.to(fabric.device, precision.dtype)
         classifier.to(memory_format=precision.memory_format)  # type: ignore[call-overload]
-        if isinstance(method, nn.Module):
-            method.to(fabric.device)
+        checkpoint.move_memory(method, fabric.device)
         self.attacked = InPrecision(classifier, precision.autocast, compile=recipe.compile)
         self.wrapped, self.optimiser = fabric.setup(self.attacked, make_optimiser(classifier, recipe))
         average = get_ema_multi_avg_fn(recipe.averaging) if recipe.averaging else None  # type: ignore[no-untyped-call]
@@ -283,6 +285,10 @@ class _Run:
         """Return what the first process says: clocks differ, and a checkpoint takes all of them."""
         return due if self.fabric.world_size == 1 else bool(self.fabric.broadcast(due))
 
+    def first_says(self, number: float) -> float:
+        """Return the first process's number: each has running averages of its own, and memories must agree."""
+        return number if self.fabric.world_size == 1 else float(self.fabric.broadcast(number))
+
     def one_step(self, step: int, ids: Labels, x: Inputs, y: Labels) -> None:
         """Take one optimisation step."""
         share = step / self.steps
@@ -313,6 +319,7 @@ class _Run:
         noise = Noise.of(self.recipe.seed, self.probed.ids).fold(-2)
         result = probe(self.subject(), self.probed, self.threat, noise)
         examined = self.examine()
+        self.method.after_epoch(self.first_says(result.clean))
         state.probes.append(asdict(result))
         state.training_losses.append(means["loss"])
         if state.best_epoch < 0 or _rank(asdict(result)) > _rank(state.probes[state.best_epoch - 1]):
@@ -453,6 +460,10 @@ class _Run:
         else:
             load_weights(self.model, self.folder / runs.BEST)
         self.model.eval()
+        conclusions = tuple(self.method.conclude())
+        for text in conclusions:
+            if self.fabric.is_global_zero:
+                log.info(text)
         trained = Trained(
             model=self.model,
             clean_accuracy=wilson(round(best["clean"] * best["n"]), best["n"]),
@@ -462,6 +473,7 @@ class _Run:
             seconds=state.seconds,
             warnings=tuple(state.warnings),
             folder=self.folder,
+            conclusions=conclusions,
         )
         if self.folder is not None and self.fabric.is_global_zero:
             runs.write_json(self.folder / runs.RESULT, trained.json())

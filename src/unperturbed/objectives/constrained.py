@@ -1,0 +1,200 @@
+"""A limit on the nominal loss around any method, by a dual variable that is learned with the weights."""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unperturbed.errors import InputError
+from unperturbed.losses import cross_entropy
+from unperturbed.noise import Noise
+from unperturbed.objectives.at import AT
+from unperturbed.objectives.base import Objective, Wrapper, check_not_negative, mean_over_processes
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inner, Model, PerExample, Terms
+
+MET = 1.05
+"""A limit counts as met up to this factor: the loss of an epoch is an average over weights that still move."""
+
+
+class Constrained(nn.Module, Wrapper):
+    """min R subject to N <= rho: R the terms of another method, N the mean CE(f(x), y), by primal and dual steps.
+
+    Constrained learning (Robey et al. 2021, DALE, https://arxiv.org/abs/2110.15767, eq. 7 and algorithm 1). The weights
+    descend on R + dual * (N - rho), and the dual variable moves by dual_step * min((N - rho) / rho, 1), within
+    [0, dual_max]. The paper's rule is without the minimum, and its step is dual_step / rho; but untrained networks are
+    so far beyond any limit that the dual variable would need most of a run to come back. With N and R exchanged
+    (`objective_loss`), the nominal loss is minimised under a limit on R.
+
+    Instead of a loss, the limit may be an accuracy on the held-out clean examples: the dual variable then follows the
+    error rate, once an epoch, while the weights descend on R + dual * N, since an accuracy has no gradient (proxy
+    constraints; Cotter et al. 2019, https://arxiv.org/abs/1804.06500).
+
+    N is measured in train mode, on the batches of training, as the released code does; it takes a forward and a
+    backward to the weights more than the method alone. Give one limit.
+
+    Attributes:
+        objective: the method that is limited.
+        nominal_loss: rho, the largest mean cross-entropy of the inputs as they are; 0.1 where no limit is given.
+        nominal_accuracy: the least clean accuracy on held-out training examples, instead.
+        objective_loss: the largest sum of the method's terms, instead; the nominal loss is what is then minimised.
+        dual_step: of the ascent, for a batch; an epoch's is this times its batches.
+        every: when the dual variable moves: after each "batch", as released, or each "epoch", as in the paper.
+        dual_start: the dual variable at first.
+        dual_max: its upper bound.
+    """
+
+    name: ClassVar[str] = "constrained"
+    ramp: ClassVar[float] = 0.25
+    dual: Tensor
+    total: Tensor
+    batches: Tensor
+    seen: Tensor
+
+    def __init__(
+        self,
+        objective: Objective | None = None,
+        nominal_loss: float | None = None,
+        nominal_accuracy: float | None = None,
+        objective_loss: float | None = None,
+        dual_step: float = 0.02,
+        every: Literal["batch", "epoch"] = "batch",
+        dual_start: float = 1.0,
+        dual_max: float = 20.0,
+    ) -> None:
+        super().__init__()
+        given = [limit for limit in (nominal_loss, nominal_accuracy, objective_loss) if limit is not None]
+        if len(given) > 1:
+            raise InputError("Give only one of nominal_loss, nominal_accuracy and objective_loss.")
+        if nominal_accuracy is not None and not 0 < nominal_accuracy < 1:
+            raise InputError(f"nominal_accuracy is {nominal_accuracy}, but is a share: give a number between 0 and 1.")
+        if not all(math.isfinite(limit) and limit >= 0 for limit in given):
+            raise InputError(f"The limit is {given[0]}, but must be finite and not negative.")
+        check_not_negative(dual_step=dual_step, dual_start=dual_start)
+        if not dual_start <= dual_max < math.inf:
+            raise InputError(f"dual_max is {dual_max}, but must be finite and at least dual_start, {dual_start}.")
+        if every not in {"batch", "epoch"}:
+            raise InputError(f"every is {every!r}, but must be 'batch' or 'epoch'.")
+        self.objective = objective if objective is not None else AT()
+        self.nominal_loss = nominal_loss if given else 0.1
+        self.nominal_accuracy, self.objective_loss = nominal_accuracy, objective_loss
+        self.dual_step, self.every, self.dual_start, self.dual_max = dual_step, every, dual_start, dual_max
+        self.adopt()
+        if any(isinstance(inner, Constrained) for inner in self.inside()):
+            raise InputError("A constrained method is limited a second time: there is one limit at a time.")
+        self.register_buffer("dual", torch.tensor(float(dual_start)))
+        self.register_buffer("total", torch.tensor(0.0))  # of the limited loss over this epoch's batches
+        self.register_buffer("batches", torch.tensor(0.0))
+        self.register_buffer("seen", torch.tensor(math.inf))  # what was limited, in the last epoch; none yet
+
+    @property
+    def limit(self) -> float:
+        """The limit, whatever it is on."""
+        (limit,) = (x for x in (self.nominal_loss, self.nominal_accuracy, self.objective_loss) if x is not None)
+        return limit
+
+    def around(self, objective: Objective) -> "Constrained":
+        """Return the same limit, dual variable included, around another method."""
+        made = Constrained(
+            objective, self.nominal_loss, self.nominal_accuracy, self.objective_loss,
+            self.dual_step, self.every, self.dual_start, self.dual_max,
+        )  # fmt: skip
+        for name, buffer in self.named_buffers(recurse=False):
+            setattr(made, name, buffer.clone())
+        return made
+
+    def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
+        """Return the method's points, with room in the log for the limited loss, which `loss` fills in."""
+        inner = self.objective.perturb(model, batch, threat, noise)
+        unknown = torch.zeros(len(batch.x), dtype=batch.x.dtype, device=batch.x.device)
+        own = {"dual": unknown + self.dual.to(unknown), self._limited: unknown.clone(), "slack": unknown}
+        return Inner(inner.z, inner.reuse, {**inner.log, **own})
+
+    def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
+        """Return the terms of the Lagrangian; the limited loss and its slack are left in `inner.log`."""
+        terms = self.objective.loss(model, batch, inner, threat, noise)
+        losses = cross_entropy(model(batch.x), batch.targets)
+        nominal, dual = losses.mean(), self.dual.to(losses)
+        if self.objective_loss is not None:
+            limited = torch.stack(list(terms.values())).sum()
+            terms = {name: dual * term for name, term in terms.items()}
+            own = {"nominal": nominal, "limit": -dual * self.objective_loss}
+        else:
+            limited = nominal
+            own = {"constraint": dual * (nominal - (self.nominal_loss or 0.0))}
+        inner.log[self._limited].copy_(limited.detach())
+        inner.log["slack"].copy_(self._slack(limited.detach() if self.nominal_accuracy is None else self.seen))
+        return {**terms, **own}
+
+    def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
+        """Count the batch in and, if it is time, let the dual variable follow; then update the method's memory.
+
+        The method is handed its own terms, under an exchanged limit times the dual variable.
+        """
+        limited = mean_over_processes(inner.log[self._limited].mean()).to(self.total)
+        self.total, self.batches = self.total + limited, self.batches + 1
+        if self.every == "batch" and self.nominal_accuracy is None:
+            self._ascend(self.dual_step, limited)
+        own = {name: term for name, term in terms.items() if name not in ("constraint", "nominal", "limit")}
+        self.objective.after_step(batch, inner, own, threat)
+
+    def after_epoch(self, clean_accuracy: float) -> None:
+        """Note what the epoch has come to and, if it is time, let the dual variable follow."""
+        mean = self.total / self.batches.clamp(min=1)
+        self.seen = mean if self.nominal_accuracy is None else torch.full_like(self.seen, clean_accuracy)
+        if self.every == "epoch" or self.nominal_accuracy is not None:
+            self._ascend(self.dual_step * self.batches, self.seen)
+        self.total, self.batches = torch.zeros_like(self.total), torch.zeros_like(self.batches)
+        self.objective.after_epoch(clean_accuracy)
+
+    def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
+        """Return what the method measures, and the nominal loss of the held-out examples."""
+        with torch.no_grad():
+            nominal = cross_entropy(model(batch.x), batch.y)
+        return {**self.objective.examine(model, batch, threat, noise), "nominal_loss": nominal}
+
+    def conclude(self) -> list[str]:
+        """Say whether the limit was met, and by how much."""
+        return [*self.objective.conclude(), self._verdict(float(self.seen), float(self.dual))]
+
+    def _verdict(self, seen: float, dual: float) -> str:
+        if math.isinf(seen):
+            return "Whether the limit is met is not known: no epoch was finished."
+        slack, where = float(self._slack(self.seen)), f"the dual variable ended at {dual:.3g}"
+        side = "within" if slack >= 0 else "beyond"
+        if self.nominal_accuracy is not None:
+            what = f"The clean accuracy, {seen:.2%} on held-out examples after the last epoch,"
+            distance, met = f"{abs(slack):.2%} {side} its limit of {self.limit:.2%}", slack >= 0
+        else:
+            what = f"The {self._limited.replace('_', ' ')}, {seen:.4g} over the last epoch,"
+            share = f" ({abs(slack) / self.limit:.1%})" if self.limit else ""
+            distance, met = f"{abs(slack):.3g}{share} {side} its limit of {self.limit:.4g}", seen <= MET * self.limit
+        if met:
+            settled = dual == 0 or slack <= (MET - 1) * self._scale
+            falling = "" if settled else ", and was still falling: a longer run would use more of the slack"
+            return f"Feasible: {what} is {distance}; {where} (dual * slack = {dual * slack:.2g}){falling}."
+        clipped = " and can grow no more (dual_max)" if dual >= self.dual_max else ""
+        return (
+            f"Not feasible as trained: {what} is {distance}; {where}{clipped}. "
+            "Loosen the limit, train longer, or let the dual variable move faster (dual_step)."
+        )
+
+    @property
+    def _limited(self) -> str:
+        """What the log calls the loss that the dual variable multiplies."""
+        return "nominal_loss" if self.objective_loss is None else "objective_loss"
+
+    @property
+    def _scale(self) -> float:
+        """The largest possible slack: the limit on the loss, or on the error rate."""
+        return self.limit if self.nominal_accuracy is None else 1 - self.nominal_accuracy
+
+    def _slack(self, seen: Tensor) -> Tensor:
+        """Return how far within its limit this is, negative beyond it; 0 while it is not known."""
+        away = self.limit - seen if self.nominal_accuracy is None else seen - self.limit
+        return torch.where(seen.isinf(), 0.0, away)
+
+    def _ascend(self, step: float | Tensor, seen: Tensor) -> None:
+        excess = (-self._slack(seen) / max(self._scale, 1e-12)).clamp(max=1.0)
+        self.dual = (self.dual + step * excess).clamp(0.0, self.dual_max)
