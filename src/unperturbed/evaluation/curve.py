@@ -86,7 +86,8 @@ class Distances:
     """How far away the nearest misclassified point of each example is at most, and the curve that follows.
 
     A robust accuracy at eps is the share of examples beyond eps: those whose `distance` is larger, and whose `doubt`,
-    too. So it never rises with eps, and is an upper bound like the distances.
+    too. So it never rises with eps, and is an upper bound like the distances: at the `radii` by the whole suite,
+    between them a looser one, since only FAB has looked for what lies just within.
 
     Attributes:
         suite: which attacks looked, by name.

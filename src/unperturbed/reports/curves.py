@@ -140,8 +140,8 @@ def _check(line: Line) -> None:
 
 def _ticks(largest: float) -> list[float]:
     """Return round numbers from 0 to at most the largest, three to seven of them."""
-    size = 10.0 ** math.floor(math.log10(largest / 3))
-    step = next(size * factor for factor in (1, 2, 5, 10) if size * factor * 6.5 >= largest)
+    size = 10.0 ** math.floor(math.log10(largest / 10))
+    step = next(size * factor for factor in (1, 2, 5, 10, 20) if size * factor * 6.5 >= largest)
     return [step * k for k in range(math.floor(largest / step + 1e-9) + 1)]
 
 
