@@ -185,11 +185,13 @@ def test_a_network_of_nan_is_unknown_through_and_through() -> None:
     assert all(name == "" for name in found.examples["attack"]) and len(found.nearest) == 0
 
 
-def test_values_that_are_not_finite_on_the_way_count_as_well() -> None:
+@pytest.mark.parametrize("attack", [FAB(steps=10), CE])
+def test_values_that_are_not_finite_on_the_way_count_as_well(attack: Attack) -> None:
     """Every break lies behind a wall of NaN, which the clean example does not show."""
     x = uniform(12, 4, low=0.3, high=0.4)
     model = Function(lambda z: torch.stack([0.7 - z[:, 0], z[:, 0] - 0.7], 1).masked_fill(z[:, :1] > 0.5, torch.nan))
-    found = minimum_norm(model, (x, torch.zeros(12, dtype=torch.int64)), Threat("Linf", 0.4), QUICK)
+    suite = Suite("one", (attack,), "a test")
+    found = minimum_norm(model, (x, torch.zeros(12, dtype=torch.int64)), Threat("Linf", 0.4), suite)
     assert found.at(0.0).value == found.at(0.05).value == 0.0 and found.counts["unknown"] == 12
 
 
@@ -205,6 +207,23 @@ def test_a_tie_is_no_success_and_leaves_a_doubt_from_its_distance_on() -> None:
     assert all(0.25 <= doubt <= 0.2801 for doubt in table["doubt"]), "the last radius at which a tie is found"
     assert found.at(0.24).value == 1.0 and found.at(0.29).value == 0.0 and found.at(0.29).high == 1.0
     assert found.counts["unknown"] == 16
+
+
+def test_a_tie_is_drawn_in_as_well() -> None:
+    model = Function(lambda z: torch.stack([(0.5 - z[:, 0]).relu(), (z[:, 0] - 0.75).relu()], 1))
+    data = torch.full((4, 2), 0.25), torch.zeros(4, dtype=torch.int64)
+    found = minimum_norm(model, data, Threat("Linf", 0.4), Suite("one", (Liar(0.4),), ""), radii=[0.4])
+    assert all(0.25 <= doubt <= 0.2505 for doubt in found.examples["doubt"])
+
+
+def test_what_is_in_doubt_is_still_attacked_further_in() -> None:
+    """A lie at 0.05 leaves a doubt there, and the distance is nevertheless found to a step of the radii."""
+    x = uniform(20, 2, low=0.2, high=0.3)
+    data = x, torch.zeros(20, dtype=torch.int64)
+    found = minimum_norm(Function(half), data, Threat("Linf", 0.4), Suite("two", (Liar(0.05), CE), ""))
+    distance, doubt = (torch.tensor(found.examples[name]) for name in ("distance", "doubt"))
+    assert (distance <= 0.5 - x[:, 0] + 0.04).all() and ((doubt - 0.05).abs() < 1e-6).all()
+    assert found.at(0.04).value == 1.0 and found.at(0.1).value == 0.0 and found.counts["broken"] == 20
 
 
 def test_an_example_that_ties_itself_is_misclassified() -> None:

@@ -351,12 +351,12 @@ class _Search:
                 self._nearest(block, number, fab)
             report((step + 1) / steps, "nearest points")
         for step, radius in enumerate(reversed(self.radii), len(self.without_radius)):
-            rows = (block.correct & ~withstood & block.beyond(radius)).nonzero()[:, 0]
+            rows = (block.correct & ~withstood & block.unbroken(radius)).nonzero()[:, 0]
             for number, attack in self.with_radius:
                 rows = rows[block.unbroken(radius)[rows]]
                 if len(rows) > 0:
                     self._within(block, rows, number, attack, radius, step)
-            withstood[rows[block.beyond(radius)[rows]]] = True
+            withstood[rows[block.beyond(radius)[rows]]] = True  # what is in doubt is looked at again, further in
             share = float((block.beyond(radius) & block.finite).float().mean())
             report((step + 1) / steps, f"robust at {radius:g} at most {share:.1%}")
         return block
