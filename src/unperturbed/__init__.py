@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unperturbed.data.sources import load_data as load_data
     from unperturbed.evaluation.accuracy import evaluate as evaluate
+    from unperturbed.evaluation.curve import minimum_norm as minimum_norm
     from unperturbed.models.load import build_model as build_model
     from unperturbed.objectives.at import AT as AT
     from unperturbed.threat import Threat as Threat
@@ -19,9 +20,10 @@ _HOMES = {
     "build_model": "models.load",
     "evaluate": "evaluation.accuracy",
     "load_data": "data.sources",
+    "minimum_norm": "evaluation.curve",
     "train": "training.loop",
 }
-__all__ = ["AT", "Recipe", "Threat", "build_model", "evaluate", "load_data", "train"]
+__all__ = ["AT", "Recipe", "Threat", "build_model", "evaluate", "load_data", "minimum_norm", "train"]
 
 
 def __getattr__(name: str) -> Any:

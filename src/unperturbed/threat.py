@@ -98,9 +98,13 @@ class Threat:
         NaN is nowhere inside.
         """
         low, high = self.limits(x)
-        slack = 1e-6 * self.eps + 1e-7 * _peak(x).clamp(min=1.0).flatten()
+        slack = 1e-6 * self.eps + self.rounding(x)
         boxed = _smallest(((z >= low) & (z <= high)).to(x.dtype)).flatten() > 0
         return boxed & (self.distance(x, z) <= self.eps + slack)
+
+    def rounding(self, x: Inputs) -> PerExample:
+        """Return what storing x + delta in float32 may add to its distance, per example: 1e-7 · max(1, ‖x‖∞)."""
+        return 1e-7 * _peak(x).clamp(min=1.0).flatten()
 
     @torch.no_grad()
     def project(self, x: Inputs, z: Inputs) -> Inputs:

@@ -42,6 +42,8 @@ unperturbed evaluate runs/at --suite pgd --examples 1000 --eps 4/255,8/255 --jso
 unperturbed evaluate runs/at --suite my_package.attacks:SUITE --threat Linf:8/255 --threat L2:0.5 --quantize
 unperturbed evaluate runs/at --device auto --precision 32 --seed 1 --batch-size auto --examples 10 --examples-seed 7
 unperturbed evaluate --model small-cnn --weights w.pt --data mnist --threat Linf:0.3 --out runs/other --bounds -1,1
+unperturbed curve runs/at --threat Linf:0.4 --examples 1000 --eps 0.1,2/10 --suite standard --json
+unperturbed curve --model small-cnn --weights w.pt --data mnist --threat L2:2 --out runs/other --batch-size 64 --seed 2
 unperturbed methods
 unperturbed datasets
 unperturbed models

@@ -12,10 +12,9 @@ from jsonargparse import ArgumentParser
 from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.names import find, hint
 from unperturbed.cli.options import Parsed, add_data_options, new_parser
-from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
 from unperturbed.findings import Outcome, Progress
-from unperturbed.runs import BEST, CONFIG, read_yaml, write_json, write_yaml
+from unperturbed.runs import CONFIG, write_json, write_yaml
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,13 +64,18 @@ def run(given: Parsed) -> Result:
     """Evaluate, and return the headline, the counts and what each attack did."""
 
     from unperturbed.cli.subject import (
+        check_classes,
+        check_free,
         default_threat,
+        examples_of,
         keep_place,
         load_into,
         make_model,
+        model_and_weights,
         read_bounds,
         slug,
         stored_bounds,
+        stored_run,
     )
     from unperturbed.data.sources import load_data
     from unperturbed.evaluation.accuracy import evaluate
@@ -82,18 +86,18 @@ def run(given: Parsed) -> Result:
 
     suite = _suite(given.suite)
     device = find_device(given.device)
-    stored = _stored(given.run)
+    stored = stored_run(given.run)
     place = given.data or stored.get("data")
     if place is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
-    tree, weights = _model_and_weights(given, stored)
+    tree, weights = model_and_weights(given, stored)
 
     data = _with_test(load_data(place), keep_place(place) == stored.get("data"))
-    _check_classes(data, stored, other_data=given.data is not None)
+    check_classes(data, stored, other_data=given.data is not None)
     bounds = read_bounds(given.bounds, stored_bounds(stored["bounds"]) if "bounds" in stored else data.bounds)
     usual = stored.get("threat") or (given.threat or default_threat(data)).split(",")[0]
     threats = _threats(given.threat or usual, given.eps, bounds)
-    split = _examples(data, given.examples, given.examples_seed)
+    split = examples_of(data, given.examples, given.examples_seed)
     if given.quantize:
         check_eight_bit(split)
     model, description = make_model(tree, data)
@@ -111,7 +115,7 @@ def run(given: Parsed) -> Result:
     }
     own_folder = bool(given.out or not given.run)
     if own_folder:
-        _check_free(home, kept)
+        check_free(home, kept)
     outcomes, quantised = [], []
     other_weights = [Path(given.weights).stem] if given.run and given.weights else []
     other_data = [data.name] if keep_place(place) != stored.get("data", keep_place(place)) else []
@@ -147,90 +151,6 @@ def run(given: Parsed) -> Result:
     return _result(home, results, threats, outcomes, quantised, Threat.parse(given.threat or usual, bounds))
 
 
-def _stored(run: str | None) -> Mapping[str, Any]:
-    """Return what a run folder says about itself."""
-    if run is None:
-        return {}
-    if not (Path(run) / CONFIG).exists():
-        raise InputError(f"{run} is no run folder: there is no {CONFIG} in it. Give one that unperturbed train made.")
-    return read_yaml(Path(run) / CONFIG)
-
-
-def _model_and_weights(given: Parsed, stored: Mapping[str, Any]) -> tuple[Tree, str | None]:
-    """Return which model and weights are meant; raises `InputError` where they would be untrained ones."""
-    tree, weights = Tree(), given.weights
-    if given.run is not None:
-        tree.put([], stored.get("model", {}))
-        best = Path(given.run) / BEST
-        if weights is None and not best.exists():
-            raise InputError(
-                f"{best} is not there: the run has not finished an epoch. Go on with it, or give --weights."
-            )
-        weights = weights or str(best)
-    tree = tree.under(given.trees["model"])
-    if weights is None and ":" not in str(tree.value):
-        raise InputError(
-            "Nothing trained was given: name a run folder, or --model with --weights (a package.module:function that "
-            "returns a trained model needs none)."
-        )
-    return tree, weights
-
-
-def _radii(threat: "Threat", eps: str | None) -> list["Threat"]:
-    """Return the threat with each of these radii."""
-    from unperturbed.threat import Threat
-
-    if eps is None:
-        return [threat]
-    return [replace(threat, eps=Threat.parse(f"{threat.norm}:{text}").eps) for text in eps.split(",")]
-
-
-def _examples(data: "Data", count: int | None, seed: int | None) -> "Split":
-    """Return the test split, its first `count` examples, or `count` random ones."""
-    import torch
-
-    from unperturbed.data.split import select
-
-    if data.test is None:
-        raise InputError(f"The data {data.name!r} has no test split, and robustness is not measured on training data.")
-    if seed is not None and count is None:
-        raise InputError("--examples-seed chooses random examples: say how many with --examples.")
-    if count is None:
-        return data.test
-    n = len(data.test)
-    if count < 1:
-        raise InputError(f"--examples is {count}, but must be at least 1.")
-    if count > n:
-        say(f"There are only {n} test examples, not {count}: all are used.", "warning")
-    order = torch.arange(n) if seed is None else torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    chosen = select(data.test, order[:count].sort().values)
-    missing = sorted(set(range(len(data.classes))) - set(chosen.labels.tolist()))
-    if missing:
-        names = ", ".join(data.classes[label] for label in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        say(f"Among these {len(chosen)} examples {len(missing)} classes are missing ({names}).", "warning")
-    return chosen
-
-
-def _check_free(folder: Path, description: Mapping[str, Any]) -> None:
-    """Check that a folder is free for the evaluation of one model; raises `InputError` if it holds something else."""
-    config = folder / CONFIG
-    if config.exists() and read_yaml(config) != description:
-        raise InputError(f"{folder} holds another run: give another --out.")
-    if not config.exists() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not empty and holds no run: give another --out.")
-
-
-def _check_classes(data: "Data", stored: Mapping[str, Any], other_data: bool) -> None:
-    """Refuse data whose classes are not those of the run; for other data on purpose, say so."""
-    trained, now = list(stored.get("classes", data.classes)), list(data.classes)
-    if trained == now:
-        return
-    text = f"The classes were {', '.join(trained[:10])} in training, and are {', '.join(now[:10])} here"
-    if not other_data:
-        raise InputError(f"{text}: labels would not mean the same. Give the data that the run was made with.")
-    say(f"{text}: labels are compared by number.", "warning")
-
-
 @contextmanager
 def repeatable() -> Iterator[None]:
     """Within: an interruption or failure takes along how to go on."""
@@ -263,6 +183,7 @@ def _suite(text: str) -> "Suite":
 
 def _threats(text: str, eps: str | None, bounds: "Bounds") -> list["Threat"]:
     """Return the threats of a list with commas, or the one threat with each of these radii."""
+    from unperturbed.cli.subject import radii_of
     from unperturbed.threat import Threat
 
     threats = [Threat.parse(each, bounds) for each in text.split(",")]
@@ -271,7 +192,7 @@ def _threats(text: str, eps: str | None, bounds: "Bounds") -> list["Threat"]:
     names = [str(threat) for threat in threats]
     if len(set(names)) < len(names):
         raise InputError(f"--threat names the same threat twice: {', '.join(names)}.")
-    return threats if eps is None else _radii(threats[0], eps)
+    return threats if eps is None else radii_of(threats[0], eps)
 
 
 def _exactly(threat: "Threat") -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,90 @@ import torch
 from torch import nn
 
 from unperturbed.cli.console import say
+from unperturbed.cli.options import Parsed
 from unperturbed.cli.trees import Choice, Tree, choose, parameters_of, written
 from unperturbed.data.check import mean_std
 from unperturbed.data.names import DATASETS
-from unperturbed.data.split import Data
+from unperturbed.data.sources import load_data
+from unperturbed.data.split import Data, Split, select
 from unperturbed.errors import InputError
 from unperturbed.models.load import build_model, load_weights
+from unperturbed.runs import BEST, CONFIG, read_yaml, write_yaml
+from unperturbed.threat import Threat
+from unperturbed.training.folder import describe
+from unperturbed.training.prepare import find_device
 from unperturbed.types import Bounds
 
 FILLED = ("input_shape", "classes", "mean", "std")
 """Arguments of models that the data gives."""
 THREATS = {"mnist": "Linf:0.3", "digits": "Linf:0.1"}
 OTHERWISE = "Linf:8/255"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What a command examines, and where it writes.
+
+    Attributes:
+        model: with its weights, on its device, in the precision asked for.
+        split: the examples.
+        threat: the threat set asked for, or the usual one.
+        home: the run folder, or the folder of these weights.
+        parts: what tells apart, in the run folder, an examination of other weights, data or bounds.
+        kept: what a folder of these weights keeps of where they came from; None: it is a run folder, which knows.
+    """
+
+    model: nn.Module
+    split: Split
+    threat: Threat
+    home: Path
+    parts: tuple[str, ...]
+    kept: Mapping[str, Any] | None
+
+    def keep(self) -> None:
+        """Write what a folder of these weights keeps."""
+        if self.kept is not None:
+            write_yaml(self.home / CONFIG, self.kept)
+
+
+def find_subject(given: Parsed) -> Subject:
+    """Return the model, the examples and the threat that the options of a command mean, a run folder's beneath them.
+
+    Raises `InputError` where something is missing, is not trained, or belongs to other classes.
+    """
+    device = find_device(given.device)
+    stored = stored_run(given.run)
+    place = given.data or stored.get("data")
+    if place is None:
+        raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
+    tree, weights = model_and_weights(given, stored)
+    data = load_data(place)
+    check_classes(data, stored, other_data=given.data is not None)
+    bounds = read_bounds(given.bounds, stored_bounds(stored["bounds"]) if "bounds" in stored else data.bounds)
+    threat = Threat.parse(given.threat or stored.get("threat") or default_threat(data), bounds)
+    split = examples_of(data, given.examples, given.examples_seed)
+    model, description = make_model(tree, data)
+    if weights is not None:
+        load_into(model, weights, tree)
+    model = (model.double() if given.precision == "64" else model.float()).to(device)
+
+    home = Path(given.out or given.run or Path("runs") / slug(data.name, description["class_path"]))
+    kept = {
+        "data": keep_place(place),
+        "model": description,
+        "weights": weights and keep_place(weights),
+        "threat": f"{threat.norm}:{threat.eps!r}",
+        "bounds": describe(bounds),
+    }
+    own_folder = bool(given.out or not given.run)
+    if own_folder:
+        check_free(home, kept)
+    parts = (
+        *([Path(given.weights).stem] if given.run and given.weights else []),
+        *([data.name] if keep_place(place) != stored.get("data", keep_place(place)) else []),
+        *([f"bounds {given.bounds}"] if given.run and given.bounds else []),
+    )
+    return Subject(model, split, threat, home, parts, kept if own_folder else None)
 
 
 def default_threat(data: Data) -> str:
@@ -89,3 +162,81 @@ def slug(*parts: str) -> str:
     """Return a folder name made of these words; of an import path, the last one."""
     words = (re.sub(r"^[A-Za-z_][\w.]*:(?=[A-Za-z_])", "", part) for part in parts)
     return "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-") for word in words)
+
+
+def stored_run(run: str | None) -> Mapping[str, Any]:
+    """Return what a run folder says about itself."""
+    if run is None:
+        return {}
+    if not (Path(run) / CONFIG).exists():
+        raise InputError(f"{run} is no run folder: there is no {CONFIG} in it. Give one that unperturbed train made.")
+    return read_yaml(Path(run) / CONFIG)
+
+
+def model_and_weights(given: Parsed, stored: Mapping[str, Any]) -> tuple[Tree, str | None]:
+    """Return which model and weights are meant; raises `InputError` where they would be untrained ones."""
+    tree, weights = Tree(), given.weights
+    if given.run is not None:
+        tree.put([], stored.get("model", {}))
+        best = Path(given.run) / BEST
+        if weights is None and not best.exists():
+            raise InputError(
+                f"{best} is not there: the run has not finished an epoch. Go on with it, or give --weights."
+            )
+        weights = weights or str(best)
+    tree = tree.under(given.trees["model"])
+    if weights is None and ":" not in str(tree.value):
+        raise InputError(
+            "Nothing trained was given: name a run folder, or --model with --weights (a package.module:function that "
+            "returns a trained model needs none)."
+        )
+    return tree, weights
+
+
+def radii_of(threat: Threat, eps: str | None) -> list[Threat]:
+    """Return the threat with each of these radii."""
+    if eps is None:
+        return [threat]
+    return [replace(threat, eps=Threat.parse(f"{threat.norm}:{text}").eps) for text in eps.split(",")]
+
+
+def examples_of(data: Data, count: int | None, seed: int | None) -> Split:
+    """Return the test split, its first `count` examples, or `count` random ones."""
+    if data.test is None:
+        raise InputError(f"The data {data.name!r} has no test split, and robustness is not measured on training data.")
+    if seed is not None and count is None:
+        raise InputError("--examples-seed chooses random examples: say how many with --examples.")
+    if count is None:
+        return data.test
+    n = len(data.test)
+    if count < 1:
+        raise InputError(f"--examples is {count}, but must be at least 1.")
+    if count > n:
+        say(f"There are only {n} test examples, not {count}: all are used.", "warning")
+    order = torch.arange(n) if seed is None else torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    chosen = select(data.test, order[:count].sort().values)
+    missing = sorted(set(range(len(data.classes))) - set(chosen.labels.tolist()))
+    if missing:
+        names = ", ".join(data.classes[label] for label in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        say(f"Among these {len(chosen)} examples {len(missing)} classes are missing ({names}).", "warning")
+    return chosen
+
+
+def check_free(folder: Path, description: Mapping[str, Any]) -> None:
+    """Check that a folder is free for the evaluation of one model; raises `InputError` if it holds something else."""
+    config = folder / CONFIG
+    if config.exists() and read_yaml(config) != description:
+        raise InputError(f"{folder} holds another run: give another --out.")
+    if not config.exists() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty and holds no run: give another --out.")
+
+
+def check_classes(data: Data, stored: Mapping[str, Any], other_data: bool) -> None:
+    """Refuse data whose classes are not those of the run; for other data on purpose, say so."""
+    trained, now = list(stored.get("classes", data.classes)), list(data.classes)
+    if trained == now:
+        return
+    text = f"The classes were {', '.join(trained[:10])} in training, and are {', '.join(now[:10])} here"
+    if not other_data:
+        raise InputError(f"{text}: labels would not mean the same. Give the data that the run was made with.")
+    say(f"{text}: labels are compared by number.", "warning")

@@ -146,7 +146,7 @@ def evaluate(
             if folder is None:
                 parts.append(Part(table, block.tallies, block.warnings, block.adversarial().cpu()))
             else:
-                store.write_part(folder, number, table, block)
+                store.finish(folder, number, table, block)
     if folder is not None:
         _wait()
         parts = [store.read_part(folder, number) for number in range(len(blocks))]

@@ -50,7 +50,7 @@ def begin(folder: Path, job: Mapping[str, Any], overwrite: bool) -> Mapping[str,
             raise InputError(
                 f"{folder} holds another evaluation ({'; '.join(differences)}): give another --out, or --overwrite."
             )
-    _clear(folder)
+    clear(folder)
     write_json(path, job)
     return job
 
@@ -68,25 +68,28 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:16]}..."
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path) -> None:
     """Remove an earlier evaluation, which may have had more parts; nothing else that lies there."""
     (folder.parent / f"{folder.name}.json").unlink(missing_ok=True)
     for part in (*folder.glob("part-*.*"), *folder.glob(".part-*"), folder / JOB):
         part.unlink(missing_ok=True)
 
 
-def write_part(folder: Path, number: int, table: dict[str, list[Any]], block: Block) -> None:
-    """Write a finished block: its table as Parquet, its broken examples' perturbed inputs as safetensors.
+def write_part(folder: Path, number: int, table: Mapping[str, list[Any]], inputs: Inputs) -> None:
+    """Write a block's table as Parquet, and its broken examples' perturbed inputs as safetensors.
 
-    Row k of `adversarial` belongs to the k-th broken example of the table. What the attacks did comes last, as JSON,
-    and says that the block is finished.
+    Row k of `adversarial` belongs to the k-th broken example of the table.
     """
-    inputs = {"adversarial": block.adversarial().contiguous().cpu()}
-    write_atomically(_path(folder, number, "safetensors"), lambda path: save_file(inputs, path))
-    columns = pyarrow.table(table)
+    tensors = {"adversarial": inputs.contiguous().cpu()}
+    write_atomically(_path(folder, number, "safetensors"), lambda path: save_file(tensors, path))
+    columns = pyarrow.table(dict(table))
     write_atomically(_path(folder, number, "parquet"), lambda path: pyarrow.parquet.write_table(columns, path))
-    done = {"attacks": [asdict(tally) for tally in block.tallies], "warnings": block.warnings}
-    write_json(_path(folder, number, "json"), done)
+
+
+def finish(folder: Path, number: int, table: Mapping[str, list[Any]], block: Block) -> None:
+    """Write a finished block. What the attacks did comes last, as JSON, and says that the block is finished."""
+    write_part(folder, number, table, block.adversarial())
+    write_json(_path(folder, number, "json"), _done(block))
     _path(folder, number, "unfinished").unlink(missing_ok=True)
 
 
@@ -105,8 +108,7 @@ def read_part(folder: Path, number: int) -> Part:
 def write_unfinished(folder: Path, number: int, block: Block) -> None:
     """Write what is known of a block between two attacks."""
     tensors = {name: getattr(block, name).contiguous().cpu() for name in _TENSORS}
-    done = {"attacks": [asdict(tally) for tally in block.tallies], "warnings": block.warnings}
-    metadata = {"done": json.dumps(done)}
+    metadata = {"done": json.dumps(_done(block))}
     write_atomically(_path(folder, number, "unfinished"), lambda path: save_file(tensors, path, metadata))
 
 
@@ -124,6 +126,10 @@ def read_unfinished(folder: Path, number: int, batch: Batch) -> Block | None:
 def write_summary(folder: Path, outcome: Outcome) -> None:
     """Write `SUITE.json`, beside the folder."""
     write_json(folder.parent / f"{folder.name}.json", outcome.json())
+
+
+def _done(block: Block) -> dict[str, Any]:
+    return {"attacks": [asdict(tally) for tally in block.tallies], "warnings": block.warnings}
 
 
 def _path(folder: Path, number: int, suffix: str) -> Path:
