@@ -298,10 +298,10 @@ def minimum_norm(
         "survived": robust,
         "unknown": unknown,
     }
-    doubtful = sum(doubt < distance for doubt, distance in zip(table["doubt"], table["distance"], strict=True))
+    doubtful = max(found._standing(radius)[1] for radius in levels)
     if doubtful:
         reasons = "values that are not finite, tied logits, or claims refuted by a fresh forward"
-        warnings += [f"{doubtful} examples are in doubt at some radius ({reasons}): not counted as robust there."]
+        warnings += [f"{doubtful} examples are in doubt at one of the radii ({reasons}): not counted as robust."]
     found = replace(found, counts=counts, warnings=tuple(warnings))
     if out is not None:
         write_json(Path(out) / f"{name}.json", found.json())
