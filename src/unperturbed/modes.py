@@ -59,6 +59,18 @@ def buffers_restored(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Have torch's generators start from `seed` inside, whatever was drawn before, and be as they were afterwards.
+
+    A network that draws from torch's generators then draws the same each time. What it draws elsewhere (NumPy, a
+    generator of its own) is out of reach.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def eager() -> Iterator[None]:
     """Have training's networks run as they were written inside, also where they have been compiled."""
     token = _eager.set(True)
