@@ -37,8 +37,8 @@ def wilson_over_draws(right: np.ndarray, unknown: np.ndarray) -> Interval:
     """
     if right.shape[1] < 2:
         raise ValueError(f"{right.shape[1]} draw says nothing about the difference between draws: take two or more.")
-    value, low = float(right.mean()), _student_wilson(right)[0]
-    return Interval(value, min(low, value), max(_student_wilson(right | unknown)[1], value), len(right))
+    low, high = _student_wilson(right)[0], _student_wilson(right | unknown)[1]
+    return Interval(float(right.mean()), low, high, len(right))
 
 
 def _student_wilson(right: np.ndarray) -> tuple[float, float]:
@@ -51,4 +51,4 @@ def _student_wilson(right: np.ndarray) -> tuple[float, float]:
     effective = spread / total if total > 0 else n
     centre = (p + q2 / (2 * effective)) / (1 + q2 / effective)
     half = (q2 * (spread / effective + q2 / (4 * effective**2))) ** 0.5 / (1 + q2 / effective)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    return max(min(centre - half, p), 0.0), min(max(centre + half, p), 1.0)  # p itself, where rounding leaves it out

@@ -96,8 +96,9 @@ def transfer(
         if draws_of(attacks) > 1:
             raise InputError(f"The suite {attacks.name} takes means over draws, which a matrix does not: use standard.")
         check(split, threat.bounds, classes)
-        if draws_random_numbers(classifier, some.to(dtype), 64):
-            told.append("it draws random numbers, and each of its entries is by a single draw.")
+        with under_attack(classifier):
+            if draws_random_numbers(classifier, some.to(dtype), len(some)):
+                told.append("it draws random numbers, and each of its entries is by a single draw.")
         warnings += [f"{name}: {text}" for text in told]
         subjects.append(_Subject(name, classifier, attacks, dtype))
     places, number, ids = physical_batch_size(batch_size, split), len(models), split.names()
