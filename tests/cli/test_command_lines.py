@@ -31,6 +31,8 @@ unperturbed evaluate runs/at
 unperturbed evaluate runs/at --suite pgd --examples 1000 --eps 4/255,8/255 --json
 unperturbed evaluate runs/at --device auto --precision 32 --seed 1 --batch-size auto --examples 10 --examples-seed 7
 unperturbed evaluate --model small-cnn --weights w.pt --data mnist --threat Linf:0.3 --out runs/other --bounds -1,1
+unperturbed transfer runs/at runs/trades
+unperturbed transfer a b c --suite pgd --examples 100 --threat Linf:0.1 --out matrix --json
 unperturbed methods
 unperturbed datasets
 unperturbed models
