@@ -3,8 +3,6 @@
 import hashlib
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +19,16 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation import store
 from unperturbed.evaluation.block import TIE, Tally, evaluate_block
 from unperturbed.evaluation.intervals import wilson
+from unperturbed.evaluation.randomised import (
+    draws_of,
+    draws_random_numbers,
+    over_draws,
+    random_block,
+    randomness_warnings,
+)
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.models.load import as_classifier
-from unperturbed.modes import under_attack
+from unperturbed.modes import own_randomness, under_attack
 from unperturbed.precision import as_reported
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs
@@ -72,7 +77,7 @@ def evaluate(
     some = split.inputs(torch.arange(min(len(split), 64))).to(device, dtype)
     classifier = as_classifier(model, some[:1])
     places = physical_batch_size(batch_size, split)
-    with _own_randomness(seed, device):
+    with own_randomness(seed, device):
         classes, warnings = check_outputs(classifier, some)
     attacks = attacks.against(threat.norm, classes)
     check(split, threat.bounds, classes)
@@ -84,13 +89,15 @@ def evaluate(
         store.clear(Path(out), attacks.name)
     tables: list[dict[str, list[Any]]] = []
     adversarial: list[Inputs] = []
+    evaluated, random = random_block if draws_of(attacks) > 1 else evaluate_block, False
     tallies, names = [Tally(attack.label) for attack in attacks.attacks], split.names()
-    with under_attack(classifier), as_reported(device), _own_randomness(seed, device):
+    with under_attack(classifier), as_reported(device), own_randomness(seed, device):
         for number, ids in enumerate(torch.split(torch.arange(len(split)), BLOCK)):
             x = split.inputs(ids).to(device, dtype)
             x = x.clamp(*threat.limits(x))  # what `check` lets pass may lie outside by a rounding
             batch = Batch(x, split.labels[ids].to(device), names[ids].to(device))
-            block = evaluate_block(classifier, batch, threat, attacks, seed, places, tallies)
+            random = random or draws_random_numbers(classifier, x, places)
+            block = evaluated(classifier, batch, threat, attacks, seed, places, tallies)
             tables.append(block.table(threat))
             if out is None:
                 adversarial.append(block.adversarial().cpu())
@@ -107,11 +114,14 @@ def evaluate(
         "seed": seed,
         "weights": weights_hash(model),
     }
+    warnings += randomness_warnings(attacks, random)
     table = {column: [value for part in tables for value in part[column]] for column in tables[0]}
     outcome = _outcome(
         attacks, threat, table, tallies, warnings, environment, torch.cat(adversarial) if adversarial else None,
         time.perf_counter() - began,
     )  # fmt: skip
+    if draws_of(attacks) > 1:
+        outcome = over_draws(outcome)
     if out is not None:
         store.write_summary(Path(out), outcome)
     return outcome
@@ -165,14 +175,6 @@ def weights_hash(model: nn.Module) -> str:
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Give a network that draws random numbers the same ones each time, and leave the caller's alone."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _suite(suite: str | Suite) -> Suite:
