@@ -136,6 +136,20 @@ def test_the_python_of_the_page_on_evaluating_works(capsys: pytest.CaptureFixtur
     assert "n=20" in capsys.readouterr().out
 
 
+def test_the_defence_of_the_docs_falls_once_it_has_a_gradient(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With short suites and fewer examples."""
+    for name, draws in (("pgd", 1), ("rand", 6)):
+        attack = GradientAttack("PGD-CE", cross_entropy, PGD(steps=8), draws=draws)
+        monkeypatch.setitem(accuracy.SUITES, name, Suite(name, (attack,), "a test"))
+    (code,) = blocks("docs/defences.md", "python")
+    exec(code.replace("torch.arange(100)", "torch.arange(40)"), {})
+    lines = capsys.readouterr().out.splitlines()
+    clean, robust = zip(*(map(float, re.findall(r"([\d.]+)% \[", line)) for line in lines), strict=True)
+    assert clean[1] == clean[2] < clean[0] and robust[2] < robust[1] - 10
+
+
 def test_the_readme_lists_the_methods_that_there_are() -> None:
     text = (ROOT / "README.md").read_text()
     (line,) = re.findall(r"\*\*Methods\*\*: (.*?);", text, re.DOTALL)

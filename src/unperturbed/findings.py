@@ -43,6 +43,58 @@ class AttackRecord:
     backwards: int
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """How models stand up to the points that were found on each other.
+
+    Attributes:
+        names: of the models, in the order of rows and columns.
+        suite: that every model was attacked with.
+        note: what a reader of the numbers must know.
+        threat: the threat set, the same for all, as text.
+        n: examples.
+        clean: each model's accuracy without an attack.
+        accuracy: entry [i][j] is the accuracy of model j on the points found on model i, one an example; on the
+            diagonal the model's own robust accuracy. Intervals run from the Wilson low of correct / n to the Wilson
+            high of (correct + unknown) / n.
+        worst: each model's accuracy where an example counts only if it is correct on the points of all the models.
+        seconds: in all.
+        warnings: whatever makes the numbers doubtful.
+        environment: versions, seed, hashes.
+    """
+
+    names: tuple[str, ...]
+    suite: str
+    note: str
+    threat: str
+    n: int
+    clean: tuple[Interval, ...]
+    accuracy: tuple[tuple[Interval, ...], ...]
+    worst: tuple[Interval, ...]
+    seconds: float
+    warnings: tuple[str, ...]
+    environment: Mapping[str, Any]
+
+    def json(self) -> dict[str, Any]:
+        """Return plain values: each accuracy with its interval beside it, rows for the models attacked."""
+        return {
+            "suite": self.suite,
+            "note": self.note,
+            "threat": self.threat,
+            "n": self.n,
+            "models": list(self.names),
+            "clean_accuracy": [each.value for each in self.clean],
+            "clean_interval": [[each.low, each.high] for each in self.clean],
+            "accuracy": [[each.value for each in row] for row in self.accuracy],
+            "interval": [[[each.low, each.high] for each in row] for row in self.accuracy],
+            "worst_accuracy": [each.value for each in self.worst],
+            "worst_interval": [[each.low, each.high] for each in self.worst],
+            "seconds": self.seconds,
+            "warnings": list(self.warnings),
+            "environment": dict(self.environment),
+        }
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """The result of an evaluation.

@@ -59,6 +59,24 @@ def buffers_restored(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Have torch's generators start from `seed` inside, whatever was drawn before, and be as they were afterwards.
+
+    Those of the CPU and of the device. A network that draws from them then draws the same each time. What it draws
+    elsewhere (NumPy, a generator of its own) is out of reach.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        # torch.manual_seed would seed every device, and keep the stack for those that are not in use yet
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        elif device.type == "mps":
+            torch.mps.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def eager() -> Iterator[None]:
     """Have training's networks run as they were written inside, also where they have been compiled."""
     token = _eager.set(True)

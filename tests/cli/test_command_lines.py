@@ -44,6 +44,8 @@ unperturbed evaluate runs/at --device auto --precision 32 --seed 1 --batch-size 
 unperturbed evaluate --model small-cnn --weights w.pt --data mnist --threat Linf:0.3 --out runs/other --bounds -1,1
 unperturbed curve runs/at --threat Linf:0.4 --examples 1000 --eps 0.1,2/10 --suite standard --json
 unperturbed curve --model small-cnn --weights w.pt --data mnist --threat L2:2 --out runs/other --batch-size 64 --seed 2
+unperturbed transfer runs/at runs/trades
+unperturbed transfer a b c --suite pgd --examples 100 --threat Linf:0.1 --out matrix --json
 unperturbed methods
 unperturbed datasets
 unperturbed models
@@ -69,7 +71,7 @@ def test_a_line_is_understood(line: str) -> None:
     if " train " in line:
         assert isinstance(method(line), Objective)
     if getattr(given.plain, "threat", None):
-        bounds = read_bounds(given.bounds, None)
+        bounds = read_bounds(vars(given.plain).get("bounds"), None)
         assert all(Threat.parse(each, bounds).eps > 0 for each in given.threat.split(","))
 
 

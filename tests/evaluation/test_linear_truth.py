@@ -9,8 +9,9 @@ from torch import nn
 
 from toys import QUICK, blobs, linear, mlp, uniform
 from unperturbed.attacks.gradient import PGD_SUITE
-from unperturbed.evaluation.accuracy import evaluate, physical_batch_size
+from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.block import TIE, Networks, attack_block, untouched
+from unperturbed.evaluation.subject import physical_batch_size
 from unperturbed.findings import Outcome
 from unperturbed.losses import margin
 from unperturbed.threat import Threat
@@ -128,7 +129,7 @@ def test_results_are_bit_identical_in_any_order(norm: Norm) -> None:
     threat = Threat(norm, EPS[norm])
 
     def block(rows: Labels) -> tuple[list[str], torch.Tensor, torch.Tensor]:
-        result = untouched(model, Batch(x[rows], y[rows], rows), 16)
+        result = untouched(model, Batch(x[rows], y[rows], rows), 16, 0)
         for _ in QUICK.attacks:
             attack_block(Networks(model, model, None, 16), result, threat, QUICK, 0)
         return list(result.verdicts()), result.z, result.margin

@@ -12,9 +12,11 @@ from toys import QUICK
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import Suite
+from unperturbed.data.convert import as_split
 from unperturbed.evaluation import accuracy
 from unperturbed.evaluation.accuracy import as_searched, evaluate
 from unperturbed.evaluation.block import Networks, attack_block, untouched
+from unperturbed.evaluation.subject import look_at
 from unperturbed.noise import Noise
 from unperturbed.precision import Precision
 from unperturbed.threat import Threat
@@ -60,7 +62,7 @@ def verdicts(goals: list[float], rough: Reading, precise: Reading) -> tuple[list
     """Return the verdicts, and how many forwards were counted."""
     batch, attack = Batch(X[: len(goals)], Y[: len(goals)], torch.arange(len(goals))), Moving(tuple(goals))
     plain = Reading()
-    block = untouched(plain, batch, 8)
+    block = untouched(plain, batch, 8, 0)
     suite = Suite("moving", (attack,), "")
     attack_block(Networks(plain, precise, rough, 8), block, Threat("Linf", 1.0, None), suite, 0)
     assert not block.warnings
@@ -102,7 +104,7 @@ def test_attacks_that_need_small_differences_search_in_float32() -> None:
     model, rough = network("norm").eval(), Reading()
     x = torch.rand(4, 2, 4, 4)
     batch = Batch(x, model(x).argmax(1), torch.arange(4))
-    block = untouched(model, batch, 8)
+    block = untouched(model, batch, 8, 0)
     attack_block(Networks(model, model, rough, 8), block, THREAT, Suite("fab", (FAB(steps=2),), ""), 0)
     assert rough.seen == 0 and block.tallies[0].forwards > 0
 
@@ -131,6 +133,11 @@ def test_the_verdicts_are_those_of_float32(monkeypatch: pytest.MonkeyPatch) -> N
     assert differ <= 3 and 10 < both[0].counts["broken"] < 140
 
 
+def searched(model: nn.Module, x: torch.Tensor) -> Networks:
+    subject = look_at(model, as_split((x.float(), torch.zeros(len(x), dtype=torch.int64))), THREAT, 0)
+    return as_searched(subject, "auto", 8)
+
+
 def test_a_network_that_does_not_know_bfloat16_is_searched_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     class Picky(nn.Module):
         def __init__(self) -> None:
@@ -146,6 +153,6 @@ def test_a_network_that_does_not_know_bfloat16_is_searched_in_float32(monkeypatc
 
     monkeypatch.setattr(accuracy, "choose", bfloat16)
     x = torch.rand(5, 3, 4, 4)
-    assert as_searched(Picky(), x, "auto", 8).rough is None
-    assert as_searched(network("norm").eval(), x[:, :2], "auto", 8).rough is not None
-    assert as_searched(network("norm").eval().double(), x[:, :2].double(), "auto", 8).rough is None
+    assert searched(Picky(), x).rough is None
+    assert searched(network("norm").eval(), x[:, :2]).rough is not None
+    assert searched(network("norm").eval().double(), x[:, :2].double()).rough is None

@@ -23,6 +23,7 @@ from unperturbed.maximise.pgd import PGD
 
 PGD2 = GradientAttack("PGD", margin, PGD(steps=5), restarts=2)
 APGD1 = GradientAttack("APGD", margin, APGD(steps=30))
+EOT = GradientAttack("PGD", margin, PGD(steps=5), draws=3)
 WIDE = GradientAttack("APGD", margin, APGD(steps=10, wide=True))
 TARGETS = MultiTargeted(ascent=PGD(steps=5))
 FAB2, SQUARE = FAB(steps=8, restarts=2), Square(queries=40)
@@ -53,8 +54,8 @@ SABOTAGES = (
         laws.keeps_the_best_of_all_it_saw),
     bad("first instead of best", "maximise.ascent", "counts & (rank > best_rank[row])",
         "counts & (best_rank[row] == -torch.inf)", PGD2, laws.keeps_the_best_of_all_it_saw),
-    bad("best loss instead of best margin", "attacks.gradient", "margin(logits, y) for logits in drawn",
-        "self.loss(logits, y) for logits in drawn",
+    bad("best loss instead of best margin", "attacks.gradient", "margin(logits, y).detach()",
+        "self.loss(logits, y).detach()",
         GradientAttack("a", cross_entropy, PGD(steps=5)), laws.stays_inside),
     bad("one restart overwritten", "maximise.ascent", "best_z[row[better]], best_rank[row[better]] = z[better]",
         "best_rank[at.begun == 2] = -torch.inf; best_z[row[better]], best_rank[row[better]] = z[better]", PGD2,
@@ -62,7 +63,7 @@ SABOTAGES = (
     bad("restarts alike", "maximise.ascent", "noise.rows(pair).fold(at.begun[pair] - 1)", "noise.rows(pair)", PGD2,
         laws.tries_every_restart),
     bad("one restart too few", "maximise.places", "< self.climbs", "< self.climbs - 1", PGD2, laws.tries_every_restart),
-    bad("train mode", "attacks.gradient", "drawn = [model(z)", "drawn = [model.train()(z)", PGD2,
+    bad("train mode", "attacks.gradient", "logits = model(z)", "logits = model.train()(z)", PGD2,
         laws.leaves_the_network_alone),
     bad("label off by one", "attacks.gradient", "y = batch.y[rows]", "y = (batch.y[rows] + 1) % 2", PGD2,
         laws.stays_inside),
@@ -72,6 +73,8 @@ SABOTAGES = (
         PGD2, laws.does_not_depend_on_order_or_company),
     bad("broken examples stay", "maximise.ascent", "done = at.active & (broken | ~sound |",
         "done = at.active & (~sound |", PGD2, laws.leaves_what_is_broken),
+    bad("one draw stands for all", "attacks.eot", "for _ in range(self.draws)", "for _ in range(1)", EOT,
+        laws.counts_its_passes),
     bad("NaN is robust", "maximise.ascent", "finite[row[at.active & ~sound]] = False", "pass", PGD2,
         laws.never_calls_the_unknown_robust_or_broken),
     bad("passes not counted", "maximise.ascent", "passes += int(at.active.sum())", "passes += 1", PGD2,

@@ -56,8 +56,8 @@ RAND: Suite = Suite(
         GradientAttack("APGD-CE", cross_entropy, APGD(), draws=20),
         GradientAttack("APGD-DLR", dlr_or_margin, APGD(), draws=20),
     ),
-    "AutoAttack rand, two attacks on the mean of 20 draws, each verdict by one draw: for networks that draw random "
-    "numbers, and an upper bound only",
+    "AutoAttack rand, two attacks on the mean of 20 draws; accuracies are means over 100 others, verdicts by their "
+    "majority: for networks that draw random numbers, and an upper bound only",
     l1=(
         GradientAttack("APGD-CE", cross_entropy, _WIDE, draws=20),
         GradientAttack("APGD-DLR", dlr_or_margin, _WIDE, draws=20),

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
-
 from unperturbed.attacks.base import Attack, Found
+from unperturbed.attacks.eot import averaged
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.ascent import Ascent, search
 from unperturbed.maximise.pgd import PGD
@@ -23,7 +22,9 @@ class GradientAttack(Attack):
         loss: what is climbed.
         ascent: how.
         restarts: at most this many climbs an example.
-        draws: forwards that loss and margin are the means of, for networks that draw random numbers.
+        draws: forwards that loss and margin are the means of, for networks that draw random numbers (see `eot.py`).
+        enough: the margin above which an example is let go; with infinity every climb goes to its end, for points that
+            are as wrong as can be.
     """
 
     bears_rounding: ClassVar[bool] = True
@@ -32,17 +33,18 @@ class GradientAttack(Attack):
     ascent: Ascent
     restarts: int = 1
     draws: int = 1
+    enough: float = 0.0
 
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
         """Attack every example; iterates are ranked by margin, whatever is climbed."""
 
         def score(z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
             y = batch.y[rows]
-            drawn = [model(z) for _ in range(self.draws)]
-            value = torch.stack([self.loss(logits, y) for logits in drawn]).mean(0)
-            return value, torch.stack([margin(logits, y) for logits in drawn]).mean(0).detach()
+            logits = model(z)
+            return self.loss(logits, y), margin(logits, y).detach()
 
-        best = search(self.ascent, score, batch.x, threat, noise, self.restarts, places)
+        mean = averaged(score, self.draws)
+        best = search(self.ascent, mean, batch.x, threat, noise, self.restarts, places, self.enough)
         return Found(best.z, best.rank, best.finite, best.restart, self.draws * best.passes)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from unperturbed.attacks.base import Attack, Found, likely_targets
+from unperturbed.attacks.eot import averaged
 from unperturbed.losses import margin, targeted_margin
 from unperturbed.maximise.ascent import Ascent, search
 from unperturbed.maximise.pgd import PGD
@@ -29,6 +30,8 @@ class MultiTargeted(Attack):
         ascent: how.
         targets: how many classes, those of largest logits at x first; None: all but the label.
         restarts: how often all the targets are tried, at most.
+        draws: forwards that loss and margin are the means of, for networks that draw random numbers (see `eot.py`).
+        enough: the margin above which an example is let go; with infinity every climb goes to its end.
     """
 
     bears_rounding: ClassVar[bool] = True
@@ -37,15 +40,19 @@ class MultiTargeted(Attack):
     ascent: Ascent = field(default_factory=lambda: PGD(steps=100))
     targets: int | None = None
     restarts: int = 1
+    draws: int = 1
+    enough: float = 0.0
 
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
         """Attack every example; iterates are ranked by margin."""
         targets = likely_targets(model, batch, self.targets, places)
         count = targets.shape[1]
         score = _Towards(model, batch.y, targets, self.loss, torch.zeros_like(batch.y))
-        best = search(self.ascent, score, batch.x, threat, noise, count * self.restarts, places)
+        mean, climbs = averaged(score, self.draws), count * self.restarts
+        best = search(self.ascent, mean, batch.x, threat, noise, climbs, places, self.enough)
         rounds = (best.restart + count - 1) // count
-        return Found(best.z, best.rank, best.finite, rounds, len(batch.y) + best.passes, best.passes)
+        passes = self.draws * best.passes
+        return Found(best.z, best.rank, best.finite, rounds, len(batch.y) + passes, passes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,17 +79,17 @@ def add_fields(parser: ArgumentParser, described: type, instead: Mapping[str, An
 def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = None) -> Parsed:
     """Return what the arguments say, on top of the YAML file that `--config` names.
 
-    `positional` is the one argument without a name that the command takes, if any.
+    `positional` is the one argument without a name that the command takes, if any; "runs..." takes any number.
 
     Raises `InputError` for unknown options (with the nearest) and values of a wrong type.
     """
-    known = [key.replace("_", "-") for key in vars(parser.get_defaults()) if key != positional]
+    known = [key.replace("_", "-") for key in vars(parser.get_defaults()) if key != (positional or "").rstrip(".")]
     pairs, places = _split(argv, known)
     pairs = _joined(pairs)
     file = next((value for key, value in reversed(pairs) if key == "config"), None)
     below = _from_yaml(Path(str(file)), known) if file is not None else []
 
-    if len(places) > (positional is not None):
+    if len(places) > (positional is not None) and not (positional or "").endswith("..."):
         raise InputError(f"{places[-1]!r} is one argument too many: options begin with --. See {parser.prog} --help.")
     plain_pairs = [(key, value) for key, value in [*below, *pairs] if key.split(".")[0] not in TREES]
     tokens = [_token(key, value) for key, value in plain_pairs if not (key in FLAGS and value is False)]

@@ -4,8 +4,6 @@ import hashlib
 import platform
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,18 +13,30 @@ from torch import Tensor, nn
 from unperturbed.attacks.autoattack import PLUS, RAND, STANDARD
 from unperturbed.attacks.base import padded_logits
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
-from unperturbed.data.check import check
-from unperturbed.data.convert import as_split
-from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation import store
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
-from unperturbed.evaluation.failures import isolate
 from unperturbed.evaluation.intervals import wilson
+from unperturbed.evaluation.randomised import (
+    RandomBlock,
+    draws_of,
+    draws_random_numbers,
+    over_draws,
+    random_block,
+    randomness_warnings,
+)
 from unperturbed.evaluation.store import Part
+from unperturbed.evaluation.subject import (
+    Subject,
+    data_hash,
+    look_at,
+    measured_split,
+    physical_batch_size,
+    version,
+    weights_hash,
+)
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
-from unperturbed.models.load import as_classifier
-from unperturbed.modes import under_attack
+from unperturbed.modes import own_randomness, under_attack
 from unperturbed.precision import InPrecision, as_reported, choose
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Bounds, Inputs
@@ -76,28 +86,16 @@ def evaluate(
             where `out` holds an evaluation of other weights, data, threat, suite, seed or version.
     """
     began = time.perf_counter()
-    attacks, split = _suite(suite), _test_split(data)
-    if torch.is_inference_mode_enabled():
-        raise InputError(
-            "evaluate was called under torch.inference_mode(), where no gradient exists: leave that block."
-        )
-    device, dtype = _home(model)
-    some = split.inputs(torch.arange(min(len(split), 64))).to(device, dtype)
-    classifier = as_classifier(model, some[:1])
-    with _own_randomness(seed, device):
-        classes, warnings = check_outputs(classifier, some)
-    attacks = attacks.against(threat.norm, classes)
-    check(split, threat.bounds, classes)
-    warnings += box_warnings(threat, some[0])
+    split = measured_split(data)
+    subject = look_at(model, split, threat, seed)
+    attacks, warnings = find_suite(suite).against(threat.norm, subject.classes), list(subject.warnings)
     if batch_size != "auto" and batch_size > len(split):
         warnings.append(f"The batch size {batch_size} is larger than the data ({len(split)}); it was lowered.")
-    with under_attack(classifier), as_reported(device):
-        networks = as_searched(classifier, some, precision, physical_batch_size(batch_size, split))
-
+    networks = as_searched(subject, precision, physical_batch_size(batch_size, split))
     rank, processes = _processes()
-    job: Mapping[str, Any] = {
+    job: dict[str, Any] = {
         "is_of": {
-            "unperturbed": _version(),
+            "unperturbed": version(),
             "weights": weights_hash(model),
             "data": data_hash(split),
             "threat": str(threat),
@@ -105,8 +103,8 @@ def evaluate(
             "suite": attacks.name,
             "attacks": re.sub(r" at 0x[0-9a-f]+", "", str(attacks.attacks)),
             "seed": seed,
-            "precision": str(dtype).removeprefix("torch."),
-            "search": "bfloat16" if networks.rough is not None else str(dtype).removeprefix("torch."),
+            "precision": str(subject.dtype).removeprefix("torch."),
+            "search": str(subject.dtype if networks.rough is None else torch.bfloat16).removeprefix("torch."),
         },
         "batch_size": networks.places,
         "block": min(BLOCK, -(-len(split) // processes)),
@@ -115,33 +113,39 @@ def evaluate(
     if folder is None and processes > 1:
         raise InputError("Several processes share their results through files: give `out`, a folder that all can see.")
     if folder is not None:
-        job = store.begin(folder, job, overwrite) if rank == 0 else job
+        if rank == 0:
+            store.begin(folder, job, overwrite)
         _wait()
         job = store.begin(folder, job, False)
 
-    order = split.names().argsort(stable=True)  # results do not depend on the order of the split, then
+    order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
     blocks = torch.split(order, job["block"])
     networks.places = job["batch_size"]
     parts: list[Part] = []
     earlier = 0.0
-    with under_attack(classifier), as_reported(device), _own_randomness(seed, device):
+    with under_attack(subject.classifier), as_reported(subject.device):
         for number, ids in enumerate(blocks):
             if number % processes != rank:
                 continue
             if folder is not None and store.is_finished(folder, number):
                 earlier += sum(tally.seconds for tally in store.read_part(folder, number).tallies)
                 continue
-            x = split.inputs(ids).to(device, dtype)
-            x = x.clamp(*threat.limits(x))  # what `check` lets pass may lie outside by a rounding
-            batch = Batch(x, split.labels[ids].to(device), split.names()[ids].to(device))
-            block = store.read_unfinished(folder, number, batch) if folder is not None else None
-            block = block or untouched(classifier, batch, networks.places)
-            earlier += sum(tally.seconds for tally in block.tallies)
-            while len(block.tallies) < len(attacks.attacks):
-                attack_block(networks, block, threat, attacks, seed)
-                if folder is not None:
-                    store.write_unfinished(folder, number, block)
-                _report(progress, block, attacks, number * job["block"], len(split))
+            x = threat.boxed(split.inputs(ids).to(subject.device, subject.dtype))  # `check` lets a rounding pass
+            batch = Batch(x, split.labels[ids].to(x.device), split.names()[ids].to(x.device))
+            block: Block | RandomBlock
+            if draws_of(attacks) > 1:
+                block = random_block(subject.classifier, batch, threat, attacks, seed, networks.places)
+            else:
+                begun = store.read_unfinished(folder, number, batch) if folder is not None else None
+                block = begun or untouched(subject.classifier, batch, networks.places, seed)
+                earlier += sum(tally.seconds for tally in block.tallies)
+                while len(block.tallies) < len(attacks.attacks):
+                    attack_block(networks, block, threat, attacks, seed)
+                    if folder is not None:
+                        store.write_unfinished(folder, number, block)
+                    _report(progress, block, attacks, number * job["block"], len(split))
+            random = draws_random_numbers(subject.classifier, x, networks.places)
+            block.warnings.extend(randomness_warnings(attacks, random))
             table = block.table(threat, attacks)
             if folder is None:
                 parts.append(Part(table, block.tallies, block.warnings, block.adversarial().cpu()))
@@ -153,133 +157,42 @@ def evaluate(
     environment = job["is_of"] | {
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "device": str(device),
+        "device": str(subject.device),
         "batch_size": job["batch_size"],
     }
     if networks.places < job["batch_size"]:
         warnings.append(f"Memory ran out: the network saw {networks.places} examples at a time in the end.")
     outcome = _outcome(attacks, threat, parts, order, warnings, environment, earlier + time.perf_counter() - began)
+    if draws_of(attacks) > 1:
+        outcome = over_draws(outcome)
     if folder is not None and rank == 0:
         store.write_summary(folder, outcome)
     return outcome
 
 
-def as_searched(classifier: nn.Module, some: Inputs, precision: Literal["auto", "32"], places: int) -> Networks:
+def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int) -> Networks:
     """Return the network as results are computed with it and as searches run it: where that is faster and works."""
-    chosen = choose("auto", classifier, some.device)
-    if some.dtype != torch.float32 or chosen.autocast is None:
+    classifier, some = subject.classifier, subject.some
+    chosen = choose("auto", classifier, subject.device)
+    if subject.dtype != torch.float32 or chosen.autocast is None:
         return Networks(classifier, classifier, None, places)
     searched = InPrecision(classifier, memory_format=chosen.memory_format)
     rough = InPrecision(classifier, chosen.autocast, memory_format=chosen.memory_format)
     try:
-        sound = bool(padded_logits(rough, some[:1], 1).isfinite().all())
+        with under_attack(classifier), own_randomness(0, subject.device):
+            sound = bool(padded_logits(rough, some[:1], 1).isfinite().all())
     except RuntimeError:  # an operation that does not know bfloat16
         sound = False
     return Networks(classifier, searched, rough if sound and precision == "auto" else None, places)
 
 
-def physical_batch_size(asked: int | Literal["auto"], split: Split) -> int:
-    """Return how many examples the network sees at a time: a power of two, no more than the data needs."""
-    if asked == "auto":
-        numel = torch.Size(split.shape).numel()
-        asked = 128 if numel <= 1024 else 64 if numel <= 3 * 64 * 64 else 32
-    if asked < 1:
-        raise InputError(f"batch_size is {asked}, but must be at least 1, or 'auto'.")
-    return int(1 << (min(asked, len(split)) - 1).bit_length())
-
-
-def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
-    """Return the number of classes that the model tells apart, and a warning if its outputs look like probabilities.
-
-    Raises:
-        InputError: if the outputs are not logits of shape (n, classes >= 2).
-    """
-    with under_attack(model):
-        parts, failures = isolate(lambda rows: padded_logits(model, some[rows], len(rows)), torch.arange(len(some)))
-        if not parts:
-            raise next(iter(failures.values()))
-        logits = torch.cat([part for _, part in parts])
-        with torch.enable_grad():
-            reached = model(some[:1].clone().requires_grad_()).requires_grad
-    if not reached:
-        raise InputError("No gradient reaches the model's inputs (no_grad or detach inside it): attacks need one.")
-    if logits.dim() != 2 or logits.shape[1] < 2:
-        shape = tuple(logits.shape)
-        raise InputError(f"The model returns a tensor of shape {shape}, but logits have the shape (n, classes >= 2).")
-    if bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-3).all()):
-        text = "The outputs look like probabilities (they sum to 1), but attacks work on logits: leave the softmax out."
-        return logits.shape[1], [text]
-    return logits.shape[1], []
-
-
-def box_warnings(threat: Threat, example: Tensor) -> list[str]:
-    """Return a warning if eps spans the whole box, so that every input may become any other."""
-    low, high = threat.limits(example[None])
-    width = float((high - low).max())
-    if threat.norm == "Linf" and threat.eps >= width:
-        return [f"eps is {threat.eps:g} and the box only {width:g} wide: every input may become any other."]
-    return []
-
-
-def data_hash(split: Split) -> str:
-    """Return a SHA-256 over the names, labels and inputs of the examples, in the order of their names."""
-    digest = hashlib.sha256(str(tuple(split.shape)).encode())
-    names = split.names()
-    for ids in torch.split(names.argsort(stable=True), BLOCK):
-        for values in (names[ids], split.labels[ids], split.inputs(ids)):
-            digest.update(values.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def weights_hash(model: nn.Module) -> str:
-    """Return a SHA-256 over the names, shapes and values of the weights and buffers."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-@contextmanager
-def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Give a network that draws random numbers the same ones each time, and leave the caller's alone."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
-def _suite(suite: str | Suite) -> Suite:
+def find_suite(suite: str | Suite) -> Suite:
+    """Return the suite of this name, or the suite that is given."""
     if isinstance(suite, Suite):
         return suite
     if suite not in SUITES:
         raise InputError(f"The suite {suite!r} does not exist; there is: {', '.join(SUITES)}.")
     return SUITES[suite]
-
-
-def _test_split(data: Any) -> Split:
-    if isinstance(data, Data):
-        if data.test is None:
-            raise InputError(f"The data {data.name!r} has no test split: pass one of its splits instead.")
-        data = data.test
-    split = as_split(data)
-    if len(split) == 0:
-        raise InputError("There is not a single example to evaluate.")
-    return split
-
-
-def _home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Return the device and precision of the weights."""
-    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
-    if weight.dtype not in (torch.float32, torch.float64):
-        raise InputError(f"The weights are {weight.dtype}, but results are computed in float32: call model.float().")
-    return weight.device, weight.dtype
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("unperturbed")
 
 
 def _processes() -> tuple[int, int]:

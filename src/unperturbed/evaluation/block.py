@@ -1,6 +1,7 @@
 """One block of examples under a suite: attack after attack, each on what still stands, every success verified."""
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from unperturbed.attacks.gradient import Suite
 from unperturbed.evaluation.failures import isolate, within_memory
 from unperturbed.findings import Verdict
 from unperturbed.losses import margin
+from unperturbed.modes import own_randomness
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Logits, Model, PerExample
@@ -107,9 +109,10 @@ class Block:
         return self.z[self.broken_by >= 0]
 
 
-def untouched(model: Model, batch: Batch, places: int) -> Block:
+def untouched(model: Model, batch: Batch, places: int, seed: int) -> Block:
     """Return the block before any attack. A tie of the logits is not a correct classification."""
-    parts, failures = isolate(lambda rows: padded_logits(model, batch.x[rows], places), torch.arange(len(batch.y)))
+    with _draws_of(seed, batch, -1):
+        parts, failures = isolate(lambda rows: padded_logits(model, batch.x[rows], places), torch.arange(len(batch.y)))
     if not parts:
         raise next(iter(failures.values()))
     logits: Logits = torch.full((len(batch.y), parts[0][1].shape[1]), torch.nan).to(batch.x)
@@ -139,7 +142,8 @@ def attack_block(networks: Networks, block: Block, threat: Threat, suite: Suite,
     rows = block.standing.nonzero()[:, 0]
     if len(rows) > 0:
         noise = Noise.of(seed, block.batch.ids).fold(number)
-        parts, failures = isolate(lambda some: _attacked(networks, block, some, attack, threat, noise), rows)
+        with _draws_of(seed, block.batch, number):
+            parts, failures = isolate(lambda some: _attacked(networks, block, some, attack, threat, noise), rows)
         for some, (found, margins) in parts:
             _enter(block, some, found, margins, number, attack, tally)
         block.finite[list(failures)] = False
@@ -150,6 +154,11 @@ def attack_block(networks: Networks, block: Block, threat: Threat, suite: Suite,
             )
     tally.seconds = time.perf_counter() - began
     block.tallies.append(tally)
+
+
+def _draws_of(seed: int, batch: Batch, number: int) -> AbstractContextManager[None]:
+    """Give a network that draws random numbers the same ones each time this attack runs on this block."""
+    return own_randomness(int(Noise.of(seed, batch.ids[:1]).fold(number).keys), batch.x.device)
 
 
 def _attacked(

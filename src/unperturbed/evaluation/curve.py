@@ -16,25 +16,14 @@ from unperturbed.attacks.base import Attack, padded_logits
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.attacks.square import Square
-from unperturbed.data.check import check
 from unperturbed.errors import InputError
 from unperturbed.evaluation import store
-from unperturbed.evaluation.accuracy import (
-    _home,
-    _own_randomness,
-    _test_split,
-    _version,
-    box_warnings,
-    check_outputs,
-    physical_batch_size,
-    weights_hash,
-)
 from unperturbed.evaluation.block import verify
 from unperturbed.evaluation.intervals import wilson
+from unperturbed.evaluation.subject import look_at, measured_split, physical_batch_size, version, weights_hash
 from unperturbed.findings import Interval, Progress, Verdict, silent
 from unperturbed.losses import margin
-from unperturbed.models.load import as_classifier
-from unperturbed.modes import under_attack
+from unperturbed.modes import own_randomness, under_attack
 from unperturbed.noise import Noise
 from unperturbed.precision import as_reported
 from unperturbed.runs import write_json
@@ -227,26 +216,18 @@ def minimum_norm(
         InputError: on what `evaluate` refuses, on an eps of 0, and on radii that are not within (0, eps].
     """
     began = time.perf_counter()
-    attacks, split, levels = _suite(suite), _test_split(data), _radii(radii, threat.eps)
-    if torch.is_inference_mode_enabled():
-        raise InputError("minimum_norm was called under torch.inference_mode(), where no gradient exists: leave it.")
-    device, dtype = _home(model)
-    some = split.inputs(torch.arange(min(len(split), 64))).to(device, dtype)
-    classifier = as_classifier(model, some[:1])
-    places = physical_batch_size(batch_size, split)
-    with _own_randomness(seed, device):
-        classes, warnings = check_outputs(classifier, some)
-    attacks = attacks.against(threat.norm, classes)
-    check(split, threat.bounds, classes)
-    warnings += box_warnings(threat, some[0])
+    chosen, split, levels = _suite(suite), measured_split(data), _radii(radii, threat.eps)
+    subject = look_at(model, split, threat, seed)
+    classifier, device, dtype, warnings = subject.classifier, subject.device, subject.dtype, list(subject.warnings)
+    attacks, places = chosen.against(threat.norm, subject.classes), physical_batch_size(batch_size, split)
 
     name, tables, points = f"curve-{threat.norm}", list[dict[str, list[Any]]](), list[Inputs]()
     if out is not None:
         store.clear(Path(out) / name)
     search = _Search(classifier, threat, attacks, levels, seed, places, min(places, _share(len(split), len(levels))))
     ids = torch.arange(len(split))
-    with under_attack(classifier), as_reported(device), _own_randomness(seed, device):
-        for number, part in enumerate(torch.split(ids, max(256, min(8192, HELD // max(some[0].numel(), 1))))):
+    with under_attack(classifier), as_reported(device), own_randomness(seed, device):
+        for number, part in enumerate(torch.split(ids, max(256, min(8192, HELD // max(subject.some[0].numel(), 1))))):
             x = split.inputs(part).to(device, dtype)
             x = x.clamp(*threat.limits(x))  # what `check` lets pass may lie outside by a rounding
             batch = Batch(x, split.labels[part].to(device), split.names()[part].to(device))
@@ -262,7 +243,7 @@ def minimum_norm(
             else:
                 store.write_part(Path(out) / name, number, tables[-1], block.points())
     environment = {
-        "unperturbed": _version(),
+        "unperturbed": version(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": str(device),

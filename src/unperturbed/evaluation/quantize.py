@@ -23,9 +23,9 @@ from unperturbed.attacks.base import padded_logits
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
-from unperturbed.evaluation.accuracy import weights_hash
 from unperturbed.evaluation.block import TIE
 from unperturbed.evaluation.intervals import wilson
+from unperturbed.evaluation.subject import weights_hash
 from unperturbed.findings import Interval, Outcome, Verdict
 from unperturbed.losses import margin
 from unperturbed.models.load import as_classifier

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import Block, Tally
+from unperturbed.evaluation.randomised import RandomBlock
 from unperturbed.findings import Outcome
 from unperturbed.runs import write_atomically, write_json
 from unperturbed.types import Batch, Inputs
@@ -35,7 +36,7 @@ class Part:
     """The perturbed inputs of the broken examples, where they were not written to a file."""
 
 
-def begin(folder: Path, job: Mapping[str, Any], overwrite: bool) -> Mapping[str, Any]:
+def begin(folder: Path, job: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:
     """Make or find the folder of a job; return the job as it was begun.
 
     A job is told by its `is_of`. Raises InputError where the folder holds another job, unless that may be overwritten.
@@ -52,7 +53,7 @@ def begin(folder: Path, job: Mapping[str, Any], overwrite: bool) -> Mapping[str,
             )
     clear(folder)
     write_json(path, job)
-    return job
+    return dict(job)
 
 
 def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -86,7 +87,7 @@ def write_part(folder: Path, number: int, table: Mapping[str, list[Any]], inputs
     write_atomically(_path(folder, number, "parquet"), lambda path: pyarrow.parquet.write_table(columns, path))
 
 
-def finish(folder: Path, number: int, table: Mapping[str, list[Any]], block: Block) -> None:
+def finish(folder: Path, number: int, table: Mapping[str, list[Any]], block: Block | RandomBlock) -> None:
     """Write a finished block. What the attacks did comes last, as JSON, and says that the block is finished."""
     write_part(folder, number, table, block.adversarial())
     write_json(_path(folder, number, "json"), _done(block))
@@ -128,7 +129,7 @@ def write_summary(folder: Path, outcome: Outcome) -> None:
     write_json(folder.parent / f"{folder.name}.json", outcome.json())
 
 
-def _done(block: Block) -> dict[str, Any]:
+def _done(block: Block | RandomBlock) -> dict[str, Any]:
     return {"attacks": [asdict(tally) for tally in block.tallies], "warnings": block.warnings}
 
 

@@ -101,8 +101,17 @@ class Best:
     """Examples through the network, forward; as many again backward."""
 
 
-def search(ascent: Ascent, score: Score, x: Inputs, threat: Threat, noise: Noise, restarts: int, places: int) -> Best:
-    """Climb from every example until its rank is above 0 or all restarts are used, keeping the best iterate.
+def search(
+    ascent: Ascent,
+    score: Score,
+    x: Inputs,
+    threat: Threat,
+    noise: Noise,
+    restarts: int,
+    places: int,
+    enough: float = 0.0,
+) -> Best:
+    """Climb from every example until its rank is above `enough` or all restarts are used, keeping the best iterate.
 
     The network sees `places` examples; a place that an example leaves goes to the next climb in the queue, and places
     that nobody waits for are given up by halves. Until then the result is a function of the example, its noise and
@@ -149,7 +158,7 @@ def search(ascent: Ascent, score: Score, x: Inputs, threat: Threat, noise: Noise
         better = counts & (rank > best_rank[row])
         best_z[row[better]], best_rank[row[better]] = z[better], rank[better]
 
-        broken = counts & (rank > 0)
+        broken = counts & (rank > enough)
         done = at.active & (broken | ~sound | (k >= ascent.steps))
         at.leave(done, broken | ~sound)
         number = k.view(-1, *[1] * (x.dim() - 1))

@@ -13,7 +13,7 @@ from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, hold_out
 from unperturbed.errors import InputError
-from unperturbed.evaluation.accuracy import box_warnings, check_outputs
+from unperturbed.evaluation.subject import box_warnings, check_outputs
 from unperturbed.models.load import as_classifier
 from unperturbed.noise import Noise
 from unperturbed.precision import Precision

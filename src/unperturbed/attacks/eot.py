@@ -1,0 +1,53 @@
+"""Expectation over transformations: attacks on networks that draw random numbers climb a mean over draws.
+
+Athalye et al. 2018, Synthesizing Robust Adversarial Examples, https://arxiv.org/abs/1707.07397, section 2.1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from unperturbed.types import Inputs, PerExample, Rows, Score
+
+
+class RandomTransform(nn.Module):
+    """f(t(x)), t drawn anew at every forward: a network with a random transformation of its inputs in front of it.
+
+    Args:
+        transform: takes inputs and returns what the network sees, with numbers drawn from torch's generators. The
+            gradient runs through it: wrap what has none in `StraightThrough`.
+        model: the network.
+    """
+
+    def __init__(self, transform: Callable[[Inputs], Inputs], model: nn.Module) -> None:
+        super().__init__()
+        self.transform, self.model = transform, model
+
+    def forward(self, x: Inputs) -> Any:
+        """Return what the network makes of the transformed inputs."""
+        return self.model(self.transform(x))
+
+
+def averaged(score: Score, draws: int) -> Score:
+    """Return E[score(z)] as the mean of `draws` calls, of the value that is climbed and of the one that ranks."""
+    return score if draws == 1 else _Mean(score, draws)
+
+
+@dataclass(frozen=True, eq=False)
+class _Mean:
+    score: Score
+    draws: int
+
+    def of_climb(self, numbers: Rows) -> "_Mean":
+        """Return the mean of the score of these climbs, where they have one each."""
+        of_climb = getattr(self.score, "of_climb", None)
+        return self if of_climb is None else replace(self, score=of_climb(numbers))
+
+    def __call__(self, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
+        """Return the two means; what is not a number in one draw is none in the mean."""
+        drawn = [self.score(z, rows) for _ in range(self.draws)]
+        values, ranks = zip(*(each if isinstance(each, tuple) else (each, each) for each in drawn), strict=True)
+        return torch.stack(values).mean(0), torch.stack(ranks).mean(0)

@@ -1,0 +1,95 @@
+"""Attack each of several trained models, and measure all the others on the points that were found."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
+
+from unperturbed.cli.console import Result, progress, say, table
+from unperturbed.cli.evaluate import SUITE_HELP
+from unperturbed.cli.names import hint
+from unperturbed.cli.options import Parsed, new_parser
+from unperturbed.cli.trees import Tree
+from unperturbed.errors import InputError
+from unperturbed.findings import Transfer
+from unperturbed.runs import BEST, write_json
+
+POSITIONAL = "runs..."
+
+
+def parser() -> ArgumentParser:
+    """Return the command's parser."""
+    made = new_parser("transfer", str(__doc__))
+    made.add_argument("runs", type=str, nargs="*", help="two run folders or more, of the same data")
+    made.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP.rpartition(", ")[0])
+    made.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
+    made.add_argument("--threat", type=str | None, help="norm and radius for all of them (default: the runs' own)")
+    made.add_argument("--out", type=str | None, metavar="FOLDER", help="where transfer.json is written")
+    made.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    made.add_argument("--seed", type=int, default=0, help="of the attacks' random starts")
+    made.add_argument(
+        "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that a network sees at a time"
+    )
+    return made
+
+
+def run(given: Parsed) -> Result:
+    """Return the matrix: a row for the points found on each model, a column for each model measured on them."""
+    from unperturbed.cli.subject import examples_of, load_into, make_model, stored_bounds, stored_run
+    from unperturbed.data.sources import load_data
+    from unperturbed.evaluation.accuracy import SUITES
+    from unperturbed.evaluation.transfer import transfer
+    from unperturbed.threat import Threat
+    from unperturbed.training.prepare import find_device
+
+    if given.suite not in SUITES:
+        raise InputError(f"There is no suite {given.suite!r}. {hint(given.suite, SUITES)}")
+    runs = [str(Path(run)) for run in given.runs]
+    if len(runs) < 2 or len(set(runs)) < len(runs):
+        raise InputError(f"Transfer is between different models: give two run folders or more, not {runs}.")
+    stored = {run: stored_run(run) for run in runs}
+    for key in ("data", "classes", "bounds", *(() if given.threat else ("threat",))):
+        _check_same(key, {run: config.get(key) for run, config in stored.items()})
+    device = find_device(given.device)
+
+    first = stored[runs[0]]
+    data = load_data(first["data"])
+    split = examples_of(data, given.examples, None)
+    threat = Threat.parse(given.threat or first["threat"], stored_bounds(first["bounds"]))
+    models = {}
+    for run in runs:
+        if not (Path(run) / BEST).exists():
+            raise InputError(f"{Path(run) / BEST} is not there: the run has not finished an epoch. Go on with it.")
+        tree = Tree()
+        tree.put([], stored[run]["model"])
+        model, _ = make_model(tree, data)
+        load_into(model, str(Path(run) / BEST), tree)
+        models[run] = model.float().to(device)
+    with progress() as report:
+        found = transfer(
+            models, split, threat, given.suite, seed=given.seed, batch_size=given.batch_size, progress=report
+        )
+    for text in found.warnings:
+        say(text, "warning")
+    if given.out is not None:
+        write_json(Path(given.out) / "transfer.json", found.json())
+    return Result(found.json(), [f"{found.threat}, n={found.n}, suite {found.suite}: {found.note}", _matrix(found)])
+
+
+def _check_same(key: str, values: Mapping[str, Any]) -> None:
+    """Refuse runs that differ in what a matrix needs to be the same."""
+    (first, expected), *others = values.items()
+    for run, value in others:
+        if value != expected:
+            remedy = " Give --threat to attack all of them alike." if key == "threat" else ""
+            raise InputError(f"The runs differ in their {key}: {expected!r} in {first}, {value!r} in {run}.{remedy}")
+
+
+def _matrix(found: Transfer) -> Any:
+    def cells(row: Sequence[Any]) -> list[str]:
+        return [f"{each.value:.1%} [{each.low:.1%}, {each.high:.1%}]" for each in row]
+
+    rows = [["no attack", *cells(found.clean)]]
+    rows += [[name, *cells(row)] for name, row in zip(found.names, found.accuracy, strict=True)]
+    return table("", ("points found on", *found.names), [*rows, ["worst of all", *cells(found.worst)]])

@@ -1,0 +1,207 @@
+"""Networks that draw random numbers: their accuracy is a mean over draws, and no single draw decides."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unperturbed.attacks.base import Attack, padded_logits
+from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.attacks.multi_targeted import MultiTargeted
+from unperturbed.evaluation.block import Tally
+from unperturbed.evaluation.failures import isolate
+from unperturbed.evaluation.intervals import wilson_over_draws
+from unperturbed.findings import Outcome, Verdict
+from unperturbed.losses import margin
+from unperturbed.modes import own_randomness
+from unperturbed.noise import Noise
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inputs, Labels, Logits, Model, Rows
+
+DRAWS = 100
+"""Draws that an accuracy is the mean of. None of them is one that an attack saw."""
+
+
+def draws_of(suite: Suite) -> int:
+    """Return how many draws the suite's attacks climb the mean of: more than 1, and its accuracies are means too."""
+    return max((getattr(attack, "draws", 1) for attack in suite.attacks), default=1)
+
+
+def draws_random_numbers(model: Model, x: Inputs, places: int) -> bool:
+    """Tell whether two forwards of the same inputs in the same places differ in any bit.
+
+    The random state is as before. What differs once in many forwards may go unseen.
+    """
+
+    def alike(rows: Rows) -> bool:
+        first, second = (padded_logits(model, x[rows], places) for _ in range(2))
+        return torch.equal(first.nan_to_num(), second.nan_to_num())
+
+    with own_randomness(0, x.device):
+        parts, _ = isolate(alike, torch.arange(len(x)))
+    return not all(same for _, same in parts)
+
+
+def randomness_warnings(suite: Suite, draws: bool) -> list[str]:
+    """Return what is wrong where a network draws random numbers, or draws none, under a suite for the other kind."""
+    if draws and draws_of(suite) == 1:
+        return [
+            "The network draws random numbers: two forwards of the same inputs differ. The suite "
+            f"{suite.name} decides by a single draw and its attacks climb single draws: use rand."
+        ]
+    if not draws and draws_of(suite) > 1:
+        return [f"The network draws no random numbers: the suite {suite.name} is the weaker one, use standard."]
+    return []
+
+
+def margins_over_draws(model: Model, batch: Batch, z: Inputs, draws: Sequence[int], seed: int, places: int) -> Tensor:
+    """Return the margin at z in each of these draws, (n, draws), NaN where a logit is not finite.
+
+    A draw's random numbers come from the seed, its number and the first example's id; the random state is as before.
+    So two points looked at in the same draws differ by nothing else.
+    """
+    columns = []
+    for draw in draws:
+        logits = _logits_of_draw(model, batch, z, draw, seed, places)
+        columns.append(torch.where(logits.isfinite().all(dim=1), margin(logits, batch.y), torch.nan))
+    return torch.stack(columns, dim=1)
+
+
+def _logits_of_draw(model: Model, batch: Batch, z: Inputs, draw: int, seed: int, places: int) -> Logits:
+    key = Noise.of(seed, batch.ids[:1]).fold(draw).keys
+    with own_randomness(int(key), z.device):
+        return padded_logits(model, z, places)
+
+
+@dataclass(eq=False)
+class RandomBlock:
+    """What is known of a block of examples of a network that draws random numbers, a row an example."""
+
+    batch: Batch
+    prediction: Labels
+    """At x, in the first draw."""
+    z: Inputs
+    """The point that most draws get wrong."""
+    clean_margins: Tensor
+    """At x, in each draw."""
+    margins: Tensor
+    """At z, in the same draws."""
+    found_by: Labels
+    """The number of the attack that found z; -1 where that is x."""
+    restart: Rows
+    """Climbs that the last attack began."""
+    tallies: list[Tally]
+    """One for each attack that has run."""
+    warnings: list[str] = field(default_factory=list)
+
+    def verdicts(self) -> list[Verdict]:
+        """Return the verdicts, by the majority of draws; unknown where a draw was not finite or the vote is tied."""
+        verdicts: list[Verdict] = []
+        for clean, at_z in zip(_typical(self.clean_margins).tolist(), _typical(self.margins).tolist(), strict=True):
+            known = not (math.isnan(clean) or math.isnan(at_z))
+            verdicts.append(
+                "unknown" if not known else "misclassified" if clean >= 0 else
+                "survived" if at_z < 0 else "broken" if at_z > 0 else "unknown"
+            )  # fmt: skip
+        return verdicts
+
+    def table(self, threat: Threat, suite: Suite) -> dict[str, list[Any]]:
+        """Return the per-example table, by column; margins are medians over draws, their signs are in the last two.
+
+        `clean_draws` and `draws` hold a number for each draw: 1 right, 0 wrong, -1 not finite.
+        """
+        verdicts = self.verdicts()
+        labels = [attack.label for attack in suite.attacks] + [""]
+        found = [labels[number] for number in self.found_by.tolist()]
+        return {
+            "id": self.batch.ids.tolist(),
+            "label": self.batch.y.tolist(),
+            "prediction": self.prediction.tolist(),
+            "verdict": list(verdicts),
+            "attack": [name if verdict == "broken" else "" for name, verdict in zip(found, verdicts, strict=True)],
+            "restart": self.restart.tolist(),
+            "clean_margin": _typical(self.clean_margins).tolist(),
+            "margin": _typical(self.margins).tolist(),
+            "distance": threat.distance(self.batch.x, self.z).tolist(),
+            "clean_draws": _signs(self.clean_margins).tolist(),
+            "draws": _signs(self.margins).tolist(),
+        }
+
+    def adversarial(self) -> Inputs:
+        """Return the perturbed inputs of the broken examples."""
+        return self.z[[row for row, verdict in enumerate(self.verdicts()) if verdict == "broken"]]
+
+
+def random_block(model: Model, batch: Batch, threat: Threat, suite: Suite, seed: int, places: int) -> RandomBlock:
+    """Return the block after all the attacks of the suite, where accuracies are means over draws.
+
+    Every attack runs on every example and to its end: neither an unlucky draw nor a point that is wrong on average
+    spares an example the rest of the search. Of the points found, and x, the one that most of a few draws get wrong
+    is looked at again in `DRAWS` others.
+    """
+    few, tallies = range(DRAWS, DRAWS + draws_of(suite)), [Tally() for _ in suite.attacks]
+    z, found_by = batch.x.clone(), torch.full_like(batch.y, -1)
+    worst = _wrongness(margins_over_draws(model, batch, z, few, seed, places))
+    finite, restart = torch.ones_like(batch.y, dtype=torch.bool), torch.zeros_like(batch.y)
+    for number, (each, tally) in enumerate(zip(suite.attacks, tallies, strict=True)):
+        began, noise = time.perf_counter(), Noise.of(seed, batch.ids).fold(number)
+        with own_randomness(int(noise.keys[0]), batch.x.device):
+            found = _to_the_end(each)(model, batch, threat, noise, places)
+        inside = threat.contains(batch.x, found.z)
+        candidate = torch.where(inside.view(-1, *[1] * (z.dim() - 1)), found.z, batch.x)
+        wrongness = _wrongness(margins_over_draws(model, batch, candidate, few, seed, places))
+        better = wrongness > worst
+        z[better], worst[better], found_by[better] = candidate[better], wrongness[better], number
+        finite, restart = finite & found.finite, found.restart
+        tally.forwards += found.passes
+        tally.backwards += found.passes if found.backwards is None else found.backwards
+        tally.seconds += time.perf_counter() - began
+
+    clean = margins_over_draws(model, batch, batch.x, range(DRAWS), seed, places)
+    margins = margins_over_draws(model, batch, z, range(DRAWS), seed, places)
+    margins = torch.where(~finite[:, None] & (margins < 0), torch.nan, margins)  # the search may have missed a point
+    prediction = _logits_of_draw(model, batch, batch.x, 0, seed, places).argmax(dim=1)
+    block = RandomBlock(batch, prediction, z, clean, margins, found_by, restart, tallies)
+    broken = torch.tensor([verdict == "broken" for verdict in block.verdicts()], device=found_by.device)
+    for number, tally in enumerate(tallies):
+        tally.broken += int((broken & (found_by == number)).sum())
+    return block
+
+
+def over_draws(outcome: Outcome) -> Outcome:
+    """Return the outcome of a suite whose tables come from `random_block` with means over draws as its accuracies."""
+    clean, attacked = (np.array(outcome.examples[column]) for column in ("clean_draws", "draws"))
+    return replace(
+        outcome,
+        clean_accuracy=wilson_over_draws(clean == 1, clean == -1),
+        robust_accuracy=wilson_over_draws(attacked == 1, attacked == -1),
+        environment={**outcome.environment, "draws": DRAWS},
+    )
+
+
+def _to_the_end(attack: Attack) -> Attack:
+    if isinstance(attack, GradientAttack | MultiTargeted):
+        return replace(attack, enough=math.inf)
+    return attack
+
+
+def _wrongness(margins: Tensor) -> Tensor:
+    """Return how many draws are not right, and after the point how large the mean margin is."""
+    mean = margins.double().mean(dim=1).nan_to_num(nan=0.0)
+    return (~(margins < 0)).sum(dim=1) + mean.atan() / torch.pi
+
+
+def _typical(margins: Tensor) -> Tensor:
+    """Return the median margin (of two, the larger): below 0 where more than half of the draws are right; or NaN."""
+    median = margins.sort(dim=1).values[:, margins.shape[1] // 2]
+    return torch.where(margins.isnan().any(dim=1), torch.nan, median)
+
+
+def _signs(margins: Tensor) -> Tensor:
+    """Return 1 where a draw is right, 0 where it is wrong or tied, -1 where it is not a number."""
+    return torch.where(margins.isnan(), -1, (margins < 0).long())

@@ -1,0 +1,143 @@
+"""What every measurement of a model begins with: looks at model and data that refuse what would mislead."""
+
+import hashlib
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unperturbed.attacks.base import padded_logits
+from unperturbed.data.check import check
+from unperturbed.data.convert import as_split
+from unperturbed.data.split import Data, Split
+from unperturbed.errors import InputError
+from unperturbed.evaluation.failures import isolate
+from unperturbed.models.load import as_classifier
+from unperturbed.modes import own_randomness, under_attack
+from unperturbed.threat import Threat
+from unperturbed.types import Inputs
+
+_READ = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model that was found fit to be measured on a split."""
+
+    classifier: nn.Module
+    """The model, returning logits alone."""
+    device: torch.device
+    dtype: torch.dtype
+    """Of the weights, in which results are computed."""
+    some: Inputs
+    """The first examples."""
+    classes: int
+    warnings: list[str]
+
+
+def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subject:
+    """Return the model as a subject of measurements.
+
+    Raises:
+        InputError: on weights that are neither float32 nor float64, outputs that are no logits or have no gradient,
+            labels that do not fit them, and data outside the bounds or with NaN.
+    """
+    if torch.is_inference_mode_enabled():
+        raise InputError("This was called under torch.inference_mode(), where no gradient exists: leave that block.")
+    device, dtype = home(model)
+    some = split.inputs(torch.arange(min(len(split), 64))).to(device, dtype)
+    classifier = as_classifier(model, some[:1])
+    with own_randomness(seed, device):
+        classes, warnings = check_outputs(classifier, some)
+    check(split, threat.bounds, classes)
+    return Subject(classifier, device, dtype, some, classes, warnings + box_warnings(threat, some[0]))
+
+
+def measured_split(data: Any) -> Split:
+    """Return what is measured: a `Data`'s test split, or any other form of data as it is."""
+    if isinstance(data, Data):
+        if data.test is None:
+            raise InputError(f"The data {data.name!r} has no test split: pass one of its splits instead.")
+        data = data.test
+    split = as_split(data)
+    if len(split) == 0:
+        raise InputError("There is not a single example to evaluate.")
+    return split
+
+
+def home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Return the device and precision of the weights."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
+    if weight.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"The weights are {weight.dtype}, but results are computed in float32: call model.float().")
+    return weight.device, weight.dtype
+
+
+def version() -> str:
+    """Return this package's version."""
+    return metadata.version("unperturbed")
+
+
+def physical_batch_size(asked: int | Literal["auto"], split: Split) -> int:
+    """Return how many examples the network sees at a time: a power of two, no more than the data needs."""
+    if asked == "auto":
+        numel = torch.Size(split.shape).numel()
+        asked = 128 if numel <= 1024 else 64 if numel <= 3 * 64 * 64 else 32
+    if asked < 1:
+        raise InputError(f"batch_size is {asked}, but must be at least 1, or 'auto'.")
+    return int(1 << (min(asked, len(split)) - 1).bit_length())
+
+
+def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
+    """Return the number of classes that the model tells apart, and a warning if its outputs look like probabilities.
+
+    Raises:
+        InputError: if the outputs are not logits of shape (n, classes >= 2).
+    """
+    with under_attack(model):
+        parts, failures = isolate(lambda rows: padded_logits(model, some[rows], len(rows)), torch.arange(len(some)))
+        if not parts:
+            raise next(iter(failures.values()))
+        logits = torch.cat([part for _, part in parts])
+        with torch.enable_grad():
+            reached = model(some[:1].clone().requires_grad_()).requires_grad
+    if not reached:
+        raise InputError("No gradient reaches the model's inputs (no_grad or detach inside it): attacks need one.")
+    if logits.dim() != 2 or logits.shape[1] < 2:
+        shape = tuple(logits.shape)
+        raise InputError(f"The model returns a tensor of shape {shape}, but logits have the shape (n, classes >= 2).")
+    if bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-3).all()):
+        text = "The outputs look like probabilities (they sum to 1), but attacks work on logits: leave the softmax out."
+        return logits.shape[1], [text]
+    return logits.shape[1], []
+
+
+def box_warnings(threat: Threat, example: Tensor) -> list[str]:
+    """Return a warning if eps spans the whole box, so that every input may become any other."""
+    low, high = threat.limits(example[None])
+    width = float((high - low).max())
+    if threat.norm == "Linf" and threat.eps >= width:
+        return [f"eps is {threat.eps:g} and the box only {width:g} wide: every input may become any other."]
+    return []
+
+
+def data_hash(split: Split) -> str:
+    """Return a SHA-256 over the names, labels and inputs of the examples, in the order of their names."""
+    digest = hashlib.sha256(str(tuple(split.shape)).encode())
+    names = split.names()
+    for ids in torch.split(names.argsort(stable=True), _READ):
+        for values in (names[ids], split.labels[ids], split.inputs(ids)):
+            digest.update(values.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Return a SHA-256 over the names, shapes and values of the weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
