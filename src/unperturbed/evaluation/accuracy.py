@@ -4,6 +4,7 @@ import hashlib
 import platform
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,6 +94,9 @@ def evaluate(
         warnings.append(f"The batch size {batch_size} is larger than the data ({len(split)}); it was lowered.")
     networks = as_searched(subject, precision, physical_batch_size(batch_size, split))
     rank, processes = _processes()
+    folder = None if out is None else Path(out) / attacks.name
+    if folder is None and processes > 1:
+        raise InputError("Several processes share their results through files: give `out`, a folder that all can see.")
     job: dict[str, Any] = {
         "is_of": {
             "unperturbed": version(),
@@ -103,15 +107,12 @@ def evaluate(
             "suite": attacks.name,
             "attacks": re.sub(r" at 0x[0-9a-f]+", "", str(attacks.attacks)),
             "seed": seed,
-            "precision": str(subject.dtype).removeprefix("torch."),
-            "search": str(subject.dtype if networks.rough is None else torch.bfloat16).removeprefix("torch."),
+            "precision": _name(subject.dtype),
+            "search": _name(subject.dtype if networks.rough is None else torch.bfloat16),
         },
         "batch_size": networks.places,
         "block": min(BLOCK, -(-len(split) // processes)),
     }
-    folder = None if out is None else Path(out) / attacks.name
-    if folder is None and processes > 1:
-        raise InputError("Several processes share their results through files: give `out`, a folder that all can see.")
     if folder is not None:
         if rank == 0:
             store.begin(folder, job, overwrite)
@@ -122,7 +123,7 @@ def evaluate(
     blocks = torch.split(order, job["block"])
     networks.places = job["batch_size"]
     parts: list[Part] = []
-    earlier = 0.0
+    earlier = 0.0  # seconds that were spent before an interruption
     with under_attack(subject.classifier), as_reported(subject.device):
         for number, ids in enumerate(blocks):
             if number % processes != rank:
@@ -132,20 +133,15 @@ def evaluate(
                 continue
             x = threat.boxed(split.inputs(ids).to(subject.device, subject.dtype))  # `check` lets a rounding pass
             batch = Batch(x, split.labels[ids].to(x.device), split.names()[ids].to(x.device))
-            block: Block | RandomBlock
-            if draws_of(attacks) > 1:
-                block = random_block(subject.classifier, batch, threat, attacks, seed, networks.places)
-            else:
-                begun = store.read_unfinished(folder, number, batch) if folder is not None else None
-                block = begun or untouched(subject.classifier, batch, networks.places, seed)
-                earlier += sum(tally.seconds for tally in block.tallies)
-                while len(block.tallies) < len(attacks.attacks):
-                    attack_block(networks, block, threat, attacks, seed)
-                    if folder is not None:
-                        store.write_unfinished(folder, number, block)
-                    _report(progress, block, attacks, number * job["block"], len(split))
-            random = draws_random_numbers(subject.classifier, x, networks.places)
-            block.warnings.extend(randomness_warnings(attacks, random))
+            begun = store.read_unfinished(folder, number, batch) if folder is not None else None
+            earlier += sum(tally.seconds for tally in begun.tallies) if begun is not None else 0.0
+
+            def keep(block: Block, number: int = number) -> None:
+                if folder is not None:
+                    store.write_unfinished(folder, number, block)
+                _report(progress, block, attacks, number * job["block"], len(split))
+
+            block = _through(networks, batch, threat, attacks, seed, begun, keep)
             table = block.table(threat, attacks)
             if folder is None:
                 parts.append(Part(table, block.tallies, block.warnings, block.adversarial().cpu()))
@@ -168,6 +164,29 @@ def evaluate(
     if folder is not None and rank == 0:
         store.write_summary(folder, outcome)
     return outcome
+
+
+def _through(
+    networks: Networks,
+    batch: Batch,
+    threat: Threat,
+    suite: Suite,
+    seed: int,
+    begun: Block | None,
+    keep: Callable[[Block], None],
+) -> Block | RandomBlock:
+    """Return a block after all the attacks of the suite, kept after each of them."""
+    block: Block | RandomBlock
+    if draws_of(suite) > 1:
+        block = random_block(networks.reported, batch, threat, suite, seed, networks.places)
+    else:
+        block = begun or untouched(networks.reported, batch, networks.places, seed)
+        while len(block.tallies) < len(suite.attacks):
+            attack_block(networks, block, threat, suite, seed)
+            keep(block)
+    random = draws_random_numbers(networks.reported, batch.x, networks.places)
+    block.warnings.extend(randomness_warnings(suite, random))
+    return block
 
 
 def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int) -> Networks:
@@ -204,6 +223,10 @@ def _processes() -> tuple[int, int]:
 def _wait() -> None:
     if _processes()[1] > 1:
         torch.distributed.barrier()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _fingerprint(bounds: Bounds) -> str:

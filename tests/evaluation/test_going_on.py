@@ -187,3 +187,39 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     words = [str(Path(__file__).parents[1]), str(tmp_path / "whole"), str(tmp_path / "killed")]
     subprocess.run([sys.executable, "-c", SCRIPT, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
     same_results(tmp_path / "whole/standard", tmp_path / "killed/standard")
+
+
+SHARED = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch
+from toys import QUICK, blobs, mlp
+from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.threat import Threat
+
+torch.set_num_threads(1)
+meeting, out = sys.argv[2], Path(sys.argv[3])
+child = os.fork()
+rank = 0 if child else 1
+torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+outcome = evaluate(mlp(6, 3, seed=1), blobs(90), Threat("L2", 0.2), QUICK, out=out)
+assert outcome.n == 90 == len(outcome.examples["id"])
+torch.distributed.destroy_process_group()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_verdicts_of_one(tmp_path: Path) -> None:
+    """But for examples within 1e-4 of a tie."""
+    words = [str(Path(__file__).parents[1]), str(tmp_path / "meeting"), str(tmp_path / "out")]
+    subprocess.run([sys.executable, "-c", SHARED, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+    one = evaluate(mlp(6, 3, seed=1), blobs(90), THREAT, QUICK)
+    parts = [store.read_part(tmp_path / "out/pgd", number).table for number in range(2)]
+    both = {column: [*parts[0][column], *parts[1][column]] for column in parts[0]}
+    assert both["id"] == one.examples["id"] and [len(part["id"]) for part in parts] == [45, 45]
+    for row, verdict in enumerate(one.examples["verdict"]):
+        assert both["verdict"][row] == verdict or abs(one.examples["margin"][row]) <= 1e-4
+    assert {"broken", "survived"} <= set(both["verdict"])
