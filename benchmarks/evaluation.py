@@ -1,0 +1,148 @@
+"""The suite `standard` against torchattacks' four attacks at the same published parameters, and against bare passes.
+
+Both sides attack the same examples in this process, in turns, and drop an example once it is broken. torchattacks
+runs at the batch size at which its APGD is fastest here; what is shown are seconds, examples still standing, and for
+each of our attacks the ratio of its time to that of the forwards and backwards that it made (bare passes of the same
+network at the same batch size and precision as the attack's search). Without torchattacks only our side runs.
+
+    python benchmarks/evaluation.py RUN DATA [--examples 500] [--seeds 3] [--threat Linf:0.3]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from unperturbed.attacks.autoattack import STANDARD
+from unperturbed.attacks.base import padded_logits
+from unperturbed.cli.subject import load_into, make_model, stored_bounds, stored_run
+from unperturbed.cli.trees import Tree
+from unperturbed.data.sources import load_data
+from unperturbed.data.split import select
+from unperturbed.evaluation.accuracy import as_searched, evaluate
+from unperturbed.evaluation.subject import look_at, physical_batch_size
+from unperturbed.findings import Outcome
+from unperturbed.modes import under_attack
+from unperturbed.runs import BEST
+from unperturbed.threat import Threat
+from unperturbed.types import Inputs, Labels
+
+
+def theirs(model: nn.Module, x: Inputs, y: Labels, threat: Threat, seed: int, size: int) -> tuple[list[bool], float]:
+    """Return which examples stand after torchattacks' attacks, and the seconds."""
+    import torchattacks
+
+    began = time.perf_counter()
+    words = {"eps": threat.eps, "norm": threat.norm, "seed": seed}
+    classes = padded_logits(model, x[:1], 1).shape[1]
+    attacks = [
+        torchattacks.APGD(model, steps=100, n_restarts=1, loss="ce", **words),
+        torchattacks.APGDT(model, steps=100, n_restarts=1, n_classes=classes, **words),
+        torchattacks.FAB(model, steps=100, n_restarts=1, multi_targeted=True, n_classes=classes, **words),
+        torchattacks.Square(model, n_queries=5000, n_restarts=1, **words),
+    ]
+    standing = padded_logits(model, x, size).argmax(1) == y
+    for attack in attacks:
+        before = time.perf_counter()
+        for rows in torch.split(standing.nonzero()[:, 0], size):
+            z = attack(x[rows], y[rows])
+            standing[rows] = (padded_logits(model, z, size).argmax(1) == y[rows]) | ~threat.contains(x[rows], z)
+        spent = time.perf_counter() - before
+        print(f"  theirs {type(attack).__name__:9} {spent:7.1f} s, standing {int(standing.sum())}", flush=True)
+    return standing.tolist(), time.perf_counter() - began
+
+
+def best_size(model: nn.Module, x: Inputs, y: Labels, threat: Threat) -> int:
+    """Return the batch size at which torchattacks' APGD takes the least time an example."""
+    import torchattacks
+
+    attack = torchattacks.APGD(model, eps=threat.eps, norm=threat.norm, steps=5, n_restarts=1)
+    sizes = [size for size in (32, 64, 128, 256, 512) if size <= len(x)]
+    return min(sizes, key=lambda size: median(lambda: attack(x[:size], y[:size]), 3) / size)
+
+
+def median(run: Callable[[], object], repeats: int = 7) -> float:
+    """Return the median seconds of a call, after one that does not count."""
+    run()
+    spent = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        spent.append(time.perf_counter() - began)
+    return statistics.median(spent)
+
+
+def bare_passes(model: nn.Module, x: Inputs) -> tuple[float, float]:
+    """Return the seconds an example of a forward, and of a forward with the gradient to the input."""
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(x)
+
+    def gradient() -> None:
+        z = x.clone().requires_grad_()
+        torch.autograd.grad(model(z)[:, 0].sum(), z)
+
+    return median(forward) / len(x), median(gradient) / len(x)
+
+
+def main() -> None:
+    """Print both sides, seed by seed, and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("data")
+    parser.add_argument("--threat")
+    parser.add_argument("--examples", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    stored, data, tree = stored_run(given.run), load_data(given.data), Tree()
+    tree.put([], stored["model"])
+    model, _ = make_model(tree, data)
+    load_into(model, str(Path(given.run) / BEST), tree)
+    model.eval().requires_grad_(False)
+    assert data.test is not None
+    split = select(data.test, torch.arange(given.examples))
+    x, y = split.inputs(torch.arange(given.examples)), split.labels
+    threat = Threat.parse(given.threat or stored["threat"], stored_bounds(stored["bounds"]))
+    try:
+        size = best_size(model, x, y, threat)
+        print(f"torchattacks sees {size} examples at a time")
+    except ImportError:
+        size = 0
+
+    outcomes, others, spent = list[Outcome](), list[list[bool]](), list[float]()
+    for seed in range(given.seeds):
+        outcomes.append(evaluate(model, split, threat, STANDARD, seed=seed))
+        for each in outcomes[-1].attacks:
+            standing = round(each.robust_after * given.examples)
+            print(f"  ours   {each.name:9} {each.seconds:7.1f} s, standing {standing}", flush=True)
+        if size:
+            standing_there, seconds = theirs(model, x, y, threat, seed, size)
+            others.append(standing_there)
+            spent.append(seconds)
+    ours = statistics.median(outcome.seconds for outcome in outcomes)
+    print(f"ours: {ours:.1f} s; standing {[round(o.robust_accuracy.value * o.n) for o in outcomes]}")
+    if size:
+        other = statistics.median(spent)
+        print(f"theirs: {other:.1f} s; standing {[sum(each) for each in others]}; {other / ours:.2f} times ours")
+        both = [[verdict == "survived" for verdict in o.examples["verdict"]] for o in outcomes], others
+        ours_left, theirs_left = (sum(map(all, zip(*side, strict=True))) for side in both)
+        print(f"standing under all seeds: ours {ours_left}, theirs {theirs_left}")
+
+    subject = look_at(model, split, threat, 0)
+    networks = as_searched(subject, "auto", physical_batch_size("auto", split))
+    with under_attack(model):
+        for attack, *records in zip(STANDARD.attacks, *(outcome.attacks for outcome in outcomes), strict=True):
+            network = networks.rough if attack.bears_rounding and networks.rough is not None else networks.searched
+            forward, gradient = bare_passes(network, x[: networks.places])
+            record = min(records, key=lambda each: each.seconds)
+            bare = (record.forwards - record.backwards) * forward + record.backwards * gradient
+            print(f"{attack.label:9} {record.seconds / bare:.2f} times its bare passes ({record.forwards} forwards)")
+
+
+if __name__ == "__main__":
+    main()
