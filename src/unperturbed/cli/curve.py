@@ -53,6 +53,7 @@ def run(given: Parsed) -> Result:
     radii = None if given.eps is None else [threat.eps for threat in radii_of(subject.threat, given.eps)]
     threat = subject.threat if radii is None else replace(subject.threat, eps=max(radii))
     folder = subject.home / "evaluation" / slug(*subject.parts)
+    subject.keep()
     with progress() as report:
         found = minimum_norm(
             subject.model,
@@ -65,7 +66,6 @@ def run(given: Parsed) -> Result:
             batch_size=given.batch_size,
             progress=report,
         )
-    subject.keep()
 
     steps = sorted({*(threat.eps * k / DRAWN for k in range(DRAWN)), *found.radii})
     line = Line("", steps, [found.at(eps) for eps in steps], found.radii)

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,17 +13,16 @@ from unperturbed.cli.names import find, hint
 from unperturbed.cli.options import Parsed, add_data_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.findings import Outcome, Progress
-from unperturbed.runs import CONFIG, write_json, write_yaml
+from unperturbed.runs import write_json
 
 if TYPE_CHECKING:
     from torch import nn
 
     from unperturbed.attacks.gradient import Suite
-    from unperturbed.data.split import Data, Split
+    from unperturbed.data.split import Split
     from unperturbed.evaluation.quantize import Quantised
     from unperturbed.evaluation.union import Union
     from unperturbed.threat import Threat
-    from unperturbed.types import Bounds
 
 POSITIONAL = "run"
 SUITE_HELP = (
@@ -63,73 +61,25 @@ def parser() -> ArgumentParser:
 def run(given: Parsed) -> Result:
     """Evaluate, and return the headline, the counts and what each attack did."""
 
-    from unperturbed.cli.subject import (
-        check_classes,
-        check_free,
-        default_threat,
-        examples_of,
-        keep_place,
-        load_into,
-        make_model,
-        model_and_weights,
-        read_bounds,
-        slug,
-        stored_bounds,
-        stored_run,
-    )
-    from unperturbed.data.sources import load_data
+    from unperturbed.cli.subject import find_subject, slug
     from unperturbed.evaluation.accuracy import evaluate
     from unperturbed.evaluation.quantize import check_eight_bit
-    from unperturbed.threat import Threat
-    from unperturbed.training.folder import describe
-    from unperturbed.training.prepare import find_device
 
     suite = _suite(given.suite)
-    device = find_device(given.device)
-    stored = stored_run(given.run)
-    place = given.data or stored.get("data")
-    if place is None:
-        raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
-    tree, weights = model_and_weights(given, stored)
-
-    data = _with_test(load_data(place), keep_place(place) == stored.get("data"))
-    check_classes(data, stored, other_data=given.data is not None)
-    bounds = read_bounds(given.bounds, stored_bounds(stored["bounds"]) if "bounds" in stored else data.bounds)
-    usual = stored.get("threat") or (given.threat or default_threat(data)).split(",")[0]
-    threats = _threats(given.threat or usual, given.eps, bounds)
-    split = examples_of(data, given.examples, given.examples_seed)
-    if given.quantize:
-        check_eight_bit(split)
-    model, description = make_model(tree, data)
-    if weights is not None:
-        load_into(model, weights, tree)
-    model = (model.double() if given.precision == "64" else model.float()).to(device)
-
-    home = Path(given.out or given.run or Path("runs") / slug(data.name, description["class_path"]))
-    kept = {
-        "data": keep_place(place),
-        "model": description,
-        "weights": weights and keep_place(weights),
-        "threat": _exactly(Threat.parse((given.threat or usual).split(",")[0])),
-        "bounds": describe(bounds),
-    }
-    own_folder = bool(given.out or not given.run)
-    if own_folder:
-        check_free(home, kept)
+    subject = find_subject(given, check_eight_bit if given.quantize else len)
+    threats = _threats(given.threat, given.eps, subject.threat)
+    subject.keep()
     outcomes, quantised = [], []
-    other_weights = [Path(given.weights).stem] if given.run and given.weights else []
-    other_data = [data.name] if keep_place(place) != stored.get("data", keep_place(place)) else []
-    results = home / "evaluation" / slug(*other_weights, *other_data)
-    known = {} if other_weights or other_data else stored
+    results = subject.home / "evaluation" / slug(*subject.parts)
     for threat in threats:
-        other_threat = [str(threat)] if str(threat) != str(Threat.parse(usual, bounds)) else []
-        out = home / "evaluation" / slug(*other_weights, *other_data, *other_threat)
+        other = [str(threat)] if str(threat) != str(subject.usual) else []
+        out = subject.home / "evaluation" / slug(*subject.parts, *other)
         with progress() as report, repeatable():
             report = _naming(threat, report) if len(threats) > 1 else report
-            report(0, len(split), f"suite {suite.name}")
+            report(0, len(subject.split), f"suite {suite.name}")
             outcome = evaluate(
-                model,
-                split,
+                subject.model,
+                subject.split,
                 threat,
                 suite,
                 out=out,
@@ -139,16 +89,15 @@ def run(given: Parsed) -> Result:
                 overwrite=given.overwrite,
                 progress=report,
             )
-            quantised.append(_quantised(given.quantize, model, split, threat, outcome, out))
+            quantised.append(_quantised(given.quantize, subject.model, subject.split, threat, outcome, out))
         for line in _as_autoattack(outcome) if outcome.suite in AUTOATTACK else ():
             say(line)
-        _write_robustbench(out, outcome, data.name, model, description, known)
+        known = {} if subject.parts else subject.stored
+        _write_robustbench(out, outcome, subject.data.name, subject.model, subject.architecture, known)
         outcomes.append(outcome)
-    if own_folder:
-        write_yaml(home / CONFIG, kept)
     if given.eps is None and len(threats) > 1:
-        return _worst_case(home, results, outcomes, quantised)
-    return _result(home, results, threats, outcomes, quantised, Threat.parse(given.threat or usual, bounds))
+        return _worst_case(subject.home, results, outcomes, quantised)
+    return _result(subject.home, results, threats, outcomes, quantised, subject.threat)
 
 
 @contextmanager
@@ -181,34 +130,18 @@ def _suite(text: str) -> "Suite":
     return found
 
 
-def _threats(text: str, eps: str | None, bounds: "Bounds") -> list["Threat"]:
+def _threats(text: str | None, eps: str | None, first: "Threat") -> list["Threat"]:
     """Return the threats of a list with commas, or the one threat with each of these radii."""
     from unperturbed.cli.subject import radii_of
     from unperturbed.threat import Threat
 
-    threats = [Threat.parse(each, bounds) for each in text.split(",")]
+    threats = [Threat.parse(each, first.bounds) for each in text.split(",")] if text else [first]
     if len(threats) > 1 and eps is not None:
         raise InputError(f"--eps gives the radii of one threat, but there are {len(threats)}: write the radii in them.")
     names = [str(threat) for threat in threats]
     if len(set(names)) < len(names):
         raise InputError(f"--threat names the same threat twice: {', '.join(names)}.")
     return threats if eps is None else radii_of(threats[0], eps)
-
-
-def _exactly(threat: "Threat") -> str:
-    return f"{threat.norm}:{threat.eps!r}"
-
-
-def _with_test(data: "Data", trained_on: bool) -> "Data":
-    """Return the data; a single split that the run was not trained on is what is evaluated."""
-    if data.test is not None or trained_on:
-        return data
-    say(
-        f"The data {data.name!r} have no test split: all of their examples are evaluated. On examples that a network "
-        "was trained on, no accuracy means much.",
-        "warning",
-    )
-    return replace(data, test=data.train)
 
 
 def _naming(threat: "Threat", report: Progress) -> Progress:

@@ -1,7 +1,7 @@
 """From options to what commands work on: data, threat, model, device; and back to what a run folder keeps."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,29 +37,37 @@ class Subject:
     Attributes:
         model: with its weights, on its device, in the precision asked for.
         split: the examples.
-        threat: the threat set asked for, or the usual one.
+        data: what they are of.
+        threat: the threat set asked for (the first of several), or the usual one.
+        usual: the run's own threat set or, without a run, `threat`.
         home: the run folder, or the folder of these weights.
         parts: what tells apart, in the run folder, an examination of other weights, data or bounds.
+        architecture: the model's name or import path, and its arguments.
+        stored: what the run folder says of itself.
         kept: what a folder of these weights keeps of where they came from; None: it is a run folder, which knows.
     """
 
     model: nn.Module
     split: Split
+    data: Data
     threat: Threat
+    usual: Threat
     home: Path
     parts: tuple[str, ...]
+    architecture: Mapping[str, Any]
+    stored: Mapping[str, Any]
     kept: Mapping[str, Any] | None
 
     def keep(self) -> None:
-        """Write what a folder of these weights keeps."""
+        """Write what a folder of these weights keeps: before anything else, so that the same command may go on."""
         if self.kept is not None:
             write_yaml(self.home / CONFIG, self.kept)
 
 
-def find_subject(given: Parsed) -> Subject:
+def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len) -> Subject:
     """Return the model, the examples and the threat that the options of a command mean, a run folder's beneath them.
 
-    Raises `InputError` where something is missing, is not trained, or belongs to other classes.
+    `check_examples` is called on the examples before the model is made. Raises `InputError` where something is missing, is not trained, or belongs to other classes.
     """
     device = find_device(given.device)
     stored = stored_run(given.run)
@@ -67,11 +75,14 @@ def find_subject(given: Parsed) -> Subject:
     if place is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
     tree, weights = model_and_weights(given, stored)
-    data = load_data(place)
+    data = _with_test(load_data(place), keep_place(place) == stored.get("data"))
     check_classes(data, stored, other_data=given.data is not None)
     bounds = read_bounds(given.bounds, stored_bounds(stored["bounds"]) if "bounds" in stored else data.bounds)
-    threat = Threat.parse(given.threat or stored.get("threat") or default_threat(data), bounds)
+    first = given.threat.split(",")[0] if given.threat else None
+    usual = Threat.parse(stored.get("threat") or first or default_threat(data), bounds)
+    threat = Threat.parse(first, bounds) if first else usual
     split = examples_of(data, given.examples, given.examples_seed)
+    check_examples(split)
     model, description = make_model(tree, data)
     if weights is not None:
         load_into(model, weights, tree)
@@ -93,7 +104,19 @@ def find_subject(given: Parsed) -> Subject:
         *([data.name] if keep_place(place) != stored.get("data", keep_place(place)) else []),
         *([f"bounds {given.bounds}"] if given.run and given.bounds else []),
     )
-    return Subject(model, split, threat, home, parts, kept if own_folder else None)
+    return Subject(model, split, data, threat, usual, home, parts, description, stored, kept if own_folder else None)
+
+
+def _with_test(data: Data, trained_on: bool) -> Data:
+    """Return the data; a single split that the run was not trained on is what is examined."""
+    if data.test is not None or trained_on:
+        return data
+    say(
+        f"The data {data.name!r} have no test split: all of their examples are evaluated. On examples that a network "
+        "was trained on, no accuracy means much.",
+        "warning",
+    )
+    return replace(data, test=data.train)
 
 
 def default_threat(data: Data) -> str:
