@@ -145,12 +145,17 @@ class _Record:
 
     def look(self, at: Places, z: Inputs, margins: PerExample) -> Tensor:
         """Enter the points in the places; return whether their margins are finite."""
-        x, row = self.x[at.row], at.row
-        distance = self.threat.distance(x, z)
-        nearer = at.active & (margins > 0) & (distance < self.distance[row])
-        self.nearest[row[nearer]], self.distance[row[nearer]] = z[nearer], distance[nearer]
-        higher = at.active & (margins > self.margin[row]) & self.threat.contains(x, z)
-        self.inside[row[higher]], self.margin[row[higher]] = z[higher], margins[higher]
+        wrong = (at.active & (margins > 0)).nonzero()[:, 0]
+        if len(wrong) > 0:
+            row, point = at.row[wrong], z[wrong]
+            distance = self.threat.distance(self.x[row], point)
+            nearer = distance < self.distance[row]
+            self.nearest[row[nearer]], self.distance[row[nearer]] = point[nearer], distance[nearer]
+        higher = (at.active & (margins > self.margin[at.row])).nonzero()[:, 0]
+        if len(higher) > 0:
+            row, point = at.row[higher], z[higher]
+            inside = self.threat.contains(self.x[row], point)
+            self.inside[row[inside]], self.margin[row[inside]] = point[inside], margins[higher[inside]]
         return margins.isfinite()
 
 

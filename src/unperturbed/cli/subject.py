@@ -67,7 +67,9 @@ class Subject:
 def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len) -> Subject:
     """Return the model, the examples and the threat that the options of a command mean, a run folder's beneath them.
 
-    `check_examples` is called on the examples before the model is made. Raises `InputError` where something is missing, is not trained, or belongs to other classes.
+    `check_examples` is called on the examples before the model is made.
+
+    Raises `InputError` where something is missing, is not trained, or belongs to other classes.
     """
     device = find_device(given.device)
     stored = stored_run(given.run)
