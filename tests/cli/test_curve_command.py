@@ -55,13 +55,13 @@ def test_weights_get_a_folder_of_their_own_and_other_data_one_in_the_run(run: Ru
     words = ("curve", "--model", "mlp", "--weights", weights, "--data", "blobs.npz", "--examples", "4", "--json")
     alone = json.loads(run(*words, "--threat", "L2:0.2", "--out", "alone")[1])
     inside = json.loads(run("curve", "runs/blobs-at", "--threat", "L2:0.2", "--examples", "4", "--json")[1])
-    assert alone["curve"] == inside["curve"] and Path("alone/evaluation/curve-L2.svg").exists()
+    assert alone["curve"] == inside["curve"] and Path("alone/evaluation/first-4/curve-L2.svg").exists()
     assert Path("alone/config.yaml").exists()
     code, _, err = run(*words, "--threat", "L2:0.3", "--out", "alone")
     assert code == 2 and "another run" in err
     Path("more.npz").write_bytes(Path("blobs.npz").read_bytes())
     assert run("curve", "runs/blobs-at", "--data", "more.npz", "--examples", "4")[0] == 0
-    assert Path("runs/blobs-at/evaluation/more/curve-Linf.json").exists()
+    assert Path("runs/blobs-at/evaluation/more-first-4/curve-Linf.json").exists()
 
 
 @pytest.mark.parametrize(

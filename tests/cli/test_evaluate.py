@@ -196,6 +196,8 @@ def test_images_of_an_earlier_evaluation_do_not_remain(run: Run) -> None:
     images = Path("out/evaluation/pgd/png")
     assert code == 0 and "as 8-bit images" in out and list(images.glob("*.png")) and (images / "index.csv").exists()
     assert run(*words)[0] == 0
+    assert list(images.glob("*.png")), "the same evaluation, read again"
+    assert run(*words, "--overwrite")[0] == 0
     assert not list(images.iterdir()) and not Path("out/evaluation/pgd-8bit.json").exists()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
 from unperturbed.cli.main import COMMANDS, main
@@ -134,7 +135,7 @@ def test_train_and_evaluate_from_the_command_line(run: Run) -> None:
     assert found["robust_accuracy"] == found["counts"]["survived"] / 6
     assert found["interval"][0] <= found["robust_accuracy"] <= found["interval"][1]
     assert {"name", "broken", "seconds", "forwards", "backwards"} <= set(found["attacks"][0])
-    assert json.loads(Path("runs/blobs-at/evaluation/pgd.json").read_text())["n"] == 6
+    assert json.loads(Path("runs/blobs-at/evaluation/first-6/pgd.json").read_text())["n"] == 6
 
     code, out, _ = run("evaluate", "runs/blobs-at", "--examples", "6")
     assert "upper bound only: no AutoAttack" in out and "n=6" in out and "survived" in out
@@ -147,7 +148,8 @@ def test_several_radii_give_a_curve_and_keep_the_headline_apart(run: Run) -> Non
     assert [point["eps"] for point in found["curve"]] == [0.01, 0.05, 1.0] and found["threat"] == "Linf:0.05"
     shares = [point["robust_accuracy"] for point in found["curve"]]
     assert shares == sorted(shares, reverse=True) and shares[-1] == 0 and found["robust_accuracy"] == shares[1]
-    assert {path.name for path in Path("runs/blobs-at/evaluation").iterdir()} >= {"pgd.json", "Linf-0.01", "Linf-1"}
+    folders = {path.name for path in Path("runs/blobs-at/evaluation").iterdir()}
+    assert folders == {"first-4", "Linf-0.01-first-4", "Linf-1-first-4"}
 
 
 def test_other_data_does_not_overwrite_the_result_of_a_run(run: Run) -> None:
@@ -155,7 +157,7 @@ def test_other_data_does_not_overwrite_the_result_of_a_run(run: Run) -> None:
     Path("blobs.npz").rename("shifted.npz")
     code, _, err = run("evaluate", "runs/blobs-at", "--data", "shifted.npz", "--examples", "4", "--threat", "L2:0.1")
     assert code == 0, err
-    assert Path("runs/blobs-at/evaluation/shifted-L2-0.1/pgd.json").exists()
+    assert Path("runs/blobs-at/evaluation/shifted-L2-0.1-first-4/pgd.json").exists()
     assert not Path("runs/blobs-at/evaluation/pgd.json").exists()
 
 
@@ -168,11 +170,17 @@ def test_examples_are_the_first_or_random_ones_and_missing_classes_are_told(run:
     code, out, err = run("evaluate", "runs/blobs-at", "--examples", "13", "--eps", "0", "--json")
     assert json.loads(out)["n"] == 12 and "only 12" in err
     random = ("evaluate", "runs/blobs-at", "--examples", "3", "--examples-seed", "1", "--eps", "0", "--json")
+    code, out, err = run(*random)
+    assert code == 0 and json.loads(out)["n"] == 3, err
+    folders = {path.name for path in Path("runs/blobs-at/evaluation").iterdir()}
+    assert {"first-1", "Linf-0-random-3-seed-1", "Linf-0"} <= folders, "each has a folder of its own"
+    model = Path("runs/blobs-at/best.safetensors")
+    weights = {name: value * 0.9 for name, value in load_file(model).items()}
+    save_file(weights, model)
     code, _, err = run(*random)
-    assert code == 2 and "holds another evaluation (data was" in err and "--overwrite" in err
+    assert code == 2 and "holds another evaluation (weights was" in err and "--overwrite" in err
     code, out, err = run(*random, "--overwrite")
     assert code == 0, err
-    assert json.loads(out)["n"] == 3
 
 
 def test_training_takes_the_first_examples_alone(run: Run) -> None:
@@ -273,7 +281,7 @@ def test_weights_are_evaluated_without_a_run_folder(run: Run) -> None:
     words = ("evaluate", "--model", "mlp", "--weights", weights, "--data", "blobs.npz", "--examples", "4", "--json")
     alone = json.loads(run(*words, "--threat", "Linf:0.05", "--out", "alone")[1])
     inside = json.loads(run("evaluate", "runs/blobs-at", "--examples", "4", "--json")[1])
-    assert alone["counts"] == inside["counts"] and Path("alone/evaluation/pgd.json").exists()
+    assert alone["counts"] == inside["counts"] and Path("alone/evaluation/first-4/pgd.json").exists()
     code, _, err = run(*words, "--threat", "Linf:0.1", "--out", "alone")
     assert code == 2 and "another run" in err
 

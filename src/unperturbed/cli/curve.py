@@ -52,7 +52,7 @@ def run(given: Parsed) -> Result:
     subject = find_subject(given)
     radii = None if given.eps is None else [threat.eps for threat in radii_of(subject.threat, given.eps)]
     threat = subject.threat if radii is None else replace(subject.threat, eps=max(radii))
-    folder = subject.home / "evaluation" / slug(*subject.parts)
+    folder = subject.home / "evaluation" / slug(*subject.parts, *subject.selection)
     subject.keep()
     with progress() as report:
         found = minimum_norm(

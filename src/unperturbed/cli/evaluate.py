@@ -63,17 +63,17 @@ def run(given: Parsed) -> Result:
 
     from unperturbed.cli.subject import find_subject, slug
     from unperturbed.evaluation.accuracy import evaluate
-    from unperturbed.evaluation.quantize import check_eight_bit
+    from unperturbed.evaluation.quantize import check_eight_bit, clear
 
     suite = _suite(given.suite)
     subject = find_subject(given, check_eight_bit if given.quantize else len)
     threats = _threats(given.threat, given.eps, subject.threat)
     subject.keep()
     outcomes, quantised = [], []
-    results = subject.home / "evaluation" / slug(*subject.parts)
+    results = subject.home / "evaluation" / slug(*subject.parts, *subject.selection)
     for threat in threats:
         other = [str(threat)] if str(threat) != str(subject.usual) else []
-        out = subject.home / "evaluation" / slug(*subject.parts, *other)
+        out = subject.home / "evaluation" / slug(*subject.parts, *other, *subject.selection)
         with progress() as report, repeatable():
             report = _naming(threat, report) if len(threats) > 1 else report
             report(0, len(subject.split), f"suite {suite.name}")
@@ -89,6 +89,8 @@ def run(given: Parsed) -> Result:
                 overwrite=given.overwrite,
                 progress=report,
             )
+            if given.overwrite:
+                clear(out, suite.name)
             quantised.append(_quantised(given.quantize, subject.model, subject.split, threat, outcome, out))
         for line in _as_autoattack(outcome) if outcome.suite in AUTOATTACK else ():
             say(line)
@@ -152,11 +154,10 @@ def _naming(threat: "Threat", report: Progress) -> Progress:
 def _quantised(
     asked: bool, model: "nn.Module", split: "Split", threat: "Threat", outcome: Outcome, out: Path
 ) -> "Quantised | None":
-    """Write the adversarial examples as 8-bit images where that was asked for; else remove those of an earlier run."""
-    from unperturbed.evaluation.quantize import clear, quantize
+    """Write the adversarial examples as 8-bit images where that was asked for."""
+    from unperturbed.evaluation.quantize import quantize
 
     if not asked:
-        clear(out, outcome.suite)
         return None
     return quantize(model, split, threat, outcome, out=out)
 

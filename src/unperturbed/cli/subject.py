@@ -42,6 +42,7 @@ class Subject:
         usual: the run's own threat set or, without a run, `threat`.
         home: the run folder, or the folder of these weights.
         parts: what tells apart, in the run folder, an examination of other weights, data or bounds.
+        selection: what tells apart an examination of some of the examples, or with another seed.
         architecture: the model's name or import path, and its arguments.
         stored: what the run folder says of itself.
         kept: what a folder of these weights keeps of where they came from; None: it is a run folder, which knows.
@@ -54,6 +55,7 @@ class Subject:
     usual: Threat
     home: Path
     parts: tuple[str, ...]
+    selection: tuple[str, ...]
     architecture: Mapping[str, Any]
     stored: Mapping[str, Any]
     kept: Mapping[str, Any] | None
@@ -106,7 +108,15 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
         *([data.name] if keep_place(place) != stored.get("data", keep_place(place)) else []),
         *([f"bounds {given.bounds}"] if given.run and given.bounds else []),
     )
-    return Subject(model, split, data, threat, usual, home, parts, description, stored, kept if own_folder else None)
+    seed = given.examples_seed
+    chosen = f"first {len(split)}" if seed is None else f"random {len(split)} seed {seed}"
+    selection = (
+        *([chosen] if data.test is not None and len(split) < len(data.test) else []),
+        *([f"attack seed {given.seed}"] if given.seed else []),
+    )
+    return Subject(
+        model, split, data, threat, usual, home, parts, selection, description, stored, kept if own_folder else None
+    )
 
 
 def _with_test(data: Data, trained_on: bool) -> Data:

@@ -1,10 +1,12 @@
 """Robust accuracy: a verdict per example, verified, and a headline with its interval."""
 
 import hashlib
+import inspect
 import platform
-import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.autoattack import PLUS, RAND, STANDARD
-from unperturbed.attacks.base import padded_logits
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.errors import InputError
 from unperturbed.evaluation import store
@@ -35,6 +36,7 @@ from unperturbed.evaluation.subject import (
     physical_batch_size,
     version,
     weights_hash,
+    without_addresses,
 )
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.modes import own_randomness, under_attack
@@ -101,11 +103,12 @@ def evaluate(
         "is_of": {
             "unperturbed": version(),
             "weights": weights_hash(model),
+            "network": subject.network,
             "data": data_hash(split),
             "threat": str(threat),
             "bounds": _fingerprint(threat.bounds),
             "suite": attacks.name,
-            "attacks": re.sub(r" at 0x[0-9a-f]+", "", str(attacks.attacks)),
+            "attacks": settings_of(attacks),
             "seed": seed,
             "precision": _name(subject.dtype),
             "search": _name(subject.dtype if networks.rough is None else torch.bfloat16),
@@ -121,6 +124,8 @@ def evaluate(
 
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
     blocks = torch.split(order, job["block"])
+    if batch_size != "auto" and networks.places != job["batch_size"]:
+        warnings.append(f"The evaluation goes on at the batch size that it was begun with, {job['batch_size']}.")
     networks.places = job["batch_size"]
     parts: list[Part] = []
     earlier = 0.0  # seconds that were spent before an interruption
@@ -142,6 +147,9 @@ def evaluate(
                 _report(progress, block, attacks, number * job["block"], len(split))
 
             block = _through(networks, batch, threat, attacks, seed, begun, keep)
+            if networks.places < job["batch_size"]:
+                places = networks.places
+                block.warnings.append(f"Memory ran out: the network saw {places} examples at a time in the end.")
             table = block.table(threat, attacks)
             if folder is None:
                 parts.append(Part(table, block.tallies, block.warnings, block.adversarial().cpu()))
@@ -156,14 +164,26 @@ def evaluate(
         "device": str(subject.device),
         "batch_size": job["batch_size"],
     }
-    if networks.places < job["batch_size"]:
-        warnings.append(f"Memory ran out: the network saw {networks.places} examples at a time in the end.")
-    outcome = _outcome(attacks, threat, parts, order, warnings, environment, earlier + time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    if earlier > 0:
+        seconds = sum(tally.seconds for part in parts for tally in part.tallies)
+    outcome = _outcome(attacks, threat, parts, order, warnings, environment, seconds)
     if draws_of(attacks) > 1:
         outcome = over_draws(outcome)
     if folder is not None and rank == 0:
         store.write_summary(folder, outcome)
     return outcome
+
+
+def settings_of(suite: Suite) -> str:
+    """Return the attacks with their settings, and a hash of the source of the functions and classes that they name."""
+    digest = hashlib.sha256()
+    for attack in suite.attacks:
+        values: list[Any] = [getattr(attack, each.name) for each in fields(attack)] if is_dataclass(attack) else []
+        for part in (type(attack), *(each if callable(each) else type(each) for each in values)):
+            with suppress(OSError, TypeError):  # built in, or typed into a prompt
+                digest.update(inspect.getsource(part).encode())
+    return f"{without_addresses(str(suite.attacks))} {digest.hexdigest()[:16]}"
 
 
 def _through(
@@ -198,8 +218,11 @@ def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int)
     searched = InPrecision(classifier, memory_format=chosen.memory_format)
     rough = InPrecision(classifier, chosen.autocast, memory_format=chosen.memory_format)
     try:
-        with under_attack(classifier), own_randomness(0, subject.device):
-            sound = bool(padded_logits(rough, some[:1], 1).isfinite().all())
+        with under_attack(classifier), own_randomness(0, subject.device), torch.enable_grad():
+            x = some[:1].clone().requires_grad_()
+            logits = rough(x)
+            (slope,) = torch.autograd.grad(logits.sum(), x)
+            sound = bool(logits.isfinite().all() and slope.isfinite().all())
     except RuntimeError:  # an operation that does not know bfloat16
         sound = False
     return Networks(classifier, searched, rough if sound and precision == "auto" else None, places)

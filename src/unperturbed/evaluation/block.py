@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from unperturbed.attacks.base import Attack, Found, padded_logits
 from unperturbed.attacks.gradient import Suite
@@ -22,6 +23,9 @@ TIE = 1e-4
 """A final margin this close to 0 is counted as a tie: float32 rounding at another batch size may turn it."""
 _REACH = 4.0
 """A margin within this many root mean squares of what rounding did to the others may be rounding's doing."""
+
+_ALIKE = 0.9
+"""Cosine between gradients above which a search in lower precision climbs where the network does."""
 
 
 @dataclass(eq=False)
@@ -166,8 +170,9 @@ def _attacked(
 ) -> tuple[Found, PerExample]:
     """Return what the attack found for these rows, and the verified margins there.
 
-    A search in lower precision is repeated in full where it claimed what does not hold, or came so close to a break
-    that rounding may have hidden one.
+    A search in lower precision is repeated in full where it claimed what does not hold, where it came so close to a
+    break that rounding may have hidden one, and where its gradients are not those of the network (saturated units round
+    to flat ones, and then nothing moves).
     """
     whole = block.batch
 
@@ -187,10 +192,31 @@ def _attacked(
     off = (found.margin - margins)[found.margin.isfinite() & margins.isfinite()]
     near = _REACH * float(off.square().mean().sqrt()) if len(off) else 0.0
     again = (margins <= 0) & ((found.margin > 0) | (margins > -near) | ~found.finite)
+    for z in (whole.x[rows], found.z):
+        again |= (margins <= 0) & ~_slopes_agree(networks, z, whole.y[rows])
     if not bool(again.any()):
         return found, margins
     second, others = search(networks.searched, rows[again])
     return _merged(found, margins, again, second, others)
+
+
+def _slopes_agree(networks: Networks, z: Inputs, y: Labels) -> Tensor:
+    """Tell per example whether the margin's gradient points the same way in the rough network as in full precision."""
+    agree = []
+    for some in torch.split(torch.arange(len(z), device=z.device), networks.places):
+        rough, full = (_slope(model, z[some], y[some]) for model in (networks.rough, networks.searched))
+        cosine = functional.cosine_similarity(rough.double(), full.double(), eps=1e-300)
+        agree.append((cosine > _ALIKE) | (full == 0).all(dim=1))
+    return torch.cat(agree)
+
+
+def _slope(model: Model | None, z: Inputs, y: Labels) -> Tensor:
+    """Return the gradient of the margin with respect to the input, flat: (n, d)."""
+    assert model is not None
+    z = z.detach().requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(margin(model(z), y).sum(), z)
+    return slope.flatten(1)
 
 
 def _merged(

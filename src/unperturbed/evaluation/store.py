@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from unperturbed.errors import InputError
@@ -43,8 +43,8 @@ def begin(folder: Path, job: Mapping[str, Any], overwrite: bool) -> dict[str, An
     """
     path = folder / JOB
     if path.exists():
-        begun = json.loads(path.read_text())
-        differences = _differences(begun.get("is_of", {}), job["is_of"])
+        begun = _loaded(path)
+        differences = _differences(begun.get("is_of", {}), job["is_of"]) if begun else [f"{JOB} is damaged"]
         if not differences:
             return dict(begun)
         if not overwrite:
@@ -54,6 +54,14 @@ def begin(folder: Path, job: Mapping[str, Any], overwrite: bool) -> dict[str, An
     clear(folder)
     write_json(path, job)
     return dict(job)
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    """Return what a JSON file holds; nothing if it is damaged."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -95,8 +103,9 @@ def finish(folder: Path, number: int, table: Mapping[str, list[Any]], block: Blo
 
 
 def is_finished(folder: Path, number: int) -> bool:
-    """Tell whether a block is finished."""
-    return _path(folder, number, "json").exists()
+    """Tell whether a block is finished, and its files are there."""
+    there = all(_path(folder, number, suffix).exists() for suffix in ("parquet", "safetensors"))
+    return there and bool(_loaded(_path(folder, number, "json")))
 
 
 def read_part(folder: Path, number: int) -> Part:
@@ -114,13 +123,13 @@ def write_unfinished(folder: Path, number: int, block: Block) -> None:
 
 
 def read_unfinished(folder: Path, number: int, batch: Batch) -> Block | None:
-    """Return what is known of a block that was interrupted; None if nothing is."""
-    path = _path(folder, number, "unfinished")
-    if not path.exists():
+    """Return what is known of a block that was interrupted; None if nothing is, or it cannot be read."""
+    try:
+        with safe_open(_path(folder, number, "unfinished"), "pt") as file:
+            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name).to(batch.y.device) for name in _TENSORS}
+            done = json.loads(file.metadata()["done"])
+    except (OSError, SafetensorError, ValueError):
         return None
-    with safe_open(path, "pt") as file:
-        tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name).to(batch.y.device) for name in _TENSORS}
-        done = json.loads(file.metadata()["done"])
     return Block(batch=batch, tallies=[Tally(**each) for each in done["attacks"]], warnings=done["warnings"], **tensors)
 
 

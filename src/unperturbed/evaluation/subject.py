@@ -1,6 +1,7 @@
 """What every measurement of a model begins with: looks at model and data that refuse what would mislead."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal
@@ -34,6 +35,8 @@ class Subject:
     some: Inputs
     """The first examples."""
     classes: int
+    network: str
+    """A hash of the network's description and of its answers to the first examples: weights alone do not tell it."""
     warnings: list[str]
 
 
@@ -47,12 +50,14 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subjec
     if torch.is_inference_mode_enabled():
         raise InputError("This was called under torch.inference_mode(), where no gradient exists: leave that block.")
     device, dtype = home(model)
-    some = split.inputs(torch.arange(min(len(split), 64))).to(device, dtype)
+    first = split.names().argsort(stable=True)[:64]
+    some = split.inputs(first).to(device, dtype)
     classifier = as_classifier(model, some[:1])
     with own_randomness(seed, device):
         classes, warnings = check_outputs(classifier, some)
+    network = _network_hash(classifier, some, seed)
     check(split, threat.bounds, classes)
-    return Subject(classifier, device, dtype, some, classes, warnings + box_warnings(threat, some[0]))
+    return Subject(classifier, device, dtype, some, classes, network, warnings + box_warnings(threat, some[0]))
 
 
 def measured_split(data: Any) -> Split:
@@ -130,6 +135,20 @@ def data_hash(split: Split) -> str:
     for ids in torch.split(names.argsort(stable=True), _READ):
         for values in (names[ids], split.labels[ids], split.inputs(ids)):
             digest.update(values.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def without_addresses(text: str) -> str:
+    """Return the text without the places in memory that Python writes after what has no better name."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+def _network_hash(classifier: nn.Module, some: Inputs, seed: int) -> str:
+    digest = hashlib.sha256(without_addresses(repr(classifier)).encode())
+    with under_attack(classifier), own_randomness(seed, some.device):
+        parts, _ = isolate(lambda rows: padded_logits(classifier, some[rows], len(rows)), torch.arange(len(some)))
+    for rows, logits in parts:
+        digest.update(rows.numpy().tobytes() + logits.argmax(1).cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -59,13 +59,16 @@ def union(outcomes: Sequence[Outcome]) -> Union:
     Examples are matched by id, in the order of the first outcome.
 
     Raises:
-        InputError: where there is no outcome, or where weights or data are not the same.
+        InputError: where there is no outcome, where weights, network or data are not the same, and where two
+            examples have one id.
     """
     if not outcomes:
         raise InputError("There is no outcome: give at least one.")
     first, ids = outcomes[0], outcomes[0].examples["id"]
     for other in outcomes[1:]:
         _check_same(first, other)
+    if len(set(ids)) < len(ids):
+        raise InputError(f"{len(ids) - len(set(ids))} examples have the id of another one: they cannot be matched.")
     rows = [{name: row for row, name in enumerate(outcome.examples["id"])} for outcome in outcomes]
 
     def column(key: str) -> list[tuple[Any, ...]]:
@@ -96,7 +99,7 @@ def union(outcomes: Sequence[Outcome]) -> Union:
 
 
 def _check_same(one: Outcome, other: Outcome) -> None:
-    for what in ("weights", "data"):
+    for what in ("weights", "data", "network"):
         if one.environment[what] != other.environment[what]:
             raise InputError(
                 f"The outcomes under {one.threat} (n={one.n}) and {other.threat} (n={other.n}) are of different "

@@ -114,7 +114,7 @@ def search(
     """Climb from every example until its rank is above `enough` or all restarts are used, keeping the best iterate.
 
     The network sees `places` examples; a place that an example leaves goes to the next climb in the queue, and places
-    that nobody waits for are given up by halves. Until then the result is a function of the example, its noise and
+    that nobody waits for are given up. Until then the result is a function of the example, its noise and
     `places`, in any order and company; after that, up to float rounding, which differs with the size of a batch. A
     restart is queued behind the examples that still wait for theirs.
 

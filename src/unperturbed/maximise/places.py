@@ -7,15 +7,15 @@ from torch import Tensor
 
 from unperturbed.types import Rows
 
-FEWEST = 8
-"""Places that are kept: a pass of fewer examples is hardly cheaper."""
+STEP = 8
+"""Fewer places than were asked for are a multiple of this: few sizes, and none of them too small."""
 
 
 class Places:
     """A queue of climbs before a number of places; a place that a climb leaves goes to the next one in the queue.
 
     A further climb of an example queues up behind the examples that still wait for their first. Once the queue is
-    empty, places that are left stay as padding until half of them are free; then `shrink` gives that half up.
+    empty, places that are left stay as padding until `shrink` can give up a quarter of them.
     """
 
     def __init__(self, n: int, places: int, climbs: int, device: torch.device) -> None:
@@ -46,12 +46,13 @@ class Places:
         return seats, rows
 
     def shrink(self) -> Rows | None:
-        """Give up places that nobody will take, down to a power of two; return those that are kept, if not all are.
+        """Give up places that nobody will take, if they are a quarter or more; return those that are kept, or None.
 
         Whatever is kept for each place must be cut down alike.
         """
-        fewer = enough_places(int(self.active.sum()), len(self.active))
-        if self._queue or fewer == len(self.active):
+        now = len(self.active)
+        fewer = enough_places(int(self.active.sum()), now)
+        if self._queue or 4 * fewer > 3 * now:
             return None
         kept = (~self.active).to(torch.int8).sort(stable=True).indices[:fewer]
         self.row, self.active = self.row[kept], self.active[kept]
@@ -65,8 +66,8 @@ class Places:
 
 
 def enough_places(n: int, places: int) -> int:
-    """Return how many of the places the network needs to see for n examples: a power of two, or all."""
-    return min(places, max(1 << (n - 1).bit_length(), FEWEST))
+    """Return how many of the places the network needs to see for n examples."""
+    return min(places, max(-(-n // STEP), 1) * STEP)
 
 
 def at_least_two(rows: Tensor) -> Tensor:
