@@ -231,7 +231,9 @@ def test_the_terms_are_the_lagrangian(objective: Objective) -> None:
 
     terms, inner = terms_of(Constrained(objective, nominal_loss=0.3, dual_start=1.7), model)
     assert {name: float(terms[name]) for name in own} == pytest.approx({name: float(own[name]) for name in own})
-    assert sum(map(float, terms.values())) == pytest.approx(sum(map(float, own.values())) + 1.7 * (float(nominal) - 0.3))
+    assert sum(map(float, terms.values())) == pytest.approx(
+        sum(map(float, own.values())) + 1.7 * (float(nominal) - 0.3)
+    )
     assert float(terms["constraint"]) == pytest.approx(1.7 * (float(nominal) - 0.3))
     assert float(inner.log["slack"].mean()) == pytest.approx(0.3 - float(nominal))
     assert float(inner.log["dual"].mean()) == pytest.approx(1.7)
@@ -369,12 +371,13 @@ def test_a_run_logs_and_concludes_and_resumes_in_the_same_bits(every: str, tmp_p
 
 def test_a_clean_accuracy_reaches_the_dual_variable(tmp_path: Path) -> None:
     method = Constrained(AT(PGD(2)), nominal_accuracy=0.999, dual_step=0.5)
-    train(mlp(6, 3), blobs(60), THREAT, method, Recipe(epochs=2, batch_size=18), out=tmp_path)
+    ended = train(mlp(6, 3), blobs(60), THREAT, method, Recipe(epochs=2, batch_size=18), out=tmp_path).method
+    assert isinstance(ended, Constrained) and float(method.dual) == 1.0, "the run is of a copy"
     probed = [line["probe/clean"] for line in runs.read_jsonl(tmp_path / runs.METRICS)]
     dual = 1.0
     for accuracy in probed:
         dual = min(max(dual + 3 * 0.5 * min((0.999 - accuracy) / 0.001, 1), 0.0), 20.0)
-    assert float(method.dual) == pytest.approx(dual, rel=1e-4) and float(method.seen) == pytest.approx(probed[-1])
+    assert float(ended.dual) == pytest.approx(dual, rel=1e-4) and float(ended.seen) == pytest.approx(probed[-1])
 
 
 def test_another_inner_method_or_limit_is_another_run() -> None:

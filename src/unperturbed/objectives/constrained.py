@@ -163,7 +163,7 @@ class Constrained(nn.Module, Wrapper):
         return {**self.objective.examine(model, batch, threat, noise), "nominal_loss": nominal}
 
     def conclude(self) -> list[str]:
-        """Say whether the limit was met, and by how much."""
+        """Say whether the limit was met, and by how much: in the last epoch, whichever weights are kept."""
         return [*self.objective.conclude(), self._verdict(float(self.seen), float(self.dual))]
 
     def _verdict(self, seen: float, dual: float) -> str:
