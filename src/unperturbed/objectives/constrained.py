@@ -1,6 +1,7 @@
 """A limit on the nominal loss around any method, by a dual variable that is learned with the weights."""
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -208,7 +209,7 @@ class Constrained(nn.Module, Wrapper):
         self.dual = (self.dual + step * excess).clamp(0.0, self.dual_max)
 
 
-def _apart(theirs: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+def _apart(theirs: Mapping[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return both, where no name is in both."""
     for name in own:
         if name in theirs:
