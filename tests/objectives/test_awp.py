@@ -16,6 +16,7 @@ from unperturbed.objectives.at import AT
 from unperturbed.objectives.awp import AWP, layers
 from unperturbed.objectives.base import Objective
 from unperturbed.objectives.constrained import Constrained
+from unperturbed.objectives.dale import DALE
 from unperturbed.objectives.elle import ELLE_A
 from unperturbed.objectives.erm import ERM
 from unperturbed.objectives.free import Free
@@ -194,6 +195,27 @@ def test_a_weight_without_gradient_or_frozen_stays() -> None:
     assert torch.equal(model.get_parameter("1.weight"), before)
     model.get_parameter("1.weight").requires_grad_(False)
     assert set(layers(model)) == {"3.weight"}
+
+
+def test_a_small_gradient_moves_a_layer_as_far_as_any() -> None:
+    """Whose squares are 0 in float32."""
+    for scale in (1.0, 1e-30):
+        weight, gradient = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+        move = AWP(gamma=0.03)._ascent(weight, scale * gradient)
+        torch.testing.assert_close(move, 0.03 * weight.norm() * gradient / gradient.norm())
+
+
+def test_a_network_without_a_layer_to_perturb_is_refused() -> None:
+    model = network("plain", torch.float64)
+    for weight in layers(model).values():
+        weight.requires_grad_(False)
+    method = AWP(ERM())
+    with pytest.raises(InputError, match="no such parameter of this network learns"):
+        method.check(model, BATCH, THREAT, NOISE)
+    with pytest.raises(InputError, match="train by the method alone"):
+        method.loss(model, BATCH, ERM().perturb(model, BATCH, THREAT, NOISE), THREAT, NOISE)
+    spoken = AWP(DALE(maximiser=PGD(1))).check(network("plain"), BATCH, THREAT, NOISE)
+    assert len(spoken) == 1, "what the method says is passed on"
 
 
 def test_gamma_zero_is_the_method_itself() -> None:

@@ -22,6 +22,7 @@ from unperturbed.modes import under_attack
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.base import Objective
 from unperturbed.objectives.constrained import Constrained
+from unperturbed.objectives.dale import DALE, DALEKL, DALELaplacian
 from unperturbed.objectives.elle import ELLE_A
 from unperturbed.objectives.erm import ERM
 from unperturbed.objectives.free import Free
@@ -222,7 +223,7 @@ def terms_of(method: Objective, model: nn.Module) -> tuple[Terms, Inner]:
     return {name: term.detach() for name, term in terms.items()}, inner
 
 
-@pytest.mark.parametrize("objective", [TRADES(), LLR()])
+@pytest.mark.parametrize("objective", [TRADES(), LLR(), DALE(weight=0.5), DALELaplacian(weight=0.5), DALEKL()])
 def test_the_terms_are_the_lagrangian(objective: Objective) -> None:
     model = network("plain", torch.float64)
     own, _ = terms_of(objective, model)
@@ -230,18 +231,62 @@ def test_the_terms_are_the_lagrangian(objective: Objective) -> None:
 
     terms, inner = terms_of(Constrained(objective, nominal_loss=0.3, dual_start=1.7), model)
     assert {name: float(terms[name]) for name in own} == pytest.approx({name: float(own[name]) for name in own})
+    assert sum(map(float, terms.values())) == pytest.approx(
+        sum(map(float, own.values())) + 1.7 * (float(nominal) - 0.3)
+    )
     assert float(terms["constraint"]) == pytest.approx(1.7 * (float(nominal) - 0.3))
     assert float(inner.log["slack"].mean()) == pytest.approx(0.3 - float(nominal))
     assert float(inner.log["dual"].mean()) == pytest.approx(1.7)
 
     total = sum(float(term) for term in own.values())
     terms, inner = terms_of(Constrained(objective, objective_loss=0.4, dual_start=1.7), model)
-    assert float(terms["nominal"]) == pytest.approx(float(nominal))
+    assert terms.keys() == {*own, "constraint"}
     assert sum(map(float, terms.values())) == pytest.approx(float(nominal) + 1.7 * (total - 0.4))
     assert float(inner.log["objective_loss"].mean()) == pytest.approx(total)
 
     terms, _ = terms_of(Constrained(objective, nominal_accuracy=0.9, dual_start=1.7), model)
     assert float(terms["constraint"]) == pytest.approx(1.7 * float(nominal))
+
+
+@pytest.mark.parametrize("limits", [{"nominal_loss": 0.3}, {"objective_loss": 0.4}])
+def test_the_method_is_handed_all_of_its_own_terms_and_no_other(limits: dict[str, float]) -> None:
+    handed: list[Terms] = []
+
+    class Watched(DALE):
+        def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
+            handed.append(terms)
+
+    steps(Constrained(Watched(weight=0.5), **limits), network("plain", torch.float64), BATCH, THREAT, 1, 0.1)
+    assert handed[0].keys() == {"sampled", "nominal"}
+
+
+def test_a_name_that_both_use_is_refused() -> None:
+    class Term(ERM):
+        def loss(self, *given: Any) -> Terms:
+            return {"constraint": super().loss(*given)["clean"]}
+
+    class Log(ERM):
+        def perturb(self, *given: Any) -> Inner:
+            inner = super().perturb(*given)
+            return Inner(inner.z, log={"slack": torch.zeros(8)})
+
+    for kind, name in ((Term, "constraint"), (Log, "slack")):
+        with pytest.raises(InputError, match=name):
+            terms_of(Constrained(kind()), network("plain", torch.float64))
+
+
+@pytest.mark.parametrize("limits", [{"nominal_loss": 0.3}, {"objective_loss": 0.4}])
+def test_the_nominal_loss_is_of_the_labels_where_targets_are_smoothed(limits: dict[str, float]) -> None:
+    model, method = network("plain", torch.float64), Constrained(ERM(), dual_start=1.7, **limits)
+    smooth = nn.functional.one_hot(BATCH.y, 3) * 0.7 + 0.1
+    batch = Batch(BATCH.x, BATCH.y, BATCH.ids, smooth.double())
+    inner = method.perturb(model, batch, THREAT, noise_for(batch))
+    terms = method.loss(model, batch, inner, THREAT, noise_for(batch))
+    logits = model(batch.x).detach()
+    nominal, trained = (float(cross_entropy(logits, y).mean()) for y in (batch.y, batch.targets))
+    assert abs(nominal - trained) > 1e-3
+    exchanged = nominal + 1.7 * (trained - 0.4), trained + 1.7 * (nominal - 0.3)
+    assert float(sum(terms.values()).detach()) == pytest.approx(exchanged["nominal_loss" in limits])
 
 
 def test_no_gradient_moves_the_dual_variable() -> None:
@@ -326,12 +371,13 @@ def test_a_run_logs_and_concludes_and_resumes_in_the_same_bits(every: str, tmp_p
 
 def test_a_clean_accuracy_reaches_the_dual_variable(tmp_path: Path) -> None:
     method = Constrained(AT(PGD(2)), nominal_accuracy=0.999, dual_step=0.5)
-    train(mlp(6, 3), blobs(60), THREAT, method, Recipe(epochs=2, batch_size=18), out=tmp_path)
+    ended = train(mlp(6, 3), blobs(60), THREAT, method, Recipe(epochs=2, batch_size=18), out=tmp_path).method
+    assert isinstance(ended, Constrained) and float(method.dual) == 1.0, "the run is of a copy"
     probed = [line["probe/clean"] for line in runs.read_jsonl(tmp_path / runs.METRICS)]
     dual = 1.0
     for accuracy in probed:
         dual = min(max(dual + 3 * 0.5 * min((0.999 - accuracy) / 0.001, 1), 0.0), 20.0)
-    assert float(method.dual) == pytest.approx(dual, rel=1e-4) and float(method.seen) == pytest.approx(probed[-1])
+    assert float(ended.dual) == pytest.approx(dual, rel=1e-4) and float(ended.seen) == pytest.approx(probed[-1])
 
 
 def test_another_inner_method_or_limit_is_another_run() -> None:

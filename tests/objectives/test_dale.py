@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from support import make_batch, network, noise_for
 from toys import blobs, mlp
 from unperturbed.errors import InputError
+from unperturbed.maximise.frank_wolfe import FrankWolfe
 from unperturbed.maximise.langevin import Langevin
 from unperturbed.maximise.pgd import PGD
+from unperturbed.maximise.restarts import Restarts
 from unperturbed.modes import under_attack
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.base import Objective
@@ -111,6 +113,32 @@ def test_without_noise_dale_is_pgd_and_says_so() -> None:
     assert any("is PGD" in text for text in trained.warnings)
 
 
+@pytest.mark.parametrize(
+    ("maximiser", "words"),
+    [
+        (Langevin(temperature=0.0, move="plain"), "its chain is gradient ascent"),
+        (Langevin(steps=0), "with 0 steps it ends where it begins"),
+        (Restarts(Langevin(temperature=0.0)), "its chain is PGD"),
+        (Restarts(Restarts(PGD())), "its chain is PGD, not Langevin"),
+        (FrankWolfe(), "its chain is FrankWolfe, not Langevin"),
+        (Restarts(Langevin(move="plain")), None),
+        (Langevin(move="plain"), None),
+    ],
+)
+@pytest.mark.parametrize("kind", PRESETS)
+def test_a_chain_that_does_not_sample_is_told_of(kind: type, maximiser: Any, words: str | None) -> None:
+    told = kind(maximiser=maximiser).check(network("plain"), BATCH, THREAT, NOISE)
+    assert (not told) if words is None else (len(told) == 1 and words in told[0] and kind.name in told[0])
+
+
+def test_every_chain_begins_near_x_whatever_its_random_start() -> None:
+    model = network("plain", torch.float64)
+    made = [perturbed(DALE(maximiser=Langevin(steps=2, random_start=start)), model).z for start in (True, False)]
+    assert torch.equal(*made)
+    still = perturbed(DALE(maximiser=Langevin(steps=0)), model).z
+    assert 0 < float((still - BATCH.x).abs().max()) < 0.01 < EPS
+
+
 def test_kl_without_noise_is_trades_divided_by_beta() -> None:
     model = network("plain", torch.float64)
     cold = DALEKL(weight=1 / 6, maximiser=Langevin(steps=10, temperature=0.0))
@@ -178,6 +206,9 @@ def test_the_dual_form_is_constrained_around_the_sampler(kind: type) -> None:
     assert isinstance(made, Constrained) and made.objective == kind(weight=0.0, maximiser=chain)
     assert (made.nominal_loss, made.every, float(made.dual)) == (0.2, "epoch", 0.5)
     assert kind.dual(nominal_accuracy=0.9).nominal_accuracy == 0.9
+    for settings in ({"nominal": "boosted"}, {"weight": 0.5}):
+        with pytest.raises(InputError, match=f"{next(iter(settings))} is .* Leave it out"):
+            kind.dual(0.2, **settings)
 
 
 def test_dale_dual_is_constrained_at_with_langevin() -> None:

@@ -132,6 +132,9 @@ def test_smoothing_is_cross_entropy_under_gaussian_noise_that_is_not_cut() -> No
         (TERM, {"tilt": 0.0}, "tilt is 0.0"),
         (TERM, {"tilt": math.inf}, "tilt is inf"),
         (RandomNoise, {"size": -1.0}, "size is -1"),
+        (RandomNoise, {"size": math.nan}, "size is nan"),
+        (RandomNoise, {"size": math.inf}, "size is inf, but must be finite"),
+        (Smoothing, {"sigma": math.inf}, "sigma is inf"),
         (Smoothing, {"sigma": -1.0}, "sigma is -1"),
     ],
 )

@@ -16,12 +16,17 @@ from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
+from unperturbed.objectives.awp import AWP
 from unperturbed.objectives.base import Objective
+from unperturbed.objectives.constrained import Constrained
+from unperturbed.objectives.elle import ELLE_A
 from unperturbed.objectives.erm import ERM
 from unperturbed.objectives.free import Free
+from unperturbed.objectives.fw_at import FWATAdapt
+from unperturbed.objectives.sora import SORA
 from unperturbed.objectives.trades import TRADES
 from unperturbed.threat import Threat
-from unperturbed.training import loop
+from unperturbed.training import checkpoint, loop
 from unperturbed.training.alarm import Probe
 from unperturbed.training.loop import Trained, train
 from unperturbed.training.recipe import Recipe
@@ -181,9 +186,10 @@ class RecordingFree(Free):
 
 def test_free_replays_the_very_same_batch_eight_times() -> None:
     """The augmented one: its perturbation is that of these pixels."""
-    method = RecordingFree()
     model = nn.Sequential(nn.Flatten(), mlp(64, 3))
-    train(model, images(), THREAT, method, Recipe(epochs=8, batch_size=18, augment="crop"))
+    recipe = Recipe(epochs=8, batch_size=18, augment="crop")
+    method = train(model, images(), THREAT, RecordingFree(), recipe).method
+    assert isinstance(method, RecordingFree)
     assert len(method.seen) == 24
     for turn in range(3):
         replayed = method.seen[8 * turn : 8 * turn + 8]
@@ -452,3 +458,54 @@ def test_a_method_that_refuses_the_network_stops_the_run_before_it_changes(tmp_p
     with pytest.raises(RunError, match="not this network"):
         train(model, blobs(150), THREAT, Talker(refuse=True), Recipe(epochs=2), out=tmp_path / "run")
     assert equal(before, state(model))
+
+
+# A method with memory
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Constrained(AT(PGD(2)), nominal_loss=0.3),
+        lambda: AWP(Constrained(ELLE_A(), objective_loss=0.3)),
+        ELLE_A,
+        SORA,
+        FWATAdapt,
+        Free,
+    ],
+)
+def test_each_run_begins_with_the_memory_that_the_method_was_given_with(make: Callable[[], Objective]) -> None:
+    """Two runs of one object end in the same bits, and leave it as it was; the result has it as it ended."""
+    method, results = make(), []
+    before = checkpoint.memory(method)
+    for _ in range(2):
+        trained = train(mlp(6, 3), blobs(60), THREAT, method, Recipe(epochs=2, batch_size=18))
+        assert trained.method is not None
+        results.append({**state(trained.model), **checkpoint.memory(trained.method)})
+        after = checkpoint.memory(method)
+        assert after.keys() == before.keys() and all(same(after[name], before[name]) for name in before)
+        ended = checkpoint.memory(trained.method)
+        assert not all(same(ended[name], before[name]) for name in before), "the memory has moved"
+    first, second = results
+    assert first.keys() == second.keys() and all(same(first[name], second[name]) for name in first)
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Tell whether two tensors are the same, NaN where NaN is."""
+    return a.shape == b.shape and torch.equal(a.nan_to_num(nan=-7.0), b.nan_to_num(nan=-7.0))
+
+
+@dataclass(frozen=True)
+class Concluding(ERM):
+    def conclude(self) -> list[str]:
+        return ["Done."]
+
+
+@pytest.mark.parametrize("best", [1, 3])
+def test_a_conclusion_says_which_epoch_it_is_of(best: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    probes = iter(range(1, 4))
+    monkeypatch.setattr(loop, "probe", lambda *_: Probe(0.9, 0.9, 0.9, 0.5 if next(probes) == best else 0.1, 1.0, 6))
+    trained = train(mlp(6, 3), blobs(60), THREAT, Concluding(), Recipe(epochs=3))
+    assert trained.best_epoch == best
+    told = "" if best == 3 else " This is of the last epoch, 3; the weights kept are those of epoch 1."
+    assert trained.conclusions == ("Done." + told,)

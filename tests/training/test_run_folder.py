@@ -14,11 +14,13 @@ from unperturbed.errors import InputError
 from unperturbed.maximise.pgd import PGD
 from unperturbed.maximise.restarts import Restarts
 from unperturbed.objectives.at import AT
+from unperturbed.objectives.awp import AWP
+from unperturbed.objectives.constrained import Constrained
 from unperturbed.objectives.erm import ERM
 from unperturbed.objectives.free import Free
 from unperturbed.objectives.fw_at import FWATAdapt
 from unperturbed.threat import Threat
-from unperturbed.training.folder import claim, describe
+from unperturbed.training.folder import claim, describe, describe_run
 from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe
 
@@ -46,6 +48,18 @@ def test_config_says_what_the_result_depends_on(tmp_path: Path) -> None:
     chosen = written["chosen"]
     assert (chosen["batch_size"], chosen["training_examples"], chosen["held_out_examples"]) == (32, 54, 6)
     assert chosen["lr"] == 0.003 and chosen["precision"] == "32-true" and chosen["channels_last"] is False
+
+
+@pytest.mark.parametrize(("accuracy", "limit"), [(None, 0.1), (0.9, None)])
+def test_a_limit_that_is_left_to_the_method_is_written(accuracy: float | None, limit: float | None) -> None:
+    """As the command line says it: with None for what was not given, also of a method in another one."""
+    arguments = {"nominal_loss": None, "nominal_accuracy": accuracy, "objective": None, "dual_max": 20.0}
+    method = Constrained(AT(), nominal_accuracy=accuracy)
+    said = {"class_path": "awp", "init_args": {"objective": {"class_path": "constrained", "init_args": arguments}}}
+    told = describe_run(THREAT, AWP(method), Recipe(), {}, {"method": said})["method"]
+    found = told["init_args"]["objective"]
+    assert told["class_path"] == "awp" and found["class_path"] == "constrained"
+    assert found["init_args"] == {**arguments, "nominal_loss": limit, "objective": describe(AT())}
 
 
 def test_bounds_per_feature_and_none_are_written(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class Langevin(Ascent):
     The gradient is that of each example's own score, so T does not depend on the batch size. The released
     noise c next to signs is T = (c / r)^2 / 2h; c in the sign, beside the mean gradient of n examples, T = h (c n r)^2.
     With T = 0, "sign" and "noisy-sign" are PGD, and a single one of step_size 1 from x is FGSM; with no steps at all,
-    a random point of S(x) remains.
+    the start remains.
 
     Attributes:
         steps: moves, each one forward and one input gradient; 0 returns the start.
@@ -39,7 +39,7 @@ class Langevin(Ascent):
         temperature: T; 0: no noise.
         law: of the noise.
         move: how gradient and noise move the point.
-        random_start: from a random point of S(x) instead of from x.
+        random_start: from a random point of S(x) instead of from x, where the caller gives no start.
     """
 
     name: ClassVar[str] = "langevin"
@@ -53,7 +53,7 @@ class Langevin(Ascent):
     def __post_init__(self) -> None:
         """Refuse what no step or temperature can be, and words that are not choices."""
         if self.steps < 0:
-            raise InputError(f"steps is {self.steps}, but must not be negative (0: a random point of S(x)).")
+            raise InputError(f"steps is {self.steps}, but must not be negative (0: the start stays).")
         if self.step_size is not None and not self.step_size > 0:
             raise InputError(f"step_size is {self.step_size}, but must be positive, or None for automatic.")
         if not 0 <= self.temperature < math.inf:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from unperturbed.errors import InputError
 from unperturbed.modes import buffers_restored, eager
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
@@ -46,9 +47,22 @@ class AWP(Wrapper):
         """Return the same perturbation around another method."""
         return replace(self, objective=objective)
 
+    def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
+        """Return what the method has to say.
+
+        Raises:
+            InputError: if the network has no layer to perturb.
+        """
+        _some_layers(model)
+        return self.objective.check(model, batch, threat, noise)
+
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
-        """Return the method's terms at the perturbed weights."""
-        places = layers(model)
+        """Return the method's terms at the perturbed weights.
+
+        Raises:
+            InputError: if the network has no layer to perturb.
+        """
+        places = _some_layers(model)
         weights = list(dict.fromkeys(places.values()))  # a weight in two places moves in both
         with buffers_restored(model):
             terms = self.objective.loss(model, batch, inner, threat, noise)
@@ -91,3 +105,13 @@ def layers(model: nn.Module) -> dict[str, nn.Parameter]:
         for name, weight in module.named_parameters(recurse=False, remove_duplicate=False)
         if weight.dim() > 1 and weight.requires_grad
     }
+
+
+def _some_layers(model: nn.Module) -> dict[str, nn.Parameter]:
+    found = layers(model)
+    if not found:
+        raise InputError(
+            "awp perturbs parameters of more than one dimension, but no such parameter of this network learns: "
+            "unfreeze one, or train by the method alone."
+        )
+    return found

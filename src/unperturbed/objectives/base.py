@@ -1,5 +1,6 @@
 """What a training method is: a perturb and a loss."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
@@ -15,10 +16,10 @@ from unperturbed.types import Batch, Inner, Model, PerExample, Terms
 
 
 def check_not_negative(**values: float) -> None:
-    """Raise InputError unless each value is 0 or more."""
+    """Raise InputError unless each value is 0 or more, and finite."""
     for name, value in values.items():
-        if not value >= 0:
-            raise InputError(f"{name} is {value}, but must not be negative.")
+        if not 0 <= value < math.inf:
+            raise InputError(f"{name} is {value}, but must be finite and not negative.")
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:

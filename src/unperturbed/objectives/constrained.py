@@ -1,6 +1,7 @@
 """A limit on the nominal loss around any method, by a dual variable that is learned with the weights."""
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -31,8 +32,9 @@ class Constrained(nn.Module, Wrapper):
     error rate, once an epoch, while the weights descend on R + dual * N, since an accuracy has no gradient (proxy
     constraints; Cotter et al. 2019, https://arxiv.org/abs/1804.06500).
 
-    N is measured in train mode, on the batches of training, as the released code does; it takes a forward and a
-    backward to the weights more than the method alone. Give one limit.
+    N is of the labels, also where the recipe smooths them for the method: smoothed targets keep a cross-entropy far
+    from 0, and with it most limits out of reach. It is measured in train mode, on the batches of training, as the
+    released code does, and takes a forward and a backward to the weights more than the method alone. Give one limit.
 
     Attributes:
         objective: the method that is limited.
@@ -109,23 +111,30 @@ class Constrained(nn.Module, Wrapper):
         inner = self.objective.perturb(model, batch, threat, noise)
         unknown = torch.zeros(len(batch.x), dtype=batch.x.dtype, device=batch.x.device)
         own = {"dual": unknown + self.dual.to(unknown), self._limited: unknown.clone(), "slack": unknown}
-        return Inner(inner.z, inner.reuse, {**inner.log, **own})
+        return Inner(inner.z, inner.reuse, _apart(inner.log, own))
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
-        """Return the terms of the Lagrangian; the limited loss and its slack are left in `inner.log`."""
+        """Return the method's terms and one more, "constraint", whose sum is the Lagrangian.
+
+        It is dual * (N - rho) or, with N and R exchanged, N - dual * rho next to the method's terms times dual. The
+        limited loss and its slack are left in `inner.log`.
+
+        Raises:
+            InputError: where a term of the method is called "constraint", too.
+        """
         terms = self.objective.loss(model, batch, inner, threat, noise)
-        losses = cross_entropy(model(batch.x), batch.targets)
+        losses = cross_entropy(model(batch.x), batch.y)
         nominal, dual = losses.mean(), self.dual.to(losses)
         if self.objective_loss is not None:
             limited = torch.stack(list(terms.values())).sum()
             terms = {name: dual * term for name, term in terms.items()}
-            own = {"nominal": nominal, "limit": -dual * self.objective_loss}
+            constraint = nominal - dual * self.objective_loss
         else:
             limited = nominal
-            own = {"constraint": dual * (nominal - (self.nominal_loss or 0.0))}
+            constraint = dual * (nominal - (self.nominal_loss or 0.0))
         inner.log[self._limited].copy_(limited.detach())
         inner.log["slack"].copy_(self._slack(limited.detach() if self.nominal_accuracy is None else self.seen))
-        return {**terms, **own}
+        return _apart(terms, {"constraint": constraint})
 
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
         """Count the batch in and, if it is time, let the dual variable follow; then update the method's memory.
@@ -136,7 +145,7 @@ class Constrained(nn.Module, Wrapper):
         self.total, self.batches = self.total + limited, self.batches + 1
         if self.every == "batch" and self.nominal_accuracy is None:
             self._ascend(self.dual_step, limited)
-        own = {name: term for name, term in terms.items() if name not in ("constraint", "nominal", "limit")}
+        own = {name: term for name, term in terms.items() if name != "constraint"}
         self.objective.after_step(batch, inner, own, threat)
 
     def after_epoch(self, clean_accuracy: float) -> None:
@@ -155,7 +164,7 @@ class Constrained(nn.Module, Wrapper):
         return {**self.objective.examine(model, batch, threat, noise), "nominal_loss": nominal}
 
     def conclude(self) -> list[str]:
-        """Say whether the limit was met, and by how much."""
+        """Say whether the limit was met, and by how much: in the last epoch, whichever weights are kept."""
         return [*self.objective.conclude(), self._verdict(float(self.seen), float(self.dual))]
 
     def _verdict(self, seen: float, dual: float) -> str:
@@ -198,3 +207,11 @@ class Constrained(nn.Module, Wrapper):
     def _ascend(self, step: float | Tensor, seen: Tensor) -> None:
         excess = (-self._slack(seen) / max(self._scale, 1e-12)).clamp(max=1.0)
         self.dual = (self.dual + step * excess).clamp(0.0, self.dual_max)
+
+
+def _apart(theirs: Mapping[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return both, where no name is in both."""
+    for name in own:
+        if name in theirs:
+            raise InputError(f"The limited method calls something {name!r}, as `constrained` does: rename it there.")
+    return {**theirs, **own}

@@ -9,6 +9,7 @@ from unperturbed.errors import InputError
 from unperturbed.losses import boosted_cross_entropy, cross_entropy, kl, log_wrong
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.langevin import Langevin
+from unperturbed.maximise.restarts import Restarts
 from unperturbed.noise import Noise
 from unperturbed.objectives.base import Objective, check_not_negative
 from unperturbed.objectives.constrained import Constrained
@@ -25,8 +26,9 @@ class _Sampled(Objective):
     """What the presets below share: R(z) + weight * N(x), z from a chain that climbs the sampler's potential.
 
     The form with a fixed weight in the released code of dual adversarial learning (Robey et al. 2021,
-    https://arxiv.org/abs/2110.15767). The chain begins at x + 0.001 N(0, 1). With the weight learned from a limit on N,
-    as in the paper's algorithm 1, it is `Constrained` around one of these of weight 0; `dual` makes that.
+    https://arxiv.org/abs/2110.15767). The chain (of `Restarts`, the first) begins at x + 0.001 N(0, 1), whatever its
+    `random_start`. With the weight learned from a limit on N, as in the paper's algorithm 1, it is `Constrained` around
+    one of these of weight 0; `dual` makes that.
     """
 
     weight: float
@@ -66,12 +68,18 @@ class _Sampled(Objective):
         return terms
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
-        """Say so where the chain has no noise."""
+        """Say so where the chain has no noise, also where it is restarted."""
         chain = self.maximiser
-        if isinstance(chain, Langevin) and (chain.temperature > 0 or chain.move == "plain"):
+        while isinstance(chain, Restarts):
+            chain = chain.maximiser
+        if not isinstance(chain, Langevin):
+            return [f"{self.name} maximises here: its chain is {type(chain).__name__}, not Langevin dynamics."]
+        if chain.steps == 0:
+            return [f"{self.name} runs no chain here: with 0 steps it ends where it begins."]
+        if chain.temperature > 0:
             return []
-        what = "PGD" if isinstance(chain, Langevin) else f"a maximiser ({type(chain).__name__})"
-        return [f"{self.name} samples nothing here: without noise (temperature 0) its chain is {what}."]
+        what = "gradient ascent" if chain.move == "plain" else "PGD"
+        return [f"{self.name} maximises here: without noise (temperature 0) its chain is {what}."]
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return `spread`, how far two chains from one start end apart: |z - z'|_2 over the longest possible, 0 to 1.
@@ -85,8 +93,18 @@ class _Sampled(Objective):
     def dual(cls, nominal_loss: float | None = None, **settings: Any) -> Constrained:
         """Return the method with a learned weight: minimise R alone under a limit on the mean nominal cross-entropy.
 
-        `settings` are those of `Constrained` and of the method, by name.
+        `settings` are those of `Constrained`, and the method's robust, sampler and maximiser, by name.
+
+        Raises:
+            InputError: on a nominal loss or a weight: the cross-entropy and the dual variable take their places.
         """
+        for name in ("nominal", "weight"):
+            if name in settings:
+                raise InputError(
+                    f"{name} is {settings[name]!r}, but has no place here: the limit is on the cross-entropy, and its "
+                    "weight is learned. Leave it out, or train with a fixed weight: "
+                    f"{cls.__name__}({name}={settings[name]!r})."
+                )
         own = {name: settings.pop(name) for name in ("robust", "sampler", "maximiser") if name in settings}
         return Constrained(cls(weight=0.0, **own), nominal_loss, **settings)  # type: ignore[call-arg]
 
@@ -119,7 +137,7 @@ class DALE(_Sampled):
         robust: the loss at z, "kl" from the prediction at x.
         sampler: the potential of the chain.
         nominal: the loss at x.
-        maximiser: the chain.
+        maximiser: the chain; it begins at x + 0.001 N(0, 1), also where its `random_start` says otherwise.
     """
 
     name: ClassVar[str] = "dale"
@@ -143,7 +161,7 @@ class DALELaplacian(_Sampled):
         robust: the loss at z, "kl" from the prediction at x.
         sampler: the potential of the chain.
         nominal: the loss at x.
-        maximiser: the chain.
+        maximiser: the chain; it begins at x + 0.001 N(0, 1), also where its `random_start` says otherwise.
     """
 
     name: ClassVar[str] = "dale-laplacian"
@@ -169,7 +187,7 @@ class DALEKL(_Sampled):
         robust: the loss at z, "kl" from the prediction at x.
         sampler: the potential of the chain.
         nominal: the loss at x.
-        maximiser: the chain.
+        maximiser: the chain; it begins at x + 0.001 N(0, 1), also where its `random_start` says otherwise.
     """
 
     name: ClassVar[str] = "dale-kl"

@@ -3,10 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
 from unperturbed.noise import Noise
-from unperturbed.objectives.base import Objective
+from unperturbed.objectives.base import Objective, check_not_negative
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, Terms
 
@@ -25,9 +24,8 @@ class RandomNoise(Objective):
     size: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse a size that is negative."""
-        if self.size < 0:
-            raise InputError(f"size is {self.size}, but must not be negative: it is a radius, in units of eps.")
+        """Refuse a size that is negative or not finite."""
+        check_not_negative(size=self.size)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return a random point of S(x), or of a smaller or larger one."""

@@ -45,17 +45,26 @@ def describe_run(
 ) -> dict[str, Any]:
     """Return what config.yaml holds: everything that the result depends on, and what was chosen automatically.
 
-    What the caller says in `config` goes before what the objects show of themselves.
+    What the caller says in `config` goes before what the objects show of themselves, but for what it leaves to the
+    method.
     """
+    shown = describe(method)
     return {
         "unperturbed": version("unperturbed"),
         "threat": f"{threat.norm}:{threat.eps!r}",
         "bounds": describe(threat.bounds),
-        "method": describe(method),
         **describe(config),
+        "method": _filled(describe(config["method"]), shown) if "method" in config else shown,
         "recipe": describe(asdict(recipe)),
         "chosen": describe(chosen),
     }
+
+
+def _filled(said: Any, shown: Any) -> Any:
+    """Return what was said of a method, with the values that it took itself where None was said."""
+    if isinstance(said, Mapping) and isinstance(shown, Mapping):
+        return {name: _filled(value, shown.get(name)) for name, value in said.items()}
+    return shown if said is None else said
 
 
 def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:

@@ -4,6 +4,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -68,7 +69,8 @@ class Trained:
         seconds: of training, probes included.
         warnings: what was adjusted, and what the alarm recognised.
         folder: the run folder, or None.
-        conclusions: what the method says of its end: whether a limit was met, say.
+        conclusions: what the method says of its end, the last epoch's: whether a limit was met, say.
+        method: as it is at the end, its memory included: that of the last epoch, too.
     """
 
     model: nn.Module
@@ -80,6 +82,7 @@ class Trained:
     warnings: tuple[str, ...]
     folder: Path | None
     conclusions: tuple[str, ...] = ()
+    method: Objective | None = None
 
     def json(self) -> dict[str, Any]:
         """Return the result as plain values."""
@@ -120,7 +123,8 @@ def train(
         data: a `Data`, a `Split`, a pair of arrays (inputs, labels), a map-style dataset, or a pair (train, test) of
             those; only the training split is used.
         threat: the threat set; inputs must lie within its bounds.
-        method: what is minimised; None: `AT()`.
+        method: what is minimised; None: `AT()`. One with memory (a dual variable, say) is left as it is: the run is of
+            a copy, which `Trained.method` holds at the end.
         recipe: how; None: `Recipe()`.
         out: the run folder: config.yaml, metrics.jsonl, checkpoints/, best.safetensors, model.safetensors (the last
             weights) and result.json.
@@ -138,6 +142,9 @@ def train(
         RunError: on a loss that is not finite; the last checkpoint stands.
     """
     method, recipe = method or AT(), recipe or Recipe()
+    if checkpoint.memory(method):
+        # so that another run of it begins as this one does; a method that holds the network still holds this one
+        method = deepcopy(method, {id(model): model})
     folder = None if out is None else Path(out)
     all_data = as_data(data)
     if devices < 1:
@@ -460,7 +467,10 @@ class _Run:
         else:
             load_weights(self.model, self.folder / runs.BEST)
         self.model.eval()
-        conclusions = tuple(self.method.conclude())
+        epochs, told = len(state.probes), ""
+        if state.best_epoch != epochs:
+            told = f" This is of the last epoch, {epochs}; the weights kept are those of epoch {state.best_epoch}."
+        conclusions = tuple(text + told for text in self.method.conclude())
         for text in conclusions:
             if self.fabric.is_global_zero:
                 log.info(text)
@@ -469,11 +479,12 @@ class _Run:
             clean_accuracy=wilson(round(best["clean"] * best["n"]), best["n"]),
             robust_accuracy=wilson(round(best["many_steps"] * best["n"]), best["n"]),
             best_epoch=state.best_epoch,
-            epochs=len(state.probes),
+            epochs=epochs,
             seconds=state.seconds,
             warnings=tuple(state.warnings),
             folder=self.folder,
             conclusions=conclusions,
+            method=self.method,
         )
         if self.folder is not None and self.fabric.is_global_zero:
             runs.write_json(self.folder / runs.RESULT, trained.json())
