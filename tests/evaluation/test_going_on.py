@@ -1,5 +1,6 @@
 """An evaluation goes on where it stopped, and ends as if it had not stopped; what is another one is refused."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -14,12 +15,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from toys import QUICK, blobs, linear, mlp
-from unperturbed.attacks.gradient import Suite
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.errors import InputError
 from unperturbed.evaluation import accuracy, store
-from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.accuracy import evaluate, settings_of
 from unperturbed.evaluation.block import Block, Networks
 from unperturbed.findings import Outcome
+from unperturbed.maximise.pgd import PGD
 from unperturbed.threat import Threat
 
 THREAT = Threat("L2", 0.2)
@@ -137,6 +139,68 @@ def test_a_suite_is_told_by_its_settings_and_not_by_addresses(tmp_path: Path) ->
     assert "cross_entropy" in text and "steps=" in text and "0x" not in text
 
 
+class Squared(nn.Module):
+    """The same weights, and another network."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        for name, module in inner.named_children():
+            self.add_module(name, module)
+        self.inner = [inner]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.inner[0](x**2)
+        return logits
+
+
+def test_another_network_with_the_same_weights_is_refused(tmp_path: Path) -> None:
+    model, data = problem()
+    evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    assert Squared(model).state_dict().keys() == model.state_dict().keys()
+    with pytest.raises(InputError, match="network was"):
+        evaluate(Squared(model), data, THREAT, QUICK, out=tmp_path)
+
+
+def test_a_loss_that_was_rewritten_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though its name is the same."""
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for number, sign in enumerate(("", "-")):
+        source = f"from unperturbed.losses import margin\n\ndef mine(logits, y):\n    return {sign}margin(logits, y)\n"
+        (tmp_path / f"rewritten{number}.py").write_text(source)
+        mine = importlib.import_module(f"rewritten{number}").mine
+        found.append(settings_of(Suite("s", (GradientAttack("a", mine, PGD(steps=2)),), "")))
+    assert found[0] != found[1] and found[0].split(") ")[0] == found[1].split(") ")[0]
+
+
+@pytest.mark.parametrize("suffix", ["json", "parquet", "safetensors"])
+def test_a_part_that_lost_a_file_is_done_again(suffix: str, tmp_path: Path) -> None:
+    model, data = problem()
+    whole = evaluate(model, data, THREAT, QUICK, out=tmp_path / "whole")
+    evaluate(model, data, THREAT, QUICK, out=tmp_path / "other")
+    (tmp_path / f"other/pgd/part-00002.{suffix}").unlink()
+    (tmp_path / "other/pgd/part-00002.unfinished").write_bytes(b"")
+    assert comparable(evaluate(model, data, THREAT, QUICK, out=tmp_path / "other")) == comparable(whole)
+    same_results(tmp_path / "whole/pgd", tmp_path / "other/pgd")
+
+
+def test_a_damaged_job_is_refused_and_may_be_replaced(tmp_path: Path) -> None:
+    model, data = problem()
+    evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    (tmp_path / "pgd" / store.JOB).write_text("")
+    with pytest.raises(InputError, match="damaged.*overwrite"):
+        evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    assert evaluate(model, data, THREAT, QUICK, out=tmp_path, overwrite=True).n == 50
+
+
+def test_another_batch_size_is_not_taken_up_midway_and_that_is_said(tmp_path: Path) -> None:
+    model, data = problem()
+    first = evaluate(model, data, THREAT, QUICK, out=tmp_path, batch_size=16)
+    again = evaluate(model, data, THREAT, QUICK, out=tmp_path, batch_size=4)
+    assert repr(again.examples) == repr(first.examples)
+    assert any("goes on at the batch size that it was begun with, 16" in text for text in again.warnings)
+
+
 SCRIPT = """
 import os, random, shutil, signal, sys, time
 from pathlib import Path
@@ -195,7 +259,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
 from toys import QUICK, blobs, mlp
-from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.accuracy import evaluate, settings_of
 from unperturbed.threat import Threat
 
 torch.set_num_threads(1)
