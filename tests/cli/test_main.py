@@ -24,6 +24,11 @@ TRAIN = ("train", "--data", "blobs.npz", "--threat", "Linf:0.05", "--epochs", "1
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return what runs a command in a folder with a small dataset of 120 training and 12 test examples."""
+    return runner(tmp_path, monkeypatch, capsys, 120)
+
+
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], training: int) -> Run:
     """Return what runs a command in a folder with a small dataset: exit code, standard output, standard error.
 
     The suite is a short one under its usual name.
@@ -33,7 +38,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     rng = np.random.default_rng(0)
     y = np.arange(132) % 2
     x = np.clip(0.3 + 0.4 * y[:, None] + 0.08 * rng.normal(size=(132, 4)), 0, 1).astype(np.float32)
-    np.savez("blobs.npz", x_train=x[:120], y_train=y[:120], x_test=x[120:], y_test=y[120:])
+    np.savez("blobs.npz", x_train=x[:training], y_train=y[:training], x_test=x[training:], y_test=y[training:])
 
     quick = Suite("pgd", (GradientAttack("PGD-CE", cross_entropy, PGD(steps=5), restarts=2),), PGD_SUITE.note)
     monkeypatch.setitem(accuracy.SUITES, "pgd", quick)

@@ -1,40 +1,19 @@
 """`unperturbed transfer` as a user meets it."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_main import Run, runner
 
-from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
-from unperturbed.cli.main import main
-from unperturbed.evaluation import accuracy
-from unperturbed.losses import cross_entropy
-from unperturbed.maximise.pgd import PGD
 from unperturbed.runs import read_yaml, write_yaml
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Return what runs a command in a folder with three runs, `a`, `b` and `c`; the suite is a short one."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    rng = np.random.default_rng(0)
-    y = np.arange(132) % 2
-    x = np.clip(0.3 + 0.4 * y[:, None] + 0.08 * rng.normal(size=(132, 4)), 0, 1).astype(np.float32)
-    np.savez("blobs.npz", x_train=x[:100], y_train=y[:100], x_test=x[100:], y_test=y[100:])
-    quick = Suite("pgd", (GradientAttack("PGD-CE", cross_entropy, PGD(steps=5), restarts=2),), PGD_SUITE.note)
-    monkeypatch.setitem(accuracy.SUITES, "pgd", quick)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        code = main(words)
-        out, err = capsys.readouterr()
-        return code, out, err
-
+    call = runner(tmp_path, monkeypatch, capsys, 100)
     train = ("train", "--data", "blobs.npz", "--threat", "Linf:0.05", "--epochs", "2", "--method", "erm")
     for seed, name in enumerate("abc"):
         assert call(*train, "--seed", str(seed), "--out", name)[0] == 0

@@ -381,7 +381,7 @@ def test_the_gradient_is_that_of_the_loss_at_frozen_points(kind: type, net: str)
     """In float64, along random directions in the space of the weights, against central differences."""
     method, model, batch = make(kind), network(net, torch.float64, scale=0.5), smoothed(make_batch(6, torch.float64))
     if method.name in ASCENT:
-        pytest.skip("its weights move by what is a constant; tests/objectives has the published form")
+        pytest.skip("its v follows w and is held constant; test_awp.py has the published form instead")
     threat = Threat("Linf", 0.2) if method.name == "gradient-penalty" else Threat("L2", 0.8)  # its sign stays put
     inner = perturbed(method, model, batch, threat)
     weights = list(model.parameters())
