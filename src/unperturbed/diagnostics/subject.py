@@ -1,4 +1,4 @@
-"""What every diagnostic is given: a network, examples that it was trained on and others, and the size of perturbations."""
+"""What a diagnostic is given: a network, examples that it was trained on and others, and the size of perturbations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
