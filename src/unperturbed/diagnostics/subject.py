@@ -72,7 +72,7 @@ class Subject:
     def worst_case(self, batch: Batch) -> Inputs:
         """Return, for each example, the point of highest cross-entropy that 20 steps of PGD pass through."""
         with under_attack(self.classifier):
-            chunks = torch.arange(len(batch.y), device=batch.y.device).split(self.places)
+            chunks = torch.split(torch.arange(len(batch.y), device=batch.y.device), self.places)
             return torch.cat([self._climb(batch.x[rows], batch.y[rows], batch.ids[rows]) for rows in chunks])
 
     def _climb(self, x: Inputs, y: Labels, ids: Labels) -> Inputs:
