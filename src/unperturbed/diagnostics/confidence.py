@@ -8,7 +8,7 @@ from torch.nn import functional
 from unperturbed.diagnostics.per_example import average, described, distribution, missing_note, portion, sound
 from unperturbed.diagnostics.subject import STEPS, Subject
 from unperturbed.evaluation.intervals import wilson
-from unperturbed.findings import Distribution, Finding, Line, Number
+from unperturbed.findings import Finding, Line, Number
 from unperturbed.losses import margin
 from unperturbed.types import Labels, Logits, PerExample
 
@@ -144,9 +144,9 @@ def _reliability(part: str, sure: np.ndarray, right: np.ndarray) -> tuple[Line, 
         Line(
             f"reliability, {part}",
             middles,
-            tuple(share and share.value for share in shares),
-            tuple(share and share.low for share in shares),
-            tuple(share and share.high for share in shares),
+            tuple(None if share is None else share.value for share in shares),
+            tuple(None if share is None else share.low for share in shares),
+            tuple(None if share is None else share.high for share in shares),
             across="confidence",
             about=f"95% Wilson intervals of the accuracy; {behind}",
         ),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unperturbed.diagnostics.chain import chain
 from unperturbed.diagnostics.confidence import loss_of
-from unperturbed.diagnostics.instance_margins import first_order, nearest
+from unperturbed.diagnostics.instance_margins import first_order, log_spectral, nearest
 from unperturbed.diagnostics.margins import output_margin
 from unperturbed.diagnostics.per_example import average, difference, difference_of_shares, portion, sound
 from unperturbed.diagnostics.subject import STEPS, Subject
@@ -31,7 +31,7 @@ VACUOUS = "is 1 or more, which no difference of such losses exceeds: vacuous"
 def log10_covering_term(log10_cells: float, classes: int, m: int, eta: float) -> float:
     """Return log10 of sqrt((2 |Y| N ln 2 + 2 ln(1 / eta)) / m), N = 10^log10_cells.
 
-    (Xu & Mannor 2012, https://arxiv.org/abs/1005.2243, theorem 3, with K = |Y| N cells and losses within [0, 1].)
+    (Xu & Mannor 2012, https://arxiv.org/abs/1005.2243, with K = |Y| N cells and losses within [0, 1].)
     """
     first = math.log(2 * classes * math.log(2)) + log10_cells * math.log(10)
     second = math.log(2 * math.log(1 / eta))
@@ -47,7 +47,7 @@ def ramp_term(least: float, gamma: float) -> float:
 def packing_number(x: Inputs, r: float) -> int:
     """Return how many of the examples a greedy choice finds that lie further than r apart, in L2.
 
-    A ball of radius r / 2 holds at most one of them, so that no cover of the examples has fewer: N(X, r / 2) is no less.
+    A ball of radius r / 2 holds at most one of them, so that no cover has fewer balls: N(X, r / 2) is no less.
     """
     flat, chosen = x.flatten(1).double(), list[int]()
     away = torch.full((len(flat),), torch.inf, dtype=torch.float64, device=flat.device)
@@ -65,7 +65,7 @@ def intrinsic_dimension(x: Inputs, neighbours: int = NEIGHBOURS) -> float:
     Bickel 2004, eq. 8; averaged over its inverse, as MacKay & Ghahramani 2005 derive). Copies of another example are
     left out. NaN where fewer than three different examples remain, or where all neighbours are equally far.
     """
-    flat = x.flatten(1).double().unique(dim=0)
+    flat = torch.unique(x.flatten(1).double(), dim=0)
     neighbours = min(neighbours, len(flat) - 1)
     if neighbours < 2:
         return math.nan
@@ -78,15 +78,15 @@ def intrinsic_dimension(x: Inputs, neighbours: int = NEIGHBOURS) -> float:
 def generalisation(subject: Subject) -> Finding:
     """Natural and robust accuracy and loss on test and training examples, their gaps, and a covering-number bound.
 
-    Gaps are train minus test. Robust means right at the example and at the worst point that 20 steps of PGD end at: an
-    upper bound on the accuracy and a lower one on the loss. The bound (Xu & Mannor 2012 with a covering of the inputs; of
-    the shape that Wen, Li & Jia 2020, https://arxiv.org/abs/2011.07478, discuss) is given with all its constants, and
-    the notes say what in it is proved and what is a proxy.
+    Gaps are train minus test. Robust means right at the example and where 20 steps of PGD end: an upper bound on
+    the accuracy and a lower one on the loss. The bound (Xu & Mannor 2012 with a covering of the inputs, as Wen, Li &
+    Jia 2020 suggest, https://arxiv.org/abs/2011.07478) is given with all its constants, and the notes say what in it is
+    proved and what is a proxy.
     """
     parts = {"test": _outcomes(subject.test_logits, subject.logits(subject.worst_test), subject.test)}
     notes = [
-        f"Robust: right at the example and where {STEPS} steps of PGD end, {subject.threat}. Robust accuracies are upper "
-        "bounds and robust losses lower bounds; a stronger attack may move both, and their gap.",
+        f"Robust: right at the example and where {STEPS} steps of PGD end, {subject.threat}. Robust accuracies are "
+        "upper bounds and robust losses lower bounds; a stronger attack may move both, and their gap.",
     ]
     if subject.train is not None:
         worst = subject.logits(subject.worst_train)
@@ -155,11 +155,11 @@ def _summary(numbers: list[Number]) -> str:
     for kind in ("natural", "robust"):
         test = named.get(f"{kind} accuracy, test")
         gap = named.get(f"{kind} accuracy gap, train minus test")
-        if test is None:
+        if test is None or test.low is None or test.high is None:
             continue
         most = "at most " if kind == "robust" else ""
         text.append(f"{kind.capitalize()} test accuracy is {most}{test.value:.1%} [{test.low:.1%}, {test.high:.1%}]")
-        if gap is not None:
+        if gap is not None and gap.low is not None and gap.high is not None:
             text[-1] += (
                 f", {100 * gap.value:+.1f} points more in training [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
             )
@@ -186,9 +186,10 @@ def _bound(subject: Subject, train: Batch) -> Finding:
         Number("bound: diameter C of the training examples, L2", diameter, m),
     ]
     notes = [
-        "Bound on R - R_emp, for losses within [0, 1], with probability 1 - eta: max{0, 1 - u_min / gamma} (ramp loss) "
-        "or 0 (0-1 loss), plus sqrt((2 |Y| N(X, r / 2) ln 2 + 2 ln(1 / eta)) / m). Proved for r and gamma that are fixed "
-        "before the data are seen, and for the loss on the m training examples measured here, drawn independently.",
+        "Bound on R - R_emp, for losses within [0, 1], with probability 1 - eta: max{0, 1 - u_min / gamma} (ramp loss, "
+        "at most 1) or 0 (0-1 loss), plus sqrt((2 |Y| N(X, r / 2) ln 2 + 2 ln(1 / eta)) / m). Proved for r and gamma "
+        "that are fixed before the data are seen, with R_emp the loss on the m training examples measured here, drawn "
+        "independently.",
     ]
     if k == k:
         numbers.append(Number("bound: intrinsic dimension k", k, m))
@@ -204,12 +205,12 @@ def _bound(subject: Subject, train: Batch) -> Finding:
         Number("bound: log10 of the 0-1 gap, N at least", covering, m),
     ]
     notes += [
-        f"r is v_min, the smallest distance in L2 from a training example to another prediction. A proxy: it is read off "
-        f"the data, and known only as an upper bound, by a search around the {min(SEARCHED, m)} training examples of "
-        "smallest output margin. The true v_min is no larger, which makes N and the bound larger, not smaller.",
-        f"N(X, r / 2), at least: a greedy choice of training examples further than r apart, {cells} of {m}. That no cover "
-        "has fewer balls is proved; inputs that were not seen need more. So where the bound with it is vacuous, the bound "
-        "is; where it is not, nothing is proved.",
+        "r is v_min, the smallest distance in L2 from a training example to another prediction. A proxy: it is read "
+        f"off the data, and known only as an upper bound, by a search around the {min(SEARCHED, m)} training examples "
+        "of smallest output margin. The true v_min is no larger, which makes N and the bound larger, not smaller.",
+        f"N(X, r / 2), at least: training examples further than r apart, chosen greedily, {cells} of {m}. That no "
+        "cover has fewer balls is proved; inputs that were not seen may need more. So where the bound with it is "
+        "vacuous, the bound is; where it is not, nothing is proved.",
         "The bound on the 0-1 gap also needs that the prediction is constant within r of every training example, which "
         "holds up to the true v_min.",
     ]
@@ -223,8 +224,8 @@ def _bound(subject: Subject, train: Batch) -> Finding:
         ]
         notes.append(
             f"N(X, r / 2), proxy: (C / r)^k, at least the packing number. C is the largest distance between training "
-            f"examples; k is estimated from the distances of {min(NEIGHBOURS, m - 1)} nearest neighbours (Levina & Bickel "
-            "2004), too low where the examples are few for their dimension. Nothing of it is proved."
+            f"examples; k is estimated from the distances of {min(NEIGHBOURS, m - 1)} nearest neighbours (Levina & "
+            "Bickel 2004), too low where the examples are few for their dimension. Nothing of it is proved."
         )
     ramp = _ramp(subject, some, score, r, covering, proxy)
     return Finding(
@@ -236,17 +237,19 @@ def _ramp(subject: Subject, some: Batch, score: PerExample, r: float, covering: 
     """Return what the ramp loss adds: Lam, u_min, gamma, and the bounds."""
     of, m = chain(subject.classifier, some.x[:1]), len(score)
     if isinstance(of, str):
-        return Finding("", "", notes=(f"No bound on the ramp loss, which needs prod s_max: {of}",))
+        return Finding("", "", notes=(f"No bound on the ramp loss, which needs prod s_max: {of}.",))
     gamma = float(score.median())
-    log_lam = of.log_lipschitz["L2"] + math.log(float(torch.linalg.matrix_norm(of.head.detach().double(), 2)))
+    log_lam = log_spectral(of)
+    if log_lam == -math.inf:
+        return Finding("", "", notes=("No bound on the ramp loss: prod s_max is 0, and the logits are constant.",))
     numbers = [
         Number("bound: log10 Lam, Lam = prod s_max", log_lam / math.log(10), m),
         Number("bound: smallest output margin", float(score.min()), m, unit="logits"),
         Number("bound: gamma, median output margin", gamma, m, unit="logits"),
     ]
     notes = [
-        "Lam = prod s_max bounds the Lipschitz constant of the logits in L2: proved. u_min = min o(x) - Lam r, with r as "
-        "above. gamma is the median output margin of the training examples, read off the data: a proxy.",
+        "Lam = prod s_max bounds the Lipschitz constant of the logits in L2: proved. u_min = min o(x) - Lam r, with r "
+        "as above. gamma is the median output margin of the training examples, read off the data: a proxy.",
     ]
     if log_lam + math.log(r) > 700 or not gamma > 0:
         text = "u_min is below any number of this machine" if gamma > 0 else "gamma is not positive"
@@ -279,7 +282,8 @@ def _verdict(covering: float, proxy: float | None) -> str:
     if proxy is not None and proxy >= 0:
         return f"By the proxy the covering-number bound on the 0-1 gap is 10^{proxy:.1f}: it {VACUOUS}."
     value = covering if proxy is None else proxy
-    return f"The covering-number bound on the 0-1 gap would be {10**value:.2g} if the proxies in it held; that is not proved."
+    text = f"The covering-number bound on the 0-1 gap would be {10**value:.2g}"
+    return f"{text} if the proxies in it held; that is not proved."
 
 
 def _smallest_margin(subject: Subject, some: Batch, logits: Logits) -> float:

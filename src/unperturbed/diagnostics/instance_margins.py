@@ -1,6 +1,7 @@
 """How far the nearest misclassified input is from each example: bounds from above and below, and an estimate."""
 
 import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from unperturbed.diagnostics.margins import output_margin
 from unperturbed.diagnostics.per_example import described, distribution, missing_note, portion, sound
 from unperturbed.diagnostics.subject import Subject
 from unperturbed.evaluation.curve import minimum_norm
-from unperturbed.findings import Distribution, Finding, Number
+from unperturbed.findings import Finding, Number
 from unperturbed.losses import margin, targeted_margin
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
@@ -68,7 +69,7 @@ def first_order(model: Model, batch: Batch, norm: Norm, places: int) -> PerExamp
     """
     targets, threat = likely_targets(model, batch, MOST_CLASSES, places), Threat(norm, 1.0)
     parts = []
-    for rows in torch.arange(len(batch.y), device=batch.x.device).split(places):
+    for rows in torch.split(torch.arange(len(batch.y), device=batch.x.device), places):
         x, y, least = batch.x[rows].detach().requires_grad_(), batch.y[rows], torch.tensor(torch.inf)
         with torch.enable_grad():
             logits = model(x)
@@ -88,9 +89,9 @@ def first_order(model: Model, batch: Batch, norm: Norm, places: int) -> PerExamp
 def log_lower_bound(of: Chain, logits: Tensor, y: Tensor, norm: Norm, example: Inputs) -> PerExample:
     """Return the log of the largest of the lower bounds on the margin that a chain proves; -inf where it is 0.
 
-    (f_y - f_j) / (‖w_y - w_j‖ L_p), least over j, holds in norm p: w are the rows of the head, in the dual norm, and L_p
-    bounds the Lipschitz constant of all before it. With ‖d‖_a <= c ‖d‖_b for all d, a bound in norm a is c times one
-    in norm b. NaN where a logit is not finite.
+    (f_y - f_j) / (‖w_y - w_j‖ L_p), least over j, holds in norm p: w are the rows of the head, in the dual norm, and
+    L_p bounds the Lipschitz constant of all before it. Where ‖d‖_a <= c ‖d‖_b for all d, a bound in norm a,
+    divided by c, is one in norm b. NaN where a logit is not finite.
     """
     bounds = [
         _log_lower_bound(of, logits, y, other) - math.log(_stretch(other, norm, example)) for other in of.log_lipschitz
@@ -133,7 +134,7 @@ def instance_margins(subject: Subject) -> Finding:
     if subject.classes - 1 > MOST_CLASSES:
         notes.append(f"Estimates look at the {MOST_CLASSES} other classes of largest logits.")
     if isinstance(of, str):
-        notes.append(f"No lower bound: {of}")
+        notes.append(f"No lower bound: {of}.")
     else:
         notes.append(
             "Lower bounds are those of exact arithmetic, without the box, and given for correct examples only."
@@ -216,12 +217,17 @@ def _verdict(ratio: float, crossed: int, lost: int, n: int) -> str:
     return f"The proven lower bound is within {factor} of the upper one."
 
 
+def log_spectral(of: Chain) -> float:
+    """Return the log of prod s_max, a Lipschitz constant of the logits in L2; -inf where they are constant."""
+    largest = float(torch.linalg.matrix_norm(of.head.detach().double(), 2))
+    return of.log_lipschitz["L2"] + (math.log(largest) if largest > 0 else -math.inf)
+
+
 def _spectral(subject: Subject, batch: Batch, of: Chain) -> Finding:
     """Return o(x) / prod s_max, a lower bound in L2 that is never above the one by the rows of the head."""
-    largest = float(torch.linalg.matrix_norm(of.head.detach().double(), 2))
     score = output_margin(subject.test_logits[: len(batch.y)], batch.y).cpu()
     right = score > 0
-    value = (score[right].log() - of.log_lipschitz["L2"] - math.log(largest)).exp() if largest > 0 else score[right] / 0
+    value = (score[right].log() - log_spectral(of)).exp()
     name = "output margin over the product of largest singular values, L2"
     values = distribution(name, value.clamp(min=torch.finfo(torch.float64).tiny), batch.ids.cpu()[right], log=True)
     return Finding("", "", described(values), (values,), notes=missing_note(values))

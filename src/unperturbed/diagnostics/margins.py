@@ -97,7 +97,7 @@ def _summary(numbers: list[Number]) -> str:
         return "No test example has finite logits: there is no margin."
     near = value[f"confidence margin, test: share with |margin| below {NEAR:g}"]
     return (
-        f"On test examples the median output margin is {value['output margin, test: median']:.4g} logits and the median "
-        f"confidence margin {value['confidence margin, test: median']:.3f}; {near:.1%} of them have a confidence margin "
-        f"within {NEAR:g} of the boundary."
+        f"On test examples the median output margin is {value['output margin, test: median']:.4g} logits and the "
+        f"median confidence margin {value['confidence margin, test: median']:.3f}; {near:.1%} of them have a "
+        f"confidence margin within {NEAR:g} of the boundary."
     )

@@ -61,9 +61,18 @@ def quantiles(name: str, values: Sequence[float], unit: str = "") -> tuple[Numbe
     found = []
     for share in QUANTILES:
         low, high = int(binom.ppf(0.025, n, share)) - 1, int(binom.ppf(0.975, n, share))
-        ends = (float(ordered[low]), float(ordered[high])) if low >= 0 and high < n else (None, None)
+        inside = low >= 0 and high < n
         label = "median" if share == 0.5 else f"{share:.0%} quantile"
-        found.append(Number(f"{name}: {label}", float(np.quantile(ordered, share)), n, *ends, unit))
+        found.append(
+            Number(
+                f"{name}: {label}",
+                float(np.quantile(ordered, share)),
+                n,
+                float(ordered[low]) if inside else None,
+                float(ordered[high]) if inside else None,
+                unit,
+            )
+        )
     return tuple(found)
 
 
