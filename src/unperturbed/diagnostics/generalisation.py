@@ -7,14 +7,12 @@ from torch import Tensor
 
 from unperturbed.diagnostics.chain import chain
 from unperturbed.diagnostics.confidence import loss_of
-from unperturbed.diagnostics.instance_margins import first_order, log_spectral, nearest
+from unperturbed.diagnostics.instance_margins import log_spectral, nearest
 from unperturbed.diagnostics.margins import output_margin
 from unperturbed.diagnostics.per_example import average, difference, difference_of_shares, portion, sound
 from unperturbed.diagnostics.subject import STEPS, Subject
 from unperturbed.findings import Finding, Number
 from unperturbed.losses import margin
-from unperturbed.modes import under_attack
-from unperturbed.precision import as_reported
 from unperturbed.types import Batch, Inputs, Logits, PerExample
 
 ETA = 0.05
@@ -263,8 +261,8 @@ def _ramp(subject: Subject, some: Batch, score: PerExample, r: float, covering: 
     ]
     if proxy is not None:
         numbers.append(Number("bound: log10 of the ramp gap, proxy", _log10_sum(first, proxy), m))
-    why = " (no cell is far from a tie)" if first >= 1 else ""
-    text = f"For the ramp loss the first term alone is {first:.3g}{why}."
+    text = f"For the ramp loss, max{{0, 1 - u_min / gamma}} = {first:.3g} is added"
+    text += ": vacuous, since u_min is not positive." if first >= 1 else "."
     return Finding("", text, tuple(numbers), notes=tuple(notes))
 
 
@@ -292,9 +290,7 @@ def _smallest_margin(subject: Subject, some: Batch, logits: Logits) -> float:
     closest = (best[:, 0] - best[:, 1]).argsort(stable=True)[:SEARCHED]
     part = _rows(some, closest)
     part = Batch(part.x, logits[closest].argmax(dim=1).to(part.y.device), part.ids)
-    with under_attack(subject.classifier), as_reported(part.x.device):
-        guess = first_order(subject.classifier, part, "L2", subject.places)
-    found = nearest(subject, part, "L2", guess)
+    found = nearest(subject, part, "L2")
     found = found[found.isfinite()]
     return float(found.min()) if len(found) else math.nan
 

@@ -1,6 +1,7 @@
 """How far the nearest misclassified input is from each example: bounds from above and below, and an estimate."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -25,33 +26,36 @@ from unperturbed.types import Batch, Inputs, Model, Norm, PerExample
 EXAMPLES = 128
 """The first of the test examples: a search costs some hundred passes an example."""
 NORMS: tuple[Norm, ...] = ("Linf", "L2")
-SEARCH: Suite = Suite(
-    "margins",
-    (FAB(steps=20), GradientAttack("PGD", margin, PGD(steps=20))),
-    "FAB and PGD, 20 steps each, and halvings of the line to what they find: upper bounds",
-)
-RADII = 8
-"""Where PGD looks: at as many quantiles of the first-order estimates."""
+FIRST: Suite = Suite("first", (FAB(steps=20),), "upper bounds")
+THEN: Suite = Suite("then", (GradientAttack("PGD", margin, PGD(steps=20)),), "upper bounds")
+RADII, WITHIN = 8, 0.98
+"""PGD looks at so many quantiles of the distances that FAB found, each made smaller by this factor."""
 MOST_CLASSES = 100
 """The estimate looks at the other classes of largest logits, so many at most."""
 SLACK = 1e-4
 """A bound that is above another by less than this share has not crossed it: rounding does as much."""
 
 
-def nearest(subject: Subject, batch: Batch, norm: Norm, estimate: PerExample) -> PerExample:
+def nearest(subject: Subject, batch: Batch, norm: Norm) -> PerExample:
     """Return the distance of the nearest misclassified point found, box included: an upper bound on the margin.
 
     0 where the example itself is misclassified (or tied), NaN where no point was found, or where the logits are not
-    finite. Every point was verified by a fresh forward. The estimates say at which radii PGD looks.
+    finite. Every point was verified by a fresh forward. FAB looks first, then PGD just within what FAB found: at radii
+    spread as those distances are.
     """
-    usual = estimate[estimate.isfinite() & (estimate > 0)].double().cpu().numpy()
-    radii = sorted({float(np.quantile(usual, (k + 1) / RADII)) for k in range(RADII)}) if len(usual) else []
-    radii = radii or [subject.threat.eps or 1.0]
+    first = _searched(subject, batch, norm, FIRST, (subject.threat.eps or 1.0,))
+    away = first[(first > 0) & first.isfinite()].numpy()
+    spread = [WITHIN * float(np.quantile(away, (k + 1) / RADII)) for k in range(RADII)] if len(away) else []
+    second = _searched(subject, batch, norm, THEN, spread or (subject.threat.eps or 1.0,))
+    return torch.fmin(first, second)
+
+
+def _searched(subject: Subject, batch: Batch, norm: Norm, suite: Suite, radii: Sequence[float]) -> PerExample:
     found = minimum_norm(
         subject.classifier,
         (batch.x, batch.y),
-        Threat(norm, radii[-1], subject.threat.bounds),
-        SEARCH,
+        Threat(norm, max(radii), subject.threat.bounds),
+        suite,
         radii=radii,
         seed=subject.seed,
         batch_size=subject.places,
@@ -128,7 +132,8 @@ def instance_margins(subject: Subject) -> Finding:
     parts = [_in_norm(subject, batch, norm, of) for norm in NORMS]
     notes = [
         f"The first {len(batch.y)} of {len(subject.test.y)} test examples; misclassified ones have margin 0.",
-        f"Upper bounds: {SEARCH.note}. Every point lies in the box and was misclassified by a fresh forward.",
+        "Upper bounds: FAB and PGD, 20 steps each, and halvings of the line to what they find. Every point lies in the "
+        "box and was misclassified by a fresh forward.",
         "First-order estimates hold for the network linearised at the example, without the box: they are no bounds.",
     ]
     if subject.classes - 1 > MOST_CLASSES:
@@ -154,7 +159,7 @@ def _in_norm(subject: Subject, batch: Batch, norm: Norm, of: Chain | str) -> Fin
     right = margin(logits, batch.y.cpu()) < 0
     with under_attack(subject.classifier), as_reported(batch.x.device):
         guess = first_order(subject.classifier, batch, norm, subject.places).cpu()
-    most = nearest(subject, batch, norm, guess)
+    most = nearest(subject, batch, norm)
     upper = distribution(f"instance margin, upper bound, {norm}", most, batch.ids)
     estimate = distribution(f"instance margin, first-order estimate, {norm}", guess, batch.ids)
     numbers, notes = [*described(upper), *described(estimate)], [*missing_note(upper), *missing_note(estimate)]
