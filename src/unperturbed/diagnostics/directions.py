@@ -239,8 +239,8 @@ def _largest_values(
     if not doubted:
         return torch.stack(columns, dim=1), ()
     return torch.stack(columns, dim=1), (
-        f"{', '.join(doubted)}: the gradient is not the function's (a surrogate's, say), so the largest singular value is"
-        " left out, and singular values of the input Jacobian are the gradient's.",
+        f"{', '.join(doubted)}: the gradient is not the function's (a surrogate's, say), so the largest singular value"
+        " is left out, and singular values of the input Jacobian are the gradient's.",
     )
 
 

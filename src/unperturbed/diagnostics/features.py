@@ -39,14 +39,12 @@ def feature_changes(subject: Subject) -> Finding:
         changes = relative_changes(subject, points, found)
     places = ("input", *(block.name for block in found))
     lines, distributions, numbers = [], [], []
-    about, all_ = f"median over {len(x)} examples, with the middle half", f"of {len(x)} examples"
+    about = f"median over {len(x)} examples, with the middle half"
     for kind, rho in zip(KINDS, changes, strict=True):
         lines.append(_line(f"relative change of the features, {kind}", places, rho, about))
         lines.append(_line(f"amplification from block to block, {kind}", places[1:], rho[:, 1:] / rho[:, :-1], about))
-        high = _plain(_quantiles(rho, 0.95))
-        lines.append(
-            Line(f"95th percentile of the relative change, {kind}", places, high, log=True, about=f"n={len(x)}")
-        )
+        high, of = _plain(_quantiles(rho, 0.95)), f"of {len(x)} examples"
+        lines.append(Line(f"95th percentile of the relative change, {kind}", places, high, log=True, about=of))
     usable = torch.stack([(rho > 0) & rho.isfinite() for rho in changes])[:, :, 1:]
     counted = usable.any(dim=1).all(dim=0)  # a block that the input never reaches must not cost every example
     notes += _left_out(usable, found, counted)
