@@ -1,7 +1,7 @@
 """Examine what robustness did to trained networks: margins, layers, features, confidence, generalisation."""
 
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,7 +45,7 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Diagnose each network, set them side by side, and write the page."""
-    from unperturbed.cli.subject import find_subject
+    from unperturbed.cli.subject import find_subject, slug
     from unperturbed.diagnostics.compare import compare
     from unperturbed.diagnostics.diagnose import diagnose
     from unperturbed.reports.page import findings_page
@@ -59,12 +59,12 @@ def run(given: Parsed) -> Result:
         subjects = [find_subject(_with(given, run=runs[0] if runs else None, **asked))]
     else:
         subjects = [find_subject(_with(given, run=each, out=None, **asked)) for each in runs]
-    for each in subjects:
-        _check_same_data(subjects[0], each)
+    for subject in subjects:
+        _check_same_data(subjects[0], subject)
     threat = _common_threat(subjects, given.threat is not None)
     out = _home(subjects, given.out)
-    for each in subjects:
-        each.keep()
+    for subject in subjects:
+        subject.keep()
 
     diagnoses = []
     with progress() as report:
@@ -87,30 +87,30 @@ def run(given: Parsed) -> Result:
                     examples=given.examples,
                     seed=given.seed,
                     batch_size=given.batch_size,
-                    out=subject.home / "-".join(["diagnosis", *subject.parts]).__add__(".json"),
+                    out=subject.home / f"{slug('diagnosis', *subject.parts)}.json",
                     progress=tell,
                 )
             )
-    for each in diagnoses:
-        if each.made_again:
-            say(each.made_again)
-        for name, error in each.failed.items():
-            say(f"{name} failed on {each.examined.name}: {error}", "warning")
+    examined = [found.examined for found in diagnoses]
+    for found in diagnoses:
+        if found.made_again:
+            say(found.made_again)
+        for name, error in found.failed.items():
+            say(f"{name} failed on {found.examined.name}: {error}", "warning")
 
-    examined = [each.examined for each in diagnoses]
-    several = len({each.strength for each in examined}) > 1
+    several = len({model.strength for model in examined}) > 1
     comparison = compare(examined, given.seed) if several else None
     page = out / "diagnosis.html"
     write_text(page, findings_page(examined, comparison, _title(examined), _facts(subjects[0], threat, given.examples)))
     if comparison is not None:
-        write_json(out / "comparison.json", {"models": [_told(each) for each in examined]} | asdict(comparison))
-    failed = {each.examined.name: dict(each.failed) for each in diagnoses if each.failed}
+        write_json(out / "comparison.json", {"models": [_told(model) for model in examined]} | asdict(comparison))
+    failed = [found.examined.name for found in diagnoses if found.failed]
     if failed:
         raise RunError(f"Some diagnostics failed on {', '.join(failed)}; what the others found is in {page}.")
     value = {
         "page": str(page),
         "threat": str(threat),
-        "models": [_told(each) | {"findings": [found.json() for found in each.findings]} for each in examined],
+        "models": [_told(model) | {"findings": [found.json() for found in model.findings]} for model in examined],
         "comparison": None if comparison is None else asdict(comparison),
     }
     return Result(value, [*_views(examined, comparison), f"Page: {page}"])
@@ -139,7 +139,10 @@ def _diagnostics(text: str) -> list["Diagnostic"]:
 
 def _with(given: Parsed, **values: Any) -> Parsed:
     """Return the options with some of them replaced."""
-    return replace(given, plain=Namespace(**{**vars(given.plain), **values}))
+    plain = copy(given.plain)
+    for name, value in values.items():
+        setattr(plain, name, value)
+    return replace(given, plain=plain)
 
 
 def _check_same_data(first: "Subject", other: "Subject") -> None:

@@ -146,7 +146,13 @@ def _one_entry_a_group(figure: go.Figure) -> None:
 
 def _lay_out(figure: go.Figure, title: str, across: str, up: str, about: str = "") -> None:
     below = f"<br><sup>{about}</sup>" if about else ""
-    axis = {"gridcolor": FAINT, "zerolinecolor": FAINT, "linecolor": FAINT, "automargin": True}
+    axis = {
+        "gridcolor": FAINT,
+        "zerolinecolor": FAINT,
+        "linecolor": FAINT,
+        "automargin": True,
+        "exponentformat": "power",
+    }
     figure.update_layout(
         title={"text": title + below, "font": {"size": 14}}, font={"color": INK, "size": 12}, height=340,
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", margin={"l": 60, "r": 16, "t": 56, "b": 48},

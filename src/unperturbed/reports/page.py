@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
+from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from unperturbed.findings import Comparison, Examined, Finding, Number
@@ -87,5 +88,6 @@ def _notes(told: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(", ".join(names), note) for note, names in about.items()]
 
 
-def _html(figure: object) -> str:
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False}))  # type: ignore[attr-defined]
+def _html(figure: Figure) -> str:
+    settings = {"responsive": True, "displayModeBar": False}
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, default_width="100%", config=settings))
