@@ -18,7 +18,7 @@ from unperturbed.diagnostics.features import feature_changes
 from unperturbed.diagnostics.generalisation import generalisation
 from unperturbed.diagnostics.instance_margins import instance_margins
 
-# from unperturbed.diagnostics.layers import layers
+from unperturbed.diagnostics.layers import layers
 from unperturbed.diagnostics.margins import margins
 from unperturbed.diagnostics.subject import Diagnostic, Subject
 from unperturbed.errors import InputError
@@ -41,7 +41,7 @@ BUILT_IN: tuple[Diagnostic, ...] = (
     confidence,
     feature_changes,
     directions,
-    #    layers,
+    layers,
     generalisation,
 )
 
