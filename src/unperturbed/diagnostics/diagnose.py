@@ -17,7 +17,6 @@ from unperturbed.diagnostics.directions import directions
 from unperturbed.diagnostics.features import feature_changes
 from unperturbed.diagnostics.generalisation import generalisation
 from unperturbed.diagnostics.instance_margins import instance_margins
-
 from unperturbed.diagnostics.layers import layers
 from unperturbed.diagnostics.margins import margins
 from unperturbed.diagnostics.subject import Diagnostic, Subject
@@ -126,6 +125,8 @@ def diagnose(
             continue
         try:
             findings[title] = _checked(diagnostic(subject), title)
+        except InputError:
+            raise
         except (
             ArithmeticError,
             AssertionError,
