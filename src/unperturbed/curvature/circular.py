@@ -15,12 +15,12 @@ def circular_values(
 ) -> tuple[Tensor, tuple[int, ...]]:
     """Return all singular values of a circular convolution, ascending, and the torus it is on.
 
-    `weight` is (outputs, inputs of a group, *kernel); the torus is `space`, up to a multiple of `stride`. With stride 1
-    the map is block-diagonal in Fourier space, one block of outputs times inputs a frequency (Sedghi, Gupta & Long 2019,
-    https://arxiv.org/abs/1805.10408). A stride s keeps every s-th output, which adds up the frequencies that look alike
-    there: their blocks stand side by side, divided by sqrt(s) a dimension. Blocks at opposite frequencies are conjugate,
-    so only one of them is decomposed. The transform is summed over the kernel's taps, some frequencies at a time, so
-    that memory stays bounded.
+    `weight` is (outputs, inputs of a group, *kernel); the torus is `space`, up to a multiple of `stride`. With stride
+    1 the map is block-diagonal in Fourier space, one block of outputs times inputs a frequency (Sedghi, Gupta & Long
+    2019, https://arxiv.org/abs/1805.10408). A stride s keeps every s-th output, which adds up the frequencies that look
+    alike there: their blocks stand side by side, divided by sqrt(s) a dimension. Blocks at opposite frequencies are
+    conjugate, so only one of them is decomposed. The transform is summed over the kernel's taps, some frequencies at a
+    time, so that memory stays bounded.
     """
     torus = tuple(-(-size // s) * s for size, s in zip(space, stride, strict=True))
     coarse = tuple(size // s for size, s in zip(torus, stride, strict=True))

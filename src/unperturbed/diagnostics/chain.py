@@ -66,14 +66,14 @@ class _Call:
 def chain(model: nn.Module, example: Inputs) -> Chain | str:
     """Return the bounds of a network that is a chain of known layers, or a sentence that says why it is none.
 
-    Looked at in eval mode on the first of `example`: each layer must get the very tensor that the one before it
+    Looked at in eval mode on the first two of `example`: each layer must get the very tensor that the one before it
     returned, unchanged, and the last, a linear layer, must return the logits. A network that computes something else
     for other inputs is beyond this. Norms are those of the layers as they are, strides and padding included, with
     normalisation and batch norm multiplied into the weights next to them; they hold from above (`norm_bound`) and in
     exact arithmetic: what float32 rounds in the network itself is not part of them.
     """
     with under_attack(model), torch.no_grad():
-        x = example[:1]
+        x = example[:2]
         calls, logits = _calls(model, x)
         reason = _break(calls, x, logits) if calls else "it has no layers that are modules"
         if reason is not None:
@@ -141,6 +141,8 @@ def _break(calls: list[_Call], x: Tensor, logits: Tensor) -> str | None:
             return f"{_called(call)} does not get {previous} as it is"
         if not isinstance(call.output, Tensor):
             return f"{_called(call)} returns more than a tensor"
+        if len(call.output) != len(x):
+            return f"{_called(call)} does not keep examples apart"
         at, version, previous = call.output, call.versions[1], f"what {_called(call)} returns"
     if logits is not at or logits._version != version:
         return f"the logits are not {previous} as it is"
