@@ -224,7 +224,7 @@ def replaced() -> nn.Module:
             nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3)),
             "1 (BatchNorm1d) normalises by the batch",
         ),
-        (nn.Sequential(nn.Flatten(0), nn.Linear(4, 3)), "0 (Flatten) does not keep examples apart"),
+        (nn.Sequential(nn.Flatten(0), nn.Linear(8, 3)), "0 (Flatten) does not keep examples apart"),
         (Function(lambda x: x[:, :3]), "its last layer, the Function, is not a linear layer"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

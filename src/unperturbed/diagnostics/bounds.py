@@ -10,14 +10,14 @@ from unperturbed.diagnostics.linear_maps import LinearMap
 from unperturbed.types import Norm
 
 SIDE, ENTRIES = 2048, 2**23
-"""Of the smaller side, and in all: larger matrices are not made."""
+"""Of the smaller side, and in all: larger matrices are not made. Those that are there may have four times as many."""
 ROUNDING = 1e-9
 """What is added to a dense L2 norm, relatively: far more than float64 loses on matrices of this size."""
 
 
 def is_small(linear: LinearMap) -> bool:
     """Tell whether the dense matrix is taken."""
-    return min(linear.size) <= SIDE and math.prod(linear.size) <= ENTRIES
+    return min(linear.size) <= SIDE and math.prod(linear.size) <= (ENTRIES if linear.space else 4 * ENTRIES)
 
 
 def norm_bound(linear: LinearMap, norm: Norm) -> float:
