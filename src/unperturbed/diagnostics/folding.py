@@ -1,7 +1,7 @@
 """Batch norms in eval mode as a part of the linear layers before them."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -52,27 +52,38 @@ def folded(model: nn.Module, example: Inputs) -> Folded:
 
     A batch norm is folded where its input is, in a forward of `example` in eval mode, the very tensor that a linear
     layer or convolution returned, each of the two being called once, and where the copy's logits agree to 1e-5. They do
-    not if the layer's output is used elsewhere, too.
+    not if the layer's output is used elsewhere, too. Batch norms that do nothing (new ones) would hide that, so the
+    logits must also agree where the batch norms are changed before they are folded.
     """
     pairs = _pairs(model, example)
-    before = _logits(model, example)
-    together = _copy(model, pairs)
-    if together is not None and _agree(before, together, example):
+    together = _fold(model, pairs, example)
+    if together is not None:
         return Folded(together, {norm: layer for layer, _, norm, _ in pairs}, ())
+    notes: list[str] = []
     kept: list[_Pair] = []
-    notes = []
-    best = _copy(model, [])
-    for pair in pairs if best is not None else []:
-        attempt = _copy(model, [*kept, pair])
-        if attempt is not None and _agree(before, attempt, example):
-            kept.append(pair)
-            best = attempt
+    for pair in pairs:
+        if _fold(model, [pair], example) is None:
+            notes.append(f"{pair[2]} is not folded into {pair[0]}: the network would then be another one")
         else:
-            notes.append(f"{pair[2]} is not folded into {pair[0]}: the network is then another one")
+            kept.append(pair)
+    best = _fold(model, kept, example)
     if best is None:
-        notes.append(f"the network, a {type(model).__name__}, cannot be copied: no batch norms are folded")
-        best = model
+        return Folded(
+            model, {}, (f"no batch norms are folded: copies of the network, a {type(model).__name__}, differ",)
+        )
     return Folded(best, {norm: layer for layer, _, norm, _ in kept}, tuple(notes))
+
+
+def _fold(model: nn.Module, pairs: "list[_Pair]", example: Inputs) -> nn.Module | None:
+    """Return the copy with these pairs folded, if that is the same network."""
+    try:
+        changed = {norm: _changed(cast(nn.BatchNorm2d, norm)) for _, _, norm, _ in pairs}
+        folded_changed = _copy(model, _merged_all([(layer, norm, changed[norm]) for _, layer, _, norm in pairs]))
+        result = _copy(model, _merged_all([(layer, norm, norm) for _, layer, _, norm in pairs]))
+        same = _agree(model, result, example) and _agree(_copy(model, changed), folded_changed, example)
+    except Exception:  # whatever the network does with its layers besides calling them, or that bars copies of it
+        return None
+    return result if same else None
 
 
 _Pair = tuple[str, nn.Module, str, nn.Module]
@@ -110,16 +121,27 @@ def _pairs(model: nn.Module, x: Inputs) -> list[_Pair]:
     ]
 
 
-def _copy(model: nn.Module, pairs: list[_Pair]) -> nn.Module | None:
-    """Return a copy in which each layer of a pair does what both did; None: the network cannot be copied."""
-    done: dict[int, Any] = {}  # what deepcopy takes for copied, by the id of the original
-    for _, layer, _, norm in pairs:
-        done[id(layer)] = _merged(layer, cast(nn.BatchNorm2d, norm))
-        done[id(norm)] = nn.Identity().train(norm.training)
-    try:
-        return copy.deepcopy(model, done)
-    except RuntimeError:  # weights that are computed by hooks of the old kind are no leaves of a graph
-        return None
+def _copy(model: nn.Module, instead: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Return a copy with other modules in the places of some, wherever these are held."""
+    return copy.deepcopy(model, {id(module): other for module, other in instead.items()})
+
+
+def _changed(norm: nn.BatchNorm2d) -> nn.Module:
+    """Return a batch norm with other averages: none of its channels is passed on as it is."""
+    other = copy.deepcopy(norm)
+    assert other.running_var is not None and other.running_mean is not None
+    other.running_var *= torch.linspace(1.2, 1.6, len(other.running_var)).to(other.running_var)
+    other.running_mean += 0.1
+    return other
+
+
+def _merged_all(triples: list[tuple[nn.Module, nn.Module, nn.Module]]) -> dict[nn.Module, nn.Module]:
+    """Return, for (layer, batch norm, batch norm to fold), what takes the places of the first two."""
+    instead: dict[nn.Module, nn.Module] = {}
+    for layer, norm, other in triples:
+        instead[layer] = _merged(layer, cast(nn.BatchNorm2d, other))
+        instead[norm] = nn.Identity().train(norm.training)
+    return instead
 
 
 def _merged(layer: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
@@ -182,10 +204,7 @@ def _logits(model: nn.Module, x: Inputs) -> Tensor:
         return output_logits(model(x))
 
 
-def _agree(before: Tensor, model: nn.Module, x: Inputs) -> bool:
-    try:
-        after = _logits(model, x)
-    except Exception:  # whatever the network does with its batch norms besides calling them
-        return False
+def _agree(one: nn.Module, other: nn.Module, x: Inputs) -> bool:
+    before, after = _logits(one, x), _logits(other, x)
     size = max(1.0, float(before.abs().max()))
     return after.shape == before.shape and bool(((after - before).abs() <= AGREEMENT * size).all())

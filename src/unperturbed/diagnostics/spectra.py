@@ -8,12 +8,11 @@ from torch import Tensor
 
 from unperturbed.curvature.circular import circular_values
 from unperturbed.curvature.lanczos import ends, quadrature
+from unperturbed.curvature.singular import singular_values
 from unperturbed.diagnostics.bounds import is_small
 from unperturbed.diagnostics.linear_maps import LinearMap
 from unperturbed.noise import Noise
 
-BY_GRAM = 512
-"""Matrices whose smaller side is larger are decomposed by their Gram matrix: values below 1e-8 of the largest blur."""
 WORK = 5 * 10**9
 """Multiplications that each of the two searches in a large layer may take, a little more where that is too few."""
 STEPS, PROBES, NODES = 400, 32, 40
@@ -69,7 +68,7 @@ def reshaped(linear: LinearMap) -> Spectrum:
     """
     matrices = linear.weight.reshape(linear.groups, len(linear.weight) // linear.groups, -1)
     if linear.groups > 1:
-        return _of(torch.linalg.svdvals(matrices))
+        return _of(singular_values(matrices))
     return real(LinearMap(linear.name, linear.kind, matrices[0]))
 
 
@@ -84,7 +83,7 @@ def circular(linear: LinearMap) -> Spectrum:
 def real(linear: LinearMap) -> Spectrum:
     """Return that of the layer as it is, with its stride, padding, dilation and groups: dense, or `estimated`."""
     if is_small(linear):
-        return _of(dense_values(linear.matrix()))
+        return _of(singular_values(linear.matrix()))
     affordable = WORK // (2 * linear.work)
     noise = Noise.of(0, torch.arange(1 + min(PROBES, max(4, affordable // NODES))))
     draws = noise.normal((min(linear.size),), torch.float64)
@@ -141,20 +140,9 @@ def real_norm(linear: LinearMap) -> float:
 
 
 def sum_of_squares(linear: LinearMap) -> float:
-    """Return the squared Frobenius norm of the layer as it is; padding must be zero, so that no weight meets another."""
+    """Return the squared Frobenius norm of the layer as it is; of zero padding, so that no weight meets another."""
     squared = linear.squared()
     return float(squared(squared.weight.new_ones((1, *squared.in_shape))).sum())
-
-
-def dense_values(matrix: Tensor) -> Tensor:
-    """Return the singular values of a matrix in float64."""
-    rows, columns = matrix.shape
-    if min(rows, columns) <= BY_GRAM:
-        return torch.linalg.svdvals(matrix)
-    gram = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
-    squares = torch.linalg.eigvalsh(gram)
-    values: Tensor = squares.where(squares > 1e-14 * squares[-1], 0.0).sqrt()
-    return values
 
 
 def _of(values: Tensor) -> Spectrum:
