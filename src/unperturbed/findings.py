@@ -7,6 +7,9 @@ from typing import Any, Literal
 Verdict = Literal["misclassified", "broken", "survived", "unknown"]
 """Of one example: wrong without an attack; broken by one, verified; not broken; not possible to evaluate."""
 
+Decision = Literal["held", "did not hold", "not decided here"]
+"""On a claim: the interval lies on the claimed side; on the other; on both."""
+
 Progress = Callable[[float, float, str], None]
 """Called with work done, work in all, and a few words."""
 
@@ -121,6 +124,139 @@ class Finding:
     def json(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> "Finding":
+        """Return the finding that `json` wrote, read back."""
+        return cls(
+            value["title"],
+            value["summary"],
+            tuple(Number(**each) for each in value["numbers"]),
+            tuple(Distribution(**_tuples(each)) for each in value["distributions"]),
+            tuple(Line(**_tuples(each)) for each in value["lines"]),
+            tuple(value["notes"]),
+        )
+
+
+def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(each) if isinstance(each, list) else each for key, each in value.items()}
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One network's findings, and what it was trained with.
+
+    Attributes:
+        name: of the run.
+        strength: the eps that it was trained at, 0 for ordinary training.
+        seed: of its training.
+        findings: what the diagnostics found.
+    """
+
+    name: str
+    strength: float
+    seed: int
+    findings: tuple[Finding, ...]
+
+    def distribution(self, name: str) -> Distribution | None:
+        """Return the distribution of this name, if a diagnostic found it."""
+        return next((each for found in self.findings for each in found.distributions if each.name == name), None)
+
+    def number(self, name: str) -> float | None:
+        """Return the number of this name, if a diagnostic found it."""
+        return next((each.value for found in self.findings for each in found.numbers if each.name == name), None)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is said to happen as training gets more robust.
+
+    Attributes:
+        sentence: the claim.
+        quantity: the distribution whose mean is said to move.
+        sign: +1 where it is said to rise with the strength, -1 where it is said to fall.
+        without_scale: whether the values are divided by the product of the layers' largest singular values, so that
+            networks of different scale are compared (the spectral control).
+    """
+
+    sentence: str
+    quantity: str
+    sign: Literal[-1, 1]
+    without_scale: bool = False
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How the mean of a quantity moves with the strength.
+
+    Attributes:
+        claim: what was said of it.
+        change: of a line fitted to the means, from the weakest strength to the strongest.
+        low: lower end of the change's 95% interval.
+        high: upper end.
+        p: two-sided, by the bootstrap, adjusted after Holm where several claims are tested together.
+        decision: *held* where the adjusted p is below 0.05 and the change has the claimed sign, *did not hold* where it
+            has the other, else *not decided here*.
+        examples: how many every network shares.
+        means: of each strength.
+    """
+
+    claim: Claim
+    change: float
+    low: float
+    high: float
+    p: float
+    decision: Decision
+    examples: int
+    means: tuple[float, ...]
+
+    def __str__(self) -> str:
+        """Return a plain sentence."""
+        means = " → ".join(f"{mean:.3g}" for mean in self.means)
+        return (
+            f"{self.claim.sentence}: {self.decision} ({self.claim.quantity}: {means}; change {self.change:+.3g} "
+            f"[{self.low:+.3g}, {self.high:+.3g}], p = {self.p:.2g}, n = {self.examples})."
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity at every strength.
+
+    Attributes:
+        quantity: its name.
+        unit: what it is counted in.
+        means: at each strength, over its networks; None where none has it.
+        low: lower ends of 95% intervals over the networks of a strength (Student's t); None where it has only one.
+        high: upper ends.
+    """
+
+    quantity: str
+    unit: str
+    means: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Networks of several strengths, side by side.
+
+    Attributes:
+        strengths: rising.
+        networks: how many there are of each strength.
+        rows: every number, and the mean of every distribution, against the strength.
+        claims: the four, p adjusted for their being four.
+        controls: other readings of them, p of each alone.
+        notes: what a reader must know.
+    """
+
+    strengths: tuple[float, ...]
+    networks: tuple[int, ...]
+    rows: tuple[Row, ...]
+    claims: tuple[Trend, ...]
+    controls: tuple[Trend, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)

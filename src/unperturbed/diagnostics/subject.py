@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unperturbed.attacks.base import padded_logits
 from unperturbed.findings import Finding
@@ -14,7 +14,7 @@ from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Logits
+from unperturbed.types import Batch, Inputs, Labels, Logits, PerExample, Rows
 
 STEPS = 20
 """Of the search for worst-case points."""
@@ -71,17 +71,15 @@ class Subject:
 
     def worst_case(self, batch: Batch) -> Inputs:
         """Return, for each example, the point of highest cross-entropy that 20 steps of PGD pass through."""
-        points = []
         with under_attack(self.classifier):
-            for rows in torch.arange(len(batch.y)).split(self.places):
-                y = batch.y[rows]
+            chunks = torch.split(torch.arange(len(batch.y), device=batch.y.device), self.places)
+            return torch.cat([self._climb(batch.x[rows], batch.y[rows], batch.ids[rows]) for rows in chunks])
 
-                def score(z: Inputs, at: Tensor, y: Tensor = y) -> Tensor:
-                    return cross_entropy(self.classifier(z), y[at])
+    def _climb(self, x: Inputs, y: Labels, ids: Labels) -> Inputs:
+        def score(z: Inputs, rows: Rows) -> PerExample:
+            return cross_entropy(self.classifier(z), y[rows])
 
-                noise = Noise.of(self.seed, batch.ids[rows])
-                points.append(PGD(steps=STEPS)(score, batch.x[rows], self.threat, noise))
-        return torch.cat(points)
+        return PGD(steps=STEPS)(score, x, self.threat, Noise.of(self.seed, ids))
 
     @property
     def _training(self) -> Batch:

@@ -1,0 +1,229 @@
+"""Examine what robustness did to trained networks: margins, layers, features, confidence, generalisation."""
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse import ArgumentParser
+
+from unperturbed.cli.console import Result, progress, say, table
+from unperturbed.cli.names import find, hint
+from unperturbed.cli.options import Parsed, add_data_options, new_parser
+from unperturbed.errors import InputError, RunError
+from unperturbed.runs import write_json, write_text
+
+if TYPE_CHECKING:
+    from unperturbed.cli.subject import Subject
+    from unperturbed.data.split import Data, Split
+    from unperturbed.diagnostics.subject import Diagnostic
+    from unperturbed.findings import Comparison, Examined
+    from unperturbed.threat import Threat
+
+POSITIONAL = "runs..."
+DIAGNOSTICS_HELP = (
+    "which ones, with commas: margins, instance_margins, confidence, feature_changes, directions, layers, "
+    "generalisation, all of these (all), and your own as package.module:function"
+)
+
+
+def parser() -> ArgumentParser:
+    """Return the command's parser."""
+    made = new_parser("diagnose", str(__doc__))
+    made.add_argument("runs", type=str, nargs="*", help="run folders; or give --model, --weights and --data")
+    add_data_options(made)
+    made.add_argument("--diagnostics", type=str, default="all", metavar="NAME,...", help=DIAGNOSTICS_HELP)
+    made.add_argument("--examples", type=int, default=1000, metavar="N", help="of the test and training split each")
+    made.add_argument("--seed", type=int, default=0, help="of random directions and starts")
+    made.add_argument(
+        "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that a network sees at a time"
+    )
+    made.add_argument("--precision", type=Literal["32", "64"], default="32", help="of the arithmetic")
+    return made
+
+
+def run(given: Parsed) -> Result:
+    """Diagnose each network, set them side by side, and write the page."""
+    from unperturbed.cli.subject import find_subject, slug
+    from unperturbed.diagnostics.compare import compare
+    from unperturbed.diagnostics.diagnose import diagnose
+    from unperturbed.reports.page import findings_page
+
+    runs = [str(Path(each)) for each in given.runs]
+    if len(set(runs)) < len(runs):
+        raise InputError(f"A run is named twice in {', '.join(runs)}.")
+    chosen = _diagnostics(given.diagnostics)
+    asked = {"examples_seed": None, "examples": None}
+    if len(runs) < 2:
+        subjects = [find_subject(_with(given, run=runs[0] if runs else None, **asked))]
+    else:
+        subjects = [find_subject(_with(given, run=each, out=None, **asked)) for each in runs]
+    for subject in subjects:
+        _check_same_data(subjects[0], subject)
+    threat = _common_threat(subjects, given.threat is not None)
+    out = _home(subjects, given.out)
+    for subject in subjects:
+        subject.keep()
+
+    diagnoses = []
+    with progress() as report:
+        for number, (subject, name) in enumerate(zip(subjects, _names(subjects), strict=True)):
+            strength, seed = _training(subject.stored)
+
+            def tell(done: float, total: float, text: str, before: int = number) -> None:
+                report(before + done / total, len(subjects), text)
+
+            diagnoses.append(
+                diagnose(
+                    subject.model,
+                    subject.split,
+                    threat,
+                    train=_trained_on(subject.data, subject.stored),
+                    diagnostics=chosen,
+                    name=name,
+                    strength=strength,
+                    trained_seed=seed,
+                    examples=given.examples,
+                    seed=given.seed,
+                    batch_size=given.batch_size,
+                    out=subject.home / f"{slug('diagnosis', *subject.parts)}.json",
+                    progress=tell,
+                )
+            )
+    examined = [found.examined for found in diagnoses]
+    for found in diagnoses:
+        if found.made_again:
+            say(found.made_again)
+        for name, error in found.failed.items():
+            say(f"{name} failed on {found.examined.name}: {error}", "warning")
+
+    several = len({model.strength for model in examined}) > 1
+    comparison = compare(examined, given.seed) if several else None
+    page = out / "diagnosis.html"
+    write_text(page, findings_page(examined, comparison, _title(examined), _facts(subjects[0], threat, given.examples)))
+    if comparison is not None:
+        write_json(out / "comparison.json", {"models": [_told(model) for model in examined]} | asdict(comparison))
+    failed = [found.examined.name for found in diagnoses if found.failed]
+    if failed:
+        raise RunError(f"Some diagnostics failed on {', '.join(failed)}; what the others found is in {page}.")
+    value = {
+        "page": str(page),
+        "threat": str(threat),
+        "models": [_told(model) | {"findings": [found.json() for found in model.findings]} for model in examined],
+        "comparison": None if comparison is None else asdict(comparison),
+    }
+    return Result(value, [*_views(examined, comparison), f"Page: {page}"])
+
+
+def _diagnostics(text: str) -> list["Diagnostic"]:
+    """Return the diagnostics of these names or import paths, each once."""
+    from unperturbed.diagnostics.diagnose import BUILT_IN, name_of
+
+    known = {name_of(each): each for each in BUILT_IN}
+    found: dict[str, Diagnostic] = {}
+    for name in text.split(","):
+        if name == "all":
+            found |= known
+        elif ":" in name:
+            own: Any = find(name.replace(":", "."), "--diagnostics")
+            if not callable(own):
+                raise InputError(f"--diagnostics: {name} is {type(own).__name__}, but a diagnostic is a function.")
+            found[name] = own
+        elif name in known:
+            found[name] = known[name]
+        else:
+            raise InputError(f"There is no diagnostic {name!r}. {hint(name, known)} Your own: package.module:function.")
+    return list(found.values())
+
+
+def _with(given: Parsed, **values: Any) -> Parsed:
+    """Return the options with some of them replaced."""
+    plain = copy(given.plain)
+    for name, value in values.items():
+        setattr(plain, name, value)
+    return replace(given, plain=plain)
+
+
+def _check_same_data(first: "Subject", other: "Subject") -> None:
+    if (first.data.name, first.data.classes) != (other.data.name, other.data.classes):
+        raise InputError(
+            f"{first.home} is of the data {first.data.name!r} and {other.home} of {other.data.name!r}: networks are "
+            "compared on the same examples. Give --data, or diagnose them apart."
+        )
+
+
+def _common_threat(subjects: Sequence["Subject"], asked: bool) -> "Threat":
+    """Return the threat asked for, or the largest of the networks' own: perturbations are of one size for all."""
+    from unperturbed.cli.subject import default_threat
+    from unperturbed.threat import Threat
+
+    threats = [subject.threat for subject in subjects]
+    if asked:
+        return threats[0]
+    if len({threat.norm for threat in threats}) > 1:
+        norms = ", ".join(sorted({threat.norm for threat in threats}))
+        raise InputError(f"The networks were trained in different norms ({norms}): give --threat for all of them.")
+    largest = max(threats, key=lambda threat: threat.eps)
+    if largest.eps > 0:
+        return largest
+    return Threat.parse(default_threat(subjects[0].data), largest.bounds)
+
+
+def _home(subjects: Sequence["Subject"], out: str | None) -> Path:
+    """Return the folder of the page: the one asked for, the network's, or one beside the networks' folders."""
+    if len(subjects) == 1:
+        return subjects[0].home
+    return Path(out) if out is not None else subjects[0].home.parent / "diagnosis"
+
+
+def _names(subjects: Sequence["Subject"]) -> list[str]:
+    """Return the folders' last names, or whole paths where those are not different."""
+    short = [subject.home.name for subject in subjects]
+    return short if len(set(short)) == len(short) else [str(subject.home) for subject in subjects]
+
+
+def _training(stored: Mapping[str, Any]) -> tuple[float, int]:
+    """Return the eps and the seed that a run was trained with; 0 where it ran no attack, or nothing is known."""
+    if not stored.get("method"):
+        return 0.0, 0
+    ordinary = stored["method"].get("class_path") == "erm"
+    strength = 0.0 if ordinary else float(str(stored["threat"]).rpartition(":")[2])
+    return strength, int(stored["recipe"]["seed"])
+
+
+def _trained_on(data: "Data", stored: Mapping[str, Any]) -> "Split":
+    """Return the examples that a run was trained on; without a run, the training split."""
+    import torch
+
+    from unperturbed.data.split import hold_out, select
+
+    count = stored.get("examples")
+    train = data.train if count is None else select(data.train, torch.arange(count))
+    if "recipe" not in stored:
+        return train
+    kept, _ = hold_out(train.labels, stored["recipe"]["validation"])
+    return select(train, kept)
+
+
+def _title(examined: Sequence["Examined"]) -> str:
+    return f"Diagnosis of {examined[0].name if len(examined) == 1 else f'{len(examined)} networks'}"
+
+
+def _facts(subject: "Subject", threat: "Threat", examples: int) -> list[str]:
+    return [
+        f"Data: {subject.data.name}; the first {min(examples, len(subject.split))} test examples and as many of those "
+        "trained on, unless a figure says otherwise.",
+        f"Perturbations: {threat}, the same for every network.",
+    ]
+
+
+def _told(examined: "Examined") -> dict[str, Any]:
+    return {"name": examined.name, "strength": examined.strength, "seed": examined.seed}
+
+
+def _views(examined: Sequence["Examined"], comparison: "Comparison | None") -> list[Any]:
+    if comparison is not None:
+        return ["\n".join(str(trend) for trend in comparison.claims), *comparison.notes]
+    rows = [(each.name, f"{found.title}: {found.summary}") for each in examined for found in each.findings]
+    return [table("", ("network", "what was found"), rows)]

@@ -1,0 +1,185 @@
+"""Several networks side by side: every quantity against the strength of training, and the claims put to the test."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+from scipy.stats import t
+
+from unperturbed.errors import InputError
+from unperturbed.findings import Claim, Comparison, Decision, Examined, Row, Trend
+
+DRAWS = 10_000
+"""Of the bootstrap."""
+LEVEL = 0.05
+SCALE = "log10 of the product of the largest singular values"
+"""The number that a network's margins are divided by where the scale of its logits is taken out."""
+
+CLAIMS = (
+    Claim("Changes in feature space become smaller", "feature change, worst case", -1),
+    Claim("Changes in feature space become more uniform over directions", "directional spread", -1),
+    Claim("Samples gather at the decision boundary", "output margin, test", -1),
+    Claim("Confidence falls", "probability of the predicted class, test", -1),
+)
+"""Those of the abstract of Wen, Li & Jia (2020, https://arxiv.org/abs/2011.07478), and what they are read off here."""
+CONTROLS = (
+    Claim("Changes under uniform noise of the same size become smaller", "feature change, uniform noise", -1),
+    Claim("Changes under Gaussian noise of the same length become smaller", "feature change, Gaussian noise", -1),
+    Claim(
+        "Singular values of the input Jacobian become more equal", "spread of the input Jacobian's singular values", -1
+    ),
+    Claim("Samples gather at the decision boundary, the networks' scale taken out", "output margin, test", -1, True),
+)
+"""The same claims read off otherwise; they are shown beside the four and do not count among them."""
+
+
+def compare(models: Sequence[Examined], seed: int = 0) -> Comparison:
+    """Return every quantity against the strength, and which claims hold on these networks.
+
+    The interval of a trend is a hierarchical bootstrap's: each draw takes networks anew within every strength and
+    examples anew for all of them together (the examples are the same everywhere), and fits a line to the means.
+
+    Raises:
+        InputError: with fewer than two strengths.
+    """
+    strengths = tuple(sorted({model.strength for model in models}))
+    if len(strengths) < 2:
+        raise InputError(
+            f"A trend needs two strengths at least, but all networks were trained at eps {strengths[0]:g}."
+        )
+    ordered = sorted(models, key=lambda model: (model.seed, model.name))
+    groups = [[model for model in ordered if model.strength == strength] for strength in strengths]
+    found = [(claim, _values(claim, groups)) for claim in (*CLAIMS, *CONTROLS)]
+    tested = {claim: _trend(claim, values, strengths, seed) for claim, values in found if values is not None}
+    return Comparison(
+        strengths,
+        tuple(len(group) for group in groups),
+        _rows(groups),
+        _holm([tested[claim] for claim in CLAIMS if claim in tested]),
+        tuple(_decided(tested[claim], tested[claim].p) for claim in CONTROLS if claim in tested),
+        tuple(_notes(groups, [claim for claim, values in found if values is None])),
+    )
+
+
+def _values(claim: Claim, groups: Sequence[Sequence[Examined]]) -> list[np.ndarray] | None:
+    """Return for each strength an array (networks, examples) over the examples that all networks have, or None."""
+    columns = [[_column(claim, model) for model in group] for group in groups]
+    shared = set.intersection(*(set(column) for group in columns for column in group))
+    if not shared:
+        return None
+    ids = sorted(shared)
+    return [np.array([[column[each] for each in ids] for column in group]) for group in columns]
+
+
+def _column(claim: Claim, model: Examined) -> Mapping[int, float]:
+    """Return a network's values by the ids of the examples; nothing where it has none."""
+    found = model.distribution(claim.quantity)
+    scale = model.number(SCALE) if claim.without_scale else 0.0
+    if found is None or scale is None:
+        return {}
+    return {each: value * 10.0**-scale for each, value in zip(found.ids, found.values, strict=True)}
+
+
+def _trend(claim: Claim, values: Sequence[np.ndarray], strengths: Sequence[float], seed: int) -> Trend:
+    """Return the trend with the p of this claim alone, not decided yet."""
+    means = [float(each.mean()) for each in values]
+    slope = _contrast(strengths)
+    generator = np.random.default_rng(seed)
+    examples = values[0].shape[1]
+    changes = np.empty(DRAWS)
+    for k in range(DRAWS):
+        weights = np.bincount(generator.integers(examples, size=examples), minlength=examples) / examples
+        changes[k] = slope @ [_redrawn(each, generator) @ weights for each in values]
+    low, high = np.quantile(changes, [LEVEL / 2, 1 - LEVEL / 2])
+    beyond = min(np.count_nonzero(changes <= 0), np.count_nonzero(changes >= 0))
+    p = min(1.0, 2 * (beyond + 1) / (DRAWS + 1))
+    return Trend(claim, float(slope @ means), float(low), float(high), p, "not decided here", examples, tuple(means))
+
+
+def _redrawn(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return each example's mean over networks drawn anew from one strength's.
+
+    Its distance from the mean over all of them is stretched by sqrt(k / (k - 1)): redrawing k networks gives only
+    (k - 1) / k of the variance that k others would have.
+    """
+    k, mean = len(values), values.mean(axis=0)
+    if k == 1:
+        return np.asarray(mean)
+    return np.asarray(mean + (k / (k - 1)) ** 0.5 * (values[generator.integers(k, size=k)].mean(axis=0) - mean))
+
+
+def _contrast(strengths: Sequence[float]) -> np.ndarray:
+    """Return the weights of the means whose sum is the fitted line's change from the first strength to the last."""
+    centred = np.asarray(strengths) - np.mean(strengths)
+    return np.asarray(centred / (centred @ centred) * (strengths[-1] - strengths[0]))
+
+
+def _holm(trends: Sequence[Trend]) -> tuple[Trend, ...]:
+    """Return the trends decided with p adjusted for their number (Holm 1979)."""
+    order = sorted(range(len(trends)), key=lambda k: trends[k].p)
+    adjusted, largest = dict[int, float](), 0.0
+    for rank, k in enumerate(order):
+        largest = max(largest, min(1.0, (len(trends) - rank) * trends[k].p))
+        adjusted[k] = largest
+    return tuple(_decided(trend, adjusted[k]) for k, trend in enumerate(trends))
+
+
+def _decided(trend: Trend, p: float) -> Trend:
+    """Return the trend with its adjusted p and what follows from it."""
+    decision: Decision = "not decided here"
+    if p < LEVEL:
+        decision = "held" if trend.change * trend.claim.sign > 0 else "did not hold"
+    return replace(trend, p=p, decision=decision)
+
+
+def _rows(groups: Sequence[Sequence[Examined]]) -> tuple[Row, ...]:
+    """Return a row a quantity, in the order in which the diagnostics tell them."""
+    quantities: dict[str, str] = {}
+    for model in (model for group in groups for model in group):
+        for found in model.findings:
+            quantities |= {each.name: each.unit for each in found.numbers}
+            quantities |= {f"mean {each.name}": each.unit for each in found.distributions}
+    return tuple(_row(name, unit, groups) for name, unit in quantities.items())
+
+
+def _row(quantity: str, unit: str, groups: Sequence[Sequence[Examined]]) -> Row:
+    cells = [_cell([value for model in group if (value := _single(model, quantity)) is not None]) for group in groups]
+    means, low, high = zip(*cells, strict=True)
+    return Row(quantity, unit, means, low, high)
+
+
+def _single(model: Examined, quantity: str) -> float | None:
+    number = model.number(quantity)
+    if number is not None:
+        return number
+    found = model.distribution(quantity.removeprefix("mean "))
+    return float(np.mean(found.values)) if found is not None and found.values else None
+
+
+def _cell(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
+    """Return the mean over networks and its 95% interval, as far as there is one."""
+    if len(values) < 2:
+        return (values[0] if values else None), None, None
+    mean, half = (
+        float(np.mean(values)),
+        float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5),
+    )
+    return mean, mean - half, mean + half
+
+
+def _notes(groups: Sequence[Sequence[Examined]], untested: Sequence[Claim]) -> list[str]:
+    notes = [
+        f"{claim.sentence}: not tested, since not every network has values of {claim.quantity!r} for the same examples."
+        for claim in untested
+    ]
+    alone = [f"{group[0].strength:g}" for group in groups if len(group) == 1]
+    if alone:
+        notes.append(
+            f"At eps {', '.join(alone)} there is one network only: the intervals do not hold what another seed of "
+            "training would change."
+        )
+    seeds = [{model.seed for model in group} for group in groups]
+    if any(first != second for first, second in pairwise(seeds)):
+        notes.append("The strengths were not trained with the same seeds.")
+    return notes

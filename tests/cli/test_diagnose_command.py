@@ -1,0 +1,104 @@
+"""`unperturbed diagnose` as a user meets it."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from test_main import Run, runner
+
+from unperturbed.runs import read_yaml, write_yaml
+
+QUICK = ("--diagnostics", "margins")
+OWN = '''
+from unperturbed.findings import Finding, Number
+
+def count(subject):
+    """How many examples there are."""
+    train = 0 if subject.train is None else len(subject.train.y)
+    return Finding("Counted", f"{len(subject.test.y)} test examples.", (Number("trained on", train, 1),))
+
+def fails(subject):
+    raise RuntimeError("no such layer")
+
+five = 5
+'''
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return what runs a command in a folder with the runs `a` (eps 0), `b` and `c` (eps 0.05, 0.1)."""
+    call = runner(tmp_path, monkeypatch, capsys, 100)
+    train = ("train", "--data", "blobs.npz", "--epochs", "1")
+    for name, eps, method in (("a", "0", "erm"), ("b", "0.05", "fgsm"), ("c", "0.1", "fgsm")):
+        assert call(*train, "--threat", f"Linf:{eps}", "--method", method, "--out", f"runs/{name}")[0] == 0
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    Path("own.py").write_text(OWN)
+    return call
+
+
+def test_one_network_gets_a_table_a_file_and_a_page(run: Run) -> None:
+    code, out, err = run("diagnose", "runs/b", *QUICK)
+    assert code == 0 and "margin" in out and "runs/b/diagnosis.html" in out, err
+    assert Path("runs/b/diagnosis.html").read_text().count("<html") == 1
+    stored = json.loads(Path("runs/b/diagnosis.json").read_text())
+    assert stored["of"]["threat"] == "Linf:0.05" and list(stored["findings"]) == ["margins"]
+
+    code, out, _ = run("diagnose", "runs/b", *QUICK, "--json")
+    value = json.loads(out)
+    assert code == 0 and value["comparison"] is None and value["models"][0]["strength"] == 0.05
+    assert value["models"][0]["findings"][0] == stored["findings"]["margins"]["finding"]
+
+
+def test_several_networks_are_compared_at_the_largest_eps(run: Run) -> None:
+    code, out, err = run("diagnose", "runs/a", "runs/b", "runs/c", *QUICK, "--json")
+    value = json.loads(out)
+    assert code == 0 and value["threat"] == "Linf:0.1" and value["page"] == "runs/diagnosis/diagnosis.html", err
+    assert value["comparison"]["strengths"] == [0.0, 0.05, 0.1]
+    assert [claim["claim"]["quantity"] for claim in value["comparison"]["claims"]] == ["output margin, test"]
+    assert any("not tested" in note for note in value["comparison"]["notes"])
+    assert json.loads(Path("runs/diagnosis/comparison.json").read_text())["claims"] == value["comparison"]["claims"]
+
+    code, out, _ = run("diagnose", "runs/a", "runs/b", *QUICK, "--out", "side", "--threat", "L2:0.2")
+    assert code == 0 and "decision boundary" in out and Path("side/diagnosis.html").exists()
+
+
+def test_a_diagnostic_of_ones_own_stands_beside_the_others(run: Run) -> None:
+    code, out, err = run("diagnose", "runs/b", "--diagnostics", "margins,own:count", "--examples", "8")
+    assert code == 0 and "Counted" in out and "8 test examples" in out, err
+    assert "Counted" in Path("runs/b/diagnosis.html").read_text()
+
+
+def test_training_examples_are_those_that_the_run_was_trained_on(run: Run) -> None:
+    code, out, _ = run("diagnose", "runs/b", "--diagnostics", "own:count", "--json")
+    config = read_yaml(Path("runs/b/config.yaml"))
+    (number,) = json.loads(out)["models"][0]["findings"][0]["numbers"]
+    assert code == 0 and number["value"] == config["chosen"]["training_examples"]
+
+
+def test_a_diagnostic_that_fails_is_told_and_the_page_is_written(run: Run) -> None:
+    code, _, err = run("diagnose", "runs/b", "--diagnostics", "own:fails,margins")
+    assert code == 1 and "own:fails failed on b: RuntimeError: no such layer" in err
+    assert "output margin" in Path("runs/b/diagnosis.html").read_text()
+
+
+def test_a_model_without_a_run_folder(run: Run) -> None:
+    code, out, err = run("diagnose", "--model", "mlp", "--weights", "runs/b/best.safetensors", "--data", "blobs.npz",
+                         "--threat", "Linf:0.05", *QUICK, "--out", "elsewhere")  # fmt: skip
+    assert code == 0 and Path("elsewhere/diagnosis.html").exists(), err
+    assert run("diagnose")[0] == 2
+
+
+def test_bad_input_is_told(run: Run) -> None:
+    code, _, err = run("diagnose", "runs/b", "--diagnostics", "margin")
+    assert code == 2 and "'margins'" in err
+    code, _, err = run("diagnose", "runs/b", "--diagnostics", "own:five")
+    assert code == 2 and "own:five is int" in err
+    code, _, err = run("diagnose", "runs/b", "--diagnostics", "own:absent")
+    assert code == 2 and "absent" in err
+    code, _, err = run("diagnose", "runs/b", "runs/b/")
+    assert code == 2 and "named twice" in err
+    write_yaml(Path("runs/c/config.yaml"), read_yaml(Path("runs/c/config.yaml")) | {"threat": "L2:0.5"})
+    code, _, err = run("diagnose", "runs/b", "runs/c")
+    assert code == 2 and "different norms" in err and "--threat" in err
