@@ -1,13 +1,15 @@
 """How much the features after each block change under the worst case, and under noise of the same size."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from unperturbed.diagnostics.blocks import Block, blocks, features
+from unperturbed.diagnostics.per_example import average, distribution
 from unperturbed.diagnostics.subject import Subject
-from unperturbed.findings import Distribution, Finding, Line, Number
+from unperturbed.findings import Finding, Line, Number
 from unperturbed.modes import under_attack
 from unperturbed.noise import Noise
 from unperturbed.precision import as_reported
@@ -38,7 +40,7 @@ def feature_changes(subject: Subject) -> Finding:
         found, notes = blocks(subject.classifier, x)
         changes = relative_changes(subject, points, found)
     places = ("input", *(block.name for block in found))
-    lines, distributions, numbers = [], [], []
+    lines = []
     about = f"median over {len(x)} examples, with the middle half"
     for kind, rho in zip(KINDS, changes, strict=True):
         lines.append(_line(f"relative change of the features, {kind}", places, rho, about))
@@ -49,34 +51,19 @@ def feature_changes(subject: Subject) -> Finding:
     counted = usable.any(dim=1).all(dim=0)  # a block that the input never reaches must not cost every example
     notes += _left_out(usable, found, counted)
     means = [_mean(rho[:, 1:].log(), here, counted) for rho, here in zip(changes, usable, strict=True)]
-    for kind, mean in zip(KINDS, means, strict=True):
-        kept = mean.isfinite()
-        distributions.append(
-            Distribution(
-                f"feature change, {kind}",
-                tuple(mean[kept].tolist()),
-                tuple(ids[kept].tolist()),
-                unit="log",
-                missing=int((~kept).sum()),
-            )
-        )
-        last = changes[KINDS.index(kind)][:, -1]
-        if last.isfinite().any():
-            numbers.append(Number(f"relative change of the logits, {kind}", _median(last), int(last.isfinite().sum())))
-    more = (means[0] - means[2]).exp()
-    if more.isfinite().any():
-        name = "feature change, worst case over Gaussian noise"
-        numbers.append(Number(name, _median(more), int(more.isfinite().sum())))
+    distributions = [
+        distribution(f"feature change, {kind}", mean, ids, "log") for kind, mean in zip(KINDS, means, strict=True)
+    ]
+    numbers = [number for each in distributions for number in average(f"{each.name}: mean", each.values, each.unit)]
+    more = distribution("feature change, worst case less Gaussian noise", means[0] - means[2], ids, "log")
+    excess = average(f"{more.name}: mean", more.values, more.unit)
     return Finding(
         "feature changes",
-        _summary(numbers, len(found)),
-        tuple(numbers),
+        _summary(excess, int(counted.sum())),
+        (*numbers, *excess),
         tuple(distributions),
         tuple(lines),
-        (
-            *notes,
-            "Noise stays in the box; Gaussian noise is scaled after the cut until it is as long as the worst case.",
-        ),
+        (*notes, "Noise is cut by the box, and Gaussian noise scaled until what is left is as long as the worst case."),
     )
 
 
@@ -141,10 +128,6 @@ def _quantiles(values: Tensor, q: float) -> Tensor:
     return torch.nanquantile(values.masked_fill(~values.isfinite(), torch.nan), q, dim=0)
 
 
-def _median(values: PerExample) -> float:
-    return float(values[values.isfinite()].quantile(0.5))
-
-
 def _plain(values: Tensor) -> tuple[float | None, ...]:
     """Return numbers that a logarithmic scale can show."""
     return tuple(value if 0 < value < torch.inf else None for value in values.tolist())
@@ -167,11 +150,10 @@ def _left_out(usable: Tensor, found: Sequence[Block], counted: Tensor) -> tuple[
     )
 
 
-def _summary(numbers: Sequence[Number], n: int) -> str:
-    value = {number.name: number.value for number in numbers}.get("feature change, worst case over Gaussian noise")
-    if value is None:
-        return f"No change of the features after the {n} blocks could be measured."
+def _summary(excess: Sequence[Number], n: int) -> str:
+    if not excess:
+        return "No change of the features after the blocks could be measured."
     return (
-        f"Over {n} blocks the worst case changes the features {value:.2g} times as much as Gaussian noise of the same"
-        " length (median over the examples of the geometric mean over the blocks)."
+        f"After {n} blocks the worst case has changed the features {math.exp(excess[0].value):.2g} times as much as"
+        " Gaussian noise of the same length (geometric mean over blocks and examples)."
     )
