@@ -29,16 +29,10 @@ def feature_changes(subject: Subject) -> Finding:
     by the box and scaled so that afterwards its L2 length is the worst case's. Each example's value is the mean over
     the blocks of log rho_l.
     """
-    x, ids, threat = subject.test.x, subject.test.ids, subject.threat
-    worst, noise = subject.worst_test, Noise.of(subject.seed, subject.test.ids)
-    points = (
-        worst,
-        uniform_noise(x, _length(worst - x, torch.inf), threat, noise.fold(_UNIFORM)),
-        gaussian_noise(x, _length(worst - x, 2), threat, noise.fold(_GAUSSIAN)),
-    )
+    x, ids = subject.test.x, subject.test.ids
     with as_reported(x.device):
         found, notes = blocks(subject.classifier, x)
-        changes = relative_changes(subject, points, found)
+        changes = relative_changes(subject, found)
     places = ("input", *(block.name for block in found))
     lines = []
     about = f"median over {len(x)} examples, with the middle half"
@@ -67,21 +61,32 @@ def feature_changes(subject: Subject) -> Finding:
     )
 
 
-def relative_changes(subject: Subject, points: Sequence[Inputs], found: Sequence[Block]) -> list[Tensor]:
-    """Return rho of the test inputs against each of the points: (n, 1 + blocks) in float64, the input first.
+def relative_changes(subject: Subject, found: Sequence[Block]) -> list[Tensor]:
+    """Return rho of the test examples for each kind of point: (n, 1 + blocks) in float64, the input first.
 
     Where the features are 0 at x, or not finite, it is NaN.
     """
-    model, x = subject.classifier, subject.test.x
-    changes: list[list[Tensor]] = [[] for _ in points]
+    model, test, worst = subject.classifier, subject.test, subject.worst_test
+    changes: list[list[Tensor]] = [[] for _ in KINDS]
     with under_attack(model), torch.no_grad():
-        for rows in torch.split(torch.arange(len(x), device=x.device), subject.places):
-            base = [x[rows].flatten(1), *features(model, x[rows], found)]
-            for into, z in zip(changes, points, strict=True):
-                moved = [z[rows].flatten(1), *features(model, z[rows], found)]
+        for rows in torch.split(torch.arange(len(test.x), device=test.x.device), subject.places):
+            x, noise = test.x[rows], Noise.of(subject.seed, test.ids[rows])
+            base = [x.flatten(1), *features(model, x, found)]
+            for into, z in zip(changes, _points(x, worst[rows], subject.threat, noise), strict=True):
+                moved = [z.flatten(1), *features(model, z, found)]
                 ratios = [_length(b - a, 2) / _length(a, 2) for a, b in zip(base, moved, strict=True)]
                 into.append(torch.stack(ratios, dim=1))
     return [(rho := torch.cat(each)).masked_fill(~rho.isfinite(), torch.nan) for each in changes]
+
+
+def _points(x: Inputs, worst: Inputs, threat: Threat, noise: Noise) -> tuple[Inputs, Inputs, Inputs]:
+    """Return a point of each of the `KINDS`."""
+    moved = worst - x
+    return (
+        worst,
+        uniform_noise(x, _length(moved, torch.inf), threat, noise.fold(_UNIFORM)),
+        gaussian_noise(x, _length(moved, 2), threat, noise.fold(_GAUSSIAN)),
+    )
 
 
 def uniform_noise(x: Inputs, size: PerExample, threat: Threat, noise: Noise) -> Inputs:
