@@ -111,6 +111,8 @@ def test_a_kind_of_block_is_one_also_where_it_has_no_residual_connection() -> No
 def test_what_makes_a_weight_belongs_to_the_layer() -> None:
     layer = parametrizations.orthogonal(nn.Linear(6, 6, bias=False))
     assert names(nn.Sequential(layer, nn.ReLU(), nn.Linear(6, 3)), X) == ["0", "logits"]
+    found, left_out = blocks(nn.Sequential(layer), X)
+    assert [block.name for block in found] == ["logits"] and left_out == ()
 
 
 def test_a_network_of_one_layer_has_its_logits_only() -> None:

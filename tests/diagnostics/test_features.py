@@ -69,9 +69,8 @@ def test_changes_and_amplification_of_a_two_layer_network_are_the_formulas(norm:
     assert amplified.y == pytest.approx((rho[:, 1:] / rho[:, :-1]).quantile(0.5, dim=0).tolist())
     highest = line(finding, "95th percentile of the relative change, worst case")
     assert highest.y == pytest.approx(rho.quantile(0.95, dim=0).tolist())
-    numbers = {number.name: number for number in finding.numbers}
-    assert numbers["relative change of the logits, worst case"].value == pytest.approx(float(rho[:, -1].quantile(0.5)))
-    assert numbers["relative change of the logits, worst case"].n == 6
+    mean = {number.name: number for number in finding.numbers}["feature change, worst case: mean"]
+    assert mean.value == pytest.approx(float(rho[:, 1:].log().mean())) and mean.n == 6 and mean.unit == "log"
 
 
 def test_an_isometry_changes_its_input_and_output_alike() -> None:
@@ -88,9 +87,9 @@ def test_an_isometry_changes_its_input_and_output_alike() -> None:
         assert change[0] == pytest.approx(change[1]) == pytest.approx(change[2])
     worst, gaussian = (values(finding, f"feature change, {kind}") for kind in ("worst case", "Gaussian noise"))
     assert worst == pytest.approx(gaussian)  # because both are equally long
-    assert dict((n.name, n.value) for n in finding.numbers)["feature change, worst case over Gaussian noise"] == (
-        pytest.approx(1.0)
-    )
+    numbers = {number.name: number.value for number in finding.numbers}
+    assert numbers["feature change, worst case less Gaussian noise: mean"] == pytest.approx(0.0, abs=1e-9)
+    assert "1 times as much" in finding.summary
 
 
 @given(
@@ -224,7 +223,8 @@ def test_a_block_that_the_input_never_moves_does_not_cost_the_others() -> None:
     assert any(
         note.startswith("side: ") and "the means over the blocks are without it" in note for note in finding.notes
     )
-    assert line(finding, "relative change of the features, worst case").y[1] is None
+    change = line(finding, "relative change of the features, worst case")
+    assert [place for place, value in zip(change.x, change.y, strict=True) if value is None] == ["side"]
 
 
 def test_a_threat_of_size_0_leaves_nothing_to_compare() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unperturbed.diagnostics.blocks import Block, blocks, features
+from unperturbed.diagnostics.per_example import average, distribution, missing_note
 from unperturbed.diagnostics.subject import Subject
-from unperturbed.findings import Distribution, Finding, Line, Number
+from unperturbed.findings import Distribution, Finding, Line
 from unperturbed.modes import under_attack
 from unperturbed.noise import Noise
 from unperturbed.precision import as_reported
@@ -102,31 +104,30 @@ def directions(subject: Subject) -> Finding:
     dead = [block.name for block, here in zip(found, counted, strict=True) if not here]
     if dead:
         notes += (f"{', '.join(dead)}: no direction of the input moves the output; the means are without it.",)
-    places = tuple(block.name for block in found)
+    if len(values) < len(x):
+        notes += (f"Input Jacobians: of {len(values)} examples only, because each takes long.",)
+    places, few_ids = tuple(block.name for block in found), ids[: len(values)]
     relative = values.std(dim=1, correction=0) / values.mean(dim=1)
     many = f"median over {len(x)} examples, with the middle half"
     few = f"median over {len(largest)} examples, with the middle half"
+    distributions = (
+        distribution("directional spread", mean, ids),
+        distribution("largest singular value of the input Jacobian", values[:, 0], few_ids),
+        distribution("smallest singular value of the input Jacobian", values[:, -1], few_ids),
+        distribution("spread of the input Jacobian's singular values", relative, few_ids),
+    )
     return Finding(
         "directions",
-        _summary(mean, values),
-        (
-            *_number("directional spread", mean),
-            *_number("largest singular value of the input Jacobian", values[:, 0]),
-            *_number("spread of the input Jacobian's singular values", relative),
-        ),
-        (
-            _distribution("directional spread", mean, ids),
-            _distribution("largest singular value of the input Jacobian", values[:, 0], ids, log=True),
-            _distribution("smallest singular value of the input Jacobian", values[:, -1], ids),
-            _distribution("spread of the input Jacobian's singular values", relative, ids),
-        ),
+        _summary(distributions),
+        tuple(number for each in distributions for number in average(f"{each.name}: mean", each.values)),
+        distributions,
         (
             _line("directional spread", places, spread, f"{many}; {DIRECTIONS} directions each"),
             Line("directional spread of equal singular values", places, _floor(found, x[0].numel())),
             _line("root mean square of the Jacobian's singular values", places, rms, many, log=True),
             _line("largest singular value of the Jacobian", places, largest, few, log=True),
         ),
-        (*notes, said, *doubt),
+        (*notes, said, *doubt, *(note for each in distributions for note in missing_note(each))),
     )
 
 
@@ -197,17 +198,18 @@ def input_jacobian(model: Model, x: Inputs) -> Tensor:
 
 
 def _input_jacobian_values(model: Model, x: Inputs, places: int) -> Tensor:
-    """Return the singular values of the examples' input Jacobians, in falling order; NaN for what is too much work."""
+    """Return the singular values of the input Jacobians, in falling order; of a few examples where each is dear."""
     with torch.no_grad():
         classes = model(x[:1]).shape[1]
     entries = classes * x[0].numel()
-    most = min(len(x), max(4, int(WORK / (classes * entries))))
-    values = x.new_full((len(x), min(classes, x[0].numel())), torch.nan, dtype=torch.float64)
-    for rows in torch.split(torch.arange(most, device=x.device), max(1, min(places, ROWS // entries))):
-        matrices = input_jacobian(model, x[rows]).double()
+    values = []
+    for rows in torch.split(x[: max(4, int(WORK / (classes * entries)))], max(1, min(places, ROWS // entries))):
+        matrices = input_jacobian(model, rows).double()
         usable = matrices.flatten(1).isfinite().all(dim=1)
-        values[rows[usable]] = torch.linalg.svdvals(matrices[usable])
-    return values
+        here = matrices.new_full((len(rows), min(matrices.shape[1:])), torch.nan)
+        here[usable] = torch.linalg.svdvals(matrices[usable])
+        values.append(here)
+    return torch.cat(values)
 
 
 def _largest_values(
@@ -319,24 +321,11 @@ def _line(name: str, places: tuple[str, ...], values: Tensor, about: str, *, log
     return Line(name, places, plain(0.5), plain(0.25), plain(0.75), log=log, about=about)
 
 
-def _distribution(name: str, values: PerExample, ids: Tensor, *, log: bool = False) -> Distribution:
-    kept = values.isfinite() & (values > 0) if log else values.isfinite()
-    missing = int((~kept).sum())
-    return Distribution(name, tuple(values[kept].tolist()), tuple(ids[kept].tolist()), log=log, missing=missing)
-
-
-def _number(name: str, values: PerExample) -> tuple[Number, ...]:
-    """Return the median as a number, or nothing where there is none."""
-    kept = values[values.isfinite()]
-    return (Number(f"{name}, median", float(kept.quantile(0.5)), len(kept)),) if len(kept) else ()
-
-
-def _summary(spread: PerExample, values: Tensor) -> str:
-    finite, matrices = spread[spread.isfinite()], values[values.isfinite().all(dim=1)]
-    if not len(finite) or not len(matrices):
-        return "No derivative of this network could be measured."
+def _summary(distributions: Sequence[Distribution]) -> str:
+    if not all(each.values for each in distributions):
+        return "Not every derivative of this network could be measured."
+    spread, largest, smallest, _ = (statistics.median(each.values) for each in distributions)
     return (
-        f"Over random directions the blocks' Jacobians differ by {float(finite.quantile(0.5)):.1%} of their mean length"
-        f" (median of {len(finite)} examples); the input Jacobian's singular values run from"
-        f" {float(matrices[:, -1].median()):.3g} to {float(matrices[:, 0].median()):.3g} (medians)."
+        f"Over random directions the changes after the blocks vary by {spread:.1%} of their mean; the input Jacobian's"
+        f" singular values run from {smallest:.3g} to {largest:.3g} (medians over the examples)."
     )

@@ -1,13 +1,15 @@
 """How much the features after each block change under the worst case, and under noise of the same size."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from unperturbed.diagnostics.blocks import Block, blocks, features
+from unperturbed.diagnostics.per_example import average, distribution
 from unperturbed.diagnostics.subject import Subject
-from unperturbed.findings import Distribution, Finding, Line, Number
+from unperturbed.findings import Finding, Line, Number
 from unperturbed.modes import under_attack
 from unperturbed.noise import Noise
 from unperturbed.precision import as_reported
@@ -27,18 +29,12 @@ def feature_changes(subject: Subject) -> Finding:
     by the box and scaled so that afterwards its L2 length is the worst case's. Each example's value is the mean over
     the blocks of log rho_l.
     """
-    x, ids, threat = subject.test.x, subject.test.ids, subject.threat
-    worst, noise = subject.worst_test, Noise.of(subject.seed, subject.test.ids)
-    points = (
-        worst,
-        uniform_noise(x, _length(worst - x, torch.inf), threat, noise.fold(_UNIFORM)),
-        gaussian_noise(x, _length(worst - x, 2), threat, noise.fold(_GAUSSIAN)),
-    )
+    x, ids = subject.test.x, subject.test.ids
     with as_reported(x.device):
         found, notes = blocks(subject.classifier, x)
-        changes = relative_changes(subject, points, found)
+        changes = relative_changes(subject, found)
     places = ("input", *(block.name for block in found))
-    lines, distributions, numbers = [], [], []
+    lines = []
     about = f"median over {len(x)} examples, with the middle half"
     for kind, rho in zip(KINDS, changes, strict=True):
         lines.append(_line(f"relative change of the features, {kind}", places, rho, about))
@@ -49,52 +45,48 @@ def feature_changes(subject: Subject) -> Finding:
     counted = usable.any(dim=1).all(dim=0)  # a block that the input never reaches must not cost every example
     notes += _left_out(usable, found, counted)
     means = [_mean(rho[:, 1:].log(), here, counted) for rho, here in zip(changes, usable, strict=True)]
-    for kind, mean in zip(KINDS, means, strict=True):
-        kept = mean.isfinite()
-        distributions.append(
-            Distribution(
-                f"feature change, {kind}",
-                tuple(mean[kept].tolist()),
-                tuple(ids[kept].tolist()),
-                unit="log",
-                missing=int((~kept).sum()),
-            )
-        )
-        last = changes[KINDS.index(kind)][:, -1]
-        if last.isfinite().any():
-            numbers.append(Number(f"relative change of the logits, {kind}", _median(last), int(last.isfinite().sum())))
-    more = (means[0] - means[2]).exp()
-    if more.isfinite().any():
-        name = "feature change, worst case over Gaussian noise"
-        numbers.append(Number(name, _median(more), int(more.isfinite().sum())))
+    distributions = [
+        distribution(f"feature change, {kind}", mean, ids, "log") for kind, mean in zip(KINDS, means, strict=True)
+    ]
+    numbers = [number for each in distributions for number in average(f"{each.name}: mean", each.values, each.unit)]
+    more = distribution("feature change, worst case less Gaussian noise", means[0] - means[2], ids, "log")
+    excess = average(f"{more.name}: mean", more.values, more.unit)
     return Finding(
         "feature changes",
-        _summary(numbers, len(found)),
-        tuple(numbers),
+        _summary(excess, int(counted.sum())),
+        (*numbers, *excess),
         tuple(distributions),
         tuple(lines),
-        (
-            *notes,
-            "Noise stays in the box; Gaussian noise is scaled after the cut until it is as long as the worst case.",
-        ),
+        (*notes, "Noise is cut by the box, and Gaussian noise scaled until what is left is as long as the worst case."),
     )
 
 
-def relative_changes(subject: Subject, points: Sequence[Inputs], found: Sequence[Block]) -> list[Tensor]:
-    """Return rho of the test inputs against each of the points: (n, 1 + blocks) in float64, the input first.
+def relative_changes(subject: Subject, found: Sequence[Block]) -> list[Tensor]:
+    """Return rho of the test examples for each kind of point: (n, 1 + blocks) in float64, the input first.
 
     Where the features are 0 at x, or not finite, it is NaN.
     """
-    model, x = subject.classifier, subject.test.x
-    changes: list[list[Tensor]] = [[] for _ in points]
+    model, test, worst = subject.classifier, subject.test, subject.worst_test
+    changes: list[list[Tensor]] = [[] for _ in KINDS]
     with under_attack(model), torch.no_grad():
-        for rows in torch.split(torch.arange(len(x), device=x.device), subject.places):
-            base = [x[rows].flatten(1), *features(model, x[rows], found)]
-            for into, z in zip(changes, points, strict=True):
-                moved = [z[rows].flatten(1), *features(model, z[rows], found)]
+        for rows in torch.split(torch.arange(len(test.x), device=test.x.device), subject.places):
+            x, noise = test.x[rows], Noise.of(subject.seed, test.ids[rows])
+            base = [x.flatten(1), *features(model, x, found)]
+            for into, z in zip(changes, _points(x, worst[rows], subject.threat, noise), strict=True):
+                moved = [z.flatten(1), *features(model, z, found)]
                 ratios = [_length(b - a, 2) / _length(a, 2) for a, b in zip(base, moved, strict=True)]
                 into.append(torch.stack(ratios, dim=1))
     return [(rho := torch.cat(each)).masked_fill(~rho.isfinite(), torch.nan) for each in changes]
+
+
+def _points(x: Inputs, worst: Inputs, threat: Threat, noise: Noise) -> tuple[Inputs, Inputs, Inputs]:
+    """Return a point of each of the `KINDS`."""
+    moved = worst - x
+    return (
+        worst,
+        uniform_noise(x, _length(moved, torch.inf), threat, noise.fold(_UNIFORM)),
+        gaussian_noise(x, _length(moved, 2), threat, noise.fold(_GAUSSIAN)),
+    )
 
 
 def uniform_noise(x: Inputs, size: PerExample, threat: Threat, noise: Noise) -> Inputs:
@@ -141,10 +133,6 @@ def _quantiles(values: Tensor, q: float) -> Tensor:
     return torch.nanquantile(values.masked_fill(~values.isfinite(), torch.nan), q, dim=0)
 
 
-def _median(values: PerExample) -> float:
-    return float(values[values.isfinite()].quantile(0.5))
-
-
 def _plain(values: Tensor) -> tuple[float | None, ...]:
     """Return numbers that a logarithmic scale can show."""
     return tuple(value if 0 < value < torch.inf else None for value in values.tolist())
@@ -167,11 +155,10 @@ def _left_out(usable: Tensor, found: Sequence[Block], counted: Tensor) -> tuple[
     )
 
 
-def _summary(numbers: Sequence[Number], n: int) -> str:
-    value = {number.name: number.value for number in numbers}.get("feature change, worst case over Gaussian noise")
-    if value is None:
-        return f"No change of the features after the {n} blocks could be measured."
+def _summary(excess: Sequence[Number], n: int) -> str:
+    if not excess:
+        return "No change of the features after the blocks could be measured."
     return (
-        f"Over {n} blocks the worst case changes the features {value:.2g} times as much as Gaussian noise of the same"
-        " length (median over the examples of the geometric mean over the blocks)."
+        f"After {n} blocks the worst case has changed the features {math.exp(excess[0].value):.2g} times as much as"
+        " Gaussian noise of the same length (geometric mean over blocks and examples)."
     )
