@@ -22,7 +22,10 @@ SATURATED = 0.999
 
 
 def output_margin(logits: Logits, y: Labels) -> PerExample:
-    """Return min_{j != y} (f_y - f_j) / sqrt 2, the Euclidean distance from f to the next tie; NaN: not finite."""
+    """Return min_{j != y} (f_y - f_j) / sqrt 2; NaN where a logit is not finite.
+
+    Where it is positive, the Euclidean distance from f to the nearest tie of the label with another class.
+    """
     return -margin(sound(logits), y) / math.sqrt(2)
 
 

@@ -103,15 +103,23 @@ def difference(name: str, first: Sequence[float], second: Sequence[float], unit:
 def difference_of_shares(name: str, first: tuple[int, int, int], second: tuple[int, int, int]) -> tuple[Number, ...]:
     """Return the difference of two shares, each (hits, n, unknown), of independent samples with its 95% interval.
 
-    From the Wilson intervals of the two (Newcombe 1998, Statistics in Medicine 17, method 10), which the unknown widen.
+    From the Wilson intervals of the two (Newcombe 1998, Statistics in Medicine 17, method 10): the low end with the
+    unknown as hits in the second, the high end with the unknown as hits in the first.
     """
-    if first[1] == 0 or second[1] == 0:
+    (hits, n, unknown), (others, m, missing) = first, second
+    if n == 0 or m == 0:
         return ()
-    a, b = (wilson(hits, n, hits + unknown) for hits, n, unknown in (first, second))
+    low, high = _newcombe(hits, n, others + missing, m)[0], _newcombe(hits + unknown, n, others, m)[1]
+    return (Number(name, hits / n - others / m, n + m, low, high, "%"),)
+
+
+def _newcombe(hits: int, n: int, others: int, m: int) -> tuple[float, float]:
+    a, b = wilson(hits, n), wilson(others, m)
     value = a.value - b.value
-    low = value - math.hypot(a.value - a.low, b.high - b.value)
-    high = value + math.hypot(a.high - a.value, b.value - b.low)
-    return (Number(name, value, first[1] + second[1], low, high, "%"),)
+    return (
+        value - math.hypot(a.value - a.low, b.high - b.value),
+        value + math.hypot(a.high - a.value, b.value - b.low),
+    )
 
 
 def missing_note(values: Distribution) -> tuple[str, ...]:
