@@ -173,7 +173,7 @@ class Claim:
 
     Attributes:
         sentence: the claim.
-        quantity: the distribution whose mean is said to move.
+        quantity: the distribution whose mean is said to move, or a number.
         sign: +1 where it is said to rise with the strength, -1 where it is said to fall.
         without_scale: whether the values are divided by the product of the layers' largest singular values, so that
             networks of different scale are compared (the spectral control).
@@ -197,7 +197,7 @@ class Trend:
         p: two-sided, by the bootstrap, adjusted after Holm where several claims are tested together.
         decision: *held* where the adjusted p is below 0.05 and the change has the claimed sign, *did not hold* where it
             has the other, else *not decided here*.
-        examples: how many every network shares.
+        examples: how many every network shares; 1 where the quantity is a single number of a network.
         means: of each strength.
     """
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import t
 
 from unperturbed.diagnostics import compare as module
-from unperturbed.diagnostics.compare import CLAIMS, SCALE, compare
+from unperturbed.diagnostics.compare import CLAIMS, CONTROLS, SCALE, compare
 from unperturbed.errors import InputError
 from unperturbed.findings import Comparison, Distribution, Examined, Finding, Number, Trend
 
@@ -144,6 +144,17 @@ def test_margins_are_compared_without_the_scale_of_the_networks() -> None:
     assert claim.decision == "held"
     assert control.claim.without_scale and control.change == pytest.approx(0, abs=1e-12)
     assert control.decision == "not decided here"
+
+
+def test_single_numbers_are_compared_over_networks() -> None:
+    name = next(claim.quantity for claim in CONTROLS if claim.quantity.startswith("mean over layers"))
+    models = [
+        network(strength, seed, {}, {name: 1 - strength + 0.01 * seed}) for strength in (0.0, 1.0) for seed in range(3)
+    ]
+    (control,) = compare(models).controls
+    assert control.decision == "held" and control.change == pytest.approx(-1) and control.examples == 1
+    found = compare([model for model in models if model.seed == 0])
+    assert not found.controls and any("single number" in note for note in found.notes)
 
 
 def test_rows_hold_means_over_networks_with_students_interval() -> None:

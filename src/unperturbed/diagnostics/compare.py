@@ -13,8 +13,9 @@ from unperturbed.findings import Claim, Comparison, Decision, Examined, Row, Tre
 DRAWS = 10_000
 """Of the bootstrap."""
 LEVEL = 0.05
-SCALE = "log10 of the product of the largest singular values"
+SCALE = "log10 of the product of largest singular values (real)"
 """The number that a network's margins are divided by where the scale of its logits is taken out."""
+_NUMBER = -1
 
 CLAIMS = (
     Claim("Changes in feature space become smaller", "feature change, worst case", -1),
@@ -28,6 +29,16 @@ CONTROLS = (
     Claim("Changes under Gaussian noise of the same length become smaller", "feature change, Gaussian noise", -1),
     Claim(
         "Singular values of the input Jacobian become more equal", "spread of the input Jacobian's singular values", -1
+    ),
+    Claim(
+        "Singular values of the layers become more equal",
+        "mean over layers of standard deviation of singular values (reshaped)",
+        -1,
+    ),
+    Claim(
+        "Singular values of the layers become more equal, their scale taken out",
+        "mean over layers of standard deviation over largest singular value (reshaped)",
+        -1,
     ),
     Claim("Samples gather at the decision boundary, the networks' scale taken out", "output margin, test", -1, True),
 )
@@ -51,30 +62,37 @@ def compare(models: Sequence[Examined], seed: int = 0) -> Comparison:
     ordered = sorted(models, key=lambda model: (model.seed, model.name))
     groups = [[model for model in ordered if model.strength == strength] for strength in strengths]
     found = [(claim, _values(claim, groups)) for claim in (*CLAIMS, *CONTROLS)]
-    tested = {claim: _trend(claim, values, strengths, seed) for claim, values in found if values is not None}
+    tested = {claim: _trend(claim, values, strengths, seed) for claim, values in found if not isinstance(values, str)}
     return Comparison(
         strengths,
         tuple(len(group) for group in groups),
         _rows(groups),
         _holm([tested[claim] for claim in CLAIMS if claim in tested]),
         tuple(_decided(tested[claim], tested[claim].p) for claim in CONTROLS if claim in tested),
-        tuple(_notes(groups, [claim for claim, values in found if values is None])),
+        tuple(
+            [f"{claim.sentence}: not tested, since {values}." for claim, values in found if isinstance(values, str)]
+            + _notes(groups)
+        ),
     )
 
 
-def _values(claim: Claim, groups: Sequence[Sequence[Examined]]) -> list[np.ndarray] | None:
-    """Return for each strength an array (networks, examples) over the examples that all networks have, or None."""
+def _values(claim: Claim, groups: Sequence[Sequence[Examined]]) -> list[np.ndarray] | str:
+    """Return for each strength an array (networks, examples) over the examples that all networks have, or why not."""
     columns = [[_column(claim, model) for model in group] for group in groups]
     shared = set.intersection(*(set(column) for group in columns for column in group))
     if not shared:
-        return None
+        return f"not every network has {claim.quantity!r} of the same examples"
     ids = sorted(shared)
+    if ids == [_NUMBER] and max(map(len, groups)) == 1:
+        return f"{claim.quantity!r} is a single number of a network, and no strength has two networks"
     return [np.array([[column[each] for each in ids] for column in group]) for group in columns]
 
 
 def _column(claim: Claim, model: Examined) -> Mapping[int, float]:
-    """Return a network's values by the ids of the examples; nothing where it has none."""
-    found = model.distribution(claim.quantity)
+    """Return a network's values by the ids of the examples, a single number under an id of its own; or nothing."""
+    found, number = model.distribution(claim.quantity), model.number(claim.quantity)
+    if found is None and number is not None:
+        return {_NUMBER: number}
     scale = model.number(SCALE) if claim.without_scale else 0.0
     if found is None or scale is None:
         return {}
@@ -168,11 +186,9 @@ def _cell(values: Sequence[float]) -> tuple[float | None, float | None, float | 
     return mean, mean - half, mean + half
 
 
-def _notes(groups: Sequence[Sequence[Examined]], untested: Sequence[Claim]) -> list[str]:
-    notes = [
-        f"{claim.sentence}: not tested, since not every network has values of {claim.quantity!r} for the same examples."
-        for claim in untested
-    ]
+def _notes(groups: Sequence[Sequence[Examined]]) -> list[str]:
+    """Return what the networks at hand leave open."""
+    notes = []
     alone = [f"{group[0].strength:g}" for group in groups if len(group) == 1]
     if alone:
         notes.append(
