@@ -1,6 +1,7 @@
 """Lanczos on symmetric operators: the ends of the spectrum, and means of functions over it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from scipy.linalg import eigh_tridiagonal
@@ -52,12 +53,25 @@ class Recurrence:
         return torch.diag_embed(torch.stack(self.diagonal, 1)) + sum(torch.diag_embed(beside, k) for k in (-1, 1))
 
 
-def ends(product: Product, start: Tensor, steps: int, tolerance: float) -> tuple[float, float, bool]:
-    """Return the smallest and largest eigenvalue from within, and whether both have settled.
+@dataclass(frozen=True)
+class End:
+    """An end of a spectrum as it is seen from within.
+
+    Attributes:
+        value: never beyond the end, but for rounding.
+        settled: whether the search has converged.
+    """
+
+    value: float
+    settled: bool
+
+
+def ends(product: Product, start: Tensor, steps: int, tolerance: float) -> tuple[End, End]:
+    """Return the smallest and the largest eigenvalue.
 
     `start` is one row, (1, n). An end has settled when the residual of its Ritz vector is below `tolerance` times its
-    value, which puts an eigenvalue that near; until both have, up to `steps` products are taken. The smallest that has
-    not settled is an upper bound on the smallest eigenvalue, as the largest always is a lower one on the largest.
+    value, which puts an eigenvalue that near, or when there are no more directions; until both have, up to `steps`
+    products are taken. What has not settled is still a bound: the smallest from above, the largest from below.
     """
     if steps < 1:
         raise InputError(f"steps is {steps}, but Lanczos takes at least 1.")
@@ -71,12 +85,14 @@ def ends(product: Product, start: Tensor, steps: int, tolerance: float) -> tuple
         beside = torch.cat(recurrence.beside[:-1]).numpy() if step > 1 else diagonal[:0]
         low, down = eigh_tridiagonal(diagonal, beside, select="i", select_range=(0, 0))
         high, up = eigh_tridiagonal(diagonal, beside, select="i", select_range=(step - 1, step - 1))
-        settled = all(
-            rest * abs(vector[-1, 0]) <= tolerance * abs(value[0]) for value, vector in ((low, down), (high, up))
-        )
-        if settled or rest == 0:
+        pairs = ((low, down), (high, up))
+        found = [
+            End(float(value[0]), rest == 0 or rest * abs(float(vector[-1, 0])) <= tolerance * abs(float(value[0])))
+            for value, vector in pairs
+        ]
+        if all(end.settled for end in found):
             break
-    return float(low[0]), float(high[0]), settled or rest == 0
+    return found[0], found[1]
 
 
 def quadrature(product: Product, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:

@@ -10,12 +10,13 @@ BY_GRAM = 256
 def singular_values(matrices: Tensor) -> Tensor:
     """Return those of matrices (..., rows, columns), real or complex, in double precision: (..., min), ascending.
 
-    Of large ones as roots of the smaller Gram matrix's eigenvalues: the largest is as exact, and one below 1e-7 of it is told
-    as 0.
+    Of large ones as roots of the smaller Gram matrix's eigenvalues: the largest is as exact, and what is below 1e-7 of
+    it becomes 0.
     """
     rows, columns = matrices.shape[-2:]
     if min(rows, columns) <= BY_GRAM:
-        return torch.linalg.svdvals(matrices).flip(-1)
+        values: Tensor = torch.linalg.svdvals(matrices).flip(-1)
+        return values
     gram = matrices @ matrices.mH if rows <= columns else matrices.mH @ matrices
-    squares = torch.linalg.eigvalsh(gram)
+    squares: Tensor = torch.linalg.eigvalsh(gram)
     return torch.where(squares > 1e-14 * squares[..., -1:], squares, 0.0).sqrt()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.diagnostics.bounds import norm_bound
-from unperturbed.diagnostics.folding import BATCH_NORMS, batch_norm_factors
+from unperturbed.diagnostics.folding import BATCH_NORMS, AnyBatchNorm, batch_norm_factors
 from unperturbed.diagnostics.linear_maps import LinearMap, float64, is_plain, map_of
 from unperturbed.models.load import output_logits
 from unperturbed.models.normalise import Normalise
@@ -165,7 +165,7 @@ def _factor(call: _Call) -> Tensor | LinearMap | Mapping[Norm, float] | None | s
     if is_plain(module, Normalise):
         return float64(cast(Normalise, module).std).reciprocal()
     if is_plain(module, *BATCH_NORMS):
-        norm = cast(nn.BatchNorm2d, module)
+        norm = cast(AnyBatchNorm, module)
         if norm.running_var is None:
             return f"{_called(call)} normalises by the batch, also in eval mode"
         return batch_norm_factors(norm)[0]

@@ -18,9 +18,13 @@ MAPS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
+AnyBatchNorm = nn.modules.batchnorm._BatchNorm
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 AGREEMENT = 1e-5
 """Largest difference between logits before and after, relative to the largest logit where that is above 1."""
+
+_Pair = tuple[str, nn.Module, str, nn.Module]
+"""A layer and the batch norm behind it, with their paths."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,26 +72,21 @@ def folded(model: nn.Module, example: Inputs) -> Folded:
             kept.append(pair)
     best = _fold(model, kept, example)
     if best is None:
-        return Folded(
-            model, {}, (f"no batch norms are folded: copies of the network, a {type(model).__name__}, differ",)
-        )
+        note = f"no batch norms are folded: a copy of the network, a {type(model).__name__}, is another one"
+        return Folded(model, {}, (note,))
     return Folded(best, {norm: layer for layer, _, norm, _ in kept}, tuple(notes))
 
 
-def _fold(model: nn.Module, pairs: "list[_Pair]", example: Inputs) -> nn.Module | None:
+def _fold(model: nn.Module, pairs: list[_Pair], example: Inputs) -> nn.Module | None:
     """Return the copy with these pairs folded, if that is the same network."""
     try:
-        changed = {norm: _changed(cast(nn.BatchNorm2d, norm)) for _, _, norm, _ in pairs}
+        changed: dict[nn.Module, nn.Module] = {norm: _changed(cast(AnyBatchNorm, norm)) for *_, norm in pairs}
         folded_changed = _copy(model, _merged_all([(layer, norm, changed[norm]) for _, layer, _, norm in pairs]))
         result = _copy(model, _merged_all([(layer, norm, norm) for _, layer, _, norm in pairs]))
         same = _agree(model, result, example) and _agree(_copy(model, changed), folded_changed, example)
     except Exception:  # whatever the network does with its layers besides calling them, or that bars copies of it
         return None
     return result if same else None
-
-
-_Pair = tuple[str, nn.Module, str, nn.Module]
-"""A layer and the batch norm behind it, with their paths."""
 
 
 def _pairs(model: nn.Module, x: Inputs) -> list[_Pair]:
@@ -112,12 +111,9 @@ def _pairs(model: nn.Module, x: Inputs) -> list[_Pair]:
     return [
         (layers[layer], layer, norms[norm], norm)
         for norm, came, at in once
-        if norm in norms and cast(nn.BatchNorm2d, norm).running_var is not None
+        if norm in norms and cast(AnyBatchNorm, norm).running_var is not None
         for layer, went, then in once
-        if layer in layers
-        and went is came
-        and at == then
-        and _outputs(layer) == cast(nn.BatchNorm2d, norm).num_features
+        if layer in layers and went is came and at == then and _outputs(layer) == cast(AnyBatchNorm, norm).num_features
     ]
 
 
@@ -126,7 +122,7 @@ def _copy(model: nn.Module, instead: Mapping[nn.Module, nn.Module]) -> nn.Module
     return copy.deepcopy(model, {id(module): other for module, other in instead.items()})
 
 
-def _changed(norm: nn.BatchNorm2d) -> nn.Module:
+def _changed(norm: AnyBatchNorm) -> nn.Module:
     """Return a batch norm with other averages: none of its channels is passed on as it is."""
     other = copy.deepcopy(norm)
     assert other.running_var is not None and other.running_mean is not None
@@ -139,27 +135,27 @@ def _merged_all(triples: list[tuple[nn.Module, nn.Module, nn.Module]]) -> dict[n
     """Return, for (layer, batch norm, batch norm to fold), what takes the places of the first two."""
     instead: dict[nn.Module, nn.Module] = {}
     for layer, norm, other in triples:
-        instead[layer] = _merged(layer, cast(nn.BatchNorm2d, other))
+        instead[layer] = _merged(layer, cast(AnyBatchNorm, other))
         instead[norm] = nn.Identity().train(norm.training)
     return instead
 
 
-def _merged(layer: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
+def _merged(layer: nn.Module, norm: AnyBatchNorm) -> nn.Module:
+    """Return a layer that does what both do in eval mode."""
     scale, shift = batch_norm_factors(norm)
-    any_layer = cast(nn.Conv2d, layer)
-    weight = float64(any_layer.weight)
+    with under_attack(layer):  # a parametrised weight may be another one, and move, in train mode
+        weight = float64(cast(nn.Conv2d, layer).weight)
+        merged = cast(nn.Conv2d, _empty(next(kind for kind in MAPS if is_plain(layer, kind)), layer))
     if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         inputs = len(weight) // layer.groups
         of_groups = scale.view(layer.groups, 1, -1).expand(-1, inputs, -1).flatten(0, 1)
         weight = weight * of_groups.view(*of_groups.shape, *[1] * (weight.dim() - 2))
     else:
         weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
-    bias = shift if any_layer.bias is None else float64(any_layer.bias) * scale + shift
-    kind = next(kind for kind in MAPS if is_plain(layer, kind))
-    merged = cast(nn.Conv2d, _empty(kind, layer))
+    bias = cast(nn.Conv2d, layer).bias
     with torch.no_grad():
         merged.weight.copy_(weight)
-        cast(Tensor, merged.bias).copy_(bias)
+        cast(Tensor, merged.bias).copy_(shift if bias is None else float64(bias) * scale + shift)
     return merged.train(layer.training)
 
 
@@ -186,7 +182,7 @@ def _empty(kind: Callable[..., nn.Module], layer: Any) -> nn.Module:
     return made
 
 
-def batch_norm_factors(norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
+def batch_norm_factors(norm: AnyBatchNorm) -> tuple[Tensor, Tensor]:
     """Return what a batch norm with running averages multiplies each channel by in eval mode, and then adds."""
     scale = (float64(cast(Tensor, norm.running_var)) + norm.eps).rsqrt()
     if norm.weight is not None:

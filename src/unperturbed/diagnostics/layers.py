@@ -34,9 +34,9 @@ MEANING = (
 def layers(subject: Subject) -> Finding:
     """The singular values of every linear layer: how strongly and how evenly it passes changes on.
 
-    As Wen, Li & Jia 2020 (https://arxiv.org/abs/2011.07478) look at them, but of three operators: the weights reshaped to
-    a matrix, the convolution on a torus, and the layer as it is. Batch norms that directly follow a layer are folded
-    into it; others are layers of their own.
+    What Wen, Li & Jia 2020 (https://arxiv.org/abs/2011.07478) look at, of three operators: the weights reshaped to a
+    matrix, the convolution on a torus, and the layer as it is. Batch norms that directly follow a layer are folded into
+    it; others are layers of their own.
     """
     found = linear_maps(subject.classifier, subject.test.x[:EXAMPLES])
     if not found.maps:
@@ -77,7 +77,7 @@ def _line(name: str, names: tuple[str, ...], values: list[float], spectra: list[
     low: tuple[float | None, ...] | None = None
     high: tuple[float | None, ...] | None = None
     about = ""
-    open_ends = [not s.settled for s in spectra]
+    open_ends = [not s.smallest_settled for s in spectra]
     if any(open_ends) and name.startswith(("smallest", "condition")):
         smallest = name.startswith("smallest")
         low = tuple((0.0 if smallest else v) if is_open else None for v, is_open in zip(y, open_ends, strict=True))
@@ -89,11 +89,17 @@ def _line(name: str, names: tuple[str, ...], values: list[float], spectra: list[
 def _caveats(operator: str, names: tuple[str, ...], spectra: list[Spectrum]) -> list[str]:
     """Return what a reader must know of values that were not computed exactly, or are not there."""
     notes = []
-    unsettled = [name for name, s in zip(names, spectra, strict=True) if not s.settled]
+    unsettled = [name for name, s in zip(names, spectra, strict=True) if not s.smallest_settled]
     if unsettled:
         notes.append(
             f"The smallest singular values ({operator}) of {_listed(unsettled)} are upper bounds, and their condition"
             " numbers lower ones: the search ended before it had settled."
+        )
+    short = [name for name, s in zip(names, spectra, strict=True) if not s.largest_settled]
+    if short:
+        notes.append(
+            f"The largest singular values ({operator}) of {_listed(short)} are lower bounds: the search ended before it"
+            " had settled."
         )
     estimated = [s.error / s.mean for s in spectra if s.error > 0]
     if estimated:
@@ -104,8 +110,8 @@ def _caveats(operator: str, names: tuple[str, ...], spectra: list[Spectrum]) -> 
     flat = [name for name, s in zip(names, spectra, strict=True) if s.smallest == 0]
     if flat:
         notes.append(
-            f"The smallest singular value ({operator}) of {_listed(flat)} is 0: these have no condition number, and there"
-            " is no mean of condition numbers and no product of smallest singular values."
+            f"The smallest singular value ({operator}) of {_listed(flat)} is 0: these have no condition number, and"
+            " there is no mean of condition numbers and no product of smallest singular values."
         )
     return notes
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from unperturbed.diagnostics.folding import BATCH_NORMS, MAPS, batch_norm_factors, folded
+from unperturbed.diagnostics.folding import BATCH_NORMS, MAPS, AnyBatchNorm, batch_norm_factors, folded
 from unperturbed.diagnostics.linear_maps import LinearMap, float64, is_plain, map_of
 from unperturbed.modes import own_randomness, under_attack
 from unperturbed.types import Inputs
@@ -44,7 +44,8 @@ def linear_maps(model: nn.Module, example: Inputs) -> Maps:
     projections = {module.out_proj for module in names if isinstance(module, nn.MultiheadAttention)}
     for module, seen in shapes.items():
         name = names[module] or "network"
-        found = _maps_of(module, name, seen[0])
+        with under_attack(module):  # a parametrised weight may be another one, and move, in train mode
+            found = _maps_of(module, name, seen[0])
         maps += found
         if not found and (note := _note(module, name)):
             notes.append(note)
@@ -83,8 +84,8 @@ def _maps_of(module: nn.Module, name: str, shape: tuple[int, ...]) -> list[Linea
         return [cast(LinearMap, map_of(module, name, space))]
     if is_plain(module, nn.MultiheadAttention):
         return _projections(cast(nn.MultiheadAttention, module), name)
-    if is_plain(module, *BATCH_NORMS) and cast(nn.BatchNorm2d, module).running_var is not None:
-        scale, _ = batch_norm_factors(cast(nn.BatchNorm2d, module))
+    if is_plain(module, *BATCH_NORMS) and cast(AnyBatchNorm, module).running_var is not None:
+        scale, _ = batch_norm_factors(cast(AnyBatchNorm, module))
         weight = scale.view(-1, 1, 1)  # a convolution of one tap on one place, with a group a channel
         return [LinearMap(name, type(module).__name__, weight, (1,), (1,), (1,), ((0, 0),), groups=len(weight))]
     return []
@@ -104,7 +105,7 @@ def _note(module: nn.Module, name: str) -> str | None:
     kind = type(module).__name__
     if isinstance(module, _NORMS):
         return f"{name} ({kind}) normalises each example by itself: it is no linear map, and is left out"
-    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is None:
+    if isinstance(module, AnyBatchNorm) and module.running_var is None:
         return f"{name} ({kind}) normalises by the batch, also in eval mode: it is left out"
     if isinstance(module, (*MAPS, *BATCH_NORMS, nn.MultiheadAttention)):
         return f"{name} is a kind of {_plain_name(module)} with a forward or hooks of its own: it is left out"

@@ -27,12 +27,13 @@ class Spectrum:
 
     Attributes:
         count: how many there are.
-        smallest: an upper bound on the smallest where `settled` is False.
-        largest: from within, so never above the largest.
+        smallest: where it has not settled, an upper bound.
+        largest: where it has not settled, a lower bound.
         mean: of all.
         deviation: the standard deviation, sqrt(mean((s - mean)^2)).
         squares: the sum of their squares.
-        settled: whether the search for the smallest has converged.
+        smallest_settled: whether it is exact, or a search for it has converged.
+        largest_settled: likewise.
         error: standard error of the mean, where it is that of random vectors; else 0.
     """
 
@@ -42,7 +43,8 @@ class Spectrum:
     mean: float
     deviation: float
     squares: float
-    settled: bool = True
+    smallest_settled: bool = True
+    largest_settled: bool = True
     error: float = 0.0
 
     @property
@@ -106,7 +108,7 @@ def estimated(linear: LinearMap, start: Tensor, probes: Tensor, steps: int) -> S
             return linear.adjoint(linear(v.view(-1, *linear.in_shape))).flatten(1)
         return linear(linear.adjoint(v.view(-1, *linear.out_shape))).flatten(1)
 
-    low, high, settled = ends(gram, start, steps, TOLERANCE)
+    low, high = ends(gram, start, steps, TOLERANCE)
     nodes, weights = quadrature(gram, probes, min(NODES, count))
     nodes, weights = nodes.double().clamp(min=0), weights.double()
     values, seen = nodes.sqrt(), (weights * nodes).sum(1)
@@ -114,14 +116,16 @@ def estimated(linear: LinearMap, start: Tensor, probes: Tensor, steps: int) -> S
     slope = _slope(weights, nodes, values)
     means = (weights * values).sum(1) - slope * (seen - squares / count)
     mean, error = float(means.mean()), float(means.std(correction=0)) / math.sqrt(max(1, len(means) - 1))
+    smallest = math.sqrt(low.value) if low.value > 1e-14 * high.value else 0.0
     return Spectrum(
         count,
-        smallest=math.sqrt(low) if low > 1e-14 * high else 0.0,
-        largest=math.sqrt(max(high, float(nodes.max()))),
+        smallest,
+        largest=math.sqrt(max(high.value, float(nodes.max()))),
         mean=mean,
         deviation=math.sqrt(max(squares / count - mean**2, 0.0)),
         squares=squares,
-        settled=settled,
+        smallest_settled=low.settled or smallest == 0,
+        largest_settled=high.settled,
         error=error,
     )
 
