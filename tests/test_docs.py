@@ -21,6 +21,8 @@ from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
 from unperturbed.cli import names
 from unperturbed.cli.options import Parsed, parse
 from unperturbed.cli.trees import choose
+from unperturbed.diagnostics.compare import CLAIMS
+from unperturbed.diagnostics.diagnose import BUILT_IN, name_of
 from unperturbed.evaluation import accuracy
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
@@ -134,6 +136,18 @@ def test_the_python_of_the_page_on_evaluating_works(capsys: pytest.CaptureFixtur
     (code,) = blocks("docs/evaluating.md", "python")
     exec(code, {})
     assert "n=20" in capsys.readouterr().out
+
+
+def test_the_python_of_the_page_on_diagnosing_works(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("docs/diagnosing.md", "python")
+    exec(code, {})
+    assert "margin" in capsys.readouterr().out
+
+
+def test_the_page_on_diagnosing_names_every_diagnostic_and_claim() -> None:
+    text = (ROOT / "docs/diagnosing.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [name_of(each) for each in BUILT_IN]
+    assert re.findall(r"^\| (.*?) \| .* \| it falls \|$", text, re.MULTILINE) == [each.sentence for each in CLAIMS]
 
 
 def test_the_defence_of_the_docs_falls_once_it_has_a_gradient(

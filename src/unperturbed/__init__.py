@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unperturbed.data.sources import load_data as load_data
+    from unperturbed.diagnostics.diagnose import diagnose as diagnose
     from unperturbed.evaluation.accuracy import evaluate as evaluate
     from unperturbed.evaluation.curve import minimum_norm as minimum_norm
     from unperturbed.models.load import build_model as build_model
@@ -18,12 +19,13 @@ _HOMES = {
     "Recipe": "training.recipe",
     "Threat": "threat",
     "build_model": "models.load",
+    "diagnose": "diagnostics.diagnose",
     "evaluate": "evaluation.accuracy",
     "load_data": "data.sources",
     "minimum_norm": "evaluation.curve",
     "train": "training.loop",
 }
-__all__ = ["AT", "Recipe", "Threat", "build_model", "evaluate", "load_data", "minimum_norm", "train"]
+__all__ = ["AT", "Recipe", "Threat", "build_model", "diagnose", "evaluate", "load_data", "minimum_norm", "train"]
 
 
 def __getattr__(name: str) -> Any:

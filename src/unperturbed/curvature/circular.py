@@ -6,6 +6,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from unperturbed.curvature.singular import singular_values
+
 NUMBERS = 2**22
 """Complex numbers held at a time."""
 
@@ -43,5 +45,5 @@ def circular_values(
     for part in torch.split(turns, max(1, NUMBERS // (outputs * inputs * len(aliases)))):
         phases = torch.exp(2j * math.pi * (part.to(weight.dtype) @ taps.T))
         symbol = torch.einsum("goit,fat->fgoai", blocks, phases.to(torch.complex128))
-        values.append(torch.linalg.svdvals(symbol.flatten(3)).flatten(1) / math.sqrt(len(aliases)))
+        values.append(singular_values(symbol.flatten(3)).flatten(1) / math.sqrt(len(aliases)))
     return torch.cat(values).repeat_interleave(torch.tensor(weights), dim=0).flatten().sort().values, torus

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.diagnostics.bounds import norm_bound
+from unperturbed.diagnostics.folding import BATCH_NORMS, batch_norm_factors
 from unperturbed.diagnostics.linear_maps import LinearMap, float64, is_plain, map_of
 from unperturbed.models.load import output_logits
 from unperturbed.models.normalise import Normalise
@@ -17,7 +18,6 @@ from unperturbed.types import Inputs, Norm
 
 NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 _MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 _MAXIMA = (nn.MaxPool1d, nn.MaxPool2d)
 _AS_THEY_ARE = (nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
@@ -164,9 +164,11 @@ def _factor(call: _Call) -> Tensor | LinearMap | Mapping[Norm, float] | None | s
         return {norm: norm_bound(matrix, norm) for norm in NORMS}  # on tokens, whose dimension 1 is not the features
     if is_plain(module, Normalise):
         return float64(cast(Normalise, module).std).reciprocal()
-    if is_plain(module, *_BATCH_NORMS):
-        scale = batch_norm_scale(cast(nn.BatchNorm2d, module))
-        return f"{_called(call)} normalises by the batch, also in eval mode" if scale is None else scale
+    if is_plain(module, *BATCH_NORMS):
+        norm = cast(nn.BatchNorm2d, module)
+        if norm.running_var is None:
+            return f"{_called(call)} normalises by the batch, also in eval mode"
+        return batch_norm_factors(norm)[0]
     if is_plain(module, *SLOPES):
         slope = SLOPES[next(kind for kind in SLOPES if is_plain(module, kind))](module)
         if not math.isnan(slope):
@@ -178,14 +180,6 @@ def _factor(call: _Call) -> Tensor | LinearMap | Mapping[Norm, float] | None | s
         times = math.prod(map(_overlap, *sizes))
         return {"Linf": 1.0, "L2": math.sqrt(times), "L1": float(times)}
     return f"nothing is known of how {_called(call)} changes distances"
-
-
-def batch_norm_scale(module: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> Tensor | None:
-    """Return what a batch norm in eval mode multiplies each channel by; None: it has no running averages."""
-    if module.running_var is None:
-        return None
-    scale = (float64(module.running_var) + module.eps).rsqrt()
-    return scale if module.weight is None else scale * float64(module.weight)
 
 
 def _average(module: nn.Module, x: Tensor) -> dict[Norm, float]:

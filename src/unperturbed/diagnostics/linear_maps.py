@@ -7,11 +7,12 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import functional, grad
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 _CONVOLVE = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+_BACK = {1: grad.conv1d_input, 2: grad.conv2d_input, 3: grad.conv3d_input}
 _MODES = {"zeros": "constant", "circular": "circular", "reflect": "reflect", "replicate": "replicate"}
 
 
@@ -79,9 +80,21 @@ class LinearMap:
         """Return (n, *in_shape): the transposed matrix's products with (n, *out_shape)."""
         if not self.space:
             return y @ self.weight.to(y.dtype)
-        with torch.enable_grad():
-            x = y.new_zeros((len(y), *self.in_shape), requires_grad=True)
-            return torch.autograd.grad(self(x), x, y)[0]
+        if self.mode != "constant":
+            with torch.enable_grad():
+                x = y.new_zeros((len(y), *self.in_shape), requires_grad=True)
+                return torch.autograd.grad(self(x), x, y)[0]
+        padded = [size + sum(pair) for size, pair in zip(self.space, self.padding, strict=True)]
+        back: Tensor = _BACK[len(self.space)](  # type: ignore[no-untyped-call]
+            (len(y), self.in_shape[0], *padded),
+            self.weight.to(y.dtype),
+            y,
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+        inside = [slice(before, before + size) for size, (before, _) in zip(self.space, self.padding, strict=True)]
+        return back[(slice(None), slice(None), *inside)]
 
     def matrix(self) -> Tensor:
         """Return the matrix (rows, columns), dense."""
@@ -97,6 +110,10 @@ class LinearMap:
     def absolute(self) -> "LinearMap":
         """Return the map with the weights' absolute values."""
         return replace(self, weight=self.weight.abs())
+
+    def squared(self) -> "LinearMap":
+        """Return the map with the weights' squares."""
+        return replace(self, weight=self.weight.square())
 
     def then(self, scale: Tensor) -> "LinearMap":
         """Return the map followed by a factor a channel (or feature) of its outputs."""

@@ -1,0 +1,21 @@
+"""Singular values of dense matrices, where values near rounding may be lost for speed."""
+
+import torch
+from torch import Tensor
+
+BY_GRAM = 256
+"""Matrices whose smaller side is larger are decomposed by their Gram matrix."""
+
+
+def singular_values(matrices: Tensor) -> Tensor:
+    """Return those of matrices (..., rows, columns), real or complex, in double precision: (..., min), ascending.
+
+    Of large ones as roots of the smaller Gram matrix's eigenvalues: the largest is as exact, and one below 1e-7 of it is told
+    as 0.
+    """
+    rows, columns = matrices.shape[-2:]
+    if min(rows, columns) <= BY_GRAM:
+        return torch.linalg.svdvals(matrices).flip(-1)
+    gram = matrices @ matrices.mH if rows <= columns else matrices.mH @ matrices
+    squares = torch.linalg.eigvalsh(gram)
+    return torch.where(squares > 1e-14 * squares[..., -1:], squares, 0.0).sqrt()
