@@ -29,8 +29,21 @@ with torch.no_grad():
     TWO.weight.copy_(torch.stack([torch.zeros(5), W]))
     TWO.bias.zero_()
 DRAW = torch.Generator().manual_seed(0)
-TEST, TRAIN = ((torch.randn(n, 5, generator=DRAW), torch.arange(n) % 2) for n in (24, 30))
+
+
+def labelled(n: int) -> tuple[Tensor, Tensor]:
+    """Return normal inputs with the labels that TWO gives them, but for every sixth."""
+    x = torch.randn(n, 5, generator=DRAW)
+    return x, ((x @ W > 0).long() + (torch.arange(n) % 6 == 0)) % 2
+
+
+TEST, TRAIN = labelled(24), labelled(30)
 OPEN = Threat("Linf", 0.1, None)
+
+
+@pytest.fixture(autouse=True)
+def fewer_radii(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unperturbed.diagnostics.instance_margins.RADII", 2)
 
 
 # What is measured
@@ -149,8 +162,8 @@ def test_the_dimension_by_its_formula() -> None:
 
 def test_every_constant_of_the_bound() -> None:
     """The network is linear: v_min = |w x| / |w|, Lam = |w|, o = score / sqrt 2."""
-    x, y = TRAIN
-    found = generalisation(subject(TWO, *TEST, train=TRAIN, threat=OPEN, classes=2))
+    x, y = TRAIN[0], (TRAIN[0] @ W > 0).long()
+    found = generalisation(subject(TWO, *TEST, train=(x, y), threat=OPEN, classes=2))
     score = (x.double() @ W.double()).numpy() * (2 * y - 1).numpy()
     length = float(W.double().norm())
     r = number(found, "bound: r = v_min, L2, upper bound").value
@@ -160,9 +173,8 @@ def test_every_constant_of_the_bound() -> None:
     )  # fmt: skip
     assert 10 ** number(found, "bound: log10 Lam, Lam = prod s_max").value == pytest.approx(length, rel=1e-5)
     gamma, least = np.median(score / math.sqrt(2)), (score / math.sqrt(2)).min() - length * r
-    lower = np.sort(score / math.sqrt(2))[14]  # torch's median of an even number is the lower one
-    assert number(found, "bound: gamma, median output margin").value in (pytest.approx(gamma), pytest.approx(lower))
-    assert number(found, "bound: u_min").value == pytest.approx(least, rel=1e-5)
+    assert number(found, "bound: gamma, median output margin").value == pytest.approx(gamma, rel=1e-5)
+    assert number(found, "bound: u_min").value == pytest.approx(least, rel=1e-4)
     away = np.linalg.norm(x.double().numpy()[:, None] - x.double().numpy(), axis=2)
     assert number(found, "bound: diameter C of the training examples, L2").value == pytest.approx(away.max(), rel=1e-5)
     cells = number(found, "bound: N(X, r / 2), at least (packing number)").value
@@ -174,9 +186,8 @@ def test_every_constant_of_the_bound() -> None:
     assert 10 ** number(found, "bound: log10 N(X, r / 2), proxy (C / r)^k").value == pytest.approx(proxy, rel=1e-3)
     second = math.sqrt((4 * proxy * math.log(2) + 2 * math.log(20)) / 30)
     assert 10 ** number(found, "bound: log10 of the 0-1 gap, proxy").value == pytest.approx(second, rel=1e-3)
-    if (score < 0).any() or least < 0:
-        assert number(found, "bound: first term, max{0, 1 - u_min / gamma}").value == 1
-        assert 10 ** number(found, "bound: log10 of the ramp gap, N at least").value == pytest.approx(1 + covering)
+    assert least < 0 and number(found, "bound: first term, max{0, 1 - u_min / gamma}").value == 1
+    assert 10 ** number(found, "bound: log10 of the ramp gap, N at least").value == pytest.approx(1 + covering)
     assert covering > 1 and "vacuous, for certain" in found.summary
     assert all("proxy" in note or "proved" in note for note in found.notes if note.startswith(("r is", "N(X", "Lam")))
 

@@ -23,6 +23,11 @@ ORDER: dict[Norm, float] = {"Linf": 1.0, "L2": 2.0, "L1": math.inf}
 """Of the dual norms."""
 
 
+@pytest.fixture(autouse=True)
+def fewer_radii(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RADII", 2)
+
+
 def truth(model: nn.Linear, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
     """Return min_j (f_y - f_j) / |w_y - w_j| in the dual norm, or 0, in float64."""
     w, b, values = model.weight.detach().double(), model.bias.detach().double(), []
@@ -237,6 +242,20 @@ def test_where_nothing_can_be_found_nothing_is_said() -> None:
         one = distribution(found, f"instance margin, {kind}, Linf")
         assert one.missing == 5 and one.values == ()
     assert "no misclassified point was found" in found.summary and all_finite(found)
+
+
+def test_what_was_not_found_counts_as_beyond_eps() -> None:
+    """The box ends before the boundary of the second example: only the first has a point, 0.1 away."""
+    model = Function(lambda x: torch.stack([x[:, 0] - 0.5 + 10 * x[:, 1], torch.zeros(len(x))], dim=1))
+    x, box = torch.tensor([[0.6, 0.0], [0.6, 1.0]]), (torch.tensor([0.0, 0.0]), torch.tensor([1.0, 1.0]))
+    low = torch.tensor([0.0, 0.9])
+    first = instance_margins(subject(model, x[:1], torch.zeros(1).long(), threat=Threat("Linf", 0.2, box), classes=2))
+    assert number(first, "instance margin, upper bound, Linf: share within eps").value == 1
+    second = subject(model, x[1:], torch.zeros(1).long(), threat=Threat("Linf", 0.2, (low, box[1])), classes=2)
+    found = instance_margins(second)
+    share = number(found, "instance margin, upper bound, Linf: share within eps")
+    assert (share.value, share.n) == (0, 1)
+    assert any("1 without a misclassified point found" in note for note in found.notes) and all_finite(found)
 
 
 def test_only_the_first_examples_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,11 +41,12 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
 
 
 def calibration_interval(confidence: np.ndarray, right: np.ndarray, seed: int) -> tuple[float, float, np.ndarray]:
-    """Return a 95% interval of the calibration error, and the errors that a calibrated network would show.
+    """Return a nominal 95% interval of the calibration error, and the errors that a calibrated network would show.
 
     The error is biased upwards: in each bin it counts what is chance as well. Resampled examples show it twice as much,
     so the ends of the bootstrap's interval are reflected at the value, (2 e - q(0.975), 2 e - q(0.025)); and the lower
     end is 0 where a network that is right with just these probabilities would show as much in 2.5% of cases or more.
+    In simulations with 200 to 500 examples it covers the truth in 81% to 99% of cases.
     """
     random, n = np.random.default_rng(seed), len(confidence)
     member = np.eye(BINS)[bin_of(confidence)]

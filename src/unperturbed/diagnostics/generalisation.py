@@ -236,7 +236,7 @@ def _ramp(subject: Subject, some: Batch, score: PerExample, r: float, covering: 
     of, m = chain(subject.classifier, some.x[:1]), len(score)
     if isinstance(of, str):
         return Finding("", "", notes=(f"No bound on the ramp loss, which needs prod s_max: {of}.",))
-    gamma = float(score.median())
+    gamma = float(score.quantile(0.5))
     log_lam = log_spectral(of)
     if log_lam == -math.inf:
         return Finding("", "", notes=("No bound on the ramp loss: prod s_max is 0, and the logits are constant.",))

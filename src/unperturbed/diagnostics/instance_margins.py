@@ -15,13 +15,13 @@ from unperturbed.diagnostics.margins import output_margin
 from unperturbed.diagnostics.per_example import described, distribution, missing_note, portion, sound
 from unperturbed.diagnostics.subject import Subject
 from unperturbed.evaluation.curve import minimum_norm
-from unperturbed.findings import Finding, Number
+from unperturbed.findings import Distribution, Finding, Number
 from unperturbed.losses import margin, targeted_margin
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
 from unperturbed.precision import as_reported
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Model, Norm, PerExample
+from unperturbed.types import Batch, Inputs, Logits, Model, Norm, PerExample
 
 EXAMPLES = 128
 """The first of the test examples: a search costs some hundred passes an example."""
@@ -53,7 +53,7 @@ def nearest(subject: Subject, batch: Batch, norm: Norm) -> PerExample:
 def _searched(subject: Subject, batch: Batch, norm: Norm, suite: Suite, radii: Sequence[float]) -> PerExample:
     found = minimum_norm(
         subject.classifier,
-        (batch.x, batch.y),
+        (batch.x.cpu(), batch.y.cpu()),
         Threat(norm, max(radii), subject.threat.bounds),
         suite,
         radii=radii,
@@ -162,7 +162,7 @@ def _in_norm(subject: Subject, batch: Batch, norm: Norm, of: Chain | str) -> Fin
     most = nearest(subject, batch, norm)
     upper = distribution(f"instance margin, upper bound, {norm}", most, batch.ids)
     estimate = distribution(f"instance margin, first-order estimate, {norm}", guess, batch.ids)
-    numbers, notes = [*described(upper), *described(estimate)], [*missing_note(upper), *missing_note(estimate)]
+    numbers, notes = [*described(upper), *described(estimate)], [*_not_found(upper, logits), *missing_note(estimate)]
     found = most[right & most.isfinite()].tolist()
     if found:
         numbers.append(
@@ -170,8 +170,12 @@ def _in_norm(subject: Subject, batch: Batch, norm: Norm, of: Chain | str) -> Fin
         )
     if norm == subject.threat.norm:
         within, eps = sum(value <= subject.threat.eps for value in upper.values), subject.threat.eps
-        numbers += portion(f"instance margin, upper bound, {norm}: share within eps", within, len(upper.values))
-        notes.append(f"{norm}: eps is {eps:g}; the share within it counts misclassified examples.")
+        n = int(logits.isfinite().all(dim=1).sum())
+        numbers += portion(f"instance margin, upper bound, {norm}: share within eps", within, n)
+        notes.append(
+            f"{norm}: eps is {eps:g}. The share within it counts misclassified examples, and those without a point "
+            "found as beyond it: a lower bound."
+        )
 
     slack = SLACK * most + Threat(norm, 1.0).rounding(batch.x).cpu()
     both = right & most.isfinite() & guess.isfinite()
@@ -184,6 +188,8 @@ def _in_norm(subject: Subject, batch: Batch, norm: Norm, of: Chain | str) -> Fin
             f"smallest at most {min(found):.4g}; the first-order estimate exceeds the upper bound for {above} of "
             f"{int(both.sum())}."
         )
+        lacking = int((right & most.isnan()).sum())
+        sentence += f" No misclassified point was found for {lacking} more." if lacking else ""
     if isinstance(of, str):
         return Finding(norm, sentence, tuple(numbers), (upper, estimate), notes=tuple(notes))
 
@@ -200,11 +206,22 @@ def _in_norm(subject: Subject, batch: Batch, norm: Norm, of: Chain | str) -> Fin
     numbers.append(_count(f"instance margin, {norm}: lower bound below float32 rounding", lost, int(both.sum())))
     notes += missing_note(lower)
     if both.any():
-        ratio = float(((most.log() - log_least)[both] / math.log(10)).median())
+        ratio = float(((most.log() - log_least)[both] / math.log(10)).quantile(0.5))
         name = f"instance margin, {norm}: log10 of upper over lower bound, median"
         numbers.append(Number(name, ratio, int(both.sum())))
         sentence += " " + _verdict(ratio, crossed, lost, int(both.sum()))
     return Finding(norm, sentence, tuple(numbers), (upper, estimate, lower), notes=tuple(notes))
+
+
+def _not_found(upper: Distribution, logits: Logits) -> tuple[str, ...]:
+    """Return a sentence on the examples without an upper bound, if there are any."""
+    if upper.missing == 0:
+        return ()
+    broken = int((~logits.isfinite().all(dim=1)).sum())
+    return (
+        f"{upper.name}: {upper.missing} of {len(logits)} examples left out, {broken} with logits that are not finite, "
+        f"{upper.missing - broken} without a misclassified point found; with these the quantiles would be larger.",
+    )
 
 
 def _verdict(ratio: float, crossed: int, lost: int, n: int) -> str:
