@@ -80,9 +80,9 @@ def run(given: Parsed) -> Result:
             each.trained = train.run(parse(train.parser(), each.words)).value
             examination = parse(evaluate.parser(), [str(each.folder), *evaluation], evaluate.POSITIONAL)
             each.outcome = evaluate.run(examination).value
-        except RunError as error:
-            each.error = str(error)
-            say(f"{each.name} failed: {error}", "error")
+        except RuntimeError as error:  # RunError, and what PyTorch raises: the other runs may do
+            each.error = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+            say(f"{each.name} failed: {each.error}", "error")
         except (KeyboardInterrupt, OSError) as error:
             error.__notes__ = [f"What is done stands in {out}. The same command goes on where this one stopped."]
             raise

@@ -118,10 +118,10 @@ def write(
     out: Path, about: Mapping[str, Any], axes: Sequence[Axis], runs: Sequence[Run]
 ) -> tuple[dict[str, Any], list[Any]]:
     """Write what is known so far as JSON, Markdown and a picture; return it for programs and for readers."""
-    rows = _rows(axes, runs)
+    rows = rows_of(axes, runs)
     value = {**about, "rows": [row.json() for row in rows], "runs": [each.json() for each in runs]}
     write_json(out / "sweep.json", value)
-    columns, cells = _cells(axes, rows)
+    columns, cells = cells_of(axes, rows)
     title, notes = f"{' and '.join(axis.option for axis in axes)}, suite {about['suite']}", _notes(about, axes, rows)
     write_text(out / "sweep.md", _markdown(title, columns, cells, notes, runs))
     picture = out / "sweep.svg"
@@ -139,7 +139,7 @@ def write(
     return value, [table("", columns, cells), *notes, *([f"Picture: {picture}"] if points else [])]
 
 
-def _rows(axes: Sequence[Axis], runs: Sequence[Run]) -> list[Row]:
+def rows_of(axes: Sequence[Axis], runs: Sequence[Run]) -> list[Row]:
     """Return the runs, summed up over the seeds, the dominated ones marked among those that can be compared."""
     seeds = [axis.name for axis in axes if axis.option == SEED]
     groups: dict[tuple[str, ...], list[Run]] = {}
@@ -197,7 +197,7 @@ def _shortened(conclusions: Sequence[Sequence[str]]) -> list[str]:
             for text, count in counts.items()]  # fmt: skip
 
 
-def _cells(axes: Sequence[Axis], rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def cells_of(axes: Sequence[Axis], rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Return the table's columns and rows, without columns that would be empty."""
     named = [axis.name for axis in axes if axis.option != SEED]
     several = any(axis.option == SEED for axis in axes)
