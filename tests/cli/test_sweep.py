@@ -144,6 +144,7 @@ def test_stopped_between_training_and_evaluation_it_goes_on(run: Run, monkeypatc
     assert without_seconds(again) == without_seconds(whole) and len(taken) == 3, "two of the runs were trained before"
 
 
+@pytest.mark.slow
 def test_stopped_within_training_it_goes_on_from_the_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("sweep", *OPTIONS, "--epochs", "2", "--over", "seed=0,1", "--json", "--out")
     whole = json.loads(run(*words, "whole")[1])
@@ -154,7 +155,9 @@ def test_stopped_within_training_it_goes_on_from_the_checkpoint(run: Run, monkey
     again = json.loads(run(*words, "out")[1])
     assert len(taken) == 6 - 3 and without_seconds(again) == without_seconds(whole)
     for name in ("seed=0", "seed=1"):
-        assert Path("out", name, "best.safetensors").read_bytes() == Path("whole", name, "best.safetensors").read_bytes()
+        assert (
+            Path("out", name, "best.safetensors").read_bytes() == Path("whole", name, "best.safetensors").read_bytes()
+        )
 
 
 def test_other_options_than_the_stored_ones_are_refused_before_anything_is_trained(
