@@ -14,7 +14,7 @@ from unperturbed.cli.names import hint, summary_of
 from unperturbed.cli.options import parse
 from unperturbed.errors import InputError, RunError
 
-COMMANDS = ("demo", "train", "evaluate", "curve", "transfer", "sweep", "probable", "methods", "models", "datasets")
+COMMANDS = ("demo", "train", "evaluate", "curve", "probable", "transfer", "sweep", "methods", "models", "datasets")
 """Each is a file of this folder with `parser()`, `POSITIONAL` and `run(given)`."""
 HELP = ("-h", "--help")
 
