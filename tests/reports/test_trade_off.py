@@ -114,6 +114,18 @@ def test_names_keep_out_of_each_others_way() -> None:
     assert all(abs(a - c) > 12 or abs(b - d) > 10 for k, (a, b) in enumerate(places) for c, d in places[:k])
 
 
+def test_a_name_stands_nearest_to_its_own_point() -> None:
+    pairs = [(0.99, 0.88), (0.984, 0.901), (0.975, 0.907), (0.96, 0.905), (0.955, 0.89), (0.985, 0.899)]
+    drawn = [replace(point, name=f"{point.name}, trades") for point in points(*pairs)]
+    root = ElementTree.fromstring(trade_off_svg(drawn, "t", ""))
+    group = next(each for each in root.iter(f"{SVG}g") if each.attrib.get("class") == "names")
+    centres = [(float(each.attrib["cx"]), float(each.attrib["cy"])) for each in root.iter(f"{SVG}circle")]
+    for k, text in enumerate(group):
+        x, y = float(text.attrib["x"]), float(text.attrib["y"]) - 4
+        away = [math.hypot(x - a, y - b) for a, b in centres]
+        assert text.text == f"p{k}, trades" and away.index(min(away)) == k
+
+
 def test_names_are_escaped_and_nothing_is_fetched() -> None:
     name = "<b>&\"'\x00\ud800</text>"
     svg = trade_off_svg([replace(points((0.5, 0.5))[0], name=name)], name, name)

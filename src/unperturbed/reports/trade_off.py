@@ -107,17 +107,17 @@ class _Axes:
         colour = COLOURS[0]
         told = plain(f"{point.name}: clean {point.clean}; robust {point.robust}")
         return (
-            f'<g><path class="bars" d="{"".join(bars)}" fill="none" stroke="{colour}" stroke-opacity=".55"/>'
+            f'<g><path class="bars" d="{"".join(bars)}" fill="none" stroke="{colour}" stroke-opacity=".75"/>'
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}" stroke="{colour}" stroke-width="1.6" '
             f'fill="{"none" if point.dominated else colour}" pointer-events="all"><title>{told}</title></circle></g>'
         )
 
     def names(self, points: Sequence[Point]) -> str:
-        """Return the names, each beside its point where it covers least of the points, bars and other names."""
+        """Return the names, each nearest to its own point, where it covers least of points, bars and other names."""
+        centres = [self.at(point.clean.value, point.robust.value) for point in points]
         taken = [box for point in points for box in self.boxes(point)]
         words = []
-        for point in points:
-            x, y = self.at(point.clean.value, point.robust.value)
+        for point, (x, y) in zip(points, centres, strict=True):
             font = float(size(point.name, 11, WIDTH / 3))
             width, away = 0.6 * font * len(point.name), RADIUS + 4
             places = [
@@ -130,7 +130,11 @@ class _Axes:
                 (x - away - width / 2, y),
             ]
             boxes = [(a - width / 2, b - font / 2, a + width / 2, b + font / 2) for a, b in places]
-            box = min(boxes, key=lambda box: sum(_covered(box, other) for other in taken) + _outside(box))
+            costs = [
+                sum(_covered(box, other) for other in taken) + _outside(box) + _mistaken(box, (x, y), centres)
+                for box in boxes
+            ]
+            box = boxes[costs.index(min(costs))]
             taken.append(box)
             words.append(
                 f'<text x="{(box[0] + box[2]) / 2:.1f}" y="{box[3] - 0.15 * font:.1f}" text-anchor="middle" '
@@ -159,6 +163,12 @@ def _outside(box: Box) -> float:
     """Return how much a name that leaves the axes should be avoided: more than any overlap."""
     over = max(LEFT - box[0], box[2] - (WIDTH - RIGHT), TOP - box[1], box[3] - (HEIGHT - BOTTOM), 0.0)
     return 1000.0 * over
+
+
+def _mistaken(box: Box, own: tuple[float, float], centres: Sequence[tuple[float, float]]) -> float:
+    """Return how much a name should be avoided whose middle is nearer to other points than to its own."""
+    middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return 1000.0 * sum(math.dist(middle, other) < math.dist(middle, own) for other in centres)
 
 
 def _ticks(values: Sequence[Interval]) -> list[float]:
