@@ -46,6 +46,10 @@ unperturbed curve runs/at --threat Linf:0.4 --examples 1000 --eps 0.1,2/10 --sui
 unperturbed curve --model small-cnn --weights w.pt --data mnist --threat L2:2 --out runs/other --batch-size 64 --seed 2
 unperturbed transfer runs/at runs/trades
 unperturbed transfer a b c --suite pgd --examples 100 --threat Linf:0.1 --out matrix --json
+unperturbed sweep --data digits --method constrained --method.objective at --over method.nominal_loss=0.05,0.1 --lr 1
+unperturbed sweep --data digits --over seed=0,1 --over method.steps=1,2 --suite pgd --examples 100 --out s --json
+unperturbed sweep --data digits --over threat=Linf:0.1,L2:1 --evaluate-threat L2:1 --train-examples 9 --overwrite
+unperturbed probable runs/at --rho 0.1,0.01 --draws 1000 --examples 100 --seed 1 --threat L2:0.5 --json
 unperturbed methods
 unperturbed datasets
 unperturbed models

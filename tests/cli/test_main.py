@@ -59,7 +59,9 @@ def loaded(*words: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
 
 
-@pytest.mark.parametrize("words", [("methods",), ("models",), ("datasets", "--json"), ("--help",), ("train", "--help")])
+@pytest.mark.parametrize(
+    "words", [("methods",), ("models",), ("datasets", "--json"), ("--help",), ("train", "--help"), ("sweep", "--help")]
+)
 def test_listings_and_help_answer_without_loading_torch(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,9 @@
 import math
 
+import numpy as np
 import pytest
 
-from unperturbed.evaluation.intervals import wilson
+from unperturbed.evaluation.intervals import wilson, wilson_over_draws, wilson_over_runs
 from unperturbed.findings import Interval
 
 Z = 1.959963984540054
@@ -35,3 +36,30 @@ def test_more_examples_make_it_narrower() -> None:
 
 def test_no_examples_tell_nothing() -> None:
     assert wilson(0, 0) == Interval(0.0, 0.0, 1.0, 0)
+
+
+def test_runs_on_the_same_examples_are_draws() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random((80, 4)) < [0.5, 0.6, 0.55, 0.7]
+    lost = ~right & (rng.random((80, 4)) < 0.1)
+    runs = [wilson(int(column.sum()), 80) for column in right.T]
+    found = wilson_over_runs(runs, [int(column.sum()) for column in lost.T])
+    expected = wilson_over_draws(right, lost)
+    assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert found.n == 320, "counts the examples of all the runs"
+
+
+def test_runs_that_agree_are_as_sure_as_one_and_those_that_differ_are_less_sure() -> None:
+    one = wilson(60, 100)
+    alike, apart = (
+        wilson_over_runs([one, one, one], [0, 0, 0]),
+        wilson_over_runs([wilson(50, 100), wilson(70, 100)], [0, 0]),
+    )
+    assert (alike.value, alike.low, alike.high) == pytest.approx((one.value, one.low, one.high))
+    assert apart.value == pytest.approx(0.6) and apart.low < one.low and apart.high > one.high
+    assert wilson_over_runs([one], [3]) is one
+
+
+def test_runs_on_different_numbers_of_examples_do_not_belong_together() -> None:
+    with pytest.raises(ValueError, match=r"\[50, 100\]"):
+        wilson_over_runs([wilson(5, 50), wilson(5, 100)], [0, 0])

@@ -25,10 +25,11 @@ from unperturbed.findings import silent
 
 @dataclass(frozen=True)
 class Result:
-    """What a command found: for programs, and for readers (tables and lines)."""
+    """What a command found: for programs, and for readers (tables and lines); with the exit code that it ends with."""
 
     value: Any
     views: Sequence[Any]
+    code: int = 0
 
 
 def is_first_process() -> bool:

@@ -65,7 +65,7 @@ def run(given: Parsed) -> Result:
     from unperturbed.evaluation.accuracy import evaluate
     from unperturbed.evaluation.quantize import check_eight_bit, clear
 
-    suite = _suite(given.suite)
+    suite = suite_of(given.suite)
     subject = find_subject(given, check_eight_bit if given.quantize else len)
     threats = _threats(given.threat, given.eps, subject.threat)
     subject.keep()
@@ -112,7 +112,7 @@ def repeatable() -> Iterator[None]:
         raise
 
 
-def _suite(text: str) -> "Suite":
+def suite_of(text: str) -> "Suite":
     """Return the suite of a name, or of `package.module:SUITE`."""
     from unperturbed.attacks.gradient import Suite
     from unperturbed.evaluation.accuracy import SUITES

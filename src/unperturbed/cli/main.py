@@ -14,7 +14,10 @@ from unperturbed.cli.names import hint, summary_of
 from unperturbed.cli.options import parse
 from unperturbed.errors import InputError, RunError
 
-COMMANDS = ("demo", "train", "evaluate", "curve", "transfer", "diagnose", "methods", "models", "datasets")
+COMMANDS = (
+    *("demo", "train", "evaluate", "curve", "probable", "transfer", "sweep", "diagnose"),
+    *("methods", "models", "datasets"),
+)
 """Each is a file of this folder with `parser()`, `POSITIONAL` and `run(given)`."""
 HELP = ("-h", "--help")
 
@@ -63,7 +66,7 @@ def _dispatch(words: list[str]) -> int:
         write_json(result.value)
     for view in result.views if is_first_process() and not given.json else ():
         show(view)
-    return 0
+    return result.code
 
 
 def _overview() -> Table:

@@ -83,7 +83,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
 
     Raises `InputError` for unknown options (with the nearest) and values of a wrong type.
     """
-    known = [key.replace("_", "-") for key in vars(parser.get_defaults()) if key != (positional or "").rstrip(".")]
+    known = known_options(parser, positional)
     pairs, places = _split(argv, known)
     pairs = _joined(pairs)
     file = next((value for key, value in reversed(pairs) if key == "config"), None)
@@ -98,6 +98,23 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
     except ArgumentError as error:
         raise InputError(_readable(str(error), parser.prog)) from error
     return Parsed(plain, {root: _tree(below, root).under(_tree(pairs, root)) for root in TREES}, tuple(argv))
+
+
+def known_options(parser: ArgumentParser, positional: str | None = None) -> list[str]:
+    """Return the names of a parser's options, with dashes in them."""
+    return [key.replace("_", "-") for key in vars(parser.get_defaults()) if key != (positional or "").rstrip(".")]
+
+
+def divide(parser: ArgumentParser, argv: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the options with these names, and all the others, each as one word that can be parsed again.
+
+    Options of options go with the option that they are of.
+    """
+    pairs, _ = _split(argv, known_options(parser))
+    parts: tuple[list[str], list[str]] = ([], [])
+    for key, value in pairs:
+        parts[key.split(".")[0] not in names].append(_token(key, value))
+    return parts
 
 
 def _split(argv: Sequence[str], known: Sequence[str]) -> tuple[list[tuple[str, Any]], list[str]]:

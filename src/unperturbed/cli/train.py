@@ -2,11 +2,11 @@
 
 import logging
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
@@ -18,7 +18,11 @@ from unperturbed.runs import CHECKPOINT
 from unperturbed.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from unperturbed.data.split import Data
+    from torch import nn
+
+    from unperturbed.data.split import Data, Split
+    from unperturbed.objectives.base import Objective
+    from unperturbed.threat import Threat
 
 POSITIONAL = None
 Logger = Literal["csv", "tensorboard"]
@@ -27,6 +31,15 @@ Logger = Literal["csv", "tensorboard"]
 def parser() -> ArgumentParser:
     """Return the command's parser."""
     made = new_parser("train", str(__doc__))
+    add_training_options(made)
+    made.add_argument("--examples", type=int | None, metavar="N", help="only the first N training examples")
+    made.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    made.add_argument("--devices", type=int, default=1, help="processes, each with a part of every batch")
+    return made
+
+
+def add_training_options(made: ArgumentParser) -> None:
+    """Add what describes a run."""
     add_data_options(made)
     made.add_argument(
         "--method",
@@ -34,26 +47,51 @@ def parser() -> ArgumentParser:
         help=f"{', '.join(listing('objectives'))}, or package.module:Class (default: at); --method.X sets its option "
         "X, or its maximiser's: --method.steps 10",
     )
-    made.add_argument("--examples", type=int | None, metavar="N", help="only the first N training examples")
     made.add_argument("--extra", type=str | None, metavar="DATA", help="more training data, as --data")
-    made.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    made.add_argument("--devices", type=int, default=1, help="processes, each with a part of every batch")
     made.add_argument("--loggers", type=str, default="none", help="csv, tensorboard, both with a comma, or none")
     add_fields(made, Recipe, {"batch_size": Literal["auto"] | int | None})
-    return made
 
 
-def run(given: Parsed) -> Result:
-    """Train, and return where the run is and how it does on held-out training examples."""
-    from unperturbed.cli.subject import default_threat, keep_place, load_into, make_model, read_bounds, slug
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A run as it was asked for, checked as far as that goes without beginning it.
+
+    Attributes:
+        model: with random weights.
+        data: with the training examples asked for.
+        extra: more of them, or None.
+        threat: the threat set.
+        objective: what is minimised.
+        recipe: how.
+        loggers: beside metrics.jsonl.
+        out: the run folder.
+        config: where data, model and method come from, as config.yaml will hold it.
+    """
+
+    model: "nn.Module"
+    data: "Data"
+    extra: "Split | None"
+    threat: "Threat"
+    objective: "Objective"
+    recipe: Recipe
+    loggers: Sequence[Logger]
+    out: Path
+    config: Mapping[str, Any]
+
+
+def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
+    """Return what the options mean; `load` returns data by name or place (default: `load_data`).
+
+    Raises `InputError` for what is missing, unknown or of a wrong type, and for data outside the bounds.
+    """
+    from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, slug
     from unperturbed.cli.trees import choose, convert, written
     from unperturbed.data.check import check
     from unperturbed.data.sources import load_data
     from unperturbed.objectives.at import AT
     from unperturbed.threat import Threat
-    from unperturbed.training.loop import train
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say, config.yaml says
+    load = load or load_data
     if given.data is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
     method = choose(given.trees["method"], "objectives", "method", default=AT())
@@ -62,16 +100,13 @@ def run(given: Parsed) -> Result:
     recipe = Recipe(**settings | {"batch_size": None if given.batch_size == "auto" else given.batch_size})
     named = [] if given.loggers == "none" else given.loggers.split(",")
     loggers = [convert(name, Logger, "--loggers") for name in named]
-    data = _first(load_data(given.data), given.examples)
+    data = _first(load(given.data), given.examples)
     threat = Threat.parse(given.threat or default_threat(data), read_bounds(given.bounds, data.bounds))
     check(data.train, threat.bounds, len(data.classes))
-    extra = None if given.extra is None else load_data(given.extra).train
+    extra = None if given.extra is None else load(given.extra).train
     model, model_description = make_model(given.trees["model"], data, recipe.seed)
     method_description = written(method)
-    if given.weights is not None:
-        load_into(model, given.weights, given.trees["model"])
     out = Path(given.out or Path("runs") / slug(data.name, method_description["class_path"]))
-
     config = {
         "data": keep_place(given.data),
         "classes": list(data.classes),
@@ -81,20 +116,32 @@ def run(given: Parsed) -> Result:
         "weights": given.weights and keep_place(given.weights),
         "method": method_description,
     }
-    with progress() as report, resumable(given, out):
+    return Plan(model, data, extra, threat, objective, recipe, loggers, out, config)
+
+
+def run(given: Parsed) -> Result:
+    """Train, and return where the run is and how it does on held-out training examples."""
+    from unperturbed.cli.subject import load_into
+    from unperturbed.training.loop import train
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say, config.yaml says
+    asked = plan(given)
+    if given.weights is not None:
+        load_into(asked.model, given.weights, given.trees["model"])
+    with progress() as report, resumable(given, asked.out):
         trained = train(
-            model,
-            data,
-            threat,
-            objective,
-            recipe,
-            out=out,
+            asked.model,
+            asked.data,
+            asked.threat,
+            asked.objective,
+            asked.recipe,
+            out=asked.out,
             resume=given.resume,
             device=given.device,
             devices=given.devices,
-            extra=extra,
-            loggers=loggers,
-            config=config,
+            extra=asked.extra,
+            loggers=asked.loggers,
+            config=asked.config,
             progress=report,
         )
     held_out = f"on {trained.clean_accuracy.n} held-out training examples"
@@ -108,8 +155,8 @@ def run(given: Parsed) -> Result:
         ("robust accuracy", f"{trained.robust_accuracy}, {held_out}: ten steps, a quick look"),
         *(("method", text) for text in trained.conclusions),
     ]
-    following = f"How robust it is: unperturbed evaluate {shlex.quote(str(out))}"
-    return Result(trained.json(), (table("", ("", str(threat)), rows), following))
+    following = f"How robust it is: unperturbed evaluate {shlex.quote(str(asked.out))}"
+    return Result(trained.json(), (table("", ("", str(asked.threat)), rows), following))
 
 
 def _first(data: "Data", count: int | None) -> "Data":

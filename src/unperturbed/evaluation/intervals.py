@@ -1,5 +1,7 @@
 """95% intervals for shares."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.stats import binomtest, t
 
@@ -37,14 +39,39 @@ def wilson_over_draws(right: np.ndarray, unknown: np.ndarray) -> Interval:
     """
     if right.shape[1] < 2:
         raise ValueError(f"{right.shape[1]} draw says nothing about the difference between draws: take two or more.")
-    low, high = _student_wilson(right)[0], _student_wilson(right | unknown)[1]
-    return Interval(float(right.mean()), low, high, len(right))
+    n = len(right)
+    low, high = _student_wilson(right.mean(axis=0), n)[0], _student_wilson((right | unknown).mean(axis=0), n)[1]
+    return Interval(float(right.mean()), low, high, n)
 
 
-def _student_wilson(right: np.ndarray) -> tuple[float, float]:
-    (n, draws), p = right.shape, float(right.mean())
+def wilson_over_runs(shares: Sequence[Interval], unknown: Sequence[int]) -> Interval:
+    """Return the mean share of several runs, each measured on the same examples, with an interval that covers both.
+
+    Runs that differ in their seed alone are draws, as in `wilson_over_draws`, and more of them do not make up for few
+    examples, since the examples are the same: so the interval is wider than that of as many examples of one run. `n`
+    counts the examples of all the runs together. `unknown` has the number of examples of each run that count as wrong
+    for the low end and as right for the high end. A single run keeps its own interval.
+
+    Raises:
+        ValueError: if the runs were measured on different numbers of examples.
+    """
+    sizes = {each.n for each in shares}
+    if len(sizes) != 1:
+        raise ValueError(f"The runs were measured on {sorted(sizes)} examples: they do not belong together.")
+    if len(shares) == 1:
+        return shares[0]
+    (n,) = sizes
+    values = np.array([each.value for each in shares])
+    low, _ = _student_wilson(values, n)
+    _, high = _student_wilson((values + np.array(unknown) / n).clip(max=1.0), n)
+    return Interval(float(values.mean()), low, high, n * len(shares))
+
+
+def _student_wilson(shares: np.ndarray, n: int) -> tuple[float, float]:
+    """Return the ends of the interval for the mean of the draws' shares of n examples."""
+    draws, p = len(shares), float(shares.mean())
     spread = p * (1 - p)
-    between = float(right.mean(axis=0).var(ddof=1)) / draws
+    between = float(shares.var(ddof=1)) / draws
     total = spread / n + between
     freedom = (draws - 1) * (total / between) ** 2 if between > 0 else np.inf
     q2 = float(t.ppf(0.975, freedom)) ** 2

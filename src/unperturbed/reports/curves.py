@@ -3,18 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 from unperturbed.errors import InputError
 from unperturbed.findings import Interval
+from unperturbed.reports.svg import COLOURS, FAINT, opening, plain, size
 
 WIDTH, HEIGHT = 560, 380
 LEFT, RIGHT, TOP, BOTTOM = 62.0, 20.0, 62.0, 56.0
 """Margins around the axes."""
-INK, FAINT = "#78818c", "#8b949e"
-"""Legible on white and on black alike, since the page's colour is not known here."""
-COLOURS = ("#3f6fb5", "#d9743f", "#3a9c79", "#a05fb0", "#b08a2e")
-"""Of the lines, in order; then from the start again."""
+ACROSS = WIDTH - LEFT - RIGHT
 
 
 @dataclass(frozen=True)
@@ -52,19 +49,24 @@ def curves_svg(lines: Sequence[Line], title: str, caption: str, across: str = "e
         for line, colour in zip(lines, colours, strict=True)
     ]
     drawn = [axes.line(line, colour) for line, colour in zip(lines, colours, strict=True)]
+    words = headings(title, caption, across, "robust accuracy, 95% interval")
+    return (
+        opening(WIDTH, HEIGHT, title)
+        + "\n".join([words, axes.grid(), *bands, *drawn, _legend(lines, colours)])
+        + "\n</svg>\n"
+    )
+
+
+def headings(title: str, caption: str, across: str, up: str) -> str:
+    """Return the words around the axes: above them, below them, and to their left."""
     middle = (LEFT + WIDTH - RIGHT) / 2
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        f'role="img" font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, DejaVu Sans, sans-serif" '
-        f'font-size="11" fill="{INK}" stroke-linejoin="round">\n'
-        f"<title>{_plain(title)}</title>\n"
-        f'<g text-anchor="middle"><text x="{middle:g}" y="24" font-size="{_size(title, 16)}" font-weight="600">'
-        f'{_plain(title)}</text><text x="{middle:g}" y="43" font-size="{_size(caption, 12)}">{_plain(caption)}</text>'
-        f'<text x="{middle:g}" y="{HEIGHT - 14}" font-size="12">{_plain(across)}</text>'
-        f'<text transform="translate(16 {(TOP + HEIGHT - BOTTOM) / 2:g}) rotate(-90)" font-size="12">'
-        f"robust accuracy, 95% interval</text></g>\n"
-        + "\n".join([axes.grid(), *bands, *drawn, _legend(lines, colours)])
-        + "\n</svg>\n"
+        f'<g text-anchor="middle">'
+        f'<text x="{middle:g}" y="24" font-size="{size(title, 16, ACROSS)}" font-weight="600">{plain(title)}</text>'
+        f'<text x="{middle:g}" y="43" font-size="{size(caption, 12, ACROSS)}">{plain(caption)}</text>'
+        f'<text x="{middle:g}" y="{HEIGHT - 14}" font-size="12">{plain(across)}</text>'
+        f'<text transform="translate(16 {(TOP + HEIGHT - BOTTOM) / 2:g}) rotate(-90)" font-size="12">{plain(up)}</text>'
+        "</g>"
     )
 
 
@@ -108,7 +110,7 @@ class _Axes:
         dots = []
         for eps in line.marked:
             x, y = self.at(eps, told[eps].value)
-            words = _plain(f"eps {eps:.4g}: {told[eps]}")
+            words = plain(f"eps {eps:.4g}: {told[eps]}")
             dots.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"><title>{words}</title></circle>')
         path = f'<path class="line" d="{_path(points)}" fill="none" stroke="{colour}" stroke-width="1.8"/>'
         return f"<g>{path}{''.join(dots)}</g>"
@@ -120,8 +122,8 @@ def _legend(lines: Sequence[Line], colours: Sequence[str]) -> str:
     for k, (name, colour) in enumerate(named):
         y = TOP + 14 + 17 * k
         words.append(
-            f'<text x="{WIDTH - RIGHT - 8:g}" y="{y:g}" text-anchor="end" font-size="{_size(name, 12)}">'
-            f'<tspan fill="{colour}">■</tspan> {_plain(name)}</text>'
+            f'<text x="{WIDTH - RIGHT - 8:g}" y="{y:g}" text-anchor="end" font-size="{size(name, 12, ACROSS)}">'
+            f'<tspan fill="{colour}">■</tspan> {plain(name)}</text>'
         )
     return f'<g class="legend">{"".join(words)}</g>'
 
@@ -147,13 +149,3 @@ def _ticks(largest: float) -> list[float]:
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-
-
-def _plain(text: str) -> str:
-    """Return the text as XML can hold it."""
-    return escape("".join(letter if letter.isprintable() else " " for letter in text))
-
-
-def _size(text: str, largest: float) -> str:
-    """Return the font size at which a text of this length fits, at about 0.7 of the size a letter."""
-    return f"{min(largest, (WIDTH - LEFT - RIGHT) / max(1.0, 0.7 * len(text))):.3g}"

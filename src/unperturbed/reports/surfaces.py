@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 from unperturbed.errors import InputError
+from unperturbed.reports.svg import FAINT, opening, plain, size
 
 Point = tuple[float, float]
 Colour = tuple[float, float, float]
@@ -17,8 +17,6 @@ CENTRE: Point = (178, 214)
 """Where in its panel the middle of the floor is."""
 HALF_WIDTH, HALF_DEPTH, RISE = 64.0, 30.0, 118.0
 """Pixels to the side and into the depth for a half of either axis, and upwards for the whole scale of the loss."""
-INK, FAINT = "#78818c", "#8b949e"
-"""Legible on white and on black alike, since the page's colour is not known here."""
 SCALE: tuple[Colour, ...] = ((49, 84, 158), (54, 139, 173), (106, 187, 160), (226, 208, 122), (226, 128, 78))
 """From the lowest loss to the highest."""
 LINE = 'fill="none" stroke="#0b1a33" stroke-opacity=".6"'
@@ -64,18 +62,15 @@ def surfaces_svg(panels: Sequence[Panel], title: str) -> str:
     down = math.ceil(len(panels) / ACROSS)
     across = math.ceil(len(panels) / down)
     width, height = across * WIDTH, down * HEIGHT + 52
-    words = _plain(title)
+    words = plain(title)
     drawn = [
         f'<g class="panel" transform="translate({k % across * WIDTH} {24 + k // across * HEIGHT})">\n'
         f"{_View(reach, ticks).panel(panel)}\n</g>"
         for k, panel in enumerate(panels)
     ]
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img" font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, DejaVu Sans, sans-serif" '
-        f'font-size="11" fill="{INK}" text-anchor="middle" stroke-linejoin="round">\n'
-        f"<title>{words}</title>\n"
-        f'<text x="{width / 2:g}" y="27" font-size="{_size(title, 17, width)}" font-weight="600">{words}</text>\n'
+        opening(width, height, title, 'text-anchor="middle" ')
+        + f'<text x="{width / 2:g}" y="27" font-size="{size(title, 17, width - 16)}" font-weight="600">{words}</text>\n'
         + "\n".join(drawn)
         + f'\n<text x="{width / 2:g}" y="{height - 12}"><tspan {DOT} stroke-width=".8" font-size="13">●</tspan> '
         "the example itself · the same scales throughout</text>\n</svg>\n"
@@ -104,15 +99,15 @@ class _View:
     def panel(self, panel: Panel) -> str:
         """Return the axes, the surface and the words of one model."""
         middle = CENTRE[0]
-        name, caption = _plain(panel.name), _plain(panel.caption)
+        name, caption = plain(panel.name), plain(panel.caption)
         return "\n".join(
             [
                 f'<g class="axes" fill="none" stroke="{FAINT}" stroke-width=".7">{self.walls()}</g>',
                 f'<g class="surface" stroke-width=".6">{self.surface(panel)}</g>',
                 self.labels(),
-                f'<text class="name" x="{middle:g}" y="324" font-size="{_size(panel.name, 14, WIDTH)}" '
+                f'<text class="name" x="{middle:g}" y="324" font-size="{size(panel.name, 14, WIDTH - 16)}" '
                 f'font-weight="600">{name}</text>',
-                f'<text class="caption" x="{middle:g}" y="342" font-size="{_size(panel.caption, 12, WIDTH)}">'
+                f'<text class="caption" x="{middle:g}" y="342" font-size="{size(panel.caption, 12, WIDTH - 16)}">'
                 f"{caption}</text>",
             ]
         )
@@ -233,13 +228,3 @@ def _number(value: float) -> str:
 
 def _path(points: Sequence[Point]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-
-
-def _plain(text: str) -> str:
-    """Return the text as XML can hold it."""
-    return escape("".join(letter if letter.isprintable() else " " for letter in text))
-
-
-def _size(text: str, largest: float, width: float) -> str:
-    """Return the font size at which a text of this length fits, at about 0.7 of the size a letter."""
-    return f"{min(largest, (width - 16) / max(1.0, 0.7 * len(text))):.3g}"

@@ -1,0 +1,82 @@
+"""Measure on how many examples most random perturbations change nothing: not robustness against an attack."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse import ArgumentParser
+
+from unperturbed.cli.console import Result, progress, say, table
+from unperturbed.cli.options import Parsed, add_data_options, new_parser
+from unperturbed.errors import InputError
+from unperturbed.runs import write_json
+
+if TYPE_CHECKING:
+    from unperturbed.evaluation.probable import Probable
+
+POSITIONAL = "run"
+
+
+def parser() -> ArgumentParser:
+    """Return the command's parser."""
+    made = new_parser("probable", str(__doc__))
+    made.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
+    add_data_options(made)
+    made.add_argument(
+        "--rho", type=str, default="0.1,0.05,0.01", metavar="RHO,...", help="shares of the draws that may be wrong"
+    )
+    made.add_argument("--draws", type=int, default=100, help="random perturbations of each example")
+    made.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
+    made.add_argument("--examples-seed", type=int | None, metavar="S", help="N random ones instead")
+    made.add_argument("--seed", type=int, default=0, help="of the draws")
+    made.add_argument(
+        "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that the network sees at a time"
+    )
+    made.add_argument(
+        "--precision", type=Literal["auto", "32", "64"], default="auto", help="of the arithmetic (auto: 32)"
+    )
+    return made
+
+
+def run(given: Parsed) -> Result:
+    """Draw, and return the share of examples that pass at each rho."""
+    from unperturbed.cli.subject import find_subject, slug
+    from unperturbed.evaluation.probable import probable_accuracy
+
+    rho = _shares(given.rho)
+    subject = find_subject(given)
+    subject.keep()
+    other = [str(subject.threat)] if str(subject.threat) != str(subject.usual) else []
+    folder = subject.home / "evaluation" / slug(*subject.parts, *other, *subject.selection)
+    with progress() as report:
+        found = probable_accuracy(
+            subject.model,
+            subject.split,
+            subject.threat,
+            rho,
+            draws=given.draws,
+            seed=given.seed,
+            batch_size=given.batch_size,
+            progress=report,
+        )
+    for text in found.warnings:
+        say(text, "warning")
+    write_json(folder / "probable.json", found.json())
+    return Result({"run": str(subject.home)} | found.json(), [_headline(found)])
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"--rho is {text!r}: write shares with commas, such as 0.1,0.05,0.01.") from error
+
+
+def _headline(found: "Probable") -> Any:
+    rows = [
+        ("clean accuracy", str(found.clean_accuracy)),
+        ("mean over draws", str(found.mean_accuracy)),
+        *((f"right on {100 * (1 - rho):.4g}% of draws", str(each)) for rho, each in found.accuracy.items()),
+        ("", f"{found.draws} {found.note}"),
+        ("undecided", ", ".join(map(str, found.unknown.values())) if any(found.unknown.values()) else "none"),
+        ("time", f"{found.seconds:.1f} s"),
+    ]
+    return table("", ("", found.threat), rows)

@@ -1,0 +1,181 @@
+"""Train over values of one or two options, evaluate every run, and show clean against robust accuracy."""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from unperturbed.cli import evaluate, train
+from unperturbed.cli.console import Result, say
+from unperturbed.cli.names import hint
+from unperturbed.cli.options import TREES, Parsed, divide, known_options, new_parser, parse
+from unperturbed.cli.sweep_table import SEED, Axis, Run, write
+from unperturbed.errors import InputError, RunError
+from unperturbed.runs import CONFIG
+
+POSITIONAL = None
+OWN = ("over", "suite", "examples", "evaluate-threat", "train-examples", "overwrite", "out", "json")
+"""Options that are not `train`'s, or not as they are given here."""
+EXAMPLE = "--over method.nominal_loss=0.05,0.1"
+
+
+def parser() -> ArgumentParser:
+    """Return the command's parser."""
+    made = new_parser("sweep", str(__doc__), "All other options are those of unperturbed train.")
+    made.add_argument(
+        "--over",
+        type=str,
+        action="append",
+        metavar="OPTION=V1,V2,...",
+        help=f"an option of training and its values, given once or twice: {EXAMPLE} --over seed=0,1,2 (seeds are "
+        "summed up in one row)",
+    )
+    made.add_argument("--suite", type=str, default="pgd", help=evaluate.SUITE_HELP)
+    made.add_argument("--examples", type=int | None, metavar="N", help="evaluate on the first N test examples alone")
+    made.add_argument(
+        "--evaluate-threat", type=str | None, metavar="THREAT", help="evaluate under this one, not each run's own"
+    )
+    made.add_argument("--train-examples", type=int | None, metavar="N", help="only the first N training examples")
+    made.add_argument("--overwrite", action="store_true", help="replace evaluations of other weights or versions")
+    train.add_training_options(made)
+    return made
+
+
+def run(given: Parsed) -> Result:
+    """Train and evaluate what is not done yet, and return the table; what fails is told in it, and exit code 1."""
+    from unperturbed.threat import Threat
+
+    own_words, words = divide(parser(), given.argv, OWN)
+    own = parse(parser(), own_words)
+    axes = _axes(own.over, given)
+    out = Path(own.out or "runs/sweep")
+    if (out / CONFIG).exists():
+        raise InputError(f"{out} is a run folder: give another --out, a folder for the run folders of the sweep.")
+    if own.evaluate_threat is not None:
+        Threat.parse(own.evaluate_threat)
+    suite = evaluate.suite_of(own.suite)
+    if own.train_examples is not None:
+        words = [*words, f"--examples={own.train_examples}"]
+    runs = _runs(axes, words, out)
+    _check(runs, own.examples)
+
+    about = {
+        "over": {axis.option: list(axis.values) for axis in axes},
+        "suite": suite.name,
+        "note": suite.note,
+        "figure": str(out / "sweep.svg"),
+    }
+    evaluation = [f"--suite={own.suite}", f"--device={given.device}"]
+    evaluation += [] if own.examples is None else [f"--examples={own.examples}"]
+    evaluation += [] if own.evaluate_threat is None else [f"--threat={own.evaluate_threat}"]
+    evaluation += ["--overwrite"] if own.overwrite else []
+    # What is there already comes first: if its options differ, that is told before anything is trained or written.
+    begun, new = [each for each in runs if each.folder.exists()], [each for each in runs if not each.folder.exists()]
+    for number, each in enumerate([*begun, *new], 1):
+        say(f"{number} of {len(runs)}: {each.name}")
+        try:
+            each.trained = train.run(parse(train.parser(), each.words)).value
+            examination = parse(evaluate.parser(), [str(each.folder), *evaluation], evaluate.POSITIONAL)
+            each.outcome = evaluate.run(examination).value
+        except RuntimeError as error:  # RunError, and what PyTorch raises: the other runs may do
+            each.error = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+            say(f"{each.name} failed: {each.error}", "error")
+        except (KeyboardInterrupt, OSError) as error:
+            error.__notes__ = [f"What is done stands in {out}. The same command goes on where this one stopped."]
+            raise
+        if number >= len(begun):
+            value, views = write(out, about, axes, runs)
+    return Result(value, views, code=int(any(each.error for each in runs)))
+
+
+def _axes(texts: Sequence[str] | None, given: Parsed) -> list[Axis]:
+    """Return what the values of --over mean."""
+    if not texts:
+        raise InputError(f"--over is missing: name an option of training and its values, such as {EXAMPLE}.")
+    if len(texts) > 2:
+        raise InputError(f"--over is given {len(texts)} times, but a sweep is over one option or two.")
+    found = []
+    for text in texts:
+        option, equals, values = text.partition("=")
+        parts = _split(values)
+        if not equals or not all(parts):
+            raise InputError(f"--over is {text!r}: write OPTION=V1,V2,... such as {EXAMPLE}.")
+        if len(set(parts)) < len(parts):
+            raise InputError(f"--over {text} names the same value twice.")
+        option = _known(option, given)
+        if any(word.partition("=")[0] == f"--{option}" for word in divide(parser(), given.argv, ())[1]):
+            raise InputError(f"--{option} is given by itself, and in --over: leave one of them out.")
+        found.append((option, parts))
+    short = [option.rpartition(".")[2].replace("-", "_") for option, _ in found]
+    if len({option for option, _ in found}) < len(found):
+        raise InputError(f"--over is given twice for {found[0][0]}: list all its values in one.")
+    long = [option.replace("-", "_") for option, _ in found]
+    names = short if len(set(short)) == len(short) else long
+    axes = [Axis(option, name, tuple(parts)) for (option, parts), name in zip(found, names, strict=True)]
+    return sorted(axes, key=lambda axis: (axis.option == SEED, axis.name))  # so that folders are named in one way
+
+
+def _split(values: str) -> list[str]:
+    """Return what stands between the commas, but for those within brackets."""
+    return [part.strip() for part in re.split(r",(?![^\[({]*[\])}])", values)]
+
+
+def _known(option: str, given: Parsed) -> str:
+    """Return an option of training in the form that its parser knows; of the unknown the nearest is told."""
+    options = [each for each in known_options(train.parser()) if each not in (*OWN, "resume", "devices")]
+    options.append("train-examples")
+    root, dot, rest = option.strip().removeprefix("--").partition(".")
+    root = root.replace("_", "-")
+    if root in options and (not dot or root in TREES):
+        return root + dot + rest.replace("-", "_")
+    raise InputError(f"--over: training has no option {option!r}. {hint(option, [*options, *_below(given)])}")
+
+
+def _below(given: Parsed) -> list[str]:
+    """Return the options of the method, for those who leave its name out."""
+    from unperturbed.cli.trees import choose, parameters_of
+    from unperturbed.objectives.at import AT
+
+    method = choose(given.trees["method"], "objectives", "method", default=AT())
+    return [f"method.{name}" for name in parameters_of(method.target)]
+
+
+def _runs(axes: Sequence[Axis], words: Sequence[str], out: Path) -> list[Run]:
+    """Return a run for each combination of values."""
+    runs: dict[str, Run] = {}
+    for parts in product(*(axis.values for axis in axes)):
+        pairs = list(zip(axes, parts, strict=True))
+        name = ",".join(f"{axis.name}={re.sub(r'[^A-Za-z0-9.+_-]+', '-', part)}" for axis, part in pairs)
+        options = [f"--{axis.option.replace('train-examples', 'examples')}={part}" for axis, part in pairs]
+        made = Run(
+            {axis.name: part for axis, part in pairs},
+            out / name,
+            [*words, *options, f"--out={out / name}", "--resume"],
+        )
+        if name in runs:
+            raise InputError(f"--over: {runs[name].name} and {made.name} would have the same run folder, {name}.")
+        runs[name] = made
+    return list(runs.values())
+
+
+def _check(runs: Sequence[Run], examples: int | None) -> None:
+    """Refuse what cannot be trained or evaluated before anything is, and runs that are the same."""
+    from unperturbed.cli.subject import examples_of
+    from unperturbed.data.sources import load_data
+    from unperturbed.training.folder import describe
+
+    load, seen, looked_at = cache(load_data), list[tuple[object, str]](), set[object]()
+    for each in runs:
+        given = parse(train.parser(), each.words)
+        plan = train.plan(given, load)
+        described = (plan.config, str(plan.threat), describe(plan.threat.bounds), plan.recipe)
+        for other, name in seen:
+            if other == described:
+                raise InputError(f"--over: {name} and {each.name} are the same run.")
+        seen.append((described, each.name))
+        if given.data not in looked_at:
+            looked_at.add(given.data)
+            examples_of(plan.data, examples, None)
