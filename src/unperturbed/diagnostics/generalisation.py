@@ -76,14 +76,14 @@ def intrinsic_dimension(x: Inputs, neighbours: int = NEIGHBOURS) -> float:
 def generalisation(subject: Subject) -> Finding:
     """Natural and robust accuracy and loss on test and training examples, their gaps, and a covering-number bound.
 
-    Gaps are train minus test. Robust means right at the example and where 20 steps of PGD end: an upper bound on
+    Gaps are train minus test. Robust means right at the example and at the worst of 20 steps of PGD: an upper bound on
     the accuracy and a lower one on the loss. The bound (Xu & Mannor 2012 with a covering of the inputs, as Wen, Li &
     Jia 2020 suggest, https://arxiv.org/abs/2011.07478) is given with all its constants, and the notes say what in it is
     proved and what is a proxy.
     """
     parts = {"test": _outcomes(subject.test_logits, subject.logits(subject.worst_test), subject.test)}
     notes = [
-        f"Robust: right at the example and where {STEPS} steps of PGD end, {subject.threat}. Robust accuracies are "
+        f"Robust: right at the example and at the worst of {STEPS} steps of PGD, {subject.threat}. Robust accuracies are "
         "upper bounds and robust losses lower bounds; a stronger attack may move both, and their gap.",
     ]
     if subject.train is not None:

@@ -10,11 +10,13 @@ from torch import nn
 from unperturbed.attacks.base import padded_logits
 from unperturbed.findings import Finding
 from unperturbed.losses import cross_entropy
+from unperturbed.maximise.ascent import search
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
 from unperturbed.noise import Noise
+from unperturbed.precision import as_reported
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Labels, Logits, PerExample, Rows
+from unperturbed.types import Batch, Inputs, Logits, PerExample, Rows
 
 STEPS = 20
 """Of the search for worst-case points."""
@@ -46,7 +48,7 @@ class Subject:
 
     def logits(self, x: Inputs) -> Logits:
         """Return the logits of any number of inputs, without a graph."""
-        with under_attack(self.classifier):
+        with as_reported(x.device), under_attack(self.classifier):
             return padded_logits(self.classifier, x, self.places)
 
     @cached_property
@@ -71,15 +73,13 @@ class Subject:
 
     def worst_case(self, batch: Batch) -> Inputs:
         """Return, for each example, the point of highest cross-entropy that 20 steps of PGD pass through."""
-        with under_attack(self.classifier):
-            chunks = torch.split(torch.arange(len(batch.y), device=batch.y.device), self.places)
-            return torch.cat([self._climb(batch.x[rows], batch.y[rows], batch.ids[rows]) for rows in chunks])
 
-    def _climb(self, x: Inputs, y: Labels, ids: Labels) -> Inputs:
         def score(z: Inputs, rows: Rows) -> PerExample:
-            return cross_entropy(self.classifier(z), y[rows])
+            return cross_entropy(self.classifier(z), batch.y[rows])
 
-        return PGD(steps=STEPS)(score, x, self.threat, Noise.of(self.seed, ids))
+        noise = Noise.of(self.seed, batch.ids)
+        with as_reported(batch.x.device), under_attack(self.classifier):
+            return search(PGD(steps=STEPS), score, batch.x, self.threat, noise, 1, self.places, torch.inf).z
 
     @property
     def _training(self) -> Batch:
