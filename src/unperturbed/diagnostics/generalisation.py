@@ -83,7 +83,7 @@ def generalisation(subject: Subject) -> Finding:
     """
     parts = {"test": _outcomes(subject.test_logits, subject.logits(subject.worst_test), subject.test)}
     notes = [
-        f"Robust: right at the example and at the worst of {STEPS} steps of PGD, {subject.threat}. Robust accuracies are "
+        f"Robust: right at the example and at the worst of {STEPS} steps of PGD, {subject.threat}. Accuracies are "
         "upper bounds and robust losses lower bounds; a stronger attack may move both, and their gap.",
     ]
     if subject.train is not None:
