@@ -146,7 +146,8 @@ def test_the_python_of_the_page_on_diagnosing_works(capsys: pytest.CaptureFixtur
 
 def test_the_page_on_diagnosing_names_every_diagnostic_and_claim() -> None:
     text = (ROOT / "docs/diagnosing.md").read_text()
-    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [name_of(each) for each in BUILT_IN]
+    measured = text.partition("## What is measured")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", measured, re.MULTILINE) == [name_of(each) for each in BUILT_IN]
     assert re.findall(r"^\| (.*?) \| .* \| it falls \|$", text, re.MULTILINE) == [each.sentence for each in CLAIMS]
 
 
@@ -218,7 +219,7 @@ def test_every_maximiser_has_a_row() -> None:
 @pytest.fixture
 def worked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return the method that CONTRIBUTING adds, imported from a file, under the name that it would have."""
-    code, _ = blocks("CONTRIBUTING.md", "python")
+    code, *_ = blocks("CONTRIBUTING.md", "python")
     (tmp_path / "objectives").mkdir()
     file = tmp_path / "objectives/random_noise.py"
     file.write_text(code)
@@ -253,7 +254,7 @@ def test_the_worked_example_is_listed_with_its_first_line(worked: ModuleType) ->
 def test_the_worked_examples_reference_test_passes_and_can_fail(
     worked: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, code = blocks("CONTRIBUTING.md", "python")
+    _, code, *_ = blocks("CONTRIBUTING.md", "python")
     (name,) = (node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef))
     scope: dict[str, object] = {}
     exec(code, scope)
@@ -263,3 +264,9 @@ def test_the_worked_examples_reference_test_passes_and_can_fail(
     monkeypatch.setattr(worked.RandomNoise, "perturb", lambda self, model, batch, *_: worked.Inner(batch.x))
     with pytest.raises(AssertionError):
         check()
+
+
+def test_the_worked_diagnostic_is_the_example() -> None:
+    *_, code = blocks("CONTRIBUTING.md", "python")
+    _, _, body = (ROOT / "examples/own_diagnostic.py").read_text().split('"""', 2)
+    assert code.strip() == body.strip()

@@ -58,7 +58,7 @@ def test_planted_trends_are_decided_by_their_sign() -> None:
 
 def test_without_a_trend_claims_are_seldom_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four claims together are wrong in a share of runs not far above 5%: three seeds make a bootstrap bold."""
-    monkeypatch.setattr(module, "DRAWS", 400)
+    monkeypatch.setattr(module, "DRAWS", 500)
     wrong = sum(
         any(each != "not decided here" for each in decisions(compare(planted((0.0,) * 4, examples=40, draw=draw))))
         for draw in range(60)

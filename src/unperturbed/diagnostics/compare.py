@@ -12,6 +12,8 @@ from unperturbed.findings import Claim, Comparison, Decision, Examined, Row, Tre
 
 DRAWS = 10_000
 """Of the bootstrap."""
+AT_ONCE = 500
+"""Draws held in memory."""
 LEVEL = 0.05
 SCALE = "log10 of the product of largest singular values (real)"
 """The number that a network's margins are divided by where the scale of its logits is taken out."""
@@ -105,26 +107,28 @@ def _trend(claim: Claim, values: Sequence[np.ndarray], strengths: Sequence[float
     slope = _contrast(strengths)
     generator = np.random.default_rng(seed)
     examples = values[0].shape[1]
-    changes = np.empty(DRAWS)
-    for k in range(DRAWS):
-        weights = np.bincount(generator.integers(examples, size=examples), minlength=examples) / examples
-        changes[k] = slope @ [_redrawn(each, generator) @ weights for each in values]
+    changes = np.concatenate([_redrawn(values, slope, generator) for _ in range(DRAWS // AT_ONCE)])
     low, high = np.quantile(changes, [LEVEL / 2, 1 - LEVEL / 2])
     beyond = min(np.count_nonzero(changes <= 0), np.count_nonzero(changes >= 0))
-    p = min(1.0, 2 * (beyond + 1) / (DRAWS + 1))
+    p = min(1.0, 2 * (beyond + 1) / (len(changes) + 1))
     return Trend(claim, float(slope @ means), float(low), float(high), p, "not decided here", examples, tuple(means))
 
 
-def _redrawn(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return each example's mean over networks drawn anew from one strength's.
+def _redrawn(values: Sequence[np.ndarray], slope: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return the changes of some draws of networks, within each strength, and of examples.
 
-    Its distance from the mean over all of them is stretched by sqrt(k / (k - 1)): redrawing k networks gives only
-    (k - 1) / k of the variance that k others would have.
+    A mean over k redrawn networks is stretched by sqrt(k / (k - 1)) from the mean over all of them, because redrawing
+    gives only (k - 1) / k of the variance that k others would have.
     """
-    k, mean = len(values), values.mean(axis=0)
-    if k == 1:
-        return np.asarray(mean)
-    return np.asarray(mean + (k / (k - 1)) ** 0.5 * (values[generator.integers(k, size=k)].mean(axis=0) - mean))
+    n = values[0].shape[1]
+    weights = generator.multinomial(n, np.full(n, 1 / n), size=AT_ONCE) / n
+    changes = np.zeros(AT_ONCE)
+    for each, share in zip(values, slope, strict=True):
+        k = len(each)
+        redrawn = generator.multinomial(k, np.full(k, 1 / k), size=AT_ONCE) / k
+        stretched = 1 / k + (k / max(k - 1, 1)) ** 0.5 * (redrawn - 1 / k)
+        changes += share * (weights @ each.T * stretched).sum(axis=1)
+    return changes
 
 
 def _contrast(strengths: Sequence[float]) -> np.ndarray:
