@@ -65,7 +65,8 @@ def layers(subject: Subject) -> Finding:
     largest, spreads = [s.largest for s in of_operators["real"]], [s.spread for s in of_operators["real"]]
     summary = (
         f"The largest singular values of the {len(names)} layers as they are run from {min(largest):.3g} to"
-        f" {max(largest):.3g}; their standard deviations over the largest from {min(spreads):.2f} to {max(spreads):.2f}."
+        f" {max(largest):.3g}; their standard deviations over the largest from {min(spreads):.2f} to"
+        f" {max(spreads):.2f}."
     )
     return Finding("Layers", summary, tuple(numbers), lines=tuple(lines), notes=(*MEANING, *_of_maps(found), *notes))
 
