@@ -131,6 +131,33 @@ def test_a_linear_network_attains_its_bound_in_every_norm(dense: bool, monkeypat
         assert 1 - 1e-12 <= ratio <= (1.15 if norm == "L2" and not dense else 1 + 1e-8), norm
 
 
+@pytest.mark.parametrize(
+    ("pool", "inputs", "norm", "factor"),
+    [
+        (nn.MaxPool2d(3, 1, 1), "pixel", "L1", 9),
+        (nn.MaxPool2d(3, 1, 1), "pixel", "L2", 3),
+        (nn.MaxPool2d((1, 2), 1, dilation=2), "pixel", "L1", 2),
+        (nn.MaxPool2d(2), "pixel", "L2", 1),
+        (nn.AvgPool2d(2), "constant", "L2", 0.5),
+        (nn.AvgPool2d(2), "pixel", "L1", 0.25),
+        (nn.AvgPool2d(3, 1, 1), "constant", "Linf", 1),
+        (nn.AdaptiveAvgPool2d(1), "constant", "L2", 1 / 8),
+    ],
+    ids=str,
+)
+def test_pools_attain_their_bounds(pool: nn.Module, inputs: str, norm: Norm, factor: float) -> None:
+    a = torch.zeros(2, 1, 8, 8)
+    b = a.clone()
+    b[..., 4, 4] = 1
+    b = b if inputs == "pixel" else torch.ones_like(a)
+    model = nn.Sequential(pool, nn.Flatten(), nn.LazyLinear(2))
+    model(a)
+    found = chain(model, a)
+    assert isinstance(found, Chain)
+    moved = pool(b)[0].flatten().norm(p=ORDERS[norm]) / b[0].flatten().norm(p=ORDERS[norm])
+    assert math.exp(found.log_lipschitz[norm]) == pytest.approx(factor) == pytest.approx(float(moved))
+
+
 def test_without_layers_before_the_head_the_bound_is_1() -> None:
     found = chain(nn.Sequential(nn.Flatten(), nn.Linear(8, 3)), torch.rand(2, 2, 2, 2))
     assert isinstance(found, Chain) and found.log_lipschitz == {"Linf": 0, "L2": 0, "L1": 0}

@@ -88,6 +88,8 @@ def chain(model: nn.Module, example: Inputs) -> Chain | str:
         if not is_plain(head.module, nn.Linear) or cast(Tensor, head.x).dim() != 2:
             return f"its last layer, {_called(head)}, is not a linear layer on one vector an example"
         weight = cast(nn.Linear, head.module).weight.detach().clone()
+        if not all(factor.weight.isfinite().all() for factor in factors if isinstance(factor, LinearMap)):
+            return "it has weights that are not finite"
         logs = {norm: sum(_log(_norm(factor, norm)) for factor in factors) for norm in NORMS}
     return Chain(weight, logs)
 

@@ -45,8 +45,8 @@ def layers(subject: Subject) -> Finding:
     lines: list[Line] = []
     notes: list[str] = []
     names = tuple(linear.name for linear in found.maps)
-    for operator, spectrum in OPERATORS.items():
-        spectra = [spectrum(linear) for linear in found.maps]
+    of_operators = {name: [spectrum(linear) for linear in found.maps] for name, spectrum in OPERATORS.items()}
+    for operator, spectra in of_operators.items():
         for name, quantity in QUANTITIES.items():
             values = [quantity(s) for s in spectra]
             lines.append(_line(f"{name} ({operator})", names, values, spectra))
@@ -62,11 +62,11 @@ def layers(subject: Subject) -> Finding:
                     Number(f"log10 of the product of {which} singular values ({operator})", product, len(values))
                 )
         notes += _caveats(operator, names, spectra)
-    least, most = min(s.largest for s in spectra), max(s.largest for s in spectra)
-    spreads = [s.spread for s in spectra]
+    largest, spreads = [s.largest for s in of_operators["real"]], [s.spread for s in of_operators["real"]]
     summary = (
-        f"The largest singular values of the {len(names)} layers as they are run from {least:.3g} to {most:.3g}; their"
-        f" standard deviations over the largest from {min(spreads):.2f} to {max(spreads):.2f}."
+        f"The largest singular values of the {len(names)} layers as they are run from {min(largest):.3g} to"
+        f" {max(largest):.3g}; their standard deviations over the largest from {min(spreads):.2f} to"
+        f" {max(spreads):.2f}."
     )
     return Finding("Layers", summary, tuple(numbers), lines=tuple(lines), notes=(*MEANING, *_of_maps(found), *notes))
 

@@ -46,7 +46,9 @@ def linear_maps(model: nn.Module, example: Inputs) -> Maps:
         name = names[module] or "network"
         with under_attack(module):  # a parametrised weight may be another one, and move, in train mode
             found = _maps_of(module, name, seen[0])
-        maps += found
+        broken = [linear.name for linear in found if not linear.weight.isfinite().all()]
+        notes += [f"{path} has weights that are not finite: it is left out" for path in broken]
+        maps += [linear for linear in found if linear.name not in broken]
         if not found and (note := _note(module, name)):
             notes.append(note)
         if found and len(set(seen)) > 1 and not isinstance(module, nn.Linear | nn.MultiheadAttention):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from support import untouched
+from unperturbed.diagnostics.chain import chain
 from unperturbed.diagnostics.layers import OPERATORS, QUANTITIES, layers
 from unperturbed.diagnostics.maps import linear_maps
 from unperturbed.diagnostics.subject import Subject
@@ -239,3 +240,14 @@ def test_a_network_without_layers_is_told() -> None:
     assert found.notes == (
         "network (Mean) has 3 weights of its own that are no linear map known here: they are left out",
     )
+
+
+def test_weights_that_are_not_finite_are_told() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+    with torch.no_grad():
+        model[0].weight[0, 0] = math.nan
+    batch = Batch(torch.rand(2, 4), torch.zeros(2, dtype=torch.int64), torch.arange(2))
+    found = layers(Subject("a network", model, batch, None, Threat("Linf", 0.1), 3))
+    assert list(line(found, "mean singular value (real)")) == ["2"]
+    assert "0 has weights that are not finite: it is left out" in found.notes
+    assert chain(model, batch.x) == "it has weights that are not finite"
