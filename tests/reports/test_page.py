@@ -43,8 +43,14 @@ def test_the_page_tells_numbers_notes_and_sentences_escaped() -> None:
     page = findings_page([examined("a", 0.0), examined("b<i>", 0.1)], comparison(), "T", [])
     assert "Margins &lt;of&gt; the output" in page and "b&lt;i&gt;" in page
     assert "25.0% [15.0%, 38.0%], n=50" in page and "1.5 logits, n=50" in page
-    assert page.count("A note &amp; more.") == 1 and "(a, b&lt;i&gt;)" in page
+    assert page.count("A note &amp; more.") == 1 and "(a, b&lt;i&gt;)" not in page
     assert '<td class="held">held</td>' in page and "-1 [-1.5, -0.5]" in page and "One network only." in page
+
+
+def test_a_note_names_its_networks_unless_it_is_about_all() -> None:
+    other = Examined("c", 0.1, 0, (Finding("Margins <of> the output", "c.", notes=("Something else.",)),))
+    page = findings_page([examined("a", 0.0), examined("b", 0.0), other], None, "T", [])
+    assert "A note &amp; more. (a, b)" in page and "Something else. (c)" in page
 
 
 def test_numbers_carry_interval_unit_and_n() -> None:

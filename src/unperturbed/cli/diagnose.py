@@ -101,7 +101,10 @@ def run(given: Parsed) -> Result:
     several = len({model.strength for model in examined}) > 1
     comparison = compare(examined, given.seed) if several else None
     page = out / "diagnosis.html"
-    write_text(page, findings_page(examined, comparison, _title(examined), _facts(subjects[0], threat, given.examples)))
+    write_text(
+        page,
+        findings_page(examined, comparison, _title(examined), _facts(subjects[0], threat, given.examples, given.seed)),
+    )
     if comparison is not None:
         write_json(out / "comparison.json", {"models": [_told(model) for model in examined]} | asdict(comparison))
     failed = [found.examined.name for found in diagnoses if found.failed]
@@ -210,11 +213,16 @@ def _title(examined: Sequence["Examined"]) -> str:
     return f"Diagnosis of {examined[0].name if len(examined) == 1 else f'{len(examined)} networks'}"
 
 
-def _facts(subject: "Subject", threat: "Threat", examples: int) -> list[str]:
+def _facts(subject: "Subject", threat: "Threat", examples: int, seed: int) -> list[str]:
+    import torch
+
+    from unperturbed.evaluation.subject import version
+
     return [
         f"Data: {subject.data.name}; the first {min(examples, len(subject.split))} test examples and as many of those "
         "trained on, unless a figure says otherwise.",
         f"Perturbations: {threat}, the same for every network.",
+        f"unperturbed {version()}, PyTorch {torch.__version__}; seed {seed}.",
     ]
 
 

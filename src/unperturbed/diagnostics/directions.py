@@ -117,7 +117,7 @@ def directions(subject: Subject) -> Finding:
         distribution("spread of the input Jacobian's singular values", relative, few_ids),
     )
     return Finding(
-        "directions",
+        "Directions",
         _summary(distributions),
         tuple(number for each in distributions for number in average(f"{each.name}: mean", each.values)),
         distributions,

@@ -52,7 +52,7 @@ def feature_changes(subject: Subject) -> Finding:
     more = distribution("feature change, worst case less Gaussian noise", means[0] - means[2], ids, "log")
     excess = average(f"{more.name}: mean", more.values, more.unit)
     return Finding(
-        "feature changes",
+        "Feature changes",
         _summary(excess, int(counted.sum())),
         (*numbers, *excess),
         tuple(distributions),

@@ -11,8 +11,8 @@ from unperturbed.findings import Comparison, Distribution, Examined, Line, Row, 
 BINS = 40
 INK, FAINT = "#78818c", "rgba(139, 148, 158, .35)"
 """Legible on white and on black alike, since a page follows its reader's settings."""
-WEAK, STRONG = (63, 111, 181), (217, 116, 63)
-"""Colours of the weakest strength and of the strongest; the others lie between them."""
+SCALE = ((63, 111, 181), (46, 155, 130), (196, 158, 48), (214, 84, 62))
+"""Colours from the weakest strength to the strongest; others lie between them."""
 
 
 def colours(models: Sequence[Examined]) -> list[str]:
@@ -67,8 +67,9 @@ def line_figure(name: str, models: Sequence[Examined]) -> go.Figure:
             line={"color": colour, "width": 1.6}, marker={"size": 4}, text=[model.name] * len(line.x),
         )  # fmt: skip
     _one_entry_a_group(figure)
-    drawn = next(line for model in models if (line := _line(name, model)) is not None)
-    _lay_out(figure, name, drawn.across, drawn.unit or name, drawn.about)
+    lines = [line for model in models if (line := _line(name, model)) is not None]
+    drawn, abouts = lines[0], {line.about for line in lines}
+    _lay_out(figure, name, drawn.across, drawn.unit or name, drawn.about if len(abouts) == 1 else "")
     if drawn.log:
         figure.update_yaxes(type="log")
     return figure
@@ -162,7 +163,9 @@ def _lay_out(figure: go.Figure, title: str, across: str, up: str, about: str = "
 
 
 def _between(share: float) -> str:
-    red, green, blue = (round(a + share * (b - a)) for a, b in zip(WEAK, STRONG, strict=True))
+    place = share * (len(SCALE) - 1)
+    first = min(int(place), len(SCALE) - 2)
+    red, green, blue = (round(a + (place - first) * (b - a)) for a, b in zip(*SCALE[first : first + 2], strict=True))
     return f"rgb({red}, {green}, {blue})"
 
 

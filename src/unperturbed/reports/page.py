@@ -69,7 +69,7 @@ def _section(title: str, models: Sequence[Examined]) -> _Section:
     return _Section(
         title,
         [(model.name, each.summary) for model, each in found],
-        _notes([(model.name, note) for model, each in found for note in each.notes]),
+        _notes([(model.name, note) for model, each in found for note in each.notes], len(found)),
         [model.name for model, _ in found],
         rows,
         [_html(figure) for figure in figures],
@@ -80,12 +80,12 @@ def _cell(name: str, found: Finding) -> str:
     return next((number_text(number) for number in found.numbers if number.name == name), "")
 
 
-def _notes(told: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return each note once, with the networks that it is about."""
+def _notes(told: Sequence[tuple[str, str]], networks: int) -> list[tuple[str, str]]:
+    """Return each note once, with the networks that it is about unless it is about all of them."""
     about: dict[str, list[str]] = {}
     for name, note in told:
         about.setdefault(note, []).append(name)
-    return [(", ".join(names), note) for note, names in about.items()]
+    return [("" if len(names) == networks else ", ".join(names), note) for note, names in about.items()]
 
 
 def _html(figure: Figure) -> str:
