@@ -196,6 +196,31 @@ def test_another_batch_size_is_not_taken_up_midway_and_that_is_said(tmp_path: Pa
     assert any("goes on at the batch size that it was begun with, 16" in text for text in again.warnings)
 
 
+@pytest.mark.parametrize(
+    ("name", "module", "value"),
+    [("torch", "torch.__version__", "1.0.0"), ("device", f"{accuracy.__name__}.device_kind", lambda device: "gpu")],
+)
+def test_another_torch_or_kind_of_device_is_refused(
+    name: str, module: str, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody promises that they give the same numbers; a finished evaluation may be replaced, not gone on with."""
+    model, data = problem()
+    evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    monkeypatch.setattr(module, value)
+    with pytest.raises(InputError, match=f"{name} was .*, now .*overwrite"):
+        evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    assert evaluate(model, data, THREAT, QUICK, out=tmp_path, overwrite=True).n == 50
+
+
+def test_other_threads_are_told_and_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = problem()
+    first = evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    again = evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    assert again.examples == first.examples and again.environment["threads"] == first.environment["threads"] == 1
+    assert any("begun with 1 threads and goes on with 3" in text for text in again.warnings)
+
+
 SCRIPT = """
 import os, random, shutil, signal, sys, time
 from pathlib import Path
