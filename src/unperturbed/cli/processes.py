@@ -7,12 +7,13 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch.multiprocessing import start_processes
+from torch.multiprocessing.spawn import spawn
 
 from unperturbed.cli.console import results_only_on_stdout
 from unperturbed.errors import InputError, RunError
@@ -56,15 +57,14 @@ def together(number: int, work: Callable[..., T], *arguments: Any) -> T:
     """
     threads = max(1, torch.get_num_threads() // number)
     with TemporaryDirectory(prefix="unperturbed-") as folder:
-        started = start_processes(_one, (number, threads, folder, work, arguments), number, join=False)
-        assert started is not None
-        processes = started.processes
+        started = spawn(_one, (number, threads, folder, work, arguments), number, join=False)  # type: ignore[no-untyped-call]
+        processes: list[SpawnProcess] = started.processes
         try:
-            running = {process.sentinel: process for process in processes}
-            while running:
-                ended = [running.pop(int(sentinel)) for sentinel in wait(list(running))]  # type: ignore[call-overload]
-                if any(process.exitcode != 0 for process in ended):
+            while not any(process.exitcode for process in processes):
+                running = [process.sentinel for process in processes if process.exitcode is None]
+                if not running:
                     break
+                wait(running)
         finally:
             for process in processes:
                 process.terminate()

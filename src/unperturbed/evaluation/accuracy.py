@@ -21,8 +21,10 @@ from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, unt
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.randomised import (
     RandomBlock,
+    attack_random_block,
     draws_of,
     draws_random_numbers,
+    look_again,
     over_draws,
     random_block,
     randomness_warnings,
@@ -152,10 +154,11 @@ def evaluate(
             ids = blocks[number]
             x = threat.boxed(split.inputs(ids).to(subject.device, subject.dtype))  # `check` lets a rounding pass
             batch = Batch(x, split.labels[ids].to(x.device), split.names()[ids].to(x.device))
-            begun = store.read_unfinished(folder, number, batch) if folder is not None else None
+            kind: type[Block] | type[RandomBlock] = RandomBlock if draws_of(attacks) > 1 else Block
+            begun = store.read_unfinished(folder, number, batch, kind) if folder is not None else None
             earlier += sum(tally.seconds for tally in begun.tallies) if begun is not None else 0.0
 
-            def keep(block: Block, number: int = number, place: int = place) -> None:
+            def keep(block: Block | RandomBlock, number: int = number, place: int = place) -> None:
                 if folder is not None:
                     store.write_unfinished(folder, number, block)
                 share = (place + len(block.tallies) / len(attacks.attacks)) / len(own)
@@ -207,15 +210,21 @@ def _through(
     threat: Threat,
     suite: Suite,
     seed: int,
-    begun: Block | None,
-    keep: Callable[[Block], None],
+    begun: Block | RandomBlock | None,
+    keep: Callable[[Block | RandomBlock], None],
 ) -> Block | RandomBlock:
     """Return a block after all the attacks of the suite, kept after each of them."""
     block: Block | RandomBlock
     if draws_of(suite) > 1:
-        block = random_block(networks.reported, batch, threat, suite, seed, networks.places)
+        block = begun or random_block(networks, batch, suite, seed)
+        assert isinstance(block, RandomBlock)
+        while len(block.tallies) < len(suite.attacks):
+            attack_random_block(networks, block, threat, suite, seed)
+            keep(block)
+        look_again(networks, block, seed)
     else:
         block = begun or untouched(networks.reported, batch, networks.places, seed)
+        assert isinstance(block, Block)
         while len(block.tallies) < len(suite.attacks):
             attack_block(networks, block, threat, suite, seed)
             keep(block)
@@ -294,9 +303,11 @@ def _fingerprint(bounds: Bounds) -> str:
     return digest.hexdigest()
 
 
-def _said(block: Block, suite: Suite) -> str:
-    share = int(block.standing.sum()) / len(block.batch.y)
+def _said(block: Block | RandomBlock, suite: Suite) -> str:
     label = suite.attacks[len(block.tallies) - 1].label
+    if isinstance(block, RandomBlock):
+        return f"{label}: done on these {len(block.batch.y)} examples"
+    share = int(block.standing.sum()) / len(block.batch.y)
     return f"{label}: of these {len(block.batch.y)} examples robust at most {share:.1%}"
 
 

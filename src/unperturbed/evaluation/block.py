@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from unperturbed.attacks.base import Attack, Found, padded_logits
 from unperturbed.attacks.gradient import Suite
-from unperturbed.evaluation.failures import isolate, within_memory
+from unperturbed.evaluation.failures import isolate, told, within_memory
 from unperturbed.findings import Verdict
 from unperturbed.losses import margin
 from unperturbed.modes import own_randomness
@@ -135,7 +135,7 @@ def untouched(model: Model, batch: Batch, places: int, seed: int) -> Block:
         refuted=torch.zeros_like(finite),
         broken_by=torch.full_like(batch.y, -1),
         restart=torch.zeros_like(batch.y),
-        warnings=_told(failures, batch, "the forward"),
+        warnings=told(failures, batch.ids, "the forward"),
     )
 
 
@@ -151,7 +151,7 @@ def attack_block(networks: Networks, block: Block, threat: Threat, suite: Suite,
         for some, (found, margins) in parts:
             _enter(block, some, found, margins, number, attack, tally)
         block.finite[list(failures)] = False
-        block.warnings += _told(failures, block.batch, attack.label)
+        block.warnings += told(failures, block.batch.ids, attack.label)
         if len(parts) > 1 and not failures:
             block.warnings.append(
                 f"{attack.label} failed on {len(rows)} examples together, and ran on fewer at a time."
@@ -253,15 +253,6 @@ def _enter(
     tally.unverified += int(refuted.sum())
     tally.forwards += found.passes
     tally.backwards += found.passes if found.backwards is None else found.backwards
-
-
-def _told(failures: dict[int, Exception], batch: Batch, what: str) -> list[str]:
-    """Return a sentence for examples that fail even alone."""
-    if not failures:
-        return []
-    row, error = next(iter(failures.items()))
-    name = int(batch.ids[row])
-    return [f"On {len(failures)} examples {what} failed, even alone; on number {name} with: {error!r:.200}"]
 
 
 def verify(model: Model, batch: Batch, z: Inputs, threat: Threat, places: int) -> PerExample:
