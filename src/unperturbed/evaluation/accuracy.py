@@ -42,6 +42,7 @@ from unperturbed.evaluation.subject import (
     without_addresses,
 )
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
+from unperturbed.maximise.places import Watch, watched
 from unperturbed.modes import own_randomness, under_attack
 from unperturbed.precision import InPrecision, as_reported, choose
 from unperturbed.threat import Threat
@@ -85,7 +86,8 @@ def evaluate(
         batch_size: examples that the network sees at a time, raised to a power of two; fewer where fewer are left.
         precision: "auto" lets attacks that bear it search in bfloat16 where the processor multiplies that natively and
             the network is convolutional, and repeats in float32 what came close to a break; "32": all in float32.
-        progress: told of every attack that is through with a block of examples.
+        progress: told of every attack that is through with a block of examples, and about twice a second of how far
+            it is: the bound within an attack counts what it claims, which a fresh forward has yet to confirm.
 
     Raises:
         InputError: on data outside the bounds or with NaN, labels that do not fit the outputs, an unknown suite, and
@@ -158,14 +160,16 @@ def evaluate(
             begun = store.read_unfinished(folder, number, batch, kind) if folder is not None else None
             earlier += sum(tally.seconds for tally in begun.tallies) if begun is not None else 0.0
 
-            def keep(block: Block | RandomBlock, number: int = number, place: int = place) -> None:
+            def keep(block: Block | RandomBlock, number: int = number) -> None:
                 if folder is not None:
                     store.write_unfinished(folder, number, block)
-                share = (place + len(block.tallies) / len(attacks.attacks)) / len(own)
-                done = 1 - (1 - share) * len(open_blocks) / len(blocks)  # as if the others were as fast
-                progress(done * len(split), len(split), _said(block, attacks))
 
-            block = _through(networks, batch, threat, attacks, seed, begun, keep)
+            def told(attacks_done: float, text: str, place: int = place) -> None:
+                share = (place + attacks_done / len(attacks.attacks)) / len(own)
+                done = 1 - (1 - share) * len(open_blocks) / len(blocks)  # as if the other processes were as fast
+                progress(done * len(split), len(split), text)
+
+            block = _through(networks, batch, threat, attacks, seed, begun, keep, told)
             if networks.places < job["batch_size"]:
                 places = networks.places
                 block.warnings.append(f"Memory ran out: the network saw {places} examples at a time in the end.")
@@ -212,22 +216,27 @@ def _through(
     seed: int,
     begun: Block | RandomBlock | None,
     keep: Callable[[Block | RandomBlock], None],
+    told: Callable[[float, str], None],
 ) -> Block | RandomBlock:
-    """Return a block after all the attacks of the suite, kept after each of them."""
+    """Return a block after all the attacks of the suite, kept after each of them; told how many are done."""
     block: Block | RandomBlock
     if draws_of(suite) > 1:
         block = begun or random_block(networks, batch, suite, seed)
         assert isinstance(block, RandomBlock)
         while len(block.tallies) < len(suite.attacks):
-            attack_random_block(networks, block, threat, suite, seed)
+            with watched(_watch(block, suite, told)):
+                attack_random_block(networks, block, threat, suite, seed)
             keep(block)
+            _watch(block, suite, told)(0.0, 0)
         look_again(networks, block, seed)
     else:
         block = begun or untouched(networks.reported, batch, networks.places, seed)
         assert isinstance(block, Block)
         while len(block.tallies) < len(suite.attacks):
-            attack_block(networks, block, threat, suite, seed)
+            with watched(_watch(block, suite, told)):
+                attack_block(networks, block, threat, suite, seed)
             keep(block)
+            _watch(block, suite, told)(0.0, 0)
     random = draws_random_numbers(networks.reported, batch.x, networks.places)
     block.warnings.extend(randomness_warnings(suite, random))
     return block
@@ -303,12 +312,17 @@ def _fingerprint(bounds: Bounds) -> str:
     return digest.hexdigest()
 
 
-def _said(block: Block | RandomBlock, suite: Suite) -> str:
-    label = suite.attacks[len(block.tallies) - 1].label
-    if isinstance(block, RandomBlock):
-        return f"{label}: done on these {len(block.batch.y)} examples"
-    share = int(block.standing.sum()) / len(block.batch.y)
-    return f"{label}: of these {len(block.batch.y)} examples robust at most {share:.1%}"
+def _watch(block: Block | RandomBlock, suite: Suite, told: Callable[[float, str], None]) -> Watch:
+    """Return what tells how far the next attack on a block is, and what share it leaves standing at most."""
+    done, n = len(block.tallies), len(block.batch.y)
+    label = suite.attacks[min(done, len(suite.attacks) - 1)].label
+    standing = int(block.standing.sum()) if isinstance(block, Block) else None
+
+    def watch(share: float, over: int) -> None:
+        bound = "" if standing is None else f", robust at most {(standing - over) / n:.1%}"
+        told(done + share, f"{label}: {n} examples{bound}")
+
+    return watch
 
 
 def _outcome(

@@ -70,7 +70,7 @@ def carefully(
     return isolate(within, rows)
 
 
-def told(failures: dict[int, Exception], names: Tensor, what: str) -> list[str]:
+def failed_on(failures: dict[int, Exception], names: Tensor, what: str) -> list[str]:
     """Return a sentence for the examples, called `names`, that fail even alone."""
     if not failures:
         return []

@@ -14,7 +14,7 @@ from unperturbed.attacks.base import Attack, Found, padded_logits
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.multi_targeted import MultiTargeted
 from unperturbed.evaluation.block import Networks, Tally
-from unperturbed.evaluation.failures import carefully, isolate, told
+from unperturbed.evaluation.failures import carefully, failed_on, isolate
 from unperturbed.evaluation.intervals import wilson_over_draws
 from unperturbed.findings import Outcome, Verdict
 from unperturbed.losses import margin
@@ -164,7 +164,7 @@ def random_block(networks: Networks, batch: Batch, suite: Suite, seed: int) -> R
         finite=finite,
         found_by=torch.full_like(batch.y, -1),
         restart=torch.zeros_like(batch.y),
-        warnings=told(failures, batch.ids, "the forward"),
+        warnings=failed_on(failures, batch.ids, "the forward"),
     )
 
 
@@ -197,7 +197,7 @@ def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, 
         tally.forwards += found.passes
         tally.backwards += found.passes if found.backwards is None else found.backwards
     block.finite[list(failures)] = False
-    block.warnings += told(failures, block.batch.ids, attack.label)
+    block.warnings += failed_on(failures, block.batch.ids, attack.label)
     tally.seconds = time.perf_counter() - began
     block.tallies.append(tally)
 
@@ -215,7 +215,7 @@ def look_again(networks: Networks, block: RandomBlock, seed: int) -> None:
         block.clean_margins[rows], block.margins[rows], block.prediction[rows] = clean, margins, prediction
     missed = ~block.finite[:, None] & (block.margins < 0)  # the search may have missed a point
     block.margins = torch.where(missed, torch.nan, block.margins)
-    block.warnings += told(failures, block.batch.ids, "the last look")
+    block.warnings += failed_on(failures, block.batch.ids, "the last look")
     broken = torch.tensor([verdict == "broken" for verdict in block.verdicts()], device=block.found_by.device)
     for number, tally in enumerate(block.tallies):
         tally.broken = int((broken & (block.found_by == number)).sum())
