@@ -283,7 +283,7 @@ def test_the_curve_in_little_memory(gradient: bool) -> None:
     models = cramped(linear(6, 3), 8, gradient), linear(6, 3)
     found, plain = (minimum_norm(model, (x, y), THREAT, CURVE, batch_size=32) for model in models)
     assert found.examples["distance"] == pytest.approx(plain.examples["distance"], rel=1e-3)
-    assert found.counts == plain.counts and found.counts["unknown"] == 0 and found.counts["broken"] > 5
+    assert found.counts == plain.counts and found.counts["unknown"] == 0 and found.counts["broken"] > 2
     assert any("Memory ran out" in text and "8 examples" in text for text in found.warnings)
 
 

@@ -84,10 +84,11 @@ class Square(Attack):
             held, lead = torch.where(_per_input(better, z), z, held), torch.where(better, margins, lead)
 
             k += 1
-            done = at.active & ((lead > 0) | ~sound | (k >= self.queries))
+            over = (lead > 0) | ~sound
+            done = at.active & (over | (k >= self.queries))
             leaving = at.row[done]
             best_z[leaving], best_margin[leaving] = held[done], lead[done]
-            at.leave(done, done)
+            at.leave(done, over)
             if not plan:
                 plan = patches.plan(noise.rows(at.row), k)
             z = patches.change(here, held, ends, plan.pop())

@@ -151,6 +151,8 @@ def evaluate(
         finished = (store.read_part(folder, number) for number in range(len(blocks)) if number not in open_blocks)
         earlier = sum(tally.seconds for part in finished for tally in part.tallies)
     own = open_blocks[rank::processes]
+    own_left = [sum(len(blocks[number]) for number in own[place:]) for place in range(len(own))]
+    all_left = sum(len(blocks[number]) for number in open_blocks)
     with under_attack(subject.classifier), as_reported(subject.device):
         for place, number in enumerate(own):
             ids = blocks[number]
@@ -164,10 +166,10 @@ def evaluate(
                 if folder is not None:
                     store.write_unfinished(folder, number, block)
 
-            def told(attacks_done: float, text: str, place: int = place) -> None:
-                share = (place + attacks_done / len(attacks.attacks)) / len(own)
-                done = 1 - (1 - share) * len(open_blocks) / len(blocks)  # as if the other processes were as fast
-                progress(done * len(split), len(split), text)
+            def told(attacks_done: float, text: str, place: int = place, n: int = len(ids)) -> None:
+                left = own_left[place] - n * attacks_done / len(attacks.attacks)
+                # as if the other processes were as fast
+                progress(len(split) - left / own_left[0] * all_left, len(split), text)
 
             block = _through(networks, batch, threat, attacks, seed, begun, keep, told)
             if networks.places < job["batch_size"]:
