@@ -16,6 +16,7 @@ from unperturbed.attacks.square import Square
 from unperturbed.evaluation.accuracy import SUITES, evaluate
 from unperturbed.losses import cross_entropy, dlr_or_margin, targeted_dlr_or_margin
 from unperturbed.maximise.apgd import APGD
+from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
 from unperturbed.types import Norm
 
@@ -96,3 +97,15 @@ def test_targets_are_the_likeliest_other_classes() -> None:
     assert likely_targets(model, batch, None, 2).tolist() == [[2, 3, 0], [0, 1, 2]]
     assert likely_targets(model, batch, 2, 2).tolist() == [[2, 3], [0, 1]]
     assert likely_targets(model, batch, 9, 2).shape == (2, 3)
+
+
+def test_targets_are_those_of_the_network_in_its_own_precision() -> None:
+    """Three classes whose biases are one number in bfloat16."""
+    inner = torch.nn.Linear(6, 4)
+    with torch.no_grad():
+        inner.weight.zero_()
+        inner.bias.copy_(torch.tensor([2.0, 1.0, 1.001, 1.002]))
+    rough, x = InPrecision(inner, torch.bfloat16), torch.rand(3, 6)
+    assert torch.equal(rough(x)[:, 1], rough(x)[:, 3]), "the test needs a rounding that ties"
+    batch = laws.batch_for(inner, x, torch.zeros(3, dtype=torch.int64))
+    assert likely_targets(rough, batch, 2, 2).tolist() == [[3, 2]] * 3

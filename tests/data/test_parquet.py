@@ -98,7 +98,7 @@ def test_a_large_dataset_is_memory_mapped_and_gives_the_same(tmp_path: Path, mon
     write_pets(tmp_path / "pets" / "train-00000-of-00002.parquet", range(5))
     write_pets(tmp_path / "pets" / "train-00001-of-00002.parquet", range(5, 8))
     train = load(tmp_path / "pets").train
-    assert isinstance(train, PictureSplit)
+    assert type(train) is PictureSplit
     assert torch.equal(train.inputs(torch.tensor([6, 1, 6])), expected([6, 1, 6]))
     assert {p.name for p in (tmp_path / "pets").iterdir()} == {f"train-0000{i}-of-00002.parquet" for i in (0, 1)}
 

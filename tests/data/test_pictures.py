@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from unperturbed.data import pictures
-from unperturbed.data.pictures import Picture, PictureSplit, picture_split
-from unperturbed.data.split import ArraySplit, Split
+from unperturbed.data.check import check
+from unperturbed.data.pictures import KeptPictures, Picture, PictureSplit, picture_split
+from unperturbed.data.split import Split, select
 from unperturbed.errors import InputError
 
 
@@ -31,7 +32,7 @@ def test_lossless_images_come_back_exactly(limit: int, monkeypatch: pytest.Monke
     monkeypatch.setattr(pictures, "MEMORY_LIMIT", limit)
     images = random_images(9)
     split = split_of([png(Image.fromarray(image)) for image in images])
-    assert isinstance(split, ArraySplit if limit else PictureSplit)
+    assert type(split) is (KeptPictures if limit else PictureSplit)
     assert split.shape == (3, 6, 6) and split.eight_bit
     ids = torch.tensor([8, 0, 3])
     assert torch.equal(split.inputs(ids), torch.from_numpy(images[ids].transpose(0, 3, 1, 2)).float() / 255)
@@ -73,8 +74,39 @@ def test_damaged_images_are_named() -> None:
     whole = png(Image.fromarray(random_images(1, 20)[0]))
     with pytest.raises(InputError, match="Image 1 of here cannot be read"):
         split_of([whole, b"no image"])
+    half = split_of([whole, whole[: len(whole) // 2], whole])
+    for look in (half.read, half.inputs, select(half, torch.tensor([0, 1])).read):
+        with pytest.raises(InputError, match="Image 1 of here is damaged"):
+            look(torch.arange(2))
     with pytest.raises(InputError, match="Image 1 of here is damaged"):
-        split_of([whole, whole[: len(whole) // 2]])
+        check(half, (0.0, 1.0), 1)
+    check(select(half, torch.tensor([0, 2])), (0.0, 1.0), 1)
+    with pytest.raises(InputError, match="Image 0 of here"):
+        split_of([whole[:26]]).read(torch.arange(1))
+
+
+def test_an_image_is_decoded_once_and_not_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = random_images(9)
+    split = split_of([png(Image.fromarray(image)) for image in images])
+    seen, run = list[int](), PictureSplit.decoded
+
+    def decoded(self: PictureSplit, ids: Sequence[int]) -> torch.Tensor:
+        seen.extend(ids)
+        return run(self, ids)
+
+    monkeypatch.setattr(PictureSplit, "decoded", decoded)
+    for ids in ([3, 1], [1, 1, 8], [], [3, 8]):
+        x = split.inputs(torch.tensor(ids, dtype=torch.int64))
+        assert torch.equal(x, torch.from_numpy(images[ids].transpose(0, 3, 1, 2)).float() / 255)
+    assert sorted(seen) == [1, 3, 8]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_header_says_what_pillow_says(mode: str) -> None:
+    """Also where it is read without Pillow."""
+    encoded = png(Image.new(mode, (7, 5)))
+    with Image.open(io.BytesIO(encoded)) as image:
+        assert pictures._header(encoded, 0, "here") == (image.size, image.mode) == ((7, 5), image.mode)
 
 
 def test_no_images_are_refused() -> None:

@@ -471,9 +471,19 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert_verified(replace(found, nearest=points), model, x, y, threat)
 
 
-def test_progress_is_told_radius_by_radius() -> None:
+def test_progress_is_told_radius_by_radius(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unperturbed.maximise.places.PAUSE", 1e6)
     x, y = blobs(40, seed=2)
     told: list[tuple[float, float, str]] = []
     minimum_norm(mlp(6, 3), (x, y), Threat("Linf", 0.2), QUICK, progress=lambda *words: told.append(words))
     assert len(told) == 11 and [done for done, _, _ in told] == sorted(done for done, _, _ in told)
     assert told[-1][:2] == (40, 40) and "robust at 0.02 at most" in told[-1][2]
+
+
+def test_progress_moves_within_the_radii(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unperturbed.maximise.places.PAUSE", -1.0)
+    told: list[float] = []
+    suite = replace(QUICK, attacks=(FAB("FAB", steps=5), *QUICK.attacks))
+    words = mlp(6, 3), blobs(40, seed=2), Threat("Linf", 0.2), suite
+    minimum_norm(*words, progress=lambda done, total, text: told.append(done / total))
+    assert told == sorted(told) and len(set(told)) > 30 and told[-1] == 1.0

@@ -15,11 +15,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from toys import QUICK, blobs, linear
+from unperturbed.attacks.eot import RandomTransform
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.errors import InputError
 from unperturbed.evaluation import accuracy, store
 from unperturbed.evaluation.accuracy import evaluate, settings_of
 from unperturbed.evaluation.block import Block, Networks
+from unperturbed.evaluation.randomised import RandomBlock
 from unperturbed.findings import Outcome
 from unperturbed.maximise.pgd import PGD
 from unperturbed.threat import Threat
@@ -50,9 +52,9 @@ class Stopped(Exception):
     """Somebody pulled the plug."""
 
 
-def stopping(at: int) -> Callable[..., None]:
+def stopping(at: int, name: str = "attack_block") -> Callable[..., None]:
     """Return `attack_block`, made to stop instead of running for the time number `at`."""
-    calls, run = iter(range(at)), accuracy.attack_block
+    calls, run = iter(range(at)), getattr(accuracy, name)
 
     def attack_block(*words: Any) -> None:
         if next(calls, None) is None:
@@ -90,6 +92,33 @@ def test_an_evaluation_ends_as_if_it_had_not_stopped(at: int, tmp_path: Path, mo
     same_results(tmp_path / "whole/pgd", tmp_path / "other/pgd")
     assert comparable(again) == comparable(whole)
     assert not list((tmp_path / "other").rglob("*unfinished*"))
+
+
+@pytest.mark.parametrize(("name", "at"), [*(("attack_random_block", at) for at in range(4)), ("look_again", 1)])
+def test_means_over_draws_end_as_if_they_had_not_stopped(
+    name: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two blocks of two attacks and a last look at what they found, on a network that draws random numbers."""
+    monkeypatch.setattr(accuracy, "BLOCK", 25)
+    model, data = nn.Sequential(RandomTransform(lambda x: x + 0.1 * torch.randn_like(x), linear(6, 3))), blobs(50)
+    attacks = tuple(GradientAttack(each.label, each.loss, PGD(steps=3), draws=4) for each in QUICK.attacks)
+    suite = Suite("rand", attacks, "a test")
+    whole = evaluate(model, data, THREAT, suite, out=tmp_path / "whole")
+    assert whole.counts["broken"] > 5 and whole.counts["survived"] > 2
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(accuracy, name, stopping(at, name))
+        evaluate(model, data, THREAT, suite, out=tmp_path / "other")
+    ran, run = list[int](), accuracy.attack_random_block
+
+    def counted(networks: Networks, block: RandomBlock, *rest: Any) -> None:
+        ran.append(len(block.tallies))
+        run(networks, block, *rest)
+
+    monkeypatch.setattr(accuracy, "attack_random_block", counted)
+    again = evaluate(model, data, THREAT, suite, out=tmp_path / "other")
+    assert len(ran) == (4 - at if name == "attack_random_block" else 0), "what was done is not done again"
+    same_results(tmp_path / "whole/rand", tmp_path / "other/rand")
+    assert comparable(again) == comparable(whole)
 
 
 def test_a_finished_evaluation_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +223,31 @@ def test_another_batch_size_is_not_taken_up_midway_and_that_is_said(tmp_path: Pa
     again = evaluate(model, data, THREAT, QUICK, out=tmp_path, batch_size=4)
     assert repr(again.examples) == repr(first.examples)
     assert any("goes on at the batch size that it was begun with, 16" in text for text in again.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "value"),
+    [("torch", "torch.__version__", "1.0.0"), ("device", f"{accuracy.__name__}.device_kind", lambda device: "gpu")],
+)
+def test_another_torch_or_kind_of_device_is_refused(
+    name: str, module: str, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody promises that they give the same numbers; a finished evaluation may be replaced, not gone on with."""
+    model, data = problem()
+    evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    monkeypatch.setattr(module, value)
+    with pytest.raises(InputError, match=f"{name} was .*, now .*overwrite"):
+        evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    assert evaluate(model, data, THREAT, QUICK, out=tmp_path, overwrite=True).n == 50
+
+
+def test_other_threads_are_told_and_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = problem()
+    first = evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    again = evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    assert again.examples == first.examples and again.environment["threads"] == first.environment["threads"] == 1
+    assert any("begun with 1 threads and goes on with 3" in text for text in again.warnings)
 
 
 SCRIPT = """

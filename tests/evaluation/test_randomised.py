@@ -14,9 +14,11 @@ from unperturbed.attacks.autoattack import RAND, STANDARD
 from unperturbed.attacks.eot import RandomTransform
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.block import Networks
 from unperturbed.evaluation.intervals import wilson, wilson_over_draws
 from unperturbed.evaluation.randomised import (
     DRAWS,
+    attack_random_block,
     draws_of,
     draws_random_numbers,
     margins_over_draws,
@@ -277,7 +279,10 @@ def test_a_point_outside_the_threat_set_does_not_count() -> None:
 
     x, y = labelled(30)
     batch = Batch(x, y, torch.arange(30))
-    block = random_block(noisy(False), batch, THREAT, Suite("s", (Far(),), ""), 0, 32)
+    model, suite = noisy(False), Suite("s", (Far(),), "")
+    networks = Networks(model, model, None, 32)
+    block = random_block(networks, batch, suite, 0)
+    attack_random_block(networks, block, THREAT, suite, 0)
     assert torch.equal(block.z, x) and (block.found_by == -1).all()
 
 

@@ -1,6 +1,7 @@
 """What an evaluation refuses, before it writes anything, and what it warns of."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import torch
 from torch import nn
 
 from toys import QUICK, Function, blobs, linear, mlp, uniform
+from unperturbed.attacks.base import Attack
+from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.attacks.square import Square
 from unperturbed.data.split import Data, array_split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
@@ -200,7 +204,40 @@ def test_data_in_any_form_gives_the_same(form: Callable[..., Any]) -> None:
 
 def test_progress_is_told_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 12)
+    monkeypatch.setattr("unperturbed.maximise.places.PAUSE", 1e6)
     told: list[tuple[float, float, str]] = []
     evaluate(linear(6, 3), (X, Y), THREAT, QUICK, progress=lambda *words: told.append(words))
-    assert [(done, total) for done, total, _ in told] == [(done, 30) for done in (6, 12, 18, 24, 27, 30)]
+    assert [total for _, total, _ in told] == [30] * 6
+    assert [done for done, *_ in told] == pytest.approx([6, 12, 18, 24, 27, 30])
     assert all("robust at most" in text for _, _, text in told)
+
+
+@pytest.mark.parametrize("attack", [
+    *QUICK.attacks, FAB("FAB", steps=6), FAB("FAB-T", targets=2, restarts=2, steps=6), Square(queries=40),
+    replace(QUICK.attacks[0], draws=2),
+], ids=lambda attack: f"{attack.label}")  # fmt: skip
+def test_progress_moves_within_an_attack(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never back, never beyond the attack's own share, and without a bound below what is left standing."""
+    monkeypatch.setattr("unperturbed.maximise.places.PAUSE", -1.0)
+    told: list[tuple[float, float, str]] = []
+    suite = Suite("one", (attack,), "a test")
+    outcome = evaluate(linear(6, 3), (X, Y), THREAT, suite, progress=lambda *words: told.append(words), batch_size=8)
+    shares = [done / total for done, total, _ in told]
+    assert shares == sorted(shares) and len(set(shares)) > 4 and 0 < shares[0] < 0.5 and shares[-1] == 1.0
+    bounds = [float(text.split()[-1].rstrip("%")) / 100 for *_, text in told if "at most" in text]
+    assert bounds == sorted(bounds, reverse=True) and bool(bounds) == (getattr(attack, "draws", 1) == 1)
+    assert not bounds or bounds[-1] == pytest.approx(outcome.attacks[-1].robust_after, abs=1e-3)
+
+
+def test_progress_that_stops_the_evaluation_is_no_failure_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it is raised in the middle of an attack, where what a network raises costs examples."""
+    monkeypatch.setattr("unperturbed.maximise.places.PAUSE", -1.0)
+    calls = []
+
+    def enough(*words: object) -> None:
+        calls.append(words)
+        raise ValueError("enough")
+
+    with pytest.raises(ValueError, match="enough"):
+        evaluate(linear(6, 3), (X, Y), THREAT, QUICK, progress=enough)
+    assert len(calls) == 1

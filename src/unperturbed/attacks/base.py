@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unperturbed.maximise.places import enough_places
 from unperturbed.noise import Noise
+from unperturbed.precision import plainly
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Logits, Model, PerExample, Rows
 
@@ -59,8 +60,12 @@ def padded_logits(model: Model, x: Inputs, places: int) -> Logits:
 
 
 def likely_targets(model: Model, batch: Batch, most: int | None, places: int) -> Tensor:
-    """Return the other classes of each example, the likeliest first, `most` of them or all: (n, targets)."""
-    logits = padded_logits(model, batch.x, places)
+    """Return the other classes of each example, the likeliest first, `most` of them or all: (n, targets).
+
+    By the logits in the precision of the weights, also where the search is in a lower one, which ties logits.
+    """
+    with plainly():
+        logits = padded_logits(model, batch.x, places)
     others = logits.scatter(1, batch.y[:, None], -torch.inf).nan_to_num(nan=-torch.inf)
     count = logits.shape[1] - 1
     ranked = others.sort(dim=1, descending=True, stable=True).indices

@@ -75,7 +75,7 @@ class FAB(Attack):
         x, n = batch.x, len(batch.x)
         targets = likely_targets(model, batch, self.targets or None, places)
         climbs = targets.shape[1] if self.targets else 1
-        at, k = Places(n, places, climbs * self.restarts, x.device), torch.zeros(places, device=x.device)
+        at, k = Places(n, places, climbs * self.restarts, x.device, self.steps), torch.zeros(places, device=x.device)
         here = x[at.row] if n else x.new_zeros((places, *x.shape[1:]))
         z, wide = here.clone(), (-1, *[1] * (x.dim() - 1))
         best = _Record(x, threat)
@@ -99,7 +99,7 @@ class FAB(Attack):
 
         fill_free_places()
         give_up_places()
-        while bool(at.active.any()):
+        while at.busy():
             busy, y = int(at.active.sum()), batch.y[at.row]
             towards = targets[at.row, at.number % climbs][:, None] if self.targets else targets[at.row]
             lead, slope, here_margin = _nearest_plane(model, z, y, towards, threat)

@@ -53,7 +53,7 @@ class Square(Attack):
         """Attack every example."""
         x, n = batch.x, len(batch.x)
         patches = _Patches(threat, x, self.share)
-        at = Places(n, places, 1, x.device)
+        at = Places(n, places, 1, x.device, self.queries)
         best_z, best_margin = x.clone(), x.new_full((n,), -torch.inf)
         finite, forwards = torch.ones(n, dtype=torch.bool, device=x.device), 0
         here = x[at.row] if n else x.new_zeros((places, *x.shape[1:]))
@@ -74,7 +74,7 @@ class Square(Attack):
             ends, plan = patches.ends(here), list[_Draw]()
 
         fill_free_places()
-        while bool(at.active.any()):
+        while at.busy():
             with torch.no_grad():
                 margins = margin(model(z), batch.y[at.row])
             forwards += int(at.active.sum())
@@ -84,10 +84,11 @@ class Square(Attack):
             held, lead = torch.where(_per_input(better, z), z, held), torch.where(better, margins, lead)
 
             k += 1
-            done = at.active & ((lead > 0) | ~sound | (k >= self.queries))
+            over = (lead > 0) | ~sound
+            done = at.active & (over | (k >= self.queries))
             leaving = at.row[done]
             best_z[leaving], best_margin[leaving] = held[done], lead[done]
-            at.leave(done, done)
+            at.leave(done, over)
             if not plan:
                 plan = patches.plan(noise.rows(at.row), k)
             z = patches.change(here, held, ends, plan.pop())

@@ -38,7 +38,12 @@ def is_first_process() -> bool:
 
 
 def say(text: str, kind: str = "") -> None:
-    """Write a line to standard error; `kind` ("error", "warning") goes before it."""
+    """Write a line to standard error; `kind` ("error", "warning") goes before it.
+
+    Of several processes the first one speaks for all, except of errors.
+    """
+    if kind != "error" and not is_first_process():
+        return
     style = {"error": "bold red", "warning": "yellow"}.get(kind, "")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if kind:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from unperturbed.cli.console import Result, progress, say, table
+from unperturbed.cli.console import Result, is_first_process, progress, say, table
 from unperturbed.cli.names import find, hint
-from unperturbed.cli.options import Parsed, add_data_options, new_parser
+from unperturbed.cli.options import Parsed, add_data_options, new_parser, parse
 from unperturbed.errors import InputError
 from unperturbed.findings import Outcome, Progress
 from unperturbed.runs import write_json
@@ -30,6 +30,7 @@ SUITE_HELP = (
     "own as package.module:SUITE"
 )
 QUANTIZE_HELP = "also write the adversarial examples as 8-bit PNG images inside the threat set, and look again"
+DEVICES_HELP = "processes that share the examples: each on a GPU of its own, or with a part of the processor's threads"
 AUTOATTACK = ("standard", "plus", "rand")
 """Suites whose attacks are told in AutoAttack's words."""
 
@@ -54,22 +55,42 @@ def parser() -> ArgumentParser:
         default="auto",
         help="of the arithmetic (auto: results in 32 bits, searches in bfloat16 where that is faster and as good)",
     )
+    made.add_argument("--devices", type=Literal["auto"] | int, default=1, metavar="N|auto", help=DEVICES_HELP)
     made.add_argument("--overwrite", action="store_true", help="replace another evaluation in the same folder")
     return made
 
 
 def run(given: Parsed) -> Result:
     """Evaluate, and return the headline, the counts and what each attack did."""
+    from unperturbed.cli.processes import number_of_devices, together
 
+    number = number_of_devices(given.devices, given.device)
+    if number == 1:
+        return _evaluated(given)
+    with repeatable():
+        return together(number, _evaluated_by_one_of_several, tuple(given.argv))
+
+
+def _evaluated_by_one_of_several(words: Sequence[str]) -> Result:
+    from unperturbed.cli.processes import own_device
+
+    given = parse(parser(), words, POSITIONAL)
+    given.plain.device = own_device(given.device)
+    return _evaluated(given)
+
+
+def _evaluated(given: Parsed) -> Result:
     from unperturbed.cli.subject import find_subject, slug
-    from unperturbed.evaluation.accuracy import evaluate
+    from unperturbed.evaluation.accuracy import evaluate, meet
     from unperturbed.evaluation.quantize import check_eight_bit, clear
 
     suite = suite_of(given.suite)
     subject = find_subject(given, check_eight_bit if given.quantize else len)
     threats = _threats(given.threat, given.eps, subject.threat)
-    subject.keep()
-    outcomes, quantised = [], []
+    meet()  # each has seen the folder as it was
+    if is_first_process():
+        subject.keep()
+    outcomes, quantised = list[Outcome](), list["Quantised | None"]()
     results = subject.home / "evaluation" / slug(*subject.parts, *subject.selection)
     for threat in threats:
         other = [str(threat)] if str(threat) != str(subject.usual) else []
@@ -89,6 +110,9 @@ def run(given: Parsed) -> Result:
                 overwrite=given.overwrite,
                 progress=report,
             )
+            outcomes.append(outcome)
+            if not is_first_process():
+                continue
             if given.overwrite:
                 clear(out, suite.name)
             quantised.append(_quantised(given.quantize, subject.model, subject.split, threat, outcome, out))
@@ -96,7 +120,8 @@ def run(given: Parsed) -> Result:
             say(line)
         known = {} if subject.parts else subject.stored
         _write_robustbench(out, outcome, subject.data.name, subject.model, subject.architecture, known)
-        outcomes.append(outcome)
+    if not is_first_process():
+        return Result(None, ())
     if given.eps is None and len(threats) > 1:
         return _worst_case(subject.home, results, outcomes, quantised)
     return _result(subject.home, results, threats, outcomes, quantised, subject.threat)
@@ -108,7 +133,9 @@ def repeatable() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, OSError) as error:
-        error.add_note("The model is as it was. The same command goes on where this one stopped.")
+        note = "The model is as it was. The same command goes on where this one stopped."
+        if note not in getattr(error, "__notes__", ()):  # one of several processes may have said so
+            error.add_note(note)
         raise
 
 

@@ -81,7 +81,6 @@ def _overview() -> Table:
 def _end(error: BaseException, code: int) -> int:
     if code == 2 and not is_first_process():
         return code  # the first process says it
-    say("interrupted" if code == 130 else str(error) or type(error).__name__, "error")
-    for note in getattr(error, "__notes__", ()):
-        say(note)
+    text = "interrupted" if code == 130 else str(error) or type(error).__name__
+    say("\n".join([text, *getattr(error, "__notes__", ())]), "error")
     return code

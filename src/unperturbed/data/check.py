@@ -17,9 +17,11 @@ def check(split: Split, bounds: Bounds, classes: int) -> None:
     """Raise InputError unless every label is one of `classes`, and every input is finite and within the bounds.
 
     The bounds have a slack of 1e-6 (relative, where they exceed 1). Everything is read, in blocks, except 8-bit
-    images, which are finite and within [0, 1] by how they are made.
+    images, which are finite and within [0, 1] by how they are made: of these, damaged ones are found where memory
+    holds all.
     """
     _check_labels(split, classes)
+    split.read(torch.arange(len(split)))
     limits = _limits(bounds, split.shape)
     if split.eight_bit and bool((limits[0] <= 0).all() and (limits[1] >= 1).all()):
         return

@@ -1,4 +1,4 @@
-"""Encoded images (PNG, JPEG, ...) as a split: decoded into memory where they fit, and on demand where they do not."""
+"""Encoded images (PNG, JPEG, ...) as a split: decoded when they are asked for, and kept where memory holds them."""
 
 import io
 import math
@@ -11,7 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from unperturbed.data.split import ArraySplit, Split
+from unperturbed.data.split import Split
 from unperturbed.errors import InputError
 from unperturbed.types import Inputs, Labels, Rows
 
@@ -21,6 +21,9 @@ MEMORY_LIMIT = 2 * 2**30
 GREY = ("1", "L", "LA")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 _BLOCK = 1024
+_PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+_PLAIN = {b"\x08\x00": "L", b"\x08\x02": "RGB"}
+"""Bits a sample and colour type in a PNG's header: Pillow's mode."""
 
 Picture = bytes | Path
 Pictures = Callable[[Sequence[int]], Sequence[Picture]]
@@ -52,20 +55,38 @@ class PictureSplit(Split):
         return torch.from_numpy(out)
 
 
+class KeptPictures(PictureSplit):
+    """Encoded images, each decoded once: who asks for a few of many does not wait for the rest."""
+
+    in_memory = True
+
+    def __init__(self, pictures: Pictures, labels: Labels, size: tuple[int, int], mode: str, where: str) -> None:
+        super().__init__(pictures, labels, size, mode, where)
+        self._x = torch.empty((len(labels), *self.shape), dtype=torch.uint8)
+        self._there = torch.zeros(len(labels), dtype=torch.bool)
+
+    def inputs(self, ids: Rows) -> Inputs:
+        """Return the images at these positions, float32 in [0, 1] of shape (len(ids), *shape)."""
+        self.read(ids)
+        return self._x[ids].float().div_(255)
+
+    def read(self, ids: Rows) -> None:
+        """Decode the images at these positions that were not asked for yet."""
+        missing = torch.unique(ids[~self._there[ids]])
+        for some in torch.split(missing, _BLOCK):
+            self._x[some] = self.decoded(some.tolist())
+            self._there[some] = True
+
+
 def picture_split(pictures: Pictures, labels: Labels, where: str) -> Split:
     """Return encoded images and their labels as a split; `where` names their place in messages.
 
     Grey images give one channel; if any of them is in colour, all have three. Raises InputError for images of
-    different sizes, of more than 8 bits, or damaged ones.
+    different sizes, and of more than 8 bits; damaged ones are found when they are decoded (`Split.read`).
     """
     size, mode = _measure(pictures, len(labels), where)
-    split = PictureSplit(pictures, labels, size, mode, where)
-    if len(labels) * math.prod(split.shape) > MEMORY_LIMIT:
-        return split
-    x = torch.empty((len(labels), *split.shape), dtype=torch.uint8)
-    for ids in _blocks(len(labels)):
-        x[ids.start : ids.stop] = split.decoded(ids)
-    return ArraySplit(x, labels)
+    fits = len(labels) * math.prod(size) * (1 if mode == "L" else 3) <= MEMORY_LIMIT
+    return (KeptPictures if fits else PictureSplit)(pictures, labels, size, mode, where)
 
 
 def is_image(value: Any) -> bool:
@@ -96,23 +117,31 @@ def _measure(pictures: Pictures, n: int, where: str) -> tuple[tuple[int, int], s
     size, mode = None, "L"
     for ids in _blocks(n):
         for i, picture in zip(ids, pictures(ids), strict=True):
-            with _opened(picture, i, where) as image:
-                size = size or image.size
-                if image.size != size:
-                    raise InputError(
-                        f"Images of {where} differ in size: image 0 is {_by(size)}, image {i} is {_by(image.size)}. "
-                        "Resize them to one size first, for instance with Pillow's ImageOps.fit."
-                    )
-                if image.mode in _COLOUR:
-                    mode = "RGB"
-                elif image.mode not in GREY:
-                    raise InputError(
-                        f"Image {i} of {where} has pixels of Pillow's mode {image.mode}, which 8 bits cannot hold: "
-                        "convert the images to 8 bits, or give them as float32 in an .npz file."
-                    )
+            own, kind = _header(picture, i, where)
+            size = size or own
+            if own != size:
+                raise InputError(
+                    f"Images of {where} differ in size: image 0 is {_by(size)}, image {i} is {_by(own)}. "
+                    "Resize them to one size first, for instance with Pillow's ImageOps.fit."
+                )
+            if kind in _COLOUR:
+                mode = "RGB"
+            elif kind not in GREY:
+                raise InputError(
+                    f"Image {i} of {where} has pixels of Pillow's mode {kind}, which 8 bits cannot hold: "
+                    "convert the images to 8 bits, or give them as float32 in an .npz file."
+                )
     if size is None:
         raise InputError(f"There are no images in {where}.")
     return size, mode
+
+
+def _header(picture: Picture, i: int, where: str) -> tuple[tuple[int, int], str]:
+    """Return an image's size and Pillow's mode; read here for the plainest PNGs, which Pillow takes long to open."""
+    if isinstance(picture, bytes) and picture.startswith(_PNG) and picture[24:26] in _PLAIN:
+        return (int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])), _PLAIN[picture[24:26]]
+    with _opened(picture, i, where) as image:
+        return image.size, image.mode
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -41,6 +41,9 @@ class Split(ABC):
     def inputs(self, ids: Rows) -> Inputs:
         """Return the examples at these positions, float32 of shape (len(ids), *shape), on the CPU."""
 
+    def read(self, ids: Rows) -> None:  # noqa: B027
+        """Have the examples at these positions at hand where they are kept: what is damaged shows now."""
+
 
 class ArraySplit(Split):
     """Examples in memory; 8-bit images stay 8-bit and are divided by 255 when they are asked for."""
@@ -73,6 +76,10 @@ class SelectedSplit(Split):
     def inputs(self, ids: Rows) -> Inputs:
         """Return the examples at these positions, float32 of shape (len(ids), *shape)."""
         return self.split.inputs(self.ids[ids])
+
+    def read(self, ids: Rows) -> None:
+        """Have the examples at these positions at hand."""
+        self.split.read(self.ids[ids])
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,10 @@ from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, unt
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.randomised import (
     RandomBlock,
+    attack_random_block,
     draws_of,
     draws_random_numbers,
+    look_again,
     over_draws,
     random_block,
     randomness_warnings,
@@ -31,6 +33,7 @@ from unperturbed.evaluation.store import Part
 from unperturbed.evaluation.subject import (
     Subject,
     data_hash,
+    device_kind,
     look_at,
     measured_split,
     physical_batch_size,
@@ -39,6 +42,7 @@ from unperturbed.evaluation.subject import (
     without_addresses,
 )
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
+from unperturbed.maximise.places import Watch, watched
 from unperturbed.modes import own_randomness, under_attack
 from unperturbed.precision import InPrecision, as_reported, choose
 from unperturbed.threat import Threat
@@ -82,11 +86,13 @@ def evaluate(
         batch_size: examples that the network sees at a time, raised to a power of two; fewer where fewer are left.
         precision: "auto" lets attacks that bear it search in bfloat16 where the processor multiplies that natively and
             the network is convolutional, and repeats in float32 what came close to a break; "32": all in float32.
-        progress: told of every attack that is through with a block of examples.
+        progress: told of every attack that is through with a block of examples, and about twice a second of how far
+            it is: the bound within an attack counts what it claims, which a fresh forward has yet to confirm.
 
     Raises:
         InputError: on data outside the bounds or with NaN, labels that do not fit the outputs, an unknown suite, and
-            where `out` holds an evaluation of other weights, data, threat, suite, seed or version.
+            where `out` holds an evaluation of other weights, data, threat, suite, seed or version, or one begun with
+            another version of torch or on another kind of device.
     """
     began = time.perf_counter()
     split = measured_split(data)
@@ -95,7 +101,7 @@ def evaluate(
     if batch_size != "auto" and batch_size > len(split):
         warnings.append(f"The batch size {batch_size} is larger than the data ({len(split)}); it was lowered.")
     networks = as_searched(subject, precision, physical_batch_size(batch_size, split))
-    rank, processes = _processes()
+    rank, processes = group()
     folder = None if out is None else Path(out) / attacks.name
     if folder is None and processes > 1:
         raise InputError("Several processes share their results through files: give `out`, a folder that all can see.")
@@ -112,41 +118,60 @@ def evaluate(
             "seed": seed,
             "precision": _name(subject.dtype),
             "search": _name(subject.dtype if networks.rough is None else torch.bfloat16),
+            "torch": torch.__version__,
+            "device": device_kind(subject.device),
         },
+        "threads": torch.get_num_threads(),
         "batch_size": networks.places,
-        "block": min(BLOCK, -(-len(split) // processes)),
+        "block": _block_size(len(split), processes),
     }
     if folder is not None:
         if rank == 0:
             store.begin(folder, job, overwrite)
-        _wait()
+        meet()
         job = store.begin(folder, job, False)
 
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
     blocks = torch.split(order, job["block"])
     if batch_size != "auto" and networks.places != job["batch_size"]:
         warnings.append(f"The evaluation goes on at the batch size that it was begun with, {job['batch_size']}.")
+    if subject.device.type == "cpu" and torch.get_num_threads() != job["threads"]:
+        warnings.append(
+            f"The evaluation was begun with {job['threads']} threads and goes on with {torch.get_num_threads()}: the "
+            "last bits of what is computed may differ, and verdicts where they are ties."
+        )
     networks.places = job["batch_size"]
     parts: list[Part] = []
+    open_blocks = [number for number in range(len(blocks)) if folder is None or not store.is_finished(folder, number)]
+    if len(blocks) < processes:
+        warnings.append(_idle(len(blocks), processes))
+    meet()  # before one of them finishes a block that another one finds open
     earlier = 0.0  # seconds that were spent before an interruption
+    if folder is not None:
+        finished = (store.read_part(folder, number) for number in range(len(blocks)) if number not in open_blocks)
+        earlier = sum(tally.seconds for part in finished for tally in part.tallies)
+    own = open_blocks[rank::processes]
+    own_left = [sum(len(blocks[number]) for number in own[place:]) for place in range(len(own))]
+    all_left = sum(len(blocks[number]) for number in open_blocks)
     with under_attack(subject.classifier), as_reported(subject.device):
-        for number, ids in enumerate(blocks):
-            if number % processes != rank:
-                continue
-            if folder is not None and store.is_finished(folder, number):
-                earlier += sum(tally.seconds for tally in store.read_part(folder, number).tallies)
-                continue
+        for place, number in enumerate(own):
+            ids = blocks[number]
             x = threat.boxed(split.inputs(ids).to(subject.device, subject.dtype))  # `check` lets a rounding pass
             batch = Batch(x, split.labels[ids].to(x.device), split.names()[ids].to(x.device))
-            begun = store.read_unfinished(folder, number, batch) if folder is not None else None
+            kind: type[Block] | type[RandomBlock] = RandomBlock if draws_of(attacks) > 1 else Block
+            begun = store.read_unfinished(folder, number, batch, kind) if folder is not None else None
             earlier += sum(tally.seconds for tally in begun.tallies) if begun is not None else 0.0
 
-            def keep(block: Block, number: int = number) -> None:
+            def keep(block: Block | RandomBlock, number: int = number) -> None:
                 if folder is not None:
                     store.write_unfinished(folder, number, block)
-                _report(progress, block, attacks, number * job["block"], len(split))
 
-            block = _through(networks, batch, threat, attacks, seed, begun, keep)
+            def told(attacks_done: float, text: str, place: int = place, n: int = len(ids)) -> None:
+                left = own_left[place] - n * attacks_done / len(attacks.attacks)
+                # as if the other processes were as fast
+                progress(len(split) - left / own_left[0] * all_left, len(split), text)
+
+            block = _through(networks, batch, threat, attacks, seed, begun, keep, told)
             if networks.places < job["batch_size"]:
                 places = networks.places
                 block.warnings.append(f"Memory ran out: the network saw {places} examples at a time in the end.")
@@ -156,13 +181,12 @@ def evaluate(
             else:
                 store.finish(folder, number, table, block)
     if folder is not None:
-        _wait()
+        meet()
         parts = [store.read_part(folder, number) for number in range(len(blocks))]
     environment = job["is_of"] | {
-        "torch": torch.__version__,
         "python": platform.python_version(),
-        "device": str(subject.device),
         "batch_size": job["batch_size"],
+        "threads": job["threads"],
     }
     seconds = time.perf_counter() - began
     if earlier > 0:
@@ -192,18 +216,29 @@ def _through(
     threat: Threat,
     suite: Suite,
     seed: int,
-    begun: Block | None,
-    keep: Callable[[Block], None],
+    begun: Block | RandomBlock | None,
+    keep: Callable[[Block | RandomBlock], None],
+    told: Callable[[float, str], None],
 ) -> Block | RandomBlock:
-    """Return a block after all the attacks of the suite, kept after each of them."""
+    """Return a block after all the attacks of the suite, kept after each of them; told how many are done."""
     block: Block | RandomBlock
     if draws_of(suite) > 1:
-        block = random_block(networks.reported, batch, threat, suite, seed, networks.places)
+        block = begun or random_block(networks, batch, suite, seed)
+        assert isinstance(block, RandomBlock)
+        while len(block.tallies) < len(suite.attacks):
+            with watched(_watch(block, suite, told)):
+                attack_random_block(networks, block, threat, suite, seed)
+            keep(block)
+            _watch(block, suite, told)(0.0, 0)
+        look_again(networks, block, seed)
     else:
         block = begun or untouched(networks.reported, batch, networks.places, seed)
+        assert isinstance(block, Block)
         while len(block.tallies) < len(suite.attacks):
-            attack_block(networks, block, threat, suite, seed)
+            with watched(_watch(block, suite, told)):
+                attack_block(networks, block, threat, suite, seed)
             keep(block)
+            _watch(block, suite, told)(0.0, 0)
     random = draws_random_numbers(networks.reported, batch.x, networks.places)
     block.warnings.extend(randomness_warnings(suite, random))
     return block
@@ -237,15 +272,30 @@ def find_suite(suite: str | Suite) -> Suite:
     return SUITES[suite]
 
 
-def _processes() -> tuple[int, int]:
+def group() -> tuple[int, int]:
     """Return which process this is, and how many share the examples."""
     together = torch.distributed.is_available() and torch.distributed.is_initialized()
     return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
 
 
-def _wait() -> None:
-    if _processes()[1] > 1:
+def meet() -> None:
+    """Wait until all the processes that share the examples have come here."""
+    if group()[1] > 1:
         torch.distributed.barrier()
+
+
+def _block_size(n: int, processes: int) -> int:
+    """Return how many examples make a block, so that each of several processes has as many blocks as the others."""
+    if processes == 1:
+        return min(BLOCK, n)
+    return -(-n // (-(-n // (BLOCK * processes)) * processes))
+
+
+def _idle(blocks: int, processes: int) -> str:
+    return (
+        f"The evaluation was begun in {blocks} blocks of examples, so that only {blocks} of {processes} processes had "
+        "something to do: overwrite it, and they share it evenly."
+    )
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -264,11 +314,17 @@ def _fingerprint(bounds: Bounds) -> str:
     return digest.hexdigest()
 
 
-def _report(progress: Progress, block: Block, suite: Suite, before: int, total: int) -> None:
+def _watch(block: Block | RandomBlock, suite: Suite, told: Callable[[float, str], None]) -> Watch:
+    """Return what tells how far the next attack on a block is, and what share it leaves standing at most."""
     done, n = len(block.tallies), len(block.batch.y)
-    share = int(block.standing.sum()) / n
-    text = f"{suite.attacks[done - 1].label}: of these {n} examples robust at most {share:.1%}"
-    progress(before + n * done / len(suite.attacks), total, text)
+    label = suite.attacks[min(done, len(suite.attacks) - 1)].label
+    standing = int(block.standing.sum()) if isinstance(block, Block) else None
+
+    def watch(share: float, over: int) -> None:
+        bound = "" if standing is None else f", robust at most {(standing - over) / n:.1%}"
+        told(done + share, f"{label}: {n} examples{bound}")
+
+    return watch
 
 
 def _outcome(

@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from unperturbed.attacks.base import Attack, Found, padded_logits
 from unperturbed.attacks.gradient import Suite
-from unperturbed.evaluation.failures import isolate, within_memory
+from unperturbed.evaluation.failures import failed_on, isolate, within_memory
 from unperturbed.findings import Verdict
 from unperturbed.losses import margin
+from unperturbed.maximise.places import part_of_search
 from unperturbed.modes import own_randomness
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -26,6 +27,8 @@ _REACH = 4.0
 
 _ALIKE = 0.9
 """Cosine between gradients above which a search in lower precision climbs where the network does."""
+_ROUGH = 0.8
+"""The share of an attack that its search in lower precision counts as, for whoever watches."""
 
 
 @dataclass(eq=False)
@@ -135,7 +138,7 @@ def untouched(model: Model, batch: Batch, places: int, seed: int) -> Block:
         refuted=torch.zeros_like(finite),
         broken_by=torch.full_like(batch.y, -1),
         restart=torch.zeros_like(batch.y),
-        warnings=_told(failures, batch, "the forward"),
+        warnings=failed_on(failures, batch.ids, "the forward"),
     )
 
 
@@ -151,7 +154,7 @@ def attack_block(networks: Networks, block: Block, threat: Threat, suite: Suite,
         for some, (found, margins) in parts:
             _enter(block, some, found, margins, number, attack, tally)
         block.finite[list(failures)] = False
-        block.warnings += _told(failures, block.batch, attack.label)
+        block.warnings += failed_on(failures, block.batch.ids, attack.label)
         if len(parts) > 1 and not failures:
             block.warnings.append(
                 f"{attack.label} failed on {len(rows)} examples together, and ran on fewer at a time."
@@ -188,7 +191,8 @@ def _attacked(
 
     if networks.rough is None or not attack.bears_rounding:
         return search(networks.searched, rows)
-    found, margins = search(networks.rough, rows)
+    with part_of_search(0.0, _ROUGH):
+        found, margins = search(networks.rough, rows)
     off = (found.margin - margins)[found.margin.isfinite() & margins.isfinite()]
     near = _REACH * float(off.square().mean().sqrt()) if len(off) else 0.0
     again = (margins <= 0) & ((found.margin > 0) | (margins > -near) | ~found.finite)
@@ -196,7 +200,8 @@ def _attacked(
         again |= (margins <= 0) & ~_slopes_agree(networks, z, whole.y[rows])
     if not bool(again.any()):
         return found, margins
-    second, others = search(networks.searched, rows[again])
+    with part_of_search(_ROUGH, 1.0, int((margins > 0).sum())):
+        second, others = search(networks.searched, rows[again])
     return _merged(found, margins, again, second, others)
 
 
@@ -253,15 +258,6 @@ def _enter(
     tally.unverified += int(refuted.sum())
     tally.forwards += found.passes
     tally.backwards += found.passes if found.backwards is None else found.backwards
-
-
-def _told(failures: dict[int, Exception], batch: Batch, what: str) -> list[str]:
-    """Return a sentence for examples that fail even alone."""
-    if not failures:
-        return []
-    row, error = next(iter(failures.items()))
-    name = int(batch.ids[row])
-    return [f"On {len(failures)} examples {what} failed, even alone; on number {name} with: {error!r:.200}"]
 
 
 def verify(model: Model, batch: Batch, z: Inputs, threat: Threat, places: int) -> PerExample:

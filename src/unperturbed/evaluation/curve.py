@@ -12,23 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.autoattack import PLUS, STANDARD
-from unperturbed.attacks.base import Attack, padded_logits
-from unperturbed.attacks.fab import FAB
+from unperturbed.attacks.base import Attack, Found, padded_logits
+from unperturbed.attacks.fab import FAB, Nearest
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.attacks.square import Square
 from unperturbed.errors import InputError
 from unperturbed.evaluation import store
 from unperturbed.evaluation.block import verify
+from unperturbed.evaluation.failures import carefully, failed_on
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.subject import look_at, measured_split, physical_batch_size, version, weights_hash
 from unperturbed.findings import Interval, Progress, Verdict, silent
 from unperturbed.losses import margin
+from unperturbed.maximise.places import Watch, watched
 from unperturbed.modes import own_randomness, under_attack
 from unperturbed.noise import Noise
 from unperturbed.precision import as_reported
 from unperturbed.runs import write_json
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Model, PerExample, Rows
+from unperturbed.types import Batch, Inputs, Logits, Model, PerExample, Rows
 
 
 def _without_square(attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
@@ -210,7 +212,7 @@ def minimum_norm(
         out: folder for `curve-NORM.json` and, in a folder of its own, the per-example tables and points.
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time, raised to a power of two.
-        progress: told of every radius done.
+        progress: told of every radius done, and about twice a second of how far an attack is.
 
     Raises:
         InputError: on what `evaluate` refuses, on an eps of 0, and on radii that are not within (0, eps].
@@ -224,7 +226,9 @@ def minimum_norm(
     name, tables, points = f"curve-{threat.norm}", list[dict[str, list[Any]]](), list[Inputs]()
     if out is not None:
         store.clear(Path(out) / name)
-    search = _Search(classifier, threat, attacks, levels, seed, places, min(places, _share(len(split), len(levels))))
+    few = min(places, _share(len(split), len(levels)))
+    at_once, fewer = _AtOnce(places), _AtOnce(few)
+    search = _Search(classifier, threat, attacks, levels, seed, at_once, fewer)
     ids = torch.arange(len(split))
     with under_attack(classifier), as_reported(device), own_randomness(seed, device):
         for number, part in enumerate(torch.split(ids, max(256, min(8192, HELD // max(subject.some[0].numel(), 1))))):
@@ -237,11 +241,15 @@ def minimum_norm(
                 progress(first + done * count, len(split), text)
 
             block = search(batch, report)
+            warnings += block.warnings
             tables.append(block.table())
             if out is None:
                 points.append(block.points().cpu())
             else:
                 store.write_part(Path(out) / name, number, tables[-1], block.points())
+    if at_once.places < places or fewer.places < few:
+        least = min(at_once.places, fewer.places)
+        warnings.append(f"Memory ran out: the network saw {least} examples at a time in the end.")
     environment = {
         "unperturbed": version(),
         "torch": torch.__version__,
@@ -281,9 +289,9 @@ def minimum_norm(
     }
     doubtful = max(found._standing(radius)[1] for radius in levels)
     if doubtful:
-        reasons = "values that are not finite, tied logits, or claims refuted by a fresh forward"
+        reasons = "failures, values that are not finite, tied logits, or claims refuted by a fresh forward"
         warnings += [f"{doubtful} examples are in doubt at one of the radii ({reasons}): not counted as robust."]
-    found = replace(found, counts=counts, warnings=tuple(warnings))
+    found = replace(found, counts=counts, warnings=tuple(dict.fromkeys(warnings)))
     if out is not None:
         write_json(Path(out) / f"{name}.json", found.json())
     return found
@@ -300,6 +308,13 @@ class _Tally:
         return SearchRecord(self.name, finders.count(self.name), self.seconds, self.forwards, self.backwards)
 
 
+@dataclass
+class _AtOnce:
+    """How many examples the network sees at a time."""
+
+    places: int
+
+
 class _Search:
     """The search around a block of examples, and what it has cost so far."""
 
@@ -310,12 +325,12 @@ class _Search:
         suite: Suite,
         radii: Sequence[float],
         seed: int,
-        places: int,
-        fewer: int,
+        at_once: _AtOnce,
+        fewer: _AtOnce,
     ) -> None:
-        """Look with `places` examples at a time for FAB, and with `fewer` at each radius, where fewer are left."""
-        self.model, self.threat, self.radii, self.seed, self.places, self.fewer = (
-            model, threat, radii, seed, places, fewer
+        """Look with `at_once` examples at a time for FAB, and with `fewer` at each radius, where fewer are left."""
+        self.model, self.threat, self.radii, self.seed, self.at_once, self.fewer = (
+            model, threat, radii, seed, at_once, fewer
         )  # fmt: skip
         self.tallies = [_Tally(attack.label) for attack in suite.attacks]
         numbered = list(enumerate(suite.attacks))
@@ -324,19 +339,22 @@ class _Search:
 
     def __call__(self, batch: Batch, report: Callable[[float, str], None]) -> "_Block":
         """Return what is known of the examples in the end."""
-        block = _Block(self.model, batch, self.threat, self.places)
+        block = _Block(self.model, batch, self.threat, self.at_once)
         steps = len(self.without_radius) + len(self.radii)
         withstood = torch.zeros_like(block.correct)
         for step, (number, fab) in enumerate(self.without_radius):
             if bool(block.correct.any()):
-                self._nearest(block, number, fab)
+                with watched(_watch(report, step / steps, 1 / steps, f"nearest points, {fab.label}")):
+                    self._nearest(block, number, fab)
             report((step + 1) / steps, "nearest points")
         for step, radius in enumerate(reversed(self.radii), len(self.without_radius)):
             rows = (block.correct & ~withstood & block.unbroken(radius)).nonzero()[:, 0]
-            for number, attack in self.with_radius:
+            for place, (number, attack) in enumerate(self.with_radius):
                 rows = rows[block.unbroken(radius)[rows]]
                 if len(rows) > 0:
-                    self._within(block, rows, number, attack, radius, step)
+                    each = 1 / (steps * len(self.with_radius))
+                    with watched(_watch(report, step / steps + place * each, each, f"at {radius:g}, {attack.label}")):
+                        self._within(block, rows, number, attack, radius, step)
             withstood[rows[block.beyond(radius)[rows]]] = True  # what is in doubt is looked at again, further in
             share = float((block.beyond(radius) & block.finite).float().mean())
             report((step + 1) / steps, f"robust at {radius:g} at most {share:.1%}")
@@ -345,37 +363,51 @@ class _Search:
     def _nearest(self, block: "_Block", number: int, fab: FAB) -> None:
         began, looks = time.perf_counter(), block.looks
         rows = block.correct.nonzero()[:, 0]
-        part, noise = _rows(block.batch, rows), Noise.of(self.seed, block.batch.ids[rows]).fold(number)
-        nearest = fab.nearest(self.model, part, self.threat, noise, self.places)
-        claimed = nearest.distance.isfinite()
-        z = torch.where(_wide(claimed, part.x), nearest.z, nearest.found.z)
-        block.finite[rows[~nearest.found.finite]] = False
-        block.enter(rows, z, claimed, fab.label)
-        self._count(number, began, nearest.found.passes + block.looks - looks, nearest.found.backwards)
+        noise = Noise.of(self.seed, block.batch.ids).fold(number)
+
+        def run(some: Rows, places: int) -> Nearest:
+            return fab.nearest(self.model, _rows(block.batch, some), self.threat, noise.rows(some), places)
+
+        parts, failures = carefully(run, rows, self.at_once)
+        block.fail(failures, fab.label)
+        for some, nearest in parts:
+            claimed = nearest.distance.isfinite()
+            z = torch.where(_wide(claimed, nearest.z), nearest.z, nearest.found.z)
+            block.finite[some[~nearest.found.finite]] = False
+            block.enter(some, z, claimed, fab.label)
+            self._count(number, nearest.found)
+        self.tallies[number].forwards += block.looks - looks
+        self.tallies[number].seconds += time.perf_counter() - began
 
     def _within(self, block: "_Block", rows: Rows, number: int, attack: Attack, radius: float, step: int) -> None:
         began, looks = time.perf_counter(), block.looks
-        ball, noise = replace(self.threat, eps=radius), Noise.of(self.seed, block.batch.ids[rows])
-        found = attack(self.model, _rows(block.batch, rows), ball, noise.fold(number).fold(step), self.fewer)
-        block.finite[rows[~found.finite]] = False
-        block.enter(rows, found.z, found.margin > 0, attack.label)
-        backwards = found.passes if found.backwards is None else found.backwards
-        self._count(number, began, found.passes + block.looks - looks, backwards)
+        ball, noise = replace(self.threat, eps=radius), Noise.of(self.seed, block.batch.ids).fold(number).fold(step)
 
-    def _count(self, number: int, began: float, forwards: int, backwards: int | None) -> None:
-        tally = self.tallies[number]
-        tally.forwards += forwards
-        tally.backwards += backwards or 0
-        tally.seconds += time.perf_counter() - began
+        def run(some: Rows, places: int) -> Found:
+            return attack(self.model, _rows(block.batch, some), ball, noise.rows(some), places)
+
+        parts, failures = carefully(run, rows, self.fewer)
+        block.fail(failures, attack.label)
+        for some, found in parts:
+            block.finite[some[~found.finite]] = False
+            block.enter(some, found.z, found.margin > 0, attack.label)
+            self._count(number, found)
+        self.tallies[number].forwards += block.looks - looks
+        self.tallies[number].seconds += time.perf_counter() - began
+
+    def _count(self, number: int, found: Found) -> None:
+        self.tallies[number].forwards += found.passes
+        self.tallies[number].backwards += found.passes if found.backwards is None else found.backwards
 
 
 class _Block:
     """What is known of a block of examples, a row an example."""
 
-    def __init__(self, model: Model, batch: Batch, threat: Threat, places: int) -> None:
-        self.model, self.batch, self.places = model, batch, places
+    def __init__(self, model: Model, batch: Batch, threat: Threat, at_once: _AtOnce) -> None:
+        self.model, self.batch, self.at_once = model, batch, at_once
         self.threat, self.anywhere = threat, replace(threat, eps=ANYWHERE)
-        logits = padded_logits(model, batch.x, places)
+        self.warnings = list[str]()
+        logits = self._logits()
         self.prediction = logits.argmax(dim=1)
         self.finite = logits.isfinite().all(dim=1)
         self.clean_margin = torch.where(self.finite, margin(logits, batch.y), torch.nan)
@@ -387,6 +419,25 @@ class _Block:
         self.attack = [""] * len(batch.y)
         self.looks = 0
         """Fresh forwards so far."""
+
+    def _logits(self) -> Logits:
+        """Return the logits at x, NaN where the network fails even alone."""
+        rows = torch.arange(len(self.batch.y), device=self.batch.y.device)
+        parts, failures = carefully(
+            lambda some, places: padded_logits(self.model, self.batch.x[some], places), rows, self.at_once
+        )
+        if not parts:
+            raise next(iter(failures.values()))
+        self.warnings += failed_on(failures, self.batch.ids, "the forward")
+        logits = torch.full((len(rows), parts[0][1].shape[1]), torch.nan).to(self.batch.x)
+        for some, values in parts:
+            logits[some] = values
+        return logits
+
+    def fail(self, failures: dict[int, Exception], name: str) -> None:
+        """Enter that an attack failed on these examples even alone: nothing is known of them."""
+        self.finite[list(failures)] = False
+        self.warnings += failed_on(failures, self.batch.ids, name)
 
     def unbroken(self, radius: float) -> Tensor:
         """Tell whether no misclassified point within the radius is known."""
@@ -429,7 +480,15 @@ class _Block:
 
     def _look(self, rows: Rows, z: Inputs, name: str) -> PerExample:
         """Return the margins of a fresh forward, and enter what they say."""
-        margins = verify(self.model, _rows(self.batch, rows), z, self.anywhere, self.places)
+
+        def look(some: Rows, places: int) -> PerExample:
+            return verify(self.model, _rows(self.batch, rows[some]), z[some], self.anywhere, places)
+
+        parts, failures = carefully(look, torch.arange(len(rows), device=rows.device), self.at_once)
+        margins = torch.full_like(self.margin[rows], -torch.inf)
+        for some, values in parts:
+            margins[some] = values
+        self.warnings += failed_on(failures, self.batch.ids[rows], "the forward")
         self.looks += len(rows)
         distance = self.threat.distance(self.batch.x[rows], z)
         nearer = (margins > 0) & (distance < self.distance[rows])
@@ -461,6 +520,10 @@ class _Block:
     def points(self) -> Inputs:
         """Return the nearest misclassified points of the examples that were correct and have one."""
         return self.z[[row for row, name in enumerate(self.attack) if name]]
+
+
+def _watch(report: Callable[[float, str], None], before: float, part: float, text: str) -> Watch:
+    return lambda share, _: report(before + share * part, text)
 
 
 def _reach(radius: float, rounding: Number) -> Number:

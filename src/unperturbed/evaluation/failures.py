@@ -1,7 +1,7 @@
 """What to do when an evaluation fails on some examples: too little memory, or a network that raises."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,6 +10,13 @@ from unperturbed.errors import InputError
 
 T = TypeVar("T")
 _MANY = 8
+
+
+@runtime_checkable
+class Seeing(Protocol):
+    """Whatever remembers how many examples a network sees at a time."""
+
+    places: int
 
 
 def within_memory(run: Callable[[int], T], places: int) -> tuple[T, int]:
@@ -49,6 +56,26 @@ def isolate(run: Callable[[Tensor], T], rows: Tensor) -> tuple[list[tuple[Tensor
     if not results and len(rows) > _MANY:
         raise next(iter(failures.values()))
     return results, failures
+
+
+def carefully(
+    run: Callable[[Tensor, int], T], rows: Tensor, seeing: Seeing
+) -> tuple[list[tuple[Tensor, T]], dict[int, Exception]]:
+    """Return `isolate` of run(rows, places), in as many places as memory holds; `seeing` remembers how many."""
+
+    def within(some: Tensor) -> T:
+        result, seeing.places = within_memory(lambda places: run(some, places), seeing.places)
+        return result
+
+    return isolate(within, rows)
+
+
+def failed_on(failures: dict[int, Exception], names: Tensor, what: str) -> list[str]:
+    """Return a sentence for the examples, called `names`, that fail even alone."""
+    if not failures:
+        return []
+    row, error = next(iter(failures.items()))
+    return [f"On {len(failures)} examples {what} failed, even alone; on number {int(names[row])} with: {error!r:.200}"]
 
 
 def _lacks_memory(error: BaseException) -> bool:

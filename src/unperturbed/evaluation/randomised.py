@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, padded_logits
+from unperturbed.attacks.base import Attack, Found, padded_logits
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.multi_targeted import MultiTargeted
-from unperturbed.evaluation.block import Tally
-from unperturbed.evaluation.failures import isolate
+from unperturbed.evaluation.block import Networks, Tally
+from unperturbed.evaluation.failures import carefully, failed_on, isolate
 from unperturbed.evaluation.intervals import wilson_over_draws
 from unperturbed.findings import Outcome, Verdict
 from unperturbed.losses import margin
@@ -84,18 +84,22 @@ class RandomBlock:
 
     batch: Batch
     prediction: Labels
-    """At x, in the first draw."""
+    """At x, in the first draw (-1 until the attacks are done)."""
     z: Inputs
     """The point that most draws get wrong."""
     clean_margins: Tensor
     """At x, in each draw."""
     margins: Tensor
-    """At z, in the same draws."""
+    """At z, in the same draws. Both are NaN until the attacks are done."""
+    wrongness: Tensor
+    """Of z, by the few draws that it is chosen by."""
+    finite: Tensor
+    """Bool: whether everything that the attacks computed was finite."""
     found_by: Labels
     """The number of the attack that found z; -1 where that is x."""
     restart: Rows
     """Climbs that the last attack began."""
-    tallies: list[Tally]
+    tallies: list[Tally] = field(default_factory=list)
     """One for each attack that has run."""
     warnings: list[str] = field(default_factory=list)
 
@@ -137,44 +141,100 @@ class RandomBlock:
         return self.z[[row for row, verdict in enumerate(self.verdicts()) if verdict == "broken"]]
 
 
-def random_block(model: Model, batch: Batch, threat: Threat, suite: Suite, seed: int, places: int) -> RandomBlock:
-    """Return the block after all the attacks of the suite, where accuracies are means over draws.
+def random_block(networks: Networks, batch: Batch, suite: Suite, seed: int) -> RandomBlock:
+    """Return the block before any attack, of a suite whose accuracies are means over draws."""
+    n, none = len(batch.y), torch.full((len(batch.y), DRAWS), torch.nan).to(batch.x)
+    parts, failures = carefully(
+        lambda rows, places: _look(networks, _rows(batch, rows), batch.x[rows], _few(suite), seed, places),
+        torch.arange(n, device=batch.y.device),
+        networks,
+    )
+    wrongness = batch.x.new_full((n,), torch.inf, dtype=torch.float64)  # nothing is worse than what fails at x
+    for rows, margins in parts:
+        wrongness[rows] = _wrongness(margins)
+    finite = torch.ones_like(batch.y, dtype=torch.bool)
+    finite[list(failures)] = False
+    return RandomBlock(
+        batch=batch,
+        prediction=torch.full_like(batch.y, -1),
+        z=batch.x.clone(),
+        clean_margins=none,
+        margins=none.clone(),
+        wrongness=wrongness,
+        finite=finite,
+        found_by=torch.full_like(batch.y, -1),
+        restart=torch.zeros_like(batch.y),
+        warnings=failed_on(failures, batch.ids, "the forward"),
+    )
+
+
+def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, suite: Suite, seed: int) -> None:
+    """Run the next attack of the suite on the whole block.
 
     Every attack runs on every example and to its end: neither an unlucky draw nor a point that is wrong on average
     spares an example the rest of the search. Of the points found, and x, the one that most of a few draws get wrong
-    is looked at again in `DRAWS` others.
+    is kept.
     """
-    few, tallies = range(DRAWS, DRAWS + draws_of(suite)), [Tally() for _ in suite.attacks]
-    z, found_by = batch.x.clone(), torch.full_like(batch.y, -1)
-    worst = _wrongness(margins_over_draws(model, batch, z, few, seed, places))
-    finite, restart = torch.ones_like(batch.y, dtype=torch.bool), torch.zeros_like(batch.y)
-    for number, (each, tally) in enumerate(zip(suite.attacks, tallies, strict=True)):
-        began, noise = time.perf_counter(), Noise.of(seed, batch.ids).fold(number)
-        with own_randomness(int(noise.keys[0]), batch.x.device):
-            found = _to_the_end(each)(model, batch, threat, noise, places)
+    number, began = len(block.tallies), time.perf_counter()
+    attack, tally = suite.attacks[number], Tally()
+    noise = Noise.of(seed, block.batch.ids).fold(number)
+
+    def run(rows: Rows, places: int) -> tuple[Found, Inputs, Tensor]:
+        batch, own = _rows(block.batch, rows), noise.rows(rows)
+        with own_randomness(int(own.keys[0]), batch.x.device):
+            found = _to_the_end(attack)(networks.reported, batch, threat, own, places)
         inside = threat.contains(batch.x, found.z)
-        candidate = torch.where(inside.view(-1, *[1] * (z.dim() - 1)), found.z, batch.x)
-        wrongness = _wrongness(margins_over_draws(model, batch, candidate, few, seed, places))
-        better = wrongness > worst
-        z[better], worst[better], found_by[better] = candidate[better], wrongness[better], number
-        finite, restart = finite & found.finite, found.restart
+        z = torch.where(inside.view(-1, *[1] * (batch.x.dim() - 1)), found.z, batch.x)
+        return found, z, _wrongness(_look(networks, batch, z, _few(suite), seed, places))
+
+    parts, failures = carefully(run, torch.arange(len(block.batch.y), device=block.batch.y.device), networks)
+    for rows, (found, z, wrongness) in parts:
+        better = wrongness > block.wrongness[rows]
+        there = rows[better]
+        block.z[there], block.wrongness[there], block.found_by[there] = z[better], wrongness[better], number
+        block.finite[rows] &= found.finite
+        block.restart[rows] = found.restart
         tally.forwards += found.passes
         tally.backwards += found.passes if found.backwards is None else found.backwards
-        tally.seconds += time.perf_counter() - began
+    block.finite[list(failures)] = False
+    block.warnings += failed_on(failures, block.batch.ids, attack.label)
+    tally.seconds = time.perf_counter() - began
+    block.tallies.append(tally)
 
-    clean = margins_over_draws(model, batch, batch.x, range(DRAWS), seed, places)
-    margins = margins_over_draws(model, batch, z, range(DRAWS), seed, places)
-    margins = torch.where(~finite[:, None] & (margins < 0), torch.nan, margins)  # the search may have missed a point
-    prediction = _logits_of_draw(model, batch, batch.x, 0, seed, places).argmax(dim=1)
-    block = RandomBlock(batch, prediction, z, clean, margins, found_by, restart, tallies)
-    broken = torch.tensor([verdict == "broken" for verdict in block.verdicts()], device=found_by.device)
-    for number, tally in enumerate(tallies):
-        tally.broken += int((broken & (found_by == number)).sum())
-    return block
+
+def look_again(networks: Networks, block: RandomBlock, seed: int) -> None:
+    """Look at x and at the points found in `DRAWS` draws that none of the attacks has seen."""
+
+    def run(rows: Rows, places: int) -> tuple[Tensor, Tensor, Labels]:
+        batch, draws = _rows(block.batch, rows), range(DRAWS)
+        clean, margins = (_look(networks, batch, z, draws, seed, places) for z in (batch.x, block.z[rows]))
+        return clean, margins, _logits_of_draw(networks.reported, batch, batch.x, 0, seed, places).argmax(dim=1)
+
+    parts, failures = carefully(run, torch.arange(len(block.batch.y), device=block.batch.y.device), networks)
+    for rows, (clean, margins, prediction) in parts:
+        block.clean_margins[rows], block.margins[rows], block.prediction[rows] = clean, margins, prediction
+    missed = ~block.finite[:, None] & (block.margins < 0)  # the search may have missed a point
+    block.margins = torch.where(missed, torch.nan, block.margins)
+    block.warnings += failed_on(failures, block.batch.ids, "the last look")
+    broken = torch.tensor([verdict == "broken" for verdict in block.verdicts()], device=block.found_by.device)
+    for number, tally in enumerate(block.tallies):
+        tally.broken = int((broken & (block.found_by == number)).sum())
+
+
+def _look(networks: Networks, batch: Batch, z: Inputs, draws: Sequence[int], seed: int, places: int) -> Tensor:
+    return margins_over_draws(networks.reported, batch, z, draws, seed, places)
+
+
+def _few(suite: Suite) -> range:
+    return range(DRAWS, DRAWS + draws_of(suite))
+
+
+def _rows(batch: Batch, rows: Rows) -> Batch:
+    return Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
 
 
 def over_draws(outcome: Outcome) -> Outcome:
-    """Return the outcome of a suite whose tables come from `random_block` with means over draws as its accuracies."""
+    """Return the outcome of a suite of random blocks with means over draws as its accuracies."""
     clean, attacked = (np.array(outcome.examples[column]) for column in ("clean_draws", "draws"))
     return replace(
         outcome,

@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow
 import pyarrow.parquet
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -20,7 +19,7 @@ from unperturbed.runs import write_atomically, write_json
 from unperturbed.types import Batch, Inputs
 
 JOB = "job.json"
-_TENSORS = [each.name for each in fields(Block) if each.name not in ("batch", "tallies", "warnings")]
+B = TypeVar("B", bound=Block | RandomBlock)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,22 +114,26 @@ def read_part(folder: Path, number: int) -> Part:
     return Part(table, [Tally(**tally) for tally in done["attacks"]], done["warnings"], None)
 
 
-def write_unfinished(folder: Path, number: int, block: Block) -> None:
+def write_unfinished(folder: Path, number: int, block: Block | RandomBlock) -> None:
     """Write what is known of a block between two attacks."""
-    tensors = {name: getattr(block, name).contiguous().cpu() for name in _TENSORS}
+    tensors = {name: getattr(block, name).contiguous().cpu() for name in _tensors(type(block))}
     metadata = {"done": json.dumps(_done(block))}
     write_atomically(_path(folder, number, "unfinished"), lambda path: save_file(tensors, path, metadata))
 
 
-def read_unfinished(folder: Path, number: int, batch: Batch) -> Block | None:
+def read_unfinished(folder: Path, number: int, batch: Batch, kind: type[B]) -> B | None:
     """Return what is known of a block that was interrupted; None if nothing is, or it cannot be read."""
     try:
         with safe_open(_path(folder, number, "unfinished"), "pt") as file:
-            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name).to(batch.y.device) for name in _TENSORS}
+            tensors: dict[str, Any] = {name: file.get_tensor(name).to(batch.y.device) for name in _tensors(kind)}
             done = json.loads(file.metadata()["done"])
     except (OSError, SafetensorError, ValueError):
         return None
-    return Block(batch=batch, tallies=[Tally(**each) for each in done["attacks"]], warnings=done["warnings"], **tensors)
+    return kind(batch=batch, tallies=[Tally(**each) for each in done["attacks"]], warnings=done["warnings"], **tensors)
+
+
+def _tensors(kind: type[Any]) -> list[str]:
+    return [each.name for each in fields(kind) if each.name not in ("batch", "tallies", "warnings")]
 
 
 def write_summary(folder: Path, outcome: Outcome) -> None:

@@ -80,6 +80,13 @@ def home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return weight.device, weight.dtype
 
 
+def device_kind(device: torch.device) -> str:
+    """Return the kind of a device, such as "cpu (AVX512)" or a GPU with its name: on another, results may differ."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.backends.cpu.get_cpu_capability()})" if device.type == "cpu" else device.type
+
+
 def version() -> str:
     """Return this package's version."""
     return metadata.version("unperturbed")

@@ -3,29 +3,32 @@
 import math
 import platform
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import BLOCK, find_suite
 from unperturbed.evaluation.block import Block, Networks, attack_block, untouched, verify
+from unperturbed.evaluation.failures import carefully, failed_on
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.randomised import draws_of, draws_random_numbers
 from unperturbed.evaluation.subject import home, look_at, measured_split, physical_batch_size, version, weights_hash
 from unperturbed.findings import Interval, Progress, Transfer, silent
 from unperturbed.losses import margin
 from unperturbed.maximise.apgd import APGD
+from unperturbed.maximise.places import watched
 from unperturbed.modes import own_randomness, under_attack
 from unperturbed.noise import Noise
 from unperturbed.precision import as_reported
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs
+from unperturbed.types import Batch, Inputs, PerExample
 
 FURTHER: GradientAttack = GradientAttack("APGD-margin", margin, APGD(), enough=math.inf)
 """Where the suite stopped at the first wrong answer: what is barely wrong on one model is often right on another."""
@@ -35,9 +38,14 @@ CORRECT, WRONG, UNKNOWN = 1, 0, -1
 @dataclass(frozen=True, eq=False)
 class _Subject:
     name: str
-    model: nn.Module
+    networks: Networks
     suite: Suite
     dtype: torch.dtype
+
+    @property
+    def classifier(self) -> nn.Module:
+        assert isinstance(self.networks.reported, nn.Module)
+        return self.networks.reported
 
 
 def transfer(
@@ -64,7 +72,7 @@ def transfer(
         suite: a name ("pgd", "standard", "plus") or a `Suite`, for networks that draw no random numbers.
         seed: of the attacks' random starts.
         batch_size: examples that a network sees at a time, raised to a power of two.
-        progress: told of every model attacked on every block.
+        progress: told of every model attacked on every block, and about twice a second of how far that is.
 
     Raises:
         InputError: on fewer than two models, a suite for random networks, and as `evaluate` does.
@@ -74,7 +82,7 @@ def transfer(
         raise InputError(f"Transfer is between models: give two or more, not {len(models)}.")
     split = measured_split(data)
     device, warnings = _device(models), list[str]()
-    subjects = []
+    subjects, places = [], physical_batch_size(batch_size, split)
     for name, model in models.items():
         seen = look_at(model, split, threat, seed)
         attacks = find_suite(suite).against(threat.norm, seen.classes)
@@ -85,28 +93,37 @@ def transfer(
             if draws_random_numbers(seen.classifier, seen.some, len(seen.some)):
                 told.append("it draws random numbers, and each of its entries is by a single draw.")
         warnings += [f"{name}: {text}" for text in told]
-        subjects.append(_Subject(name, seen.classifier, attacks, seen.dtype))
-    places, number, ids = physical_batch_size(batch_size, split), len(models), split.names()
+        subjects.append(_Subject(name, Networks(seen.classifier, seen.classifier, None, places), attacks, seen.dtype))
+    number, ids = len(models), split.names()
     results = torch.full((number, number, len(split)), UNKNOWN)
     clean = torch.full((number, len(split)), UNKNOWN)
     with ExitStack() as stack:
         stack.enter_context(as_reported(device))
         for subject in subjects:
-            stack.enter_context(under_attack(subject.model))
+            stack.enter_context(under_attack(subject.classifier))
         for rows in torch.split(torch.arange(len(split)), BLOCK):
             plain = split.inputs(rows).to(device), split.labels[rows].to(device), ids[rows].to(device)
             for i, source in enumerate(subjects):
+
+                def far(
+                    share: float, text: str, before: int = i, first: int = int(rows[0]), n: int = len(rows)
+                ) -> None:
+                    progress(first + n * (before + share) / number, len(split), text)
+
                 with own_randomness(seed, device):
-                    block = _attacked(source, _batch(source, plain, threat), threat, seed, places)
+                    block = _attacked(source, _batch(source, plain, threat), threat, seed, far)
+                    warnings += [f"{source.name}: {text}" for text in block.warnings]
                     clean[i, rows] = _standing(block.clean_margin)
                     for j, target in enumerate(subjects):
-                        results[i, j, rows] = (
-                            _own(block)
-                            if i == j
-                            else _at(target, _batch(target, plain, threat), block.z, threat, places)
-                        )
-                done = int(rows[0]) + len(rows) * (i + 1) / number
-                progress(done, len(split), f"attacked {source.name}")
+                        there = _batch(target, plain, threat)
+                        codes, failed = (_own(block), list[str]()) if i == j else _at(target, there, block.z, threat)
+                        results[i, j, rows] = codes
+                        warnings += failed
+                far(1.0, f"attacked {source.name}")
+    for subject in subjects:
+        if subject.networks.places < places:
+            fewer = subject.networks.places
+            warnings.append(f"{subject.name}: Memory ran out: it saw {fewer} examples at a time in the end.")
     worst = torch.where((results == WRONG).any(0), WRONG, results.amin(0))
     return Transfer(
         names=tuple(models),
@@ -131,27 +148,50 @@ def transfer(
     )
 
 
-def _attacked(source: _Subject, batch: Batch, threat: Threat, seed: int, places: int) -> Block:
+def _attacked(source: _Subject, batch: Batch, threat: Threat, seed: int, told: Callable[[float, str], None]) -> Block:
     """Return the block after the suite, with points as wrong as can be where the example no longer stands."""
-    attacks = source.suite.attacks
-    block = untouched(source.model, batch, places, seed)
-    for _ in attacks:
-        attack_block(Networks(source.model, source.model, None, places), block, threat, source.suite, seed)
-    rows = (~block.standing).nonzero()[:, 0]
-    if len(rows) > 0:
+    networks, attacks = source.networks, source.suite.attacks
+    searches = len(attacks) + 1
+    block = untouched(networks.reported, batch, networks.places, seed)
+
+    def watching(attack: Attack, place: int) -> AbstractContextManager[None]:
+        return watched(lambda share, _: told((place + share) / searches, f"{source.name}: {attack.label}"))
+
+    for place, attack in enumerate(attacks):
+        with watching(attack, place):
+            attack_block(networks, block, threat, source.suite, seed)
+
+    def climb(rows: Tensor, places: int) -> tuple[Found, PerExample]:
         some = Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
-        found = FURTHER(source.model, some, threat, Noise.of(seed, some.ids).fold(len(attacks)), places)
-        verified = verify(source.model, some, found.z, threat, places)
+        found = FURTHER(networks.reported, some, threat, Noise.of(seed, some.ids).fold(len(attacks)), places)
+        return found, verify(networks.reported, some, found.z, threat, places)
+
+    fallen = (~block.standing).nonzero()[:, 0]
+    with watching(FURTHER, len(attacks)):
+        parts, failures = carefully(climb, fallen, networks) if len(fallen) > 0 else ([], {})
+    for rows, (found, verified) in parts:
         better = verified > block.margin[rows]
         block.margin[rows[better]], block.z[rows[better]] = verified[better], found.z[better]
+    block.warnings += failed_on(failures, batch.ids, "the climb to its end")
     return block
 
 
-def _at(target: _Subject, batch: Batch, z: Inputs, threat: Threat, places: int) -> Tensor:
-    """Return how the target stands at points that another model's attack found."""
+def _at(target: _Subject, batch: Batch, z: Inputs, threat: Threat) -> tuple[Tensor, list[str]]:
+    """Return how the target stands at points that another model's attack found, and on what it fails."""
     z = threat.boxed(z.to(batch.x))  # the box is another in another precision, by a rounding
-    margins = verify(target.model, batch, z, threat, places)
-    return _standing(torch.where(margins == -torch.inf, torch.nan, margins))
+
+    def look(rows: Tensor, places: int) -> PerExample:
+        some = Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
+        return verify(target.networks.reported, some, z[rows], threat, places)
+
+    margins = torch.full_like(batch.x.flatten(1)[:, 0], -torch.inf)
+    parts, failures = carefully(look, torch.arange(len(z), device=z.device), target.networks)
+    for rows, verified in parts:
+        margins[rows] = verified
+    codes = _standing(torch.where(margins == -torch.inf, torch.nan, margins))
+    return codes, [
+        f"{target.name}: {text}" for text in failed_on(failures, batch.ids, "the forward on another's points")
+    ]
 
 
 def _own(block: Block) -> Tensor:

@@ -122,7 +122,10 @@ def search(
     """
     best_z, best_rank = x.clone(), torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
     finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    at, k = Places(len(x), places, restarts, x.device), torch.zeros(places, dtype=torch.int64, device=x.device)
+    at, k = (
+        Places(len(x), places, restarts, x.device, ascent.steps + 1),
+        torch.zeros(places, dtype=torch.int64, device=x.device),
+    )
     here = x[at.row] if len(x) else x.new_zeros((places, *x.shape[1:]))
     z, memory = here.clone(), ascent.memory(here, Noise(at.row))
     of_climb, trial, passes = getattr(score, "of_climb", None), ascent.trial(threat), 0
@@ -148,7 +151,7 @@ def search(
 
     fill_free_places()
     give_up_places()
-    while bool(at.active.any()):
+    while at.busy():
         row = at.row
         value, rank, gradient = climb(score if of_climb is None else of_climb(at.number), z, row)
         passes += int(at.active.sum())

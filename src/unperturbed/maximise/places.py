@@ -1,6 +1,10 @@
 """Which climb is where in the batch that the network sees."""
 
+import time
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -11,6 +15,58 @@ STEP = 8
 """Fewer places than were asked for are a multiple of this: few sizes, and none of them too small."""
 
 
+PAUSE = 0.5
+"""Seconds between two words on how far a search is: each waits for the device."""
+Watch = Callable[[float, int], None]
+"""Called with the share of a search that is done, and the number of examples that need no further climb."""
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+class _Left(BaseException):
+    """Carries what a watch has raised past whoever takes it for a failure of the search."""
+
+
+@contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Have the searches inside say, now and then, how far they are; one that begins anew does not go back."""
+    furthest = 0.0
+
+    def rising(share: float, over: int) -> None:
+        nonlocal furthest
+        furthest = max(furthest, share)
+        try:
+            watch(furthest, over)
+        except Exception as error:
+            raise _Left from error
+
+    try:
+        with _watching(rising):
+            yield
+    except _Left as left:
+        assert left.__cause__ is not None
+        raise left.__cause__ from None
+
+
+@contextmanager
+def part_of_search(low: float, high: float, over: int = 0) -> Iterator[None]:
+    """Have what is done inside count from `low` to `high` of the search around it, which is over for some already."""
+    whole = _watch.get()
+    if whole is None:
+        yield
+        return
+    with _watching(lambda share, more: whole(low + share * (high - low), over + more)):
+        yield
+
+
+@contextmanager
+def _watching(watch: Watch) -> Iterator[None]:
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
 class Places:
     """A queue of climbs before a number of places; a place that a climb leaves goes to the next one in the queue.
 
@@ -18,8 +74,8 @@ class Places:
     empty, places that are left stay as padding until `shrink` can give up a quarter of them.
     """
 
-    def __init__(self, n: int, places: int, climbs: int, device: torch.device) -> None:
-        """Queue up `n` examples with at most `climbs` climbs each before empty places."""
+    def __init__(self, n: int, places: int, climbs: int, device: torch.device, moves: int = 1) -> None:
+        """Queue up `n` examples with at most `climbs` climbs each, of about so many moves, before empty places."""
         self.climbs = climbs
         self.row: Rows = torch.zeros(places, dtype=torch.int64, device=device)
         """The example in each place."""
@@ -28,6 +84,27 @@ class Places:
         self.begun: Rows = torch.zeros(n, dtype=torch.int64, device=device)
         """Climbs that each example has begun."""
         self._queue = deque(range(n))
+        self._watch, self._next = _watch.get(), time.monotonic() + PAUSE
+        self._moves, self._made = moves, torch.zeros_like(self.row)
+        self._spent = self._over = torch.zeros((), dtype=torch.int64, device=device)
+
+    def busy(self) -> bool:
+        """Tell, before each move, whether anyone is still climbing; whoever watches is told how far the search is."""
+        if self._watch is not None:
+            self._made += 1
+            self._spent = self._spent + self.active.sum()
+            if time.monotonic() >= self._next:
+                self._watch(*self._far())
+                self._next = time.monotonic() + PAUSE
+        return bool(self.active.any())
+
+    def _far(self) -> tuple[float, int]:
+        """Return the share done of what would be left if no example ended early, and for how many it is over."""
+        waiting = torch.tensor(list(self._queue), dtype=torch.int64, device=self.row.device)
+        climbs = sum(int((self.climbs - self.begun[rows]).sum()) for rows in (waiting, self.row[self.active]))
+        under_way = int((self._moves - self._made).clamp(min=0)[self.active].sum())
+        spent = int(self._spent)
+        return spent / max(spent + under_way + self._moves * climbs, 1), int(self._over)
 
     @property
     def number(self) -> Rows:
@@ -43,6 +120,7 @@ class Places:
         rows = torch.tensor([self._queue.popleft() for _ in seats], dtype=torch.int64, device=seats.device)
         self.row[seats], self.active[seats] = rows, True
         self.begun[rows] += 1
+        self._made[seats] = 0
         return seats, rows
 
     def shrink(self) -> Rows | None:
@@ -55,7 +133,7 @@ class Places:
         if self._queue or 4 * fewer > 3 * now:
             return None
         kept = (~self.active).to(torch.int8).sort(stable=True).indices[:fewer]
-        self.row, self.active = self.row[kept], self.active[kept]
+        self.row, self.active, self._made = self.row[kept], self.active[kept], self._made[kept]
         return kept
 
     def leave(self, done: Tensor, over: Tensor) -> None:
@@ -63,6 +141,8 @@ class Places:
         again = self.row[done & ~over]
         self._queue.extend(again[self.begun[again] < self.climbs].tolist())
         self.active &= ~done
+        if self._watch is not None:
+            self._over = self._over + (done & over).sum()
 
 
 def enough_places(n: int, places: int) -> int:
