@@ -4,9 +4,11 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_main import Run, runner
 
+from unperturbed.cli.diagnose import _training
 from unperturbed.runs import read_yaml, write_yaml
 
 QUICK = ("--diagnostics", "margins")
@@ -77,6 +79,47 @@ def test_training_examples_are_those_that_the_run_was_trained_on(run: Run) -> No
     assert code == 0 and number["value"] == config["chosen"]["training_examples"]
 
 
+def test_what_a_run_was_not_trained_on_is_not_called_its_training(run: Run) -> None:
+    Path("other.npz").write_bytes(Path("blobs.npz").read_bytes())
+    code, out, _ = run("diagnose", "runs/b", "--data", "other.npz", "--diagnostics", "own:count", "--json")
+    (number,) = json.loads(out)["models"][0]["findings"][0]["numbers"]
+    assert code == 0 and number["value"] == 0
+
+
+def test_ordinary_training_is_told_by_what_perturbs() -> None:
+    """A wrapper perturbs as what it wraps does, and a run from Python keeps the method's whole path."""
+    erm = {"class_path": "unperturbed.objectives.erm.ERM", "init_args": {}}
+    rest = {"threat": "Linf:0.1", "recipe": {"seed": 4}}
+    for method in ({"class_path": "erm"}, erm, {"class_path": "awp", "init_args": {"gamma": 0.1, "objective": erm}}):
+        assert _training({"method": method} | rest) == (0.0, 4)
+    at = {"class_path": "at", "init_args": {}}
+    for method in (at, {"class_path": "awp", "init_args": {"objective": at}}):
+        assert _training({"method": method} | rest) == (0.1, 4)
+
+
+def test_networks_of_other_test_examples_are_not_paired(run: Run) -> None:
+    """Data of the same name and classes may hold other examples."""
+    with np.load("blobs.npz") as arrays:
+        changed = dict(arrays)
+    changed["x_test"], changed["y_test"] = changed["x_test"][::-1], changed["y_test"][::-1]
+    Path("more").mkdir()
+    np.savez("more/blobs.npz", **changed)
+    config = read_yaml(Path("runs/c/config.yaml"))
+    write_yaml(Path("runs/c/config.yaml"), config | {"data": str(Path("more/blobs.npz").resolve())})
+    code, _, err = run("diagnose", "runs/b", "runs/c", *QUICK)
+    assert code == 2 and "test examples are others" in " ".join(err.split())
+
+
+def test_strengths_in_different_norms_are_no_trend(run: Run) -> None:
+    config = read_yaml(Path("runs/c/config.yaml"))
+    write_yaml(Path("runs/c/config.yaml"), config | {"threat": "L2:0.5"})
+    words = ("--threat", "Linf:0.1", *QUICK, "--json")
+    code, out, err = run("diagnose", "runs/b", "runs/c", *words)
+    assert code == 0 and json.loads(out)["comparison"] is None and "different norms" in err
+    code, out, _ = run("diagnose", "runs/a", "runs/c", *words)
+    assert code == 0 and json.loads(out)["comparison"]["strengths"] == [0.0, 0.5]
+
+
 def test_a_diagnostic_that_fails_is_told_and_the_page_is_written(run: Run) -> None:
     code, _, err = run("diagnose", "runs/b", "--diagnostics", "own:fails,margins")
     assert code == 1 and "own:fails failed on b: RuntimeError: no such layer" in err
@@ -97,8 +140,9 @@ def test_bad_input_is_told(run: Run) -> None:
     assert code == 2 and "own:five is int" in err
     code, _, err = run("diagnose", "runs/b", "--diagnostics", "own:absent")
     assert code == 2 and "absent" in err
-    code, _, err = run("diagnose", "runs/b", "runs/b/")
-    assert code == 2 and "named twice" in err
+    for again in ("runs/b/", "runs/c/../b", str(Path("runs/b").resolve())):
+        code, _, err = run("diagnose", "runs/b", again)
+        assert code == 2 and "named twice" in err
     write_yaml(Path("runs/c/config.yaml"), read_yaml(Path("runs/c/config.yaml")) | {"threat": "L2:0.5"})
     code, _, err = run("diagnose", "runs/b", "runs/c")
     assert code == 2 and "different norms" in err and "--threat" in err

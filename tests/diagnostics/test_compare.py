@@ -66,6 +66,21 @@ def test_without_a_trend_claims_are_seldom_decided(monkeypatch: pytest.MonkeyPat
     assert wrong <= 14
 
 
+def test_two_networks_a_strength_do_not_decide_what_their_seeds_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks that differ by their seeds alone: a bootstrap over two and two of them would decide one time in five."""
+    monkeypatch.setattr(module, "DRAWS", 500)
+    random, name = np.random.default_rng(0), QUANTITIES[3]
+    wrong = 0
+    for _ in range(150):
+        models = [
+            network(strength, seed, {name: random.normal() + 0.1 * random.normal(size=30)})
+            for strength in (0.0, 0.1)
+            for seed in range(2)
+        ]
+        wrong += compare(models).claims[0].decision != "not decided here"
+    assert wrong <= 18
+
+
 def test_the_change_is_that_of_the_least_squares_line() -> None:
     models = planted((1.0, 2.0, 3.0, 4.0))
     found = compare(models)

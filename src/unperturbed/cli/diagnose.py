@@ -51,7 +51,7 @@ def run(given: Parsed) -> Result:
     from unperturbed.reports.page import findings_page
 
     runs = [str(Path(each)) for each in given.runs]
-    if len(set(runs)) < len(runs):
+    if len({Path(each).resolve() for each in runs}) < len(runs):
         raise InputError(f"A run is named twice in {', '.join(runs)}.")
     chosen = _diagnostics(given.diagnostics)
     asked = {"examples_seed": None, "examples": None}
@@ -59,8 +59,7 @@ def run(given: Parsed) -> Result:
         subjects = [find_subject(_with(given, run=runs[0] if runs else None, **asked))]
     else:
         subjects = [find_subject(_with(given, run=each, out=None, **asked)) for each in runs]
-    for subject in subjects:
-        _check_same_data(subjects[0], subject)
+    _check_same_data(subjects, given.examples)
     threat = _common_threat(subjects, given.threat is not None)
     out = _home(subjects, given.out)
     for subject in subjects:
@@ -79,7 +78,7 @@ def run(given: Parsed) -> Result:
                     subject.model,
                     subject.split,
                     threat,
-                    train=_trained_on(subject.data, subject.stored),
+                    train=_trained_on(subject.data, subject.stored, given.data),
                     diagnostics=chosen,
                     name=name,
                     strength=strength,
@@ -98,7 +97,10 @@ def run(given: Parsed) -> Result:
         for name, error in found.failed.items():
             say(f"{name} failed on {found.examined.name}: {error}", "warning")
 
-    several = len({model.strength for model in examined}) > 1
+    norms = {str(each.stored["threat"]).partition(":")[0] for each in subjects if _training(each.stored)[0] > 0}
+    if len(norms) > 1:
+        say(f"No comparison: eps in training was measured in different norms ({', '.join(sorted(norms))}).", "warning")
+    several = len({model.strength for model in examined}) > 1 and len(norms) < 2
     comparison = compare(examined, given.seed) if several else None
     page = out / "diagnosis.html"
     write_text(
@@ -148,12 +150,25 @@ def _with(given: Parsed, **values: Any) -> Parsed:
     return replace(given, plain=plain)
 
 
-def _check_same_data(first: "Subject", other: "Subject") -> None:
-    if (first.data.name, first.data.classes) != (other.data.name, other.data.classes):
-        raise InputError(
-            f"{first.home} is of the data {first.data.name!r} and {other.home} of {other.data.name!r}: networks are "
-            "compared on the same examples. Give --data, or diagnose them apart."
-        )
+def _check_same_data(subjects: Sequence["Subject"], examples: int) -> None:
+    """Check that all networks are examined on the same examples: what pairs them is their places."""
+    import torch
+
+    from unperturbed.data.split import select
+    from unperturbed.evaluation.subject import data_hash
+
+    if examples < 1:
+        raise InputError(f"--examples is {examples}, but must be at least 1.")
+    if len(subjects) < 2:
+        return
+    first, *others = subjects
+    hashes = [data_hash(select(each.split, torch.arange(min(examples, len(each.split))))) for each in subjects]
+    for other, digest in zip(others, hashes[1:], strict=True):
+        if digest != hashes[0] or first.data.classes != other.data.classes:
+            raise InputError(
+                f"{first.home} is of the data {first.data.name!r} and {other.home} of {other.data.name!r}, whose test "
+                "examples are others: networks are compared on the same examples. Give --data, or diagnose them apart."
+            )
 
 
 def _common_threat(subjects: Sequence["Subject"], asked: bool) -> "Threat":
@@ -188,19 +203,25 @@ def _names(subjects: Sequence["Subject"]) -> list[str]:
 
 def _training(stored: Mapping[str, Any]) -> tuple[float, int]:
     """Return the eps and the seed that a run was trained with; 0 where it ran no attack, or nothing is known."""
-    if not stored.get("method"):
+    method = stored.get("method")
+    if not method:
         return 0.0, 0
-    ordinary = stored["method"].get("class_path") == "erm"
+    while "objective" in (method.get("init_args") or {}):  # a wrapper perturbs as what it wraps does
+        method = method["init_args"]["objective"]
+    ordinary = method.get("class_path") in ("erm", "unperturbed.objectives.erm.ERM")
     strength = 0.0 if ordinary else float(str(stored["threat"]).rpartition(":")[2])
     return strength, int(stored["recipe"]["seed"])
 
 
-def _trained_on(data: "Data", stored: Mapping[str, Any]) -> "Split":
-    """Return the examples that a run was trained on; without a run, the training split."""
+def _trained_on(data: "Data", stored: Mapping[str, Any], place: str | None) -> "Split | None":
+    """Return the examples that a run was trained on; None: on other data. Without a run, the training split."""
     import torch
 
+    from unperturbed.cli.subject import keep_place
     from unperturbed.data.split import hold_out, select
 
+    if place is not None and "data" in stored and keep_place(place) != stored["data"]:
+        return None
     count = stored.get("examples")
     train = data.train if count is None else select(data.train, torch.arange(count))
     if "recipe" not in stored:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from unperturbed.errors import InputError
 from unperturbed.findings import Claim, Comparison, Decision, Examined, Row, Trend
@@ -118,15 +118,17 @@ def _redrawn(values: Sequence[np.ndarray], slope: np.ndarray, generator: np.rand
     """Return the changes of some draws of networks, within each strength, and of examples.
 
     A mean over k redrawn networks is stretched by sqrt(k / (k - 1)) from the mean over all of them, because redrawing
-    gives only (k - 1) / k of the variance that k others would have.
+    gives only (k - 1) / k of the variance that k others would have; and by the quantile of Student's t over the normal
+    one, because that variance is itself known from few networks.
     """
-    n = values[0].shape[1]
+    n, freedom = values[0].shape[1], sum(len(each) - 1 for each in values)
+    student = t.ppf(1 - LEVEL / 2, freedom) / norm.ppf(1 - LEVEL / 2) if freedom else 1.0
     weights = generator.multinomial(n, np.full(n, 1 / n), size=AT_ONCE) / n
     changes = np.zeros(AT_ONCE)
     for each, share in zip(values, slope, strict=True):
         k = len(each)
         redrawn = generator.multinomial(k, np.full(k, 1 / k), size=AT_ONCE) / k
-        stretched = 1 / k + (k / max(k - 1, 1)) ** 0.5 * (redrawn - 1 / k)
+        stretched = 1 / k + student * (k / max(k - 1, 1)) ** 0.5 * (redrawn - 1 / k)
         changes += share * (weights @ each.T * stretched).sum(axis=1)
     return changes
 
