@@ -43,6 +43,8 @@ BUILT_IN: tuple[Diagnostic, ...] = (
     layers,
     generalisation,
 )
+FINDING_NOTHING = ("compare.py", "diagnose.py")
+"""Files beside the diagnostics that what they find does not depend on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,13 +172,14 @@ def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str
 
 
 def _source(diagnostic: Diagnostic) -> str:
-    """Return a hash of the source that a finding came from: its file's, or that of all the built-in ones."""
+    """Return a hash of the source that a finding came from: its file's, or those of all that built-in ones are of."""
     file = inspect.getsourcefile(inspect.unwrap(diagnostic))
     if file is None:
         return ""
-    path = Path(file)
-    built_in = path.parent == Path(__file__).parent
+    sources = [Path(file)]
+    if sources[0].parent == Path(__file__).parent:
+        sources = [each for each in sorted(sources[0].parent.glob("*.py")) if each.name not in FINDING_NOTHING]
     digest = hashlib.sha256()
-    for each in sorted(path.parent.glob("*.py")) if built_in else [path]:
+    for each in sources:
         digest.update(each.read_bytes())
     return digest.hexdigest()
