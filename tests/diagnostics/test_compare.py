@@ -181,6 +181,11 @@ def test_rows_hold_means_over_networks_with_students_interval() -> None:
     assert row.low[0] == pytest.approx(values.mean() - half) and row.high[1] == pytest.approx(values.mean() + 1 + half)
 
 
+def test_the_mean_of_a_distribution_is_told_once() -> None:
+    models = [network(strength, 0, {"a": np.ones(3)}, {"a: mean": 1.0, "b: mean": 2.0}) for strength in (0.0, 1.0)]
+    assert [row.quantity for row in compare(models).rows] == ["b: mean", "mean a"]
+
+
 def test_a_single_network_of_a_strength_is_told() -> None:
     found = compare(planted((-1.0,) * 4, seeds=1))
     assert any("one network only" in note for note in found.notes)

@@ -162,7 +162,8 @@ def _rows(groups: Sequence[Sequence[Examined]]) -> tuple[Row, ...]:
     quantities: dict[str, str] = {}
     for model in (model for group in groups for model in group):
         for found in model.findings:
-            quantities |= {each.name: each.unit for each in found.numbers}
+            again = {f"{each.name}: mean" for each in found.distributions}
+            quantities |= {each.name: each.unit for each in found.numbers if each.name not in again}
             quantities |= {f"mean {each.name}": each.unit for each in found.distributions}
     return tuple(_row(name, unit, groups) for name, unit in quantities.items())
 
