@@ -43,14 +43,14 @@ def failing():
     made.load_state_dict(linear(6, 3).state_dict())
     return made
 """
-WORDS = ("evaluate", "--data", "blobs.npz", "--threat", "L2:0.2", "--suite", "own:SUITE", "--device", "cpu", "--json")
+WORDS = ("evaluate", "--data", "blobs.npz", "--threat", "L2:0.2", "--suite", "sharing:SUITE", "--device", "cpu", "--json")
 
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    Path("own.py").write_text(OWN)
+    Path("sharing.py").write_text(OWN)
     x, y = (values.numpy() for values in blobs(90))
     np.savez("blobs.npz", x_train=x, y_train=y, x_test=x, y_test=y)
 
@@ -82,7 +82,7 @@ def test_how_many_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_process_is_begun_for_a_wrong_number(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*WORDS, "--model", "own:trained", "--out", "out", "--devices", "0"]) == 2
+    assert main([*WORDS, "--model", "sharing:trained", "--out", "out", "--devices", "0"]) == 2
     assert "--devices is 0" in capsys.readouterr().err and not Path("out").exists()
 
 
@@ -114,7 +114,11 @@ def test_what_the_first_process_returns_comes_back() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("second", "kind", "text"),
-    [("input", InputError, "the second one's input"), ("exit", RunError, "3"), ("interrupt", KeyboardInterrupt, "^$")],
+    [
+        ("input", InputError, "the second one's input"),
+        ("exit", RunError, "Process 2 of 2 ended without a word"),
+        ("interrupt", KeyboardInterrupt, "^$"),
+    ],
 )
 def test_a_process_that_fails_ends_the_others(second: str, kind: type[BaseException], text: str) -> None:
     with pytest.raises(kind, match=text) as raised:
@@ -126,7 +130,7 @@ def test_a_process_that_fails_ends_the_others(second: str, kind: type[BaseExcept
 
 
 def evaluation(capsys: pytest.CaptureFixture[str], out: str, *words: str) -> dict[str, object]:
-    code = main([*WORDS, "--model", "own:trained", "--out", out, *words])
+    code = main([*WORDS, "--model", "sharing:trained", "--out", out, *words])
     captured = capsys.readouterr()
     assert code == 0, captured.err
     found: dict[str, object] = json.loads(captured.out)
@@ -151,12 +155,14 @@ def test_two_devices_give_one_result_and_one_goes_on_where_two_stopped(capsys: p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("how", "told"), [("raise", "the second process cannot do this"), ("exit", "exit codes")])
+@pytest.mark.parametrize(
+    ("how", "told"), [("raise", "the second process cannot do this"), ("exit", "ended without a word")]
+)
 def test_a_failure_in_one_process_ends_the_command(
     how: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HOW", how)
-    words = [*WORDS, "--model", "own:failing", "--out", "out", "--devices", "2"]
+    words = [*WORDS, "--model", "sharing:failing", "--out", "out", "--devices", "2"]
     if how == "raise":
         with pytest.raises(ValueError, match=told):
             main(words)
@@ -167,6 +173,6 @@ def test_a_failure_in_one_process_ends_the_command(
 
 @pytest.mark.slow
 def test_bad_input_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*WORDS, "--model", "own:nothing", "--out", "out", "--devices", "2"]) == 2
+    assert main([*WORDS, "--model", "sharing:nothing", "--out", "out", "--devices", "2"]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("error:") == 1 and captured.out == "" and not Path("out").exists()

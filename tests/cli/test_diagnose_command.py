@@ -35,8 +35,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     for name, eps, method in (("a", "0", "erm"), ("b", "0.05", "fgsm"), ("c", "0.1", "fgsm")):
         assert call(*train, "--threat", f"Linf:{eps}", "--method", method, "--out", f"runs/{name}")[0] == 0
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "own", raising=False)
-    Path("own.py").write_text(OWN)
+    monkeypatch.delitem(sys.modules, "examinations", raising=False)
+    Path("examinations.py").write_text(OWN)
     return call
 
 
@@ -67,13 +67,13 @@ def test_several_networks_are_compared_at_the_largest_eps(run: Run) -> None:
 
 
 def test_a_diagnostic_of_ones_own_stands_beside_the_others(run: Run) -> None:
-    code, out, err = run("diagnose", "runs/b", "--diagnostics", "margins,own:count", "--examples", "8")
+    code, out, err = run("diagnose", "runs/b", "--diagnostics", "margins,examinations:count", "--examples", "8")
     assert code == 0 and "Counted" in out and "8 test examples" in out, err
     assert "Counted" in Path("runs/b/diagnosis.html").read_text()
 
 
 def test_training_examples_are_those_that_the_run_was_trained_on(run: Run) -> None:
-    code, out, _ = run("diagnose", "runs/b", "--diagnostics", "own:count", "--json")
+    code, out, _ = run("diagnose", "runs/b", "--diagnostics", "examinations:count", "--json")
     config = read_yaml(Path("runs/b/config.yaml"))
     (number,) = json.loads(out)["models"][0]["findings"][0]["numbers"]
     assert code == 0 and number["value"] == config["chosen"]["training_examples"]
@@ -81,7 +81,7 @@ def test_training_examples_are_those_that_the_run_was_trained_on(run: Run) -> No
 
 def test_what_a_run_was_not_trained_on_is_not_called_its_training(run: Run) -> None:
     Path("other.npz").write_bytes(Path("blobs.npz").read_bytes())
-    code, out, _ = run("diagnose", "runs/b", "--data", "other.npz", "--diagnostics", "own:count", "--json")
+    code, out, _ = run("diagnose", "runs/b", "--data", "other.npz", "--diagnostics", "examinations:count", "--json")
     (number,) = json.loads(out)["models"][0]["findings"][0]["numbers"]
     assert code == 0 and number["value"] == 0
 
@@ -121,8 +121,8 @@ def test_strengths_in_different_norms_are_no_trend(run: Run) -> None:
 
 
 def test_a_diagnostic_that_fails_is_told_and_the_page_is_written(run: Run) -> None:
-    code, _, err = run("diagnose", "runs/b", "--diagnostics", "own:fails,margins")
-    assert code == 1 and "own:fails failed on b: RuntimeError: no such layer" in err
+    code, _, err = run("diagnose", "runs/b", "--diagnostics", "examinations:fails,margins")
+    assert code == 1 and "examinations:fails failed on b: RuntimeError: no such layer" in err
     assert "output margin" in Path("runs/b/diagnosis.html").read_text()
 
 
@@ -136,9 +136,9 @@ def test_a_model_without_a_run_folder(run: Run) -> None:
 def test_bad_input_is_told(run: Run) -> None:
     code, _, err = run("diagnose", "runs/b", "--diagnostics", "margin")
     assert code == 2 and "'margins'" in err
-    code, _, err = run("diagnose", "runs/b", "--diagnostics", "own:five")
-    assert code == 2 and "own:five is int" in err
-    code, _, err = run("diagnose", "runs/b", "--diagnostics", "own:absent")
+    code, _, err = run("diagnose", "runs/b", "--diagnostics", "examinations:five")
+    assert code == 2 and "examinations:five is int" in err
+    code, _, err = run("diagnose", "runs/b", "--diagnostics", "examinations:absent")
     assert code == 2 and "absent" in err
     for again in ("runs/b/", "runs/c/../b", str(Path("runs/b").resolve())):
         code, _, err = run("diagnose", "runs/b", again)

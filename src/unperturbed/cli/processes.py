@@ -1,23 +1,22 @@
 """A command that runs itself in several processes of one machine, which meet in one `torch.distributed` group."""
 
 import os
-import pickle
 import sys
 import traceback
 from collections.abc import Callable
+from copy import copy
 from datetime import timedelta
-from multiprocessing.connection import wait
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
+from multiprocessing.reduction import ForkingPickler
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
-from torch.multiprocessing.spawn import spawn
 
 from unperturbed.cli.console import results_only_on_stdout
 from unperturbed.errors import InputError, RunError
-from unperturbed.runs import write_atomically
 from unperturbed.training.prepare import find_device
 
 T = TypeVar("T")
@@ -55,33 +54,50 @@ def together(number: int, work: Callable[..., T], *arguments: Any) -> T:
 
     `work` is a function at the top of a module. What any of them raises ends the others and is raised here.
     """
-    threads = max(1, torch.get_num_threads() // number)
+    threads, context = max(1, torch.get_num_threads() // number), get_context("spawn")
     with TemporaryDirectory(prefix="unperturbed-") as folder:
-        started = spawn(_one, (number, threads, folder, work, arguments), number, join=False)  # type: ignore[no-untyped-call]
-        processes: list[SpawnProcess] = started.processes
+        readers, processes = list[Connection](), list[SpawnProcess]()
         try:
-            while not any(process.exitcode for process in processes):
-                running = [process.sentinel for process in processes if process.exitcode is None]
-                if not running:
-                    break
-                wait(running)
+            for rank in range(number):
+                reader, writer = context.Pipe(duplex=False)
+                processes.append(
+                    context.Process(target=_one, args=(rank, number, threads, folder, writer, work, arguments))
+                )
+                processes[-1].start()
+                writer.close()  # then the process that ends without a word closes the last one
+                readers.append(reader)
+            return cast(T, _first_result(readers))
         finally:
             for process in processes:
                 process.terminate()
             for process in processes:
                 process.join()
-        failures = sorted(Path(folder).glob("failure-*"), key=lambda path: path.stat().st_mtime_ns)
-        if failures:
-            raise pickle.loads(failures[0].read_bytes())
-        if any(process.exitcode != 0 for process in processes):
-            codes = ", ".join(str(process.exitcode) for process in processes)
-            raise RunError(f"One of the processes ended on its own (exit codes {codes}): perhaps memory ran out.")
-        result: T = pickle.loads((Path(folder) / "result").read_bytes())
-        return result
 
 
-def _one(rank: int, number: int, threads: int, folder: str, work: Callable[..., Any], arguments: Any) -> None:
-    """Be one of the processes: leave in the folder what the first one returned, or what went wrong."""
+def _first_result(readers: list[Connection]) -> Any:
+    """Return what the first process says once all have come to their end; raise what any of them says instead."""
+    waiting, first = list(readers), None
+    while waiting:
+        for reader in wait(waiting):
+            assert isinstance(reader, Connection)
+            try:
+                failed, value = reader.recv()
+            except EOFError as error:
+                number = readers.index(reader) + 1
+                raise RunError(
+                    f"Process {number} of {len(readers)} ended without a word: perhaps memory ran out."
+                ) from error
+            if failed:
+                raise value
+            first = value if reader is readers[0] else first
+            waiting.remove(reader)
+    return first
+
+
+def _one(
+    rank: int, number: int, threads: int, folder: str, writer: Connection, work: Callable[..., Any], arguments: Any
+) -> None:
+    """Be one of the processes: say what was returned, or what went wrong."""
     os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(threads)
     try:
@@ -90,29 +106,21 @@ def _one(rank: int, number: int, threads: int, folder: str, work: Callable[..., 
         )
         with results_only_on_stdout():
             result = work(*arguments)
-        if rank == 0:
-            _write(Path(folder) / "result", pickle.dumps(result))
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+        writer.send((False, result if rank == 0 else None))
     except BaseException as error:
-        _write(Path(folder) / f"failure-{rank}", _pickled(error))
+        writer.send((True, _sendable(error)))
         sys.exit(1)
 
 
-def _pickled(error: BaseException) -> bytes:
-    """Return the error as bytes, with a traceback where it is none of those that speak for themselves."""
+def _sendable(error: BaseException) -> BaseException:
+    """Return the error as another process can read it, with a traceback where it does not speak for itself."""
     if not isinstance(error, (InputError, RunError, OSError, KeyboardInterrupt)):
         error.add_note("In one of the processes:\n" + "".join(traceback.format_exception(error)))
     try:
-        content = pickle.dumps(error)
-        pickle.loads(content)
+        ForkingPickler.dumps(error)
+        copy(error)  # made again as it would be there
     except Exception:  # an exception of somebody else's, which does not say how it is made
-        return pickle.dumps(RuntimeError("".join(traceback.format_exception(error))))
-    return content
-
-
-def _write(path: Path, content: bytes) -> None:
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(content)
-
-    write_atomically(path, write)
+        return RuntimeError("".join(traceback.format_exception(error)))
+    return error
