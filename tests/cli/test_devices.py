@@ -43,7 +43,18 @@ def failing():
     made.load_state_dict(linear(6, 3).state_dict())
     return made
 """
-WORDS = ("evaluate", "--data", "blobs.npz", "--threat", "L2:0.2", "--suite", "sharing:SUITE", "--device", "cpu", "--json")
+WORDS = (
+    "evaluate",
+    "--data",
+    "blobs.npz",
+    "--threat",
+    "L2:0.2",
+    "--suite",
+    "sharing:SUITE",
+    "--device",
+    "cpu",
+    "--json",
+)
 
 
 @pytest.fixture(autouse=True)
