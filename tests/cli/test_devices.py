@@ -114,7 +114,11 @@ def test_what_the_first_process_returns_comes_back() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("second", "kind", "text"),
-    [("input", InputError, "the second one's input"), ("exit", RunError, "3"), ("interrupt", KeyboardInterrupt, "^$")],
+    [
+        ("input", InputError, "the second one's input"),
+        ("exit", RunError, "exit code 3"),
+        ("interrupt", KeyboardInterrupt, "^$"),
+    ],
 )
 def test_a_process_that_fails_ends_the_others(second: str, kind: type[BaseException], text: str) -> None:
     with pytest.raises(kind, match=text) as raised:
@@ -151,7 +155,7 @@ def test_two_devices_give_one_result_and_one_goes_on_where_two_stopped(capsys: p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("how", "told"), [("raise", "the second process cannot do this"), ("exit", "exit codes")])
+@pytest.mark.parametrize(("how", "told"), [("raise", "the second process cannot do this"), ("exit", "exit code 3")])
 def test_a_failure_in_one_process_ends_the_command(
     how: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,7 @@ def together(number: int, work: Callable[..., T], *arguments: Any) -> T:
                 if not running:
                     break
                 wait(running)
+            codes = [process.exitcode for process in processes if process.exitcode]
         finally:
             for process in processes:
                 process.terminate()
@@ -73,9 +74,11 @@ def together(number: int, work: Callable[..., T], *arguments: Any) -> T:
         failures = sorted(Path(folder).glob("failure-*"), key=lambda path: path.stat().st_mtime_ns)
         if failures:
             raise pickle.loads(failures[0].read_bytes())
-        if any(process.exitcode != 0 for process in processes):
-            codes = ", ".join(str(process.exitcode) for process in processes)
-            raise RunError(f"One of the processes ended on its own (exit codes {codes}): perhaps memory ran out.")
+        if codes:
+            raise RunError(
+                f"One of the processes ended on its own (exit code {codes[0]}; -9 is what a system sends where memory "
+                "runs out)."
+            )
         result: T = pickle.loads((Path(folder) / "result").read_bytes())
         return result
 
