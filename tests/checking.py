@@ -7,7 +7,9 @@ once about each set of them, and a search that calls its parts thousands of time
 import functools
 import inspect
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Hashable
+from types import CodeType
 from typing import Any
 
 import jaxtyping
@@ -17,34 +19,36 @@ from torch import Tensor
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 check_always = jaxtyping.jaxtyped
+PASSED: defaultdict[CodeType, set[Hashable]] = defaultdict(set)
+"""What has passed, by the code of the function: an inner one is made anew at each call of the outer one."""
 
 
 def check_what_is_new(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
     """Stand in for `jaxtyping.jaxtyped`: a decorator that checks arguments and results unless their like has passed."""
-    return functools.partial(_check_what_is_new, typechecker=typechecker)
+    check = functools.partial(check_always, typechecker=typechecker)
 
+    def decorate(function: Any) -> Any:
+        if not inspect.isfunction(function):  # a dataclass
+            return check(function)
+        passed, latest = PASSED[function.__code__], threading.local()
+        in_full = functools.cache(lambda: check(function))
+        of_result = functools.cache(lambda: check(functools.wraps(function)(lambda *_, **__: latest.result)))
 
-def _check_what_is_new(function: Any, typechecker: Callable[..., Any]) -> Any:
-    in_full = check_always(function, typechecker=typechecker)
-    if inspect.isclass(function):
-        return in_full
-    passed: set[Hashable] = set()
-    latest = threading.local()
-    of_result = check_always(functools.wraps(function)(lambda *_, **__: latest.result), typechecker=typechecker)
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = (*map(appearance, args), tuple(kwargs), *map(appearance, kwargs.values()))
+            known = given in passed
+            result = (function if known else in_full())(*args, **kwargs)
+            both = given, appearance(result)
+            if known and both not in passed:
+                latest.result = result
+                of_result()(*args, **kwargs)
+            passed.update((given, both))
+            return result
 
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        given = (*map(appearance, args), tuple(kwargs), *map(appearance, kwargs.values()))
-        known = given in passed
-        result = (function if known else in_full)(*args, **kwargs)
-        both = given, appearance(result)
-        if known and both not in passed:
-            latest.result = result
-            of_result(*args, **kwargs)
-        passed.update((given, both))
-        return result
+        return call
 
-    return call
+    return decorate
 
 
 def appearance(thing: object) -> Hashable:
