@@ -1,7 +1,10 @@
 import os
 
 import hypothesis
+import jaxtyping
 import torch
+
+import checking
 
 # The tensors here are small: threads gain nothing, and on a busy machine their waiting for each other costs much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,3 +12,5 @@ torch.set_num_threads(1)
 
 hypothesis.settings.register_profile("unperturbed", deadline=None, database=None)
 hypothesis.settings.load_profile("unperturbed")
+
+jaxtyping.jaxtyped = checking.check_what_is_new  # what the package's functions are decorated with when it is imported

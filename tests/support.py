@@ -4,7 +4,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -42,6 +42,12 @@ def find_classes(package: ModuleType, base: type) -> list[type]:
 def make(kind: type) -> Any:
     """Return an instance with defaults, or the example that the table above gives."""
     return EXAMPLES.get(kind.__name__, kind)()
+
+
+def brief(kind: type, steps: int = 20) -> Any:
+    """Return it with this many steps at most, for what holds whatever their number; 20 have APGD's checkpoints."""
+    made = make(kind)
+    return replace(made, steps=steps) if getattr(made, "steps", 0) > steps else made
 
 
 # Networks and data

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import unperturbed.maximise
-from support import NORMS, bumpy_score, classes_in, inputs_within, make, modules_of
+from support import NORMS, brief, bumpy_score, classes_in, inputs_within, modules_of
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise import ascent as ascent_module
 from unperturbed.maximise.adam import Adam
@@ -96,19 +96,19 @@ class Watched(Ascent):
 def test_the_result_is_bit_identical_in_any_order(kind: type, norm: Norm) -> None:
     """At one number of places; though other examples then finish earlier and others take their places."""
     rows, order = torch.arange(37), torch.randperm(37, generator=torch.Generator().manual_seed(2))
-    first, second = (attack(make(kind), 8, r, norm=norm) for r in (rows, order))
+    first, second = (attack(brief(kind), 8, r, norm=norm) for r in (rows, order))
     broken = first.rank > 0
     assert 5 < broken.sum() < 32, "both kinds must occur"
     assert torch.equal(second.z, first.z[order]) and torch.equal(second.rank, first.rank[order])
     assert torch.equal(second.restart, first.restart[order]) and second.passes == first.passes
-    part = attack(make(kind), 8, order[:20], norm=norm)
+    part = attack(brief(kind), 8, order[:20], norm=norm)
     assert torch.equal(part.z, first.z[order[:20]]) and torch.equal(part.rank, first.rank[order[:20]])
 
 
 @pytest.mark.parametrize("kind", ASCENTS, ids=lambda kind: kind.__name__)
 def test_verdicts_agree_at_any_number_of_places(kind: type) -> None:
     """Except where the final margin is within 1e-4 of a tie: those are counted and shown."""
-    found = {places: attack(make(kind), places, torch.arange(37)) for places in (1, 8, 64)}
+    found = {places: attack(brief(kind), places, torch.arange(37)) for places in (1, 8, 64)}
     ties = torch.stack([best.rank for best in found.values()]).abs().amin(0) <= 1e-4
     print(f"{int(ties.sum())} of 37 within 1e-4 of a tie")
     for best in found.values():
@@ -128,7 +128,7 @@ def test_the_best_iterate_is_kept_and_lies_inside(kind: type, norm: Norm) -> Non
         seen.append(score(z, rows).detach() - 1e3)  # type: ignore[arg-type, operator]
         return score(z, rows) - 1e3  # type: ignore[no-any-return, operator]
 
-    ascent = Watched(make(kind))
+    ascent = Watched(brief(kind))
     best = search(ascent, recorded, x, threat, noise, 1, places=6)
     assert len(seen) == ascent.steps + 1
     assert torch.equal(best.rank, torch.stack(seen).amax(0))
