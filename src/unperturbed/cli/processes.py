@@ -60,25 +60,27 @@ def together(number: int, work: Callable[..., T], *arguments: Any) -> T:
         started = spawn(_one, (number, threads, folder, work, arguments), number, join=False)  # type: ignore[no-untyped-call]
         processes: list[SpawnProcess] = started.processes
         try:
-            while not any(process.exitcode for process in processes):
-                running = [process.sentinel for process in processes if process.exitcode is None]
-                if not running:
-                    break
-                wait(running)
-            codes = [process.exitcode for process in processes if process.exitcode]
+            running = list(processes)
+            while running and not any(process.exitcode for process in processes):
+                wait([process.sentinel for process in running])
+                running = [process for process in running if process.exitcode is None]
+            if running:  # whoever was waiting for the one that failed may fail before that one has ended
+                wait([process.sentinel for process in running], timeout=1.0)
+            codes = {rank: process.exitcode for rank, process in enumerate(processes) if process.exitcode}
         finally:
             for process in processes:
                 process.terminate()
             for process in processes:
                 process.join()
-        failures = sorted(Path(folder).glob("failure-*"), key=lambda path: path.stat().st_mtime_ns)
-        if failures:
-            raise pickle.loads(failures[0].read_bytes())
-        if codes:
+        killed = [code for rank, code in codes.items() if not _failure(folder, rank).exists()]
+        if killed:
             raise RunError(
-                f"One of the processes ended on its own (exit code {codes[0]}; -9 is what a system sends where memory "
+                f"One of the processes ended on its own (exit code {killed[0]}; -9 is what a system sends where memory "
                 "runs out)."
             )
+        if codes:
+            first = min((_failure(folder, rank) for rank in codes), key=lambda path: path.stat().st_mtime_ns)
+            raise pickle.loads(first.read_bytes())
         result: T = pickle.loads((Path(folder) / "result").read_bytes())
         return result
 
@@ -98,8 +100,12 @@ def _one(rank: int, number: int, threads: int, folder: str, work: Callable[..., 
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     except BaseException as error:
-        _write(Path(folder) / f"failure-{rank}", _pickled(error))
+        _write(_failure(folder, rank), _pickled(error))
         sys.exit(1)
+
+
+def _failure(folder: str, rank: int) -> Path:
+    return Path(folder) / f"failure-{rank}"
 
 
 def _pickled(error: BaseException) -> bytes:
