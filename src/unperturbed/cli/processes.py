@@ -80,18 +80,30 @@ def _first_result(readers: list[Connection]) -> Any:
     while waiting:
         for reader in wait(waiting):
             assert isinstance(reader, Connection)
+            waiting.remove(reader)
             try:
                 failed, value = reader.recv()
-            except EOFError as error:
-                number = readers.index(reader) + 1
-                raise RunError(
-                    f"Process {number} of {len(readers)} ended without a word: perhaps memory ran out."
-                ) from error
+            except EOFError:
+                raise _silent(readers.index(reader) + 1, len(readers)) from None
             if failed:
-                raise value
+                raise _cause(value, readers, waiting)
             first = value if reader is readers[0] else first
-            waiting.remove(reader)
     return first
+
+
+def _cause(failure: BaseException, readers: list[Connection], others: list[Connection]) -> BaseException:
+    """Return a failure, or that another process ended without a word: the one that fails may have waited for it."""
+    for reader in wait(others, timeout=1.0) if others else ():
+        assert isinstance(reader, Connection)
+        try:
+            reader.recv()
+        except EOFError:
+            return _silent(readers.index(reader) + 1, len(readers))
+    return failure
+
+
+def _silent(number: int, of: int) -> RunError:
+    return RunError(f"Process {number} of {of} ended without a word: perhaps memory ran out.")
 
 
 def _one(
