@@ -166,6 +166,10 @@ class Examined:
         """Return the number of this name, if a diagnostic found it."""
         return next((each.value for found in self.findings for each in found.numbers if each.name == name), None)
 
+    def line(self, name: str) -> Line | None:
+        """Return the line of this name, if a diagnostic found it."""
+        return next((each for found in self.findings for each in found.lines if each.name == name), None)
+
 
 @dataclass(frozen=True)
 class Claim:

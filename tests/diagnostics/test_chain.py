@@ -216,6 +216,11 @@ class Pieces(nn.Module):
         return self.after(self.second(self.between(self.first(x), x)))
 
 
+def _scaled_past_autograd(h: Tensor) -> Tensor:
+    h.data.mul_(3)
+    return h
+
+
 class Doubling(nn.ReLU):
     def forward(self, x: Tensor) -> Tensor:
         return 2 * x
@@ -241,6 +246,11 @@ def replaced() -> nn.Module:
         (Pieces(lambda h, x: h.mul_(3)), "second (Linear) does not get what first (Linear) returns as it is"),
         (Pieces(lambda h, x: h, lambda h: h + 1), "the logits are not what second (Linear) returns as it is"),
         (Pieces(lambda h, x: h, lambda h: h.mul_(2)), "the logits are not what second (Linear) returns as it is"),
+        (
+            Pieces(lambda h, x: h, _scaled_past_autograd),
+            "its layers, one after another, give other logits",
+        ),
+        (Pieces(lambda h, x: _scaled_past_autograd(h)), "its layers, one after another, give other logits"),
         (nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 3)), "nothing is known of how 1 (LayerNorm)"),
         (nn.Sequential(nn.Linear(4, 4), Doubling(), nn.Linear(4, 3)), "nothing is known of how 1 (Doubling)"),
         (nn.Sequential(nn.Linear(4, 4), nn.Softplus(threshold=1), nn.Linear(4, 3)), "nothing is known of how 1 (Soft"),

@@ -1,7 +1,7 @@
 """Networks side by side: planted trends are found, absent ones are not, and the arithmetic is the textbook's."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from scipy.stats import t
 from unperturbed.diagnostics import compare as module
 from unperturbed.diagnostics.compare import CLAIMS, CONTROLS, SCALE, compare
 from unperturbed.errors import InputError
-from unperturbed.findings import Comparison, Distribution, Examined, Finding, Number, Trend
+from unperturbed.findings import Comparison, Distribution, Examined, Finding, Line, Number, Trend
 
 QUANTITIES = [claim.quantity for claim in CLAIMS]
 
@@ -190,6 +190,16 @@ def test_a_single_network_of_a_strength_is_told() -> None:
     found = compare(planted((-1.0,) * 4, seeds=1))
     assert any("one network only" in note for note in found.notes)
     assert set(found.rows[0].low) == {None}
+
+
+def test_means_over_different_blocks_are_told() -> None:
+    def with_blocks(model: Examined, blocks: tuple[str, ...]) -> Examined:
+        line = Line("directional spread", blocks, (0.5,) * len(blocks))
+        return replace(model, findings=(replace(model.findings[0], lines=(line,)),))
+
+    same = [with_blocks(model, ("a", "b")) for model in planted((-1.0,) * 4)]
+    assert not any("same blocks" in note for note in compare(same).notes)
+    assert any("same blocks" in note for note in compare([*same[1:], with_blocks(same[0], ("a",))]).notes)
 
 
 def test_one_strength_is_no_comparison() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -136,6 +137,41 @@ def test_worst_case_points_lie_in_the_threat_set_and_raise_the_loss() -> None:
     diagnose(model, (x, y), THREAT, diagnostics=[see])
     assert bool(THREAT.contains(x, points[0]).all())
     assert bool((cross_entropy(model(points[0]), y) >= cross_entropy(model(x), y)).all())
+
+
+def test_worst_case_points_are_the_worst_where_float32_has_no_loss_left() -> None:
+    """Two classes, f = (0, w x), margins of 40: the worst point is the corner of the cube all the same."""
+    w = torch.tensor([10.0, -20.0, 5.0, 15.0])
+    model = nn.Linear(4, 2, bias=False)
+    model.load_state_dict({"weight": torch.stack([-w, w])})
+    x = torch.full((3, 4), 0.5) + 0.4 * w.sign()
+    points = []
+
+    def see(subject: Subject) -> Finding:
+        points.append(subject.worst_test)
+        return Finding("Seen", "")
+
+    diagnose(model, (x, torch.ones(3).long()), THREAT, diagnostics=[see])
+    torch.testing.assert_close(points[0], x - 0.1 * w.sign())
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float32(1)])
+def test_a_finding_that_cannot_be_kept_is_a_failure_and_the_others_go_on(value: Any, tmp_path: Path) -> None:
+    def of_nothing(subject: Subject) -> Finding:
+        return Finding("Mean", "", (Number("mean", value, 0),))
+
+    found = diagnose(network("plain"), data(), THREAT, diagnostics=[of_nothing, told], out=tmp_path / "d.json")
+    assert ["finite, plain numbers" in error for error in found.failed.values()] == [True]
+    assert [each.title for each in found.examined.findings] == ["Told"]
+
+
+@pytest.mark.parametrize("text", ["[]", '{"of": null, "findings": {}}', '{"of": {}, "findings": []}'])
+def test_other_json_in_the_way_is_not_written_over(text: str, tmp_path: Path) -> None:
+    out = tmp_path / "diagnosis.json"
+    out.write_text(text)
+    with pytest.raises(InputError, match="is no diagnosis"):
+        diagnose(network("plain"), data(), THREAT, diagnostics=[told], out=out)
+    assert out.read_text() == text
 
 
 def test_a_finding_survives_its_json() -> None:

@@ -123,6 +123,12 @@ def test_one_that_may_not_be_folded_does_not_keep_the_others() -> None:
     torch.testing.assert_close(result.model(x), model(x), rtol=1e-5, atol=1e-5)
 
 
+def test_a_network_without_batch_norms_is_not_said_to_lack_a_copy() -> None:
+    """Also where its logits are not finite, so that no copy agrees with it."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(72, 2)).eval()
+    assert folded(model, torch.full((2, 2, 6, 6), torch.nan)).notes == ()
+
+
 def test_only_the_network_is_returned() -> None:
     model = built(FOLDED["conv"]).eval()
     torch.testing.assert_close(fold_batch_norms(model, X)(X), model(X), rtol=1e-5, atol=1e-5)

@@ -206,8 +206,8 @@ def _training(stored: Mapping[str, Any]) -> tuple[float, int]:
     method = stored.get("method")
     if not method:
         return 0.0, 0
-    while "objective" in (method.get("init_args") or {}):  # a wrapper perturbs as what it wraps does
-        method = method["init_args"]["objective"]
+    while isinstance(inner := (method.get("init_args") or {}).get("objective"), Mapping):
+        method = inner  # a wrapper perturbs as what it wraps does
     ordinary = method.get("class_path") in ("erm", "unperturbed.objectives.erm.ERM")
     strength = 0.0 if ordinary else float(str(stored["threat"]).rpartition(":")[2])
     return strength, int(stored["recipe"]["seed"])

@@ -73,11 +73,15 @@ def chain(model: nn.Module, example: Inputs) -> Chain | str:
     exact arithmetic: what float32 rounds in the network itself is not part of them.
     """
     with under_attack(model), torch.no_grad():
-        x = example[:2]
+        x, again = example[:2].clone(), example[:2].clone()  # the first layer may write into what it gets
         calls, logits = _calls(model, x)
         reason = _break(calls, x, logits) if calls else "it has no layers that are modules"
         if reason is not None:
             return reason
+        for call in calls:
+            again = call.module(again)
+        if not torch.equal(again, logits):  # changes past autograd, through `.data`, leave no trace but this
+            return "its layers, one after another, give other logits than the network"
         factors: list[Tensor | LinearMap | Mapping[Norm, float]] = []
         for call in calls[:-1]:
             factor = _factor(call)

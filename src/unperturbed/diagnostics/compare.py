@@ -17,6 +17,8 @@ AT_ONCE = 500
 LEVEL = 0.05
 SCALE = "log10 of the product of largest singular values (real)"
 """The number that a network's margins are divided by where the scale of its logits is taken out."""
+BLOCKS = "relative change of the features, worst case", "directional spread"
+"""The lines that tell which blocks a mean over the blocks is of."""
 _NUMBER = -1
 
 CLAIMS = (
@@ -82,6 +84,8 @@ def _values(claim: Claim, groups: Sequence[Sequence[Examined]]) -> list[np.ndarr
     """Return for each strength an array (networks, examples) over the examples that all networks have, or why not."""
     columns = [[_column(claim, model) for model in group] for group in groups]
     shared = set.intersection(*(set(column) for group in columns for column in group))
+    if not shared and claim.without_scale:
+        return f"not every network has {claim.quantity!r} of the same examples, and {SCALE!r}"
     if not shared:
         return f"not every network has {claim.quantity!r} of the same examples"
     ids = sorted(shared)
@@ -202,6 +206,9 @@ def _notes(groups: Sequence[Sequence[Examined]]) -> list[str]:
             f"At eps {', '.join(alone)} there is one network only: the intervals do not hold what another seed of "
             "training would change."
         )
+    found = [{line.x for group in groups for each in group if (line := each.line(name)) is not None} for name in BLOCKS]
+    if any(len(places) > 1 for places in found):
+        notes.append("The networks do not have the same blocks: means over the blocks are of different things.")
     seeds = [{model.seed for model in group} for group in groups]
     if any(first != second for first, second in pairwise(seeds)):
         notes.append("The strengths were not trained with the same seeds.")

@@ -3,27 +3,27 @@
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from unperturbed.diagnostics.per_example import average, described, distribution, missing_note, portion, sound
+from unperturbed.diagnostics.per_example import (
+    average,
+    described,
+    distribution,
+    loss_of,
+    missing_note,
+    portion,
+    sound,
+)
 from unperturbed.diagnostics.subject import STEPS, Subject
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.findings import Finding, Line, Number
 from unperturbed.losses import margin
-from unperturbed.types import Labels, Logits, PerExample
+from unperturbed.types import Labels, Logits
 
 BINS = 15
 """Of the confidence, of equal width."""
 RESAMPLES = 1000
 AT_ONCE = 100
 """Resamples held in memory."""
-
-
-def loss_of(logits: Logits, y: Labels) -> PerExample:
-    """Return -log p_y in float64, also where p_y rounds to 1; NaN where a logit is not finite."""
-    logits = sound(logits)
-    others = logits.scatter(1, y[:, None], -torch.inf).logsumexp(dim=1)
-    return -functional.logsigmoid(logits.gather(1, y[:, None])[:, 0] - others)
 
 
 def bin_of(confidence: np.ndarray) -> np.ndarray:
@@ -127,7 +127,8 @@ def _of(part: str, logits: Logits, y: Labels, ids: Tensor, seed: int) -> Finding
     numbers += average(f"confidence minus accuracy, {part}", (sure - right).tolist())
     summary = (
         f"{part.capitalize()}: mean confidence {sure.mean():.3f}, accuracy {right.mean():.3f}, expected calibration "
-        f"error {error:.3f} [{low:.3f}, {high:.3f}], n={n}."
+        f"error {error:.3f} [{low:.3f}, {high:.3f}], n={n}"
+        + (f", without the {missing} examples whose logits are not finite." if missing else ".")
     )
     return Finding(part, summary, tuple(numbers), quantities, _reliability(part, sure, right), notes)
 

@@ -20,7 +20,7 @@ from unperturbed.diagnostics.instance_margins import instance_margins
 from unperturbed.diagnostics.layers import layers
 from unperturbed.diagnostics.margins import margins
 from unperturbed.diagnostics.subject import Diagnostic, Subject
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.subject import (
     data_hash,
     look_at,
@@ -153,6 +153,10 @@ def _first(split: Split, count: int | None) -> Split:
 def _checked(found: object, title: str) -> Finding:
     if not isinstance(found, Finding):
         raise InputError(f"The diagnostic {title} returned {type(found).__name__}, but must return a Finding.")
+    try:
+        json.dumps(found.json(), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"its finding is not of finite, plain numbers, as JSON is ({error})") from error
     return found
 
 
@@ -162,13 +166,14 @@ def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str
         return {}, ""
     try:
         value = json.loads(Path(out).read_text(encoding="utf-8"))
-        before, findings = value["of"], value["findings"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        differing = [key for key, each in identity.items() if value["of"].get(key) != each]
+        kept = value["findings"].items()
+        findings = {name: {"source": each["source"], "finding": each["finding"]} for name, each in kept}
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{out} is no diagnosis: move it away, or write to another place.") from error
-    differing = [key for key, each in identity.items() if before.get(key) != each]
     if differing:
         return {}, f"{out} held a diagnosis of other {', '.join(differing)}: it was made again."
-    return dict(findings), ""
+    return findings, ""
 
 
 def _source(diagnostic: Diagnostic) -> str:

@@ -32,7 +32,7 @@ class Folded:
     """A copy of a network with batch norms multiplied into the layers before them.
 
     Attributes:
-        model: the copy; in eval mode its outputs are those of the network.
+        model: the copy, or the network itself where nothing is folded; in eval mode the outputs are the same.
         into: for each batch norm that is gone, the layer that it is now a part of, both by their paths.
         notes: on batch norms that follow a layer and yet could not be folded.
     """
@@ -60,6 +60,8 @@ def folded(model: nn.Module, example: Inputs) -> Folded:
     logits must also agree where the batch norms are changed before they are folded.
     """
     pairs = _pairs(model, example)
+    if not pairs:
+        return Folded(model, {}, ())
     together = _fold(model, pairs, example)
     if together is not None:
         return Folded(together, {norm: layer for layer, _, norm, _ in pairs}, ())

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from unperturbed.diagnostics.chain import chain
-from unperturbed.diagnostics.confidence import loss_of
 from unperturbed.diagnostics.instance_margins import log_spectral, nearest
 from unperturbed.diagnostics.margins import output_margin
-from unperturbed.diagnostics.per_example import average, difference, difference_of_shares, portion, sound
+from unperturbed.diagnostics.per_example import average, difference, difference_of_shares, loss_of, portion, sound
 from unperturbed.diagnostics.subject import STEPS, Subject
 from unperturbed.findings import Finding, Number
 from unperturbed.losses import margin

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from scipy.stats import binom, t
 from torch import Tensor
+from torch.nn import functional
 
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.findings import Distribution, Number
-from unperturbed.types import Logits, PerExample
+from unperturbed.types import Labels, Logits, PerExample
 
 QUANTILES = (0.01, 0.05, 0.5)
 
@@ -19,6 +20,13 @@ def sound(logits: Logits) -> Logits:
     """Return the logits in float64; where one of an example's is not finite, none of them is a number."""
     finite = logits.isfinite().all(dim=1, keepdim=True)
     return torch.where(finite, logits.double(), torch.nan)
+
+
+def loss_of(logits: Logits, y: Labels) -> PerExample:
+    """Return -log p_y in float64, also where p_y rounds to 1; NaN where a logit is not finite."""
+    logits = sound(logits)
+    others = logits.scatter(1, y[:, None], -torch.inf).logsumexp(dim=1)
+    return -functional.logsigmoid(logits.gather(1, y[:, None])[:, 0] - others)
 
 
 def distribution(name: str, values: PerExample, ids: Tensor, unit: str = "", log: bool = False) -> Distribution:

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from unperturbed.attacks.base import padded_logits
+from unperturbed.diagnostics.per_example import loss_of
 from unperturbed.findings import Finding
-from unperturbed.losses import cross_entropy
 from unperturbed.maximise.ascent import search
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
@@ -75,7 +75,8 @@ class Subject:
         """Return, for each example, the point of highest cross-entropy that 20 steps of PGD pass through."""
 
         def score(z: Inputs, rows: Rows) -> PerExample:
-            return cross_entropy(self.classifier(z), batch.y[rows])
+            # that of float32 is 0 at margins above 17, where no iterate would be worse than another
+            return loss_of(self.classifier(z), batch.y[rows]).to(z.dtype)
 
         noise = Noise.of(self.seed, batch.ids)
         with as_reported(batch.x.device), under_attack(self.classifier):

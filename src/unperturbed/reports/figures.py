@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from unperturbed.findings import Comparison, Distribution, Examined, Line, Row, Trend
+from unperturbed.findings import Comparison, Distribution, Examined, Row, Trend
 
 BINS = 40
 INK, FAINT = "#78818c", "rgba(139, 148, 158, .35)"
@@ -55,7 +55,7 @@ def line_figure(name: str, models: Sequence[Examined]) -> go.Figure:
     """Return the lines of this name, one a network; with their ranges where there is only one."""
     figure = go.Figure()
     for model, colour in zip(models, colours(models), strict=True):
-        line = _line(name, model)
+        line = model.line(name)
         if line is None:
             continue
         if len(models) == 1 and line.low is not None and line.high is not None:
@@ -67,7 +67,7 @@ def line_figure(name: str, models: Sequence[Examined]) -> go.Figure:
             line={"color": colour, "width": 1.6}, marker={"size": 4}, text=[model.name] * len(line.x),
         )  # fmt: skip
     _one_entry_a_group(figure)
-    lines = [line for model in models if (line := _line(name, model)) is not None]
+    lines = [line for model in models if (line := model.line(name)) is not None]
     drawn, abouts = lines[0], {line.about for line in lines}
     _lay_out(figure, name, drawn.across, drawn.unit or name, drawn.about if len(abouts) == 1 else "")
     if drawn.log:
@@ -96,17 +96,13 @@ def row_figure(row: Row, strengths: Sequence[float], trend: Trend | None = None)
 
 
 def trend_figures(comparison: Comparison) -> list[go.Figure]:
-    """Return a figure a claim, then a figure a control."""
+    """Return a figure for each claim on a distribution."""
     rows = {row.quantity: row for row in comparison.rows}
     return [
         row_figure(rows[f"mean {trend.claim.quantity}"], comparison.strengths, trend)
         for trend in comparison.claims
         if f"mean {trend.claim.quantity}" in rows
     ]
-
-
-def _line(name: str, model: Examined) -> Line | None:
-    return next((line for found in model.findings for line in found.lines if line.name == name), None)
 
 
 def _first_distribution(name: str, models: Sequence[Examined]) -> Distribution:
@@ -127,7 +123,7 @@ def _by_strength(models: Sequence[Examined]) -> dict[str, list[Examined]]:
 
 
 def _label(model: Examined) -> str:
-    return f"eps {model.strength:.3g}"
+    return f"eps {model.strength:.6g}"
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
