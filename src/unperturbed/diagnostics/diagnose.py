@@ -122,7 +122,7 @@ def diagnose(
     for number, diagnostic in enumerate(diagnostics):
         title, source = name_of(diagnostic), _source(diagnostic)
         progress(number, len(diagnostics), f"{name}: {title}")
-        if title in kept and kept[title]["source"] == source:
+        if source and title in kept and kept[title]["source"] == source:
             findings[title] = Finding.of(kept[title]["finding"])
             continue
         try:
@@ -177,9 +177,12 @@ def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str
 
 
 def _source(diagnostic: Diagnostic) -> str:
-    """Return a hash of the source that a finding came from: its file's, or those of all that built-in ones are of."""
+    """Return a hash of the source that a finding came from: its file's, or those of all that built-in ones are of.
+
+    Empty where there is no file, as in a notebook: who knows what has changed.
+    """
     file = inspect.getsourcefile(inspect.unwrap(diagnostic))
-    if file is None:
+    if file is None or not Path(file).exists():
         return ""
     sources = [Path(file)]
     if sources[0].parent == Path(__file__).parent:
