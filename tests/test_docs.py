@@ -108,7 +108,7 @@ def test_a_command_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> 
     given: Parsed = parse(module.parser(), words, module.POSITIONAL)
     assert isinstance(choose(given.trees["method"], "objectives", "method", default=AT()).build(), Objective)
     if getattr(given.plain, "threat", None):
-        assert all(Threat.parse(each).eps > 0 for each in given.threat.split(","))
+        assert all(Threat.parse(each).eps >= 0 for each in given.threat.split(","))
 
 
 def test_the_pages_show_every_command() -> None:

@@ -43,7 +43,7 @@ class Folded:
 
 
 def fold_batch_norms(model: nn.Module, example: Inputs) -> nn.Module:
-    """Return the network, or a copy, without batch norms that directly follow a linear layer; in eval mode it is the same.
+    """Return the network, or a copy, without batch norms that directly follow a linear layer: the same in eval mode.
 
     The layer's weight becomes diag(gamma / sqrt(var + eps)) W and its bias (b - mean) gamma / sqrt(var + eps) + beta
     (`folded` says which).
