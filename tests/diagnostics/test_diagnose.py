@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from architectures import built, images
 from support import network, same, snapshot
 from unperturbed.data.split import array_split
+from unperturbed.diagnostics.compare import CLAIMS
 from unperturbed.diagnostics.diagnose import BUILT_IN, diagnose, name_of
 from unperturbed.diagnostics.subject import Subject
 from unperturbed.errors import InputError
@@ -212,3 +214,13 @@ def test_every_diagnostic_looks_at_a_network_and_leaves_it_as_it_was(tmp_path: P
     for each in found.examined.findings:
         assert each.title and each.summary
         json.dumps(each.json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["torchvision", "timm", "sequence first", "grouped", "mlp"])
+def test_transformers_grouped_convolutions_and_mlps_go_through_without_special_cases(name: str) -> None:
+    x, y = images(10), torch.arange(10) % 3
+    found = diagnose(built(name), (x, y), THREAT, train=(images(10, seed=1), y))
+    assert found.failed == {} and len(found.examined.findings) == len(BUILT_IN)
+    for quantity in (claim.quantity for claim in CLAIMS):
+        values = found.examined.distribution(quantity)
+        assert values is not None and len(values.values) == 10 and values.missing == 0
