@@ -80,7 +80,9 @@ def chain(model: nn.Module, example: Inputs) -> Chain | str:
             return reason
         for call in calls:
             again = call.module(again)
-        if not torch.equal(again, logits):  # changes past autograd, through `.data`, leave no trace but this
+        if not torch.allclose(
+            again, logits, rtol=0, atol=0, equal_nan=True
+        ):  # changes past autograd, through `.data`, leave no trace but this
             return "its layers, one after another, give other logits than the network"
         factors: list[Tensor | LinearMap | Mapping[Norm, float]] = []
         for call in calls[:-1]:
