@@ -44,7 +44,7 @@ def test_one_network_gets_a_table_a_file_and_a_page(run: Run) -> None:
     code, out, err = run("diagnose", "runs/b", *QUICK)
     assert code == 0 and "margin" in out and "runs/b/diagnosis.html" in out, err
     assert Path("runs/b/diagnosis.html").read_text().count("<html") == 1
-    stored = json.loads(Path("runs/b/diagnosis.json").read_text())
+    stored = json.loads(Path("runs/b/diagnosis-Linf-0.05-first-1000.json").read_text())
     assert stored["of"]["threat"] == "Linf:0.05" and list(stored["findings"]) == ["margins"]
 
     code, out, _ = run("diagnose", "runs/b", *QUICK, "--json")
@@ -133,7 +133,19 @@ def test_a_model_without_a_run_folder(run: Run) -> None:
     assert run("diagnose")[0] == 2
 
 
+def test_findings_at_another_threat_or_on_fewer_examples_replace_nothing(run: Run) -> None:
+    for words in ((), ("--threat", "Linf:0.1"), ("--examples", "8"), ("--seed", "3")):
+        assert run("diagnose", "runs/b", *QUICK, *words)[0] == 0
+    names = {path.name for path in Path("runs/b").glob("diagnosis-*.json")}
+    assert names == {
+        "diagnosis-Linf-0.05-first-1000.json", "diagnosis-Linf-0.1-first-1000.json",
+        "diagnosis-Linf-0.05-first-8.json", "diagnosis-Linf-0.05-first-1000-seed-3.json",
+    }  # fmt: skip
+
+
 def test_bad_input_is_told(run: Run) -> None:
+    code, _, err = run("diagnose", "runs/b", "--threat", "Linf:0.1,Linf:0.2")
+    assert code == 2 and "one size" in err
     code, _, err = run("diagnose", "runs/b", "--diagnostics", "margin")
     assert code == 2 and "'margins'" in err
     code, _, err = run("diagnose", "runs/b", "--diagnostics", "examinations:five")

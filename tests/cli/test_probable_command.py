@@ -32,6 +32,7 @@ def test_bad_input_ends_with_2_and_a_remedy(run: Run) -> None:
         (("--draws", "x"), "--draws"),
         (("--rhos", "1"), "'--rho'"),
         (("--threat", "L3:1"), "L3"),
+        (("--threat", "L2:0.1,L2:0.2"), "name one"),
     ):
         code, out, err = run("probable", "runs/blobs-at", *words)
         assert (code, out) == (2, "") and part in err, err

@@ -45,11 +45,15 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Diagnose each network, set them side by side, and write the page."""
-    from unperturbed.cli.subject import find_subject, slug
+    from unperturbed.cli.subject import find_subject
     from unperturbed.diagnostics.compare import compare
     from unperturbed.diagnostics.diagnose import diagnose
     from unperturbed.reports.page import findings_page
 
+    if "," in (given.threat or ""):
+        raise InputError(
+            f"--threat is {given.threat}, but networks are diagnosed at one size of perturbations: name one."
+        )
     runs = [str(Path(each)) for each in given.runs]
     if len({Path(each).resolve() for each in runs}) < len(runs):
         raise InputError(f"A run is named twice in {', '.join(runs)}.")
@@ -86,7 +90,7 @@ def run(given: Parsed) -> Result:
                     examples=given.examples,
                     seed=given.seed,
                     batch_size=given.batch_size,
-                    out=subject.home / f"{slug('diagnosis', *subject.parts)}.json",
+                    out=subject.home / _findings_file(given, threat, subject.parts),
                     progress=tell,
                 )
             )
@@ -119,6 +123,14 @@ def run(given: Parsed) -> Result:
         "comparison": None if comparison is None else asdict(comparison),
     }
     return Result(value, [*_views(examined, comparison), f"Page: {page}"])
+
+
+def _findings_file(given: Parsed, threat: "Threat", parts: Sequence[str]) -> str:
+    """Return the name of a file of its own for each threat, number of examples, seed, and other weights or data."""
+    from unperturbed.cli.subject import slug
+
+    seed = [f"seed {given.seed}"] if given.seed else []
+    return f"{slug('diagnosis', *parts, str(threat), f'first {given.examples}', *seed)}.json"
 
 
 def _diagnostics(text: str) -> list["Diagnostic"]:
@@ -253,6 +265,7 @@ def _told(examined: "Examined") -> dict[str, Any]:
 
 def _views(examined: Sequence["Examined"], comparison: "Comparison | None") -> list[Any]:
     if comparison is not None:
-        return ["\n".join(str(trend) for trend in comparison.claims), *comparison.notes]
+        claims, others = ("\n".join(map(str, trends)) for trends in (comparison.claims, comparison.controls))
+        return [claims, *([f"Other readings, beside the claims:\n{others}"] if others else []), *comparison.notes]
     rows = [(each.name, f"{found.title}: {found.summary}") for each in examined for found in each.findings]
     return [table("", ("network", "what was found"), rows)]

@@ -42,6 +42,8 @@ def run(given: Parsed) -> Result:
     from unperturbed.evaluation.probable import probable_accuracy
 
     rho = _shares(given.rho)
+    if "," in (given.threat or ""):
+        raise InputError(f"--threat is {given.threat}, but random perturbations are drawn from one: name one.")
     subject = find_subject(given)
     subject.keep()
     other = [str(subject.threat)] if str(subject.threat) != str(subject.usual) else []
