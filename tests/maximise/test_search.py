@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import unperturbed.maximise
-from support import NORMS, brief, bumpy_score, classes_in, inputs_within, modules_of
+from support import NORMS, brief, bumpy_score, classes_in, inputs_within, make, modules_of
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise import ascent as ascent_module
 from unperturbed.maximise.adam import Adam
@@ -128,7 +128,7 @@ def test_the_best_iterate_is_kept_and_lies_inside(kind: type, norm: Norm) -> Non
         seen.append(score(z, rows).detach() - 1e3)  # type: ignore[arg-type, operator]
         return score(z, rows) - 1e3  # type: ignore[no-any-return, operator]
 
-    ascent = Watched(brief(kind))
+    ascent = Watched(make(kind))
     best = search(ascent, recorded, x, threat, noise, 1, places=6)
     assert len(seen) == ascent.steps + 1
     assert torch.equal(best.rank, torch.stack(seen).amax(0))
