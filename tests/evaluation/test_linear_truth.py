@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from toys import QUICK, blobs, linear, mlp, uniform
+from toys import QUICK, blobs, linear, mlp, uniform, wavy
 from unperturbed.attacks.gradient import PGD_SUITE
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.block import TIE, Networks, attack_block, untouched
@@ -96,15 +96,6 @@ def test_without_a_budget_robust_is_clean() -> None:
     for norm in NORMS:
         outcome = evaluate(model, (x, y), Threat(norm, 0.0), QUICK)
         assert outcome.counts == {"misclassified": 6, "broken": 0, "survived": 54, "unknown": 0}
-
-
-def wavy() -> nn.Module:
-    """Return a network that changes its mind often."""
-    model = mlp(8, 3, seed=1)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.mul_(3)
-    return model
 
 
 @pytest.mark.parametrize("norm", NORMS)
