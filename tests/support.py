@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn import functional
 
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Bounds, Inputs, Logits, Norm, PerExample, Rows, Score
+from unperturbed.types import Batch, Bounds, Inputs, Logits, Norm, PerExample, Rows, Score, Terms
 
 NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 EXAMPLES: dict[str, Callable[[], Any]] = {}
@@ -99,6 +100,12 @@ def pick(batch: Batch, rows: Rows) -> Batch:
     return Batch(batch.x[rows], batch.y[rows], batch.ids[rows], batch.targets[rows])
 
 
+def smoothed(batch: Batch, keep: float = 0.9) -> Batch:
+    """Return the batch with smoothed labels of three classes to compare with."""
+    targets = functional.one_hot(batch.y, 3).to(batch.x.dtype) * keep + (1 - keep) / 3
+    return replace(batch, targets=targets)
+
+
 def make_bounds(kind: str, shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Bounds:
     """Return the bounds (0, 1), bounds per feature (some of them closed), or None."""
     if kind != "per feature":
@@ -113,6 +120,34 @@ def inputs_within(threat: Threat, n: int, shape: tuple[int, ...], dtype: torch.d
     like = torch.rand((n, *shape), generator=torch.Generator().manual_seed(seed), dtype=dtype)
     low, high = (limit.clamp(-1, 1) for limit in threat.limits(like))
     return (low + (like * 1.6 - 0.3) * (high - low)).clamp(low, high)
+
+
+# Losses
+
+
+def total(terms: Terms) -> Tensor:
+    """Return what training minimises."""
+    return torch.stack(list(terms.values())).sum()
+
+
+def losses_held(model: nn.Module, x: Inputs, batch: Batch) -> PerExample:
+    """Return the cross-entropies at x of a `network`, batch norm by the statistics of the batch: typed again here."""
+    if len(model) == 4:  # type: ignore[arg-type]
+        return functional.cross_entropy(model(x), batch.y, reduction="none")
+    conv, norm, _, _, last = model  # type: ignore[misc]
+    seen = conv(batch.x)
+    mean, var = seen.mean((0, 2, 3)).view(1, -1, 1, 1), seen.var((0, 2, 3), correction=0).view(1, -1, 1, 1)
+    h = (conv(x) - mean) / (var + norm.eps).sqrt() * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
+    return functional.cross_entropy(last(functional.softplus(h).flatten(1)), batch.y, reduction="none")
+
+
+def assert_the_same_loss(found: Tensor, expected: Tensor, model: nn.Module, tolerance: float) -> None:
+    """Assert the same loss and the same gradient to every weight."""
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    weights = list(model.parameters())
+    slopes = (torch.autograd.grad(loss, weights) for loss in (found, expected))
+    for mine, theirs in zip(*slopes, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance)
 
 
 # Scores

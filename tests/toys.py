@@ -69,6 +69,15 @@ def mlp(d: int, classes: int = 2, seed: int = 0, dropout: float = 0.0, norm: boo
         return nn.Sequential(nn.Linear(d, 16), *middle, nn.ReLU(), *end, nn.Linear(16, classes))
 
 
+def wavy() -> nn.Module:
+    """Return a network that changes its mind often."""
+    model = mlp(8, 3, seed=1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3)
+    return model
+
+
 def uniform(n: int, d: int, seed: int = 0, low: float = 0.0, high: float = 1.0) -> Inputs:
     """Return inputs uniform in [low, high]^d."""
     return low + (high - low) * torch.rand(n, d, generator=torch.Generator().manual_seed(seed))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import attack_laws as laws
 from support import NORMS, Counted, untouched
-from toys import Function, blobs, linear, mlp, uniform
+from toys import Function, blobs, linear, mlp, uniform, wavy
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
@@ -36,15 +36,6 @@ CE = GradientAttack("APGD-CE", cross_entropy, APGD(steps=20))
 QUICK = Suite("quick", (FAB(steps=20), CE), "a test")
 SHORT = Suite("short", (FAB(steps=3), GradientAttack("APGD-CE", cross_entropy, APGD(steps=6))), "a test")
 BY_RADIUS = Suite("by radius", (GradientAttack("PGD", margin, PGD(steps=20), restarts=2),), "a test")
-
-
-def wavy() -> nn.Module:
-    """Return a network that changes its mind often."""
-    model = mlp(8, 3, seed=1)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.mul_(3)
-    return model
 
 
 def exact(model: laws.Linear, x: Inputs, y: Tensor, norm: Norm, bounds: Bounds) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from toys import QUICK
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Split, select
 from unperturbed.evaluation.accuracy import evaluate
@@ -32,8 +33,8 @@ def by_id(outcome: Outcome) -> dict[int, tuple[object, ...]]:
 def test_a_shuffled_split_gives_the_same_table_bit_for_bit(norm: Norm) -> None:
     (model, split), threat = problem(), Threat(norm, EPS[norm], (-1.0, 1.0))
     order = torch.randperm(80, generator=torch.Generator().manual_seed(1))
-    straight = evaluate(model, split, threat, batch_size=16)
-    shuffled = evaluate(model, select(split, order), threat, batch_size=16)
+    straight = evaluate(model, split, threat, QUICK, batch_size=16)
+    shuffled = evaluate(model, select(split, order), threat, QUICK, batch_size=16)
     assert shuffled.examples["id"] == order.tolist()
     assert by_id(straight) == by_id(shuffled)
     assert straight.counts["broken"] > 1 and straight.counts["survived"] > 1
@@ -41,6 +42,6 @@ def test_a_shuffled_split_gives_the_same_table_bit_for_bit(norm: Norm) -> None:
 
 def test_a_part_of_a_split_gives_the_part_of_its_table() -> None:
     (model, split), threat = problem(), Threat("Linf", EPS["Linf"], (-1.0, 1.0))
-    whole = by_id(evaluate(model, split, threat, batch_size=16))
-    some = by_id(evaluate(model, select(split, torch.arange(7, 60, 3)), threat, batch_size=16))
+    whole = by_id(evaluate(model, split, threat, QUICK, batch_size=16))
+    some = by_id(evaluate(model, select(split, torch.arange(7, 60, 3)), threat, QUICK, batch_size=16))
     assert all(whole[name] == row for name, row in some.items()) and len(some) == 18

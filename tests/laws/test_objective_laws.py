@@ -29,6 +29,8 @@ from support import (
     network,
     noise_for,
     pick,
+    smoothed,
+    total,
     untouched,
     with_gradients,
 )
@@ -148,17 +150,8 @@ def steps_of(method: Any) -> int:
     return int(getattr(getattr(method, "maximiser", method), "steps", 1))
 
 
-def total(terms: Terms) -> Tensor:
-    return torch.stack(list(terms.values())).sum()
-
-
 def tensors_of(batch: Batch) -> list[Tensor]:
     return [batch.x, batch.y, batch.ids, batch.targets]
-
-
-def smoothed(batch: Batch) -> Batch:
-    """Return the batch with smoothed labels to compare with."""
-    return replace(batch, targets=nn.functional.one_hot(batch.y, 3).to(batch.x.dtype) * 0.9 + 0.1 / 3)
 
 
 def test_every_file_has_an_objective_and_every_objective_a_name_of_its_own() -> None:

@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from support import Counted, make_batch, network, noise_for
+from support import Counted, make_batch, network, noise_for, total
 from unperturbed.errors import InputError
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
@@ -40,10 +40,6 @@ METHODS: dict[str, Callable[[], Objective]] = {
     "elle-a": ELLE_A,
     "constrained llr": lambda: Constrained(LLR(), nominal_loss=0.3),
 }
-
-
-def total(terms: Terms) -> Tensor:
-    return torch.stack(list(terms.values())).sum()
 
 
 def step(method: Objective, model: nn.Module, lr: float = 0.1, momentum: float = 0.9, count: int = 1) -> None:

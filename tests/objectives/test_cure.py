@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from support import NORMS, make_batch, network, noise_for
+from support import NORMS, losses_held, make_batch, network, noise_for
 from unperturbed.curvature.products import root
 from unperturbed.errors import InputError
 from unperturbed.modes import under_attack
@@ -45,20 +45,9 @@ def terms_of(method: CURE, model: nn.Module, threat: Threat, batch: Batch = BATC
     return method.loss(model, batch, inner_of(method, model, threat, batch), threat, noise_for(batch))
 
 
-def losses(model: nn.Module, x: Tensor) -> Tensor:
-    """Return the losses, batch norm by the statistics of the clean batch, whatever x is."""
-    if len(model) == 4:  # type: ignore[arg-type]
-        return functional.cross_entropy(model(x), BATCH.y, reduction="none")
-    conv, norm, _, _, last = model  # type: ignore[misc]
-    seen = conv(BATCH.x)
-    mean, var = seen.mean((0, 2, 3)).view(1, -1, 1, 1), seen.var((0, 2, 3), correction=0).view(1, -1, 1, 1)
-    h = (conv(x) - mean) / (var + norm.eps).sqrt() * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
-    return functional.cross_entropy(last(functional.softplus(h).flatten(1)), BATCH.y, reduction="none")
-
-
 def gradient(model: nn.Module, x: Tensor) -> Tensor:
     leaf = x.clone().requires_grad_()
-    (g,) = torch.autograd.grad(losses(model, leaf).sum(), leaf, create_graph=True)
+    (g,) = torch.autograd.grad(losses_held(model, leaf, BATCH).sum(), leaf, create_graph=True)
     return g.flatten(1)
 
 
@@ -75,7 +64,7 @@ def test_it_is_its_formula_and_learns_through_both_gradients(squared: bool, alon
     u = u / u.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     terms = terms_of(method, model, THREAT)
     turn = (gradient(model, BATCH.x + h * u) - gradient(model, BATCH.x)).norm(dim=1)
-    expected = losses(model, BATCH.x).mean() + 1.5 * (turn**2 if squared else turn).mean()
+    expected = losses_held(model, BATCH.x, BATCH).mean() + 1.5 * (turn**2 if squared else turn).mean()
     found, weights = terms["clean"] + terms["curvature"], list(model.parameters())
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     for mine, theirs in zip(

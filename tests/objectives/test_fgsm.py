@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from support import NORMS, make_batch, network, noise_for
+from support import NORMS, make_batch, network, noise_for, smoothed
 from unperturbed.errors import InputError
 from unperturbed.modes import under_attack
 from unperturbed.objectives.at import AT
@@ -77,15 +77,14 @@ def test_n_fgsm_is_a_step_from_strong_noise_cut_to_the_box_alone(noise_size: flo
 
 @pytest.mark.parametrize("method", [FGSM(), RS_FGSM(), N_FGSM(), AT()])
 def test_the_loss_compares_with_the_smoothed_targets(method: FGSM | RS_FGSM | N_FGSM | AT) -> None:
-    smooth = nn.functional.one_hot(BATCH.y, 3) * 0.9 + 0.1 / 3
-    batch = Batch(BATCH.x, BATCH.y, BATCH.ids, smooth.double())
+    batch = smoothed(BATCH)
     threat = Threat("Linf", 0.1)
     with under_attack(NET):
         inner = method.perturb(NET, batch, threat, noise_for(batch))
         z = method.perturb(NET, BATCH, threat, noise_for(batch)).z
     assert torch.equal(inner.z, z), "the attack climbs the loss of the label"
     terms = method.loss(NET, batch, inner, threat, noise_for(batch))
-    expected = -(smooth * NET(z).log_softmax(1)).sum(1).mean()
+    expected = -(batch.targets * NET(z).log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(terms["adversarial"], expected)
 
 

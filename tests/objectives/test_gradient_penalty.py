@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from support import NORMS, Counted, make_batch, network, noise_for
+from support import NORMS, Counted, assert_the_same_loss, losses_held, make_batch, network, noise_for, total
 from unperturbed.errors import InputError
 from unperturbed.modes import under_attack
 from unperturbed.objectives.gradient_penalty import GradientPenalty
@@ -27,14 +27,7 @@ def terms_of(method: GradientPenalty, model: nn.Module, threat: Threat, batch: B
 
 
 def losses(model: nn.Module, x: Tensor) -> Tensor:
-    """Return the losses, batch norm by the statistics of the clean batch, whatever x is."""
-    if len(model) == 4:  # type: ignore[arg-type]
-        return functional.cross_entropy(model(x), BATCH.y, reduction="none")
-    conv, norm, _, _, last = model  # type: ignore[misc]
-    seen = conv(BATCH.x)
-    mean, var = seen.mean((0, 2, 3)).view(1, -1, 1, 1), seen.var((0, 2, 3), correction=0).view(1, -1, 1, 1)
-    h = (conv(x) - mean) / (var + norm.eps).sqrt() * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
-    return functional.cross_entropy(last(functional.softplus(h).flatten(1)), BATCH.y, reduction="none")
+    return losses_held(model, x, BATCH)
 
 
 def direction(norm: Norm, g: Tensor) -> Tensor:
@@ -48,14 +41,8 @@ def direction(norm: Norm, g: Tensor) -> Tensor:
     return torch.zeros_like(flat).scatter(1, best, flat.gather(1, best).sign()).view_as(g)
 
 
-def agree(terms: Terms, expected: Tensor, model: nn.Module, tolerance: float = 1e-9) -> None:
-    """Assert the same loss and the same gradient to every weight."""
-    found, weights = terms["clean"] + terms["penalty"], list(model.parameters())
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
-    for mine, theirs in zip(
-        torch.autograd.grad(found, weights), torch.autograd.grad(expected, weights), strict=True
-    ):  # fmt: skip
-        torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance)
+def agree(terms: Terms, expected: Tensor, model: nn.Module) -> None:
+    assert_the_same_loss(total(terms), expected, model, 1e-9)
 
 
 def own_gradient(model: nn.Module, *, graph: bool) -> Tensor:

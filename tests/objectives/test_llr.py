@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calculus import GivenLoss, Polynomial, derivative, gradient_error, weight_gradient
-from support import NORMS, Counted, make_batch, network, noise_for, untouched
+from support import NORMS, Counted, make_batch, network, noise_for, smoothed, total, untouched
 from unperturbed.curvature.products import not_proven
 from unperturbed.errors import InputError, RunError
 from unperturbed.maximise.adam import Adam
@@ -20,10 +20,10 @@ from unperturbed.modes import under_attack
 from unperturbed.objectives.llr import LLR
 from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inner, Inputs, Logits, Norm, Terms
+from unperturbed.types import Batch, Inner, Inputs, Logits, Norm
 
 BATCH = make_batch(8, torch.float64)
-SMOOTHED = replace(BATCH, targets=functional.one_hot(BATCH.y, 3).double() * 0.9 + 0.1 / 3)
+SMOOTHED = smoothed(BATCH)
 EPS: dict[Norm, float] = {"Linf": 0.2, "L2": 0.8, "L1": 3.0}
 THREAT = Threat("L2", 0.8)
 VARIANTS: dict[str, LLR] = {
@@ -36,10 +36,6 @@ VARIANTS: dict[str, LLR] = {
     "the slope alone": LLR(nominal=0.0, gap=0.0),
 }
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
-
-
-def total(terms: Terms) -> Tensor:
-    return torch.stack(list(terms.values())).sum()
 
 
 def net(norm: bool, dtype: torch.dtype = torch.float64) -> nn.Sequential:
@@ -92,8 +88,7 @@ def by_double_backward(model: nn.Sequential, batch: Batch, z: Inputs, method: LL
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_loss_and_its_gradient_are_those_of_double_backward(dtype: torch.dtype, norm: bool) -> None:
     """To 1e-5 in float32; the statistics' own graph included, and soft targets."""
-    model, method, batch = net(norm, dtype), LLR(1.5, 3.0, 0.7), make_batch(8, dtype)
-    batch = replace(batch, targets=functional.one_hot(batch.y, 3).to(dtype) * 0.9 + 0.1 / 3)
+    model, method, batch = net(norm, dtype), LLR(1.5, 3.0, 0.7), smoothed(make_batch(8, dtype))
     assert not_proven(model) is None
     z = somewhere(batch)
     mine, theirs = (

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from support import make_batch, network, noise_for
+from support import make_batch, network, noise_for, total
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
@@ -34,10 +34,6 @@ def terms_at(method: Objective, clean: Logits, adversarial: Logits) -> Terms:
 def logits(seed: int, scale: float = 2.0) -> Logits:
     draw = torch.Generator().manual_seed(seed)
     return (scale * torch.randn((12, 3), generator=draw, dtype=torch.float64)).requires_grad_()
-
-
-def total(terms: Terms) -> Tensor:
-    return torch.stack(list(terms.values())).sum()
 
 
 def agree(method: Objective, expected: Tensor, clean: Logits, adversarial: Logits, tolerance: float = 1e-12) -> None:

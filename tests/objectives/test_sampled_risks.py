@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest, norm
 
-from support import make_batch, network, noise_for
+from support import make_batch, network, noise_for, smoothed
 from unperturbed.errors import InputError
 from unperturbed.modes import under_attack
 from unperturbed.objectives import random_noise
@@ -71,10 +71,9 @@ def test_prl_is_the_mean_cvar_of_all_draws(beta: float, samples: int) -> None:
 
 def test_prl_on_smoothed_labels() -> None:
     model = network("plain", torch.float64)
-    soft = torch.nn.functional.one_hot(BATCH.y, 3).double() * 0.9 + 0.1 / 3
-    batch = Batch(BATCH.x, BATCH.y, BATCH.ids, soft)
+    batch = smoothed(BATCH)
     inner, terms = both(PRL(1.0, 4), model, batch)
-    losses = torch.stack([-(soft * model(z).log_softmax(1)).sum(1) for z in inner.z])
+    losses = torch.stack([-(batch.targets * model(z).log_softmax(1)).sum(1) for z in inner.z])
     torch.testing.assert_close(terms["tail"], losses.mean().detach())
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calculus import GivenLoss, Polynomial, derivative, gradient_error, hessians, random_matrix, times, weight_gradient
-from support import NORMS, inputs_within, make_batch, network, noise_for, untouched
+from support import NORMS, inputs_within, make_batch, network, noise_for, smoothed, total, untouched
 from unperturbed.curvature.products import cross_entropy_with, dot
 from unperturbed.errors import InputError
 from unperturbed.maximise.pgd import PGD
@@ -23,10 +23,10 @@ from unperturbed.objectives.at import AT
 from unperturbed.objectives.fgsm import FGSM
 from unperturbed.objectives.scorpio import SCORPIO
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inner, Inputs, Norm, Terms
+from unperturbed.types import Batch, Inner, Inputs, Norm
 
 BATCH = make_batch(6, torch.float64)
-SMOOTHED = replace(BATCH, targets=functional.one_hot(BATCH.y, 3).double() * 0.9 + 0.1 / 3)
+SMOOTHED = smoothed(BATCH)
 EPS: dict[Norm, float] = {"Linf": 0.2, "L2": 0.8, "L1": 3.0}
 PRODUCTS = ("forward", "central", "exact")
 every_norm = pytest.mark.parametrize("norm", NORMS)
@@ -255,10 +255,6 @@ def test_s17_small_gradients_lead_as_far_as_large_ones(norm: Norm, size: float) 
 
 
 # The loss
-
-
-def total(terms: Terms) -> Tensor:
-    return torch.stack(list(terms.values())).sum()
 
 
 @pytest.mark.parametrize("net", ["plain", "norm"])

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from support import NORMS, make_batch, network, noise_for
+from support import NORMS, assert_the_same_loss, losses_held, make_batch, network, noise_for, total
 from unperturbed.errors import InputError
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
 from unperturbed.objectives.soar import SOAR
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inner, Inputs, Logits, Norm, Terms
+from unperturbed.types import Batch, Inner, Inputs, Logits, Norm
 
 BATCH = make_batch(6, torch.float64)
 THREAT = Threat("Linf", 0.2)
@@ -52,14 +52,7 @@ def draws(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def losses(model: nn.Module, x: Tensor, points: Tensor) -> Tensor:
-    """Return the losses at x, batch norm by the statistics of the batch of training points."""
-    if len(model) == 4:  # type: ignore[arg-type]
-        return functional.cross_entropy(model(x), BATCH.y, reduction="none")
-    conv, norm, _, _, last = model  # type: ignore[misc]
-    seen = conv(points)
-    mean, var = seen.mean((0, 2, 3)).view(1, -1, 1, 1), seen.var((0, 2, 3), correction=0).view(1, -1, 1, 1)
-    h = (conv(x) - mean) / (var + norm.eps).sqrt() * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
-    return functional.cross_entropy(last(functional.softplus(h).flatten(1)), BATCH.y, reduction="none")
+    return losses_held(model, x, replace(BATCH, x=points))
 
 
 def gradient(model: nn.Module, x: Tensor, points: Tensor) -> Tensor:
@@ -71,16 +64,6 @@ def gradient(model: nn.Module, x: Tensor, points: Tensor) -> Tensor:
 def points_of(method: SOAR, model: nn.Module, threat: Threat) -> Inner:
     with under_attack(model):
         return method.perturb(model, BATCH, threat, noise_for(BATCH))
-
-
-def agree(terms: Terms, expected: Tensor, model: nn.Module, tolerance: float) -> None:
-    """Assert the same loss and the same gradient to every weight."""
-    found, weights = terms["near"] + terms["curvature"], list(model.parameters())
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
-    for mine, theirs in zip(
-        torch.autograd.grad(found, weights), torch.autograd.grad(expected, weights), strict=True
-    ):  # fmt: skip
-        torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -96,7 +79,7 @@ def test_it_is_its_formula_and_learns_through_both_gradients(norm: Norm, net: st
     last = (g * u).flatten(1).sum(1) + t.flatten()
     size = torch.cat([above.flatten(1), last[:, None]], 1).norm(dim=1)
     expected = losses(model, z, z).mean() + 0.7 * (RADIUS[norm] ** 2 + 1) / 2 * size.mean()
-    agree(terms, expected, model, 1e-9)
+    assert_the_same_loss(total(terms), expected, model, 1e-9)
 
 
 def test_small_steps_give_the_exact_hessian_product() -> None:
@@ -109,7 +92,7 @@ def test_small_steps_give_the_exact_hessian_product() -> None:
     (product,) = torch.autograd.grad((g * u).sum(), leaf, create_graph=True)
     last = (g * u).flatten(1).sum(1) + t.flatten()
     size = torch.cat([(product + t * g).flatten(1), last[:, None]], 1).norm(dim=1)
-    agree(terms, clean.mean() + (RADIUS["Linf"] ** 2 + 1) / 2 * size.mean(), model, 1e-4)
+    assert_the_same_loss(total(terms), clean.mean() + (RADIUS["Linf"] ** 2 + 1) / 2 * size.mean(), model, 1e-4)
 
 
 def many(model: Quadratic, n: int) -> tuple[Batch, Tensor]:

@@ -6,7 +6,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
-from support import NORMS, Counted, make_batch, network, noise_for
+from support import NORMS, Counted, make_batch, network, noise_for, smoothed
 from unperturbed.errors import InputError
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
@@ -220,9 +220,8 @@ def test_the_defaults_are_the_released_ones() -> None:
 
 def test_smoothed_labels_on_a_straight_loss_do_not_shorten_the_steps() -> None:
     """Both slopes are of the loss that is trained: the same one within a tiny ball, whatever the targets."""
-    smoothed = functional.one_hot(BATCH.y, 3).to(BATCH.x.dtype) * 0.9 + 0.1 / 3
     method, model = at(0.5), network("plain", BATCH.x.dtype)
-    batch, tiny = Batch(BATCH.x, BATCH.y, BATCH.ids, smoothed), Threat("Linf", 1e-6)
+    batch, tiny = smoothed(BATCH), Threat("Linf", 1e-6)
     for _ in range(200):
         inner = perturbed(method, model, batch, tiny)
         terms = method.loss(model, batch, inner, tiny, noise_for(batch))
