@@ -228,7 +228,7 @@ def test_restarts_fill_free_places_and_end_with_the_first_success() -> None:
     best = search(PGD(steps=4), score, x, threat, noise, restarts=4, places=8)
     assert sorted(held[0]) == [0, 0, 0, 1, 1, 1, 2, 2], "first the first climbs, then the second ones, ..."
     assert best.restart.tolist() == [3, 4, 1] and best.rank.tolist() == [1.0, -1.0, 1.0]
-    assert best.passes == 3 + 2 + 4 * 5, "what breaks an example ends its other climbs"
+    assert best.passes == (5 + 5 + 1) + 4 * 5 + (1 + 1), "what breaks an example ends its later climbs, no earlier ones"
     assert torch.equal(best.z[0], starts[2, 0]) and torch.equal(best.z[1], starts[0, 1])
 
 

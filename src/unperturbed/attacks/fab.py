@@ -78,7 +78,7 @@ class FAB(Attack):
         at, k = Places(n, places, climbs * self.restarts, x.device, self.steps), torch.zeros(places, device=x.device)
         here = x[at.row] if n else x.new_zeros((places, *x.shape[1:]))
         z, wide = here.clone(), (-1, *[1] * (x.dim() - 1))
-        best = _Record(x, threat)
+        best = _Record(x, threat, 0.0 if leave else torch.inf)
         forwards, backwards = n, 0
 
         def fill_free_places() -> None:
@@ -137,8 +137,8 @@ class FAB(Attack):
 class _Record:
     """What has been met so far: of each example the nearest break, and the largest margin inside the threat set."""
 
-    def __init__(self, x: Inputs, threat: Threat) -> None:
-        self.x, self.threat = x, threat
+    def __init__(self, x: Inputs, threat: Threat, enough: float) -> None:
+        self.x, self.threat, self.enough = x, threat, enough
         self.nearest, self.inside = x.clone(), x.clone()
         self.distance, self.margin = x.new_full((len(x),), torch.inf), x.new_full((len(x),), -torch.inf)
         self.finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -146,13 +146,13 @@ class _Record:
     def look(self, at: Places, z: Inputs, margins: PerExample) -> tuple[Tensor, Tensor]:
         """Enter the points in the places; tell which margins are finite, and which points are new breaks inside."""
         distance = self.threat.distance(self.x[at.row], z)
-        nearer = at.best(torch.where(margins > 0, -distance, -torch.inf), -self.distance)
+        nearer = at.best(torch.where(margins > 0, -distance, -torch.inf), -self.distance, torch.inf)
         self.nearest[at.row[nearer]], self.distance[at.row[nearer]] = z[nearer], distance[nearer]
 
-        higher = (margins > self.margin[at.row]).nonzero()[:, 0]
+        higher = ((margins > self.margin[at.row]) | (margins > self.enough)).nonzero()[:, 0]
         inside = higher[self.threat.contains(self.x[at.row[higher]], z[higher])]
         allowed = torch.full_like(margins, -torch.inf).index_put((inside,), margins[inside])
-        better = at.best(allowed, self.margin)
+        better = at.best(allowed, self.margin, self.enough)
         self.inside[at.row[better]], self.margin[at.row[better]] = z[better], margins[better]
         broken = torch.zeros_like(at.active).index_put((better,), margins[better] > 0)
         return margins.isfinite(), broken

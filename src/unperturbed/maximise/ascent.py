@@ -158,7 +158,7 @@ def search(
         sound = value.isfinite() & rank.isfinite() & gradient.flatten(1).isfinite().all(dim=1)
         finite[row[at.active & ~sound]] = False
         counted = torch.where(k >= trial, rank, -torch.inf)
-        better = at.best(counted, best_rank)
+        better = at.best(counted, best_rank, enough)
         best_z[row[better]], best_rank[row[better]] = z[better], rank[better]
 
         broken = counted > enough

@@ -72,7 +72,9 @@ class Places:
 
     First in the queue are the first climbs of all examples, then all second ones, and so on. Those of an example need
     not wait for each other: at the end, when fewer examples than places are left, an example may be in several places.
-    Once the queue is empty, places that are left stay as padding until `shrink` can give up a quarter of them.
+    What comes out is as if they had waited: what counts is the first climb that ends an example, by its number, and
+    later ones are given up then. Once the queue is empty, places that are left stay as padding until `shrink` can give
+    up a quarter of them.
     """
 
     def __init__(self, n: int, places: int, climbs: int, device: torch.device, moves: int = 1) -> None:
@@ -84,10 +86,10 @@ class Places:
         self.active: Tensor = torch.zeros(places, dtype=torch.bool, device=device)
         """Whether it is still climbing."""
         self.needed: Rows = torch.full((n,), climbs, dtype=torch.int64, device=device)
-        """The climbs of each example up to the one that made the others needless; all, where none did."""
+        """The climbs of each example up to the one that made later ones needless; all, where none did."""
         self._queue = deque((number, row) for number in range(climbs) for row in range(n))
         self._over = set[int]()  # examples that need no other climb
-        self._alone = climbs == 1  # whether no example can be in two places
+        self._climbs, self._first = climbs, self.needed.clone()  # the first climb of each example that broke it
         self._watch, self._next = _watch.get(), time.monotonic() + PAUSE
         self._moves, self._made = moves, torch.zeros_like(self.row)
         self._spent = torch.zeros((), dtype=torch.int64, device=device)
@@ -128,14 +130,24 @@ class Places:
             self._queue.popleft()
         return len(self._queue) > 0
 
-    def best(self, values: Tensor, so_far: Tensor) -> Tensor:
-        """Return the places whose value is above what their example has so far; of one example the best one alone."""
-        seats = (self.active & (values > so_far[self.row])).nonzero()[:, 0]
-        if self._alone or len(seats) < 2:
+    def best(self, values: Tensor, so_far: Tensor, enough: float) -> Tensor:
+        """Return the places whose value is above what their example has so far, one place an example.
+
+        A value above `enough` beats whatever later climbs of the example have brought, and is beaten by its own climb's
+        alone. Of several values, the highest counts.
+        """
+        broken = self.active & (values > enough)
+        first = self._first.scatter_reduce(0, self.row[broken], self.number[broken], "amin")
+        earlier, self._first = (first < self._first)[self.row], first
+        own = self.number == first[self.row]
+        standing = first[self.row] == self._climbs
+        seats = (self.active & ((own & earlier) | ((own | standing) & (values > so_far[self.row])))).nonzero()[:, 0]
+        if self._climbs == 1 or len(seats) < 2:
             return seats
-        rising = seats[values[seats].sort(stable=True).indices]
-        last = dict(zip(self.row[rising].tolist(), rising.tolist(), strict=True))
-        return torch.tensor(list(last.values()), dtype=torch.int64, device=seats.device)
+        seats = seats[self.number[seats].argsort(descending=True)]
+        seats = seats[values[seats].argsort(stable=True)]
+        highest = dict(zip(self.row[seats].tolist(), seats.tolist(), strict=True))  # of one example the last one
+        return torch.tensor(list(highest.values()), device=seats.device)
 
     def shrink(self) -> Rows | None:
         """Give up places that nobody will take, if they are a quarter or more; return those that are kept, or None.
@@ -152,16 +164,13 @@ class Places:
         return kept
 
     def leave(self, done: Tensor, over: Tensor) -> None:
-        """End the climbs in the places `done`; those that are also `over` end all climbs of their examples."""
+        """End the climbs in the places `done`; those that are also `over` make later climbs of the example needless."""
         last = (done & over).nonzero()[:, 0]
         self.active &= ~done
-        if len(last) == 0:
-            return
-        rows = self.row[last]
-        self._over.update(rows.tolist())
-        self.needed.scatter_reduce_(0, rows, self.number[last] + 1, "amin")
-        if not self._alone:
-            self.active &= ~torch.isin(self.row, rows)
+        if len(last) > 0:
+            self._over.update(self.row[last].tolist())
+            self.needed.scatter_reduce_(0, self.row[last], self.number[last] + 1, "amin")
+            self.active &= self.number < self.needed[self.row]
 
 
 def enough_places(n: int, places: int) -> int:
