@@ -145,9 +145,10 @@ class _Record:
 
     def look(self, at: Places, z: Inputs, margins: PerExample) -> tuple[Tensor, Tensor]:
         """Enter the points in the places; tell which margins are finite, and which points are new breaks inside."""
-        distance = self.threat.distance(self.x[at.row], z)
-        nearer = at.best(torch.where(margins > 0, -distance, -torch.inf), -self.distance, torch.inf)
-        self.nearest[at.row[nearer]], self.distance[at.row[nearer]] = z[nearer], distance[nearer]
+        if self.enough == torch.inf:
+            distance = self.threat.distance(self.x[at.row], z)
+            nearer = at.best(torch.where(margins > 0, -distance, -torch.inf), -self.distance, torch.inf)
+            self.nearest[at.row[nearer]], self.distance[at.row[nearer]] = z[nearer], distance[nearer]
 
         higher = ((margins > self.margin[at.row]) | (margins > self.enough)).nonzero()[:, 0]
         inside = higher[self.threat.contains(self.x[at.row[higher]], z[higher])]
