@@ -174,7 +174,7 @@ def test_it_waits_as_many_epochs_as_it_is_told(every: Any) -> None:
     for epoch in range(3):
         before = once(method, 9.0)
         method.after_epoch(0.0)
-        assert before == (1.1 if epoch == 2 and every == "batch" else 1.0), epoch
+        assert before == pytest.approx(1.1 if epoch == 2 and every == "batch" else 1.0), epoch
         assert float(method.seen) == 9.0, "the limited loss is followed all the same"
     assert float(method.dual) == pytest.approx(1.1)
 
