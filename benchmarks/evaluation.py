@@ -5,11 +5,19 @@ runs at the batch size at which its APGD is fastest here; what is shown are seco
 each of our attacks the ratio of its time to that of the forwards and backwards that it made (bare passes of the same
 network at the same batch size and precision as the attack's search). Without torchattacks only our side runs.
 
-    python benchmarks/evaluation.py RUN DATA [--examples 500] [--seeds 3] [--threat Linf:0.3]
+With `--processes N` our side is the command `unperturbed evaluate --devices N`, started anew for each seed, and
+torchattacks has N threads instead.
+
+    python benchmarks/evaluation.py RUN DATA [--examples 500] [--seeds 3] [--threat Linf:0.3] [--processes 1]
 """
 
 import argparse
+import json
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +64,21 @@ def theirs(model: nn.Module, x: Inputs, y: Labels, threat: Threat, seed: int, si
     return standing.tolist(), time.perf_counter() - began
 
 
+def in_processes(given: argparse.Namespace, seed: int) -> tuple[int, float]:
+    """Return how many examples stand after the command in several processes, and its seconds."""
+    words = [given.run, "--suite=standard", f"--examples={given.examples}", f"--devices={given.processes}"]
+    words += [f"--seed={seed}", f"--data={given.data}"] + ([f"--threat={given.threat}"] if given.threat else [])
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        call = [sys.executable, "-m", "unperturbed", "evaluate", *words, f"--out={folder}", "--json"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        printed = subprocess.run(call, env=environment, check=True, capture_output=True, text=True).stdout
+    found = json.loads(printed)
+    for each in found["attacks"]:
+        print(f"  ours   {each['name']:9} {each['seconds']:7.1f} s over all, standing {each['robust_after']:.1%}")
+    return round(found["robust_accuracy"] * found["n"]), time.perf_counter() - began
+
+
 def best_size(model: nn.Module, x: Inputs, y: Labels, threat: Threat) -> int:
     """Return the batch size at which torchattacks' APGD takes the least time an example."""
     import torchattacks
@@ -98,6 +121,7 @@ def main() -> None:
     parser.add_argument("--threat")
     parser.add_argument("--examples", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=1)
     given = parser.parse_args()
     stored, data, tree = stored_run(given.run), load_data(given.data), Tree()
     tree.put([], stored["model"])
@@ -108,11 +132,21 @@ def main() -> None:
     split = select(data.test, torch.arange(given.examples))
     x, y = split.inputs(torch.arange(given.examples)), split.labels
     threat = Threat.parse(given.threat or stored["threat"], stored_bounds(stored["bounds"]))
+    if given.processes > 1:
+        torch.set_num_threads(given.processes)
     try:
         size = best_size(model, x, y, threat)
         print(f"torchattacks sees {size} examples at a time")
     except ImportError:
         size = 0
+    if given.processes > 1:
+        for seed in range(given.seeds):
+            standing, seconds = in_processes(given, seed)
+            print(f"ours in {given.processes} processes: {seconds:.1f} s, standing {standing}", flush=True)
+            if size:
+                left, other = theirs(model, x, y, threat, seed, size)
+                print(f"theirs: {other:.1f} s, standing {sum(left)}; {other / seconds:.2f} times ours", flush=True)
+        return
 
     outcomes, others, spent = list[Outcome](), list[list[bool]](), list[float]()
     for seed in range(given.seeds):

@@ -6,10 +6,10 @@
    2019).
 
 Each method's weight is chosen on one seed by its accuracy under ten steps on held-out training examples, then it is
-trained on every seed. Differences are paired over test examples and seeds; their intervals come from a bootstrap over
-both. Every run has a file of its own, so that a study that was stopped goes on where it was.
+trained on every seed. Differences are paired over test examples and seeds; their intervals are for other seeds and
+examples. Every run has a file of its own, so that a study that was stopped goes on where it was.
 
-    python studies/curvature_claims.py DATA OUT [--suite pgd] [--epochs 15] [--seeds 3]
+    python -m studies.curvature_claims DATA OUT [--suite pgd] [--epochs 15] [--seeds 3]
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from studies.paired import interval, verdict
 from torch import Tensor
 
 from unperturbed.attacks.gradient import GradientAttack, Suite
@@ -89,24 +90,6 @@ class Study:
         """Return the smooth network, as it is before training."""
         torch.manual_seed(seed)
         return SmallCNN((3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, activation="silu")
-
-
-def interval(differences: Tensor) -> tuple[float, float, float]:
-    """Return the mean of paired differences (seeds, examples) and its 95% interval, by a bootstrap over both."""
-    seeds, examples = differences.shape
-    draw = torch.Generator().manual_seed(0)
-    means = []
-    for _ in range(4000):
-        rows = torch.randint(seeds, (seeds,), generator=draw)
-        columns = torch.randint(examples, (examples,), generator=draw)
-        means.append(differences[rows][:, columns].mean())
-    low, high = torch.stack(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return float(differences.mean()), low, high
-
-
-def verdict(low: float, high: float) -> str:
-    """Return what an interval of (claimed better - claimed worse) says of the claim."""
-    return "held" if low > 0 else "did not hold" if high < 0 else "not decided here"
 
 
 def main() -> None:

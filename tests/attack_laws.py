@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -226,7 +227,6 @@ def does_not_depend_on_order_or_company(attack: Attack) -> None:
         for rows, other in ((order, shuffled), (order[:7], part)):
             assert torch.equal(straight.z[rows], other.z) and torch.equal(straight.margin[rows], other.margin), norm
             assert torch.equal(straight.restart[rows], other.restart)
-        assert straight.passes == shuffled.passes
 
 
 @law
@@ -292,6 +292,8 @@ def tries_every_restart(attack: Attack, least: float = 0.9) -> None:
     with seen_by(model) as seen:
         found = run(attack, model, batch, Threat("L2", 0.5))
     assert (found.restart == attack.restarts).all()
+    once = run(replace(attack, restarts=1), model, batch, Threat("L2", 0.5))
+    assert found.passes >= (attack.restarts - 0.2) * once.passes, f"{found.passes} passes, and {once.passes} for one"
     points = torch.cat([z for z, _ in seen]).flatten(1)
     away = points[(points[:, None] - x.flatten(1)).abs().amax(2).amin(1) > 1e-9]
     assert len(away.unique(dim=0)) >= least * len(away), f"{len(away.unique(dim=0))} of {len(away)} points differ"

@@ -245,6 +245,7 @@ def test_values_with_brackets_keep_their_commas_and_names_that_clash_are_long(ru
         (("--over", "learning-rate=1"), ["'learning-rate'", "--over"]),
         (("--over", "sed=1"), ["'sed'", "Did you mean 'seed'"]),
         (("--over", "maximiser=pgd"), ["Did you mean 'method.maximiser'"]),
+        (("--method", "trades", "--over", "beta=1"), ["'beta'", "Did you mean 'method.beta'"]),
         (("--over", "method.maximizer=pgd"), ["'maximizer'", "Did you mean 'maximiser'"]),
         (("--over", "method=at,tradse"), ["tradse", "'trades'"]),
         (("--over", "examples=1,2"), ["'examples'", "train-examples"]),

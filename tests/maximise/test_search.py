@@ -112,8 +112,9 @@ def test_verdicts_agree_at_any_number_of_places(kind: type) -> None:
     ties = torch.stack([best.rank for best in found.values()]).abs().amin(0) <= 1e-4
     print(f"{int(ties.sum())} of 37 within 1e-4 of a tie")
     for best in found.values():
-        assert torch.equal((best.rank > 0)[~ties], (found[1].rank > 0)[~ties])
-        torch.testing.assert_close(best.rank, found[1].rank, rtol=1e-3, atol=1e-3)
+        broken = best.rank > 0  # in several places at once, another climb may be the first to break an example
+        assert torch.equal(broken[~ties], (found[1].rank > 0)[~ties])
+        torch.testing.assert_close(best.rank[~broken], found[1].rank[~broken], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ASCENTS, ids=lambda kind: kind.__name__)
@@ -197,7 +198,7 @@ def test_restarts_begin_at_different_points() -> None:
 
 
 def test_an_example_that_breaks_leaves_at_once() -> None:
-    """Passes count the examples that are still climbing, and restarts end with the first success."""
+    """Passes count the examples that are still climbing."""
     model, x, y, threat, noise = problem(6, eps=0.3)
     after = torch.tensor([0, 1, 3, 99, 0, 99])  # moves until the score is above 0
     counts = torch.zeros(6, dtype=torch.int64)
@@ -208,15 +209,32 @@ def test_an_example_that_breaks_leaves_at_once() -> None:
         counts[rows[first]] += 1
         return broken.float() - 0.5 + 0 * z.flatten(1).sum(1)
 
-    best = search(PGD(steps=4), score, x, threat, noise, restarts=2, places=6)
+    best = search(PGD(steps=4), score, x, threat, noise, restarts=1, places=6)
     assert torch.equal(best.rank > 0, after < 99)
-    assert best.passes == 1 + 2 + 4 + 10 + 1 + 10
-    assert best.restart.tolist() == [1, 1, 1, 2, 1, 2]
+    assert best.passes == 1 + 2 + 4 + 5 + 1 + 5
+
+
+def test_restarts_fill_free_places_and_end_with_the_first_success() -> None:
+    """Three examples with four climbs each in eight places; which climb breaks an example is set."""
+    model, x, y, threat, noise = problem(3, eps=0.3)
+    starts = torch.stack([threat.sample(x, noise.fold(climb)) for climb in range(4)])
+    lucky, held = torch.tensor([2, 9, 0]), []  # no climb breaks the second example
+
+    def score(z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
+        climb = (starts[:, rows] - z.detach()).flatten(2).abs().amax(2).argmin(0)  # it stays where it starts
+        held.append(rows.tolist())
+        return 0 * z.flatten(1).sum(1), torch.where(climb == lucky[rows], 1.0, -1.0 - climb)
+
+    best = search(PGD(steps=4), score, x, threat, noise, restarts=4, places=8)
+    assert sorted(held[0]) == [0, 0, 0, 1, 1, 1, 2, 2], "first the first climbs, then the second ones, ..."
+    assert best.restart.tolist() == [3, 4, 1] and best.rank.tolist() == [1.0, -1.0, 1.0]
+    assert best.passes == (5 + 5 + 1) + 4 * 5 + (1 + 1), "what breaks an example ends its later climbs, no earlier ones"
+    assert torch.equal(best.z[0], starts[2, 0]) and torch.equal(best.z[1], starts[0, 1])
 
 
 @pytest.mark.parametrize(
     ("n", "places", "restarts", "calls"),
-    [(6, 6, 1, 5), (6, 2, 1, 15), (6, 4, 1, 10), (6, 4, 2, 15), (3, 8, 2, 10), (1, 1, 1, 5), (0, 4, 2, 0)],
+    [(6, 6, 1, 5), (6, 2, 1, 15), (6, 4, 1, 10), (6, 4, 2, 15), (3, 8, 2, 5), (1, 1, 1, 5), (0, 4, 2, 0)],
 )
 def test_the_network_sees_full_batches_and_no_more_than_needed(n: int, places: int, restarts: int, calls: int) -> None:
     """With four steps, so five looks a climb: n * restarts climbs on so many places. One size, whatever is left."""

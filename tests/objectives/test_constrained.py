@@ -168,6 +168,17 @@ def test_it_stays_between_zero_and_its_upper_bound() -> None:
     assert once(low, 9.0) == pytest.approx(0.7), "it comes back from there"
 
 
+@pytest.mark.parametrize("every", ["batch", "epoch"])
+def test_it_waits_as_many_epochs_as_it_is_told(every: Any) -> None:
+    method = Constrained(ERM(), nominal_loss=0.5, dual_step=0.1, every=every, wait=2)
+    for epoch in range(3):
+        before = once(method, 9.0)
+        method.after_epoch(0.0)
+        assert before == pytest.approx(1.1 if epoch == 2 and every == "batch" else 1.0), epoch
+        assert float(method.seen) == 9.0, "the limited loss is followed all the same"
+    assert float(method.dual) == pytest.approx(1.1)
+
+
 def test_per_epoch_it_moves_once_by_the_mean() -> None:
     by_epoch = Constrained(ERM(), nominal_loss=0.5, dual_step=0.1, every="epoch")
     for seen in (0.4, 0.9, 0.35):

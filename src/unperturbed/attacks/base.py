@@ -25,7 +25,7 @@ class Found:
     finite: Tensor
     """Bool: whether everything that the attack computed for the example was finite."""
     restart: Rows
-    """How many restarts were begun, the first start included."""
+    """How many starts it took, the first included: up to the one that broke the example; all, where none did."""
     passes: int
     """Examples through the network, forward."""
     backwards: int | None = None

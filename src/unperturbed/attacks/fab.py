@@ -78,7 +78,7 @@ class FAB(Attack):
         at, k = Places(n, places, climbs * self.restarts, x.device, self.steps), torch.zeros(places, device=x.device)
         here = x[at.row] if n else x.new_zeros((places, *x.shape[1:]))
         z, wide = here.clone(), (-1, *[1] * (x.dim() - 1))
-        best = _Record(x, threat)
+        best = _Record(x, threat, 0.0 if leave else torch.inf)
         forwards, backwards = n, 0
 
         def fill_free_places() -> None:
@@ -86,7 +86,7 @@ class FAB(Attack):
             if len(seats) == 0:
                 return
             pair = at_least_two(rows)
-            climb = at.begun[pair] - 1
+            climb = at_least_two(at.number[seats])
             far = replace(threat, eps=threat.eps / 2).scatter(x[pair], noise.rows(pair).fold(climb))
             start = torch.where((climb >= climbs).view(wide), far, x[pair])
             k[seats], here[seats], z[seats] = 0, x[rows], start[: len(rows)]
@@ -103,24 +103,24 @@ class FAB(Attack):
             busy, y = int(at.active.sum()), batch.y[at.row]
             towards = targets[at.row, at.number % climbs][:, None] if self.targets else targets[at.row]
             lead, slope, here_margin = _nearest_plane(model, z, y, towards, threat)
-            sound = best.look(at, z, here_margin)
+            sound, broken = best.look(at, z, here_margin)
             sound &= lead.isfinite() & slope.flatten(1).isfinite().all(dim=1)
             z = self._move(here, z, lead, slope, threat)
             with torch.no_grad():
                 next_margin = margin(model(z), y)
-            sound &= best.look(at, z, next_margin)
+            sound_next, broken_next = best.look(at, z, next_margin)
+            sound, broken = sound & sound_next, (broken | broken_next) & leave
             forwards, backwards = forwards + 2 * busy, backwards + towards.shape[1] * busy
             best.finite[at.row[at.active & ~sound]] = False
 
             k += 1
-            broken = (best.margin[at.row] > 0) & leave
             done = at.active & (broken | ~sound | (k >= self.steps))
             at.leave(done, broken | ~sound)
             z = torch.where((next_margin > 0).view(wide), here + self.back * (z - here), z)
             if bool(done.any()):
                 fill_free_places()
                 give_up_places()
-        rounds = (at.begun + climbs - 1) // climbs
+        rounds = (at.needed + climbs - 1) // climbs
         found = Found(best.inside, best.margin, best.finite, rounds, forwards, backwards)
         return Nearest(best.nearest, best.distance, found)
 
@@ -137,26 +137,26 @@ class FAB(Attack):
 class _Record:
     """What has been met so far: of each example the nearest break, and the largest margin inside the threat set."""
 
-    def __init__(self, x: Inputs, threat: Threat) -> None:
-        self.x, self.threat = x, threat
+    def __init__(self, x: Inputs, threat: Threat, enough: float) -> None:
+        self.x, self.threat, self.enough = x, threat, enough
         self.nearest, self.inside = x.clone(), x.clone()
         self.distance, self.margin = x.new_full((len(x),), torch.inf), x.new_full((len(x),), -torch.inf)
         self.finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
 
-    def look(self, at: Places, z: Inputs, margins: PerExample) -> Tensor:
-        """Enter the points in the places; return whether their margins are finite."""
-        wrong = (at.active & (margins > 0)).nonzero()[:, 0]
-        if len(wrong) > 0:
-            row, point = at.row[wrong], z[wrong]
-            distance = self.threat.distance(self.x[row], point)
-            nearer = distance < self.distance[row]
-            self.nearest[row[nearer]], self.distance[row[nearer]] = point[nearer], distance[nearer]
-        higher = (at.active & (margins > self.margin[at.row])).nonzero()[:, 0]
-        if len(higher) > 0:
-            row, point = at.row[higher], z[higher]
-            inside = self.threat.contains(self.x[row], point)
-            self.inside[row[inside]], self.margin[row[inside]] = point[inside], margins[higher[inside]]
-        return margins.isfinite()
+    def look(self, at: Places, z: Inputs, margins: PerExample) -> tuple[Tensor, Tensor]:
+        """Enter the points in the places; tell which margins are finite, and which points are new breaks inside."""
+        if self.enough == torch.inf:
+            distance = self.threat.distance(self.x[at.row], z)
+            nearer = at.best(torch.where(margins > 0, -distance, -torch.inf), -self.distance, torch.inf)
+            self.nearest[at.row[nearer]], self.distance[at.row[nearer]] = z[nearer], distance[nearer]
+
+        higher = ((margins > self.margin[at.row]) | (margins > self.enough)).nonzero()[:, 0]
+        inside = higher[self.threat.contains(self.x[at.row[higher]], z[higher])]
+        allowed = torch.full_like(margins, -torch.inf).index_put((inside,), margins[inside])
+        better = at.best(allowed, self.margin, self.enough)
+        self.inside[at.row[better]], self.margin[at.row[better]] = z[better], margins[better]
+        broken = torch.zeros_like(at.active).index_put((better,), margins[better] > 0)
+        return margins.isfinite(), broken
 
 
 def _nearest_plane(

@@ -81,7 +81,7 @@ class Square(Attack):
             sound = margins.isfinite()
             finite[at.row[at.active & ~sound]] = False
             better = margins > lead
-            held, lead = torch.where(_per_input(better, z), z, held), torch.where(better, margins, lead)
+            held[better], lead = z[better], torch.where(better, margins, lead)
 
             k += 1
             over = (lead > 0) | ~sound
@@ -94,7 +94,7 @@ class Square(Attack):
             z = patches.change(here, held, ends, plan.pop())
             if bool(done.any()):
                 fill_free_places()
-        return Found(best_z, best_margin, finite, at.begun, forwards, 0)
+        return Found(best_z, best_margin, finite, at.needed, forwards, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +105,8 @@ class _Draw:
     """(p, channels)."""
     size: Tensor
     """Height and width of the square: (p, 2)."""
+    largest: tuple[int, int]
+    """Those of the largest."""
     corner: Tensor
     """Its upper left corner: (p, 2)."""
     other: Tensor
@@ -167,8 +169,9 @@ class _Patches:
         spare = self.extents - size
         corner, other = (((draw[:, :, i : i + 2] * (spare + 1)).long()).minimum(spare) for i in (0, 2))
         signs, bump = (draw[:, :, 5:] - 0.5).sign(), level * 2 + (draw[:, :, 4] > 0.5)
-        parts = zip(*(part.unbind(1) for part in (signs, size, corner, other, bump)), strict=True)
-        return [_Draw(*columns) for columns in parts][::-1]
+        largest = [(height, width) for height, width in size.amax(0).tolist()]
+        parts = (signs.unbind(1), size.unbind(1), largest, corner.unbind(1), other.unbind(1), bump.unbind(1))
+        return [_Draw(*columns) for columns in zip(*parts, strict=True)][::-1]
 
     def ends(self, x: Inputs) -> tuple[Inputs, Inputs]:
         """Return the corners of S(x) in Linf."""
@@ -177,8 +180,25 @@ class _Patches:
 
     def change(self, x: Inputs, z: Inputs, ends: tuple[Inputs, Inputs], draw: _Draw) -> Inputs:
         """Return z with the proposed change; in Linf an end of S(x) in the square, one sign a channel."""
-        square = self._square(draw.corner, draw.size)
-        return self._flip(z, ends, square, draw) if self.threat.norm == "Linf" else self._reshape(x, z, square, draw)
+        return self._flip(z, ends, draw) if self.threat.norm == "Linf" else self._reshape(x, z, draw)
+
+    def _flip(self, z: Inputs, ends: tuple[Inputs, Inputs], draw: _Draw) -> Inputs:
+        """Return z with x ± eps in the square; with the other signs where that is there already.
+
+        (The paper draws again until something changes.) Only the pixels in the squares are touched, since the squares
+        of most queries are small; those of a place whose square is smaller than the largest name its last ones again.
+        """
+        channels, _, wide = self.image
+        down, across = (
+            (draw.corner[:, axis, None] + torch.minimum(steps[: draw.largest[axis]], draw.size[:, axis, None] - 1))
+            for axis, steps in enumerate((self.down, self.across))
+        )
+        pixels = (down[:, :, None] * wide + across[:, None, :]).flatten(1)[:, None].expand(-1, channels, -1)
+        flat, low, high = (part.reshape(len(z), channels, -1) for part in (z, *ends))
+        now, low, high = (part.gather(2, pixels) for part in (flat, low, high))
+        up = draw.signs[:, :, None] > 0
+        idle = torch.where(up, high, low).eq(now).flatten(1).all(1)
+        return flat.scatter(2, pixels, torch.where(up ^ idle[:, None, None], high, low)).view(z.shape)
 
     def _square(self, corner: Tensor, size: Tensor) -> Tensor:
         """Return where the squares are: bool, (p, 1, height, width)."""
@@ -186,23 +206,10 @@ class _Patches:
         rows, columns = _within(self.down - top[:, None], height), _within(self.across - left[:, None], width)
         return (rows[:, :, None] & columns[:, None, :])[:, None]
 
-    def _flip(self, z: Inputs, ends: tuple[Inputs, Inputs], square: Tensor, draw: _Draw) -> Inputs:
-        """Return z with x ± eps in the square; with the other signs where that is there already.
-
-        (The paper draws again until something changes.)
-        """
-        image, low, high = (part.view(-1, *self.image) for part in (z, *ends))
-        up = draw.signs[:, :, None, None] > 0
-        new = torch.where(square, torch.where(up, high, low), image)
-        idle = new.eq(image).flatten(1).all(1)
-        if bool(idle.any()):
-            new = torch.where(_per_input(idle, image) & square, torch.where(up, low, high), new)
-        return new.view(z.shape)
-
-    def _reshape(self, x: Inputs, z: Inputs, square: Tensor, draw: _Draw) -> Inputs:
+    def _reshape(self, x: Inputs, z: Inputs, draw: _Draw) -> Inputs:
         """Return z with two opposite bumps in the square, which gets the budget of the other square as well."""
         threat, power, (channels, tall, wide) = self.threat, self.power, self.image
-        other = self._square(draw.other, draw.size)
+        square, other = self._square(draw.corner, draw.size), self._square(draw.other, draw.size)
         down, across = self.down - draw.corner[:, :1], self.across - draw.corner[:, 1:]
         places = (draw.bump[:, None] * tall + down.clamp(0, tall - 1))[:, :, None] * wide
         bumps = self.bumps.flatten()[places + across.clamp(0, wide - 1)[:, None, :]][:, None]

@@ -131,7 +131,10 @@ def _known(option: str, given: Parsed) -> str:
     root = root.replace("_", "-")
     if root in options and (not dot or root in TREES):
         return root + dot + rest.replace("-", "_")
-    raise InputError(f"--over: training has no option {option!r}. {hint(option, [*options, *_below(given)])}")
+    below = _below(given)
+    full = f"method.{root.replace('-', '_')}"
+    nearest = f"Did you mean {full!r}?" if full in below else hint(option, [*options, *below])
+    raise InputError(f"--over: training has no option {option!r}. {nearest}")
 
 
 def _below(given: Parsed) -> list[str]:

@@ -157,9 +157,7 @@ def _summary(numbers: list[Number]) -> str:
         most = "at most " if kind == "robust" else ""
         text.append(f"{kind.capitalize()} test accuracy is {most}{test.value:.1%} [{test.low:.1%}, {test.high:.1%}]")
         if gap is not None and gap.low is not None and gap.high is not None:
-            text[-1] += (
-                f", {100 * gap.value:+.1f} points more in training [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
-            )
+            text[-1] += f", in training {100 * gap.value:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
     return "".join(f"{each}. " for each in text).strip()
 
 

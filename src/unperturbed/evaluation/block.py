@@ -77,7 +77,9 @@ class Block:
     broken_by: Labels
     """The number of the attack that broke the example, or -1."""
     restart: Labels
-    """Climbs that the last attack on the example began."""
+    """Climbs that the last attack on the example took."""
+    unlike: Tensor
+    """Bool: whether gradients in lower precision were seen to be others than the network's."""
     tallies: list[Tally] = field(default_factory=list)
     """One for each attack that has run."""
     warnings: list[str] = field(default_factory=list)
@@ -138,6 +140,7 @@ def untouched(model: Model, batch: Batch, places: int, seed: int) -> Block:
         refuted=torch.zeros_like(finite),
         broken_by=torch.full_like(batch.y, -1),
         restart=torch.zeros_like(batch.y),
+        unlike=torch.zeros_like(finite),
         warnings=failed_on(failures, batch.ids, "the forward"),
     )
 
@@ -175,7 +178,7 @@ def _attacked(
 
     A search in lower precision is repeated in full where it claimed what does not hold, where it came so close to a
     break that rounding may have hidden one, and where its gradients are not those of the network (saturated units round
-    to flat ones, and then nothing moves).
+    to flat ones, and then nothing moves). Where the latter was seen once, every later search is in full.
     """
     whole = block.batch
 
@@ -191,18 +194,23 @@ def _attacked(
 
     if networks.rough is None or not attack.bears_rounding:
         return search(networks.searched, rows)
+    block.unlike[rows] |= ~_slopes_agree(networks, whole.x[rows], whole.y[rows])
+    tried = (~block.unlike[rows]).nonzero()[:, 0]
+    if len(tried) == 0:
+        return search(networks.searched, rows)
     with part_of_search(0.0, _ROUGH):
-        found, margins = search(networks.rough, rows)
+        found, margins = search(networks.rough, rows[tried])
     off = (found.margin - margins)[found.margin.isfinite() & margins.isfinite()]
     near = _REACH * float(off.square().mean().sqrt()) if len(off) else 0.0
-    again = (margins <= 0) & ((found.margin > 0) | (margins > -near) | ~found.finite)
-    for z in (whole.x[rows], found.z):
-        again |= (margins <= 0) & ~_slopes_agree(networks, z, whole.y[rows])
-    if not bool(again.any()):
+    standing = margins <= 0
+    block.unlike[rows[tried]] |= standing & ~_slopes_agree(networks, found.z, whole.y[rows[tried]])
+    settled = standing & (found.margin <= 0) & (margins <= -near) & found.finite & ~block.unlike[rows[tried]]
+    again = torch.ones_like(rows, dtype=torch.bool).index_put((tried,), standing & ~settled).nonzero()[:, 0]
+    if len(again) == 0:
         return found, margins
-    with part_of_search(_ROUGH, 1.0, int((margins > 0).sum())):
+    with part_of_search(_ROUGH, 1.0, int((~standing).sum())):
         second, others = search(networks.searched, rows[again])
-    return _merged(found, margins, again, second, others)
+    return _merged(whole.x[rows], (tried, found, margins), (again, second, others))
 
 
 def _slopes_agree(networks: Networks, z: Inputs, y: Labels) -> Tensor:
@@ -225,17 +233,20 @@ def _slope(model: Model | None, z: Inputs, y: Labels) -> Tensor:
 
 
 def _merged(
-    found: Found, margins: PerExample, again: Tensor, second: Found, others: Tensor
+    x: Inputs, first: tuple[Tensor, Found, Tensor], second: tuple[Tensor, Found, Tensor]
 ) -> tuple[Found, PerExample]:
-    """Return the first search's results with, where it was repeated, the second one's; of the points the better."""
-    where = again.nonzero()[:, 0]
-    better = others > margins[where]
-    z, margin, finite, restart = found.z.clone(), found.margin.clone(), found.finite.clone(), found.restart.clone()
-    z[where[better]] = second.z[better]
-    margin[where], finite[where], restart[where] = second.margin, second.finite, second.restart
-    backwards = [each.passes if each.backwards is None else each.backwards for each in (found, second)]
-    merged = Found(z, margin, finite, restart, found.passes + second.passes, sum(backwards))
-    return merged, margins.index_put((where,), torch.maximum(others, margins[where]))
+    """Return the results of two searches on rows of x: what the second one says where it ran, but the better point."""
+    z, best = x.clone(), x.new_full((len(x),), -torch.inf)
+    margin, finite = best.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    restart, forwards, backwards = torch.zeros_like(finite, dtype=torch.int64), 0, 0
+    for rows, found, margins in (first, second):
+        better = margins > best[rows]
+        z[rows[better]] = found.z[better]
+        best[rows] = torch.maximum(best[rows], margins)
+        margin[rows], finite[rows], restart[rows] = found.margin, found.finite, found.restart
+        forwards += found.passes
+        backwards += found.passes if found.backwards is None else found.backwards
+    return Found(z, margin, finite, restart, forwards, backwards), best
 
 
 def _enter(

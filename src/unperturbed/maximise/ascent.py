@@ -96,7 +96,7 @@ class Best:
     finite: Tensor
     """Bool: whether every score and gradient on the way was finite."""
     restart: Rows
-    """The number of restarts that were begun when the search ended."""
+    """The climbs up to the one that ended the search; all, where none did."""
     passes: int
     """Examples through the network, forward; as many again backward."""
 
@@ -135,7 +135,7 @@ def search(
         if len(seats) == 0:
             return
         pair = at_least_two(rows)
-        own = noise.rows(pair).fold(at.begun[pair] - 1)
+        own = noise.rows(pair).fold(at_least_two(at.number[seats]))
         start = ascent.start(x[pair], threat, own)
         fresh = ascent.memory(x[pair], own)
         k[seats], here[seats], z[seats] = 0, x[rows], start[: len(rows)]
@@ -157,11 +157,11 @@ def search(
         passes += int(at.active.sum())
         sound = value.isfinite() & rank.isfinite() & gradient.flatten(1).isfinite().all(dim=1)
         finite[row[at.active & ~sound]] = False
-        counts = at.active & (k >= trial)
-        better = counts & (rank > best_rank[row])
+        counted = torch.where(k >= trial, rank, -torch.inf)
+        better = at.best(counted, best_rank, enough)
         best_z[row[better]], best_rank[row[better]] = z[better], rank[better]
 
-        broken = counts & (rank > enough)
+        broken = counted > enough
         done = at.active & (broken | ~sound | (k >= ascent.steps))
         at.leave(done, broken | ~sound)
         number = k.view(-1, *[1] * (x.dim() - 1))
@@ -170,4 +170,4 @@ def search(
         if bool(done.any()):
             fill_free_places()
             give_up_places()
-    return Best(best_z, best_rank, finite, at.begun, passes)
+    return Best(best_z, best_rank, finite, at.needed, passes)

@@ -70,23 +70,29 @@ def _watching(watch: Watch) -> Iterator[None]:
 class Places:
     """A queue of climbs before a number of places; a place that a climb leaves goes to the next one in the queue.
 
-    A further climb of an example queues up behind the examples that still wait for their first. Once the queue is
-    empty, places that are left stay as padding until `shrink` can give up a quarter of them.
+    First in the queue are the first climbs of all examples, then all second ones, and so on. Those of an example need
+    not wait for each other: at the end, when fewer examples than places are left, an example may be in several places.
+    What comes out is as if they had waited: what counts is the first climb that ends an example, by its number, and
+    later ones are given up then. Once the queue is empty, places that are left stay as padding until `shrink` can give
+    up a quarter of them.
     """
 
     def __init__(self, n: int, places: int, climbs: int, device: torch.device, moves: int = 1) -> None:
         """Queue up `n` examples with at most `climbs` climbs each, of about so many moves, before empty places."""
-        self.climbs = climbs
         self.row: Rows = torch.zeros(places, dtype=torch.int64, device=device)
         """The example in each place."""
+        self.number: Rows = torch.zeros_like(self.row)
+        """The number of each place's climb among those of its example, from 0."""
         self.active: Tensor = torch.zeros(places, dtype=torch.bool, device=device)
         """Whether it is still climbing."""
-        self.begun: Rows = torch.zeros(n, dtype=torch.int64, device=device)
-        """Climbs that each example has begun."""
-        self._queue = deque(range(n))
+        self.needed: Rows = torch.full((n,), climbs, dtype=torch.int64, device=device)
+        """The climbs of each example up to the one that made later ones needless; all, where none did."""
+        self._queue = deque((number, row) for number in range(climbs) for row in range(n))
+        self._over = set[int]()  # examples that need no other climb
+        self._climbs, self._first = climbs, self.needed.clone()  # the first climb of each example that broke it
         self._watch, self._next = _watch.get(), time.monotonic() + PAUSE
         self._moves, self._made = moves, torch.zeros_like(self.row)
-        self._spent = self._over = torch.zeros((), dtype=torch.int64, device=device)
+        self._spent = torch.zeros((), dtype=torch.int64, device=device)
 
     def busy(self) -> bool:
         """Tell, before each move, whether anyone is still climbing; whoever watches is told how far the search is."""
@@ -100,28 +106,48 @@ class Places:
 
     def _far(self) -> tuple[float, int]:
         """Return the share done of what would be left if no example ended early, and for how many it is over."""
-        waiting = torch.tensor(list(self._queue), dtype=torch.int64, device=self.row.device)
-        climbs = sum(int((self.climbs - self.begun[rows]).sum()) for rows in (waiting, self.row[self.active]))
+        waiting = sum(row not in self._over for _, row in self._queue)
         under_way = int((self._moves - self._made).clamp(min=0)[self.active].sum())
         spent = int(self._spent)
-        return spent / max(spent + under_way + self._moves * climbs, 1), int(self._over)
-
-    @property
-    def number(self) -> Rows:
-        """The number of each place's climb among those of its example, from 0."""
-        return (self.begun[self.row] - 1).clamp_(min=0)
+        return spent / max(spent + under_way + self._moves * waiting, 1), len(self._over)
 
     def fill(self) -> tuple[Rows, Rows]:
         """Seat the next climbs; return their places and their examples.
 
         What is computed for a single example may be reduced in another order than in company: see `at_least_two`.
         """
-        seats = (~self.active).nonzero()[:, 0][: len(self._queue)]
-        rows = torch.tensor([self._queue.popleft() for _ in seats], dtype=torch.int64, device=seats.device)
-        self.row[seats], self.active[seats] = rows, True
-        self.begun[rows] += 1
-        self._made[seats] = 0
-        return seats, rows
+        free = (~self.active).nonzero()[:, 0]
+        climbs = list[tuple[int, int]]()
+        while len(climbs) < len(free) and self._is_waiting():
+            climbs.append(self._queue.popleft())
+        seats, climbing = free[: len(climbs)], torch.tensor(climbs, dtype=torch.int64, device=free.device).view(-1, 2)
+        self.number[seats], self.row[seats] = climbing.T
+        self.active[seats], self._made[seats] = True, 0
+        return seats, self.row[seats]
+
+    def _is_waiting(self) -> bool:
+        while self._queue and self._queue[0][1] in self._over:
+            self._queue.popleft()
+        return len(self._queue) > 0
+
+    def best(self, values: Tensor, so_far: Tensor, enough: float) -> Tensor:
+        """Return the places whose value is above what their example has so far, one place an example.
+
+        A value above `enough` beats whatever later climbs of the example have brought, and is beaten by its own climb's
+        alone. Of several values, the highest counts.
+        """
+        broken = self.active & (values > enough)
+        first = self._first.scatter_reduce(0, self.row[broken], self.number[broken], "amin")
+        earlier, self._first = (first < self._first)[self.row], first
+        own = self.number == first[self.row]
+        standing = first[self.row] == self._climbs
+        seats = (self.active & ((own & earlier) | ((own | standing) & (values > so_far[self.row])))).nonzero()[:, 0]
+        if self._climbs == 1 or len(seats) < 2:
+            return seats
+        seats = seats[self.number[seats].argsort(descending=True)]
+        seats = seats[values[seats].argsort(stable=True)]
+        highest = dict(zip(self.row[seats].tolist(), seats.tolist(), strict=True))  # of one example the last one
+        return torch.tensor(list(highest.values()), device=seats.device)
 
     def shrink(self) -> Rows | None:
         """Give up places that nobody will take, if they are a quarter or more; return those that are kept, or None.
@@ -130,19 +156,21 @@ class Places:
         """
         now = len(self.active)
         fewer = enough_places(int(self.active.sum()), now)
-        if self._queue or 4 * fewer > 3 * now:
+        if self._is_waiting() or 4 * fewer > 3 * now:
             return None
         kept = (~self.active).to(torch.int8).sort(stable=True).indices[:fewer]
-        self.row, self.active, self._made = self.row[kept], self.active[kept], self._made[kept]
+        self.row, self.number = self.row[kept], self.number[kept]
+        self.active, self._made = self.active[kept], self._made[kept]
         return kept
 
     def leave(self, done: Tensor, over: Tensor) -> None:
-        """End the climbs in the places `done`; the examples of those that are also `over` need no other."""
-        again = self.row[done & ~over]
-        self._queue.extend(again[self.begun[again] < self.climbs].tolist())
+        """End the climbs in the places `done`; those that are also `over` make later climbs of the example needless."""
+        last = (done & over).nonzero()[:, 0]
         self.active &= ~done
-        if self._watch is not None:
-            self._over = self._over + (done & over).sum()
+        if len(last) > 0:
+            self._over.update(self.row[last].tolist())
+            self.needed.scatter_reduce_(0, self.row[last], self.number[last] + 1, "amin")
+            self.active &= self.number < self.needed[self.row]
 
 
 def enough_places(n: int, places: int) -> int:

@@ -43,6 +43,9 @@ class Constrained(nn.Module, Wrapper):
         objective_loss: the largest sum of the method's terms, instead; the nominal loss is what is then minimised.
         dual_step: of the ascent, for a batch; an epoch's is this times its batches.
         every: when the dual variable moves: after each "batch", as released, or each "epoch", as in the paper.
+        wait: epochs for which the dual variable keeps its first value. Every loss is above its limit at first: a dual
+            variable that grows from the start stands far too high when the limit comes into reach, and the robust loss
+            is hardly trained until then.
         dual_start: the dual variable at first.
         dual_max: its upper bound.
     """
@@ -52,6 +55,7 @@ class Constrained(nn.Module, Wrapper):
     dual: Tensor
     total: Tensor
     batches: Tensor
+    epochs: Tensor
     seen: Tensor
 
     def __init__(
@@ -62,6 +66,7 @@ class Constrained(nn.Module, Wrapper):
         objective_loss: float | None = None,
         dual_step: float = 0.02,
         every: Literal["batch", "epoch"] = "batch",
+        wait: int = 0,
         dual_start: float = 1.0,
         dual_max: float = 20.0,
     ) -> None:
@@ -73,7 +78,7 @@ class Constrained(nn.Module, Wrapper):
             raise InputError(f"nominal_accuracy is {nominal_accuracy}, but is a share: give a number between 0 and 1.")
         if not all(math.isfinite(limit) and limit >= 0 for limit in given):
             raise InputError(f"The limit is {given[0]}, but must be finite and not negative.")
-        check_not_negative(dual_step=dual_step, dual_start=dual_start)
+        check_not_negative(dual_step=dual_step, wait=wait, dual_start=dual_start)
         if not dual_start <= dual_max < math.inf:
             raise InputError(f"dual_max is {dual_max}, but must be finite and at least dual_start, {dual_start}.")
         if every not in {"batch", "epoch"}:
@@ -81,13 +86,15 @@ class Constrained(nn.Module, Wrapper):
         self.objective = objective if objective is not None else AT()
         self.nominal_loss = nominal_loss if given else 0.1
         self.nominal_accuracy, self.objective_loss = nominal_accuracy, objective_loss
-        self.dual_step, self.every, self.dual_start, self.dual_max = dual_step, every, dual_start, dual_max
+        self.dual_step, self.every, self.wait = dual_step, every, wait
+        self.dual_start, self.dual_max = dual_start, dual_max
         self.adopt()
         if any(isinstance(inner, Constrained) for inner in self.inside()):
             raise InputError("A constrained method is limited a second time: there is one limit at a time.")
         self.register_buffer("dual", torch.tensor(float(dual_start)))
         self.register_buffer("total", torch.tensor(0.0))  # of the limited loss over this epoch's batches
         self.register_buffer("batches", torch.tensor(0.0))
+        self.register_buffer("epochs", torch.tensor(0))
         self.register_buffer("seen", torch.tensor(math.inf))  # what was limited, in the last epoch; none yet
 
     @property
@@ -100,7 +107,7 @@ class Constrained(nn.Module, Wrapper):
         """Return the same limit, dual variable included, around another method."""
         made = Constrained(
             objective, self.nominal_loss, self.nominal_accuracy, self.objective_loss,
-            self.dual_step, self.every, self.dual_start, self.dual_max,
+            self.dual_step, self.every, self.wait, self.dual_start, self.dual_max,
         )  # fmt: skip
         for name, buffer in self.named_buffers(recurse=False):
             setattr(made, name, buffer.clone())
@@ -155,6 +162,7 @@ class Constrained(nn.Module, Wrapper):
         if self.every == "epoch" or self.nominal_accuracy is not None:
             self._ascend(self.dual_step * self.batches, self.seen)
         self.total, self.batches = torch.zeros_like(self.total), torch.zeros_like(self.batches)
+        self.epochs = self.epochs + 1
         self.objective.after_epoch(clean_accuracy)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
@@ -205,6 +213,8 @@ class Constrained(nn.Module, Wrapper):
         return torch.where(seen.isinf(), 0.0, away)
 
     def _ascend(self, step: float | Tensor, seen: Tensor) -> None:
+        if self.epochs < self.wait:
+            return
         excess = (-self._slack(seen) / max(self._scale, 1e-12)).clamp(max=1.0)
         self.dual = (self.dual + step * excess).clamp(0.0, self.dual_max)
 
