@@ -78,7 +78,10 @@ def test_s5_an_interruption_midway_changes_nothing(last: int) -> None:
 
 @pytest.mark.parametrize("last", [5, 10, 18])
 def test_s5_a_single_failure_midway_changes_nothing(last: int) -> None:
-    """What fails is tried again on fewer examples, in case it is a matter of one of them. From forward 19 on, one is alone."""
+    """What fails is tried again on fewer examples, in case it is a matter of one of them.
+
+    From forward 19 on a single example is left.
+    """
     inner, data = mixed_modes(), blobs(20)
     with untouched(inner):
         outcome = evaluate(Quitting(inner, last, RuntimeError), data, THREAT, QUICK, batch_size=4)
