@@ -72,7 +72,7 @@ def add_fields(parser: ArgumentParser, described: type, instead: Mapping[str, An
     hints = {**get_type_hints(described), **instead}
     helps = {each.arg_name: each.description for each in parse_docstring(described.__doc__ or "").params}
     for each in fields(described):
-        text = " ".join((helps.get(each.name) or "").split()).replace("%", "%%")
+        text = " ".join((helps.get(each.name) or "").split())
         parser.add_argument(f"--{each.name.replace('_', '-')}", type=hints[each.name], default=each.default, help=text)
 
 
