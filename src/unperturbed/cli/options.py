@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import yaml
 from docstring_parser import parse as parse_docstring
@@ -65,6 +65,19 @@ def add_data_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=str | None, metavar="FOLDER", help="where everything is written")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+
+def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> None:
+    """Add which test examples are looked at, and how; told what the seed is of, and what `--precision auto` is."""
+    parser.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
+    parser.add_argument("--examples-seed", type=int | None, metavar="S", help="N random ones instead")
+    parser.add_argument("--seed", type=int, default=0, help=seed)
+    parser.add_argument(
+        "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that the network sees at a time"
+    )
+    parser.add_argument(
+        "--precision", type=Literal["auto", "32", "64"], default="auto", help=f"of the arithmetic (auto: {precision})"
+    )
 
 
 def add_fields(parser: ArgumentParser, described: type, instead: Mapping[str, Any]) -> None:
