@@ -192,31 +192,40 @@ def _attacked(
         result, networks.places = within_memory(run, networks.places)
         return result
 
+    def unlike(z: Inputs, some: Labels) -> Tensor:
+        agree, networks.places = within_memory(
+            lambda places: _slopes_agree(networks, z, whole.y[some], places), networks.places
+        )
+        return ~agree
+
     if networks.rough is None or not attack.bears_rounding:
         return search(networks.searched, rows)
-    block.unlike[rows] |= ~_slopes_agree(networks, whole.x[rows], whole.y[rows])
-    tried = (~block.unlike[rows]).nonzero()[:, 0]
+    differ = block.unlike[rows] | unlike(whole.x[rows], rows)  # entered at the end: what fails is tried again
+    tried = (~differ).nonzero()[:, 0]
     if len(tried) == 0:
-        return search(networks.searched, rows)
+        result = search(networks.searched, rows)
+        block.unlike[rows] = differ
+        return result
     with part_of_search(0.0, _ROUGH):
         found, margins = search(networks.rough, rows[tried])
     off = (found.margin - margins)[found.margin.isfinite() & margins.isfinite()]
     near = _REACH * float(off.square().mean().sqrt()) if len(off) else 0.0
     standing = margins <= 0
-    block.unlike[rows[tried]] |= standing & ~_slopes_agree(networks, found.z, whole.y[rows[tried]])
-    settled = standing & (found.margin <= 0) & (margins <= -near) & found.finite & ~block.unlike[rows[tried]]
+    differ[tried] |= standing & unlike(found.z, rows[tried])
+    settled = standing & (found.margin <= 0) & (margins <= -near) & found.finite & ~differ[tried]
     again = torch.ones_like(rows, dtype=torch.bool).index_put((tried,), standing & ~settled).nonzero()[:, 0]
     if len(again) == 0:
         return found, margins
     with part_of_search(_ROUGH, 1.0, int((~standing).sum())):
         second, others = search(networks.searched, rows[again])
+    block.unlike[rows] = differ
     return _merged(whole.x[rows], (tried, found, margins), (again, second, others))
 
 
-def _slopes_agree(networks: Networks, z: Inputs, y: Labels) -> Tensor:
+def _slopes_agree(networks: Networks, z: Inputs, y: Labels, places: int) -> Tensor:
     """Tell per example whether the margin's gradient points the same way in the rough network as in full precision."""
     agree = []
-    for some in torch.split(torch.arange(len(z), device=z.device), networks.places):
+    for some in torch.split(torch.arange(len(z), device=z.device), places):
         rough, full = (_slope(model, z[some], y[some]) for model in (networks.rough, networks.searched))
         cosine = functional.cosine_similarity(rough.double(), full.double(), eps=1e-300)
         agree.append((cosine > _ALIKE) | (full == 0).all(dim=1))

@@ -73,8 +73,9 @@ class Places:
     First in the queue are the first climbs of all examples, then all second ones, and so on. Those of an example need
     not wait for each other: at the end, when fewer examples than places are left, an example may be in several places.
     What comes out is as if they had waited: what counts is the first climb that ends an example, by its number, and
-    later ones are given up then. Once the queue is empty, places that are left stay as padding until `shrink` can give
-    up a quarter of them.
+    later ones are given up then. (Only where a value was not finite, what later climbs met
+    until then is kept, too: it may be a break.) Once the queue is empty, places that are left stay as padding until
+    `shrink` can give up a quarter of them.
     """
 
     def __init__(self, n: int, places: int, climbs: int, device: torch.device, moves: int = 1) -> None:
@@ -130,18 +131,21 @@ class Places:
             self._queue.popleft()
         return len(self._queue) > 0
 
-    def best(self, values: Tensor, so_far: Tensor, enough: float) -> Tensor:
+    def best(self, values: Tensor, so_far: Tensor, by: Rows, enough: float) -> Tensor:
         """Return the places whose value is above what their example has so far, one place an example.
 
         A value above `enough` beats whatever later climbs of the example have brought, and is beaten by its own climb's
-        alone. Of several values, the highest counts.
+        alone. Of several values, the highest counts, and where they tie (as in low precision) that of the first climb:
+        `by` has the numbers of the climbs that what is so far is from.
         """
         broken = self.active & (values > enough)
         first = self._first.scatter_reduce(0, self.row[broken], self.number[broken], "amin")
         earlier, self._first = (first < self._first)[self.row], first
         own = self.number == first[self.row]
         standing = first[self.row] == self._climbs
-        seats = (self.active & ((own & earlier) | ((own | standing) & (values > so_far[self.row])))).nonzero()[:, 0]
+        before = so_far[self.row]
+        higher = (values > before) | ((values == before) & values.isfinite() & (self.number < by[self.row]))
+        seats = (self.active & ((own & earlier) | ((own | standing) & higher))).nonzero()[:, 0]
         if self._climbs == 1 or len(seats) < 2:
             return seats
         seats = seats[self.number[seats].argsort(descending=True)]
