@@ -127,6 +127,49 @@ def test_a_network_that_rounds_flat_is_attacked_in_float32() -> None:
     assert found[0] == found[1] and 5 < found[1].count("broken") < 40
 
 
+def test_a_failure_in_the_second_search_changes_nothing() -> None:
+    """What was seen to differ before it is forgotten with it: else the first search is not made again."""
+
+    class Tilted(Reading):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            lead = super().forward(x)
+            return lead + torch.where(x[:, :1] > 0.4, 9 * (x[:, 1:2] - x[:, 1:2].detach()), 0.0) * lead.new_tensor(
+                [0, 1]
+            )
+
+    class Once(Reading):
+        last = -1
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.seen == self.last:
+                self.seen += 1
+                raise RuntimeError("once")
+            return super().forward(x)
+
+    whole = Batch(X, Y, torch.arange(12))
+    suite = Suite("moving", (Moving(tuple([0.45] * 6 + [0.1] * 6)),), "")
+    found = []
+    for last in (-1, 4):  # two slopes at x and two at the point found, in the eight places: then the second search
+        block, precise = untouched(Reading(), whole, 8, 0), Once()
+        precise.last = last
+        attack_block(Networks(Reading(), precise, Tilted(), 8), block, Threat("Linf", 1.0, None), suite, 0)
+        found.append((block.unlike.tolist(), block.table(Threat("Linf", 1.0, None), suite), block.tallies[0].forwards))
+    assert found[0] == found[1] and found[0][0] == [True] * 6 + [False] * 6 and found[0][2] == 12 + 6
+
+
+def test_slopes_are_looked_at_in_as_many_places_as_memory_holds() -> None:
+    class Small(Reading):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) > 4:
+                raise RuntimeError("out of memory")
+            return super().forward(x)
+
+    block = untouched(Reading(), Batch(X, Y, torch.arange(12)), 8, 0)
+    networks = Networks(Reading(), Small(), Reading(), 8)
+    attack_block(networks, block, THREAT, Suite("pgd", (GradientAttack("PGD", margin, PGD(steps=2)),), ""), 0)
+    assert networks.places == 4 and not block.warnings and not block.unlike.any()
+
+
 class Steep(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.tanh(6 * x)

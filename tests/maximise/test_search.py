@@ -232,6 +232,41 @@ def test_restarts_fill_free_places_and_end_with_the_first_success() -> None:
     assert torch.equal(best.z[0], starts[2, 0]) and torch.equal(best.z[1], starts[0, 1])
 
 
+@pytest.mark.parametrize("places", [1, 3, 8])
+def test_of_climbs_that_tie_the_first_one_counts(places: int) -> None:
+    """Ranks of low precision tie often; here a climb ranks -1 from some move on, the later ones sooner."""
+    _, x, _, threat, noise = problem(2, eps=0.3)
+    starts = torch.stack([threat.sample(x, noise.fold(climb)) for climb in range(3)])
+    looks = torch.zeros(3, 2, dtype=torch.int64)
+
+    def score(z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
+        climb = (starts[:, rows] - z.detach()).flatten(2).abs().amax(2).argmin(0)  # it stays where it starts
+        looks[climb.unique(), :] += 1
+        late = looks[climb, rows] > 3 - climb
+        return 0 * z.flatten(1).sum(1), torch.where(late, -1.0, -2.0)
+
+    best = search(PGD(steps=4), score, x, threat, noise, restarts=3, places=places)
+    assert best.rank.tolist() == [-1.0, -1.0] and torch.equal(best.z, starts[0])
+
+
+@pytest.mark.parametrize("places", [1, 8])
+def test_an_infinite_rank_takes_no_ones_place(places: int) -> None:
+    """The second climb breaks the example at once; the first one overflows at its third look."""
+    _, x, _, threat, noise = problem(1, eps=0.3)
+    starts = torch.stack([threat.sample(x, noise.fold(climb)) for climb in range(2)])
+    looks = torch.zeros(2, dtype=torch.int64)
+
+    def score(z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
+        climb = (starts[:, rows] - z.detach()).flatten(2).abs().amax(2).argmin(0)
+        looks[climb.unique()] += 1
+        rank = torch.where(climb == 1, 0.5, torch.where(looks[0] > 2, torch.inf, -1.0))
+        return 0 * z.flatten(1).sum(1), rank
+
+    best = search(PGD(steps=4), score, x, threat, noise, restarts=2, places=places)
+    assert not best.finite.item() and best.rank.item() == (-1.0 if places == 1 else 0.5)
+    assert torch.equal(best.z[0], starts[0 if places == 1 else 1, 0])
+
+
 @pytest.mark.parametrize(
     ("n", "places", "restarts", "calls"),
     [(6, 6, 1, 5), (6, 2, 1, 15), (6, 4, 1, 10), (6, 4, 2, 15), (3, 8, 2, 5), (1, 1, 1, 5), (0, 4, 2, 0)],

@@ -141,20 +141,25 @@ class _Record:
         self.x, self.threat, self.enough = x, threat, enough
         self.nearest, self.inside = x.clone(), x.clone()
         self.distance, self.margin = x.new_full((len(x),), torch.inf), x.new_full((len(x),), -torch.inf)
+        self.nearest_by, self.inside_by = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)  # by which climb
         self.finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
 
     def look(self, at: Places, z: Inputs, margins: PerExample) -> tuple[Tensor, Tensor]:
         """Enter the points in the places; tell which margins are finite, and which points are new breaks inside."""
         if self.enough == torch.inf:
             distance = self.threat.distance(self.x[at.row], z)
-            nearer = at.best(torch.where(margins > 0, -distance, -torch.inf), -self.distance, torch.inf)
+            breaks = (margins > 0) & margins.isfinite()
+            nearer = at.best(torch.where(breaks, -distance, -torch.inf), -self.distance, self.nearest_by, torch.inf)
             self.nearest[at.row[nearer]], self.distance[at.row[nearer]] = z[nearer], distance[nearer]
+            self.nearest_by[at.row[nearer]] = at.number[nearer]
 
-        higher = ((margins > self.margin[at.row]) | (margins > self.enough)).nonzero()[:, 0]
+        high = (margins >= self.margin[at.row]) | (margins > self.enough)
+        higher = (high & margins.isfinite()).nonzero()[:, 0]  # infinity would hide a break
         inside = higher[self.threat.contains(self.x[at.row[higher]], z[higher])]
         allowed = torch.full_like(margins, -torch.inf).index_put((inside,), margins[inside])
-        better = at.best(allowed, self.margin, self.enough)
+        better = at.best(allowed, self.margin, self.inside_by, self.enough)
         self.inside[at.row[better]], self.margin[at.row[better]] = z[better], margins[better]
+        self.inside_by[at.row[better]] = at.number[better]
         broken = torch.zeros_like(at.active).index_put((better,), margins[better] > 0)
         return margins.isfinite(), broken
 

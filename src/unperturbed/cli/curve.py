@@ -1,13 +1,13 @@
 """Measure how far away the nearest misclassified points are: robust accuracy against eps, as a table and a picture."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.names import hint
-from unperturbed.cli.options import Parsed, add_data_options, new_parser
+from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.runs import write_text
 
@@ -26,17 +26,9 @@ def parser() -> ArgumentParser:
     made.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
     add_data_options(made)
     made.add_argument("--suite", type=str, default="nearest", help=SUITE_HELP)
-    made.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
-    made.add_argument("--examples-seed", type=int | None, metavar="S", help="N random ones instead")
+    add_measuring_options(made, "of the attacks' random starts", "32")
     made.add_argument(
         "--eps", type=str | None, metavar="EPS,...", help="these radii; default: ten even steps up to the threat's"
-    )
-    made.add_argument("--seed", type=int, default=0, help="of the attacks' random starts")
-    made.add_argument(
-        "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that the network sees at a time"
-    )
-    made.add_argument(
-        "--precision", type=Literal["auto", "32", "64"], default="auto", help="of the arithmetic (auto: 32)"
     )
     return made
 

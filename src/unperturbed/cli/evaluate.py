@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, is_first_process, progress, say, table
 from unperturbed.cli.names import find, hint
-from unperturbed.cli.options import Parsed, add_data_options, new_parser, parse
+from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
 from unperturbed.errors import InputError
 from unperturbed.findings import Outcome, Progress
 from unperturbed.runs import write_json
@@ -41,20 +41,13 @@ def parser() -> ArgumentParser:
     made.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
     add_data_options(made)
     made.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
-    made.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
-    made.add_argument("--examples-seed", type=int | None, metavar="S", help="N random ones instead")
+    add_measuring_options(
+        made,
+        "of the attacks' random starts",
+        "results in 32 bits, searches in bfloat16 where that is faster and as good",
+    )
     made.add_argument("--eps", type=str | None, metavar="EPS,...", help="these radii instead: 4/255,8/255")
     made.add_argument("--quantize", action="store_true", help=QUANTIZE_HELP)
-    made.add_argument("--seed", type=int, default=0, help="of the attacks' random starts")
-    made.add_argument(
-        "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that the network sees at a time"
-    )
-    made.add_argument(
-        "--precision",
-        type=Literal["auto", "32", "64"],
-        default="auto",
-        help="of the arithmetic (auto: results in 32 bits, searches in bfloat16 where that is faster and as good)",
-    )
     made.add_argument("--devices", type=Literal["auto"] | int, default=1, metavar="N|auto", help=DEVICES_HELP)
     made.add_argument("--overwrite", action="store_true", help="replace another evaluation in the same folder")
     return made

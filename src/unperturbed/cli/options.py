@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import yaml
 from docstring_parser import parse as parse_docstring
@@ -67,12 +67,25 @@ def add_data_options(parser: ArgumentParser) -> None:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
+def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> None:
+    """Add which test examples are looked at, and how; told what the seed is of, and what `--precision auto` is."""
+    parser.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
+    parser.add_argument("--examples-seed", type=int | None, metavar="S", help="N random ones instead")
+    parser.add_argument("--seed", type=int, default=0, help=seed)
+    parser.add_argument(
+        "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that the network sees at a time"
+    )
+    parser.add_argument(
+        "--precision", type=Literal["auto", "32", "64"], default="auto", help=f"of the arithmetic (auto: {precision})"
+    )
+
+
 def add_fields(parser: ArgumentParser, described: type, instead: Mapping[str, Any]) -> None:
     """Add the fields of a dataclass as options, helped by its docstring; `instead` replaces some of the types."""
     hints = {**get_type_hints(described), **instead}
     helps = {each.arg_name: each.description for each in parse_docstring(described.__doc__ or "").params}
     for each in fields(described):
-        text = " ".join((helps.get(each.name) or "").split()).replace("%", "%%")
+        text = " ".join((helps.get(each.name) or "").split())
         parser.add_argument(f"--{each.name.replace('_', '-')}", type=hints[each.name], default=each.default, help=text)
 
 

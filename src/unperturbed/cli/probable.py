@@ -1,11 +1,11 @@
 """Measure on how many examples most random perturbations change nothing: not robustness against an attack."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, say, table
-from unperturbed.cli.options import Parsed, add_data_options, new_parser
+from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.runs import write_json
 
@@ -24,15 +24,7 @@ def parser() -> ArgumentParser:
         "--rho", type=str, default="0.1,0.05,0.01", metavar="RHO,...", help="shares of the draws that may be wrong"
     )
     made.add_argument("--draws", type=int, default=100, help="random perturbations of each example")
-    made.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
-    made.add_argument("--examples-seed", type=int | None, metavar="S", help="N random ones instead")
-    made.add_argument("--seed", type=int, default=0, help="of the draws")
-    made.add_argument(
-        "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that the network sees at a time"
-    )
-    made.add_argument(
-        "--precision", type=Literal["auto", "32", "64"], default="auto", help="of the arithmetic (auto: 32)"
-    )
+    add_measuring_options(made, "of the draws", "32")
     return made
 
 

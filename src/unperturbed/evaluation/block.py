@@ -154,7 +154,8 @@ def attack_block(networks: Networks, block: Block, threat: Threat, suite: Suite,
         noise = Noise.of(seed, block.batch.ids).fold(number)
         with _draws_of(seed, block.batch, number):
             parts, failures = isolate(lambda some: _attacked(networks, block, some, attack, threat, noise), rows)
-        for some, (found, margins) in parts:
+        for some, (found, margins, unlike) in parts:
+            block.unlike[some] = unlike
             _enter(block, some, found, margins, number, attack, tally)
         block.finite[list(failures)] = False
         block.warnings += failed_on(failures, block.batch.ids, attack.label)
@@ -173,8 +174,8 @@ def _draws_of(seed: int, batch: Batch, number: int) -> AbstractContextManager[No
 
 def _attacked(
     networks: Networks, block: Block, rows: Labels, attack: Attack, threat: Threat, noise: Noise
-) -> tuple[Found, PerExample]:
-    """Return what the attack found for these rows, and the verified margins there.
+) -> tuple[Found, PerExample, Tensor]:
+    """Return what the attack found for these rows, the verified margins there, and what `unlike` is for them now.
 
     A search in lower precision is repeated in full where it claimed what does not hold, where it came so close to a
     break that rounding may have hidden one, and where its gradients are not those of the network (saturated units round
@@ -192,31 +193,39 @@ def _attacked(
         result, networks.places = within_memory(run, networks.places)
         return result
 
+    def slopes_agree(z: Inputs, some: Labels) -> Tensor:
+        agree, networks.places = within_memory(
+            lambda places: _slopes_agree(networks, z, whole.y[some], places), networks.places
+        )
+        return agree
+
+    unlike = block.unlike[rows]
     if networks.rough is None or not attack.bears_rounding:
-        return search(networks.searched, rows)
-    block.unlike[rows] |= ~_slopes_agree(networks, whole.x[rows], whole.y[rows])
-    tried = (~block.unlike[rows]).nonzero()[:, 0]
+        return (*search(networks.searched, rows), unlike)
+    like = (~unlike).nonzero()[:, 0]
+    unlike[like] = ~slopes_agree(whole.x[rows[like]], rows[like])
+    tried = (~unlike).nonzero()[:, 0]
     if len(tried) == 0:
-        return search(networks.searched, rows)
+        return (*search(networks.searched, rows), unlike)
     with part_of_search(0.0, _ROUGH):
         found, margins = search(networks.rough, rows[tried])
     off = (found.margin - margins)[found.margin.isfinite() & margins.isfinite()]
     near = _REACH * float(off.square().mean().sqrt()) if len(off) else 0.0
     standing = margins <= 0
-    block.unlike[rows[tried]] |= standing & ~_slopes_agree(networks, found.z, whole.y[rows[tried]])
-    settled = standing & (found.margin <= 0) & (margins <= -near) & found.finite & ~block.unlike[rows[tried]]
-    again = torch.ones_like(rows, dtype=torch.bool).index_put((tried,), standing & ~settled).nonzero()[:, 0]
+    unlike[tried] = standing & ~slopes_agree(found.z, rows[tried])
+    settled = standing & (found.margin <= 0) & (margins <= -near) & found.finite & ~unlike[tried]
+    again = torch.ones_like(unlike).index_put((tried,), standing & ~settled).nonzero()[:, 0]
     if len(again) == 0:
-        return found, margins
+        return found, margins, unlike
     with part_of_search(_ROUGH, 1.0, int((~standing).sum())):
         second, others = search(networks.searched, rows[again])
-    return _merged(whole.x[rows], (tried, found, margins), (again, second, others))
+    return (*_merged(whole.x[rows], (tried, found, margins), (again, second, others)), unlike)
 
 
-def _slopes_agree(networks: Networks, z: Inputs, y: Labels) -> Tensor:
+def _slopes_agree(networks: Networks, z: Inputs, y: Labels, places: int) -> Tensor:
     """Tell per example whether the margin's gradient points the same way in the rough network as in full precision."""
-    agree = []
-    for some in torch.split(torch.arange(len(z), device=z.device), networks.places):
+    agree = [torch.zeros(0, dtype=torch.bool, device=z.device)]
+    for some in torch.split(torch.arange(len(z), device=z.device), places) if len(z) else ():
         rough, full = (_slope(model, z[some], y[some]) for model in (networks.rough, networks.searched))
         cosine = functional.cosine_similarity(rough.double(), full.double(), eps=1e-300)
         agree.append((cosine > _ALIKE) | (full == 0).all(dim=1))

@@ -121,6 +121,7 @@ def search(
     A score with a method `of_climb(numbers)` is asked for the score of these climbs, one number a place.
     """
     best_z, best_rank = x.clone(), torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
+    by = torch.zeros(len(x), dtype=torch.int64, device=x.device)  # the climb that the best iterate is from
     finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
     at, k = (
         Places(len(x), places, restarts, x.device, ascent.steps + 1),
@@ -157,9 +158,10 @@ def search(
         passes += int(at.active.sum())
         sound = value.isfinite() & rank.isfinite() & gradient.flatten(1).isfinite().all(dim=1)
         finite[row[at.active & ~sound]] = False
-        counted = torch.where(k >= trial, rank, -torch.inf)
-        better = at.best(counted, best_rank, enough)
+        counted = torch.where((k >= trial) & (rank < torch.inf), rank, -torch.inf)  # infinity would hide a break
+        better = at.best(counted, best_rank, by, enough)
         best_z[row[better]], best_rank[row[better]] = z[better], rank[better]
+        by[row[better]] = at.number[better]
 
         broken = counted > enough
         done = at.active & (broken | ~sound | (k >= ascent.steps))

@@ -1,7 +1,6 @@
 """Which climb is where in the batch that the network sees."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -73,8 +72,9 @@ class Places:
     First in the queue are the first climbs of all examples, then all second ones, and so on. Those of an example need
     not wait for each other: at the end, when fewer examples than places are left, an example may be in several places.
     What comes out is as if they had waited: what counts is the first climb that ends an example, by its number, and
-    later ones are given up then. Once the queue is empty, places that are left stay as padding until `shrink` can give
-    up a quarter of them.
+    later ones are given up then. (Only where a value was not finite, what later climbs met until then is kept, too: it
+    may be a break.) Once the queue is empty, places that are left stay as padding until `shrink` can give up a quarter
+    of them.
     """
 
     def __init__(self, n: int, places: int, climbs: int, device: torch.device, moves: int = 1) -> None:
@@ -87,7 +87,7 @@ class Places:
         """Whether it is still climbing."""
         self.needed: Rows = torch.full((n,), climbs, dtype=torch.int64, device=device)
         """The climbs of each example up to the one that made later ones needless; all, where none did."""
-        self._queue = deque((number, row) for number in range(climbs) for row in range(n))
+        self._n, self._begun = n, 0  # how far the queue has come: climbs begun, or needless by then
         self._over = set[int]()  # examples that need no other climb
         self._climbs, self._first = climbs, self.needed.clone()  # the first climb of each example that broke it
         self._watch, self._next = _watch.get(), time.monotonic() + PAUSE
@@ -106,7 +106,9 @@ class Places:
 
     def _far(self) -> tuple[float, int]:
         """Return the share done of what would be left if no example ended early, and for how many it is over."""
-        waiting = sum(row not in self._over for _, row in self._queue)
+        number, row = divmod(self._begun, max(self._n, 1))
+        further = max(self._climbs - number - 1, 0) * (self._n - len(self._over))
+        waiting = further + (number < self._climbs) * sum(each not in self._over for each in range(row, self._n))
         under_way = int((self._moves - self._made).clamp(min=0)[self.active].sum())
         spent = int(self._spent)
         return spent / max(spent + under_way + self._moves * waiting, 1), len(self._over)
@@ -119,29 +121,34 @@ class Places:
         free = (~self.active).nonzero()[:, 0]
         climbs = list[tuple[int, int]]()
         while len(climbs) < len(free) and self._is_waiting():
-            climbs.append(self._queue.popleft())
+            climbs.append(divmod(self._begun, self._n))
+            self._begun += 1
         seats, climbing = free[: len(climbs)], torch.tensor(climbs, dtype=torch.int64, device=free.device).view(-1, 2)
         self.number[seats], self.row[seats] = climbing.T
         self.active[seats], self._made[seats] = True, 0
         return seats, self.row[seats]
 
     def _is_waiting(self) -> bool:
-        while self._queue and self._queue[0][1] in self._over:
-            self._queue.popleft()
-        return len(self._queue) > 0
+        last = self._n * self._climbs
+        while self._begun < last and self._begun % self._n in self._over:
+            self._begun += 1
+        return self._begun < last
 
-    def best(self, values: Tensor, so_far: Tensor, enough: float) -> Tensor:
+    def best(self, values: Tensor, so_far: Tensor, by: Rows, enough: float) -> Tensor:
         """Return the places whose value is above what their example has so far, one place an example.
 
         A value above `enough` beats whatever later climbs of the example have brought, and is beaten by its own climb's
-        alone. Of several values, the highest counts.
+        alone. Of several values, the highest counts, and where they tie (as in low precision) that of the first climb:
+        `by` has the numbers of the climbs that what is so far is from.
         """
         broken = self.active & (values > enough)
         first = self._first.scatter_reduce(0, self.row[broken], self.number[broken], "amin")
         earlier, self._first = (first < self._first)[self.row], first
         own = self.number == first[self.row]
         standing = first[self.row] == self._climbs
-        seats = (self.active & ((own & earlier) | ((own | standing) & (values > so_far[self.row])))).nonzero()[:, 0]
+        before = so_far[self.row]
+        higher = (values > before) | ((values == before) & values.isfinite() & (self.number < by[self.row]))
+        seats = (self.active & ((own & earlier) | ((own | standing) & higher))).nonzero()[:, 0]
         if self._climbs == 1 or len(seats) < 2:
             return seats
         seats = seats[self.number[seats].argsort(descending=True)]

@@ -19,6 +19,11 @@ MET = 1.05
 """A limit counts as met up to this factor: the loss of an epoch is an average over weights that still move."""
 
 
+EPOCH = 30
+"""An epoch's move of the dual variable is that of so many batches, however many it has: the network answers to a move
+within the epoch, and to the moves of hundreds of batches at once by swings between the ends of the range."""
+
+
 class Constrained(nn.Module, Wrapper):
     """min R subject to N <= rho: R the terms of another method, N the mean CE(f(x), y), by primal and dual steps.
 
@@ -41,7 +46,7 @@ class Constrained(nn.Module, Wrapper):
         nominal_loss: rho, the largest mean cross-entropy of the inputs as they are; 0.1 where no limit is given.
         nominal_accuracy: the least clean accuracy on held-out training examples, instead.
         objective_loss: the largest sum of the method's terms, instead; the nominal loss is what is then minimised.
-        dual_step: of the ascent, for a batch; an epoch's is this times its batches.
+        dual_step: of the ascent, for a batch; an epoch's is that of 30 batches.
         every: when the dual variable moves: after each "batch", as released, or each "epoch", as in the paper.
         wait: epochs for which the dual variable keeps its first value. Every loss is above its limit at first: a dual
             variable that grows from the start stands far too high when the limit comes into reach, and the robust loss
@@ -64,7 +69,7 @@ class Constrained(nn.Module, Wrapper):
         nominal_loss: float | None = None,
         nominal_accuracy: float | None = None,
         objective_loss: float | None = None,
-        dual_step: float = 0.02,
+        dual_step: float = 0.1,
         every: Literal["batch", "epoch"] = "batch",
         wait: int = 0,
         dual_start: float = 1.0,
@@ -160,7 +165,7 @@ class Constrained(nn.Module, Wrapper):
         mean = self.total / self.batches.clamp(min=1)
         self.seen = mean if self.nominal_accuracy is None else torch.full_like(self.seen, clean_accuracy)
         if self.every == "epoch" or self.nominal_accuracy is not None:
-            self._ascend(self.dual_step * self.batches, self.seen)
+            self._ascend(EPOCH * self.dual_step, self.seen)
         self.total, self.batches = torch.zeros_like(self.total), torch.zeros_like(self.batches)
         self.epochs = self.epochs + 1
         self.objective.after_epoch(clean_accuracy)
@@ -212,7 +217,7 @@ class Constrained(nn.Module, Wrapper):
         away = self.limit - seen if self.nominal_accuracy is None else seen - self.limit
         return torch.where(seen.isinf(), 0.0, away)
 
-    def _ascend(self, step: float | Tensor, seen: Tensor) -> None:
+    def _ascend(self, step: float, seen: Tensor) -> None:
         if self.epochs < self.wait:
             return
         excess = (-self._slack(seen) / max(self._scale, 1e-12)).clamp(max=1.0)

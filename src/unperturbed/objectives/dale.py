@@ -22,6 +22,7 @@ Robust = Literal["cross-entropy", "boosted", "kl"]
 Sampler = Literal["log-wrong", "cross-entropy", "kl"]
 
 
+@dataclass(frozen=True)
 class _Sampled(Objective):
     """What the presets below share: R(z) + weight * N(x), z from a chain that climbs the sampler's potential.
 
@@ -29,13 +30,21 @@ class _Sampled(Objective):
     https://arxiv.org/abs/2110.15767). The chain (of `Restarts`, the first) begins at x + 0.001 N(0, 1), whatever its
     `random_start`. With the weight learned from a limit on N, as in the paper's algorithm 1, it is `Constrained` around
     one of these of weight 0; `dual` makes that.
+
+    Attributes:
+        weight: of the nominal loss; 0 leaves it out, for a limit on it (`constrained`).
+        robust: the loss at z, "kl" from the prediction at x.
+        sampler: the potential of the chain.
+        nominal: the loss at x.
+        maximiser: the chain; it begins at x + 0.001 N(0, 1), also where its `random_start` says otherwise.
     """
 
-    weight: float
-    robust: Robust
-    sampler: Sampler
-    nominal: LossOnBatch
-    maximiser: Maximiser
+    ramp: ClassVar[float] = 0.25
+    weight: float = 0.1
+    robust: Robust = "cross-entropy"
+    sampler: Sampler = "log-wrong"
+    nominal: LossOnBatch = "cross-entropy"
+    maximiser: Maximiser = field(default_factory=lambda: Langevin(steps=10))
 
     def __post_init__(self) -> None:
         """Refuse a negative weight, and losses that are not choices."""
@@ -106,7 +115,7 @@ class _Sampled(Objective):
                     f"{cls.__name__}({name}={settings[name]!r})."
                 )
         own = {name: settings.pop(name) for name in ("robust", "sampler", "maximiser") if name in settings}
-        return Constrained(cls(weight=0.0, **own), nominal_loss, **settings)  # type: ignore[call-arg]
+        return Constrained(cls(weight=0.0, **own), nominal_loss, **settings)
 
     def _chain(self, model: Model, batch: Batch, threat: Threat, of_start: Noise, of_chain: Noise) -> Inputs:
         clean: Logits | None = None
@@ -131,22 +140,9 @@ class DALE(_Sampled):
     https://arxiv.org/abs/2110.15767. The released noise is nearly none (on CIFAR-10 none at all), which makes this
     PGD; here the temperature is such that it matters. The sampler's potential is log(1 - p_y), whose gradient is that
     of the cross-entropy times p_y / (1 - p_y).
-
-    Attributes:
-        weight: of the nominal loss; 0 leaves it out, for a limit on it (`constrained`).
-        robust: the loss at z, "kl" from the prediction at x.
-        sampler: the potential of the chain.
-        nominal: the loss at x.
-        maximiser: the chain; it begins at x + 0.001 N(0, 1), also where its `random_start` says otherwise.
     """
 
     name: ClassVar[str] = "dale"
-    ramp: ClassVar[float] = 0.25
-    weight: float = 0.1
-    robust: Robust = "cross-entropy"
-    sampler: Sampler = "log-wrong"
-    nominal: LossOnBatch = "cross-entropy"
-    maximiser: Maximiser = field(default_factory=lambda: Langevin(steps=10))
 
 
 @dataclass(frozen=True)
@@ -155,21 +151,9 @@ class DALELaplacian(_Sampled):
 
     https://arxiv.org/abs/2110.15767. The released noise, next to mean gradients of 64 examples, is about the
     temperature of 1e-4 on MNIST and CIFAR-10 alike.
-
-    Attributes:
-        weight: of the nominal loss; 0 leaves it out, for a limit on it (`constrained`).
-        robust: the loss at z, "kl" from the prediction at x.
-        sampler: the potential of the chain.
-        nominal: the loss at x.
-        maximiser: the chain; it begins at x + 0.001 N(0, 1), also where its `random_start` says otherwise.
     """
 
     name: ClassVar[str] = "dale-laplacian"
-    ramp: ClassVar[float] = 0.25
-    weight: float = 0.1
-    robust: Robust = "cross-entropy"
-    sampler: Sampler = "log-wrong"
-    nominal: LossOnBatch = "cross-entropy"
     maximiser: Maximiser = field(
         default_factory=lambda: Langevin(steps=10, temperature=1e-4, law="laplacian", move="noisy-sign")
     )
@@ -181,22 +165,11 @@ class DALEKL(_Sampled):
 
     https://arxiv.org/abs/2110.15767: TRADES, divided by beta, with a sampler in the place of its search. Weights get
     gradient through both branches.
-
-    Attributes:
-        weight: of the nominal loss; 0 leaves it out, for a limit on it (`constrained`).
-        robust: the loss at z, "kl" from the prediction at x.
-        sampler: the potential of the chain.
-        nominal: the loss at x.
-        maximiser: the chain; it begins at x + 0.001 N(0, 1), also where its `random_start` says otherwise.
     """
 
     name: ClassVar[str] = "dale-kl"
-    ramp: ClassVar[float] = 0.25
-    weight: float = 0.1
     robust: Robust = "kl"
     sampler: Sampler = "kl"
-    nominal: LossOnBatch = "cross-entropy"
-    maximiser: Maximiser = field(default_factory=lambda: Langevin(steps=10))
 
 
 def _of_batch(loss: str, logits: Logits, batch: Batch) -> PerExample:
