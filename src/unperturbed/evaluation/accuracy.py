@@ -222,23 +222,22 @@ def _through(
 ) -> Block | RandomBlock:
     """Return a block after all the attacks of the suite, kept after each of them; told how many are done."""
     block: Block | RandomBlock
-    if draws_of(suite) > 1:
-        block = begun or random_block(networks, batch, suite, seed)
-        assert isinstance(block, RandomBlock)
-        while len(block.tallies) < len(suite.attacks):
-            with watched(_watch(block, suite, told)):
-                attack_random_block(networks, block, threat, suite, seed)
-            keep(block)
-            _watch(block, suite, told)(0.0, 0)
-        look_again(networks, block, seed)
+    if begun is not None:
+        block = begun
+    elif draws_of(suite) > 1:
+        block = random_block(networks, batch, suite, seed)
     else:
-        block = begun or untouched(networks.reported, batch, networks.places, seed)
-        assert isinstance(block, Block)
-        while len(block.tallies) < len(suite.attacks):
-            with watched(_watch(block, suite, told)):
+        block = untouched(networks.reported, batch, networks.places, seed)
+    while len(block.tallies) < len(suite.attacks):
+        with watched(_watch(block, suite, told)):
+            if isinstance(block, RandomBlock):
+                attack_random_block(networks, block, threat, suite, seed)
+            else:
                 attack_block(networks, block, threat, suite, seed)
-            keep(block)
-            _watch(block, suite, told)(0.0, 0)
+        keep(block)
+        _watch(block, suite, told)(0.0, 0)
+    if isinstance(block, RandomBlock):
+        look_again(networks, block, seed)
     random = draws_random_numbers(networks.reported, batch.x, networks.places)
     block.warnings.extend(randomness_warnings(suite, random))
     return block
