@@ -168,7 +168,7 @@ def main() -> None:
         print(f"standing under all seeds: ours {ours_left}, theirs {theirs_left}")
 
     subject = look_at(model, split, threat, 0)
-    networks = as_searched(subject, "auto", physical_batch_size("auto", split))
+    networks = as_searched(subject, "auto", physical_batch_size("auto", subject, len(split)))
     with under_attack(model):
         for attack, *records in zip(STANDARD.attacks, *(outcome.attacks for outcome in outcomes), strict=True):
             network = networks.rough if attack.bears_rounding and networks.rough is not None else networks.searched

@@ -11,7 +11,6 @@ from toys import QUICK, blobs, linear, mlp, uniform, wavy
 from unperturbed.attacks.gradient import PGD_SUITE
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.block import TIE, Networks, attack_block, untouched
-from unperturbed.evaluation.subject import physical_batch_size
 from unperturbed.findings import Outcome
 from unperturbed.losses import margin
 from unperturbed.threat import Threat
@@ -169,16 +168,6 @@ def test_logits_in_company_are_found(named: bool) -> None:
     data, model = blobs(40, seed=2), mlp(6, 3)
     expected = evaluate(model, data, Threat("Linf", 0.05), QUICK)
     assert evaluate(Paired(model, named), data, Threat("Linf", 0.05), QUICK).examples == expected.examples
-
-
-@pytest.mark.parametrize(("asked", "n", "places"), [
-    (1, 50, 1), (7, 50, 8), (64, 50, 64), (65, 50, 64), (1000, 50, 64), (50, 64, 64), ("auto", 5, 8), ("auto", 1, 1),
-    ("auto", 3000, 128),
-])  # fmt: skip
-def test_the_network_sees_powers_of_two(asked: int, n: int, places: int) -> None:
-    from unperturbed.data.split import array_split
-
-    assert physical_batch_size(asked, array_split(torch.zeros(n, 2), torch.zeros(n, dtype=torch.int64))) == places
 
 
 def test_the_suite_is_as_published() -> None:

@@ -98,7 +98,7 @@ def diagnose(
     test = _first(measured_split(test), examples)
     train = None if train is None else _first(measured_split(train), examples)
     looked = look_at(model, test, threat, seed)
-    places = physical_batch_size(batch_size, test)
+    places = physical_batch_size(batch_size, looked, len(test))
 
     def batch(split: Split) -> Batch:
         x = split.inputs(torch.arange(len(split))).to(looked.device, looked.dtype)

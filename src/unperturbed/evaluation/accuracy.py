@@ -100,7 +100,7 @@ def evaluate(
     attacks, warnings = find_suite(suite).against(threat.norm, subject.classes), list(subject.warnings)
     if batch_size != "auto" and batch_size > len(split):
         warnings.append(f"The batch size {batch_size} is larger than the data ({len(split)}); it was lowered.")
-    networks = as_searched(subject, precision, physical_batch_size(batch_size, split))
+    networks = as_searched(subject, precision, physical_batch_size(batch_size, subject, len(split)))
     rank, processes = group()
     folder = None if out is None else Path(out) / attacks.name
     if folder is None and processes > 1:

@@ -221,7 +221,7 @@ def minimum_norm(
     chosen, split, levels = _suite(suite), measured_split(data), _radii(radii, threat.eps)
     subject = look_at(model, split, threat, seed)
     classifier, device, dtype, warnings = subject.classifier, subject.device, subject.dtype, list(subject.warnings)
-    attacks, places = chosen.against(threat.norm, subject.classes), physical_batch_size(batch_size, split)
+    attacks, places = chosen.against(threat.norm, subject.classes), physical_batch_size(batch_size, subject, len(split))
 
     name, tables, points = f"curve-{threat.norm}", list[dict[str, list[Any]]](), list[Inputs]()
     if out is not None:

@@ -133,7 +133,7 @@ def probable_accuracy(
     split = measured_split(data)
     subject = look_at(model, split, threat, seed)
     classifier, warnings = subject.classifier, list(subject.warnings)
-    places, names = physical_batch_size(batch_size, split), split.names()
+    places, names = physical_batch_size(batch_size, subject, len(split)), split.names()
     columns: dict[str, list[Any]] = {name: [] for name in ("id", "label", "clean", "right", "wrong", "unknown")}
     order = names.argsort(stable=True)  # then results do not depend on the order of the split
     with under_attack(classifier), as_reported(subject.device), own_randomness(seed, subject.device):

@@ -35,6 +35,8 @@ class Subject:
     some: Inputs
     """The first examples."""
     classes: int
+    kept: int
+    """Numbers that autograd keeps for the gradient at one example."""
     network: str
     """A hash of the network's description and of its answers to the first examples: weights alone do not tell it."""
     warnings: list[str]
@@ -55,9 +57,10 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subjec
     classifier = as_classifier(model, some[:1])
     with own_randomness(seed, device):
         classes, warnings = check_outputs(classifier, some)
+        kept = kept_for_gradient(classifier, some[0])
     network = _network_hash(classifier, some, seed)
     check(split, threat.bounds, classes)
-    return Subject(classifier, device, dtype, some, classes, network, warnings + box_warnings(threat, some[0]))
+    return Subject(classifier, device, dtype, some, classes, kept, network, warnings + box_warnings(threat, some[0]))
 
 
 def measured_split(data: Any) -> Split:
@@ -92,14 +95,42 @@ def version() -> str:
     return metadata.version("unperturbed")
 
 
-def physical_batch_size(asked: int | Literal["auto"], split: Split) -> int:
-    """Return how many examples the network sees at a time: a power of two, no more than the data needs."""
-    if asked == "auto":
-        numel = torch.Size(split.shape).numel()
-        asked = 128 if numel <= 1024 else 64 if numel <= 3 * 64 * 64 else 32
-    if asked < 1:
-        raise InputError(f"batch_size is {asked}, but must be at least 1, or 'auto'.")
-    return int(1 << (min(asked, len(split)) - 1).bit_length())
+def physical_batch_size(asked: int | Literal["auto"], subject: Subject, n: int) -> int:
+    """Return how many of n examples the network sees at a time: a power of two, no more than there are.
+
+    "auto" follows from the network and its inputs alone, and times nothing: the same evaluation takes the same size
+    everywhere on the same kind of device. About as many as autograd keeps 2^25 numbers for (a processor's cache is soon
+    left behind; on other devices 2^30), up to 512, and no fewer than 128 small, 64 middling or 32 large inputs.
+    """
+    size = asked
+    if size == "auto":
+        numel = subject.some[0].numel()
+        least = 128 if numel <= 1024 else 64 if numel <= 3 * 64 * 64 else 32
+        fitting = (2**25 if subject.device.type == "cpu" else 2**30) // max(subject.kept, numel)
+        size = int(max(least, min(fitting, 512)))
+    if size < 1:
+        raise InputError(f"batch_size is {size}, but must be at least 1, or 'auto'.")
+    return int(1 << (min(size, n) - 1).bit_length())
+
+
+def kept_for_gradient(classifier: nn.Module, example: Inputs) -> int:
+    """Return how many numbers autograd keeps for the gradient at one more example: a measure of the network's size."""
+
+    def kept(n: int) -> int:
+        numbers = 0
+
+        def keep(saved: Tensor) -> Tensor:
+            nonlocal numbers
+            numbers += saved.numel()
+            return saved
+
+        x = example.expand(n, *example.shape).clone().requires_grad_()
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+            classifier(x)
+        return numbers
+
+    with under_attack(classifier):
+        return kept(2) - kept(1)  # without what does not depend on the batch, such as the weights
 
 
 def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:

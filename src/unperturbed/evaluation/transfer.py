@@ -82,7 +82,7 @@ def transfer(
         raise InputError(f"Transfer is between models: give two or more, not {len(models)}.")
     split = measured_split(data)
     device, warnings = _device(models), list[str]()
-    subjects, places = [], physical_batch_size(batch_size, split)
+    subjects = []
     for name, model in models.items():
         seen = look_at(model, split, threat, seed)
         attacks = find_suite(suite).against(threat.norm, seen.classes)
@@ -93,7 +93,11 @@ def transfer(
             if draws_random_numbers(seen.classifier, seen.some, len(seen.some)):
                 told.append("it draws random numbers, and each of its entries is by a single draw.")
         warnings += [f"{name}: {text}" for text in told]
-        subjects.append(_Subject(name, Networks(seen.classifier, seen.classifier, None, places), attacks, seen.dtype))
+        size = physical_batch_size(batch_size, seen, len(split))
+        subjects.append(_Subject(name, Networks(seen.classifier, seen.classifier, None, size), attacks, seen.dtype))
+    places = min(subject.networks.places for subject in subjects)
+    for subject in subjects:
+        subject.networks.places = places
     number, ids = len(models), split.names()
     results = torch.full((number, number, len(split)), UNKNOWN)
     clean = torch.full((number, len(split)), UNKNOWN)
