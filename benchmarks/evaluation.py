@@ -3,7 +3,8 @@
 Both sides attack the same examples in this process, in turns, and drop an example once it is broken. torchattacks
 runs at the batch size at which its APGD is fastest here; what is shown are seconds, examples still standing, and for
 each of our attacks the ratio of its time to that of the forwards and backwards that it made (bare passes of the same
-network at the same batch size and precision as the attack's search). Without torchattacks only our side runs.
+network at the same batch size and precision as the attack's search). Both sides keep freed memory, as the command
+does. Without torchattacks only our side runs.
 
 With `--processes N` our side is the command `unperturbed evaluate --devices N`, started anew for each seed, and
 torchattacks has N threads instead.
@@ -27,6 +28,7 @@ from torch import nn
 
 from unperturbed.attacks.autoattack import STANDARD
 from unperturbed.attacks.base import padded_logits
+from unperturbed.cli.memory import keep_freed_memory
 from unperturbed.cli.subject import load_into, make_model, stored_bounds, stored_run
 from unperturbed.cli.trees import Tree
 from unperturbed.data.sources import load_data
@@ -123,6 +125,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1)
     given = parser.parse_args()
+    keep_freed_memory()
     stored, data, tree = stored_run(given.run), load_data(given.data), Tree()
     tree.put([], stored["model"])
     model, _ = make_model(tree, data)

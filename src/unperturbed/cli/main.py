@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from unperturbed.cli.console import Result, is_first_process, results_only_on_stdout, say, show, write_json
+from unperturbed.cli.memory import keep_freed_memory
 from unperturbed.cli.names import hint, summary_of
 from unperturbed.cli.options import parse
 from unperturbed.errors import InputError, RunError
@@ -52,6 +53,7 @@ def _dispatch(words: list[str]) -> int:
     if command not in COMMANDS:
         raise InputError(f"There is no command {command!r}. {hint(command, COMMANDS)}")
 
+    keep_freed_memory()
     module = import_module(f"unperturbed.cli.{command}")
     parser = module.parser()
     if any(word in HELP for word in rest):
