@@ -1,7 +1,8 @@
 """A row a run folder: clean and robust accuracy, seconds an epoch, and gamma, on the first 1,000 test images.
 
 gamma is the mean of |l(z) - l(x) - <z - x, g>| at the end of ten steps of PGD that climb it. The robust accuracy is
-that of a suite by name, or, with "short", of one climb each of 20 steps on the cross-entropy and on the margin.
+that of a suite by name, or, with "short", of one climb each of 20 steps on the cross-entropy and on the margin. An
+evaluation that was interrupted goes on.
 
     python studies/geometry_table.py [--suite short] RUN...
 """
@@ -48,7 +49,8 @@ def main() -> None:
         data = load_data(config["data"])
         assert data.test is not None
         some, threat = select(data.test, torch.arange(1000)), Threat.parse(config["threat"], data.bounds)
-        outcome = evaluate(model, some, threat, SHORT if given.suite == "short" else given.suite)
+        suite = SHORT if given.suite == "short" else given.suite
+        outcome = evaluate(model, some, threat, suite, out=folder / "evaluation")
         gamma = nonlinearity(model, some, threat)
         print(f"| `{config['method']['class_path']}` | {outcome.clean_accuracy} | {outcome.robust_accuracy} |"
               f" {result['seconds'] / result['epochs']:.0f} | {gamma:.4f} |", flush=True)  # fmt: skip
