@@ -91,6 +91,7 @@ def _evaluated(given: Parsed) -> Result:
         with progress() as report, repeatable():
             report = _naming(threat, report) if len(threats) > 1 else report
             report(0, len(subject.split), f"suite {suite.name}")
+            earlier = (out / f"{suite.name}.json").exists() and not given.overwrite
             outcome = evaluate(
                 subject.model,
                 subject.split,
@@ -106,13 +107,15 @@ def _evaluated(given: Parsed) -> Result:
             outcomes.append(outcome)
             if not is_first_process():
                 continue
+            if earlier:
+                say(f"Read again from {out / suite.name}: the same model, data and settings were evaluated before.")
             if given.overwrite:
                 clear(out, suite.name)
             quantised.append(_quantised(given.quantize, subject.model, subject.split, threat, outcome, out))
         for line in _as_autoattack(outcome) if outcome.suite in AUTOATTACK else ():
             say(line)
-        known = {} if subject.parts else subject.stored
-        _write_robustbench(out, outcome, subject.data.name, subject.model, subject.architecture, known)
+        training = {} if subject.parts else subject.stored
+        _write_robustbench(out, outcome, subject.data.name, subject.model, subject.architecture, training)
     if not is_first_process():
         return Result(None, ())
     if given.eps is None and len(threats) > 1:
