@@ -10,6 +10,7 @@ With `--processes N` our side is the command `unperturbed evaluate --devices N`,
 torchattacks has N threads instead.
 
     python benchmarks/evaluation.py RUN DATA [--examples 500] [--seeds 3] [--threat Linf:0.3] [--processes 1]
+                                    [--precision 32]
 """
 
 import argparse
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--precision", choices=("auto", "32"), default="auto")
     given = parser.parse_args()
     keep_freed_memory()
     stored, data, tree = stored_run(given.run), load_data(given.data), Tree()
@@ -153,7 +155,7 @@ def main() -> None:
 
     outcomes, others, spent = list[Outcome](), list[list[bool]](), list[float]()
     for seed in range(given.seeds):
-        outcomes.append(evaluate(model, split, threat, STANDARD, seed=seed))
+        outcomes.append(evaluate(model, split, threat, STANDARD, seed=seed, precision=given.precision))
         for each in outcomes[-1].attacks:
             standing = round(each.robust_after * given.examples)
             print(f"  ours   {each.name:9} {each.seconds:7.1f} s, standing {standing}", flush=True)
@@ -171,7 +173,7 @@ def main() -> None:
         print(f"standing under all seeds: ours {ours_left}, theirs {theirs_left}")
 
     subject = look_at(model, split, threat, 0)
-    networks = as_searched(subject, "auto", physical_batch_size("auto", subject, len(split)))
+    networks = as_searched(subject, given.precision, physical_batch_size("auto", subject, len(split)))
     with under_attack(model):
         for attack, *records in zip(STANDARD.attacks, *(outcome.attacks for outcome in outcomes), strict=True):
             network = networks.rough if attack.bears_rounding and networks.rough is not None else networks.searched
