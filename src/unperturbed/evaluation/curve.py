@@ -1,7 +1,6 @@
 """Robust accuracy against eps: for every example, how far away the nearest misclassified point is at most."""
 
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +20,7 @@ from unperturbed.evaluation import store
 from unperturbed.evaluation.block import verify
 from unperturbed.evaluation.failures import carefully, failed_on
 from unperturbed.evaluation.intervals import wilson
-from unperturbed.evaluation.subject import look_at, measured_split, physical_batch_size, version, weights_hash
+from unperturbed.evaluation.subject import look_at, measured_split, physical_batch_size, versions, weights_hash
 from unperturbed.findings import Interval, Progress, Verdict, silent
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Watch, watched
@@ -250,10 +249,7 @@ def minimum_norm(
     if at_once.places < places or fewer.places < few:
         least = min(at_once.places, fewer.places)
         warnings.append(f"Memory ran out: the network saw {least} examples at a time in the end.")
-    environment = {
-        "unperturbed": version(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+    environment = versions() | {
         "device": str(device),
         "precision": str(dtype).removeprefix("torch."),
         "batch_size": places,

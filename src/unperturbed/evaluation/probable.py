@@ -1,7 +1,6 @@
 """Accuracy under random perturbations: on how many examples most of S(x) is classified correctly."""
 
 import math
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from unperturbed.evaluation.subject import (
     look_at,
     measured_split,
     physical_batch_size,
-    version,
+    versions,
     weights_hash,
 )
 from unperturbed.findings import Interval, Progress, silent
@@ -186,10 +185,8 @@ def probable_accuracy(
         unknown=undecided,
         seconds=time.perf_counter() - began,
         warnings=tuple(dict.fromkeys(warnings)),
-        environment={
-            "unperturbed": version(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
+        environment=versions()
+        | {
             "device": str(subject.device),
             "batch_size": places,
             "seed": seed,

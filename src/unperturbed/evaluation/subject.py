@@ -1,6 +1,7 @@
 """What every measurement of a model begins with: looks at model and data that refuse what would mislead."""
 
 import hashlib
+import platform
 import re
 from dataclasses import dataclass
 from importlib import metadata
@@ -93,6 +94,11 @@ def device_kind(device: torch.device) -> str:
 def version() -> str:
     """Return this package's version."""
     return metadata.version("unperturbed")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    return {"unperturbed": version(), "torch": torch.__version__, "python": platform.python_version()}
 
 
 def physical_batch_size(asked: int | Literal["auto"], subject: Subject, n: int) -> int:

@@ -1,7 +1,6 @@
 """Transfer: every model on the points that an attack found on every other."""
 
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -19,7 +18,7 @@ from unperturbed.evaluation.block import Block, Networks, attack_block, untouche
 from unperturbed.evaluation.failures import carefully, failed_on
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.randomised import draws_of, draws_random_numbers
-from unperturbed.evaluation.subject import home, look_at, measured_split, physical_batch_size, version, weights_hash
+from unperturbed.evaluation.subject import home, look_at, measured_split, physical_batch_size, versions, weights_hash
 from unperturbed.findings import Interval, Progress, Transfer, silent
 from unperturbed.losses import margin
 from unperturbed.maximise.apgd import APGD
@@ -140,10 +139,8 @@ def transfer(
         worst=tuple(map(_share, worst)),
         seconds=time.perf_counter() - began,
         warnings=tuple(dict.fromkeys(warnings)),
-        environment={
-            "unperturbed": version(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
+        environment=versions()
+        | {
             "device": str(device),
             "batch_size": places,
             "seed": seed,
