@@ -76,6 +76,12 @@ def test_help_goes_to_standard_output_and_names_the_options(run: Run) -> None:
     assert code == 0 and all(command in out for command in COMMANDS)
 
 
+def test_help_writes_choices_as_they_are_given(run: Run) -> None:
+    text = " ".join(run("train", "--help")[1].split())
+    assert "(type: auto | 32 | bf16 | 64, default: auto)" in text and "(type: auto | int | null, default: null)" in text
+    assert "Literal" not in text and "Union" not in text
+
+
 def test_no_command_is_wrong_usage(run: Run) -> None:
     assert run()[0] == 2
 

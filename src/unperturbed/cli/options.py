@@ -2,6 +2,7 @@
 
 import json
 import re
+from argparse import Action
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Literal, get_type_hints
 
 import yaml
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from unperturbed.cli.names import hint
 from unperturbed.cli.trees import Tree
@@ -40,9 +41,27 @@ class Parsed:
         return getattr(self.plain, name)
 
 
+class _PlainTypes(DefaultHelpFormatter):
+    """Writes the choices that an option has as they are given: auto | 32, not Union[Literal['auto'], int]."""
+
+    def _expand_help(self, action: Action) -> str:
+        text: str = super()._expand_help(action)
+        for wrapper in ("Literal", "Union"):  # the first may be inside the second
+            text = re.sub(
+                rf"\b{wrapper}\[([^]]*)\]", lambda found: found[1].replace(", ", " | ").replace("'", ""), text
+            )
+        return text
+
+
 def new_parser(command: str, summary: str, epilog: str = "") -> ArgumentParser:
     """Return a parser for a command, with the options that every command has."""
-    parser = ArgumentParser(prog=f"unperturbed {command}", description=summary, epilog=epilog, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"unperturbed {command}",
+        description=summary,
+        epilog=epilog,
+        exit_on_error=False,
+        formatter_class=_PlainTypes,
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output, all else on error")
     return parser
 
