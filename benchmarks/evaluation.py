@@ -70,7 +70,8 @@ def theirs(model: nn.Module, x: Inputs, y: Labels, threat: Threat, seed: int, si
 def in_processes(given: argparse.Namespace, seed: int) -> tuple[int, float]:
     """Return how many examples stand after the command in several processes, and its seconds."""
     words = [given.run, "--suite=standard", f"--examples={given.examples}", f"--devices={given.processes}"]
-    words += [f"--seed={seed}", f"--data={given.data}"] + ([f"--threat={given.threat}"] if given.threat else [])
+    words += [f"--precision={given.precision}", f"--seed={seed}", f"--data={given.data}"]
+    words += [f"--threat={given.threat}"] if given.threat else []
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         call = [sys.executable, "-m", "unperturbed", "evaluate", *words, f"--out={folder}", "--json"]

@@ -50,7 +50,7 @@ def main() -> None:
         assert data.test is not None
         some, threat = select(data.test, torch.arange(1000)), Threat.parse(config["threat"], data.bounds)
         suite = SHORT if given.suite == "short" else given.suite
-        outcome = evaluate(model, some, threat, suite, out=folder / "evaluation")
+        outcome = evaluate(model, some, threat, suite, out=folder / "evaluation" / "first-1000")
         gamma = nonlinearity(model, some, threat)
         print(f"| `{config['method']['class_path']}` | {outcome.clean_accuracy} | {outcome.robust_accuracy} |"
               f" {result['seconds'] / result['epochs']:.0f} | {gamma:.4f} |", flush=True)  # fmt: skip

@@ -76,6 +76,7 @@ def _evaluated(given: Parsed) -> Result:
     from unperturbed.cli.subject import find_subject, slug
     from unperturbed.evaluation.accuracy import evaluate, meet
     from unperturbed.evaluation.quantize import check_eight_bit, clear
+    from unperturbed.evaluation.store import begun_when_finished
 
     suite = suite_of(given.suite)
     subject = find_subject(given, check_eight_bit if given.quantize else len)
@@ -91,7 +92,7 @@ def _evaluated(given: Parsed) -> Result:
         with progress() as report, repeatable():
             report = _naming(threat, report) if len(threats) > 1 else report
             report(0, len(subject.split), f"suite {suite.name}")
-            earlier = (out / f"{suite.name}.json").exists() and not given.overwrite
+            earlier = begun_when_finished(out / suite.name, len(subject.split))
             outcome = evaluate(
                 subject.model,
                 subject.split,
@@ -107,13 +108,13 @@ def _evaluated(given: Parsed) -> Result:
             outcomes.append(outcome)
             if not is_first_process():
                 continue
-            if earlier:
-                say(f"Read again from {out / suite.name}: the same model, data and settings were evaluated before.")
+            if earlier is not None and earlier == begun_when_finished(out / suite.name, len(subject.split)):
+                say(f"Read again from {out / suite.name}, which was finished before.")
             if given.overwrite:
                 clear(out, suite.name)
             quantised.append(_quantised(given.quantize, subject.model, subject.split, threat, outcome, out))
         for line in _as_autoattack(outcome) if outcome.suite in AUTOATTACK else ():
-            say(line)
+            say(f"{threat}: {line}" if len(threats) > 1 else line)
         training = {} if subject.parts else subject.stored
         _write_robustbench(out, outcome, subject.data.name, subject.model, subject.architecture, training)
     if not is_first_process():

@@ -12,9 +12,10 @@ def keep_freed_memory() -> None:
 
     By default it gives the end of its heap back to the system whenever that is free, and the next forward waits for
     pages filled with zeros: up to half of the seconds of a search on the CPU, depending on what lies at the end.
-    Thresholds of the user's own stand.
+    Tensors of more than 32 MiB are always fetched anew. Thresholds of the user's own stand.
     """
-    if sys.platform != "linux" or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys():
+    own = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys()
+    if sys.platform != "linux" or own or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -143,7 +143,7 @@ def evaluate(
     networks.places = job["batch_size"]
     parts: list[Part] = []
     open_blocks = [number for number in range(len(blocks)) if folder is None or not store.is_finished(folder, number)]
-    if len(blocks) < processes:
+    if open_blocks and len(blocks) < processes:
         warnings.append(_idle(len(blocks), processes))
     meet()  # before one of them finishes a block that another one finds open
     earlier = 0.0  # seconds that were spent before an interruption
@@ -292,8 +292,8 @@ def _block_size(n: int, processes: int) -> int:
 
 def _idle(blocks: int, processes: int) -> str:
     return (
-        f"The evaluation was begun in {blocks} blocks of examples, so that only {blocks} of {processes} processes had "
-        "something to do: overwrite it, and they share it evenly."
+        f"The evaluation was begun in {blocks} block{'s' * (blocks > 1)} of examples, so that only {blocks} of "
+        f"{processes} processes had something to do: given another --out, they share it evenly."
     )
 
 

@@ -76,6 +76,13 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:16]}..."
 
 
+def begun_when_finished(folder: Path, n: int) -> int | None:
+    """Return when the evaluation of n examples that the folder holds was begun, in ns; None if it is not finished."""
+    block = _loaded(folder / JOB).get("block", 0)
+    finished = block > 0 and all(is_finished(folder, number) for number in range(-(-n // block)))
+    return (folder / JOB).stat().st_mtime_ns if finished else None
+
+
 def clear(folder: Path) -> None:
     """Remove an earlier evaluation, which may have had more parts; nothing else that lies there."""
     (folder.parent / f"{folder.name}.json").unlink(missing_ok=True)

@@ -36,8 +36,6 @@ class Subject:
     some: Inputs
     """The first examples."""
     classes: int
-    kept: int
-    """Numbers that autograd keeps for the gradient at one example."""
     network: str
     """A hash of the network's description and of its answers to the first examples: weights alone do not tell it."""
     warnings: list[str]
@@ -58,10 +56,9 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subjec
     classifier = as_classifier(model, some[:1])
     with own_randomness(seed, device):
         classes, warnings = check_outputs(classifier, some)
-        kept = kept_for_gradient(classifier, some[0])
     network = _network_hash(classifier, some, seed)
     check(split, threat.bounds, classes)
-    return Subject(classifier, device, dtype, some, classes, kept, network, warnings + box_warnings(threat, some[0]))
+    return Subject(classifier, device, dtype, some, classes, network, warnings + box_warnings(threat, some[0]))
 
 
 def measured_split(data: Any) -> Split:
@@ -102,7 +99,7 @@ def versions() -> dict[str, str]:
 
 
 def physical_batch_size(asked: int | Literal["auto"], subject: Subject, n: int) -> int:
-    """Return how many of n examples the network sees at a time: a power of two, no more than there are.
+    """Return how many of n examples the network sees at a time: a power of two, the next one if there are fewer.
 
     "auto" follows from the network and its inputs alone, and times nothing: the same evaluation takes the same size
     everywhere on the same kind of device. About as many as autograd keeps 2^25 numbers for (a processor's cache is soon
@@ -112,15 +109,20 @@ def physical_batch_size(asked: int | Literal["auto"], subject: Subject, n: int) 
     if size == "auto":
         numel = subject.some[0].numel()
         least = 128 if numel <= 1024 else 64 if numel <= 3 * 64 * 64 else 32
-        fitting = (2**25 if subject.device.type == "cpu" else 2**30) // max(subject.kept, numel)
+        kept = kept_for_gradient(subject)
+        fitting = (2**25 if subject.device.type == "cpu" else 2**30) // max(kept, numel) if kept is not None else least
         size = int(max(least, min(fitting, 512)))
-    if size < 1:
-        raise InputError(f"batch_size is {size}, but must be at least 1, or 'auto'.")
+    if not isinstance(size, int) or size < 1:
+        raise InputError(f"batch_size is {size!r}, but must be a whole number, at least 1, or 'auto'.")
     return int(1 << (min(size, n) - 1).bit_length())
 
 
-def kept_for_gradient(classifier: nn.Module, example: Inputs) -> int:
-    """Return how many numbers autograd keeps for the gradient at one more example: a measure of the network's size."""
+def kept_for_gradient(subject: Subject) -> int | None:
+    """Return how many numbers autograd keeps for the gradient at one more example: a measure of the network's size.
+
+    None where it keeps nothing, or where the network cannot be asked.
+    """
+    classifier, example = subject.classifier, subject.some[0]
 
     def kept(n: int) -> int:
         numbers = 0
@@ -135,8 +137,12 @@ def kept_for_gradient(classifier: nn.Module, example: Inputs) -> int:
             classifier(x)
         return numbers
 
-    with under_attack(classifier):
-        return kept(2) - kept(1)  # without what does not depend on the batch, such as the weights
+    with under_attack(classifier), own_randomness(0, subject.device):
+        try:
+            more = kept(2) - kept(1)  # without what does not depend on the batch, such as the weights
+        except Exception:  # whatever a network may do about hooks, or two examples: the evaluation does without
+            return None
+    return more if more > 0 else None
 
 
 def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
