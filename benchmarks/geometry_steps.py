@@ -139,8 +139,8 @@ def a_batch(memory_format: torch.memory_format) -> Batch:
 STEPS: dict[str, Callable[[], Step]] = {
     "llr-2, written plainly": plain_llr,
     "llr-2": partial(our_step, LLR()),
-    "llr-2, central differences": partial(our_step, LLR(form="central")),
-    "llr-2, central, two parts": partial(our_step, LLR(form="central", parts=2)),
+    "llr-2, differences": partial(our_step, LLR(form="differences")),
+    "llr-2, differences, two parts": partial(our_step, LLR(form="differences", parts=2)),
     "llr-2, two parts": partial(our_step, LLR(parts=2)),
     "at-10": partial(our_step, AT(PGD(steps=10))),
     "scorpio-3, weight 0.8": partial(our_step, SCORPIO(weight=0.8)),

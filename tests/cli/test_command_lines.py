@@ -84,8 +84,8 @@ def test_what_a_line_says_arrives() -> None:
     assert (given.data, given.threat, given.epochs, given.out) == ("mnist", "Linf:0.3", 10, "runs/a")
     assert method(LINES.splitlines()[2]) == AT(PGD(steps=2))
     assert method("unperturbed train --method.step_size 2 --method rs-fgsm") == RS_FGSM(step_size=2.0)
-    assert method("unperturbed train --method llr --method.steps 5 --method.form central") == LLR(
-        maximiser=PGD(steps=5), form="central"
+    assert method("unperturbed train --method llr --method.steps 5 --method.form differences") == LLR(
+        maximiser=PGD(steps=5), form="differences"
     )
     assert method("unperturbed train --method cure --method.step null") == CURE(step=None)
     assert read_bounds("-1,1", None) == (-1.0, 1.0) and read_bounds("none", (0.0, 1.0)) is None

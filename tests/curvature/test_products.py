@@ -29,6 +29,7 @@ from unperturbed.curvature.products import (
     not_proven,
     reverse_slope,
     slope,
+    three_point_slope,
     training_loss_and_gradient,
 )
 from unperturbed.losses import cross_entropy
@@ -396,6 +397,17 @@ def test_central_slopes_err_by_the_square_of_the_step() -> None:
     first, second, third = [(pair - exact).norm(dim=1).detach() for pair in found]
     torch.testing.assert_close(first / second, torch.full_like(first, 4), rtol=0.1, atol=0)
     torch.testing.assert_close(second / third, torch.full_like(first, 4), rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("cubic", [0.0, 1.0])
+def test_slopes_by_three_points_are_exact_on_quadratics_and_err_by_their_order_on_cubics(cubic: float) -> None:
+    """By -h/6 times the third derivative along v."""
+    x, v = drawn((6,), 2), drawn((6,), 3)
+    function = Polynomial(drawn((6,), 4)[0], random_matrix(6), cubic)
+    third = (function.gradient(x + v) - 2 * function.gradient(x) + function.gradient(x - v)).mul(v).sum(dim=1)
+    for h in (0.5, 0.1, 0.01):
+        found = three_point_slope(function(x), function(x + h * v), function(x + v), h)
+        torch.testing.assert_close(found, dot(function.gradient(x), v) - h / 6 * third, rtol=1e-9, atol=1e-9)
 
 
 def test_hessian_products_are_those_of_the_full_hessian() -> None:

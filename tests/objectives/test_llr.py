@@ -28,10 +28,10 @@ EPS: dict[Norm, float] = {"Linf": 0.2, "L2": 0.8, "L1": 3.0}
 THREAT = Threat("L2", 0.8)
 VARIANTS: dict[str, LLR] = {
     "exact": LLR(),
-    "central": LLR(form="central"),
+    "differences": LLR(form="differences"),
     "in two parts": LLR(parts=2),
     "in three parts": LLR(parts=3),
-    "central in three parts": LLR(form="central", parts=3),
+    "differences in three parts": LLR(form="differences", parts=3),
     "the gap alone": LLR(nominal=0.0, slope=0.0),
     "the slope alone": LLR(nominal=0.0, gap=0.0),
 }
@@ -159,12 +159,12 @@ def test_absolute_values_are_taken_of_each_example() -> None:
 
 
 @pytest.mark.parametrize("norm", [False, True])
-def test_central_differences_are_within_a_hundredth_on_a_smooth_network(norm: bool) -> None:
+def test_differences_are_within_a_hundredth_on_a_smooth_network(norm: bool) -> None:
     """In float32, loss by loss and in the gradient."""
     model, batch = net(norm, torch.float32), make_batch(16)
     z = somewhere(batch, Threat("Linf", 0.1))
     ends = []
-    for form in ("exact", "central"):
+    for form in ("exact", "differences"):
         terms = LLR(form=form).loss(model, batch, Inner(z), THREAT, noise_for(batch))  # type: ignore[arg-type]
         ends.append((terms, weight_gradient(total(terms), model)))
     for name, term in ends[0][0].items():
@@ -174,9 +174,9 @@ def test_central_differences_are_within_a_hundredth_on_a_smooth_network(norm: bo
 
 
 @pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("form", ["exact", "central"])
+@pytest.mark.parametrize("form", ["exact", "differences"])
 @pytest.mark.parametrize("parts", [2, 3, 20])
-def test_parts_give_the_same_loss_and_gradient(parts: int, form: Literal["exact", "central"], norm: bool) -> None:
+def test_parts_give_the_same_loss_and_gradient(parts: int, form: Literal["exact", "differences"], norm: bool) -> None:
     """Of equal sizes or not, or more than there are examples. Running averages move once in all of them."""
     z, before = somewhere(BATCH), net(norm)
     whole, pieces = copy.deepcopy(before), copy.deepcopy(before)
@@ -192,11 +192,11 @@ def test_parts_give_the_same_loss_and_gradient(parts: int, form: Literal["exact"
 
 
 def test_parts_are_refused_where_the_slope_needs_a_second_derivative() -> None:
-    """Which the recomputation does not pass; by central differences they are fine."""
+    """Which the recomputation does not pass; by differences they are fine."""
     model, inner = network("plain", torch.float64), Inner(somewhere(BATCH))
-    with untouched(model), pytest.raises(InputError, match="Ripple.*central"):
+    with untouched(model), pytest.raises(InputError, match="Ripple.*differences"):
         LLR(parts=2).check(model, BATCH, THREAT, noise_for(BATCH))
-    method = LLR(parts=2, form="central")
+    method = LLR(parts=2, form="differences")
     assert gradient_error(lambda: total(method.loss(model, BATCH, inner, THREAT, noise_for(BATCH))), model) <= 1e-6
 
 
@@ -221,6 +221,14 @@ def test_the_loss_costs_no_more_passes_than_are_needed(proven: bool, norm: bool,
     model = Counted(inner if proven else nn.Sequential(*inner, nn.LayerNorm(3).double()))
     total(LLR().loss(model, BATCH, Inner(somewhere(BATCH)), THREAT, noise_for(BATCH))).backward()
     assert (model.forwards, model.to_weights, model.to_inputs) == tuple(8 * count for count in passes)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_differences_cost_three_passes(norm: bool) -> None:
+    """At x, a short way from it, and at z."""
+    model = Counted(net(norm))
+    total(LLR(form="differences").loss(model, BATCH, Inner(somewhere(BATCH)), THREAT, noise_for(BATCH))).backward()
+    assert (model.forwards, model.to_weights, model.to_inputs) == (24, 24, 0)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -256,11 +264,11 @@ class Vouched(nn.LayerNorm):
     forward_mode = True
 
 
-def test_a_wrong_forward_mode_is_refused_and_central_differences_do_without(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_forward_mode_is_refused_and_differences_do_without(caplog: pytest.LogCaptureFixture) -> None:
     model, batch = nn.Sequential(*net(True), Vouched(3), nn.Linear(3, 3)).float(), make_batch(8)
     with pytest.raises(RunError, match="forward_mode"):
         LLR().check(model, batch, THREAT, noise_for(batch))
-    assert LLR(form="central").check(model, batch, THREAT, noise_for(batch)) == []
+    assert LLR(form="differences").check(model, batch, THREAT, noise_for(batch)) == []
 
 
 def test_check_says_which_mode_and_warns(caplog: pytest.LogCaptureFixture) -> None:
@@ -294,7 +302,7 @@ def test_wrong_settings_are_refused(wrong: dict[str, float], named: str, monkeyp
 
 
 def test_stronger_doubles_the_search() -> None:
-    assert LLR(gap=3.0, form="central").stronger() == LLR(gap=3.0, form="central", maximiser=PGD(steps=4))
+    assert LLR(gap=3.0, form="differences").stronger() == LLR(gap=3.0, form="differences", maximiser=PGD(steps=4))
 
 
 class Switched(nn.Module):

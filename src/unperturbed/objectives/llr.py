@@ -1,6 +1,8 @@
 """Local linearity regularisation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from unperturbed.curvature.linearity import least_linear, linearity_gap
-from unperturbed.curvature.products import central_slope, cross_entropy_with, not_proven, slope
+from unperturbed.curvature.products import cross_entropy_with, not_proven, slope, three_point_slope
 from unperturbed.curvature.safeguards import check_slope, dropout_warning, piecewise_linear_warning
 from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
@@ -23,6 +25,9 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Model, PerExample, Targets, Terms
 
 Measured = tuple[PerExample, PerExample, PerExample]
+Added = tuple[PerExample, PerExample]
+SHORT = 0.02
+"""The part of the way from x to z after which the slope is taken: a compromise between curvature and rounding."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,8 @@ class LLR(Objective):
         slope: weight of |<z - x, g>|.
         maximiser: the search for z.
         exact_inner: climb the true gradient of gamma; False: leave the linear model out of it, as released code does.
-        form: of the slope: "exact" (forward mode where it is proven for the network, else reverse) or "central"
-            differences, for smooth networks: less time and memory.
+        form: of the slope: "exact" (forward mode where it is proven for the network, else reverse) or "differences"
+            of the losses at x, at z and a short way from x to z, for smooth networks: less time and memory.
         parts: pieces of the batch in which the added terms are computed, and computed again for their gradient: less
             memory, more time.
     """
@@ -52,14 +57,14 @@ class LLR(Objective):
     slope: float = 1.2
     maximiser: Maximiser = field(default_factory=lambda: PGD(steps=2))
     exact_inner: bool = True
-    form: Literal["exact", "central"] = "exact"
+    form: Literal["exact", "differences"] = "exact"
     parts: int = 1
 
     def __post_init__(self) -> None:
         """Refuse negative weights, another form, and less than one part."""
         check_not_negative(nominal=self.nominal, gap=self.gap, slope=self.slope)
-        if self.form not in {"exact", "central"}:
-            raise InputError(f"form is {self.form!r}, but must be 'exact' or 'central'.")
+        if self.form not in {"exact", "differences"}:
+            raise InputError(f"form is {self.form!r}, but must be 'exact' or 'differences'.")
         if self.parts < 1:
             raise InputError(f"parts is {self.parts}, but must be at least 1.")
 
@@ -75,11 +80,14 @@ class LLR(Objective):
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the clean loss, gamma and the absolute slope, weighted means over the batch."""
         with clean_batch_stats(model) as again:
-            if self.parts > 1:
-                clean, gap, slope = self._in_parts(model, batch, inner.z, again)
-            elif self.form == "central":
+            if self.form == "differences":
+                clean = _plain_loss(model, batch.x, batch.targets)
+                terms = partial(_difference_terms, model)
+                gap, slope = _in_parts(self.parts, again, terms, batch.x, inner.z, batch.targets, clean)
+            elif self.parts > 1:
                 clean = cross_entropy(model(batch.x), batch.targets)
-                gap, slope = _central_terms(model, batch.x, inner.z, batch.targets)
+                terms = partial(_added_terms, model)
+                gap, slope = _in_parts(self.parts, again, terms, batch.x, inner.z, batch.targets)
             else:
                 clean, gap, slope = _exact_terms(model, batch.x, inner.z, batch.targets)
         return {
@@ -88,25 +96,12 @@ class LLR(Objective):
             "slope": self.slope * slope.abs().mean(),
         }
 
-    def _in_parts(self, model: Model, batch: Batch, z: Inputs, again: Again) -> Measured:
-        """Return the same, with no more than one part's graph in memory beside that of the clean forward."""
-        terms = _central_terms if self.form == "central" else lambda *given: _exact_terms(*given)[1:]
-
-        def part(x: Inputs, z: Inputs, targets: Targets) -> Tensor:
-            with again():
-                return torch.stack(terms(model, x, z, targets))
-
-        clean = cross_entropy(model(batch.x), batch.targets)
-        pieces = zip(*(t.chunk(self.parts) for t in (batch.x, z, batch.targets)), strict=True)
-        gap, slope = torch.cat([checkpoint(part, *piece, use_reentrant=False) for piece in pieces], dim=1)
-        return clean, gap, slope
-
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
         """Say which form the slope takes; refuse what would give a wrong gradient, or none."""
         if self.parts > 1 and several_processes():
             raise InputError("parts > 1 computes forwards again during the backward: not with several processes.")
         if self.parts > 1 and self.form == "exact" and (reason := not_proven(model)):
-            raise InputError(f"parts > 1 with the exact slope needs forward mode: {reason}. Take form='central'.")
+            raise InputError(f"parts > 1 with the exact slope needs forward mode: {reason}. Take form='differences'.")
         if self.form == "exact":
             check_slope(model, batch, threat, noise)
         return piecewise_linear_warning(model, self.name) + dropout_warning(model, self.name)
@@ -126,9 +121,34 @@ def _exact_terms(model: Model, x: Inputs, z: Inputs, targets: Targets) -> Measur
         return clean, loss(model(z)) - clean - along, along
 
 
-def _central_terms(model: Model, x: Inputs, z: Inputs, targets: Targets) -> tuple[PerExample, PerExample]:
-    """Return the latter two by central differences; l(x) comes from the same two forwards, so that rounding agrees."""
-    loss = cross_entropy_with(targets)
+def _added_terms(model: Model, x: Inputs, z: Inputs, targets: Targets) -> Added:
+    """Return the latter two."""
+    _, gap, along = _exact_terms(model, x, z, targets)
+    return gap, along
+
+
+def _difference_terms(model: Model, x: Inputs, z: Inputs, targets: Targets, clean: PerExample) -> Added:
+    """Return the same by differences, given l(x) by `_plain_loss`: rounded like the others, or rounding is the gap."""
+    far = _plain_loss(model, z, targets)
+    near = _plain_loss(model, x + SHORT * (z - x), targets)
+    along = three_point_slope(clean, near, far, SHORT)
+    return far - clean - along, along
+
+
+def _plain_loss(model: Model, x: Inputs, targets: Targets) -> PerExample:
     with plainly():
-        middle, along = central_slope(model, x, z - x, loss)
-        return loss(model(z)) - middle - along, along
+        return cross_entropy(model(x), targets)
+
+
+def _in_parts(parts: int, again: Again, terms: Callable[..., Added], *tensors: Tensor) -> Added:
+    """Return the terms of the tensors, with no more than one part's graph in memory."""
+
+    def part(*piece: Tensor) -> Tensor:
+        with again():
+            return torch.stack(terms(*piece))
+
+    if parts == 1:
+        return terms(*tensors)
+    pieces = zip(*(tensor.chunk(parts) for tensor in tensors), strict=True)
+    gap, slope = torch.cat([checkpoint(part, *piece, use_reentrant=False) for piece in pieces], dim=1)
+    return gap, slope
