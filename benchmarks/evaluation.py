@@ -3,7 +3,7 @@
 Both sides attack the same examples in this process, in turns, and drop an example once it is broken. torchattacks
 runs at the batch size at which its APGD is fastest here; what is shown are seconds, examples still standing, and for
 each of our attacks the ratio of its time to that of the forwards and backwards that it made (bare passes of the same
-network at the same batch size and precision as the attack's search). Both sides keep freed memory, as the command
+network, at the batch sizes and in the precisions that it made them in). Both sides keep freed memory, as the command
 does. Without torchattacks only our side runs.
 
 With `--processes N` our side is the command `unperturbed evaluate --devices N`, started anew for each seed, and
@@ -21,26 +21,45 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from unperturbed.attacks.autoattack import STANDARD
 from unperturbed.attacks.base import padded_logits
+from unperturbed.attacks.gradient import Suite
 from unperturbed.cli.memory import keep_freed_memory
 from unperturbed.cli.subject import load_into, make_model, stored_bounds, stored_run
 from unperturbed.cli.trees import Tree
 from unperturbed.data.sources import load_data
 from unperturbed.data.split import select
-from unperturbed.evaluation.accuracy import as_searched, evaluate
-from unperturbed.evaluation.subject import look_at, physical_batch_size
+from unperturbed.evaluation import accuracy
+from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.block import Block, Networks
 from unperturbed.findings import Outcome
 from unperturbed.modes import under_attack
+from unperturbed.precision import InPrecision
 from unperturbed.runs import BEST
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Labels
+
+
+class Pass(NamedTuple):
+    """One pass of the network."""
+
+    size: int
+    gradient: bool
+    """With a backward to the inputs."""
+    rough: bool
+    """In bfloat16."""
+    memory_format: torch.memory_format
+
+
+Passes = dict[str, Counter[Pass]]
 
 
 def theirs(model: nn.Module, x: Inputs, y: Labels, threat: Threat, seed: int, size: int) -> tuple[list[bool], float]:
@@ -103,18 +122,39 @@ def median(run: Callable[[], object], repeats: int = 7) -> float:
     return statistics.median(spent)
 
 
-def bare_passes(model: nn.Module, x: Inputs) -> tuple[float, float]:
-    """Return the seconds an example of a forward, and of a forward with the gradient to the input."""
+def note_passes(model: nn.Module) -> Passes:
+    """Return what fills up, as evaluations run, with the passes of each attack, by size, gradient and precision."""
+    seen, passes, attack = Counter[Pass](), Passes(), accuracy.attack_block
 
-    def forward() -> None:
-        with torch.no_grad():
-            model(x)
+    def note(_: nn.Module, given: tuple[Inputs]) -> None:
+        (x,) = given
+        form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        seen[Pass(len(x), x.requires_grad, torch.is_autocast_enabled(x.device.type), form)] += 1
 
-    def gradient() -> None:
-        z = x.clone().requires_grad_()
-        torch.autograd.grad(model(z)[:, 0].sum(), z)
+    def noted_attack(networks: Networks, block: Block, threat: Threat, suite: Suite, seed: int) -> None:
+        seen.clear()
+        attack(networks, block, threat, suite, seed)
+        passes.setdefault(suite.attacks[len(block.tallies) - 1].label, Counter()).update(seen)
 
-    return median(forward) / len(x), median(gradient) / len(x)
+    model.register_forward_pre_hook(note)
+    accuracy.attack_block = noted_attack
+    return passes
+
+
+def bare_seconds(model: nn.Module, x: Inputs, made: Pass) -> float:
+    """Return the seconds of such a pass, alone."""
+    network = InPrecision(model, torch.bfloat16 if made.rough else None, memory_format=made.memory_format)
+    some = x[torch.arange(made.size) % len(x)]
+
+    def run() -> None:
+        if not made.gradient:
+            with torch.no_grad():
+                network(some)
+            return
+        z = some.clone().requires_grad_()
+        torch.autograd.grad(network(z)[:, 0].sum(), z)
+
+    return median(run, 5)
 
 
 def main() -> None:
@@ -154,7 +194,7 @@ def main() -> None:
                 print(f"theirs: {other:.1f} s, standing {sum(left)}; {other / seconds:.2f} times ours", flush=True)
         return
 
-    outcomes, others, spent = list[Outcome](), list[list[bool]](), list[float]()
+    outcomes, others, spent, passes = list[Outcome](), list[list[bool]](), list[float](), note_passes(model)
     for seed in range(given.seeds):
         outcomes.append(evaluate(model, split, threat, STANDARD, seed=seed, precision=given.precision))
         for each in outcomes[-1].attacks:
@@ -173,15 +213,19 @@ def main() -> None:
         ours_left, theirs_left = (sum(map(all, zip(*side, strict=True))) for side in both)
         print(f"standing under all seeds: ours {ours_left}, theirs {theirs_left}")
 
-    subject = look_at(model, split, threat, 0)
-    networks = as_searched(subject, given.precision, physical_batch_size("auto", subject, len(split)))
     with under_attack(model):
-        for attack, *records in zip(STANDARD.attacks, *(outcome.attacks for outcome in outcomes), strict=True):
-            network = networks.rough if attack.bears_rounding and networks.rough is not None else networks.searched
-            forward, gradient = bare_passes(network, x[: networks.places])
-            record = min(records, key=lambda each: each.seconds)
-            bare = (record.forwards - record.backwards) * forward + record.backwards * gradient
-            print(f"{attack.label:9} {record.seconds / bare:.2f} times its bare passes ({record.forwards} forwards)")
+        seconds_of = {made: bare_seconds(model, x, made) for made in set().union(*passes.values())}
+    for attack, *records in zip(STANDARD.attacks, *(outcome.attacks for outcome in outcomes), strict=True):
+        made = passes[attack.label]
+        examples = sum(each.size * count for each, count in made.items())
+        needed = sum(record.forwards for record in records) / examples  # the others fill batches up, or verify
+        bare = needed * sum(seconds_of[each] * count for each, count in made.items()) / len(records)
+        spent = statistics.median(record.seconds for record in records)
+        rough = sum(each.size * count for each, count in made.items() if each.rough) / examples
+        print(
+            f"{attack.label:9} {spent:6.1f} s, {spent / bare:.2f} of its bare passes ({records[0].forwards} forward, "
+            f"{rough:.0%} in bfloat16; {1 / needed:.2f} times as many with what fills batches up)"
+        )
 
 
 if __name__ == "__main__":

@@ -75,8 +75,9 @@ class FAB(Attack):
         x, n = batch.x, len(batch.x)
         targets = likely_targets(model, batch, self.targets or None, places)
         climbs = targets.shape[1] if self.targets else 1
-        at, k = Places(n, places, climbs * self.restarts, x.device, self.steps), torch.zeros(places, device=x.device)
-        here = x[at.row] if n else x.new_zeros((places, *x.shape[1:]))
+        at = Places(n, places, climbs * self.restarts, x.device, self.steps)
+        k = torch.zeros_like(at.row)
+        here = x[at.row] if n else x.new_zeros((len(k), *x.shape[1:]))
         z, wide = here.clone(), (-1, *[1] * (x.dim() - 1))
         best = _Record(x, threat, 0.0 if leave else torch.inf)
         forwards, backwards = n, 0
@@ -98,7 +99,6 @@ class FAB(Attack):
                 k, here, z = k[kept], here[kept], z[kept]
 
         fill_free_places()
-        give_up_places()
         while at.busy():
             busy, y = int(at.active.sum()), batch.y[at.row]
             towards = targets[at.row, at.number % climbs][:, None] if self.targets else targets[at.row]

@@ -56,9 +56,10 @@ class Square(Attack):
         at = Places(n, places, 1, x.device, self.queries)
         best_z, best_margin = x.clone(), x.new_full((n,), -torch.inf)
         finite, forwards = torch.ones(n, dtype=torch.bool, device=x.device), 0
-        here = x[at.row] if n else x.new_zeros((places, *x.shape[1:]))
-        held, lead = here.clone(), x.new_full((places,), -torch.inf)  # the best point in each place, and its margin
-        z, k = here.clone(), torch.zeros(places, dtype=torch.int64, device=x.device)
+        k = torch.zeros_like(at.row)
+        here = x[at.row] if n else x.new_zeros((len(k), *x.shape[1:]))
+        held, lead = here.clone(), x.new_full((len(k),), -torch.inf)  # the best point in each place, and its margin
+        z = here.clone()
         ends, plan = patches.ends(here), list[_Draw]()
 
         def fill_free_places() -> None:

@@ -123,11 +123,9 @@ def search(
     best_z, best_rank = x.clone(), torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
     by = torch.zeros(len(x), dtype=torch.int64, device=x.device)  # the climb that the best iterate is from
     finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    at, k = (
-        Places(len(x), places, restarts, x.device, ascent.steps + 1),
-        torch.zeros(places, dtype=torch.int64, device=x.device),
-    )
-    here = x[at.row] if len(x) else x.new_zeros((places, *x.shape[1:]))
+    at = Places(len(x), places, restarts, x.device, ascent.steps + 1)
+    k = torch.zeros_like(at.row)
+    here = x[at.row] if len(x) else x.new_zeros((len(k), *x.shape[1:]))
     z, memory = here.clone(), ascent.memory(here, Noise(at.row))
     of_climb, trial, passes = getattr(score, "of_climb", None), ascent.trial(threat), 0
 
@@ -151,7 +149,6 @@ def search(
             memory.update({name: values[kept] for name, values in memory.items()})
 
     fill_free_places()
-    give_up_places()
     while at.busy():
         row = at.row
         value, rank, gradient = climb(score if of_climb is None else of_climb(at.number), z, row)

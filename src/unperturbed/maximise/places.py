@@ -73,12 +73,16 @@ class Places:
     not wait for each other: at the end, when fewer examples than places are left, an example may be in several places.
     What comes out is as if they had waited: what counts is the first climb that ends an example, by its number, and
     later ones are given up then. (Only where a value was not finite, what later climbs met until then is kept, too: it
-    may be a break.) Once the queue is empty, places that are left stay as padding until `shrink` can give up a quarter
+    may be a break.) Once the queue is empty, places that are left stay as padding until `shrink` can give up an eighth
     of them.
     """
 
     def __init__(self, n: int, places: int, climbs: int, device: torch.device, moves: int = 1) -> None:
-        """Queue up `n` examples with at most `climbs` climbs each, of about so many moves, before empty places."""
+        """Queue up `n` examples with at most `climbs` climbs each, of about so many moves, before empty places.
+
+        Of the places, no more are taken than all the climbs together can fill.
+        """
+        places = enough_places(n * climbs, places)
         self.row: Rows = torch.zeros(places, dtype=torch.int64, device=device)
         """The example in each place."""
         self.number: Rows = torch.zeros_like(self.row)
@@ -157,13 +161,13 @@ class Places:
         return torch.tensor(list(highest.values()), device=seats.device)
 
     def shrink(self) -> Rows | None:
-        """Give up places that nobody will take, if they are a quarter or more; return those that are kept, or None.
+        """Give up places that nobody will take, if they are an eighth or more; return those that are kept, or None.
 
         Whatever is kept for each place must be cut down alike.
         """
         now = len(self.active)
         fewer = enough_places(int(self.active.sum()), now)
-        if self._is_waiting() or 4 * fewer > 3 * now:
+        if self._is_waiting() or 8 * fewer > 7 * now:
             return None
         kept = (~self.active).to(torch.int8).sort(stable=True).indices[:fewer]
         self.row, self.number = self.row[kept], self.number[kept]
