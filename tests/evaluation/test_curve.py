@@ -291,7 +291,7 @@ def test_the_curve_never_rises_and_its_intervals_hold_the_unknown(
         broken = sum(distance <= eps for distance, _ in pairs)
         assert value == wilson(robust, n, n - broken)
     ends = [min(pair) for pair in pairs]
-    assert found.quantile(share) == min(end for end in ends if sum(other <= end for other in ends) >= share * n)
+    assert found.quantile(share) == min(end for end in ends if sum(other <= end for other in ends) / n >= share)
 
 
 def of(pairs: list[tuple[float, float]]) -> Distances:
@@ -317,6 +317,12 @@ def test_what_lies_within_float32_rounding_of_a_radius_is_within_it() -> None:
 def test_no_accuracy_is_given_where_the_attacks_have_not_looked(eps: float) -> None:
     with pytest.raises(InputError, match="from 0 to 1"):
         of([(0.5, math.inf)]).at(eps)
+
+
+def test_a_quantile_of_so_many_percent_is_that_example() -> None:
+    """Though 7, 14, 28, 55 and 56 hundredths times 100 are a rounding above the whole number."""
+    found = of([(float(k), math.inf) for k in range(1, 101)])
+    assert [found.quantile(k / 100) for k in range(1, 101)] == list(range(1, 101))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.1, -1.0])

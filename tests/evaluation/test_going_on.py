@@ -162,6 +162,14 @@ def test_another_evaluation_is_refused_with_the_difference(name: str, tmp_path: 
     assert comparable(fresh)[:4] == comparable(evaluate(*words, seed=seed))[:4]
 
 
+def test_boxes_that_differ_little_are_told_apart(tmp_path: Path) -> None:
+    model, data = problem()
+    evaluate(model, data, Threat("L2", 0.2, (0.0, 1.0)), QUICK, out=tmp_path)
+    assert '"bounds": "0,1"' in (tmp_path / "pgd" / store.JOB).read_text()
+    with pytest.raises(InputError, match="bounds was 0,1, now 0,1.000001"):
+        evaluate(model, data, Threat("L2", 0.2, (0.0, 1.000001)), QUICK, out=tmp_path)
+
+
 def test_a_suite_is_told_by_its_settings_and_not_by_addresses(tmp_path: Path) -> None:
     """A function's repr holds where it lies in memory, which differs from process to process."""
     evaluate(linear(6, 3), blobs(10), THREAT, QUICK, out=tmp_path)

@@ -56,6 +56,8 @@ X, Y = blobs(30)
         (linear(5, 3), (X, Y), QUICK, r"the model fails on an input of shape \(1, 6\)"),
         (linear(6, 3).bfloat16(), (X, Y), QUICK, "weights are torch.bfloat16, but results are computed in float32"),
         (linear(6, 3).half(), (X, Y), QUICK, "weights are torch.float16"),
+        (Function(lambda x: x.bfloat16()), (X, Y), QUICK, "returns torch.bfloat16 logits from torch.float32 weights"),
+        (Function(lambda x: x.double()), (X, Y), QUICK, "returns torch.float64 logits from torch.float32 weights"),
         (nn.Sequential(linear(6, 1)), (X, Y), QUICK, r"shape \(\d+, 1\), but logits have the shape"),
         (Function(lambda x: x.sum(1)), (X, Y), QUICK, "of shape"),
         (linear(6, 3), (X, Y), "autoatack", "The suite 'autoatack' does not exist; there is: pgd"),

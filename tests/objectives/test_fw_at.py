@@ -161,6 +161,15 @@ def test_a_cycle_begins_again_while_eps_grows() -> None:
     assert [show(method, [0.1] * 10, 0.2) for _ in range(4)] == [3, 2, 2, 5], "the batch on three steps does not count"
 
 
+@pytest.mark.parametrize("reached", [1.0, 0.1])
+def test_a_step_that_shows_enough_by_itself_decides_nothing_while_eps_grows(reached: float) -> None:
+    """As where a step has as many examples as are monitored."""
+    method = FWATAdapt(cycle=100, monitored=10)
+    assert [show(method, [reached] * 10, eps) for eps in (0.0, 0.01, 0.1, 0.2, 0.29, 0.3)] == [2] * 6
+    assert int(method.last) == 1
+    assert [show(method, [0.1] * 10) for _ in range(3)] == [2, 3, 3]
+
+
 def test_the_log_says_how_many_steps_there_were() -> None:
     model, calls = network("plain", torch.float64), []
     model.register_forward_hook(lambda module, given, logits: calls.append(len(logits)))

@@ -306,10 +306,10 @@ def _fingerprint(bounds: Bounds) -> str:
         return "none"
     low, high = bounds
     if isinstance(low, float | int) and isinstance(high, float | int):
-        return f"{low:g},{high:g}"
+        return ",".join(f"{bound:g}" if float(f"{bound:g}") == bound else repr(bound) for bound in (low, high))
     digest = hashlib.sha256()
     for bound in (low, high):
-        digest.update(torch.as_tensor(bound, dtype=torch.float64).contiguous().numpy().tobytes())
+        digest.update(torch.as_tensor(bound, dtype=torch.float64).cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -139,7 +139,8 @@ class Distances:
         if not 0 < share <= 1:
             raise InputError(f"The share is {share}, but must lie in (0, 1]: 0.5 for the median.")
         ends = sorted(map(min, self.examples["distance"], self.examples["doubt"]))
-        return float(ends[math.ceil(share * self.n) - 1])
+        # as quotients: 0.07 * 100 is a rounding above 7
+        return float(next(end for count, end in enumerate(ends, 1) if count / self.n >= share))
 
     def json(self) -> dict[str, Any]:
         """Return the summary as plain values; a distance that was not found is null."""

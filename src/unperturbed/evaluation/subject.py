@@ -45,8 +45,8 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subjec
     """Return the model as a subject of measurements.
 
     Raises:
-        InputError: on weights that are neither float32 nor float64, outputs that are no logits or have no gradient,
-            labels that do not fit them, and data outside the bounds or with NaN.
+        InputError: on weights that are neither float32 nor float64, outputs that are no logits, of another type than
+            the weights or without a gradient, labels that do not fit them, and data outside the bounds or with NaN.
     """
     if torch.is_inference_mode_enabled():
         raise InputError("This was called under torch.inference_mode(), where no gradient exists: leave that block.")
@@ -56,6 +56,7 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subjec
     classifier = as_classifier(model, some[:1])
     with own_randomness(seed, device):
         classes, warnings = check_outputs(classifier, some)
+        _check_type(classifier, some)
     network = _network_hash(classifier, some, seed)
     check(split, threat.bounds, classes)
     return Subject(classifier, device, dtype, some, classes, network, warnings + box_warnings(threat, some[0]))
@@ -167,6 +168,16 @@ def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
         text = "The outputs look like probabilities (they sum to 1), but attacks work on logits: leave the softmax out."
         return logits.shape[1], [text]
     return logits.shape[1], []
+
+
+def _check_type(model: nn.Module, some: Inputs) -> None:
+    with under_attack(model), torch.no_grad():
+        dtype = model(some[:1]).dtype
+    if dtype != some.dtype:
+        raise InputError(
+            f"The model returns {dtype} logits from {some.dtype} weights, but results are computed in the weights' own "
+            "type: leave autocast and conversions out of its forward."
+        )
 
 
 def box_warnings(threat: Threat, example: Tensor) -> list[str]:

@@ -52,7 +52,8 @@ class FWATAdapt(nn.Module, Objective):
     A method sees no epochs, so examples are counted, over all processes. The paper's cycle is an epoch: set `cycle` to
     the number of training examples to have that. On a smaller data set the default spans several epochs, and what the
     first cycle decides may stand to the end of a short run. While eps still changes, every step begins a new cycle, so
-    that a ramp is spent on two steps: what a small ball shows does not hold in a larger one. The released code leaves
+    that a ramp is spent on two steps: what a small ball shows does not hold in a larger one. So the first step at an
+    eps never decides alone, however many examples it has. The released code leaves
     the box out, and its script's default r, 2, is never reached.
 
     Attributes:
@@ -99,7 +100,8 @@ class FWATAdapt(nn.Module, Objective):
         """Count the batch, and decide when as many as are monitored have been seen."""
         reached, was_monitored = inner.log["distortion"], bool(self.seen < self.monitored)
         eps = torch.tensor(threat.eps).to(self.eps)
-        if not torch.equal(eps, self.eps):
+        changed = not torch.equal(eps, self.eps)
+        if changed:
             self._begin_cycle()
             self.eps = eps
             if not was_monitored:
@@ -109,7 +111,9 @@ class FWATAdapt(nn.Module, Objective):
         self.seen = self.seen + examples.to(self.seen)
         if was_monitored:
             self.total = self.total + total.to(self.total)
-            if self.seen >= self.monitored:
+            if self.seen >= self.monitored and changed:  # by a single step: the next one's eps may be another again
+                self._begin_cycle()
+            elif self.seen >= self.monitored:
                 self._decide()
         if self.seen >= self.cycle:
             self._begin_cycle()
