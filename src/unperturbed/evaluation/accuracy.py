@@ -98,9 +98,9 @@ def evaluate(
     split = measured_split(data)
     subject = look_at(model, split, threat, seed)
     attacks, warnings = find_suite(suite).against(threat.norm, subject.classes), list(subject.warnings)
+    networks = as_searched(subject, precision, physical_batch_size(batch_size, subject, len(split)))
     if batch_size != "auto" and batch_size > len(split):
         warnings.append(f"The batch size {batch_size} is larger than the data ({len(split)}); it was lowered.")
-    networks = as_searched(subject, precision, physical_batch_size(batch_size, subject, len(split)))
     rank, processes = group()
     folder = None if out is None else Path(out) / attacks.name
     if folder is None and processes > 1:
