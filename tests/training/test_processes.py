@@ -264,6 +264,11 @@ def test_two_processes_resume_with_the_memory_and_randomness_of_each(tmp_path: P
     together(train_free, straight, False, -1)
     together(train_free, stopped, False, 15)
     assert (stopped / runs.CHECKPOINT).exists() and not (stopped / runs.RESULT).exists()
+    with pytest.raises(InputError, match="begun with devices=2, not 1: resume it so"):
+        train(
+            mlp(6, 3, dropout=0.2), blobs(120), THREAT, Free(), Recipe(epochs=4, batch_size=18),
+            out=stopped, resume=True, device="cpu",
+        )  # fmt: skip
     together(train_free, stopped, True, -1)
     for name in (runs.MODEL, runs.BEST):
         assert (straight / name).read_bytes() == (stopped / name).read_bytes()

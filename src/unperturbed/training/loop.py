@@ -431,6 +431,10 @@ class _Run:
         """Go back to the last checkpoint."""
         assert self.folder is not None
         content = checkpoint.load(self.folder / runs.CHECKPOINT)
+        own = content["own"]
+        begun = len(own["random"]) if own["random"].dim() > 1 else 1
+        if begun != self.fabric.world_size:
+            raise InputError(f"The run was begun with devices={begun}, not {self.fabric.world_size}: resume it so.")
         self.state = _State(**content["state"])
         self.classifier.load_state_dict(content["model"])
         self.optimiser.load_state_dict(content["optimiser"])
@@ -438,7 +442,6 @@ class _Run:
             self.average.load_state_dict(content["average"])
         for _ in range(self.state.strengthened):
             self.method = self.method.stronger() or self.method
-        own = content["own"]
         if self.fabric.world_size > 1:
             rank = self.fabric.global_rank
             memory = {name: buffers[rank] for name, buffers in own["memory"].items()}
