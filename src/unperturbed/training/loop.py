@@ -236,6 +236,8 @@ class _Run:
         self.probed = Batch(x, y, ids.to(fabric.device))
         for text in examples.warnings:
             self.warn(text)
+        if self.steps == 1 and learning_rate(recipe, 0.0) == 0:
+            self.warn("The run is a single step, at the learning rate 0: nothing is learned. Give more epochs.")
 
     def inputs(self, x: Inputs) -> Inputs:
         """Return inputs as the network takes them: on the device, in its format, clamped against rounding."""
