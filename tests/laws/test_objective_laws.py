@@ -35,8 +35,11 @@ from support import (
     with_gradients,
 )
 from unperturbed.errors import RunError
+from unperturbed.maximise.pgd import PGD
+from unperturbed.maximise.restarts import Restarts
 from unperturbed.modes import buffers_restored, under_attack
 from unperturbed.noise import Noise
+from unperturbed.objectives.at import AT
 from unperturbed.objectives.awp import AWP
 from unperturbed.objectives.base import Objective, Wrapper
 from unperturbed.objectives.constrained import Constrained
@@ -598,3 +601,8 @@ def test_stronger_doubles_the_steps_and_nothing_else(kind: type) -> None:
         assert steps_of(stronger.stronger()) == 4 * steps
     trainer = Trainer(network("plain"))
     trainer.step(stronger, make_batch(), Threat("Linf", 0.2))
+
+
+def test_stronger_doubles_the_steps_of_a_maximiser_that_is_restarted() -> None:
+    assert AT(Restarts(PGD(7), 3)).stronger() == AT(Restarts(PGD(14), 3))
+    assert AT(Restarts(Restarts(PGD(7)))).stronger() == AT(Restarts(Restarts(PGD(14))))

@@ -59,6 +59,12 @@ def test_rs_fgsm_is_a_long_step_from_noise_cut_to_the_cube(step_size: float) -> 
     assert RS_FGSM().step_size == 1.25
 
 
+@pytest.mark.parametrize("step_size", [0.0, -1.0, float("inf")])
+def test_rs_fgsm_refuses_a_step_of_no_length_when_it_is_made(step_size: float) -> None:
+    with pytest.raises(InputError, match="step_size is"):
+        RS_FGSM(step_size=step_size)
+
+
 @pytest.mark.parametrize(("noise_size", "step_size"), [(2.0, 1.0), (0.0, 1.0), (1.0, 0.5), (2.0, 0.0)])
 def test_n_fgsm_is_a_step_from_strong_noise_cut_to_the_box_alone(noise_size: float, step_size: float) -> None:
     """De Jorge et al. 2022, algorithm 1: eta ~ U(-k eps, k eps); delta = eta + alpha sign(gradient at x + eta)."""

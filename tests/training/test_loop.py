@@ -317,6 +317,16 @@ def test_patience(tmp_path: Path) -> None:
     assert len(runs.read_jsonl(tmp_path / "run/metrics.jsonl")) == 3
 
 
+def test_a_run_that_learns_nothing_says_so() -> None:
+    """The first step of one cycle has the rate 0."""
+    model, before = mlp(6, 3), state(mlp(6, 3))
+    trained = train(model, blobs(30), THREAT, ERM(), Recipe(epochs=1, batch_size=27))
+    assert equal(state(model), before) and any("nothing is learned" in text for text in trained.warnings)
+    longer = (Recipe(epochs=2, batch_size=27), Recipe(epochs=1, batch_size=27, schedule="constant"))
+    for recipe in longer:
+        assert train(mlp(6, 3), blobs(30), THREAT, ERM(), recipe).warnings == ()
+
+
 class Unsound(nn.Module):
     """Returns NaN for the example that is marked with x_0 = 1, in train mode."""
 

@@ -110,6 +110,22 @@ def test_every_batch_has_the_ratio_of_extra_data_and_at_least_one_example_of_its
     assert int((examples.batches.at(0) >= 60).sum()) == extra
 
 
+def test_a_batch_that_processes_share_keeps_an_example_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fabric, "world_size", 2)
+    batches = prepared(Recipe(batch_size=3, extra_ratio=0.5), extra=blobs(30, seed=5)).batches
+    assert (batches.batch_size, batches.extra_size, len(batches)) == (2, 1, 54)
+    monkeypatch.setattr(Fabric, "world_size", 40)
+    with pytest.raises(InputError, match="A batch of 32 cannot be shared by 40 processes"):
+        prepared(Recipe())
+
+
+@pytest.mark.parametrize("extra", [None, blobs(30, seed=5)])
+def test_holding_all_examples_out_is_refused(extra: Any) -> None:
+    few = (uniform(3, 6), torch.arange(3))
+    with pytest.raises(InputError, match=r"With validation 0\.9, all 3 examples are held out"):
+        prepared(Recipe(validation=0.9), few, extra)
+
+
 def test_the_same_share_of_every_class_is_held_out() -> None:
     examples = prepared(Recipe(validation=0.25))
     _, y = blobs(60)

@@ -264,8 +264,31 @@ def test_two_processes_resume_with_the_memory_and_randomness_of_each(tmp_path: P
     together(train_free, straight, False, -1)
     together(train_free, stopped, False, 15)
     assert (stopped / runs.CHECKPOINT).exists() and not (stopped / runs.RESULT).exists()
+    with pytest.raises(InputError, match="begun with devices=2, not 1: resume it so"):
+        train(
+            mlp(6, 3, dropout=0.2), blobs(120), THREAT, Free(), Recipe(epochs=4, batch_size=18),
+            out=stopped, resume=True, device="cpu",
+        )  # fmt: skip
     together(train_free, stopped, True, -1)
     for name in (runs.MODEL, runs.BEST):
         assert (straight / name).read_bytes() == (stopped / name).read_bytes()
     lines, expected = (runs.read_jsonl(folder / runs.METRICS) for folder in (stopped, straight))
     assert without_seconds(lines) == without_seconds(expected)
+
+
+def train_to_the_end(rank: int, port: int, folder: Path) -> None:
+    join_in(rank, port)
+    model = mlp(6, 3, norm=True)
+    model[1].momentum = 0.9
+    recipe = Recipe(epochs=4, batch_size=20, validation=0.5, schedule="constant", seed=1)
+    trained = train(model, blobs(400), Threat("Linf", 0.2), AT(), recipe, device="cpu", devices=2)
+    told = {name: value for name, value in trained.json().items() if name != "seconds"}
+    runs.write_json(folder / f"{rank}.json", told)
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_same_epoch_for_the_best(tmp_path: Path) -> None:
+    """Each has running averages of its own: were they to judge by those, one would stop and the other wait for it."""
+    together(train_to_the_end, tmp_path)
+    first, second = ((tmp_path / f"{rank}.json").read_text() for rank in range(2))
+    assert first == second

@@ -90,6 +90,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
     assert equal(before, state(model)) and all(weight.grad is None for weight in model.parameters())
 
 
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(clip: float | None) -> None:
+    """The root of a sum of squares is 0 at these weights, and its slope infinite."""
+    model = mlp(6, 3)
+    rooted = Function(lambda x: model(x) + (x - x).matmul(model[0].weight.T).square().sum(1, keepdim=True).sqrt())
+    rooted.inner = model
+    before = state(rooted)
+    with pytest.raises(RunError, match=r"gradient is not finite, though the loss is \(clean \d.*\[100, 101, .*111\]"):
+        step(rooted, ERM(), clip=clip)
+    assert equal(before, state(rooted))
+
+
 def test_perturbing_sees_eval_mode_and_frozen_weights_and_the_loss_train_mode() -> None:
     seen: list[tuple[bool, bool]] = []
     model = mlp(6, 3, norm=True, dropout=0.2)

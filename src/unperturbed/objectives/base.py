@@ -91,11 +91,19 @@ class Objective(ABC):
         method: Any = self
         names: list[str] = [field.name for field in fields(method)] if is_dataclass(self) else []
         for name in names:
-            maximiser = getattr(method, name)
-            if hasattr(maximiser, "steps"):
-                stronger: Objective = replace(method, **{name: replace(maximiser, steps=2 * maximiser.steps)})
+            longer = _longer(getattr(method, name))
+            if longer is not None:
+                stronger: Objective = replace(method, **{name: longer})
                 return stronger
         return None
+
+
+def _longer(maximiser: Any) -> Any:
+    """Return the maximiser with twice the steps, its own or those of the one that it runs; None if there are none."""
+    if hasattr(maximiser, "steps"):
+        return replace(maximiser, steps=2 * maximiser.steps)
+    inner = _longer(maximiser.maximiser) if hasattr(maximiser, "maximiser") else None
+    return None if inner is None else replace(maximiser, maximiser=inner)
 
 
 class Wrapper(Objective):

@@ -7,7 +7,7 @@ import torch
 
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.ascent import climb
-from unperturbed.maximise.pgd import PGD
+from unperturbed.maximise.pgd import PGD, check_steps
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT, cross_entropy_score
 from unperturbed.objectives.base import Objective, check_not_negative
@@ -54,8 +54,9 @@ class RS_FGSM(Objective):
     step_size: float = 1.25
 
     def __post_init__(self) -> None:
-        """Refuse a negative step size."""
+        """Refuse a step size that is not positive, or not finite."""
         check_not_negative(step_size=self.step_size)
+        check_steps(1, self.step_size)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return P(start + step_size * eps * d) for a random start in S(x)."""

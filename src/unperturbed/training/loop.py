@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -47,6 +47,7 @@ from unperturbed.training.schedule import learning_rate, ramped
 from unperturbed.training.step import optimisation_step
 from unperturbed.types import Batch, Inputs, Labels
 
+T = TypeVar("T")
 log = logging.getLogger("unperturbed")
 PROBED = 512
 """Held-out examples that the probe of every epoch looks at."""
@@ -235,6 +236,8 @@ class _Run:
         self.probed = Batch(x, y, ids.to(fabric.device))
         for text in examples.warnings:
             self.warn(text)
+        if self.steps == 1 and learning_rate(recipe, 0.0) == 0:
+            self.warn("The run is a single step, at the learning rate 0: nothing is learned. Give more epochs.")
 
     def inputs(self, x: Inputs) -> Inputs:
         """Return inputs as the network takes them: on the device, in its format, clamped against rounding."""
@@ -292,9 +295,9 @@ class _Run:
         """Return what the first process says: clocks differ, and a checkpoint takes all of them."""
         return due if self.fabric.world_size == 1 else bool(self.fabric.broadcast(due))
 
-    def first_says(self, number: float) -> float:
-        """Return the first process's number: each has running averages of its own, and memories must agree."""
-        return number if self.fabric.world_size == 1 else float(self.fabric.broadcast(number))
+    def first_says(self, found: T) -> T:
+        """Return what the first process has found: each has running averages of its own, and all must do the same."""
+        return found if self.fabric.world_size == 1 else self.fabric.broadcast(found)
 
     def one_step(self, step: int, ids: Labels, x: Inputs, y: Labels) -> None:
         """Take one optimisation step."""
@@ -324,9 +327,9 @@ class _Run:
         means = {name: total / len(self.batches) for name, total in state.sums.items()}
         state.sums = {}
         noise = Noise.of(self.recipe.seed, self.probed.ids).fold(-2)
-        result = probe(self.subject(), self.probed, self.threat, noise)
+        result, means = self.first_says((probe(self.subject(), self.probed, self.threat, noise), means))
         examined = self.examine()
-        self.method.after_epoch(self.first_says(result.clean))
+        self.method.after_epoch(result.clean)
         state.probes.append(asdict(result))
         state.training_losses.append(means["loss"])
         if state.best_epoch < 0 or _rank(asdict(result)) > _rank(state.probes[state.best_epoch - 1]):
@@ -430,6 +433,10 @@ class _Run:
         """Go back to the last checkpoint."""
         assert self.folder is not None
         content = checkpoint.load(self.folder / runs.CHECKPOINT)
+        own = content["own"]
+        begun = len(own["random"]) if own["random"].dim() > 1 else 1
+        if begun != self.fabric.world_size:
+            raise InputError(f"The run was begun with devices={begun}, not {self.fabric.world_size}: resume it so.")
         self.state = _State(**content["state"])
         self.classifier.load_state_dict(content["model"])
         self.optimiser.load_state_dict(content["optimiser"])
@@ -437,7 +444,6 @@ class _Run:
             self.average.load_state_dict(content["average"])
         for _ in range(self.state.strengthened):
             self.method = self.method.stronger() or self.method
-        own = content["own"]
         if self.fabric.world_size > 1:
             rank = self.fabric.global_rank
             memory = {name: buffers[rank] for name, buffers in own["memory"].items()}

@@ -77,6 +77,8 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
             raise InputError(f"Extra examples have shape {more.shape}, but training examples {train.shape}.")
         check(more, threat.bounds, classes)
     ids, held_out = hold_out(train.labels, recipe.validation)
+    if len(ids) == 0:
+        raise InputError(f"With validation {recipe.validation}, all {len(train)} examples are held out: lower it.")
     if len(held_out) == 0:
         held_out = ids
         warnings.append("No example is held out: best weights and alarm rest on training examples.")
@@ -85,9 +87,10 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
     if size - extra_size > len(ids):
         warnings.append(f"The batch size {size} is larger than the data ({len(ids)}); it was lowered.")
         size = len(ids) + extra_size
+    if size < fabric.world_size:
+        raise InputError(f"A batch of {size} cannot be shared by {fabric.world_size} processes.")
     size -= size % fabric.world_size
-    if size == 0:
-        raise InputError(f"A batch of {size or recipe.batch_size} cannot be shared by {fabric.world_size} processes.")
+    extra_size = min(extra_size, size - 1)
     batches = Batches(train, ids, more, size, extra_size, recipe.seed, fabric.global_rank, fabric.world_size)
     return Examples(batches, held_out, classes, warnings)
 

@@ -30,19 +30,29 @@ def optimisation_step(
     whenever a backward passes it.
 
     Raises:
-        RunError: if the loss is not finite, before the weights have changed.
+        RunError: if the loss or its gradient is not finite, before the weights have changed.
     """
     with under_attack(attacked):
         inner = method.perturb(attacked, batch, threat, noise)
     terms = method.loss(wrapped, batch, inner, threat, noise)
     loss = torch.stack(list(terms.values())).sum()
     if not bool(loss.isfinite()):
-        shown = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
-        raise RunError(f"The loss is not finite ({shown}) on the examples {batch.ids.tolist()}.")
+        raise RunError(f"The loss is not finite ({_shown(terms)}) on the examples {batch.ids.tolist()}.")
     optimiser.zero_grad(set_to_none=True)
     fabric.backward(loss)
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    if not bool(nn.utils.get_total_norm(gradients, torch.inf).isfinite()):
+        raise RunError(
+            f"The gradient is not finite, though the loss is ({_shown(terms)}), on the examples {batch.ids.tolist()}: "
+            "perhaps a slope of the network is infinite there, as a root's is at 0."
+        )
     if clip_grad_norm is not None:
-        fabric.clip_gradients(wrapped, optimiser, max_norm=clip_grad_norm)
+        fabric.clip_gradients(wrapped, optimiser, max_norm=clip_grad_norm, error_if_nonfinite=False)
     optimiser.step()
     method.after_step(batch, inner, terms, threat)
     return {name: term.detach() for name, term in terms.items()}, inner
+
+
+def _shown(terms: Terms) -> str:
+    return ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
