@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -60,6 +61,15 @@ def test_json_and_yaml_keep_the_order_and_come_back(tmp_path: Path) -> None:
     runs.write_yaml(tmp_path / "v.yaml", value)
     assert json.loads((tmp_path / "v.json").read_text()) == runs.read_yaml(tmp_path / "v.yaml") == value
     assert list(runs.read_yaml(tmp_path / "v.yaml")) == ["b", "a"] and "Größe" in (tmp_path / "v.yaml").read_text()
+
+
+def test_numbers_that_are_not_finite_are_null_at_any_depth(tmp_path: Path) -> None:
+    runs.write_json(tmp_path / "v.json", {"a": math.nan, "b": [1.5, {"c": (math.inf, -math.inf, "inf")}]})
+    assert json.loads((tmp_path / "v.json").read_text()) == {
+        "a": None,
+        "b": [1.5, {"c": [None, None, "inf"]}],
+        "d": 10**400,
+    }
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "threat: [Linf", "text"])

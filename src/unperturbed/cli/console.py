@@ -2,12 +2,11 @@
 
 import json
 import logging
-import math
 import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +20,7 @@ from rich.text import Text
 
 from unperturbed.findings import Progress as Report
 from unperturbed.findings import silent
+from unperturbed.runs import finite
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,7 @@ def show(value: Any) -> None:
 
 def write_json(value: Any) -> None:
     """Write one JSON value to standard output; numbers that are not finite become null."""
-    print(json.dumps(_finite(value), indent=2, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return value
+    print(json.dumps(finite(value), indent=2, allow_nan=False))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
