@@ -65,11 +65,7 @@ def test_json_and_yaml_keep_the_order_and_come_back(tmp_path: Path) -> None:
 
 def test_numbers_that_are_not_finite_are_null_at_any_depth(tmp_path: Path) -> None:
     runs.write_json(tmp_path / "v.json", {"a": math.nan, "b": [1.5, {"c": (math.inf, -math.inf, "inf")}]})
-    assert json.loads((tmp_path / "v.json").read_text()) == {
-        "a": None,
-        "b": [1.5, {"c": [None, None, "inf"]}],
-        "d": 10**400,
-    }
+    assert json.loads((tmp_path / "v.json").read_text()) == {"a": None, "b": [1.5, {"c": [None, None, "inf"]}]}
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "threat: [Linf", "text"])

@@ -314,7 +314,7 @@ class _Run:
                 self.recipe.clip_grad_norm,
             )  # fmt: skip
         except RunError as error:
-            raise RunError(f"Step {step + 1}: {error} Lower --lr, or set --clip-grad-norm.") from error
+            raise RunError(f"Step {step + 1}: {error}") from error
         if self.average is not None:
             self.average.update_parameters(self.classifier)
         for name, value in {**terms, **{name: value.mean() for name, value in inner.log.items()}}.items():

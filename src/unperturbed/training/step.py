@@ -37,7 +37,10 @@ def optimisation_step(
     terms = method.loss(wrapped, batch, inner, threat, noise)
     loss = torch.stack(list(terms.values())).sum()
     if not bool(loss.isfinite()):
-        raise RunError(f"The loss is not finite ({_shown(terms)}) on the examples {batch.ids.tolist()}.")
+        raise RunError(
+            f"The loss is not finite ({_shown(terms)}) on the examples {batch.ids.tolist()}. "
+            "Lower --lr, or set --clip-grad-norm."
+        )
     optimiser.zero_grad(set_to_none=True)
     fabric.backward(loss)
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
@@ -45,7 +48,7 @@ def optimisation_step(
     if not bool(nn.utils.get_total_norm(gradients, torch.inf).isfinite()):
         raise RunError(
             f"The gradient is not finite, though the loss is ({_shown(terms)}), on the examples {batch.ids.tolist()}: "
-            "perhaps a slope of the network is infinite there, as a root's is at 0."
+            "perhaps a slope of the network is infinite there, as a root's is at 0. Lower --lr; clipping cannot help."
         )
     if clip_grad_norm is not None:
         fabric.clip_gradients(wrapped, optimiser, max_norm=clip_grad_norm, error_if_nonfinite=False)
