@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -179,6 +179,8 @@ def test_convert_reads_what_annotations_say() -> None:
     assert convert([1, 2], list[int], "--x") == [1, 2]
     with pytest.raises(InputError, match="--x is '8/255', but must be of type float"):
         convert("8/255", float, "--x")
+    with pytest.raises(InputError, match="--x is 'central', but must be 'exact' or 'differences'."):
+        convert("central", Literal["exact", "differences"], "--x")
 
 
 def test_this_module_can_be_imported_by_its_name() -> None:

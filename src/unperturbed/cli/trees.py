@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -201,7 +201,8 @@ def convert(value: object, annotation: Any, option: str) -> Any:
         return parser.parse_object({"value": value}).value
     except ArgumentError as error:
         name = annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
-        raise InputError(f"{option} is {value!r}, but must be of type {name}.") from error
+        choices = " or ".join(map(repr, get_args(annotation))) if get_origin(annotation) is Literal else ""
+        raise InputError(f"{option} is {value!r}, but must be {choices or f'of type {name}'}.") from error
 
 
 def written(value: object) -> Any:
