@@ -223,6 +223,20 @@ def test_a_dual_variable_above_0_with_slack_left_has_not_settled(seen: float, du
     assert text.startswith("Feasible") and ("still falling" not in text) == settled
 
 
+def test_a_dual_variable_that_leaves_0_with_the_noise_of_batches_is_not_called_falling() -> None:
+    method = Constrained(ERM(), nominal_loss=0.5, dual_start=0.0, dual_step=0.1)
+    for seen in (0.3, 0.6, 0.3, 0.3, 0.6):  # 0, 0.02, 0, 0, 0.02: it is 0 in four of the five batches
+        once(method, seen)
+    method.after_epoch(0.0)
+    (text,) = method.conclude()
+    assert float(method.dual) == pytest.approx(0.02) and "and was 0 in 80% of its batches" in text
+    assert "hardly binds" in text and "falling" not in text
+    method._ascend(1.0, torch.tensor(0.6))
+    once(method, 0.3)
+    method.after_epoch(0.0)
+    assert float(method.idle) == 0 and "still falling" in method.conclude()[0], "each epoch begins anew"
+
+
 # The terms
 
 
@@ -368,7 +382,7 @@ def test_a_run_logs_and_concludes_and_resumes_in_the_same_bits(every: str, tmp_p
     lines = runs.read_jsonl(tmp_path / "straight" / runs.METRICS)
     for line in lines:
         assert line["slack"] == pytest.approx(0.6 - line["nominal_loss"], abs=1e-5)
-        assert line["dual"] >= 0 and line["method/nominal_loss"] > 0
+        assert line["dual"] >= 0 and line["method/nominal_loss"] > 0 and 0 <= line["dual_at_zero"] <= 1
     assert len({line["dual"] for line in lines}) > 1
     for stop in (2, 7):
         with pytest.raises(Stopped):

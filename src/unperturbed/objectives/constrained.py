@@ -62,6 +62,8 @@ class Constrained(nn.Module, Wrapper):
     batches: Tensor
     epochs: Tensor
     seen: Tensor
+    zeros: Tensor
+    idle: Tensor
 
     def __init__(
         self,
@@ -101,6 +103,8 @@ class Constrained(nn.Module, Wrapper):
         self.register_buffer("batches", torch.tensor(0.0))
         self.register_buffer("epochs", torch.tensor(0))
         self.register_buffer("seen", torch.tensor(math.inf))  # what was limited, in the last epoch; none yet
+        self.register_buffer("zeros", torch.tensor(0.0))  # batches of this epoch in which the dual variable was 0
+        self.register_buffer("idle", torch.tensor(0.0))  # their share of the last epoch
 
     @property
     def limit(self) -> float:
@@ -122,7 +126,8 @@ class Constrained(nn.Module, Wrapper):
         """Return the method's points, with room in the log for the limited loss, which `loss` fills in."""
         inner = self.objective.perturb(model, batch, threat, noise)
         unknown = torch.zeros(len(batch.x), dtype=batch.x.dtype, device=batch.x.device)
-        own = {"dual": unknown + self.dual.to(unknown), self._limited: unknown.clone(), "slack": unknown}
+        dual = unknown + self.dual.to(unknown)
+        own = {"dual": dual, "dual_at_zero": (dual == 0).to(dual), self._limited: unknown.clone(), "slack": unknown}
         return Inner(inner.z, inner.reuse, _apart(inner.log, own))
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
@@ -154,7 +159,7 @@ class Constrained(nn.Module, Wrapper):
         The method is handed its own terms, under an exchanged limit times the dual variable.
         """
         limited = mean_over_processes(inner.log[self._limited].mean()).to(self.total)
-        self.total, self.batches = self.total + limited, self.batches + 1
+        self.total, self.batches, self.zeros = self.total + limited, self.batches + 1, self.zeros + (self.dual == 0)
         if self.every == "batch" and self.nominal_accuracy is None:
             self._ascend(self.dual_step, limited)
         own = {name: term for name, term in terms.items() if name != "constraint"}
@@ -164,9 +169,10 @@ class Constrained(nn.Module, Wrapper):
         """Note what the epoch has come to and, if it is time, let the dual variable follow."""
         mean = self.total / self.batches.clamp(min=1)
         self.seen = mean if self.nominal_accuracy is None else torch.full_like(self.seen, clean_accuracy)
+        self.idle = self.zeros / self.batches.clamp(min=1)
         if self.every == "epoch" or self.nominal_accuracy is not None:
             self._ascend(EPOCH * self.dual_step, self.seen)
-        self.total, self.batches = torch.zeros_like(self.total), torch.zeros_like(self.batches)
+        self.total, self.batches, self.zeros = (torch.zeros_like(x) for x in (self.total, self.batches, self.zeros))
         self.epochs = self.epochs + 1
         self.objective.after_epoch(clean_accuracy)
 
@@ -194,13 +200,19 @@ class Constrained(nn.Module, Wrapper):
             distance, met = f"{abs(slack):.3g}{share} {side} its limit of {self.limit:.4g}", seen <= MET * self.limit
         if met:
             settled = dual == 0 or slack <= (MET - 1) * self._scale
-            falling = "" if settled else ", and was still falling: a longer run would use more of the slack"
-            return f"Feasible: {what} is {distance}; {where} (dual * slack = {dual * slack:.2g}){falling}."
+            ended = f"Feasible: {what} is {distance}; {where} (dual * slack = {dual * slack:.2g})"
+            return f"{ended}{'' if settled else self._unsettled()}."
         clipped = " and can grow no more (dual_max)" if dual >= self.dual_max else ""
         return (
             f"Not feasible as trained: {what} is {distance}; {where}{clipped}. "
             "Loosen the limit, train longer, or let the dual variable move faster (dual_step)."
         )
+
+    def _unsettled(self) -> str:
+        """Say why the dual variable is above 0 where slack is left."""
+        if self.idle > 0:
+            return f" and was 0 in {float(self.idle):.0%} of its batches: the limit hardly binds"
+        return ", and was still falling: a longer run would use more of the slack"
 
     @property
     def _limited(self) -> str:
