@@ -1,10 +1,12 @@
 """The look at the network before the first step: what is said, what is refused, and that nothing is changed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from support import make_batch, network, noise_for, untouched
 from unperturbed.curvature import safeguards
@@ -158,10 +160,48 @@ def test_a_ball_of_radius_zero_is_no_reason_to_refuse() -> None:
 )
 def test_piecewise_linear_networks_are_warned_of(modules: tuple[nn.Module, ...], warned: bool) -> None:
     """Where all activations have kinks and no curvature; a linear network has none to replace."""
-    texts = piecewise_linear_warning(nn.Sequential(nn.Linear(3, 3), nn.Sequential(*modules)), "llr")
+    texts = piecewise_linear_warning(nn.Sequential(nn.Linear(3, 3), nn.Sequential(*modules)), torch.rand(8, 3), "llr")
     assert bool(texts) == warned
     if warned:
         assert "llr" in texts[0] and "--model.activation silu" in texts[0]
+
+
+class Functional(nn.Module):
+    """Its activation is not a module."""
+
+    def __init__(self, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.act = activation
+        self.conv, self.norm, self.last = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, x: Inputs) -> Logits:
+        h = functional.max_pool2d(self.act(self.norm(self.conv(x))), 2)
+        logits: Logits = self.last(h.flatten(1))
+        return logits
+
+
+def without_second_derivative(h: Tensor) -> Tensor:
+    return functional.grid_sample(h.square(), torch.zeros((len(h), 2, 2, 2), dtype=h.dtype), align_corners=False)
+
+
+@pytest.mark.parametrize(
+    ("activation", "warned"),
+    [
+        (functional.relu, True),
+        (lambda h: torch.maximum(h, h / 10), True),
+        (functional.silu, False),
+        (torch.sin, False),
+        (without_second_derivative, False),
+    ],
+)
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_kinks_in_functions_are_seen_by_their_derivatives(
+    activation: Callable[[Tensor], Tensor], warned: bool, autocast: torch.dtype | None
+) -> None:
+    torch.manual_seed(0)
+    model = InPrecision(Functional(activation), autocast)
+    with untouched(model, BATCH.x):
+        assert bool(piecewise_linear_warning(model, BATCH.x, "llr")) == warned
 
 
 @pytest.mark.parametrize(

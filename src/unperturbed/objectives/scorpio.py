@@ -90,7 +90,7 @@ class SCORPIO(Objective):
         """Warn where only the softmax's curvature would be seen, and where dropout would be taken for curvature."""
         quadratic = self.value == "quadratic"
         curved = quadratic or self.product == "exact" or self.step < 0.1
-        warnings = piecewise_linear_warning(model, self.name) if curved else []
+        warnings = piecewise_linear_warning(model, batch.x, self.name) if curved else []
         return warnings + (dropout_warning(model, self.name) if quadratic else [])
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
