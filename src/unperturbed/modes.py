@@ -106,11 +106,13 @@ def clean_batch_stats(model: nn.Module) -> Iterator[Again]:
     What is yielded enters the same mode again later, with the same statistics, as a recomputation needs.
 
     Raises:
-        InputError: at a SyncBatchNorm in train mode, which normalises by what other processes see.
+        InputError: at a SyncBatchNorm in train mode, which normalises by what other processes see, and at one with
+            another forward than torch's.
     """
     modules = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and _by_batch(m)]
     if any(isinstance(module, nn.SyncBatchNorm) for module in modules):
         raise InputError("SyncBatchNorm in train mode has no statistics of its own to hold: use BatchNorm, or freeze.")
+    _check_forwards(modules)
     pairs = [(module, _held(module)) for module in modules]
     with _forwards_replaced(pairs):
         yield lambda: _forwards_replaced(pairs)
@@ -118,9 +120,15 @@ def clean_batch_stats(model: nn.Module) -> Iterator[Again]:
 
 @contextmanager
 def running_stats(model: nn.Module) -> Iterator[None]:
-    """Normalise with batch norm's running averages, without moving them, while all else stays in train mode."""
-    modules = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    pairs = [(module, _running(module)) for module in modules if module.running_mean is not None]
+    """Normalise with batch norm's running averages, without moving them, while all else stays in train mode.
+
+    Raises:
+        InputError: at a batch norm in train mode with another forward than torch's.
+    """
+    training = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    modules = [module for module in training if module.running_mean is not None]
+    _check_forwards([module for module in modules if not isinstance(module, nn.SyncBatchNorm)])
+    pairs = [(module, _running(module)) for module in modules]
     with _forwards_replaced(pairs):
         yield
 
@@ -135,6 +143,16 @@ Forward = Callable[[Tensor], Tensor]
 
 def _by_batch(module: nn.modules.batchnorm._BatchNorm) -> bool:
     return module.training or module.running_mean is None
+
+
+def _check_forwards(modules: list[nn.modules.batchnorm._BatchNorm]) -> None:
+    """Refuse subclasses that do more in their forward (an activation, say): it would be lost with the forward."""
+    for module in modules:
+        if type(module).forward is not nn.modules.batchnorm._BatchNorm.forward:
+            raise InputError(
+                f"{type(module).__name__} is a batch norm with a forward of its own, in which no other statistics can "
+                "be put: use nn.BatchNorm and do the rest after it, or train by another method (at, trades, scorpio)."
+            )
 
 
 def _held(module: nn.modules.batchnorm._BatchNorm) -> Forward:
