@@ -209,8 +209,26 @@ def test_kinks_in_functions_are_seen_by_their_derivatives(
     [(nn.Dropout(0.1), True), (nn.Dropout2d(0.1), True), (nn.AlphaDropout(0.1), True), (nn.Dropout(0.0), False)],
 )
 def test_dropout_is_warned_of_where_it_drops(module: nn.Module, warned: bool) -> None:
-    assert bool(dropout_warning(nn.Sequential(nn.Linear(3, 3), module), "llr")) == warned
-    assert not dropout_warning(network("norm"), "llr")
+    assert bool(dropout_warning(nn.Sequential(nn.Linear(3, 3), module), torch.rand(8, 3), "llr")) == warned
+    assert not dropout_warning(network("norm"), BATCH.x, "llr")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_randomness_that_is_no_dropout_module_is_warned_of(training: bool) -> None:
+    """Where there is any: not in eval mode. The random state and batch norm's averages are as before."""
+
+    class Shallow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = nn.BatchNorm2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            kept = torch.rand(len(x), 1, 1, 1) > 0.5 if self.training else 0.5
+            return x + kept * self.block(x)
+
+    model = nn.Sequential(Shallow(), nn.Flatten(), nn.Linear(32, 3)).train(training)
+    with untouched(model, BATCH.x):
+        assert bool(dropout_warning(model, BATCH.x, "llr")) == training
 
 
 @pytest.mark.parametrize("scale", [10, 20, 40, 80])

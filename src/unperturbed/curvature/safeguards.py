@@ -16,7 +16,7 @@ from unperturbed.curvature.products import (
     reverse_slope,
 )
 from unperturbed.errors import RunError
-from unperturbed.modes import buffers_restored, clean_batch_stats, under_attack
+from unperturbed.modes import buffers_restored, clean_batch_stats, own_randomness, under_attack
 from unperturbed.noise import Noise
 from unperturbed.precision import InPrecision, plainly
 from unperturbed.threat import Threat
@@ -97,8 +97,14 @@ def _bends_at_kinks_alone(model: Model, x: Inputs) -> bool:
     )
 
 
-def dropout_warning(model: Model, method: str) -> list[str]:
-    """Return a warning if dropout would draw other masks at the points whose losses are compared."""
+def dropout_warning(model: Model, x: Inputs, method: str) -> list[str]:
+    """Return a warning if dropout, or whatever else is random, would differ between points whose losses are compared.
+
+    Dropout that is no module (in functions, as the depth of a network) shows in two forwards in train mode.
+    """
     if not any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules()):
-        return []
+        with torch.no_grad(), buffers_restored(model), own_randomness(0, x.device), plainly():
+            first, second = model(x), model(x)
+        if torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max()), equal_nan=True):
+            return []
     return [f"{method} compares losses at several points, but dropout draws another mask at each: leave dropout out."]

@@ -91,7 +91,7 @@ class SCORPIO(Objective):
         quadratic = self.value == "quadratic"
         curved = quadratic or self.product == "exact" or self.step < 0.1
         warnings = piecewise_linear_warning(model, batch.x, self.name) if curved else []
-        return warnings + (dropout_warning(model, self.name) if quadratic else [])
+        return warnings + (dropout_warning(model, batch.x, self.name) if quadratic else [])
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return how good the quadratic model and its maximiser are.
