@@ -181,7 +181,7 @@ class Functional(nn.Module):
 
 
 def without_second_derivative(h: Tensor) -> Tensor:
-    return functional.grid_sample(h.square(), torch.zeros((len(h), 2, 2, 2), dtype=h.dtype), align_corners=False)
+    return torch.cdist(h.flatten(1).relu(), torch.eye(h[0].numel(), dtype=h.dtype)).view_as(h)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from calculus import GivenLoss, Polynomial, derivative, gradient_error, hessians, random_matrix, times, weight_gradient
 from support import NORMS, inputs_within, make_batch, network, noise_for, smoothed, total, untouched
-from unperturbed.curvature.products import cross_entropy_with, dot
+from unperturbed.curvature.products import cross_entropy_with, dot, hessian_product
 from unperturbed.errors import InputError
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
@@ -397,6 +397,38 @@ def test_examine_against_full_hessians(norm: Norm) -> None:
         assert not found[name].requires_grad
         torch.testing.assert_close(found[name], value.detach(), rtol=1e-6, atol=1e-8)
     assert (found["fw_gap"] > 1e-5).any() and (found["beyond"] > 0).any()
+
+
+class Prototypes(nn.Module):
+    """Logits are distances, to which torch has no second derivative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            self.centres = nn.Parameter(torch.rand(3, 32, dtype=torch.float64))
+
+    def forward(self, x: Inputs) -> Tensor:
+        return -torch.cdist(x.flatten(1), self.centres)
+
+
+def test_a_network_without_second_derivatives_is_examined_by_differences() -> None:
+    """Training by differences of gradients asks for none; nor may the log."""
+    model, threat, x = Prototypes(), Threat("L2", 0.3), BATCH.x
+    with under_attack(model):
+        with pytest.raises(RuntimeError, match="not implemented"):
+            hessian_product(model, x, x, cross_entropy_with(BATCH.y))
+        found = SCORPIO().examine(model, BATCH, threat, noise_for(BATCH))
+        z = perturbed(SCORPIO(), model, BATCH, threat)
+
+    class Written(nn.Module):
+        def forward(self, x: Inputs) -> Tensor:
+            return -(x.flatten(1)[:, None] - model.centres).square().sum(2).sqrt()
+
+    matrices = hessians(Written(), x, cross_entropy_with(BATCH.y))
+    modelled = dot(slope_at(model, BATCH, x) + times(matrices, z - x) / 2, z - x)
+    torch.testing.assert_close(found["modelled"], modelled.detach(), rtol=1e-3, atol=1e-5)
+    assert all(value.isfinite().all() for value in found.values())
 
 
 def test_without_a_ball_the_model_is_right() -> None:

@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 import torch
 
 from unperturbed.curvature.products import (
+    DIFFERENCE,
+    LossOnLogits,
     central_difference,
     cross_entropy_with,
     dot,
@@ -106,8 +108,8 @@ class SCORPIO(Objective):
         quadratic = self._model_at(model, batch)
         z = self._maximise(quadratic, threat, noise)
         v, uphill = z - batch.x, quadratic.gradient(z, rows)
-        curved = hessian_product(model, batch.x, v, loss)
-        turned = hessian_product(model, z, v, loss) - curved
+        curved = _curved(model, batch.x, v, loss)
+        turned = _curved(model, z, v, loss) - curved
         lipschitz = dot(turned, turned).sqrt() / dot(v, v).clamp(min=1e-30)
         worst = PGD(steps=20)(cross_entropy_score(model, batch), batch.x, threat, noise, z)
         with torch.no_grad():
@@ -163,3 +165,11 @@ class SCORPIO(Objective):
             _, ahead = gradient_with_graph(model, batch.x + self.step * v, loss)
         modelled = dot(g, v) + dot(ahead - g, v) / (2 * self.step)
         return {"clean": clean.mean(), "gap": self.weight * modelled.mean()}
+
+
+def _curved(model: Model, x: Inputs, v: Inputs, loss: LossOnLogits) -> Inputs:
+    """Return H v, by differences where an operation of the network has no second derivative."""
+    try:
+        return hessian_product(model, x, v, loss)
+    except RuntimeError:
+        return central_difference(lambda z: input_gradient(model, z, loss)[1], x, v, DIFFERENCE)
