@@ -338,6 +338,34 @@ def test_synchronised_batch_norms_are_refused() -> None:
         pass
 
 
+class Twice(nn.Module):
+    """The same batch norm in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.norm = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.norm(3 * self.second(self.norm(self.first(x)).tanh()) + 2).tanh()
+        return h
+
+
+def test_a_batch_norm_in_two_places_has_statistics_for_each() -> None:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        model = Twice().double()
+    alone, x = copy.deepcopy(model), X.double()
+    expected = alone(x)
+    with clean_batch_stats(model) as again:
+        close(model(x), expected)
+        close(model(x[:3]), expected[:3])
+        close(model(x), expected)
+    with again():
+        close(model(x[2:]), expected[2:])
+    for mine, theirs in zip(model.buffers(), alone.buffers(), strict=True):
+        close(mine, theirs)
+
+
 class Activated(nn.BatchNorm2d):
     """With its activation in it, as those of timm's networks have."""
 

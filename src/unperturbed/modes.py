@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from unperturbed.errors import InputError
 
@@ -113,9 +114,10 @@ def clean_batch_stats(model: nn.Module) -> Iterator[Again]:
     if any(isinstance(module, nn.SyncBatchNorm) for module in modules):
         raise InputError("SyncBatchNorm in train mode has no statistics of its own to hold: use BatchNorm, or freeze.")
     _check_forwards(modules)
-    pairs = [(module, _held(module)) for module in modules]
-    with _forwards_replaced(pairs):
-        yield lambda: _forwards_replaced(pairs)
+    calls: dict[nn.Module, int] = {}
+    pairs = [(module, _held(module, calls)) for module in modules]
+    with _forwards_replaced(pairs), _counted_anew(model, calls):
+        yield lambda: _both(_forwards_replaced(pairs), _counted_anew(model, calls))
 
 
 @contextmanager
@@ -155,22 +157,43 @@ def _check_forwards(modules: list[nn.modules.batchnorm._BatchNorm]) -> None:
             )
 
 
-def _held(module: nn.modules.batchnorm._BatchNorm) -> Forward:
-    """Return a forward that normalises with the statistics of the first batch it gets."""
-    statistics: list[Tensor] = []
+def _held(module: nn.modules.batchnorm._BatchNorm, calls: dict[nn.Module, int]) -> Forward:
+    """Return a forward that normalises with the statistics of the first batch it gets, in each of its places."""
+    statistics: list[tuple[Tensor, Tensor]] = []
 
     def forward(h: Tensor) -> Tensor:
-        if not statistics:
+        place = calls.get(module, 0)
+        calls[module] = place + 1
+        if place == len(statistics):
             if h.numel() == h.shape[1]:
                 raise ValueError(f"A batch norm needs more than one value a channel to train on: {tuple(h.shape)}.")
             seen = forward_ad.unpack_dual(h).primal  # type: ignore[no-untyped-call]
             mean, var = _Moments.apply(seen)  # type: ignore[no-untyped-call]
-            statistics.extend((mean, var))
+            statistics.append((mean, var))
             if module.training and module.track_running_stats:
                 _move_averages(module, mean.detach(), var.detach(), h.numel() // h.shape[1])
-        return _normalised(module, h, *statistics)
+        return _normalised(module, h, *statistics[place])
 
     return forward
+
+
+@contextmanager
+def _counted_anew(model: nn.Module, calls: dict[nn.Module, int]) -> Iterator[None]:
+    """Have the calls forgotten whenever the model is called: a module may be in several places of it.
+
+    By a hook for all modules, since one of the model's own would look like the user's.
+    """
+    handle = register_module_forward_pre_hook(lambda module, given: calls.clear() if module is model else None)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _both(first: AbstractContextManager[None], second: AbstractContextManager[None]) -> Iterator[None]:
+    with first, second:
+        yield
 
 
 class _Moments(torch.autograd.Function):
