@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -334,6 +335,58 @@ def test_synchronised_batch_norms_are_refused() -> None:
     with pytest.raises(InputError, match="SyncBatchNorm"), clean_batch_stats(model):
         pass
     with clean_batch_stats(model.eval()):
+        pass
+
+
+class Twice(nn.Module):
+    """The same batch norm in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.norm = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.norm(3 * self.second(self.norm(self.first(x)).tanh()) + 2).tanh()
+        return h
+
+
+def test_a_batch_norm_in_two_places_has_statistics_for_each() -> None:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        model = Twice().double()
+    alone, x = copy.deepcopy(model), X.double()
+    expected = alone(x)
+    with clean_batch_stats(model) as again:
+        close(model(x), expected)
+        close(model(x[:3]), expected[:3])
+        close(model(x), expected)
+    with again():
+        close(model(x[2:]), expected[2:])
+    for mine, theirs in zip(model.buffers(), alone.buffers(), strict=True):
+        close(mine, theirs)
+
+
+class Activated(nn.BatchNorm2d):
+    """With its activation in it, as those of timm's networks have."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return super().forward(h).relu()
+
+
+class Named(nn.BatchNorm2d):
+    """With torch's forward."""
+
+
+@pytest.mark.parametrize("mode", [clean_batch_stats, running_stats])
+def test_batch_norms_with_a_forward_of_their_own_are_refused(mode: Any) -> None:
+    """What they do beside normalising would be left out without a sign."""
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), Activated(4), nn.Flatten(), nn.Linear(16, 3))
+    with pytest.raises(InputError, match="Activated is a batch norm with a forward of its own"), mode(model):
+        pass
+    expected = model.eval()(X)
+    with mode(model):
+        close(model(X), expected)
+    with mode(nn.Sequential(Named(2))):
         pass
 
 

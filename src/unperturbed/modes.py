@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from unperturbed.errors import InputError
 
@@ -106,21 +107,30 @@ def clean_batch_stats(model: nn.Module) -> Iterator[Again]:
     What is yielded enters the same mode again later, with the same statistics, as a recomputation needs.
 
     Raises:
-        InputError: at a SyncBatchNorm in train mode, which normalises by what other processes see.
+        InputError: at a SyncBatchNorm in train mode, which normalises by what other processes see, and at one with
+            another forward than torch's.
     """
     modules = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and _by_batch(m)]
     if any(isinstance(module, nn.SyncBatchNorm) for module in modules):
         raise InputError("SyncBatchNorm in train mode has no statistics of its own to hold: use BatchNorm, or freeze.")
-    pairs = [(module, _held(module)) for module in modules]
-    with _forwards_replaced(pairs):
-        yield lambda: _forwards_replaced(pairs)
+    _check_forwards(modules)
+    calls: dict[nn.Module, int] = {}
+    pairs = [(module, _held(module, calls)) for module in modules]
+    with _forwards_replaced(pairs), _counted_anew(model, calls):
+        yield lambda: _both(_forwards_replaced(pairs), _counted_anew(model, calls))
 
 
 @contextmanager
 def running_stats(model: nn.Module) -> Iterator[None]:
-    """Normalise with batch norm's running averages, without moving them, while all else stays in train mode."""
-    modules = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    pairs = [(module, _running(module)) for module in modules if module.running_mean is not None]
+    """Normalise with batch norm's running averages, without moving them, while all else stays in train mode.
+
+    Raises:
+        InputError: at a batch norm in train mode with another forward than torch's.
+    """
+    training = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    modules = [module for module in training if module.running_mean is not None]
+    _check_forwards([module for module in modules if not isinstance(module, nn.SyncBatchNorm)])
+    pairs = [(module, _running(module)) for module in modules]
     with _forwards_replaced(pairs):
         yield
 
@@ -137,22 +147,53 @@ def _by_batch(module: nn.modules.batchnorm._BatchNorm) -> bool:
     return module.training or module.running_mean is None
 
 
-def _held(module: nn.modules.batchnorm._BatchNorm) -> Forward:
-    """Return a forward that normalises with the statistics of the first batch it gets."""
-    statistics: list[Tensor] = []
+def _check_forwards(modules: list[nn.modules.batchnorm._BatchNorm]) -> None:
+    """Refuse subclasses that do more in their forward (an activation, say): it would be lost with the forward."""
+    for module in modules:
+        if type(module).forward is not nn.modules.batchnorm._BatchNorm.forward:
+            raise InputError(
+                f"{type(module).__name__} is a batch norm with a forward of its own, in which no other statistics can "
+                "be put: use nn.BatchNorm and do the rest after it, or train by another method (at, trades, scorpio)."
+            )
+
+
+def _held(module: nn.modules.batchnorm._BatchNorm, calls: dict[nn.Module, int]) -> Forward:
+    """Return a forward that normalises with the statistics of the first batch it gets, in each of its places."""
+    statistics: list[tuple[Tensor, Tensor]] = []
 
     def forward(h: Tensor) -> Tensor:
-        if not statistics:
+        place = calls.get(module, 0)
+        calls[module] = place + 1
+        if place == len(statistics):
             if h.numel() == h.shape[1]:
                 raise ValueError(f"A batch norm needs more than one value a channel to train on: {tuple(h.shape)}.")
             seen = forward_ad.unpack_dual(h).primal  # type: ignore[no-untyped-call]
             mean, var = _Moments.apply(seen)  # type: ignore[no-untyped-call]
-            statistics.extend((mean, var))
+            statistics.append((mean, var))
             if module.training and module.track_running_stats:
                 _move_averages(module, mean.detach(), var.detach(), h.numel() // h.shape[1])
-        return _normalised(module, h, *statistics)
+        return _normalised(module, h, *statistics[place])
 
     return forward
+
+
+@contextmanager
+def _counted_anew(model: nn.Module, calls: dict[nn.Module, int]) -> Iterator[None]:
+    """Have the calls forgotten whenever the model is called: a module may be in several places of it.
+
+    By a hook for all modules, since one of the model's own would look like the user's.
+    """
+    handle = register_module_forward_pre_hook(lambda module, given: calls.clear() if module is model else None)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _both(first: AbstractContextManager[None], second: AbstractContextManager[None]) -> Iterator[None]:
+    with first, second:
+        yield
 
 
 class _Moments(torch.autograd.Function):

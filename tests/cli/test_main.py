@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -310,6 +311,39 @@ def test_an_interruption_ends_with_130_and_says_how_to_go_on(run: Run, monkeypat
     monkeypatch.setattr(loop, "train", interrupted)
     code, out, err = run(*TRAIN)
     assert (code, out) == (130, "") and f"unperturbed {' '.join(TRAIN)} --resume" in err
+
+
+WRAPPED = {
+    "awp": "awp --method.objective constrained --method.objective.objective llr --method.objective.nominal_loss 0.3",
+    "scorpio": "constrained --method.objective scorpio --method.nominal_accuracy 0.9",
+    "trades": "constrained --method.objective trades --method.objective_loss 0.5 --method.every epoch",
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_wrapped_methods_train_and_resume_in_the_same_bits(
+    name: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unperturbed.training import loop
+
+    words = (*TRAIN[:5], "--epochs", "3", "--method", *WRAPPED[name].split())
+    code, out, err = run(*words, "--out", "straight", "--json")
+    assert code == 0 and json.loads(out)["conclusions"], err
+    step, calls = loop.optimisation_step, []
+
+    def interrupted(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return step(*given)
+
+    monkeypatch.setattr(loop, "optimisation_step", interrupted)
+    code, _, err = run(*words, "--out", "stopped")
+    assert code == 130 and "--resume" in err
+    code, out, err = run(*words, "--out", "stopped", "--resume", "--json")
+    assert code == 0 and json.loads(out)["conclusions"], err
+    for file in ("model.safetensors", "best.safetensors"):
+        assert Path("straight", file).read_bytes() == Path("stopped", file).read_bytes()
 
 
 def test_a_full_disk_ends_with_1_and_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
 """The look at the network before the first step: what is said, what is refused, and that nothing is changed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from support import make_batch, network, noise_for, untouched
 from unperturbed.curvature import safeguards
@@ -158,10 +160,48 @@ def test_a_ball_of_radius_zero_is_no_reason_to_refuse() -> None:
 )
 def test_piecewise_linear_networks_are_warned_of(modules: tuple[nn.Module, ...], warned: bool) -> None:
     """Where all activations have kinks and no curvature; a linear network has none to replace."""
-    texts = piecewise_linear_warning(nn.Sequential(nn.Linear(3, 3), nn.Sequential(*modules)), "llr")
+    texts = piecewise_linear_warning(nn.Sequential(nn.Linear(3, 3), nn.Sequential(*modules)), torch.rand(8, 3), "llr")
     assert bool(texts) == warned
     if warned:
         assert "llr" in texts[0] and "--model.activation silu" in texts[0]
+
+
+class Functional(nn.Module):
+    """Its activation is not a module."""
+
+    def __init__(self, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.act = activation
+        self.conv, self.norm, self.last = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, x: Inputs) -> Logits:
+        h = functional.max_pool2d(self.act(self.norm(self.conv(x))), 2)
+        logits: Logits = self.last(h.flatten(1))
+        return logits
+
+
+def without_second_derivative(h: Tensor) -> Tensor:
+    return torch.cdist(h.flatten(1).relu(), torch.eye(h[0].numel(), dtype=h.dtype)).view_as(h)
+
+
+@pytest.mark.parametrize(
+    ("activation", "warned"),
+    [
+        (functional.relu, True),
+        (lambda h: torch.maximum(h, h / 10), True),
+        (functional.silu, False),
+        (torch.sin, False),
+        (without_second_derivative, False),
+    ],
+)
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_kinks_in_functions_are_seen_by_their_derivatives(
+    activation: Callable[[Tensor], Tensor], warned: bool, autocast: torch.dtype | None
+) -> None:
+    torch.manual_seed(0)
+    model = InPrecision(Functional(activation), autocast)
+    with untouched(model, BATCH.x):
+        assert bool(piecewise_linear_warning(model, BATCH.x, "llr")) == warned
 
 
 @pytest.mark.parametrize(
@@ -169,8 +209,26 @@ def test_piecewise_linear_networks_are_warned_of(modules: tuple[nn.Module, ...],
     [(nn.Dropout(0.1), True), (nn.Dropout2d(0.1), True), (nn.AlphaDropout(0.1), True), (nn.Dropout(0.0), False)],
 )
 def test_dropout_is_warned_of_where_it_drops(module: nn.Module, warned: bool) -> None:
-    assert bool(dropout_warning(nn.Sequential(nn.Linear(3, 3), module), "llr")) == warned
-    assert not dropout_warning(network("norm"), "llr")
+    assert bool(dropout_warning(nn.Sequential(nn.Linear(3, 3), module), torch.rand(8, 3), "llr")) == warned
+    assert not dropout_warning(network("norm"), BATCH.x, "llr")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_randomness_that_is_no_dropout_module_is_warned_of(training: bool) -> None:
+    """Where there is any: not in eval mode. The random state and batch norm's averages are as before."""
+
+    class Shallow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = nn.BatchNorm2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            kept = torch.rand(len(x), 1, 1, 1) > 0.5 if self.training else 0.5
+            return x + kept * self.block(x)
+
+    model = nn.Sequential(Shallow(), nn.Flatten(), nn.Linear(32, 3)).train(training)
+    with untouched(model, BATCH.x):
+        assert bool(dropout_warning(model, BATCH.x, "llr")) == training
 
 
 @pytest.mark.parametrize("scale", [10, 20, 40, 80])

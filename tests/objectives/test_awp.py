@@ -2,14 +2,17 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from support import Counted, make_batch, network, noise_for, total
-from unperturbed.errors import InputError
+from calculus import weight_gradient
+from support import Counted, make_batch, network, noise_for, total, untouched
+from unperturbed.errors import InputError, RunError
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
 from unperturbed.objectives.at import AT
@@ -26,7 +29,7 @@ from unperturbed.objectives.trades import TRADES
 from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
 from unperturbed.training.step import optimisation_step
-from unperturbed.types import Inputs, Logits, Terms
+from unperturbed.types import Inner, Inputs, Logits, Terms
 
 BATCH = make_batch(8, torch.float64)
 THREAT = Threat("Linf", 0.1)
@@ -210,8 +213,39 @@ def test_a_network_without_a_layer_to_perturb_is_refused() -> None:
         method.check(model, BATCH, THREAT, NOISE)
     with pytest.raises(InputError, match="train by the method alone"):
         method.loss(model, BATCH, ERM().perturb(model, BATCH, THREAT, NOISE), THREAT, NOISE)
-    spoken = AWP(DALE(maximiser=PGD(1))).check(network("plain"), BATCH, THREAT, NOISE)
+    spoken = AWP(DALE(maximiser=PGD(1))).check(network("plain", torch.float64), BATCH, THREAT, NOISE)
     assert len(spoken) == 1, "what the method says is passed on"
+
+
+class Checkpointed(nn.Module):
+    """Keeps no activations of its first part for the backward in train mode."""
+
+    def __init__(self, first: nn.Module, last: nn.Module, saving: bool) -> None:
+        super().__init__()
+        self.first, self.last, self.saving = first, last, saving
+
+    def forward(self, x: Inputs) -> Logits:
+        h: Tensor = checkpoint(self.first, x, use_reentrant=False) if self.saving else self.first(x)
+        logits: Logits = self.last(h)
+        return logits
+
+
+def test_a_network_that_computes_again_in_the_backward_is_refused() -> None:
+    """It would do so at weights that are not moved, and its gradient would be another one, without a sign."""
+    gradients, batch = [], make_batch(8)
+    for saving in (False, True):
+        whole = network("plain")
+        model = Checkpointed(whole[:3], whole[3:], saving)  # type: ignore[index]
+        method, inner = AWP(ERM(), gamma=0.3), Inner(batch.x)
+        gradients.append(weight_gradient(total(method.loss(model, batch, inner, THREAT, NOISE)), model))
+        model.zero_grad()
+        for autocast in (None, torch.bfloat16):
+            with (
+                untouched(model, batch.x),
+                pytest.raises(RunError, match="Switch that off") if saving else nullcontext(),
+            ):
+                assert method.check(InPrecision(model, autocast), batch, THREAT, NOISE) == []
+    assert (gradients[1] - gradients[0]).norm() > 0.1 * gradients[0].norm()
 
 
 def test_gamma_zero_is_the_method_itself() -> None:

@@ -139,7 +139,7 @@ def test_it_says_what_it_measures_and_where_it_would_go_wrong() -> None:
     ahead = BATCH.x + inner_of(CURE(), model, THREAT).reuse["displacement"]
     torch.testing.assert_close(found, (gradient(model, ahead) - gradient(model, BATCH.x)).detach().norm(dim=1))
     assert CURE().check(model, BATCH, THREAT, noise_for(BATCH)) == []
-    kinked = nn.Sequential(nn.Flatten(), nn.Linear(32, 4), nn.ReLU(), nn.Linear(4, 3))
+    kinked = nn.Sequential(nn.Flatten(), nn.Linear(32, 4), nn.ReLU(), nn.Linear(4, 3)).double()
     (warning,) = CURE().check(kinked, BATCH, THREAT, noise_for(BATCH))
     assert "piecewise linear" in warning
     assert len(CURE().check(network("dropout"), BATCH, THREAT, noise_for(BATCH))) == 1

@@ -198,7 +198,7 @@ def test_elle_refuses_a_negative_weight_and_warns_of_dropout() -> None:
         ELLE(weight=-1.0)
     for method in (ELLE(), ELLE_A()):
         assert method.stronger() == AT(PGD(steps=2))
-        assert not method.check(network("norm"), BATCH, THREAT, noise_for(BATCH))
+        assert not method.check(network("norm", torch.float64), BATCH, THREAT, noise_for(BATCH))
         assert "dropout" in method.check(network("dropout"), BATCH, THREAT, noise_for(BATCH))[0]
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from calculus import GivenLoss, Polynomial, derivative, gradient_error, hessians, random_matrix, times, weight_gradient
 from support import NORMS, inputs_within, make_batch, network, noise_for, smoothed, total, untouched
-from unperturbed.curvature.products import cross_entropy_with, dot
+from unperturbed.curvature.products import cross_entropy_with, dot, hessian_product
 from unperturbed.errors import InputError
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
@@ -22,6 +22,7 @@ from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.fgsm import FGSM
 from unperturbed.objectives.scorpio import SCORPIO
+from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Norm
 
@@ -385,6 +386,7 @@ def test_examine_against_full_hessians(norm: Norm) -> None:
     expected = {
         "modelled": dot(g, v) + dot(times(here, v), v) / 2,
         "change": losses[1] - losses[0],
+        "ratio": ((losses[1] - losses[0]).sum() / (dot(g, v) + dot(times(here, v), v) / 2).sum()).expand(len(x)),
         "fw_gap": dot(best - z, uphill),
         "distortion": length / (EPS[norm] * (32**0.5 if norm == "Linf" else 1)),
         "beyond": losses[2] - losses[1],
@@ -395,6 +397,57 @@ def test_examine_against_full_hessians(norm: Norm) -> None:
         assert not found[name].requires_grad
         torch.testing.assert_close(found[name], value.detach(), rtol=1e-6, atol=1e-8)
     assert (found["fw_gap"] > 1e-5).any() and (found["beyond"] > 0).any()
+
+
+class Prototypes(nn.Module):
+    """Logits are distances, to which torch has no second derivative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            self.centres = nn.Parameter(torch.rand(3, 32, dtype=torch.float64))
+
+    def forward(self, x: Inputs) -> Tensor:
+        return -torch.cdist(x.flatten(1), self.centres)
+
+
+def test_a_network_without_second_derivatives_is_examined_by_differences() -> None:
+    """Training by differences of gradients asks for none; nor may the log."""
+    model, threat, x = Prototypes(), Threat("L2", 0.3), BATCH.x
+    with under_attack(model):
+        with pytest.raises(RuntimeError, match="not implemented"):
+            hessian_product(model, x, x, cross_entropy_with(BATCH.y))
+        found = SCORPIO().examine(model, BATCH, threat, noise_for(BATCH))
+        z = perturbed(SCORPIO(), model, BATCH, threat)
+
+    class Written(nn.Module):
+        def forward(self, x: Inputs) -> Tensor:
+            return -(x.flatten(1)[:, None] - model.centres).square().sum(2).sqrt()
+
+    matrices = hessians(Written(), x, cross_entropy_with(BATCH.y))
+    modelled = dot(slope_at(model, BATCH, x) + times(matrices, z - x) / 2, z - x)
+    torch.testing.assert_close(found["modelled"], modelled.detach(), rtol=1e-3, atol=1e-5)
+    assert all(value.isfinite().all() for value in found.values())
+
+
+def test_without_a_ball_the_model_is_right() -> None:
+    """0 over 0, as at the start of a ramp."""
+    model, threat = tanh_net(), Threat("Linf", 0.0)
+    with under_attack(model):
+        found = SCORPIO().examine(model, BATCH, threat, noise_for(BATCH))
+    assert (found["ratio"] == 1).all() and not found["modelled"].any()
+
+
+@pytest.mark.parametrize("product", ["forward", "central"])
+@pytest.mark.parametrize("step", [0.1, 1e-3])
+def test_short_differences_are_not_lost_in_bfloat16(product: Any, step: float) -> None:
+    """Nor do they ask for the compiled network; long ones are in the precision of training."""
+    model, batch, threat = network("norm"), make_batch(8), Threat("L2", 0.8)
+    plain, rough = InPrecision(model), InPrecision(model, torch.bfloat16)
+    short, long = SCORPIO(step=step, product=product), SCORPIO(product=product)
+    assert torch.equal(perturbed(short, rough, batch, threat), perturbed(short, plain, batch, threat))
+    assert not torch.equal(perturbed(long, rough, batch, threat), perturbed(long, plain, batch, threat))
 
 
 def test_the_models_error_is_within_the_theorems_on_a_cubic_loss() -> None:

@@ -187,8 +187,8 @@ def test_batch_norms_averages_move_once() -> None:
 
 def test_it_says_where_it_would_go_wrong() -> None:
     noise = noise_for(BATCH)
-    assert SOAR().check(network("plain"), BATCH, THREAT, noise) == []
-    kinked = nn.Sequential(nn.Flatten(), nn.Linear(32, 4), nn.ReLU(), nn.Linear(4, 3))
+    assert SOAR().check(network("plain", torch.float64), BATCH, THREAT, noise) == []
+    kinked = nn.Sequential(nn.Flatten(), nn.Linear(32, 4), nn.ReLU(), nn.Linear(4, 3)).double()
     (warning,) = SOAR().check(kinked, BATCH, THREAT, noise)
     assert "piecewise linear" in warning
     assert len(SOAR().check(network("dropout"), BATCH, THREAT, noise)) == 1

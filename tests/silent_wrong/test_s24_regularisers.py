@@ -26,8 +26,9 @@ from regularisers import (
     points,
     trained_gradient,
 )
-from unperturbed.curvature.products import forward_slope
-from unperturbed.modes import Again, running_stats
+from unperturbed.curvature.products import cross_entropy_with, dot, forward_slope, input_gradient
+from unperturbed.losses import cross_entropy
+from unperturbed.modes import Again, running_stats, under_attack
 from unperturbed.noise import Noise
 from unperturbed.objectives import cure, elle, gradient_penalty, llr, soar
 from unperturbed.precision import InPrecision
@@ -99,6 +100,20 @@ def test_s24_plain(name: str) -> None:
 @every_case
 def test_s24_bfloat16(name: str) -> None:
     check_agrees(gradient(name, torch.bfloat16), expected(name), IN_BFLOAT16.get(name, 1e-6))
+
+
+@pytest.mark.parametrize("name", ["llr, gap", "llr in reverse mode, gap", "scorpio", "scorpio, exact products"])
+def test_s24_the_search_in_bfloat16(name: str) -> None:
+    """It climbs a gap of losses, or differences of gradients, and must come as far: by float32's measure."""
+    bare = network(CASES[name])
+    reached = []
+    with under_attack(bare):
+        clean, g = input_gradient(bare, BATCH.x, cross_entropy_with(BATCH.y))
+        for autocast in (None, torch.bfloat16):
+            z = points(CASES[name], InPrecision(bare, autocast)).z
+            gap = cross_entropy(bare(z), BATCH.y) - clean
+            reached.append(float((gap - dot(z - BATCH.x, g)).abs().mean() if "llr" in name else gap.mean()))
+    assert reached[1] > 0.9 * reached[0] > 0.01
 
 
 class Compiled:

@@ -23,6 +23,7 @@ from unperturbed.objectives.elle import ELLE_A
 from unperturbed.objectives.erm import ERM
 from unperturbed.objectives.free import Free
 from unperturbed.objectives.fw_at import FWATAdapt
+from unperturbed.objectives.llr import LLR
 from unperturbed.objectives.sora import SORA
 from unperturbed.objectives.trades import TRADES
 from unperturbed.threat import Threat
@@ -460,6 +461,15 @@ def test_a_method_looks_at_the_network_before_the_first_step(tmp_path: Path) -> 
     assert all(0 <= line["method/label"] <= 2 for line in lines)
     silent = train(mlp(6, 3, norm=True, dropout=0.2), blobs(150), THREAT, ERM(), Recipe(epochs=2))
     assert equal(state(trained.model), state(silent.model))
+
+
+@pytest.mark.parametrize("method", [LLR(), AWP(AT(PGD(1)))])
+def test_a_method_looks_at_a_single_held_out_example_in_company(method: Objective) -> None:
+    """Batch norm in train mode cannot take one alone."""
+    x, _ = blobs(10)
+    y = torch.tensor([0] * 8 + [1] * 2)
+    trained = train(mlp(6, 2, norm=True), (x, y), THREAT, method, Recipe(epochs=1, batch_size=4))
+    assert trained.clean_accuracy.n == 1
 
 
 def test_a_method_that_refuses_the_network_stops_the_run_before_it_changes(tmp_path: Path) -> None:

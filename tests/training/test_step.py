@@ -14,6 +14,7 @@ from unperturbed.objectives.at import AT
 from unperturbed.objectives.base import Objective
 from unperturbed.objectives.erm import ERM
 from unperturbed.objectives.free import Free
+from unperturbed.objectives.llr import LLR
 from unperturbed.objectives.trades import TRADES
 from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
@@ -100,6 +101,25 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(clip: flo
     with pytest.raises(RunError, match=r"gradient is not finite, though the loss is \(clean \d.*\[100, 101, .*111\]"):
         step(rooted, ERM(), clip=clip)
     assert equal(before, state(rooted))
+
+
+def test_a_second_derivative_that_is_missing_stops_with_a_remedy() -> None:
+    """Torch has none of distances."""
+
+    class Prototypes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.centres = nn.Parameter(torch.linspace(0, 1, 18).view(3, 6))
+
+        def forward(self, x: torch.Tensor) -> Logits:
+            return -torch.cdist(x, self.centres)
+
+    model = Prototypes()
+    before = state(model)
+    with pytest.raises(RunError, match="_cdist_backward.*llr with --method.form differences"):
+        step(model, LLR())
+    assert equal(before, state(model))
+    step(model, LLR(form="differences"))
 
 
 def test_perturbing_sees_eval_mode_and_frozen_weights_and_the_loss_train_mode() -> None:

@@ -6,13 +6,21 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from unperturbed.curvature.products import Slope, cross_entropy_with, forward_slope, not_proven, reverse_slope
+from unperturbed.curvature.products import (
+    Slope,
+    cross_entropy_with,
+    forward_slope,
+    hessian_product,
+    input_gradient,
+    not_proven,
+    reverse_slope,
+)
 from unperturbed.errors import RunError
-from unperturbed.modes import buffers_restored, clean_batch_stats
+from unperturbed.modes import buffers_restored, clean_batch_stats, own_randomness, under_attack
 from unperturbed.noise import Noise
 from unperturbed.precision import InPrecision, plainly
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Model
+from unperturbed.types import Batch, Inputs, Logits, Model, PerExample
 
 log = logging.getLogger("unperturbed")
 _KINKED = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish)
@@ -54,10 +62,15 @@ def check_slope(model: Model, batch: Batch, threat: Threat, noise: Noise) -> Non
         )
 
 
-def piecewise_linear_warning(model: Model, method: str) -> list[str]:
-    """Return a warning if all activations of the network are piecewise linear: it then has no curvature of its own."""
+def piecewise_linear_warning(model: Model, x: Inputs, method: str) -> list[str]:
+    """Return a warning if all activations of the network are piecewise linear: it then has no curvature of its own.
+
+    Where no module is a known activation (kinks may be in functions) the derivatives at a few inputs are looked at.
+    """
     kinds = [type(module) for module in model.modules()]
-    if any(issubclass(kind, _SMOOTH) for kind in kinds) or not any(issubclass(kind, _KINKED) for kind in kinds):
+    if any(issubclass(kind, _SMOOTH) for kind in kinds):
+        return []
+    if not any(issubclass(kind, _KINKED) for kind in kinds) and not _bends_at_kinks_alone(model, x):
         return []
     return [
         f"{method} trains on curvature, but this network is piecewise linear: only that of the softmax is seen. Use a "
@@ -65,8 +78,33 @@ def piecewise_linear_warning(model: Model, method: str) -> list[str]:
     ]
 
 
-def dropout_warning(model: Model, method: str) -> list[str]:
-    """Return a warning if dropout would draw other masks at the points whose losses are compared."""
+def _bends_at_kinks_alone(model: Model, x: Inputs) -> bool:
+    """Tell whether the slopes of the logits differ between inputs, but do not change around any of them."""
+
+    def weighted_sum(logits: Logits) -> PerExample:
+        weights = torch.linspace(1, 2, logits.shape[1], dtype=logits.dtype, device=logits.device)
+        total: PerExample = logits @ weights
+        return total
+
+    try:
+        with under_attack(model), plainly():
+            _, slope = input_gradient(model, x, weighted_sum)
+            change = hessian_product(model, x, slope, weighted_sum)
+    except RuntimeError:  # some operations have no second derivative
+        return False
+    return not bool(change.any()) and not torch.allclose(
+        slope, slope[:1], rtol=1e-3, atol=1e-3 * float(slope.abs().max())
+    )
+
+
+def dropout_warning(model: Model, x: Inputs, method: str) -> list[str]:
+    """Return a warning if dropout, or whatever else is random, would differ between points whose losses are compared.
+
+    Dropout that is no module (in functions, as the depth of a network) shows in two forwards in train mode.
+    """
     if not any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules()):
-        return []
+        with torch.no_grad(), buffers_restored(model), own_randomness(0, x.device), plainly():
+            first, second = model(x), model(x)
+        if torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max()), equal_nan=True):
+            return []
     return [f"{method} compares losses at several points, but dropout draws another mask at each: leave dropout out."]

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from unperturbed.errors import InputError
-from unperturbed.modes import buffers_restored, eager
+from unperturbed.errors import InputError, RunError
+from unperturbed.losses import cross_entropy
+from unperturbed.modes import buffers_restored, eager, own_randomness
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.base import Objective, Wrapper, check_not_negative, mean_over_processes
+from unperturbed.precision import plainly
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Logits, Model, Terms
 
@@ -52,8 +54,14 @@ class AWP(Wrapper):
 
         Raises:
             InputError: if the network has no layer to perturb.
+            RunError: if it computes activations again in the backward, where the moved weights are gone.
         """
-        _some_layers(model)
+        weights = list(_some_layers(model).values())
+        if _computes_again(model, batch, weights):
+            raise RunError(
+                "This network computes activations again during the backward (activation checkpointing), but awp's "
+                "perturbed weights are in place during the forward only: its gradient would be wrong. Switch that off."
+            )
         return self.objective.check(model, batch, threat, noise)
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
@@ -95,6 +103,20 @@ class At(nn.Module):
         with eager():  # each place is given by itself, and tying would put back the wrong tensors under Fabric
             logits: Logits = functional_call(self.network, self.tensors, (x,), tie_weights=False)
         return logits
+
+
+def _computes_again(model: Model, batch: Batch, weights: list[nn.Parameter]) -> bool:
+    """Tell whether a backward calls modules of the network."""
+    called: list[nn.Module] = []
+    with buffers_restored(model), own_randomness(0, batch.x.device), plainly():
+        loss = cross_entropy(model(batch.x), batch.targets).sum()
+        hooks = [m.register_forward_pre_hook(lambda module, given: called.append(module)) for m in model.modules()]
+        try:
+            torch.autograd.grad(loss, weights, allow_unused=True)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return bool(called)
 
 
 def layers(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -71,7 +71,7 @@ class CURE(Objective):
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
         """Warn where the curvature would be the softmax's alone, or dropout's noise."""
-        return piecewise_linear_warning(model, self.name) + dropout_warning(model, self.name)
+        return piecewise_linear_warning(model, batch.x, self.name) + dropout_warning(model, batch.x, self.name)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return |g(x + h u) - g(x)|_2."""

@@ -54,7 +54,7 @@ class ELLE(Objective):
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
         """Warn of dropout."""
-        return dropout_warning(model, "elle")
+        return dropout_warning(model, batch.x, "elle")
 
     def stronger(self) -> Objective:
         """Return adversarial training with two steps."""
@@ -122,7 +122,7 @@ class ELLE_A(nn.Module, Objective):
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
         """Warn of dropout."""
-        return dropout_warning(model, "elle-a")
+        return dropout_warning(model, batch.x, "elle-a")
 
     def stronger(self) -> Objective:
         """Return adversarial training with two steps."""

@@ -58,7 +58,7 @@ class GradAlign(Objective):
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
         """Warn where dropout would turn the gradient."""
-        return dropout_warning(model, self.name)
+        return dropout_warning(model, batch.x, self.name)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return the cosine, 0 where it is not defined."""

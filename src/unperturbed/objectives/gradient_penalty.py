@@ -82,7 +82,7 @@ class GradientPenalty(Objective):
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
         """Warn where dropout would draw another mask at each point."""
-        return [] if self.form == "exact" else dropout_warning(model, self.name)
+        return [] if self.form == "exact" else dropout_warning(model, batch.x, self.name)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return s, the first-order growth of the loss over the ball."""

@@ -104,7 +104,7 @@ class LLR(Objective):
             raise InputError(f"parts > 1 with the exact slope needs forward mode: {reason}. Take form='differences'.")
         if self.form == "exact":
             check_slope(model, batch, threat, noise)
-        return piecewise_linear_warning(model, self.name) + dropout_warning(model, self.name)
+        return piecewise_linear_warning(model, batch.x, self.name) + dropout_warning(model, batch.x, self.name)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return gamma, the slope, their sum, and the change of the loss that it bounds."""

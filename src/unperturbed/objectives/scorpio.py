@@ -1,12 +1,15 @@
 """SCORPIO."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 
 from unperturbed.curvature.products import (
+    DIFFERENCE,
+    LossOnLogits,
     central_difference,
     cross_entropy_with,
     dot,
@@ -30,6 +33,9 @@ from unperturbed.precision import plainly
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Model, PerExample, Rows, Terms
 
+SHORT = 0.5
+"""Steps from which on gradients in bfloat16 differ by more than their rounding."""
+
 
 @dataclass(frozen=True)
 class SCORPIO(Objective):
@@ -42,7 +48,8 @@ class SCORPIO(Objective):
     Attributes:
         steps: of Frank-Wolfe. Forward differences take steps + 1 gradients in all, since the one at x is used again.
         weight: of the worst case; 1 leaves the clean loss out, above 1 it counts negative.
-        step: of the differences, in units of the displacement; bfloat16 wants 0.5 or more.
+        step: of the differences, in units of the displacement. Below 0.5 they are taken in the precision of the weights
+            whatever training is in: shorter ones are lost in the rounding of bfloat16.
         product: how H v is taken: by "forward" differences, "central" ones (a gradient more a step), or "exact".
         value: "loss-gap" trains on l(z) - l(x), "quadratic" on Q(z), through g and H.
     """
@@ -68,7 +75,8 @@ class SCORPIO(Objective):
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Maximise the quadratic model."""
-        return Inner(self._maximise(self._model_at(model, batch), threat, noise))
+        with plainly() if self.step < SHORT and self.product != "exact" else nullcontext():
+            return Inner(self._maximise(self._model_at(model, batch), threat, noise))
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the clean loss and the weighted gap, or the loss at z alone where the weight is 1."""
@@ -84,13 +92,14 @@ class SCORPIO(Objective):
         """Warn where only the softmax's curvature would be seen, and where dropout would be taken for curvature."""
         quadratic = self.value == "quadratic"
         curved = quadratic or self.product == "exact" or self.step < 0.1
-        warnings = piecewise_linear_warning(model, self.name) if curved else []
-        return warnings + (dropout_warning(model, self.name) if quadratic else [])
+        warnings = piecewise_linear_warning(model, batch.x, self.name) if curved else []
+        return warnings + (dropout_warning(model, batch.x, self.name) if quadratic else [])
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return how good the quadratic model and its maximiser are.
 
-        `modelled` is Q(z) and `change` what it models, l(z) - l(x); `fw_gap` is 0 at a stationary point of Q and bounds
+        `modelled` is Q(z) and `change` what it models, l(z) - l(x); `ratio` is that of their sums over the batch, since
+        an example's own may be over nearly nothing; `fw_gap` is 0 at a stationary point of Q and bounds
         the missing part where Q is concave; `distortion` is |z - x|_2 over the largest possible; `beyond` is how much
         higher twenty steps of PGD get the loss, and `beyond_bound` = M |v|^3 / 3 what the paper's theorem allows, M
         estimated from the change of the Hessian along v.
@@ -99,15 +108,18 @@ class SCORPIO(Objective):
         quadratic = self._model_at(model, batch)
         z = self._maximise(quadratic, threat, noise)
         v, uphill = z - batch.x, quadratic.gradient(z, rows)
-        curved = hessian_product(model, batch.x, v, loss)
-        turned = hessian_product(model, z, v, loss) - curved
+        curved = _curved(model, batch.x, v, loss)
+        turned = _curved(model, z, v, loss) - curved
         lipschitz = dot(turned, turned).sqrt() / dot(v, v).clamp(min=1e-30)
         worst = PGD(steps=20)(cross_entropy_score(model, batch), batch.x, threat, noise, z)
         with torch.no_grad():
             clean, there, beyond = (loss(model(point)) for point in (batch.x, z, worst))
+        modelled, change = dot(quadratic.gradient_at_x + curved / 2, v), there - clean
+        total = modelled.sum()
         return {
-            "modelled": dot(quadratic.gradient_at_x + curved / 2, v),
-            "change": there - clean,
+            "modelled": modelled,
+            "change": change,
+            "ratio": torch.where(total == 0, 1.0, change.sum() / total).expand_as(change),
             "fw_gap": dot(threat.maximise_linear(batch.x, uphill) - z, uphill),
             "distortion": threat.distortion(batch.x, z),
             "beyond": beyond - there,
@@ -153,3 +165,11 @@ class SCORPIO(Objective):
             _, ahead = gradient_with_graph(model, batch.x + self.step * v, loss)
         modelled = dot(g, v) + dot(ahead - g, v) / (2 * self.step)
         return {"clean": clean.mean(), "gap": self.weight * modelled.mean()}
+
+
+def _curved(model: Model, x: Inputs, v: Inputs, loss: LossOnLogits) -> Inputs:
+    """Return H v, by differences where an operation of the network has no second derivative."""
+    try:
+        return hessian_product(model, x, v, loss)
+    except RuntimeError:
+        return central_difference(lambda z: input_gradient(model, z, loss)[1], x, v, DIFFERENCE)

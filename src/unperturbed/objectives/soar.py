@@ -79,7 +79,7 @@ class SOAR(Objective):
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
         """Warn where the curvature would be the softmax's alone, or dropout's noise."""
-        return piecewise_linear_warning(model, self.name) + dropout_warning(model, self.name)
+        return piecewise_linear_warning(model, batch.x, self.name) + dropout_warning(model, batch.x, self.name)
 
     def _damped(self, size: PerExample) -> PerExample:
         if self.clip is None:

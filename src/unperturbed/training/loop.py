@@ -23,6 +23,7 @@ from unperturbed.data.convert import as_data
 from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.findings import Interval, Progress, silent
+from unperturbed.maximise.places import at_least_two
 from unperturbed.models.load import LogitsOnly, load_weights, save_weights
 from unperturbed.modes import buffers_restored, under_attack
 from unperturbed.noise import Noise
@@ -265,7 +266,8 @@ class _Run:
 
     def check_method(self) -> None:
         """Let the method look at the network before the first step, and leave it and the random state as they were."""
-        few = _first(self.probed, CHECKED)
+        rows = at_least_two(torch.arange(min(CHECKED, len(self.probed.x)), device=self.fabric.device))  # for batch norm
+        few = Batch(self.probed.x[rows], self.probed.y[rows], self.probed.ids[rows])
         noise = Noise.of(self.recipe.seed, few.ids).fold(-3)
         self.wrapped.train()
         device = [self.fabric.device] if self.fabric.device.type == "cuda" else []

@@ -30,7 +30,8 @@ def optimisation_step(
     whenever a backward passes it.
 
     Raises:
-        RunError: if the loss or its gradient is not finite, before the weights have changed.
+        RunError: if the loss or its gradient is not finite, or the network has no second derivative that the method
+            needs, before the weights have changed.
     """
     with under_attack(attacked):
         inner = method.perturb(attacked, batch, threat, noise)
@@ -42,7 +43,13 @@ def optimisation_step(
             "Lower --lr, or set --clip-grad-norm."
         )
     optimiser.zero_grad(set_to_none=True)
-    fabric.backward(loss)
+    try:
+        fabric.backward(loss)
+    except NotImplementedError as error:
+        raise RunError(
+            f"An operation of the network lacks a derivative ({error}) Methods by differences do without a second one: "
+            "scorpio, elle, gradient-penalty, or llr with --method.form differences."
+        ) from error
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     if not bool(nn.utils.get_total_norm(gradients, torch.inf).isfinite()):
