@@ -120,8 +120,12 @@ class Block:
 
 def untouched(model: Model, batch: Batch, places: int, seed: int) -> Block:
     """Return the block before any attack. A tie of the logits is not a correct classification."""
+
+    def clean_logits(rows: Labels) -> Logits:
+        return within_memory(lambda few: padded_logits(model, batch.x[rows], few), places)[0]
+
     with _draws_of(seed, batch, -1):
-        parts, failures = isolate(lambda rows: padded_logits(model, batch.x[rows], places), torch.arange(len(batch.y)))
+        parts, failures = isolate(clean_logits, torch.arange(len(batch.y)))
     if not parts:
         raise next(iter(failures.values()))
     logits: Logits = torch.full((len(batch.y), parts[0][1].shape[1]), torch.nan).to(batch.x)

@@ -14,7 +14,7 @@ from unperturbed.attacks.base import Attack, Found, padded_logits
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.multi_targeted import MultiTargeted
 from unperturbed.evaluation.block import Networks, Tally
-from unperturbed.evaluation.failures import carefully, failed_on, isolate
+from unperturbed.evaluation.failures import carefully, failed_on, isolate, within_memory
 from unperturbed.evaluation.intervals import wilson_over_draws
 from unperturbed.findings import Outcome, Verdict
 from unperturbed.losses import margin
@@ -39,8 +39,11 @@ def draws_random_numbers(model: Model, x: Inputs, places: int) -> bool:
     """
 
     def alike(rows: Rows) -> bool:
-        first, second = (padded_logits(model, x[rows], places) for _ in range(2))
-        return torch.equal(first.nan_to_num(), second.nan_to_num())
+        def twice(few: int) -> bool:
+            first, second = (padded_logits(model, x[rows], few) for _ in range(2))
+            return torch.equal(first.nan_to_num(), second.nan_to_num())
+
+        return within_memory(twice, places)[0]
 
     with own_randomness(0, x.device):
         parts, _ = isolate(alike, torch.arange(len(x)))
