@@ -214,9 +214,10 @@ def _network_hash(classifier: nn.Module, some: Inputs, seed: int) -> str:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Return a SHA-256 over the names, shapes and values of the weights and buffers."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
+    """Return a SHA-256 over the names, shapes and values of the weights and buffers, also of those never saved."""
+    digest, state = hashlib.sha256(), model.state_dict()
+    unsaved = {name: value for name, value in model.named_buffers() if name not in state}
+    for name, value in (state | unsaved).items():
         if isinstance(value, Tensor):
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
