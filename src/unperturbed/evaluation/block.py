@@ -192,7 +192,7 @@ def _attacked(
 
         def run(places: int) -> tuple[Found, PerExample]:
             found = attack(model, batch, threat, noise.rows(some), places)
-            return found, verify(networks.reported, batch, found.z, threat, places)
+            return found, verify(networks.reported, batch, found.z, threat, places, alone_up_to=torch.inf)
 
         result, networks.places = within_memory(run, networks.places)
         return result
@@ -287,14 +287,15 @@ def _enter(
     tally.backwards += found.passes if found.backwards is None else found.backwards
 
 
-def verify(model: Model, batch: Batch, z: Inputs, threat: Threat, places: int) -> PerExample:
+def verify(model: Model, batch: Batch, z: Inputs, threat: Threat, places: int, alone_up_to: float = TIE) -> PerExample:
     """Return the margin at z from a fresh forward; -inf where z lies outside the threat set or nothing finite came.
 
-    A margin within `TIE` of 0 could turn with the company in the batch, so those examples are computed alone.
+    A margin within `TIE` of 0 could turn with the company in the batch (and larger ones where logits are large), so
+    those from -`TIE` to `alone_up_to` are computed alone.
     """
     allowed = threat.contains(batch.x, z)
     inside = torch.where(allowed.view(-1, *[1] * (z.dim() - 1)), z, batch.x)
     margins = margin(padded_logits(model, inside, places), batch.y)
-    for row in (margins.abs() <= TIE).nonzero()[:, 0].tolist():
+    for row in ((margins >= -TIE) & (margins <= alone_up_to)).nonzero()[:, 0].tolist():
         margins[row] = margin(padded_logits(model, inside[row : row + 1], 1), batch.y[row : row + 1])[0]
     return torch.where(allowed & margins.isfinite(), margins, -torch.inf)
