@@ -147,7 +147,9 @@ def kept_for_gradient(subject: Subject) -> int | None:
 
 
 def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
-    """Return the number of classes that the model tells apart, and a warning if its outputs look like probabilities.
+    """Return the number of classes that the model tells apart, and warnings.
+
+    Of outputs that look like probabilities, and of logits that depend on the other examples in the batch.
 
     Raises:
         InputError: if the outputs are not logits of shape (n, classes >= 2).
@@ -159,15 +161,32 @@ def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
         logits = torch.cat([part for _, part in parts])
         with torch.enable_grad():
             reached = model(some[:1].clone().requires_grad_()).requires_grad
+        coupled = _is_coupled(model, some[parts[0][0][:1]], parts[0][1][:1])
     if not reached:
         raise InputError("No gradient reaches the model's inputs (no_grad or detach inside it): attacks need one.")
     if logits.dim() != 2 or logits.shape[1] < 2:
         shape = tuple(logits.shape)
         raise InputError(f"The model returns a tensor of shape {shape}, but logits have the shape (n, classes >= 2).")
+    warnings = []
+    if coupled:
+        text = "An example's logits depend on the others in its batch, and so do its results: take the batch size 1."
+        warnings.append(text)
     if bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-3).all()):
         text = "The outputs look like probabilities (they sum to 1), but attacks work on logits: leave the softmax out."
-        return logits.shape[1], [text]
-    return logits.shape[1], []
+        warnings.append(text)
+    return logits.shape[1], warnings
+
+
+def _is_coupled(model: nn.Module, example: Inputs, among_others: Tensor) -> bool:
+    """Tell whether logits differ by more than rounding (TF32 included) without the others, and not by random numbers drawn.
+
+    Such a network (batch norm without running statistics, say) has no answer for an example, only for a batch.
+    """
+    parts, _ = isolate(lambda rows: [padded_logits(model, example, 1) for _ in range(2)], torch.zeros(1).long())
+    if not parts or not torch.equal(*parts[0][1]):
+        return False
+    alone = parts[0][1][0]
+    return bool((alone - among_others).abs().max() > 0.05 * alone.abs().max())
 
 
 def _check_type(model: nn.Module, some: Inputs) -> None:
