@@ -420,6 +420,14 @@ def test_where_nothing_breaks_nothing_is_found() -> None:
     assert "median distance inf" in str(found)
 
 
+def test_a_network_that_draws_random_numbers_is_told() -> None:
+    x, y = blobs(20)
+    noisy = Function(lambda z: linear(6, 3)(z) + 0.1 * torch.randn(len(z), 3))
+    for model, told in ((noisy, True), (linear(6, 3), False)):
+        found = minimum_norm(model, (x, y), Threat("L2", 0.1), QUICK, radii=[0.05])
+        assert any("draws random numbers" in text for text in found.warnings) == told
+
+
 # What is refused, and what is written
 
 

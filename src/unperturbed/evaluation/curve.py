@@ -20,6 +20,7 @@ from unperturbed.evaluation import store
 from unperturbed.evaluation.block import verify
 from unperturbed.evaluation.failures import carefully, failed_on
 from unperturbed.evaluation.intervals import wilson
+from unperturbed.evaluation.randomised import draws_random_numbers
 from unperturbed.evaluation.subject import look_at, measured_split, physical_batch_size, versions, weights_hash
 from unperturbed.findings import Interval, Progress, Verdict, silent
 from unperturbed.losses import margin
@@ -242,6 +243,10 @@ def minimum_norm(
 
             block = search(batch, report)
             warnings += block.warnings
+            if draws_random_numbers(classifier, batch.x, at_once.places):
+                warnings.append(
+                    "The network draws random numbers: every distance is by single draws, which mean little."
+                )
             tables.append(block.table())
             if out is None:
                 points.append(block.points().cpu())
