@@ -178,7 +178,7 @@ def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
 
 
 def _is_coupled(model: nn.Module, example: Inputs, among_others: Tensor) -> bool:
-    """Tell whether logits differ by more than rounding (TF32 included) without the others, and not by random numbers drawn.
+    """Tell whether logits differ by more than rounding (also TF32's) without the others, random numbers aside.
 
     Such a network (batch norm without running statistics, say) has no answer for an example, only for a batch.
     """
