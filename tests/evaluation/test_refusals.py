@@ -181,6 +181,11 @@ def test_the_numbers_agree_with_the_table() -> None:
     standing = correct - np.cumsum([a.broken for a in outcome.attacks])
     np.testing.assert_allclose([a.robust_after for a in outcome.attacks], standing / 80)
     assert table["label"] == y.tolist() and table["id"] == list(range(80))
+    queries = {verdict: set[int]() for verdict in ("misclassified", "broken", "survived", "unknown")}
+    for verdict, taken in zip(table["verdict"], table["queries"], strict=True):
+        queries[verdict].add(taken)
+    assert queries["misclassified"] == {0} and queries["survived"] == {2 * 2 * 5}, "two attacks, two climbs, four moves"
+    assert queries["broken"] <= set(range(1, 21)) and len(queries["broken"]) > 1
     assert outcome.threat == "Linf:0.05" and outcome.note == "a test" and outcome.suite == "pgd"
 
 

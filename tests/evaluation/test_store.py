@@ -14,7 +14,7 @@ from unperturbed.losses import margin
 from unperturbed.threat import Threat
 
 THREAT = Threat("L2", 0.2)
-COLUMNS = ["id", "label", "prediction", "verdict", "attack", "restart", "clean_margin", "margin", "distance"]
+COLUMNS = ["id", "label", "prediction", "verdict", "attack", "restart", "queries", "clean_margin", "margin", "distance"]
 
 
 def evaluated(n: int, out: Path, suite: Suite = QUICK) -> Outcome:

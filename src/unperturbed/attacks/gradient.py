@@ -50,7 +50,8 @@ class GradientAttack(Attack):
 
         mean = averaged(score, self.draws)
         best = search(self.ascent, mean, batch.x, threat, noise, self.restarts, places, self.enough)
-        return Found(best.z, best.rank, best.finite, best.restart, self.draws * best.passes)
+        passes, queries = self.draws * best.passes, self.draws * best.queries
+        return Found(best.z, best.rank, best.finite, best.restart, passes, queries=queries)
 
 
 def check_climbs(label: str, restarts: int, draws: int, enough: float) -> None:

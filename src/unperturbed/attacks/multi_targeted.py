@@ -60,7 +60,8 @@ class MultiTargeted(Attack):
         best = search(self.ascent, mean, batch.x, threat, noise, climbs, places, self.enough)
         rounds = (best.restart + count - 1) // count
         passes = self.draws * best.passes
-        return Found(best.z, best.rank, best.finite, rounds, len(batch.y) + passes, passes)
+        queries = 1 + self.draws * best.queries
+        return Found(best.z, best.rank, best.finite, rounds, len(batch.y) + passes, passes, queries)
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,6 +78,8 @@ class Block:
     """The number of the attack that broke the example, or -1."""
     restart: Labels
     """Climbs that the last attack on the example took."""
+    queries: Labels
+    """Forwards that the attacks took for the example, up to its break."""
     unlike: Tensor
     """Bool: whether gradients in lower precision were seen to be others than the network's."""
     tallies: list[Tally] = field(default_factory=list)
@@ -108,6 +110,7 @@ class Block:
             "verdict": list(self.verdicts()),
             "attack": [labels[number] for number in self.broken_by.tolist()],
             "restart": self.restart.tolist(),
+            "queries": self.queries.tolist(),
             "clean_margin": self.clean_margin.tolist(),
             "margin": self.margin.tolist(),
             "distance": threat.distance(self.batch.x, self.z).tolist(),
@@ -144,6 +147,7 @@ def untouched(model: Model, batch: Batch, places: int, seed: int) -> Block:
         refuted=torch.zeros_like(finite),
         broken_by=torch.full_like(batch.y, -1),
         restart=torch.zeros_like(batch.y),
+        queries=torch.zeros_like(batch.y),
         unlike=torch.zeros_like(finite),
         warnings=failed_on(failures, batch.ids, "the forward"),
     )
@@ -255,14 +259,16 @@ def _merged(
     z, best = x.clone(), x.new_full((len(x),), -torch.inf)
     margin, finite = best.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     restart, forwards, backwards = torch.zeros_like(finite, dtype=torch.int64), 0, 0
+    queries = restart.clone()
     for rows, found, margins in (first, second):
         better = margins > best[rows]
         z[rows[better]] = found.z[better]
         best[rows] = torch.maximum(best[rows], margins)
         margin[rows], finite[rows], restart[rows] = found.margin, found.finite, found.restart
+        queries[rows] += 0 if found.queries is None else found.queries
         forwards += found.passes
         backwards += found.passes if found.backwards is None else found.backwards
-    return Found(z, margin, finite, restart, forwards, backwards), best
+    return Found(z, margin, finite, restart, forwards, backwards, queries), best
 
 
 def _enter(
@@ -274,6 +280,7 @@ def _enter(
     better = margins > block.margin[rows]
     block.margin[rows[better]], block.z[rows[better]] = margins[better], found.z[better]
     block.restart[rows] = found.restart
+    block.queries[rows] += 0 if found.queries is None else found.queries
     block.finite[rows[~found.finite]] = False
     block.refuted[rows[refuted]] = True
     block.standing[rows[broken]] = False

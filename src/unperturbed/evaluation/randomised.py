@@ -102,6 +102,8 @@ class RandomBlock:
     """The number of the attack that found z; -1 where that is x."""
     restart: Rows
     """Climbs that the last attack began."""
+    queries: Rows
+    """Forwards that the attacks took for the example."""
     tallies: list[Tally] = field(default_factory=list)
     """One for each attack that has run."""
     warnings: list[str] = field(default_factory=list)
@@ -132,6 +134,7 @@ class RandomBlock:
             "verdict": list(verdicts),
             "attack": [name if verdict == "broken" else "" for name, verdict in zip(found, verdicts, strict=True)],
             "restart": self.restart.tolist(),
+            "queries": self.queries.tolist(),
             "clean_margin": _typical(self.clean_margins).tolist(),
             "margin": _typical(self.margins).tolist(),
             "distance": threat.distance(self.batch.x, self.z).tolist(),
@@ -167,6 +170,7 @@ def random_block(networks: Networks, batch: Batch, suite: Suite, seed: int) -> R
         finite=finite,
         found_by=torch.full_like(batch.y, -1),
         restart=torch.zeros_like(batch.y),
+        queries=torch.zeros_like(batch.y),
         warnings=failed_on(failures, batch.ids, "the forward"),
     )
 
@@ -197,6 +201,7 @@ def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, 
         block.z[there], block.wrongness[there], block.found_by[there] = z[better], wrongness[better], number
         block.finite[rows] &= found.finite
         block.restart[rows] = found.restart
+        block.queries[rows] += 0 if found.queries is None else found.queries
         tally.forwards += found.passes
         tally.backwards += found.passes if found.backwards is None else found.backwards
     block.finite[list(failures)] = False
