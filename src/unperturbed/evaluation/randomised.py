@@ -188,7 +188,7 @@ def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, 
 
     def run(rows: Rows, places: int) -> tuple[Found, Inputs, Tensor]:
         batch, own = _rows(block.batch, rows), noise.rows(rows)
-        with own_randomness(int(own.keys[0]), batch.x.device):
+        with own_randomness(int(own.fold(0).keys[0]), batch.x.device):  # the keys themselves are those of a draw
             found = _to_the_end(attack)(networks.reported, batch, threat, own, places)
         inside = threat.contains(batch.x, found.z)
         z = torch.where(inside.view(-1, *[1] * (batch.x.dim() - 1)), found.z, batch.x)
