@@ -24,6 +24,7 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.curve import NEAREST, SUITES, Distances, minimum_norm
 from unperturbed.evaluation.intervals import wilson
+from unperturbed.evaluation.subject import data_hash
 from unperturbed.findings import Interval
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.apgd import APGD
@@ -410,6 +411,7 @@ def test_a_network_in_float64_is_searched_in_float64() -> None:
     x, y = blobs(20, seed=2)
     found = minimum_norm(mlp(6, 3).double(), (x, y), Threat("L2", 0.3), QUICK)
     assert found.environment["precision"] == "float64" and found.nearest.dtype == torch.float64
+    assert found.environment["data"] == data_hash(array_split(x, y))
 
 
 def test_where_nothing_breaks_nothing_is_found() -> None:

@@ -21,7 +21,14 @@ from unperturbed.evaluation.block import verify
 from unperturbed.evaluation.failures import carefully, failed_on
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.randomised import draws_random_numbers
-from unperturbed.evaluation.subject import look_at, measured_split, physical_batch_size, versions, weights_hash
+from unperturbed.evaluation.subject import (
+    data_hash,
+    look_at,
+    measured_split,
+    physical_batch_size,
+    versions,
+    weights_hash,
+)
 from unperturbed.findings import Interval, Progress, Verdict, silent
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Watch, watched
@@ -261,6 +268,7 @@ def minimum_norm(
         "batch_size": places,
         "seed": seed,
         "weights": weights_hash(model),
+        "data": data_hash(split),
     }
     table = {column: [value for part in tables for value in part[column]] for column in tables[0]}
     correct, n = sum(margin < 0 for margin in table["clean_margin"]), len(split)
