@@ -65,6 +65,19 @@ def test_s1_a_gradient_that_is_not_a_number_makes_an_example_unknown() -> None:
     assert outcome.counts["unknown"] == 32 and outcome.robust_accuracy.value == 0
 
 
+def test_s1_what_is_not_finite_in_the_fresh_forward_alone_is_unknown() -> None:
+    """The search saw other values there, as it may in another precision or memory layout, and none that breaks."""
+    x, y = uniform(32, 3, low=0.4, high=0.6), torch.zeros(32, dtype=torch.int64)
+
+    def logits(z: Inputs) -> Logits:
+        lead = 2 - z[:, :1]
+        at_x = (z.detach()[:, None] - x).abs().amax(2).amin(1, keepdim=True) < 1e-6
+        return torch.cat([torch.where(at_x | torch.tensor(z.requires_grad), lead, torch.nan), 0 * lead], dim=1)
+
+    outcome = evaluate(Function(logits), (x, y), THREAT, QUICK)
+    assert outcome.counts["unknown"] == 32 and outcome.clean_accuracy.value == 1
+
+
 def test_s1_a_break_found_before_the_trouble_stays_a_break() -> None:
     x, y = uniform(32, 3, low=0.4, high=0.45), torch.zeros(32, dtype=torch.int64)
 

@@ -2,7 +2,7 @@
 
 import time
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -196,7 +196,9 @@ def _attacked(
 
         def run(places: int) -> tuple[Found, PerExample]:
             found = attack(model, batch, threat, noise.rows(some), places)
-            return found, verify(networks.reported, batch, found.z, threat, places, alone_up_to=torch.inf)
+            margins = verify(networks.reported, batch, found.z, threat, places, alone_up_to=torch.inf)
+            not_finite = margins.isneginf() & threat.contains(batch.x, found.z)
+            return replace(found, finite=found.finite & ~not_finite), margins
 
         result, networks.places = within_memory(run, networks.places)
         return result
