@@ -209,6 +209,7 @@ def counts_its_passes(attack: Attack) -> None:
     model.forwards = model.to_inputs = 0
     found = run(attack, model, batch, Threat("Linf", 0.1))
     assert model.forwards == found.passes, f"{model.forwards} forwards, not {found.passes}"
+    assert found.queries is not None and int(found.queries.sum()) == found.passes, f"{found.queries} for the examples"
     backwards = found.passes if found.backwards is None else found.backwards
     assert model.to_inputs == backwards, f"{model.to_inputs} backwards, not {backwards}"
 
@@ -227,6 +228,8 @@ def does_not_depend_on_order_or_company(attack: Attack) -> None:
         for rows, other in ((order, shuffled), (order[:7], part)):
             assert torch.equal(straight.z[rows], other.z) and torch.equal(straight.margin[rows], other.margin), norm
             assert torch.equal(straight.restart[rows], other.restart)
+            assert straight.queries is not None and other.queries is not None
+            assert torch.equal(straight.queries[rows], other.queries)
 
 
 @law

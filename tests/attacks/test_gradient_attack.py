@@ -3,7 +3,9 @@ import torch
 
 from toys import Function, linear, mlp, uniform
 from unperturbed.attacks.base import Found
-from unperturbed.attacks.gradient import GradientAttack
+from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.attacks.multi_targeted import MultiTargeted
+from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
@@ -75,3 +77,24 @@ def test_an_example_without_a_finite_value_keeps_its_input() -> None:
 def test_no_examples_no_work() -> None:
     result = found(linear(6, 2), uniform(0, 6), Threat("Linf", 0.1))
     assert len(result.z) == 0 and result.passes == 0
+
+
+@pytest.mark.parametrize("kind", [GradientAttack, MultiTargeted])
+@pytest.mark.parametrize("settings", [{"restarts": 0}, {"draws": 0}, {"enough": -1.0}, {"enough": float("nan")}])
+def test_settings_that_would_leave_every_example_alone_are_refused(
+    kind: type[GradientAttack] | type[MultiTargeted], settings: dict[str, float]
+) -> None:
+    """Without a climb nothing breaks, and all would seem robust."""
+    with pytest.raises(InputError, match="nothing is attacked"):
+        kind("a", margin, PGD(), **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("targets", [0, -1])
+def test_at_least_one_target_is_tried(targets: int) -> None:
+    with pytest.raises(InputError, match=f"targets {targets}: at least 1"):
+        MultiTargeted(targets=targets)
+
+
+def test_a_suite_needs_an_attack() -> None:
+    with pytest.raises(InputError, match="would call everything robust"):
+        Suite("none", (), "")

@@ -12,12 +12,16 @@ import torch
 from PIL import Image
 from torch import nn
 
+from toys import Function, uniform
 from unperturbed.attacks.autoattack import STANDARD
 from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
+from unperturbed.cli.evaluate import _as_autoattack
 from unperturbed.cli.main import main
 from unperturbed.evaluation import accuracy
-from unperturbed.losses import cross_entropy
+from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.pgd import PGD
+from unperturbed.threat import Threat
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = (GradientAttack("PGD-CE", cross_entropy, PGD(steps=5), restarts=2),)
@@ -121,6 +125,7 @@ def test_threats_may_stand_in_yaml_and_the_command_line_goes_over_it(run: Run) -
         (("--suite", "own:FAKE"), ["'standard'", "none of"]),
         (("--suite", "own:PLACE"), ["'../mine'", "a file's"]),
         (("--suite", "mine"), ["'mine'", "package.module:SUITE"]),
+        (("--quantize", "--suite", "rand"), ["means over draws", "leave it out"]),
         (("--quantize", "--data", "floats.npz"), ["no 8-bit images", "--quantize", "leave it out"]),
         (("--quantize", "--data", "vectors.npz", "--model", "own:net", "--weights", "w.pt"), ["shape (48,)"]),
     ],
@@ -249,3 +254,18 @@ def test_autoattacks_suites_are_told_in_its_words(run: Run) -> None:
     assert lines[start + 2] == "max Linf perturbation: 0.01569"
     assert lines[start + 3] == f"robust accuracy: {found['robust_accuracy']:.2%}"
     assert "initial accuracy" not in run(*MINE, "--threat", "Linf:4/255")[2]
+
+
+def test_shares_by_the_majority_of_draws_are_said_to_be_so() -> None:
+    """Right in seven draws of ten, an example is right by the majority: the words before the last line say so."""
+
+    def logits(x: torch.Tensor) -> torch.Tensor:
+        lead = torch.where(torch.rand(len(x)) < 0.7, 1.0, -1.0) + 1e-3 * x.sum(1)
+        return torch.stack([lead, -lead], dim=1)
+
+    means = Suite("rand", (GradientAttack("margin", margin, PGD(steps=2), draws=2),), "a test")
+    data = uniform(40, 4), torch.zeros(40, dtype=torch.int64)
+    outcome = evaluate(Function(logits), data, Threat("Linf", 0.01), means)
+    lines = _as_autoattack(outcome)
+    assert lines[1].startswith("by the majority of draws, robust accuracy after MARGIN: 100.00%")
+    assert lines[-1] == f"robust accuracy: {outcome.robust_accuracy.value:.2%}" and outcome.robust_accuracy.value < 0.75

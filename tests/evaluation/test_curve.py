@@ -24,6 +24,7 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.curve import NEAREST, SUITES, Distances, minimum_norm
 from unperturbed.evaluation.intervals import wilson
+from unperturbed.evaluation.subject import data_hash
 from unperturbed.findings import Interval
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.apgd import APGD
@@ -410,6 +411,7 @@ def test_a_network_in_float64_is_searched_in_float64() -> None:
     x, y = blobs(20, seed=2)
     found = minimum_norm(mlp(6, 3).double(), (x, y), Threat("L2", 0.3), QUICK)
     assert found.environment["precision"] == "float64" and found.nearest.dtype == torch.float64
+    assert found.environment["data"] == data_hash(array_split(x, y))
 
 
 def test_where_nothing_breaks_nothing_is_found() -> None:
@@ -418,6 +420,14 @@ def test_where_nothing_breaks_nothing_is_found() -> None:
     found = minimum_norm(model, (x, torch.zeros(10, dtype=torch.int64)), Threat("L2", 0.5), QUICK)
     assert found.at(0.5).value == 1.0 and found.quantile(0.5) == math.inf and found.counts["survived"] == 10
     assert "median distance inf" in str(found)
+
+
+def test_a_network_that_draws_random_numbers_is_told() -> None:
+    x, y = blobs(20)
+    noisy = Function(lambda z: linear(6, 3)(z) + 0.1 * torch.randn(len(z), 3))
+    for model, told in ((noisy, True), (linear(6, 3), False)):
+        found = minimum_norm(model, (x, y), Threat("L2", 0.1), QUICK, radii=[0.05])
+        assert any("draws random numbers" in text for text in found.warnings) == told
 
 
 # What is refused, and what is written

@@ -219,6 +219,16 @@ def test_little_memory_is_told_and_changes_no_verdict() -> None:
     assert any("Memory ran out" in text and "8 examples" in text for text in outcome.warnings)
 
 
+@pytest.mark.parametrize("correct", [True, False])
+def test_memory_for_fewer_than_eight_is_enough(correct: bool) -> None:
+    """Also for the clean forward, and where there is nothing to attack: no example is tried in company then."""
+    x, _ = blobs(60)
+    y = (linear(6, 3)(x).argmax(1) + (not correct)) % 3
+    models = cramped(linear(6, 3), 3, gradient=False), linear(6, 3)
+    outcome, plain = (evaluate(model, (x, y), THREAT, QUICK, batch_size=16) for model in models)
+    assert outcome.examples["verdict"] == plain.examples["verdict"] and outcome.counts["unknown"] == 0
+
+
 # The curve
 
 
@@ -304,17 +314,17 @@ def test_transfer_leaves_out_what_fails_alone() -> None:
     assert any(text.startswith("a: On 2 examples the forward failed") for text in found.warnings)
 
 
-@pytest.mark.parametrize("gradient", [True, False])
-def test_transfer_in_little_memory(gradient: bool) -> None:
+@pytest.mark.parametrize(("most", "gradient"), [(8, True), (8, False), (4, False)])
+def test_transfer_in_little_memory(most: int, gradient: bool) -> None:
     x, y = blobs(60)
-    models = cramped(linear(6, 3), 8, gradient), linear(6, 3)
+    models = cramped(linear(6, 3), most, gradient), linear(6, 3)
     found, plain = (
         transfer({"a": model, "b": linear(6, 3, seed=2)}, (x, y), THREAT, QUICK, batch_size=32) for model in models
     )
     assert [each.value for row in found.accuracy for each in row] == [
         each.value for row in plain.accuracy for each in row
     ]
-    assert any(text.startswith("a: Memory ran out") and "8 examples" in text for text in found.warnings)
+    assert any(text.startswith("a: Memory ran out") and f"{most} examples" in text for text in found.warnings)
 
 
 def test_a_climb_to_its_end_that_fails_costs_nothing_else() -> None:

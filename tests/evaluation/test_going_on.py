@@ -193,6 +193,27 @@ def test_another_network_with_the_same_weights_is_refused(tmp_path: Path) -> Non
         evaluate(other, data, THREAT, QUICK, out=tmp_path)
 
 
+class Shifted(nn.Module):
+    """Holds its normalisation in a buffer that is not saved."""
+
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        self.inner = linear(6, 3)
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.inner(x - self.mean)
+        return logits
+
+
+def test_a_buffer_that_is_not_saved_belongs_to_the_weights(tmp_path: Path) -> None:
+    """So small a difference that the answers to the first examples do not tell it."""
+    data = blobs(50)
+    evaluate(Shifted(0.0), data, THREAT, QUICK, out=tmp_path)
+    with pytest.raises(InputError, match="weights was .*, now"):
+        evaluate(Shifted(1e-4), data, THREAT, QUICK, out=tmp_path)
+
+
 def test_a_loss_that_was_rewritten_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though its name is the same."""
     monkeypatch.syspath_prepend(tmp_path)

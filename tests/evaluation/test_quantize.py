@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from toys import QUICK, Function, blobs
 from unperturbed.attacks.base import Attack, Found
-from unperturbed.attacks.gradient import Suite
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.digits import load_digits
 from unperturbed.data.split import ArraySplit
 from unperturbed.errors import InputError
@@ -37,6 +37,7 @@ from unperturbed.evaluation.quantize import (
 )
 from unperturbed.findings import Outcome
 from unperturbed.losses import margin
+from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Model, Norm
@@ -311,3 +312,12 @@ def test_an_outcome_of_something_else_is_refused(tmp_path: Path) -> None:
         quantize(model, ArraySplit(split.x, 2 - split.labels), threat, outcome, out=tmp_path)
     with pytest.raises(InputError, match="give it as out"):
         quantize(model, split, threat, replace(outcome, adversarial=None))
+
+
+def test_means_over_draws_are_refused() -> None:
+    """What most draws get right would stand, and count as robust, though a share of the draws is wrong."""
+    model, split = linear_images(8, 3)
+    threat = Threat("Linf", 8 / 255)
+    means = Suite("means", (GradientAttack("margin", margin, PGD(steps=2), draws=2),), "a test")
+    with pytest.raises(InputError, match="means over draws"):
+        quantize(model, split, threat, evaluate(model, split, threat, means))

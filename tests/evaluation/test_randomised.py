@@ -21,6 +21,7 @@ from unperturbed.evaluation.randomised import (
     attack_random_block,
     draws_of,
     draws_random_numbers,
+    look_again,
     margins_over_draws,
     random_block,
     randomness_warnings,
@@ -227,6 +228,25 @@ def test_neither_a_wrong_draw_nor_a_wrong_mean_spares_an_example_the_search() ->
     outcome = evaluate(Function(fragile), (x, torch.zeros(60, dtype=torch.int64)), Threat("Linf", 0.2), MEANS)
     assert outcome.clean_accuracy.value == pytest.approx(float(torch.special.ndtr(torch.tensor(0.25))), abs=0.02)
     assert outcome.robust_accuracy.value == 0
+
+
+def test_no_draw_that_an_attack_saw_is_looked_at_again() -> None:
+    climbed, looked, (x, y) = set[float](), set[float](), labelled(20)
+
+    def logits(z: Inputs) -> Logits:
+        drawn = torch.rand(1)
+        (climbed if z.requires_grad else looked).add(float(drawn))
+        value = score(z) + SIGMA * (drawn - 0.5)
+        return torch.stack([-value, value], dim=1)
+
+    model = Function(logits)
+    networks, batch = Networks(model, model, None, 32), Batch(x, y, torch.arange(20))
+    block = random_block(networks, batch, MEANS, 0)
+    for _ in MEANS.attacks:
+        attack_random_block(networks, block, THREAT, MEANS, 0)
+    looked.clear()
+    look_again(networks, block, 0)
+    assert len(climbed) > 50 and len(looked) == DRAWS and not climbed & looked
 
 
 def test_eps_zero_gives_the_clean_accuracy_in_the_same_draws() -> None:

@@ -103,6 +103,16 @@ def test_probabilities_in_place_of_logits_are_told() -> None:
     assert not any("probabilities" in text for text in warned(nn.Sequential(linear(6, 3), nn.LogSoftmax(1))))
 
 
+@pytest.mark.parametrize("tracked", [True, False])
+def test_logits_that_depend_on_the_company_are_told(tracked: bool) -> None:
+    """Batch norm without running statistics takes them from the batch, also in eval mode."""
+    norm = nn.BatchNorm2d(4, track_running_stats=tracked)
+    model = nn.Sequential(nn.Unflatten(1, (1, 6, 1)), nn.Conv2d(1, 4, 1), norm, nn.Flatten(), nn.Linear(24, 3))
+    assert any("depend on the others in its batch" in text for text in warned(model)) != tracked
+    noisy = Function(lambda x: linear(6, 3)(x) + torch.randn(len(x), 3))
+    assert not any("depend on the others" in text for text in warned(noisy))
+
+
 @pytest.mark.parametrize(("threat", "told"), [
     (Threat("Linf", 1.0), True), (Threat("Linf", 0.99), False), (Threat("Linf", 1.0, (0.0, 1.1)), False),
     (Threat("Linf", 3.0, None), False), (Threat("Linf", 0.3, (torch.zeros(6), torch.full((6,), 1.25))), False),
@@ -171,6 +181,11 @@ def test_the_numbers_agree_with_the_table() -> None:
     standing = correct - np.cumsum([a.broken for a in outcome.attacks])
     np.testing.assert_allclose([a.robust_after for a in outcome.attacks], standing / 80)
     assert table["label"] == y.tolist() and table["id"] == list(range(80))
+    queries = {verdict: set[int]() for verdict in ("misclassified", "broken", "survived", "unknown")}
+    for verdict, taken in zip(table["verdict"], table["queries"], strict=True):
+        queries[verdict].add(taken)
+    assert queries["misclassified"] == {0} and queries["survived"] == {2 * 2 * 5}, "two attacks, two climbs, four moves"
+    assert queries["broken"] <= set(range(1, 21)) and len(queries["broken"]) > 1
     assert outcome.threat == "Linf:0.05" and outcome.note == "a test" and outcome.suite == "pgd"
 
 

@@ -127,6 +127,34 @@ def test_a_network_that_rounds_flat_is_attacked_in_float32() -> None:
     assert found[0] == found[1] and 5 < found[1].count("broken") < 40
 
 
+class Plateau(nn.Module):
+    """Class 1 leads by -1 up to x_0 = 0.5 and by 100 (x_0 - 0.535) beyond; `moves`: whether that has a slope."""
+
+    def __init__(self, moves: bool) -> None:
+        super().__init__()
+        self.moves = moves
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rise = 100 * (x[:, 0] - 0.535)
+        rise = rise if self.moves else rise.detach()
+        lead = torch.where(x[:, 0] > 0.5, rise, -1.0) + 0 * x.sum(1)
+        return torch.stack([-lead / 2, lead / 2], 1)
+
+
+def test_a_search_that_ends_where_nothing_has_a_slope_has_not_seen_the_rest() -> None:
+    """From most starts float32 sees no slope either; from some it climbs, where the rough network is flat."""
+    x = torch.full((40, 3), 0.42)
+    batch, threat = Batch(x, torch.zeros(40, dtype=torch.int64), torch.arange(40)), Threat("Linf", 0.12, None)
+    suite = Suite("one", (GradientAttack("PGD", margin, PGD(steps=10), restarts=2),), "")
+    found = []
+    for rough in (Plateau(False), None):
+        plain = Plateau(True)
+        block = untouched(plain, batch, 8, 0)
+        attack_block(Networks(plain, plain, rough, 8), block, threat, suite, 0)
+        found.append(block.verdicts())
+    assert found[0] == found[1] and 0 < found[1].count("broken") < 40
+
+
 def test_a_failure_in_the_second_search_changes_nothing() -> None:
     """What was seen to differ before it is forgotten with it: else the first search is not made again."""
 

@@ -1,3 +1,4 @@
+import gc
 import json
 from pathlib import Path
 
@@ -5,16 +6,18 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from toys import QUICK, blobs, linear
 from unperturbed.attacks.gradient import Suite
+from unperturbed.data.split import Split
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.findings import Outcome
 from unperturbed.losses import margin
 from unperturbed.threat import Threat
 
 THREAT = Threat("L2", 0.2)
-COLUMNS = ["id", "label", "prediction", "verdict", "attack", "restart", "clean_margin", "margin", "distance"]
+COLUMNS = ["id", "label", "prediction", "verdict", "attack", "restart", "queries", "clean_margin", "margin", "distance"]
 
 
 def evaluated(n: int, out: Path, suite: Suite = QUICK) -> Outcome:
@@ -84,3 +87,31 @@ def test_the_environment_is_told(tmp_path: Path) -> None:
     assert environment["precision"] == "float32" and environment["batch_size"] == 16
     other = evaluate(linear(6, 3, seed=1), blobs(15), THREAT, QUICK).environment
     assert len(environment["weights"]) == 64 and environment["weights"] != other["weights"]
+
+
+class Drawn(Split):
+    """Examples that are made when they are asked for."""
+
+    shape = (3, 16, 16)
+
+    def __init__(self, n: int) -> None:
+        self.labels = torch.arange(n) % 3
+
+    def inputs(self, ids: Tensor) -> Tensor:
+        return ids.view(-1, 1, 1, 1).mul(0.1).add(torch.arange(768).view(self.shape)).sin().abs()
+
+
+def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many numbers are held in tensors while three blocks are evaluated as while twelve are."""
+    for reader in ("unperturbed.evaluation.subject._READ", "unperturbed.data.check._BLOCK"):
+        monkeypatch.setattr(reader, 20)
+    model, held = nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), dict[int, int]()
+
+    for n in (60, 240):
+
+        def look(done: float, total: float, text: str, n: int = n) -> None:
+            tensors = [each for each in gc.get_objects() if issubclass(type(each), Tensor)]
+            held[n] = max(held.get(n, 0), sum(each.numel() for each in tensors))
+
+        evaluate(model, Drawn(n), THREAT, QUICK, out=tmp_path / str(n), progress=look)
+    assert 20 * 768 < held[60] and held[240] < 1.2 * held[60], held

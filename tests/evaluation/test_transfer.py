@@ -63,6 +63,7 @@ def test_the_diagonal_is_what_evaluate_gives() -> None:
     for i, model in enumerate(models.values()):
         outcome = evaluate(model, data, THREAT, QUICK, seed=5)
         assert found.accuracy[i][i] == outcome.robust_accuracy and found.clean[i] == outcome.clean_accuracy
+        assert found.environment["data"] == outcome.environment["data"]
     assert (found.suite, found.threat, found.n) == ("pgd", "Linf:0.06", 90) and found.note.startswith(QUICK.note)
 
 

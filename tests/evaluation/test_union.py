@@ -9,14 +9,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toys import QUICK, blobs, linear
+from toys import QUICK, Function, blobs, linear, uniform
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.split import array_split, select
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.union import union
 from unperturbed.findings import Outcome
+from unperturbed.losses import margin
+from unperturbed.maximise.pgd import PGD
 from unperturbed.threat import Threat
+from unperturbed.types import Inputs, Logits
 
 VERDICTS = ("misclassified", "broken", "survived", "unknown")
 THREATS = (Threat("Linf", 0.03), Threat("L2", 0.065), Threat("L1", 0.12))
@@ -110,3 +114,27 @@ def test_outcomes_of_different_things_are_refused(outcomes: list[Outcome]) -> No
 def test_another_batch_size_is_the_same_thing(outcomes: list[Outcome]) -> None:
     small = evaluate(linear(6, 3), blobs(60), THREATS[1], QUICK, batch_size=8)
     assert union([outcomes[0], small]).counts == union(outcomes[:2]).counts
+
+
+def test_of_networks_that_draw_random_numbers_it_is_the_mean_at_the_worst_threat(outcomes: list[Outcome]) -> None:
+    """Right in seven draws of ten, everywhere: most draws are right, and yet not all of the examples are robust."""
+
+    def logits(x: Inputs) -> Logits:
+        lead = torch.where(torch.rand(len(x)) < 0.7, 1.0, -1.0) + 1e-3 * x.sum(1)
+        return torch.stack([lead, -lead], dim=1)
+
+    means = Suite("means", (GradientAttack("margin", margin, PGD(steps=2), draws=2),), "a test")
+    data = uniform(100, 6), torch.zeros(100, dtype=torch.int64)
+    made = [evaluate(Function(logits), data, threat, means) for threat in THREATS[:2]]
+    worst = union(made)
+    assert worst.counts["survived"] == 100 and abs(worst.clean_accuracy.value - 0.7) < 0.02
+    assert 0.6 < worst.robust_accuracy.value <= min(each.robust_accuracy.value for each in made)
+    assert worst.robust_accuracy.low < 0.7 < worst.robust_accuracy.high
+    assert union(made[:1]).robust_accuracy == made[0].robust_accuracy
+
+    environment = {
+        **outcomes[0].environment,
+        **{key: made[0].environment[key] for key in ("weights", "data", "network")},
+    }
+    with pytest.raises(InputError, match="one is a mean over draws and the other is not"):
+        union([made[0], replace(outcomes[0], environment=environment)])

@@ -211,7 +211,7 @@ def test_an_example_that_breaks_leaves_at_once() -> None:
 
     best = search(PGD(steps=4), score, x, threat, noise, restarts=1, places=6)
     assert torch.equal(best.rank > 0, after < 99)
-    assert best.passes == 1 + 2 + 4 + 5 + 1 + 5
+    assert best.passes == 1 + 2 + 4 + 5 + 1 + 5 and best.queries.tolist() == [1, 2, 4, 5, 1, 5]
 
 
 def test_restarts_fill_free_places_and_end_with_the_first_success() -> None:
@@ -229,6 +229,7 @@ def test_restarts_fill_free_places_and_end_with_the_first_success() -> None:
     assert sorted(held[0]) == [0, 0, 0, 1, 1, 1, 2, 2], "first the first climbs, then the second ones, ..."
     assert best.restart.tolist() == [3, 4, 1] and best.rank.tolist() == [1.0, -1.0, 1.0]
     assert best.passes == (5 + 5 + 1) + 4 * 5 + (1 + 1), "what breaks an example ends its later climbs, no earlier ones"
+    assert best.queries.tolist() == [11, 20, 1], "as if the climbs had waited for each other"
     assert torch.equal(best.z[0], starts[2, 0]) and torch.equal(best.z[1], starts[0, 1])
 
 

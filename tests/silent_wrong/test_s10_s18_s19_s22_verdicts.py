@@ -194,6 +194,20 @@ def test_s22_a_tie_is_no_success_and_is_counted() -> None:
     assert outcome.counts["unknown"] == 16 and outcome.robust_accuracy.value == 0, "nor is it robust"
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_s22_a_break_that_only_company_brings_about_is_not_believed(scale: float) -> None:
+    """Each logit is a little off in company, as sums are that a larger batch splits otherwise; alone nothing breaks."""
+
+    def logits(x: Tensor) -> Tensor:
+        off = 1e-3 if len(x) > 1 else 0.0
+        return scale * torch.stack([torch.full_like(x[:, 0], 0.5), x[:, 0] + off], dim=1)
+
+    x, y = torch.full((20, 2), 0.3995), torch.zeros(20, dtype=torch.int64)
+    suite = Suite("liar", (Liar(0.1),), "")
+    outcome = evaluate(Function(logits), (x, y), Threat("Linf", 0.1), suite)
+    assert outcome.counts["broken"] == 0 and outcome.unverified == outcome.counts["unknown"] == 20
+
+
 @dataclass(frozen=True)
 class Modest(Attack):
     """Breaks every example and does not say so."""

@@ -7,6 +7,9 @@ import torch
 from torch import nn
 
 from toys import QUICK, Function, blobs, linear, mlp, uniform
+from unperturbed.attacks.fab import FAB
+from unperturbed.attacks.gradient import Suite
+from unperturbed.attacks.square import Square
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.intervals import wilson
@@ -14,7 +17,7 @@ from unperturbed.objectives.erm import ERM
 from unperturbed.threat import Threat
 from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe
-from unperturbed.types import Inputs, Logits
+from unperturbed.types import Inputs, Logits, Norm
 
 THREAT = Threat("Linf", 0.2)
 
@@ -62,6 +65,19 @@ def test_s1_a_gradient_that_is_not_a_number_makes_an_example_unknown() -> None:
     assert outcome.counts["unknown"] == 32 and outcome.robust_accuracy.value == 0
 
 
+def test_s1_what_is_not_finite_in_the_fresh_forward_alone_is_unknown() -> None:
+    """The search saw other values there, as it may in another precision or memory layout, and none that breaks."""
+    x, y = uniform(32, 3, low=0.4, high=0.6), torch.zeros(32, dtype=torch.int64)
+
+    def logits(z: Inputs) -> Logits:
+        lead = 2 - z[:, :1]
+        at_x = (z.detach()[:, None] - x).abs().amax(2).amin(1, keepdim=True) < 1e-6
+        return torch.cat([torch.where(at_x | torch.tensor(z.requires_grad), lead, torch.nan), 0 * lead], dim=1)
+
+    outcome = evaluate(Function(logits), (x, y), THREAT, QUICK)
+    assert outcome.counts["unknown"] == 32 and outcome.clean_accuracy.value == 1
+
+
 def test_s1_a_break_found_before_the_trouble_stays_a_break() -> None:
     x, y = uniform(32, 3, low=0.4, high=0.45), torch.zeros(32, dtype=torch.int64)
 
@@ -107,3 +123,21 @@ def test_s2_bounds_per_feature_are_kept_to() -> None:
     assert evaluate(model, (x, y), Threat("Linf", 0.1, (low, high)), QUICK).n == 2
     with pytest.raises(InputError, match=r"outside the bounds of their features.*1 of 2 examples; first: example 1"):
         evaluate(model, (torch.tensor([[0.5, 4.0], [1.5, 4.0]]), y), Threat("Linf", 0.1, (low, high)))
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.3), ("L2", 1.0), ("L1", 3.0)])
+def test_s2_bounds_per_channel_are_those_of_every_pixel(norm: Norm, eps: float) -> None:
+    """As tensors that broadcast: the same table as with bounds written out, and nothing outside of them."""
+    low, high = torch.tensor([0.0, -1.0, 0.4])[:, None, None], torch.tensor([1.0, 1.0, 0.6])[:, None, None]
+    x = (low + (high - low) * uniform(40, 48).view(40, 3, 4, 4)).clamp(low, high)
+    model = nn.Sequential(nn.Flatten(), linear(48, 3))
+    suite = Suite("s", (*QUICK.attacks[:1], FAB(steps=5), Square(queries=30)), "")
+    data = x, model(x).argmax(1)
+    one, whole = (
+        evaluate(model, data, Threat(norm, eps, bounds), suite)
+        for bounds in ((low, high), (low.expand(3, 4, 4), high.expand(3, 4, 4)))
+    )
+    assert one.examples == whole.examples and one.counts["broken"] > 3
+    assert (one.adversarial >= low).all() and (one.adversarial <= high).all()
+    with pytest.raises(InputError, match="outside the bounds of their features"):
+        evaluate(model, data, Threat(norm, eps, (low, high - 0.2)), suite)

@@ -30,6 +30,8 @@ class Found:
     """Examples through the network, forward."""
     backwards: int | None = None
     """Examples through it backward; None: as many as forward."""
+    queries: Rows | None = None
+    """Forwards for each example up to its break, or in all; None: not counted."""
 
 
 class Attack(ABC):

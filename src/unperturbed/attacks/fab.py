@@ -121,7 +121,7 @@ class FAB(Attack):
                 fill_free_places()
                 give_up_places()
         rounds = (at.needed + climbs - 1) // climbs
-        found = Found(best.inside, best.margin, best.finite, rounds, forwards, backwards)
+        found = Found(best.inside, best.margin, best.finite, rounds, forwards, backwards, 1 + 2 * at.moved)
         return Nearest(best.nearest, best.distance, found)
 
     def _move(self, x: Inputs, z: Inputs, lead: PerExample, slope: Inputs, threat: Threat) -> Inputs:

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.eot import averaged
+from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.ascent import Ascent, search
 from unperturbed.maximise.pgd import PGD
@@ -35,6 +36,10 @@ class GradientAttack(Attack):
     draws: int = 1
     enough: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that leave nothing to do."""
+        check_climbs(self.label, self.restarts, self.draws, self.enough)
+
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
         """Attack every example; iterates are ranked by margin, whatever is climbed."""
 
@@ -45,7 +50,17 @@ class GradientAttack(Attack):
 
         mean = averaged(score, self.draws)
         best = search(self.ascent, mean, batch.x, threat, noise, self.restarts, places, self.enough)
-        return Found(best.z, best.rank, best.finite, best.restart, self.draws * best.passes)
+        passes, queries = self.draws * best.passes, self.draws * best.queries
+        return Found(best.z, best.rank, best.finite, best.restart, passes, queries=queries)
+
+
+def check_climbs(label: str, restarts: int, draws: int, enough: float) -> None:
+    """Raise InputError where an attack would leave examples alone, which would then count as robust."""
+    if restarts < 1 or draws < 1 or not enough >= 0:
+        raise InputError(
+            f"{label} with restarts {restarts}, draws {draws}, enough {enough}: at least 1, 1 and 0, or nothing is "
+            "attacked and all would seem robust."
+        )
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,11 @@ class Suite:
     note: str
     l1: tuple[Attack, ...] = ()
     few_classes: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a suite without an attack, which would call everything robust."""
+        if not self.attacks:
+            raise InputError(f"The suite {self.name!r} has no attacks, and would call everything robust: give one.")
 
     def against(self, norm: Norm, classes: int) -> "Suite":
         """Return the suite as it runs in this norm, on networks with so many classes."""

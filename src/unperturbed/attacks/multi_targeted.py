@@ -8,6 +8,8 @@ from torch import Tensor
 
 from unperturbed.attacks.base import Attack, Found, likely_targets
 from unperturbed.attacks.eot import averaged
+from unperturbed.attacks.gradient import check_climbs
+from unperturbed.errors import InputError
 from unperturbed.losses import margin, targeted_margin
 from unperturbed.maximise.ascent import Ascent, search
 from unperturbed.maximise.pgd import PGD
@@ -43,6 +45,12 @@ class MultiTargeted(Attack):
     draws: int = 1
     enough: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that leave nothing to do."""
+        check_climbs(self.label, self.restarts, self.draws, self.enough)
+        if self.targets is not None and self.targets < 1:
+            raise InputError(f"{self.label} with targets {self.targets}: at least 1, or None for all other classes.")
+
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
         """Attack every example; iterates are ranked by margin."""
         targets = likely_targets(model, batch, self.targets, places)
@@ -52,7 +60,8 @@ class MultiTargeted(Attack):
         best = search(self.ascent, mean, batch.x, threat, noise, climbs, places, self.enough)
         rounds = (best.restart + count - 1) // count
         passes = self.draws * best.passes
-        return Found(best.z, best.rank, best.finite, rounds, len(batch.y) + passes, passes)
+        queries = 1 + self.draws * best.queries
+        return Found(best.z, best.rank, best.finite, rounds, len(batch.y) + passes, passes, queries)
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,7 +95,7 @@ class Square(Attack):
             z = patches.change(here, held, ends, plan.pop())
             if bool(done.any()):
                 fill_free_places()
-        return Found(best_z, best_margin, finite, at.needed, forwards, 0)
+        return Found(best_z, best_margin, finite, at.needed, forwards, 0, at.moved)
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,10 +75,12 @@ def _evaluated_by_one_of_several(words: Sequence[str]) -> Result:
 def _evaluated(given: Parsed) -> Result:
     from unperturbed.cli.subject import find_subject, slug
     from unperturbed.evaluation.accuracy import evaluate, meet
-    from unperturbed.evaluation.quantize import check_eight_bit, clear
+    from unperturbed.evaluation.quantize import check_eight_bit, check_single_draws, clear
+    from unperturbed.evaluation.randomised import draws_of
     from unperturbed.evaluation.store import begun_when_finished
 
     suite = suite_of(given.suite)
+    check_single_draws(given.quantize and draws_of(suite) > 1)
     subject = find_subject(given, check_eight_bit if given.quantize else len)
     threats = _threats(given.threat, given.eps, subject.threat)
     meet()  # each has seen the folder as it was
@@ -189,9 +191,10 @@ def _quantised(
 def _as_autoattack(outcome: Outcome) -> list[str]:
     """Return the lines that AutoAttack prints."""
     lines, seconds = [f"initial accuracy: {outcome.clean_accuracy.value:.2%}"], 0.0
+    majority = "by the majority of draws, " if "draws" in outcome.examples else ""
     for each in outcome.attacks:
         seconds += each.seconds
-        after = f"robust accuracy after {each.name.upper()}: {each.robust_after:.2%}"
+        after = f"{majority}robust accuracy after {each.name.upper()}: {each.robust_after:.2%}"
         lines.append(f"{after} (total time {seconds:.1f} s)")
     verdicts = zip(outcome.examples["verdict"], outcome.examples["distance"], strict=True)
     largest = max((distance for verdict, distance in verdicts if verdict == "broken"), default=0.0)

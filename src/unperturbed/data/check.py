@@ -93,10 +93,11 @@ def _limits(bounds: Bounds, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return the bounds as tensors that an example can be compared with."""
     low, high = (torch.as_tensor(b, dtype=torch.float32).cpu() for b in bounds or (float("-inf"), float("inf")))
     for limit in (low, high):
-        if limit.ndim and tuple(limit.shape) != shape:
+        missing = len(shape) - limit.ndim
+        if missing < 0 or any(b not in (1, e) for b, e in zip(limit.shape, shape[missing:], strict=True)):
             raise InputError(
                 f"The bounds have shape {tuple(limit.shape)}, but an example has shape {shape}: give one number, "
-                "or one for each input."
+                "or tensors of an example's shape (1 where they are the same along an axis)."
             )
     return low, high
 

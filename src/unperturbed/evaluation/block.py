@@ -2,7 +2,7 @@
 
 import time
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -78,6 +78,8 @@ class Block:
     """The number of the attack that broke the example, or -1."""
     restart: Labels
     """Climbs that the last attack on the example took."""
+    queries: Labels
+    """Forwards that the attacks took for the example, up to its break."""
     unlike: Tensor
     """Bool: whether gradients in lower precision were seen to be others than the network's."""
     tallies: list[Tally] = field(default_factory=list)
@@ -108,6 +110,7 @@ class Block:
             "verdict": list(self.verdicts()),
             "attack": [labels[number] for number in self.broken_by.tolist()],
             "restart": self.restart.tolist(),
+            "queries": self.queries.tolist(),
             "clean_margin": self.clean_margin.tolist(),
             "margin": self.margin.tolist(),
             "distance": threat.distance(self.batch.x, self.z).tolist(),
@@ -120,8 +123,12 @@ class Block:
 
 def untouched(model: Model, batch: Batch, places: int, seed: int) -> Block:
     """Return the block before any attack. A tie of the logits is not a correct classification."""
+
+    def clean_logits(rows: Labels) -> Logits:
+        return within_memory(lambda few: padded_logits(model, batch.x[rows], few), places)[0]
+
     with _draws_of(seed, batch, -1):
-        parts, failures = isolate(lambda rows: padded_logits(model, batch.x[rows], places), torch.arange(len(batch.y)))
+        parts, failures = isolate(clean_logits, torch.arange(len(batch.y)))
     if not parts:
         raise next(iter(failures.values()))
     logits: Logits = torch.full((len(batch.y), parts[0][1].shape[1]), torch.nan).to(batch.x)
@@ -140,6 +147,7 @@ def untouched(model: Model, batch: Batch, places: int, seed: int) -> Block:
         refuted=torch.zeros_like(finite),
         broken_by=torch.full_like(batch.y, -1),
         restart=torch.zeros_like(batch.y),
+        queries=torch.zeros_like(batch.y),
         unlike=torch.zeros_like(finite),
         warnings=failed_on(failures, batch.ids, "the forward"),
     )
@@ -188,7 +196,9 @@ def _attacked(
 
         def run(places: int) -> tuple[Found, PerExample]:
             found = attack(model, batch, threat, noise.rows(some), places)
-            return found, verify(networks.reported, batch, found.z, threat, places)
+            margins = verify(networks.reported, batch, found.z, threat, places, alone_up_to=torch.inf)
+            not_finite = margins.isneginf() & threat.contains(batch.x, found.z)
+            return replace(found, finite=found.finite & ~not_finite), margins
 
         result, networks.places = within_memory(run, networks.places)
         return result
@@ -223,12 +233,15 @@ def _attacked(
 
 
 def _slopes_agree(networks: Networks, z: Inputs, y: Labels, places: int) -> Tensor:
-    """Tell per example whether the margin's gradient points the same way in the rough network as in full precision."""
+    """Tell per example whether the margin's gradient points the same way in the rough network as in full precision.
+
+    A gradient of 0 points nowhere: a search that ends there has not seen what the rough network is like elsewhere.
+    """
     agree = [torch.zeros(0, dtype=torch.bool, device=z.device)]
     for some in torch.split(torch.arange(len(z), device=z.device), places) if len(z) else ():
         rough, full = (_slope(model, z[some], y[some]) for model in (networks.rough, networks.searched))
         cosine = functional.cosine_similarity(rough.double(), full.double(), eps=1e-300)
-        agree.append((cosine > _ALIKE) | (full == 0).all(dim=1))
+        agree.append(cosine > _ALIKE)
     return torch.cat(agree)
 
 
@@ -248,14 +261,16 @@ def _merged(
     z, best = x.clone(), x.new_full((len(x),), -torch.inf)
     margin, finite = best.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     restart, forwards, backwards = torch.zeros_like(finite, dtype=torch.int64), 0, 0
+    queries = restart.clone()
     for rows, found, margins in (first, second):
         better = margins > best[rows]
         z[rows[better]] = found.z[better]
         best[rows] = torch.maximum(best[rows], margins)
         margin[rows], finite[rows], restart[rows] = found.margin, found.finite, found.restart
+        queries[rows] += 0 if found.queries is None else found.queries
         forwards += found.passes
         backwards += found.passes if found.backwards is None else found.backwards
-    return Found(z, margin, finite, restart, forwards, backwards), best
+    return Found(z, margin, finite, restart, forwards, backwards, queries), best
 
 
 def _enter(
@@ -267,6 +282,7 @@ def _enter(
     better = margins > block.margin[rows]
     block.margin[rows[better]], block.z[rows[better]] = margins[better], found.z[better]
     block.restart[rows] = found.restart
+    block.queries[rows] += 0 if found.queries is None else found.queries
     block.finite[rows[~found.finite]] = False
     block.refuted[rows[refuted]] = True
     block.standing[rows[broken]] = False
@@ -280,14 +296,15 @@ def _enter(
     tally.backwards += found.passes if found.backwards is None else found.backwards
 
 
-def verify(model: Model, batch: Batch, z: Inputs, threat: Threat, places: int) -> PerExample:
+def verify(model: Model, batch: Batch, z: Inputs, threat: Threat, places: int, alone_up_to: float = TIE) -> PerExample:
     """Return the margin at z from a fresh forward; -inf where z lies outside the threat set or nothing finite came.
 
-    A margin within `TIE` of 0 could turn with the company in the batch, so those examples are computed alone.
+    A margin within `TIE` of 0 could turn with the company in the batch (and larger ones where logits are large), so
+    those from -`TIE` to `alone_up_to` are computed alone.
     """
     allowed = threat.contains(batch.x, z)
     inside = torch.where(allowed.view(-1, *[1] * (z.dim() - 1)), z, batch.x)
     margins = margin(padded_logits(model, inside, places), batch.y)
-    for row in (margins.abs() <= TIE).nonzero()[:, 0].tolist():
+    for row in ((margins >= -TIE) & (margins <= alone_up_to)).nonzero()[:, 0].tolist():
         margins[row] = margin(padded_logits(model, inside[row : row + 1], 1), batch.y[row : row + 1])[0]
     return torch.where(allowed & margins.isfinite(), margins, -torch.inf)

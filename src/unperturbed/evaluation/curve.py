@@ -20,7 +20,15 @@ from unperturbed.evaluation import store
 from unperturbed.evaluation.block import verify
 from unperturbed.evaluation.failures import carefully, failed_on
 from unperturbed.evaluation.intervals import wilson
-from unperturbed.evaluation.subject import look_at, measured_split, physical_batch_size, versions, weights_hash
+from unperturbed.evaluation.randomised import draws_random_numbers
+from unperturbed.evaluation.subject import (
+    data_hash,
+    look_at,
+    measured_split,
+    physical_batch_size,
+    versions,
+    weights_hash,
+)
 from unperturbed.findings import Interval, Progress, Verdict, silent
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Watch, watched
@@ -242,6 +250,10 @@ def minimum_norm(
 
             block = search(batch, report)
             warnings += block.warnings
+            if draws_random_numbers(classifier, batch.x, at_once.places):
+                warnings.append(
+                    "The network draws random numbers: every distance is by single draws, which mean little."
+                )
             tables.append(block.table())
             if out is None:
                 points.append(block.points().cpu())
@@ -256,6 +268,7 @@ def minimum_norm(
         "batch_size": places,
         "seed": seed,
         "weights": weights_hash(model),
+        "data": data_hash(split),
     }
     table = {column: [value for part in tables for value in part[column]] for column in tables[0]}
     correct, n = sum(margin < 0 for margin in table["clean_margin"]), len(split)

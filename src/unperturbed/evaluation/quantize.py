@@ -96,8 +96,8 @@ def quantize(
             None where the outcome was not written, and then the images are returned.
 
     Raises:
-        InputError: where the originals are no 8-bit images of one or three channels, or model, data or threat are not
-            those of the outcome.
+        InputError: where the originals are no 8-bit images of one or three channels, where model, data or threat are
+            not those of the outcome, and where that is a mean over draws: here a single forward decides.
     """
     split = data.test if isinstance(data, Data) and data.test is not None else as_split(data)
     _check_same(model, split, threat, outcome)
@@ -294,7 +294,16 @@ def clear(folder: Path, suite: str) -> None:
         image.unlink()
 
 
+def check_single_draws(over_draws: bool) -> None:
+    """Refuse what is measured as a mean over draws: what stands by the majority of them is not what stands."""
+    if over_draws:
+        raise InputError(
+            "--quantize judges 8-bit images by one forward each, and rand by means over draws: leave it out."
+        )
+
+
 def _check_same(model: nn.Module, split: Split, threat: Threat, outcome: Outcome) -> None:
+    check_single_draws("draws" in outcome.examples)
     if str(threat) != outcome.threat:
         raise InputError(f"The outcome is of {outcome.threat}, not of {threat}: give the threat that it was made with.")
     if weights_hash(model) != outcome.environment["weights"]:

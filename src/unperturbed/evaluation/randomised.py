@@ -14,7 +14,7 @@ from unperturbed.attacks.base import Attack, Found, padded_logits
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.multi_targeted import MultiTargeted
 from unperturbed.evaluation.block import Networks, Tally
-from unperturbed.evaluation.failures import carefully, failed_on, isolate
+from unperturbed.evaluation.failures import carefully, failed_on, isolate, within_memory
 from unperturbed.evaluation.intervals import wilson_over_draws
 from unperturbed.findings import Outcome, Verdict
 from unperturbed.losses import margin
@@ -39,8 +39,11 @@ def draws_random_numbers(model: Model, x: Inputs, places: int) -> bool:
     """
 
     def alike(rows: Rows) -> bool:
-        first, second = (padded_logits(model, x[rows], places) for _ in range(2))
-        return torch.equal(first.nan_to_num(), second.nan_to_num())
+        def twice(few: int) -> bool:
+            first, second = (padded_logits(model, x[rows], few) for _ in range(2))
+            return torch.equal(first.nan_to_num(), second.nan_to_num())
+
+        return within_memory(twice, places)[0]
 
     with own_randomness(0, x.device):
         parts, _ = isolate(alike, torch.arange(len(x)))
@@ -99,6 +102,8 @@ class RandomBlock:
     """The number of the attack that found z; -1 where that is x."""
     restart: Rows
     """Climbs that the last attack began."""
+    queries: Rows
+    """Forwards that the attacks took for the example."""
     tallies: list[Tally] = field(default_factory=list)
     """One for each attack that has run."""
     warnings: list[str] = field(default_factory=list)
@@ -129,6 +134,7 @@ class RandomBlock:
             "verdict": list(verdicts),
             "attack": [name if verdict == "broken" else "" for name, verdict in zip(found, verdicts, strict=True)],
             "restart": self.restart.tolist(),
+            "queries": self.queries.tolist(),
             "clean_margin": _typical(self.clean_margins).tolist(),
             "margin": _typical(self.margins).tolist(),
             "distance": threat.distance(self.batch.x, self.z).tolist(),
@@ -164,6 +170,7 @@ def random_block(networks: Networks, batch: Batch, suite: Suite, seed: int) -> R
         finite=finite,
         found_by=torch.full_like(batch.y, -1),
         restart=torch.zeros_like(batch.y),
+        queries=torch.zeros_like(batch.y),
         warnings=failed_on(failures, batch.ids, "the forward"),
     )
 
@@ -181,7 +188,7 @@ def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, 
 
     def run(rows: Rows, places: int) -> tuple[Found, Inputs, Tensor]:
         batch, own = _rows(block.batch, rows), noise.rows(rows)
-        with own_randomness(int(own.keys[0]), batch.x.device):
+        with own_randomness(int(own.fold(0).keys[0]), batch.x.device):  # the keys themselves are those of a draw
             found = _to_the_end(attack)(networks.reported, batch, threat, own, places)
         inside = threat.contains(batch.x, found.z)
         z = torch.where(inside.view(-1, *[1] * (batch.x.dim() - 1)), found.z, batch.x)
@@ -194,6 +201,7 @@ def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, 
         block.z[there], block.wrongness[there], block.found_by[there] = z[better], wrongness[better], number
         block.finite[rows] &= found.finite
         block.restart[rows] = found.restart
+        block.queries[rows] += 0 if found.queries is None else found.queries
         tally.forwards += found.passes
         tally.backwards += found.passes if found.backwards is None else found.backwards
     block.finite[list(failures)] = False

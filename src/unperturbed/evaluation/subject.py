@@ -147,7 +147,9 @@ def kept_for_gradient(subject: Subject) -> int | None:
 
 
 def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
-    """Return the number of classes that the model tells apart, and a warning if its outputs look like probabilities.
+    """Return the number of classes that the model tells apart, and warnings.
+
+    Of outputs that look like probabilities, and of logits that depend on the other examples in the batch.
 
     Raises:
         InputError: if the outputs are not logits of shape (n, classes >= 2).
@@ -159,15 +161,32 @@ def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
         logits = torch.cat([part for _, part in parts])
         with torch.enable_grad():
             reached = model(some[:1].clone().requires_grad_()).requires_grad
+        coupled = _is_coupled(model, some[parts[0][0][:1]], parts[0][1][:1])
     if not reached:
         raise InputError("No gradient reaches the model's inputs (no_grad or detach inside it): attacks need one.")
     if logits.dim() != 2 or logits.shape[1] < 2:
         shape = tuple(logits.shape)
         raise InputError(f"The model returns a tensor of shape {shape}, but logits have the shape (n, classes >= 2).")
+    warnings = []
+    if coupled:
+        text = "An example's logits depend on the others in its batch, and so do its results: take the batch size 1."
+        warnings.append(text)
     if bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-3).all()):
         text = "The outputs look like probabilities (they sum to 1), but attacks work on logits: leave the softmax out."
-        return logits.shape[1], [text]
-    return logits.shape[1], []
+        warnings.append(text)
+    return logits.shape[1], warnings
+
+
+def _is_coupled(model: nn.Module, example: Inputs, among_others: Tensor) -> bool:
+    """Tell whether logits differ by more than rounding (also TF32's) without the others, random numbers aside.
+
+    Such a network (batch norm without running statistics, say) has no answer for an example, only for a batch.
+    """
+    parts, _ = isolate(lambda rows: [padded_logits(model, example, 1) for _ in range(2)], torch.zeros(1).long())
+    if not parts or not torch.equal(*parts[0][1]):
+        return False
+    alone = parts[0][1][0]
+    return bool((alone - among_others).abs().max() > 0.05 * alone.abs().max())
 
 
 def _check_type(model: nn.Module, some: Inputs) -> None:
@@ -214,9 +233,10 @@ def _network_hash(classifier: nn.Module, some: Inputs, seed: int) -> str:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Return a SHA-256 over the names, shapes and values of the weights and buffers."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
+    """Return a SHA-256 over the names, shapes and values of the weights and buffers, also of those never saved."""
+    digest, state = hashlib.sha256(), model.state_dict()
+    unsaved = {name: value for name, value in model.named_buffers() if name not in state}
+    for name, value in (state | unsaved).items():
         if isinstance(value, Tensor):
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -18,7 +18,15 @@ from unperturbed.evaluation.block import Block, Networks, attack_block, untouche
 from unperturbed.evaluation.failures import carefully, failed_on
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.randomised import draws_of, draws_random_numbers
-from unperturbed.evaluation.subject import home, look_at, measured_split, physical_batch_size, versions, weights_hash
+from unperturbed.evaluation.subject import (
+    data_hash,
+    home,
+    look_at,
+    measured_split,
+    physical_batch_size,
+    versions,
+    weights_hash,
+)
 from unperturbed.findings import Interval, Progress, Transfer, silent
 from unperturbed.losses import margin
 from unperturbed.maximise.apgd import APGD
@@ -145,6 +153,7 @@ def transfer(
             "batch_size": places,
             "seed": seed,
             "weights": {name: weights_hash(model) for name, model in models.items()},
+            "data": data_hash(split),
         },
     )
 

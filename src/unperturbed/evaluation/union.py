@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from unperturbed.errors import InputError
-from unperturbed.evaluation.intervals import wilson
+from unperturbed.evaluation.intervals import wilson, wilson_over_draws
 from unperturbed.findings import Interval, Outcome, Verdict
 
 _ORDER: tuple[Verdict, ...] = ("misclassified", "broken", "unknown", "survived")
@@ -20,7 +22,8 @@ class Union:
         outcomes: the evaluations.
         n: examples.
         clean_accuracy: share classified correctly without an attack.
-        robust_accuracy: share that survived every evaluation; its interval as that of an `Outcome`.
+        robust_accuracy: share that survived every evaluation; its interval as that of an `Outcome`. Over draws (of
+            networks that draw random numbers), the mean with each example under the threat that leaves fewest right.
         counts: examples by verdict. An example is broken if broken under any threat, and unknown if it is broken under
             none and unknown under some.
         examples: by column: id, label, verdict, and broken_under (the threats, in the order of the outcomes).
@@ -59,8 +62,8 @@ def union(outcomes: Sequence[Outcome]) -> Union:
     Examples are matched by id, in the order of the first outcome.
 
     Raises:
-        InputError: where there is no outcome, where weights, network or data are not the same, and where two
-            examples have one id.
+        InputError: where there is no outcome, where weights, network or data are not the same, where some are means
+            over draws and others are not, and where two examples have one id.
     """
     if not outcomes:
         raise InputError("There is no outcome: give at least one.")
@@ -80,11 +83,15 @@ def union(outcomes: Sequence[Outcome]) -> Union:
     correct = sum(all(value < 0 for value in each) for each in column("clean_margin"))
     undecided = sum(all(not value >= 0 for value in each) for each in column("clean_margin")) - correct
     n = len(ids)
+    clean = wilson(correct, n, correct + undecided)
+    robust = wilson(counts["survived"], n, counts["survived"] + counts["unknown"])
+    if _over_draws(first):
+        clean, robust = _fewest_right(column("clean_draws")), _fewest_right(column("draws"))
     return Union(
         outcomes=tuple(outcomes),
         n=n,
-        clean_accuracy=wilson(correct, n, correct + undecided),
-        robust_accuracy=wilson(counts["survived"], n, counts["survived"] + counts["unknown"]),
+        clean_accuracy=clean,
+        robust_accuracy=robust,
         counts=counts,
         examples={
             "id": list(ids),
@@ -98,7 +105,22 @@ def union(outcomes: Sequence[Outcome]) -> Union:
     )
 
 
+def _over_draws(outcome: Outcome) -> bool:
+    return "draws" in outcome.examples
+
+
+def _fewest_right(rows: list[tuple[list[int], ...]]) -> Interval:
+    """Return the mean over draws, of each example those that are right least often."""
+    draws = np.array([min(each, key=lambda one: one.count(1)) for each in rows])
+    return wilson_over_draws(draws == 1, draws == -1)
+
+
 def _check_same(one: Outcome, other: Outcome) -> None:
+    if _over_draws(one) != _over_draws(other):
+        raise InputError(
+            f"Of the outcomes under {one.threat} and {other.threat} one is a mean over draws and the other is not: "
+            "evaluate both under rand, or neither."
+        )
     for what in ("weights", "data", "network"):
         if one.environment[what] != other.environment[what]:
             raise InputError(

@@ -99,6 +99,8 @@ class Best:
     """The climbs up to the one that ended the search; all, where none did."""
     passes: int
     """Examples through the network, forward; as many again backward."""
+    queries: Rows
+    """Of these, for each example, those up to the break that ended the search, as if its climbs had waited in line."""
 
 
 def search(
@@ -169,4 +171,4 @@ def search(
         if bool(done.any()):
             fill_free_places()
             give_up_places()
-    return Best(best_z, best_rank, finite, at.needed, passes)
+    return Best(best_z, best_rank, finite, at.needed, passes, at.moved)

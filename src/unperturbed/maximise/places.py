@@ -91,6 +91,8 @@ class Places:
         """Whether it is still climbing."""
         self.needed: Rows = torch.full((n,), climbs, dtype=torch.int64, device=device)
         """The climbs of each example up to the one that made later ones needless; all, where none did."""
+        self.moved: Rows = torch.full((n,), climbs * moves, dtype=torch.int64, device=device)
+        """The moves in these, as if the climbs had waited for each other."""
         self._n, self._begun = n, 0  # how far the queue has come: climbs begun, or needless by then
         self._over = set[int]()  # examples that need no other climb
         self._climbs, self._first = climbs, self.needed.clone()  # the first climb of each example that broke it
@@ -100,8 +102,8 @@ class Places:
 
     def busy(self) -> bool:
         """Tell, before each move, whether anyone is still climbing; whoever watches is told how far the search is."""
+        self._made += 1
         if self._watch is not None:
-            self._made += 1
             self._spent = self._spent + self.active.sum()
             if time.monotonic() >= self._next:
                 self._watch(*self._far())
@@ -181,6 +183,8 @@ class Places:
         if len(last) > 0:
             self._over.update(self.row[last].tolist())
             self.needed.scatter_reduce_(0, self.row[last], self.number[last] + 1, "amin")
+            moved = self.number[last] * self._moves + self._made[last]
+            self.moved.scatter_reduce_(0, self.row[last], moved, "amin")
             self.active &= self.number < self.needed[self.row]
 
 
