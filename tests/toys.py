@@ -6,9 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.attacks.multi_targeted import MultiTargeted
+from unperturbed.attacks.square import Square
 from unperturbed.findings import Progress
-from unperturbed.losses import cross_entropy, margin
+from unperturbed.losses import cross_entropy, margin, targeted_dlr_or_margin
+from unperturbed.maximise.apgd import APGD
 from unperturbed.maximise.pgd import PGD
 from unperturbed.types import Inputs, Labels, Logits
 
@@ -21,6 +25,17 @@ QUICK = Suite(
     "a test",
 )
 """The suite `pgd` in little."""
+
+SHORT = tuple(
+    Suite(attack.label, (attack,), "a test")
+    for attack in (
+        GradientAttack("APGD-CE", cross_entropy, APGD(steps=10)),
+        MultiTargeted("APGD-T", targeted_dlr_or_margin, APGD(steps=10), targets=2),
+        FAB("FAB-T", steps=10, targets=2),
+        Square(queries=60),
+    )
+)
+"""Each of AutoAttack's attacks in little."""
 
 
 class Function(nn.Module):

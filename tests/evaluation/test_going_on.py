@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from toys import QUICK, blobs, linear
+from toys import QUICK, SHORT, blobs, linear
 from unperturbed.attacks.eot import RandomTransform
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.errors import InputError
@@ -336,7 +336,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
-from toys import QUICK, blobs, linear
+from toys import QUICK, SHORT, blobs, linear
 from unperturbed.evaluation.accuracy import evaluate, settings_of
 from unperturbed.threat import Threat
 
@@ -345,8 +345,9 @@ meeting, out = sys.argv[2], Path(sys.argv[3])
 child = os.fork()
 rank = 0 if child else 1
 torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-outcome = evaluate(linear(6, 3), blobs(90), Threat("L2", 0.2), QUICK, out=out)
-assert outcome.n == 90 == len(outcome.examples["id"])
+for suite in (QUICK, *SHORT):
+    outcome = evaluate(linear(6, 3), blobs(90), Threat("L2", 0.2), suite, out=out)
+    assert outcome.n == 90 == len(outcome.examples["id"])
 torch.distributed.destroy_process_group()
 if child:
     assert os.waitpid(child, 0)[1] == 0
@@ -358,10 +359,11 @@ def test_two_processes_give_the_verdicts_of_one(tmp_path: Path) -> None:
     """But for examples within 1e-4 of a tie."""
     words = [str(Path(__file__).parents[1]), str(tmp_path / "meeting"), str(tmp_path / "out")]
     subprocess.run([sys.executable, "-c", SHARED, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
-    one = evaluate(linear(6, 3), blobs(90), THREAT, QUICK)
-    parts = [store.read_part(tmp_path / "out/pgd", number).table for number in range(2)]
-    both = {column: [*parts[0][column], *parts[1][column]] for column in parts[0]}
-    assert both["id"] == one.examples["id"] and [len(part["id"]) for part in parts] == [45, 45]
-    for row, verdict in enumerate(one.examples["verdict"]):
-        assert both["verdict"][row] == verdict or abs(one.examples["margin"][row]) <= 1e-4
-    assert {"broken", "survived"} <= set(both["verdict"])
+    for suite in (QUICK, *SHORT):
+        one = evaluate(linear(6, 3), blobs(90), THREAT, suite)
+        parts = [store.read_part(tmp_path / "out" / suite.name, number).table for number in range(2)]
+        both = {column: [*parts[0][column], *parts[1][column]] for column in parts[0]}
+        assert both["id"] == one.examples["id"] and [len(part["id"]) for part in parts] == [45, 45]
+        for row, verdict in enumerate(one.examples["verdict"]):
+            assert both["verdict"][row] == verdict or abs(one.examples["margin"][row]) <= 1e-4
+        assert {"broken", "survived"} <= set(both["verdict"])

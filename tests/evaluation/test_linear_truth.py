@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from toys import QUICK, blobs, linear, mlp, uniform, wavy
-from unperturbed.attacks.gradient import PGD_SUITE
+from toys import QUICK, SHORT, blobs, linear, mlp, uniform, wavy
+from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.block import TIE, Networks, attack_block, untouched
 from unperturbed.findings import Outcome
@@ -98,11 +98,12 @@ def test_without_a_budget_robust_is_clean() -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_verdicts_do_not_depend_on_the_batch_size(norm: Norm) -> None:
+@pytest.mark.parametrize("suite", [QUICK, *SHORT], ids=lambda suite: suite.name)
+def test_verdicts_do_not_depend_on_the_batch_size(suite: Suite, norm: Norm) -> None:
     """Float32 rounds differently at another physical size; only an example within 1e-4 of a tie may turn with it."""
     x, model = uniform(40, 8, seed=6), wavy()
     y = model(x).argmax(1)
-    outcomes = [evaluate(model, (x, y), Threat(norm, EPS[norm]), QUICK, batch_size=size) for size in (1, 7, 64)]
+    outcomes = [evaluate(model, (x, y), Threat(norm, EPS[norm]), suite, batch_size=size) for size in (1, 7, 64)]
     assert [outcome.environment["batch_size"] for outcome in outcomes] == [1, 8, 64]
     verdicts = np.array([outcome.examples["verdict"] for outcome in outcomes])
     close = (np.abs([outcome.examples["margin"] for outcome in outcomes]) <= TIE).any(0)
