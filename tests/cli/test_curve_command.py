@@ -64,6 +64,22 @@ def test_weights_get_a_folder_of_their_own_and_other_data_one_in_the_run(run: Ru
     assert Path("runs/blobs-at/evaluation/more-first-4/curve-Linf.json").exists()
 
 
+def test_called_again_it_reads_what_it_found_and_replaces_other_radii_only_if_told(run: Run) -> None:
+    run(*TRAIN)
+    words = ("curve", "runs/blobs-at", "--examples", "6", "--json", "--eps")
+    code, out, err = run(*words, "0.1,0.2")
+    first = json.loads(out)
+    assert code == 0 and "Read again" not in err
+    code, out, err = run(*words, "0.1,0.2")
+    again = json.loads(out)
+    assert code == 0 and "Read again from runs/blobs-at/evaluation/first-6/curve-Linf" in err
+    assert again["curve"] == first["curve"] and again["attacks"] == first["attacks"]
+    code, _, err = run(*words, "0.05,0.2")
+    assert code == 2 and "radii was [0.1, 0.2], now [0.05, 0.2]" in err and "--overwrite" in err
+    code, out, err = run(*words, "0.05,0.2", "--overwrite")
+    assert code == 0 and [point["eps"] for point in json.loads(out)["curve"]] == [0.05, 0.2]
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [

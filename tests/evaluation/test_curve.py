@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 import pytest
@@ -21,9 +22,11 @@ from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.split import array_split, select
 from unperturbed.errors import InputError
+from unperturbed.evaluation import store
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.curve import NEAREST, SUITES, Distances, minimum_norm
 from unperturbed.evaluation.intervals import wilson
+from unperturbed.evaluation.nearest import Search
 from unperturbed.evaluation.subject import data_hash
 from unperturbed.findings import Interval
 from unperturbed.losses import cross_entropy, margin
@@ -466,7 +469,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     found = minimum_norm(model, (x, y), threat, QUICK, out=tmp_path)
     assert found.nearest is None
     assert sorted(p.name for p in tmp_path.rglob("*.*")) == [
-        "curve-Linf.json", "part-00000.parquet", "part-00000.safetensors"
+        "curve-Linf.json", "job.json", "part-00000.json", "part-00000.parquet", "part-00000.safetensors"
     ]  # fmt: skip
     summary = json.loads((tmp_path / "curve-Linf.json").read_text())
     assert summary == json.loads(json.dumps(found.json()))
@@ -476,6 +479,61 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert table == found.examples
     points = load_file(tmp_path / "curve-Linf" / "part-00000.safetensors")["adversarial"]
     assert_verified(replace(found, nearest=points), model, x, y, threat)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_an_interrupted_search_goes_on_where_it_stopped(
+    written: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After FAB, after a radius, after a block, or with a step lost: also with the examples in another order."""
+    x, model = uniform(300, 8, seed=6), wavy()
+    whole, order = array_split(x, model(x).argmax(1)), torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    threat, write, calls = Threat("L2", 0.2), store.write_unfinished, [0]
+    monkeypatch.setattr("unperturbed.evaluation.curve.HELD", 0)  # then blocks have 256 examples
+
+    def found(rows: Tensor) -> Distances:
+        return minimum_norm(model, select(whole, rows), threat, SHORT, radii=[0.1], batch_size=16, out=tmp_path / "out")
+
+    def stop(*given: Any) -> None:
+        calls[0] += 1
+        if written or calls[0] % 2:
+            write(*given)
+        if calls[0] % 2 == 0:
+            raise KeyboardInterrupt
+
+    straight = minimum_norm(model, whole, threat, SHORT, radii=[0.1], batch_size=16, out=tmp_path / "straight")
+    monkeypatch.setattr(store, "write_unfinished", stop)
+    stops = 0
+    while True:
+        try:
+            resumed = found(order if stops % 2 else torch.arange(300))
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops == (3 if written else 5)
+    rows = order if stops % 2 else torch.arange(300)
+    assert resumed.examples == {name: [column[row] for row in rows] for name, column in straight.examples.items()}
+    assert [replace(each, seconds=0.0) for each in resumed.searches] == [
+        replace(each, seconds=0.0) for each in straight.searches
+    ]
+    assert resumed.warnings == straight.warnings and resumed.counts == straight.counts
+    for name in ("part-00000.safetensors", "part-00001.safetensors"):
+        kept = [load_file(tmp_path / run / "curve-L2" / name)["adversarial"] for run in ("straight", "out")]
+        assert torch.equal(*kept)
+    assert not list(tmp_path.rglob("*.unfinished"))
+    monkeypatch.setattr(Search, "__call__", None)
+    assert found(rows).json() | {"seconds": 0.0} == resumed.json() | {"seconds": 0.0}, "it is read again"
+
+
+def test_other_distances_are_refused_or_replaced(tmp_path: Path) -> None:
+    words = linear(6, 3), blobs(20), Threat("L2", 0.2), QUICK
+    minimum_norm(*words, radii=[0.1], out=tmp_path)
+    with pytest.raises(InputError, match=r"radii was \[0.1, 0.2\], now \[0.05, 0.2\]"):
+        minimum_norm(*words, radii=[0.05], out=tmp_path)
+    other = minimum_norm(*words, radii=[0.05], out=tmp_path, overwrite=True)
+    assert (
+        other.radii == (0.05, 0.2) == tuple(json.loads((tmp_path / "curve-L2/job.json").read_text())["is_of"]["radii"])
+    )
 
 
 def test_progress_is_told_radius_by_radius(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,10 @@ from toys import QUICK, SHORT, blobs, linear
 from unperturbed.attacks.eot import RandomTransform
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.errors import InputError
-from unperturbed.evaluation import accuracy, store
-from unperturbed.evaluation.accuracy import evaluate, settings_of
+from unperturbed.evaluation import accuracy, identity, store
+from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.block import Block, Networks
+from unperturbed.evaluation.identity import settings_of
 from unperturbed.evaluation.randomised import RandomBlock
 from unperturbed.findings import Outcome
 from unperturbed.maximise.pgd import PGD
@@ -256,7 +257,7 @@ def test_another_batch_size_is_not_taken_up_midway_and_that_is_said(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("name", "module", "value"),
-    [("torch", "torch.__version__", "1.0.0"), ("device", f"{accuracy.__name__}.device_kind", lambda device: "gpu")],
+    [("torch", "torch.__version__", "1.0.0"), ("device", f"{identity.__name__}.device_kind", lambda device: "gpu")],
 )
 def test_another_torch_or_kind_of_device_is_refused(
     name: str, module: str, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -337,7 +338,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
 from toys import QUICK, SHORT, blobs, linear
-from unperturbed.evaluation.accuracy import evaluate, settings_of
+from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.threat import Threat
 
 torch.set_num_threads(1)

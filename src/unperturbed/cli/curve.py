@@ -30,13 +30,16 @@ def parser() -> ArgumentParser:
     made.add_argument(
         "--eps", type=str | None, metavar="EPS,...", help="these radii; default: ten even steps up to the threat's"
     )
+    made.add_argument("--overwrite", action="store_true", help="replace other distances in the same folder")
     return made
 
 
 def run(given: Parsed) -> Result:
     """Find the distances, and return the robust accuracy at each radius."""
+    from unperturbed.cli.evaluate import repeatable
     from unperturbed.cli.subject import find_subject, radii_of, slug
     from unperturbed.evaluation.curve import SUITES, minimum_norm
+    from unperturbed.evaluation.store import begun_when_finished
     from unperturbed.reports.curves import Line, curves_svg
 
     if given.suite not in SUITES:
@@ -46,7 +49,9 @@ def run(given: Parsed) -> Result:
     threat = subject.threat if radii is None else replace(subject.threat, eps=max(radii))
     folder = subject.home / "evaluation" / slug(*subject.parts, *subject.selection)
     subject.keep()
-    with progress() as report:
+    kept = folder / f"curve-{threat.norm}"
+    earlier = begun_when_finished(kept, len(subject.split))
+    with progress() as report, repeatable():
         found = minimum_norm(
             subject.model,
             subject.split,
@@ -56,8 +61,11 @@ def run(given: Parsed) -> Result:
             out=folder,
             seed=given.seed,
             batch_size=given.batch_size,
+            overwrite=given.overwrite,
             progress=report,
         )
+    if earlier is not None and earlier == begun_when_finished(kept, len(subject.split)):
+        say(f"Read again from {kept}, which was finished before.")
 
     steps = sorted({*(threat.eps * k / DRAWN for k in range(DRAWN)), *found.radii})
     line = Line("", steps, [found.at(eps) for eps in steps], found.radii)

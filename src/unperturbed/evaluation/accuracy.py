@@ -1,12 +1,8 @@
 """Robust accuracy: a verdict per example, verified, and a headline with its interval."""
 
-import hashlib
-import inspect
 import platform
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +14,7 @@ from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.errors import InputError
 from unperturbed.evaluation import store
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
+from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.randomised import (
     RandomBlock,
@@ -32,21 +29,16 @@ from unperturbed.evaluation.randomised import (
 from unperturbed.evaluation.store import Part
 from unperturbed.evaluation.subject import (
     Subject,
-    data_hash,
-    device_kind,
     look_at,
     measured_split,
     physical_batch_size,
-    version,
-    weights_hash,
-    without_addresses,
 )
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.maximise.places import Watch, watched
 from unperturbed.modes import own_randomness, under_attack
 from unperturbed.precision import InPrecision, as_reported, choose
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Bounds, Inputs
+from unperturbed.types import Batch
 
 SUITES = {suite.name: suite for suite in (PGD_SUITE, STANDARD, PLUS, RAND)}
 BLOCK = 1024
@@ -106,21 +98,8 @@ def evaluate(
     if folder is None and processes > 1:
         raise InputError("Several processes share their results through files: give `out`, a folder that all can see.")
     job: dict[str, Any] = {
-        "is_of": {
-            "unperturbed": version(),
-            "weights": weights_hash(model),
-            "network": subject.network,
-            "data": data_hash(split),
-            "threat": str(threat),
-            "bounds": _fingerprint(threat.bounds),
-            "suite": attacks.name,
-            "attacks": settings_of(attacks),
-            "seed": seed,
-            "precision": _name(subject.dtype),
-            "search": _name(subject.dtype if networks.rough is None else torch.bfloat16),
-            "torch": torch.__version__,
-            "device": device_kind(subject.device),
-        },
+        "is_of": identity(model, subject, split, threat, attacks, seed)
+        | {"search": _name(subject.dtype if networks.rough is None else torch.bfloat16)},
         "threads": torch.get_num_threads(),
         "batch_size": networks.places,
         "block": _block_size(len(split), processes),
@@ -135,11 +114,7 @@ def evaluate(
     blocks = torch.split(order, job["block"])
     if batch_size != "auto" and networks.places != job["batch_size"]:
         warnings.append(f"The evaluation goes on at the batch size that it was begun with, {job['batch_size']}.")
-    if subject.device.type == "cpu" and torch.get_num_threads() != job["threads"]:
-        warnings.append(
-            f"The evaluation was begun with {job['threads']} threads and goes on with {torch.get_num_threads()}: the "
-            "last bits of what is computed may differ, and verdicts where they are ties."
-        )
+    warnings += other_threads(job, subject)
     networks.places = job["batch_size"]
     parts: list[Part] = []
     open_blocks = [number for number in range(len(blocks)) if folder is None or not store.is_finished(folder, number)]
@@ -197,17 +172,6 @@ def evaluate(
     if folder is not None and rank == 0:
         store.write_summary(folder, outcome)
     return outcome
-
-
-def settings_of(suite: Suite) -> str:
-    """Return the attacks with their settings, and a hash of the source of the functions and classes that they name."""
-    digest = hashlib.sha256()
-    for attack in suite.attacks:
-        values: list[Any] = [getattr(attack, each.name) for each in fields(attack)] if is_dataclass(attack) else []
-        for part in (type(attack), *(each if callable(each) else type(each) for each in values)):
-            with suppress(OSError, TypeError):  # built in, or typed into a prompt
-                digest.update(inspect.getsource(part).encode())
-    return f"{without_addresses(str(suite.attacks))} {digest.hexdigest()[:16]}"
 
 
 def _through(
@@ -301,18 +265,6 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _fingerprint(bounds: Bounds) -> str:
-    if bounds is None:
-        return "none"
-    low, high = bounds
-    if isinstance(low, float | int) and isinstance(high, float | int):
-        return ",".join(f"{bound:g}" if float(f"{bound:g}") == bound else repr(bound) for bound in (low, high))
-    digest = hashlib.sha256()
-    for bound in (low, high):
-        digest.update(torch.as_tensor(bound, dtype=torch.float64).cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _watch(block: Block | RandomBlock, suite: Suite, told: Callable[[float, str], None]) -> Watch:
     """Return what tells how far the next attack on a block is, and what share it leaves standing at most."""
     done, n = len(block.tallies), len(block.batch.y)
@@ -336,9 +288,7 @@ def _outcome(
     seconds: float,
 ) -> Outcome:
     """Return the outcome of all the parts, whose examples lie in the split at `order`."""
-    back = order.argsort().tolist()
-    columns = {column: [value for part in parts for value in part.table[column]] for column in parts[0].table}
-    table = {column: [values[row] for row in back] for column, values in columns.items()}
+    table = store.table_in_order(parts, order)
     n = len(table["verdict"])
     counts: dict[Verdict, int] = {
         "misclassified": table["verdict"].count("misclassified"),
@@ -382,14 +332,5 @@ def _outcome(
         warnings=tuple(warnings),
         environment=environment,
         examples=table,
-        adversarial=_adversarial(parts, columns["verdict"], back),
+        adversarial=store.inputs_in_order(parts, order),
     )
-
-
-def _adversarial(parts: list[Part], verdicts: list[str], back: list[int]) -> Inputs | None:
-    """Return the broken examples' perturbed inputs in the order of the split, where they are in memory."""
-    inputs = [part.adversarial for part in parts if part.adversarial is not None]
-    if not inputs:
-        return None
-    place = {row: number for number, row in enumerate(row for row, each in enumerate(verdicts) if each == "broken")}
-    return torch.cat(inputs)[[place[row] for row in back if row in place]]

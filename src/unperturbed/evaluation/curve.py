@@ -1,43 +1,37 @@
 """Robust accuracy against eps: for every example, how far away the nearest misclassified point is at most."""
 
 import math
+import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unperturbed.attacks.autoattack import PLUS, STANDARD
-from unperturbed.attacks.base import Attack, Found, padded_logits
-from unperturbed.attacks.fab import FAB, Nearest
+from unperturbed.attacks.base import Attack
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.attacks.square import Square
 from unperturbed.errors import InputError
 from unperturbed.evaluation import store
-from unperturbed.evaluation.block import verify
-from unperturbed.evaluation.failures import carefully, failed_on
+from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.intervals import wilson
-from unperturbed.evaluation.randomised import draws_random_numbers
+from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings, reach
+from unperturbed.evaluation.store import Part
 from unperturbed.evaluation.subject import (
-    data_hash,
     look_at,
     measured_split,
     physical_batch_size,
-    versions,
-    weights_hash,
 )
 from unperturbed.findings import Interval, Progress, Verdict, silent
-from unperturbed.losses import margin
-from unperturbed.maximise.places import Watch, watched
-from unperturbed.modes import own_randomness, under_attack
-from unperturbed.noise import Noise
+from unperturbed.modes import under_attack
 from unperturbed.precision import as_reported
 from unperturbed.runs import write_json
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Logits, Model, PerExample, Rows
+from unperturbed.types import Batch
 
 
 def _without_square(attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
@@ -54,15 +48,8 @@ NEAREST: Suite = replace(
 SUITES = {suite.name: suite for suite in (NEAREST, PGD_SUITE, STANDARD, PLUS)}
 STEPS = 10
 """Even steps from 0 to eps, unless radii are given."""
-HALVINGS = 10
-"""How often the line from an example to a misclassified point is halved: to a thousandth of its length."""
-FURTHER = 1.001
-"""A claim that a fresh forward refutes is looked at again this much further out: it may have been rounding."""
-ANYWHERE = 1e30
-"""A radius that no example is looked at beyond."""
 HELD = 2**24
 """Numbers in the inputs that are searched around, held in memory and written together, about."""
-Number = TypeVar("Number", float, Tensor)
 FEWEST = 16
 """Examples that the network sees at a time at least, where so many were asked for: fewer cost as much."""
 
@@ -185,9 +172,9 @@ class Distances:
         if not 0 <= eps <= self.eps:
             raise InputError(f"The radius is {eps:g}, but the attacks looked from 0 to {self.eps:g}: search further.")
         columns = (self.examples[name] for name in ("distance", "doubt", "rounding"))
-        rows = [(distance, doubt, _reach(eps, rounding)) for distance, doubt, rounding in zip(*columns, strict=True)]
-        robust = sum(min(distance, doubt) > reach for distance, doubt, reach in rows)
-        return robust, sum(distance > reach for distance, _, reach in rows) - robust
+        rows = [(distance, doubt, reach(eps, rounding)) for distance, doubt, rounding in zip(*columns, strict=True)]
+        robust = sum(min(distance, doubt) > within for distance, doubt, within in rows)
+        return robust, sum(distance > within for distance, _, within in rows) - robust
 
 
 def minimum_norm(
@@ -198,6 +185,7 @@ def minimum_norm(
     *,
     radii: Sequence[float] | None = None,
     out: Path | str | None = None,
+    overwrite: bool = False,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     progress: Progress = silent,
@@ -211,6 +199,9 @@ def minimum_norm(
     line between them as long as the end stays misclassified. Every distance is measured on a point that a fresh forward
     in float32 (or float64) finds misclassified, strictly.
 
+    With `out`, what is done is kept after FAB and after each radius: the same call goes on where an interrupted one
+    stopped, and gives the table that it would have given.
+
     Args:
         model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
         data: a `Data` (its test split), a `Split`, a pair of arrays (inputs, labels), or a map-style dataset.
@@ -218,61 +209,68 @@ def minimum_norm(
         suite: a name ("nearest", "standard", "plus", "pgd") or a `Suite`.
         radii: where the attacks other than FAB look; by default 10 even steps from 0 to eps.
         out: folder for `curve-NORM.json` and, in a folder of its own, the per-example tables and points.
+        overwrite: replace other distances that `out` holds.
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time, raised to a power of two.
         progress: told of every radius done, and about twice a second of how far an attack is.
 
     Raises:
-        InputError: on what `evaluate` refuses, on an eps of 0, and on radii that are not within (0, eps].
+        InputError: on what `evaluate` refuses, on an eps of 0, on radii that are not within (0, eps], and where `out`
+            holds distances of other weights, data, threat, radii, suite, seed or version.
     """
     began = time.perf_counter()
     chosen, split, levels = _suite(suite), measured_split(data), _radii(radii, threat.eps)
     subject = look_at(model, split, threat, seed)
-    classifier, device, dtype, warnings = subject.classifier, subject.device, subject.dtype, list(subject.warnings)
-    attacks, places = chosen.against(threat.norm, subject.classes), physical_batch_size(batch_size, subject, len(split))
+    warnings, n = list(subject.warnings), len(split)
+    attacks, places = chosen.against(threat.norm, subject.classes), physical_batch_size(batch_size, subject, n)
+    job: dict[str, Any] = {
+        "is_of": identity(model, subject, split, threat, attacks, seed) | {"radii": list(levels)},
+        "threads": torch.get_num_threads(),
+        "batch_size": places,
+        "block": max(256, min(8192, HELD // max(subject.some[0].numel(), 1))),
+    }
+    folder = None if out is None else Path(out) / f"curve-{threat.norm}"
+    if folder is not None:
+        job = store.begin(folder, job, overwrite)
+    warnings += other_threads(job, subject)
+    places, few = job["batch_size"], min(job["batch_size"], _share(n, len(levels)))
+    at_once, fewer = AtOnce(places), AtOnce(few)
+    search = Search(subject.classifier, threat, attacks, levels, seed, at_once, fewer)
+    order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
+    parts, earlier = list[Part](), 0.0
+    with under_attack(subject.classifier), as_reported(subject.device):
+        for number, ids in enumerate(torch.split(order, job["block"])):
+            if folder is not None and store.is_finished(folder, number):
+                parts.append(store.read_part(folder, number))
+                earlier += sum(tally.seconds for tally in parts[-1].tallies)
+                continue
+            x = threat.boxed(split.inputs(ids).to(subject.device, subject.dtype))  # `check` lets a rounding pass
+            batch = Batch(x, split.labels[ids].to(x.device), split.names()[ids].to(x.device))
+            begun = store.read_unfinished(folder, number, batch, Surroundings) if folder is not None else None
+            earlier += sum(tally.seconds for tally in begun.tallies) if begun is not None else 0.0
 
-    name, tables, points = f"curve-{threat.norm}", list[dict[str, list[Any]]](), list[Inputs]()
-    if out is not None:
-        store.clear(Path(out) / name)
-    few = min(places, _share(len(split), len(levels)))
-    at_once, fewer = _AtOnce(places), _AtOnce(few)
-    search = _Search(classifier, threat, attacks, levels, seed, at_once, fewer)
-    ids = torch.arange(len(split))
-    with under_attack(classifier), as_reported(device), own_randomness(seed, device):
-        for number, part in enumerate(torch.split(ids, max(256, min(8192, HELD // max(subject.some[0].numel(), 1))))):
-            x = split.inputs(part).to(device, dtype)
-            x = x.clamp(*threat.limits(x))  # what `check` lets pass may lie outside by a rounding
-            batch = Batch(x, split.labels[part].to(device), split.names()[part].to(device))
-            first = int(part[0])
+            def keep(block: Surroundings, number: int = number) -> None:
+                if folder is not None:
+                    store.write_unfinished(folder, number, block)
 
-            def report(done: float, text: str, first: int = first, count: int = len(part)) -> None:
-                progress(first + done * count, len(split), text)
+            def report(done: float, text: str, first: int = number * job["block"], count: int = len(ids)) -> None:
+                progress(first + done * count, n, text)
 
-            block = search(batch, report)
-            warnings += block.warnings
-            if draws_random_numbers(classifier, batch.x, at_once.places):
-                warnings.append(
-                    "The network draws random numbers: every distance is by single draws, which mean little."
-                )
-            tables.append(block.table())
-            if out is None:
-                points.append(block.points().cpu())
+            block = search(batch, begun, keep, report)
+            if folder is None:
+                parts.append(Part(block.table(attacks), block.tallies, block.warnings, block.adversarial().cpu()))
             else:
-                store.write_part(Path(out) / name, number, tables[-1], block.points())
+                store.finish(folder, number, block.table(attacks), block)
+                parts.append(store.read_part(folder, number))
+    warnings += [text for part in parts for text in part.warnings]
     if at_once.places < places or fewer.places < few:
         least = min(at_once.places, fewer.places)
         warnings.append(f"Memory ran out: the network saw {least} examples at a time in the end.")
-    environment = versions() | {
-        "device": str(device),
-        "precision": str(dtype).removeprefix("torch."),
-        "batch_size": places,
-        "seed": seed,
-        "weights": weights_hash(model),
-        "data": data_hash(split),
-    }
-    table = {column: [value for part in tables for value in part[column]] for column in tables[0]}
-    correct, n = sum(margin < 0 for margin in table["clean_margin"]), len(split)
+    environment = job["is_of"] | {"python": platform.python_version(), "batch_size": places}
+    table = store.table_in_order(parts, order)
+    correct = sum(margin < 0 for margin in table["clean_margin"])
     not_finite = sum(margin != margin for margin in table["clean_margin"])
+    spent = [sum(part.tallies[number].seconds for part in parts) for number in range(len(attacks.attacks))]
     found = Distances(
         suite=attacks.name,
         note=attacks.note,
@@ -282,12 +280,20 @@ def minimum_norm(
         n=n,
         clean_accuracy=wilson(correct, n, correct + not_finite),
         counts={},
-        searches=tuple(tally.record(table["attack"]) for tally in search.tallies),
-        seconds=time.perf_counter() - began,
+        searches=tuple(
+            SearchRecord(
+                attack.label,
+                table["attack"].count(attack.label),
+                spent[number],
+                *(sum(getattr(part.tallies[number], name) for part in parts) for name in ("forwards", "backwards")),
+            )
+            for number, attack in enumerate(attacks.attacks)
+        ),
+        seconds=sum(spent) if earlier > 0 else time.perf_counter() - began,
         warnings=(),
         environment=environment,
         examples=table,
-        nearest=torch.cat(points) if points else None,
+        nearest=store.inputs_in_order(parts, order),
     )
     robust, unknown = found._standing(threat.eps)
     wrong = n - correct - not_finite
@@ -302,251 +308,9 @@ def minimum_norm(
         reasons = "failures, values that are not finite, tied logits, or claims refuted by a fresh forward"
         warnings += [f"{doubtful} examples are in doubt at one of the radii ({reasons}): not counted as robust."]
     found = replace(found, counts=counts, warnings=tuple(dict.fromkeys(warnings)))
-    if out is not None:
-        write_json(Path(out) / f"{name}.json", found.json())
+    if folder is not None:
+        write_json(folder.parent / f"{folder.name}.json", found.json())
     return found
-
-
-@dataclass
-class _Tally:
-    name: str
-    seconds: float = 0.0
-    forwards: int = 0
-    backwards: int = 0
-
-    def record(self, finders: list[str]) -> SearchRecord:
-        return SearchRecord(self.name, finders.count(self.name), self.seconds, self.forwards, self.backwards)
-
-
-@dataclass
-class _AtOnce:
-    """How many examples the network sees at a time."""
-
-    places: int
-
-
-class _Search:
-    """The search around a block of examples, and what it has cost so far."""
-
-    def __init__(
-        self,
-        model: Model,
-        threat: Threat,
-        suite: Suite,
-        radii: Sequence[float],
-        seed: int,
-        at_once: _AtOnce,
-        fewer: _AtOnce,
-    ) -> None:
-        """Look with `at_once` examples at a time for FAB, and with `fewer` at each radius, where fewer are left."""
-        self.model, self.threat, self.radii, self.seed, self.at_once, self.fewer = (
-            model, threat, radii, seed, at_once, fewer
-        )  # fmt: skip
-        self.tallies = [_Tally(attack.label) for attack in suite.attacks]
-        numbered = list(enumerate(suite.attacks))
-        self.without_radius = [(k, attack) for k, attack in numbered if isinstance(attack, FAB)]
-        self.with_radius = [(k, attack) for k, attack in numbered if not isinstance(attack, FAB)]
-
-    def __call__(self, batch: Batch, report: Callable[[float, str], None]) -> "_Block":
-        """Return what is known of the examples in the end."""
-        block = _Block(self.model, batch, self.threat, self.at_once)
-        steps = len(self.without_radius) + len(self.radii)
-        withstood = torch.zeros_like(block.correct)
-        for step, (number, fab) in enumerate(self.without_radius):
-            if bool(block.correct.any()):
-                with watched(_watch(report, step / steps, 1 / steps, f"nearest points, {fab.label}")):
-                    self._nearest(block, number, fab)
-            report((step + 1) / steps, "nearest points")
-        for step, radius in enumerate(reversed(self.radii), len(self.without_radius)):
-            rows = (block.correct & ~withstood & block.unbroken(radius)).nonzero()[:, 0]
-            for place, (number, attack) in enumerate(self.with_radius):
-                rows = rows[block.unbroken(radius)[rows]]
-                if len(rows) > 0:
-                    each = 1 / (steps * len(self.with_radius))
-                    with watched(_watch(report, step / steps + place * each, each, f"at {radius:g}, {attack.label}")):
-                        self._within(block, rows, number, attack, radius, step)
-            withstood[rows[block.beyond(radius)[rows]]] = True  # what is in doubt is looked at again, further in
-            share = float((block.beyond(radius) & block.finite).float().mean())
-            report((step + 1) / steps, f"robust at {radius:g} at most {share:.1%}")
-        return block
-
-    def _nearest(self, block: "_Block", number: int, fab: FAB) -> None:
-        began, looks = time.perf_counter(), block.looks
-        rows = block.correct.nonzero()[:, 0]
-        noise = Noise.of(self.seed, block.batch.ids).fold(number)
-
-        def run(some: Rows, places: int) -> Nearest:
-            return fab.nearest(self.model, _rows(block.batch, some), self.threat, noise.rows(some), places)
-
-        parts, failures = carefully(run, rows, self.at_once)
-        block.fail(failures, fab.label)
-        for some, nearest in parts:
-            claimed = nearest.distance.isfinite()
-            z = torch.where(_wide(claimed, nearest.z), nearest.z, nearest.found.z)
-            block.finite[some[~nearest.found.finite]] = False
-            block.enter(some, z, claimed, fab.label)
-            self._count(number, nearest.found)
-        self.tallies[number].forwards += block.looks - looks
-        self.tallies[number].seconds += time.perf_counter() - began
-
-    def _within(self, block: "_Block", rows: Rows, number: int, attack: Attack, radius: float, step: int) -> None:
-        began, looks = time.perf_counter(), block.looks
-        ball, noise = replace(self.threat, eps=radius), Noise.of(self.seed, block.batch.ids).fold(number).fold(step)
-
-        def run(some: Rows, places: int) -> Found:
-            return attack(self.model, _rows(block.batch, some), ball, noise.rows(some), places)
-
-        parts, failures = carefully(run, rows, self.fewer)
-        block.fail(failures, attack.label)
-        for some, found in parts:
-            block.finite[some[~found.finite]] = False
-            block.enter(some, found.z, found.margin > 0, attack.label)
-            self._count(number, found)
-        self.tallies[number].forwards += block.looks - looks
-        self.tallies[number].seconds += time.perf_counter() - began
-
-    def _count(self, number: int, found: Found) -> None:
-        self.tallies[number].forwards += found.passes
-        self.tallies[number].backwards += found.passes if found.backwards is None else found.backwards
-
-
-class _Block:
-    """What is known of a block of examples, a row an example."""
-
-    def __init__(self, model: Model, batch: Batch, threat: Threat, at_once: _AtOnce) -> None:
-        self.model, self.batch, self.at_once = model, batch, at_once
-        self.threat, self.anywhere = threat, replace(threat, eps=ANYWHERE)
-        self.warnings = list[str]()
-        logits = self._logits()
-        self.prediction = logits.argmax(dim=1)
-        self.finite = logits.isfinite().all(dim=1)
-        self.clean_margin = torch.where(self.finite, margin(logits, batch.y), torch.nan)
-        self.correct = self.clean_margin < 0
-        self.distance = torch.where(self.finite & ~self.correct, 0.0, torch.full_like(self.clean_margin, torch.inf))
-        self.doubt = torch.full_like(self.distance, torch.inf)
-        self.rounding = threat.rounding(batch.x)
-        self.z, self.margin = batch.x.clone(), self.clean_margin.clone()
-        self.attack = [""] * len(batch.y)
-        self.looks = 0
-        """Fresh forwards so far."""
-
-    def _logits(self) -> Logits:
-        """Return the logits at x, NaN where the network fails even alone."""
-        rows = torch.arange(len(self.batch.y), device=self.batch.y.device)
-        parts, failures = carefully(
-            lambda some, places: padded_logits(self.model, self.batch.x[some], places), rows, self.at_once
-        )
-        if not parts:
-            raise next(iter(failures.values()))
-        self.warnings += failed_on(failures, self.batch.ids, "the forward")
-        logits = torch.full((len(rows), parts[0][1].shape[1]), torch.nan).to(self.batch.x)
-        for some, values in parts:
-            logits[some] = values
-        return logits
-
-    def fail(self, failures: dict[int, Exception], name: str) -> None:
-        """Enter that an attack failed on these examples even alone: nothing is known of them."""
-        self.finite[list(failures)] = False
-        self.warnings += failed_on(failures, self.batch.ids, name)
-
-    def unbroken(self, radius: float) -> Tensor:
-        """Tell whether no misclassified point within the radius is known."""
-        return self.distance > _reach(radius, self.rounding)
-
-    def beyond(self, radius: float) -> Tensor:
-        """Tell whether nothing within the radius is known to be misclassified or in doubt."""
-        return torch.minimum(self.distance, self.doubt) > _reach(radius, self.rounding)
-
-    def enter(self, rows: Rows, z: Inputs, claimed: Tensor, name: str) -> None:
-        """Look at the points that an attack has found, some of them claimed to be misclassified, and draw them in."""
-        if len(rows) == 0:
-            return
-        z = self.threat.boxed(z)
-        seen = self._look(rows, z, name)
-        refuted = (claimed & ~(seen > 0)).nonzero()[:, 0]
-        if len(refuted) > 0:
-            there = rows[refuted]
-            self._doubt(there, self.threat.distance(self.batch.x[there], z[refuted]))
-            z[refuted] = self._along(there, z[refuted], torch.full_like(seen[refuted], FURTHER))
-            seen[refuted] = self._look(there, z[refuted], name)
-        self._draw_in(rows, z, seen, name)
-
-    def _draw_in(self, rows: Rows, z: Inputs, seen: PerExample, name: str) -> None:
-        """Halve the lines to misclassified points (where the end is a tie, to the nearest tie)."""
-        wrong = seen >= 0
-        rows, z, tied = rows[wrong], z[wrong], seen[wrong] == 0
-        if len(rows) == 0:
-            return
-        low, high = torch.zeros_like(seen[wrong]), torch.ones_like(seen[wrong])
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            here = self._look(rows, self._along(rows, z, middle), name)
-            still = (here > 0) | (tied & (here == 0))
-            low, high = torch.where(still, low, middle), torch.where(still, middle, high)
-
-    def _along(self, rows: Rows, z: Inputs, share: PerExample) -> Inputs:
-        x = self.batch.x[rows]
-        return self.threat.boxed(x + _wide(share, x) * (z - x))
-
-    def _look(self, rows: Rows, z: Inputs, name: str) -> PerExample:
-        """Return the margins of a fresh forward, and enter what they say."""
-
-        def look(some: Rows, places: int) -> PerExample:
-            return verify(self.model, _rows(self.batch, rows[some]), z[some], self.anywhere, places)
-
-        parts, failures = carefully(look, torch.arange(len(rows), device=rows.device), self.at_once)
-        margins = torch.full_like(self.margin[rows], -torch.inf)
-        for some, values in parts:
-            margins[some] = values
-        self.warnings += failed_on(failures, self.batch.ids[rows], "the forward")
-        self.looks += len(rows)
-        distance = self.threat.distance(self.batch.x[rows], z)
-        nearer = (margins > 0) & (distance < self.distance[rows])
-        self.z[rows[nearer]] = z[nearer]
-        self.distance[rows[nearer]], self.margin[rows[nearer]] = distance[nearer], margins[nearer]
-        for row in rows[nearer].tolist():
-            self.attack[row] = name
-        undecided = (margins == 0) | margins.isneginf()
-        self._doubt(rows[undecided], distance[undecided])
-        return margins
-
-    def _doubt(self, rows: Rows, distance: PerExample) -> None:
-        self.doubt[rows] = torch.minimum(self.doubt[rows], distance.nan_to_num(nan=0.0))
-
-    def table(self) -> dict[str, list[Any]]:
-        """Return the per-example table, by column."""
-        return {
-            "id": self.batch.ids.tolist(),
-            "label": self.batch.y.tolist(),
-            "prediction": self.prediction.tolist(),
-            "attack": list(self.attack),
-            "clean_margin": self.clean_margin.tolist(),
-            "margin": self.margin.tolist(),
-            "distance": self.distance.tolist(),
-            "doubt": torch.where(self.finite, self.doubt, 0.0).tolist(),
-            "rounding": self.rounding.tolist(),
-        }
-
-    def points(self) -> Inputs:
-        """Return the nearest misclassified points of the examples that were correct and have one."""
-        return self.z[[row for row, name in enumerate(self.attack) if name]]
-
-
-def _watch(report: Callable[[float, str], None], before: float, part: float, text: str) -> Watch:
-    return lambda share, _: report(before + share * part, text)
-
-
-def _reach(radius: float, rounding: Number) -> Number:
-    """Return up to which distance a point counts as within the radius, as in `Threat.contains`."""
-    return radius * (1 + 1e-6) + rounding
-
-
-def _rows(batch: Batch, rows: Rows) -> Batch:
-    return Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
-
-
-def _wide(values: Tensor, like: Inputs) -> Tensor:
-    return values.view(-1, *[1] * (like.dim() - 1))
 
 
 def _share(n: int, levels: int) -> int:

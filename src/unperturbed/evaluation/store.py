@@ -1,25 +1,29 @@
 """Where an evaluation is kept: what it is of, a part per finished block, the unfinished one, and a summary."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow
 import pyarrow.parquet
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import Block, Tally
+from unperturbed.evaluation.nearest import Surroundings
 from unperturbed.evaluation.randomised import RandomBlock
 from unperturbed.findings import Outcome
 from unperturbed.runs import write_atomically, write_json
 from unperturbed.types import Batch, Inputs
 
 JOB = "job.json"
-B = TypeVar("B", bound=Block | RandomBlock)
+Kept = Block | RandomBlock | Surroundings
+B = TypeVar("B", bound=Kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +105,7 @@ def write_part(folder: Path, number: int, table: Mapping[str, list[Any]], inputs
     write_atomically(_path(folder, number, "parquet"), lambda path: pyarrow.parquet.write_table(columns, path))
 
 
-def finish(folder: Path, number: int, table: Mapping[str, list[Any]], block: Block | RandomBlock) -> None:
+def finish(folder: Path, number: int, table: Mapping[str, list[Any]], block: Kept) -> None:
     """Write a finished block. What the attacks did comes last, as JSON, and says that the block is finished."""
     write_part(folder, number, table, block.adversarial())
     write_json(_path(folder, number, "json"), _done(block))
@@ -121,7 +125,24 @@ def read_part(folder: Path, number: int) -> Part:
     return Part(table, [Tally(**tally) for tally in done["attacks"]], done["warnings"], None)
 
 
-def write_unfinished(folder: Path, number: int, block: Block | RandomBlock) -> None:
+def table_in_order(parts: Sequence[Part], order: Tensor) -> dict[str, list[Any]]:
+    """Return the table of all the parts, whose examples lie in the split at `order`."""
+    back = order.argsort().tolist()
+    columns = {name: [value for part in parts for value in part.table[name]] for name in parts[0].table}
+    return {name: [values[row] for row in back] for name, values in columns.items()}
+
+
+def inputs_in_order(parts: Sequence[Part], order: Tensor) -> Inputs | None:
+    """Return what was found for the examples with an `attack`, as the table has them; None where it is in files."""
+    inputs = [part.adversarial for part in parts if part.adversarial is not None]
+    if not inputs:
+        return None
+    names = [name for part in parts for name in part.table["attack"]]
+    place = {row: number for number, row in enumerate(row for row, name in enumerate(names) if name)}
+    return torch.cat(inputs)[[place[row] for row in order.argsort().tolist() if row in place]]
+
+
+def write_unfinished(folder: Path, number: int, block: Kept) -> None:
     """Write what is known of a block between two attacks."""
     tensors = {name: getattr(block, name).contiguous().cpu() for name in _tensors(type(block))}
     metadata = {"done": json.dumps(_done(block))}
@@ -148,7 +169,7 @@ def write_summary(folder: Path, outcome: Outcome) -> None:
     write_json(folder.parent / f"{folder.name}.json", outcome.json())
 
 
-def _done(block: Block | RandomBlock) -> dict[str, Any]:
+def _done(block: Kept) -> dict[str, Any]:
     return {"attacks": [asdict(tally) for tally in block.tallies], "warnings": block.warnings}
 
 
