@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn import functional
 
 from calculus import gradient_error, weight_gradient
 from support import network, same, snapshot, untouched, with_gradients
@@ -367,27 +368,64 @@ def test_a_batch_norm_in_two_places_has_statistics_for_each() -> None:
 
 
 class Activated(nn.BatchNorm2d):
-    """With its activation in it, as those of timm's networks have."""
+    """With torch's forward and more."""
 
     def forward(self, h: Tensor) -> Tensor:
         return super().forward(h).relu()
+
+
+class Copied(nn.BatchNorm2d):
+    """With its activation in a forward that is torch's, written out, as those of timm's networks have."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        self.num_batches_tracked.add_(int(self.training))
+        share = 0.0 if self.momentum is None else self.momentum
+        if self.momentum is None and self.training:
+            share = 1.0 / float(self.num_batches_tracked)
+        out = functional.batch_norm(
+            h, self.running_mean, self.running_var, self.weight, self.bias, self.training, share, self.eps
+        )
+        return functional.silu(out)
 
 
 class Named(nn.BatchNorm2d):
     """With torch's forward."""
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize(("kind", "activation"), [(Activated, nn.ReLU()), (Copied, nn.SiLU()), (Named, nn.Identity())])
+def test_batch_norms_with_a_forward_of_their_own_keep_what_they_do_beside(
+    kind: Any, activation: nn.Module, momentum: float | None
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), kind(4, momentum=momentum), nn.Flatten(), nn.Linear(16, 3)).double()
+    same = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, momentum=momentum), activation, *copy.deepcopy(model[2:])
+    )
+    same = same.double()
+    same[0].load_state_dict(model[0].state_dict())
+    x, further = X.double(), X.double() + 0.1
+    for mode in (clean_batch_stats, running_stats, clean_batch_stats):
+        found = []
+        for each in (model, same):
+            with mode(each):
+                out = each(x) + each(further).square()
+                found.append((out, *torch.autograd.grad(out.sum(), [each[0].weight, each[1].weight])))
+        for mine, theirs in zip(*found, strict=True):
+            close(mine, theirs)
+        for mine, theirs in zip(model.buffers(), same.buffers(), strict=True):
+            close(mine, theirs)
+    assert int(same[1].num_batches_tracked) == 2
+
+
 @pytest.mark.parametrize("mode", [clean_batch_stats, running_stats])
-def test_batch_norms_with_a_forward_of_their_own_are_refused(mode: Any) -> None:
-    """What they do beside normalising would be left out without a sign."""
-    model = nn.Sequential(nn.Conv2d(2, 4, 3), Activated(4), nn.Flatten(), nn.Linear(16, 3))
-    with pytest.raises(InputError, match="Activated is a batch norm with a forward of its own"), mode(model):
-        pass
-    expected = model.eval()(X)
-    with mode(model):
-        close(model(X), expected)
-    with mode(nn.Sequential(Named(2))):
-        pass
+def test_batch_norms_that_normalise_in_a_way_of_their_own_are_refused(mode: Any) -> None:
+    class Own(nn.BatchNorm2d):
+        def forward(self, h: Tensor) -> Tensor:
+            return (h - h.mean((0, 2, 3), keepdim=True)) / h.std((0, 2, 3), keepdim=True)
+
+    with mode(model := nn.Sequential(Own(2))), pytest.raises(InputError, match="Own is a batch norm that does not"):
+        model(X)
 
 
 def test_running_averages_normalise_without_being_moved_while_all_else_trains() -> None:

@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
 
 from unperturbed.errors import InputError
 
@@ -107,30 +108,23 @@ def clean_batch_stats(model: nn.Module) -> Iterator[Again]:
     What is yielded enters the same mode again later, with the same statistics, as a recomputation needs.
 
     Raises:
-        InputError: at a SyncBatchNorm in train mode, which normalises by what other processes see, and at one with
-            another forward than torch's.
+        InputError: at a SyncBatchNorm in train mode, which normalises by what other processes see, and, in a forward,
+            at a batch norm that does not use torch's.
     """
     modules = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and _by_batch(m)]
     if any(isinstance(module, nn.SyncBatchNorm) for module in modules):
         raise InputError("SyncBatchNorm in train mode has no statistics of its own to hold: use BatchNorm, or freeze.")
-    _check_forwards(modules)
     calls: dict[nn.Module, int] = {}
-    pairs = [(module, _held(module, calls)) for module in modules]
+    pairs = [(module, _in_its_forward(module, _held(module, calls))) for module in modules]
     with _forwards_replaced(pairs), _counted_anew(model, calls):
         yield lambda: _both(_forwards_replaced(pairs), _counted_anew(model, calls))
 
 
 @contextmanager
 def running_stats(model: nn.Module) -> Iterator[None]:
-    """Normalise with batch norm's running averages, without moving them, while all else stays in train mode.
-
-    Raises:
-        InputError: at a batch norm in train mode with another forward than torch's.
-    """
-    training = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    modules = [module for module in training if module.running_mean is not None]
-    _check_forwards([module for module in modules if not isinstance(module, nn.SyncBatchNorm)])
-    pairs = [(module, _running(module)) for module in modules]
+    """Normalise with batch norm's running averages, without moving them, while all else stays in train mode."""
+    modules = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    pairs = [(module, _running(module)) for module in modules if module.running_mean is not None]
     with _forwards_replaced(pairs):
         yield
 
@@ -147,14 +141,45 @@ def _by_batch(module: nn.modules.batchnorm._BatchNorm) -> bool:
     return module.training or module.running_mean is None
 
 
-def _check_forwards(modules: list[nn.modules.batchnorm._BatchNorm]) -> None:
-    """Refuse subclasses that do more in their forward (an activation, say): it would be lost with the forward."""
-    for module in modules:
-        if type(module).forward is not nn.modules.batchnorm._BatchNorm.forward:
+def _in_its_forward(module: nn.modules.batchnorm._BatchNorm, normalise: Forward) -> Forward:
+    """Return `normalise`, or a subclass's own forward (with its activation in it, say) that normalises so."""
+    own = type(module).forward
+    if own is nn.modules.batchnorm._BatchNorm.forward:
+        return normalise
+    tracked = module.num_batches_tracked
+
+    def forward(h: Tensor) -> Tensor:
+        before = None if tracked is None else tracked.clone()
+
+        def instead(h: Tensor) -> Tensor:
+            if tracked is not None and before is not None:  # counted in `normalise`, where that moves the averages
+                tracked.copy_(before)
+            return normalise(h)
+
+        with _Instead(instead) as normalising:
+            out = own(module, h)
+        if not normalising.called:
             raise InputError(
-                f"{type(module).__name__} is a batch norm with a forward of its own, in which no other statistics can "
-                "be put: use nn.BatchNorm and do the rest after it, or train by another method (at, trades, scorpio)."
+                f"{type(module).__name__} is a batch norm that does not normalise by torch's batch_norm, so that no "
+                "other statistics can be put in: use nn.BatchNorm, or train by another method (at, trades, scorpio)."
             )
+        return out
+
+    return forward
+
+
+class _Instead(TorchFunctionMode):
+    """Within, another function of its first argument is called in the place of torch's batch_norm."""
+
+    def __init__(self, function: Forward) -> None:
+        super().__init__()
+        self.function, self.called = function, False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in (functional.batch_norm, torch.batch_norm):
+            return func(*args, **(kwargs or {}))
+        self.called = True
+        return self.function(args[0] if args else kwargs["input"])
 
 
 def _held(module: nn.modules.batchnorm._BatchNorm, calls: dict[nn.Module, int]) -> Forward:
@@ -225,7 +250,8 @@ def _running(module: nn.modules.batchnorm._BatchNorm) -> Forward:
     """Return a forward that normalises with the running averages of now."""
     assert module.running_mean is not None and module.running_var is not None
     mean, var = module.running_mean.clone(), module.running_var.clone()
-    return lambda h: _normalised(module, h, mean, var)
+    normalise: Forward = lambda h: _normalised(module, h, mean, var)  # noqa: E731
+    return normalise if isinstance(module, nn.SyncBatchNorm) else _in_its_forward(module, normalise)
 
 
 def _normalised(module: nn.modules.batchnorm._BatchNorm, h: Tensor, mean: Tensor, var: Tensor) -> Tensor:
