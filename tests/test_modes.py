@@ -16,7 +16,6 @@ from unperturbed.errors import InputError
 from unperturbed.modes import (
     buffers_restored,
     clean_batch_stats,
-    couples_examples,
     eager,
     is_eager,
     running_stats,
@@ -458,16 +457,6 @@ def test_running_averages_serve_where_there_are_any() -> None:
         close(plain(x), x / (1 + plain.eps) ** 0.5)
     with running_stats(plain.eval()):
         assert "forward" not in vars(plain)
-
-
-def test_examples_are_coupled_by_batch_norm_in_train_mode_alone() -> None:
-    """Or where it has no averages to use instead."""
-    assert couples_examples(network("norm")) and not couples_examples(network("norm").eval())
-    assert not couples_examples(network("plain")) and not couples_examples(network("dropout").eval())
-    frozen = network("norm")
-    frozen[1].eval()
-    assert not couples_examples(frozen)
-    assert couples_examples(nn.BatchNorm1d(3, track_running_stats=False).eval())
 
 
 def test_eager_blocks_nest_and_end() -> None:

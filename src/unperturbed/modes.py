@@ -115,9 +115,14 @@ def clean_batch_stats(model: nn.Module) -> Iterator[Again]:
     if any(isinstance(module, nn.SyncBatchNorm) for module in modules):
         raise InputError("SyncBatchNorm in train mode has no statistics of its own to hold: use BatchNorm, or freeze.")
     calls: dict[nn.Module, int] = {}
-    pairs = [(module, _in_its_forward(module, _held(module, calls))) for module in modules]
-    with _forwards_replaced(pairs), _counted_anew(model, calls):
-        yield lambda: _both(_forwards_replaced(pairs), _counted_anew(model, calls))
+    together = _Statistics()
+    pairs = [(module, _in_its_forward(module, _held(module, calls, together))) for module in modules]
+    token = _statistics.set(together)
+    try:
+        with _forwards_replaced(pairs), _counted_anew(model, calls):
+            yield lambda: _both(_forwards_replaced(pairs), _counted_anew(model, calls))
+    finally:
+        _statistics.reset(token)
 
 
 @contextmanager
@@ -129,9 +134,32 @@ def running_stats(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def couples_examples(model: nn.Module) -> bool:
-    """Tell whether some batch norm is in train mode, so that an example's output depends on its company."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and _by_batch(m) for m in model.modules())
+@contextmanager
+def each_its_own() -> Iterator[None]:
+    """Take gradients inside with held statistics as constants: those of losses to inputs are each example's own.
+
+    For gradients from the forward that set the statistics; their own gradients, taken outside, reach the weights
+    through the statistics as well.
+    """
+    statistics = _statistics.get()
+    if statistics is None:
+        yield
+        return
+    statistics.constant = True
+    try:
+        yield
+    finally:
+        statistics.constant = False
+
+
+class _Statistics:
+    """What the batch norms of a network hold together. An object, since backwards may run in other threads."""
+
+    constant = False
+    """Whether gradients stop at the statistics."""
+
+
+_statistics: ContextVar[_Statistics | None] = ContextVar("statistics", default=None)
 
 
 Forward = Callable[[Tensor], Tensor]
@@ -182,7 +210,7 @@ class _Instead(TorchFunctionMode):
         return self.function(args[0] if args else kwargs["input"])
 
 
-def _held(module: nn.modules.batchnorm._BatchNorm, calls: dict[nn.Module, int]) -> Forward:
+def _held(module: nn.modules.batchnorm._BatchNorm, calls: dict[nn.Module, int], together: _Statistics) -> Forward:
     """Return a forward that normalises with the statistics of the first batch it gets, in each of its places."""
     statistics: list[tuple[Tensor, Tensor]] = []
 
@@ -193,7 +221,7 @@ def _held(module: nn.modules.batchnorm._BatchNorm, calls: dict[nn.Module, int]) 
             if h.numel() == h.shape[1]:
                 raise ValueError(f"A batch norm needs more than one value a channel to train on: {tuple(h.shape)}.")
             seen = forward_ad.unpack_dual(h).primal  # type: ignore[no-untyped-call]
-            mean, var = _Moments.apply(seen)  # type: ignore[no-untyped-call]
+            mean, var = _Moments.apply(seen, together)  # type: ignore[no-untyped-call]
             statistics.append((mean, var))
             if module.training and module.track_running_stats:
                 _move_averages(module, mean.detach(), var.detach(), h.numel() // h.shape[1])
@@ -225,7 +253,7 @@ class _Moments(torch.autograd.Function):
     """Mean and variance of each channel, in float32 at least; the backward keeps the input as it came."""
 
     @staticmethod
-    def forward(context: Any, h: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(context: Any, h: Tensor, together: _Statistics) -> tuple[Tensor, Tensor]:
         wide = h.to(torch.promote_types(h.dtype, torch.float32))
         # the same as var_mean(correction=0), which takes ten times as long where channels come last in memory
         if h.device.type in {"cpu", "cuda"}:
@@ -233,11 +261,16 @@ class _Moments(torch.autograd.Function):
         else:
             var, mean = torch.var_mean(wide, [axis for axis in range(h.dim()) if axis != 1], correction=0)
         context.save_for_backward(h, mean)
+        context.together = together
         return mean, var
 
     @staticmethod
+    def backward(context: Any, by_mean: Tensor, by_var: Tensor) -> tuple[Tensor | None, None]:
+        return None if context.together.constant else _Moments._to_input(context, by_mean, by_var), None
+
+    @staticmethod
     @once_differentiable
-    def backward(context: Any, by_mean: Tensor, by_var: Tensor) -> Tensor:
+    def _to_input(context: Any, by_mean: Tensor, by_var: Tensor) -> Tensor:
         h, mean = context.saved_tensors
         shape = (-1, *[1] * (h.dim() - 2))
         n = h.numel() / h.shape[1]

@@ -126,9 +126,6 @@ REVERSE: dict[str, Callable[[int], tuple[int, int, int]]] = {"llr": lambda k: (k
 CLEAN = {"erm", "gradient-penalty", "cure", "term"}
 """Methods whose points are the inputs themselves."""
 
-SHARED = {"cure", "soar"}
-"""Methods whose training forward gives the gradient, too, unless batch norm couples the examples: then one more."""
-
 DETERMINISTIC = {"erm", "fgsm", "free", "scorpio", "gradient-penalty", "cure", "grad-align"}
 DETERMINISTIC |= {"elle", "elle-a", "fw-at", "fw-at-adapt", "term"}
 """Methods whose points do not depend on the noise where gradients are not zero."""
@@ -167,7 +164,7 @@ def test_every_file_has_an_objective_and_every_objective_a_name_of_its_own() -> 
         assert module.__name__.endswith(".base") or classes_in(module, Objective), f"none found in {module.__name__}"
     names = [kind.name for kind in OBJECTIVES]
     assert len(set(names)) == len(names) >= 10
-    for table in (REACH, UNBOXED, REVERSE, CLEAN, SHARED, HELD, ASCENT, DETERMINISTIC, RANDOM, NO_STEPS):
+    for table in (REACH, UNBOXED, REVERSE, CLEAN, HELD, ASCENT, DETERMINISTIC, RANDOM, NO_STEPS):
         assert set(table) <= set(names), "a table speaks of a method that is not there"
     assert set(COSTS) == set(names), "every method says what it costs"
 
@@ -341,7 +338,7 @@ def test_s21_only_the_training_forwards_move_batch_norms_averages(kind: type, ne
         torch.set_rng_state(rng)  # the same masks of dropout again
         calls = trainer.counted.training_calls - calls
         assert calls >= 1
-        assert calls <= COSTS[method.name](1)[2] + (method.name in SHARED)
+        assert calls <= COSTS[method.name](1)[2]
         method.loss(alone, batch, inner, threat, noise_for(batch))
         moved = 1 if method.name in HELD | ASCENT else calls
         assert int(counters[0].num_batches_tracked) == steps * moved
@@ -480,36 +477,33 @@ def test_a_step_costs_no_more_passes_than_the_table_says(kind: type, net: str) -
     counted = trainer.counted
     table = REVERSE if net == "plain" and method.name in REVERSE else COSTS
     forwards, to_inputs, to_weights = table[method.name](steps_of(method))
-    more = int(net == "norm" and method.name in SHARED)
-    assert counted.forwards <= 8 * (forwards + more) and counted.to_inputs <= 8 * to_inputs
-    assert counted.to_weights <= 8 * (to_weights + more)
+    assert counted.forwards <= 8 * forwards and counted.to_inputs <= 8 * to_inputs
+    assert counted.to_weights <= 8 * to_weights
     assert counted.forwards > 0 and counted.to_weights > 0 and (counted.to_inputs > 0) == (to_inputs > 0)
 
 
-VARIANTS: dict[str, tuple[Objective, tuple[int, int, int], int]] = {
-    "scorpio, one step": (SCORPIO(steps=1), (3, 2, 1), 0),
-    "scorpio, one step, both losses": (SCORPIO(steps=1, weight=0.5), (4, 2, 2), 0),
-    "scorpio, both losses": (SCORPIO(weight=0.5), (6, 4, 2), 0),
-    "scorpio, quadratic": (SCORPIO(value="quadratic"), (6, 6, 2), 1),
-    "gradient-penalty, central": (GradientPenalty(form="central"), (3, 1, 3), 0),
-    "gradient-penalty, exact": (GradientPenalty(form="exact"), (1, 1, 1), 1),
-    "awp around trades": (AWP(TRADES()), (15, 10, 4), 0),
-    "fw-at, three steps": (FWAT(FrankWolfe(3)), (4, 3, 1), 0),
+VARIANTS: dict[str, tuple[Objective, tuple[int, int, int]]] = {
+    "scorpio, one step": (SCORPIO(steps=1), (3, 2, 1)),
+    "scorpio, one step, both losses": (SCORPIO(steps=1, weight=0.5), (4, 2, 2)),
+    "scorpio, both losses": (SCORPIO(weight=0.5), (6, 4, 2)),
+    "scorpio, quadratic": (SCORPIO(value="quadratic"), (6, 6, 2)),
+    "gradient-penalty, central": (GradientPenalty(form="central"), (3, 1, 3)),
+    "gradient-penalty, exact": (GradientPenalty(form="exact"), (1, 1, 1)),
+    "awp around trades": (AWP(TRADES()), (15, 10, 4)),
+    "fw-at, three steps": (FWAT(FrankWolfe(3)), (4, 3, 1)),
 }
-"""Rows of the table for other settings than the defaults, and the passes more, forward and to the weights, that the
-clean forward costs which cannot give the gradient, too, where batch norm couples the examples."""
+"""Rows of the table for other settings than the defaults."""
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("net", ["plain", "norm"])
 def test_variants_cost_what_the_table_says(name: str, net: str) -> None:
-    method, (forwards, to_inputs, to_weights), shared = VARIANTS[name]
-    more = shared if net == "norm" else 0
+    method, expected = VARIANTS[name]
     trainer = Trainer(network(net))
     trainer.step(method, make_batch(8), Threat("Linf", 0.2))
     counted = trainer.counted
     found = tuple(count // 8 for count in (counted.forwards, counted.to_inputs, counted.to_weights))
-    assert found == (forwards + more, to_inputs, to_weights + more)
+    assert found == expected
 
 
 # Memory and wrappers

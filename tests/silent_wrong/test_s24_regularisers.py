@@ -218,8 +218,8 @@ def test_other_statistics_of_batch_norm_are_seen(
 def test_statistics_without_their_graph_are_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right, apply = expected(name), unperturbed.modes._Moments.apply
 
-    def cut(h: Tensor) -> tuple[Tensor, ...]:
-        return tuple(moment.detach() for moment in apply(h))
+    def cut(h: Tensor, together: object) -> tuple[Tensor, ...]:
+        return tuple(moment.detach() for moment in apply(h, together))
 
     monkeypatch.setattr(unperturbed.modes._Moments, "apply", cut)
     with pytest.raises(AssertionError, match="of its size away"):

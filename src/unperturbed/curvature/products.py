@@ -11,7 +11,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unperturbed.modes import couples_examples, eager
+from unperturbed.modes import each_its_own, eager
 from unperturbed.types import Inputs, Logits, Model, PerExample, Targets
 
 LossOnLogits = Callable[[Logits], PerExample]
@@ -73,20 +73,9 @@ def gradient_with_graph(model: Model, x: Inputs, loss: LossOnLogits) -> ValueAnd
     # neither compiled networks nor the fused attention kernels have a second derivative
     with eager(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         value = loss(model(leaf))
-        (gradient,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
+        with each_its_own():
+            (gradient,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
     return value, gradient
-
-
-def training_loss_and_gradient(model: Model, x: Inputs, loss: LossOnLogits) -> ValueAndGradient:
-    """Return the loss of the ordinary training forward at x, and each example's own gradient there, with graphs.
-
-    One forward serves both, but where batch norm couples the examples: there the ordinary forward, which sets the
-    statistics, comes first on its own.
-    """
-    if not couples_examples(model):
-        return gradient_with_graph(model, x, loss)
-    value = loss(model(x))
-    return value, gradient_with_graph(model, x, loss)[1]
 
 
 def forward_slope(model: Model, x: Inputs, v: Inputs, loss: LossOnLogits) -> ValueAndSlope:
@@ -103,7 +92,7 @@ def forward_slope(model: Model, x: Inputs, v: Inputs, loss: LossOnLogits) -> Val
 
 def reverse_slope(model: Model, x: Inputs, v: Inputs, loss: LossOnLogits) -> ValueAndSlope:
     """Return the loss at x and <gradient, v>, by a gradient that keeps its graph: right on every network."""
-    value, gradient = training_loss_and_gradient(model, x, loss)
+    value, gradient = gradient_with_graph(model, x, loss)
     return value, dot(gradient, v)
 
 

@@ -11,7 +11,6 @@ from unperturbed.curvature.products import (
     gradient_with_graph,
     input_gradient,
     root,
-    training_loss_and_gradient,
 )
 from unperturbed.curvature.safeguards import dropout_warning, piecewise_linear_warning
 from unperturbed.errors import InputError
@@ -63,7 +62,7 @@ class CURE(Objective):
         """Return the clean loss and the penalty, means over the batch."""
         loss = cross_entropy_with(batch.targets)
         with plainly(), clean_batch_stats(model):
-            clean, g = training_loss_and_gradient(model, batch.x, loss)
+            clean, g = gradient_with_graph(model, batch.x, loss)
             _, ahead = gradient_with_graph(model, batch.x + inner.reuse["displacement"], loss)
         turn = dot(ahead - g, ahead - g)
         penalty = turn if self.squared else root(turn)

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from unperturbed.curvature.products import cross_entropy_with, dot, input_gradient, training_loss_and_gradient
+from unperturbed.curvature.products import cross_entropy_with, dot, gradient_with_graph, input_gradient
 from unperturbed.curvature.safeguards import dropout_warning
 from unperturbed.errors import InputError
 from unperturbed.modes import clean_batch_stats
@@ -67,7 +67,7 @@ class GradientPenalty(Objective):
         return {"clean": clean.mean(), "penalty": self.weight * penalty.mean()}
 
     def _by_gradient(self, model: Model, batch: Batch, threat: Threat) -> tuple[PerExample, PerExample]:
-        clean, g = training_loss_and_gradient(model, batch.x, cross_entropy_with(batch.targets))
+        clean, g = gradient_with_graph(model, batch.x, cross_entropy_with(batch.targets))
         return clean, dot(g, _steepest(threat, g.detach()))  # v maximises <g, v>: it can be a constant here, too
 
     def _by_differences(self, model: Model, batch: Batch, threat: Threat) -> tuple[PerExample, PerExample]:

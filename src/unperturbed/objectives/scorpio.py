@@ -17,7 +17,6 @@ from unperturbed.curvature.products import (
     gradient_with_graph,
     hessian_product,
     input_gradient,
-    training_loss_and_gradient,
 )
 from unperturbed.curvature.quadratic import Quadratic
 from unperturbed.curvature.safeguards import dropout_warning, piecewise_linear_warning
@@ -161,7 +160,7 @@ class SCORPIO(Objective):
         """Return the clean loss and weight * Q(z) = <g, v> + <g(x + h v) - g, v> / 2h, with its graph."""
         loss, v = cross_entropy_with(batch.targets), z - batch.x
         with plainly(), clean_batch_stats(model):
-            clean, g = training_loss_and_gradient(model, batch.x, loss)
+            clean, g = gradient_with_graph(model, batch.x, loss)
             _, ahead = gradient_with_graph(model, batch.x + self.step * v, loss)
         modelled = dot(g, v) + dot(ahead - g, v) / (2 * self.step)
         return {"clean": clean.mean(), "gap": self.weight * modelled.mean()}

@@ -11,7 +11,6 @@ from unperturbed.curvature.products import (
     forward_difference,
     gradient_with_graph,
     root,
-    training_loss_and_gradient,
 )
 from unperturbed.curvature.safeguards import dropout_warning, piecewise_linear_warning
 from unperturbed.errors import InputError
@@ -69,7 +68,7 @@ class SOAR(Objective):
         """Return the loss at x' and the bound on what half of eps adds to it, means over the batch."""
         loss, u = cross_entropy_with(batch.targets), noise.fold(2).normal(inner.z.shape[1:], inner.z.dtype)
         with plainly(), clean_batch_stats(model):
-            near, g = training_loss_and_gradient(model, inner.z, loss)
+            near, g = gradient_with_graph(model, inner.z, loss)
             curved = forward_difference(
                 lambda z: gradient_with_graph(model, z, loss)[1], inner.z, g, u, self.step
             )  # fmt: skip
