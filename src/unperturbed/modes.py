@@ -117,12 +117,12 @@ def clean_batch_stats(model: nn.Module) -> Iterator[Again]:
     calls: dict[nn.Module, int] = {}
     together = _Statistics()
     pairs = [(module, _in_its_forward(module, _held(module, calls, together))) for module in modules]
-    token = _statistics.set(together)
+    token = _held_now.set((*_held_now.get(), together))
     try:
         with _forwards_replaced(pairs), _counted_anew(model, calls):
             yield lambda: _both(_forwards_replaced(pairs), _counted_anew(model, calls))
     finally:
-        _statistics.reset(token)
+        _held_now.reset(token)
 
 
 @contextmanager
@@ -141,15 +141,14 @@ def each_its_own() -> Iterator[None]:
     For gradients from the forward that set the statistics; their own gradients, taken outside, reach the weights
     through the statistics as well.
     """
-    statistics = _statistics.get()
-    if statistics is None:
-        yield
-        return
-    statistics.constant = True
+    held = _held_now.get()
+    for statistics in held:
+        statistics.constant = True
     try:
         yield
     finally:
-        statistics.constant = False
+        for statistics in held:
+            statistics.constant = False
 
 
 class _Statistics:
@@ -159,7 +158,7 @@ class _Statistics:
     """Whether gradients stop at the statistics."""
 
 
-_statistics: ContextVar[_Statistics | None] = ContextVar("statistics", default=None)
+_held_now: ContextVar[tuple[_Statistics, ...]] = ContextVar("held_now", default=())
 
 
 Forward = Callable[[Tensor], Tensor]
