@@ -45,10 +45,10 @@ def optimisation_step(
     optimiser.zero_grad(set_to_none=True)
     try:
         fabric.backward(loss)
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # torch's, of an operation without a second derivative: it has no other sign
         raise RunError(
-            f"An operation of the network lacks a derivative ({error}) Methods by differences do without a second one: "
-            "scorpio, elle, gradient-penalty, or llr with --method.form differences."
+            f"An operation of the network lacks a derivative ({error}). Methods by differences do without a second "
+            "one: scorpio, elle, gradient-penalty, or llr with --method.form differences."
         ) from error
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
