@@ -2,16 +2,19 @@
 
 A row a method: accuracies on clean inputs and after FGSM, after `pgd` as well, and after `standard` as well, each on
 what the attacks before it left standing; means over the seeds, and the lowest and the highest of them. Under the table,
-differences to one method, paired over seeds and examples.
+differences to one method, paired over the seeds that both have and over examples.
 
     unperturbed sweep --data mnist --threat Linf:0.3 --over method=at,trades,dale --over seed=0,1,2 \
         --suite studies.nominal_limits:SUITE --examples 1000 --out runs/methods
-    python -m studies.nominal_limits runs/methods/sweep.json ... [--beside trades]
+    python -m studies.nominal_limits runs/methods/sweep.json ... [--beside trades] [--keep runs.jsonl]
+
+What --keep writes has each run's figures and verdicts, and is read like a sweep: runs may come from several machines.
 """
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from unperturbed.attacks.autoattack import STANDARD
 from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
-from unperturbed.runs import read_jsonl
+from unperturbed.runs import read_jsonl, write_jsonl
 
 FGSM = GradientAttack("FGSM", cross_entropy, PGD(steps=1, step_size=1.0, random_start=False))
 SUITE = Suite(
@@ -36,68 +39,112 @@ CLOSE = 0.005
 """How much less robust a method may be and still count as equally robust."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A run and its verdicts.
+
+    Attributes:
+        name: of the method, or of the options that were swept over.
+        seed: of the run.
+        accuracies: on clean inputs, after FGSM, after `pgd` and after `standard`.
+        right: for each test example in order, 0: misclassified, 1: broken, 2: survived.
+        nominal_loss: mean of the last epoch, where it is limited.
+        dual: where the dual variable ended.
+        at_zero: share of the last epoch's batches in which it was 0.
+        seconds: of training.
+    """
+
+    name: str
+    seed: int
+    accuracies: tuple[float, float, float, float]
+    right: str
+    nominal_loss: float | None
+    dual: float | None
+    at_zero: float | None
+    seconds: float
+
+
 def main() -> None:
     """Print the table and the differences."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("sweep", type=Path, nargs="+")
     options.add_argument("--beside", default="trades")
+    options.add_argument("--keep", type=Path)
     given = options.parse_args()
-    rows: dict[str, list[Mapping[str, Any]]] = {}
-    for path in given.sweep:
-        for run in json.loads(path.read_text())["runs"]:
-            if run["status"] == "done":
-                name = ", ".join(value for axis, value in run["values"].items() if axis != "seed")
-                rows.setdefault(name or path.parent.name, []).append(run)
-    print("| | clean | FGSM | and `pgd` | and `standard` | lowest, highest | nominal loss | dual | seconds |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    found = {(run.name, run.seed): run for path in given.sweep for run in trained(path)}
+    if given.keep is not None:
+        write_jsonl(given.keep, (asdict(found[key]) for key in sorted(found)))
+    rows: dict[str, list[Trained]] = {}
+    for key in sorted(found):
+        rows.setdefault(key[0], []).append(found[key])
+    print("| | seeds | clean | FGSM | and `pgd` | and `standard` | lowest, highest | nominal loss | dual | seconds |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name, runs in rows.items():
         print(row(name, runs))
-    clean, robust = ({name: standing(runs, attacked) for name, runs in rows.items()} for attacked in (False, True))
     for name in rows:
-        if name != given.beside and len(rows[name]) == len(rows[given.beside]):
-            print(beside(name, given.beside, clean, robust))
+        if name != given.beside:
+            print(beside(rows[name], rows[given.beside]))
 
 
-def row(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
-    """Return a row of the table."""
-    steps = [accuracies(run) for run in runs]
-    means = [f"{sum(each[k] for each in steps) / len(steps):.1%}" for k in range(4)]
-    last = [each[3] for each in steps]
-    ends = [read_jsonl(Path(run["run"]) / "metrics.jsonl")[-1] for run in runs]
-    limited = [", ".join(f"{end[key]:.3g}" for end in ends if key in end) for key in ("nominal_loss", "dual")]
-    seconds = sum(run["seconds"] for run in runs) / len(runs)
-    return (
-        f"| {name} | {' | '.join(means)} | {min(last):.1%}, {max(last):.1%} | {' | '.join(limited)} | {seconds:.0f} |"
+def trained(path: Path) -> Iterable[Trained]:
+    """Return the finished runs of a sweep, or of what --keep wrote."""
+    if path.suffix == ".jsonl":
+        return [Trained(**{**line, "accuracies": tuple(line["accuracies"])}) for line in read_jsonl(path)]
+    return [from_sweep(run) for run in json.loads(path.read_text())["runs"] if run["status"] == "done"]
+
+
+def from_sweep(run: Mapping[str, Any]) -> Trained:
+    """Return a run of a sweep."""
+    values = {axis: value for axis, value in run["values"].items() if axis != "seed"}
+    name = ", ".join(value if axis == "method" else f"{axis} {value}" for axis, value in values.items())
+    after = [attack["robust_after"] for attack in run["evaluation"]["attacks"]]
+    if len(after) != len(SUITE.attacks):
+        raise SystemExit(f"{run['run']} was not evaluated under {SUITE.name}: sweep with this file's SUITE.")
+    last = read_jsonl(Path(run["run"]) / "metrics.jsonl")[-1]
+    parts = sorted((Path(run["run"]) / "evaluation").glob(f"**/{SUITE.name}/part-*.parquet"))
+    verdicts = [found for part in parts for found in pyarrow.parquet.read_table(part)["verdict"].to_pylist()]
+    return Trained(
+        name,
+        int(run["values"].get("seed", 0)),
+        (run["evaluation"]["clean_accuracy"], after[0], after[len(PGD_SUITE.attacks)], after[-1]),
+        "".join("2" if found == "survived" else "1" if found == "broken" else "0" for found in verdicts),
+        last.get("nominal_loss"),
+        last.get("dual"),
+        last.get("dual_at_zero"),
+        run["seconds"],
     )
 
 
-def accuracies(run: Mapping[str, Any]) -> tuple[float, float, float, float]:
-    """Return the accuracy on clean inputs, after FGSM, after `pgd` and after `standard`."""
-    after = [attack["robust_after"] for attack in run["evaluation"]["attacks"]]
-    if len(after) != len(SUITE.attacks):
-        raise SystemExit(f"{run['run']} was evaluated under {run['outcome']['suite']}: sweep with this file's SUITE.")
-    return run["evaluation"]["clean_accuracy"], after[0], after[len(PGD_SUITE.attacks)], after[-1]
+def row(name: str, runs: Sequence[Trained]) -> str:
+    """Return a row of the table."""
+    means = [f"{sum(run.accuracies[k] for run in runs) / len(runs):.1%}" for k in range(4)]
+    robust = [run.accuracies[3] for run in runs]
+    limited = [
+        ", ".join(f"{value:.2g}" for value in values if value is not None)
+        for values in ([run.nominal_loss for run in runs], [run.dual for run in runs])
+    ]
+    seconds = sum(run.seconds for run in runs) / len(runs)
+    return (
+        f"| {name} | {len(runs)} | {' | '.join(means)} | {min(robust):.1%}, {max(robust):.1%} | "
+        f"{' | '.join(limited)} | {seconds:.0f} |"
+    )
 
 
-def standing(runs: Sequence[Mapping[str, Any]], attacked: bool) -> Tensor:
+def at_least(runs: Sequence[Trained], least: str) -> Tensor:
     """Return which examples each run gets right, as numbers: (seeds, examples)."""
-    found = []
-    for run in sorted(runs, key=lambda run: str(run["values"].get("seed"))):
-        parts = sorted((Path(run["run"]) / "evaluation").glob(f"**/{SUITE.name}/part-*.parquet"))
-        verdicts = [v for part in parts for v in pyarrow.parquet.read_table(part)["verdict"].to_pylist()]
-        right = ("survived",) if attacked else ("survived", "broken")
-        found.append(torch.tensor([each in right for each in verdicts], dtype=torch.float64))
-    return torch.stack(found)
+    return torch.tensor([[float(found >= least) for found in run.right] for run in runs], dtype=torch.float64)
 
 
-def beside(name: str, other: str, clean: Mapping[str, Tensor], robust: Mapping[str, Tensor]) -> str:
-    """Return a sentence on both differences."""
-    lost, gained = interval(robust[name] - robust[other]), interval(clean[name] - clean[other])
+def beside(runs: Sequence[Trained], others: Sequence[Trained]) -> str:
+    """Return a sentence on both differences, over the seeds that both have."""
+    seeds = {run.seed for run in runs} & {run.seed for run in others}
+    these, those = ([run for run in each if run.seed in seeds] for each in (runs, others))
+    lost, gained = (interval(at_least(these, least) - at_least(those, least)) for least in ("2", "1"))
     texts = [f"{mean:+.1%} [{low:+.1%}, {high:+.1%}]" for mean, low, high in (lost, gained)]
     close = verdict(lost[1] + CLOSE, lost[2] + CLOSE)
     return (
-        f"{name} - {other}: robust {texts[0]}, no more than {CLOSE:.1%} lost: {close}; clean {texts[1]}, "
-        f"higher: {verdict(*gained[1:])}"
+        f"{runs[0].name} - {others[0].name}, {len(seeds)} seeds: robust {texts[0]}, no more than {CLOSE:.1%} lost: "
+        f"{close}; clean {texts[1]}, higher: {verdict(*gained[1:])}"
     )
 
 
