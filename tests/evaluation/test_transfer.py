@@ -1,14 +1,21 @@
 """The matrix of transfer, against closed forms on linear networks and against `evaluate`."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from pyarrow import parquet
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from support import untouched
 from toys import QUICK, Function, blobs, linear, mlp, uniform
 from unperturbed.attacks.autoattack import RAND
+from unperturbed.attacks.gradient import Suite
+from unperturbed.data.split import array_split, select
 from unperturbed.errors import InputError
 from unperturbed.evaluation import transfer as module
 from unperturbed.evaluation.accuracy import evaluate
@@ -214,3 +221,105 @@ def test_a_network_that_draws_random_numbers_is_told() -> None:
 def test_bad_input_is_told(models: dict[str, nn.Module], suite: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         transfer(models, blobs(20), THREAT, suite)  # type: ignore[arg-type]
+
+
+# Kept, and gone on with
+
+
+class Stopped(Exception):
+    """Somebody pulled the plug."""
+
+
+def three() -> dict[str, nn.Module]:
+    return {"a": mlp(6, 3, seed=1), "b": linear(6, 3, seed=2), "c": mlp(6, 3, seed=3)}
+
+
+def same_files(one: Path, other: Path) -> None:
+    parts = sorted(path.name for path in one.glob("part-*"))
+    assert len(parts) == 27 and parts == sorted(path.name for path in other.glob("part-*")), "3 x 3 parts of 3 files"
+    for name in (name for name in parts if name.endswith("parquet")):
+        assert repr(parquet.read_table(one / name).to_pydict()) == repr(parquet.read_table(other / name).to_pydict())
+        points = [load_file((folder / name).with_suffix(".safetensors"))["adversarial"] for folder in (one, other)]
+        assert torch.equal(*points)
+
+
+@pytest.mark.parametrize("step", ["attack_block", "_at"])
+@pytest.mark.parametrize("at", range(0, 18, 5))
+def test_an_interrupted_matrix_goes_on_where_it_stopped(
+    step: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """18 of each: attacks (2 on 3 models in 3 blocks), and looks at another's points (2 others, likewise)."""
+    monkeypatch.setattr(module, "BLOCK", 20)
+    data, run, calls = blobs(50), getattr(module, step), list[int]()
+
+    def stopping(*words: Any) -> Any:
+        calls.append(1)
+        if len(calls) == at + 1:
+            raise Stopped
+        return run(*words)
+
+    whole = transfer(three(), data, THREAT, QUICK, out=tmp_path / "whole")
+    monkeypatch.setattr(module, step, stopping)
+    with pytest.raises(Stopped):
+        transfer(three(), data, THREAT, QUICK, out=tmp_path / "stopped")
+    assert not (tmp_path / "stopped/transfer.json").exists()
+    found = transfer(three(), data, THREAT, QUICK, out=tmp_path / "stopped")
+    assert found.json() | {"seconds": 0} == whole.json() | {"seconds": 0} and found.seconds > 0
+    same_files(tmp_path / "whole/transfer", tmp_path / "stopped/transfer")
+    assert len(calls) <= 18 + (1 if step == "attack_block" else 2), "no more than one is done twice"
+    assert json.loads((tmp_path / "stopped/transfer.json").read_text()) == found.json()
+
+
+def test_a_finished_matrix_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = transfer(three(), blobs(50), THREAT, QUICK, out=tmp_path)
+    monkeypatch.setattr(module, "untouched", None)
+    again = transfer(three(), blobs(50), THREAT, QUICK, out=tmp_path)
+    assert found.json() | {"seconds": 0} == again.json() | {"seconds": 0}
+
+
+def test_the_tables_say_how_each_model_stands(tmp_path: Path) -> None:
+    found = transfer(three(), blobs(50), THREAT, QUICK, out=tmp_path)
+    for i, row in enumerate(values(found)):
+        table = parquet.read_table(tmp_path / f"transfer/part-0000{i}.parquet").to_pydict()
+        assert [table[f"on {name}"].count("correct") / 50 for name in "abc"] == row
+        assert table["verdict"].count("survived") / 50 == row[i]
+
+
+def test_warnings_are_kept_and_name_the_model(tmp_path: Path) -> None:
+    """Above 0.7 the first feature makes the network raise, even alone."""
+
+    def picky(z: Inputs) -> Logits:
+        if bool((z[:, 0] > 0.7).any()):
+            raise RuntimeError("too much")
+        return z[:, :3]
+
+    models = {"fine": linear(6, 3), "picky": Function(picky)}
+    found = transfer(models, blobs(50), THREAT, QUICK, out=tmp_path)
+    assert any(text.startswith("picky: ") and "too much" in text for text in found.warnings)
+    assert not any("fine: " in text for text in found.warnings)
+    assert transfer(models, blobs(50), THREAT, QUICK, out=tmp_path).warnings == found.warnings
+
+
+def test_the_order_of_the_split_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 20)
+    data, order = array_split(*blobs(50)), torch.randperm(50, generator=torch.Generator().manual_seed(0))
+    one, other = (transfer(three(), split, THREAT, QUICK) for split in (data, select(data, order)))
+    assert one.accuracy == other.accuracy and one.clean == other.clean and one.worst == other.worst
+
+
+@pytest.mark.parametrize(("change", "difference"), [
+    ({"models": {"a": mlp(6, 3, seed=1), "b": linear(6, 3, seed=2)}}, r"models was \['a', 'b', 'c'\], now"),
+    ({"models": three() | {"b": linear(6, 3, seed=9)}}, "weights of b was"),
+    ({"threat": Threat("Linf", 0.05)}, "threat was Linf:0.06, now Linf:0.05"),
+    ({"data": blobs(50, seed=1)}, "data was"),
+    ({"seed": 1}, "seed was 0, now 1"),
+    ({"suite": Suite("pgd", QUICK.attacks[:1], "shorter")}, "attacks of a was"),
+])  # fmt: skip
+def test_another_matrix_is_refused_or_replaced(change: dict[str, Any], difference: str, tmp_path: Path) -> None:
+    given = {"models": three(), "data": blobs(50), "threat": THREAT, "suite": QUICK}
+    transfer(**given, out=tmp_path)
+    with pytest.raises(InputError, match=difference):
+        transfer(**given | change, out=tmp_path)
+    replaced = transfer(**given | change, out=tmp_path, overwrite=True)
+    assert replaced.json() | {"seconds": 0} == transfer(**given | change).json() | {"seconds": 0}
+    assert len(list((tmp_path / "transfer").glob("part-*.json"))) == len(replaced.names)

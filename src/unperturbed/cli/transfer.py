@@ -1,6 +1,7 @@
 """Attack each of several trained models, and measure all the others on the points that were found."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from unperturbed.cli.options import Parsed, new_parser
 from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
 from unperturbed.findings import Transfer
-from unperturbed.runs import BEST, write_json
+from unperturbed.runs import BEST
 
 POSITIONAL = "runs..."
 
@@ -25,20 +26,23 @@ def parser() -> ArgumentParser:
     made.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP.rpartition(", ")[0])
     made.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
     made.add_argument("--threat", type=str | None, help="norm and radius for all of them (default: the runs' own)")
-    made.add_argument("--out", type=str | None, metavar="FOLDER", help="where transfer.json is written")
+    made.add_argument("--out", type=str | None, metavar="FOLDER", help="where the matrix is kept, so that it can go on")
     made.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
     made.add_argument("--seed", type=int, default=0, help="of the attacks' random starts")
     made.add_argument(
         "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that a network sees at a time"
     )
+    made.add_argument("--overwrite", action="store_true", help="replace another matrix in the same folder")
     return made
 
 
 def run(given: Parsed) -> Result:
     """Return the matrix: a row for the points found on each model, a column for each model measured on them."""
+    from unperturbed.cli.evaluate import repeatable
     from unperturbed.cli.subject import examples_of, load_into, make_model, stored_bounds, stored_run
     from unperturbed.data.sources import load_data
     from unperturbed.evaluation.accuracy import SUITES
+    from unperturbed.evaluation.store import begun_when_finished
     from unperturbed.evaluation.transfer import transfer
     from unperturbed.threat import Threat
     from unperturbed.training.prepare import find_device
@@ -66,14 +70,24 @@ def run(given: Parsed) -> Result:
         model, _ = make_model(tree, data)
         load_into(model, str(Path(run) / BEST), tree)
         models[run] = model.float().to(device)
-    with progress() as report:
+    kept = None if given.out is None else Path(given.out) / "transfer"
+    earlier = kept and begun_when_finished(kept, len(split), len(models))
+    with progress() as report, repeatable() if kept else nullcontext():
         found = transfer(
-            models, split, threat, given.suite, seed=given.seed, batch_size=given.batch_size, progress=report
+            models,
+            split,
+            threat,
+            given.suite,
+            out=given.out,
+            overwrite=given.overwrite,
+            seed=given.seed,
+            batch_size=given.batch_size,
+            progress=report,
         )
+    if kept and earlier is not None and earlier == begun_when_finished(kept, len(split), len(models)):
+        say(f"Read again from {kept}, which was finished before.")
     for text in found.warnings:
         say(text, "warning")
-    if given.out is not None:
-        write_json(Path(given.out) / "transfer.json", found.json())
     return Result(found.json(), [f"{found.threat}, n={found.n}, suite {found.suite}: {found.note}", _matrix(found)])
 
 

@@ -80,10 +80,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:16]}..."
 
 
-def begun_when_finished(folder: Path, n: int) -> int | None:
+def begun_when_finished(folder: Path, n: int, models: int = 1) -> int | None:
     """Return when the evaluation of n examples that the folder holds was begun, in ns; None if it is not finished."""
     block = _loaded(folder / JOB).get("block", 0)
-    finished = block > 0 and all(is_finished(folder, number) for number in range(-(-n // block)))
+    finished = block > 0 and all(is_finished(folder, number) for number in range(-(-n // block) * models))
     return (folder / JOB).stat().st_mtime_ns if finished else None
 
 

@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,21 +13,17 @@ from torch import Tensor, nn
 
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.data.split import Split
 from unperturbed.errors import InputError
+from unperturbed.evaluation import store
 from unperturbed.evaluation.accuracy import BLOCK, find_suite
-from unperturbed.evaluation.block import Block, Networks, attack_block, untouched, verify
+from unperturbed.evaluation.block import Block, Networks, Tally, attack_block, untouched, verify
 from unperturbed.evaluation.failures import carefully, failed_on
+from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.randomised import draws_of, draws_random_numbers
-from unperturbed.evaluation.subject import (
-    data_hash,
-    home,
-    look_at,
-    measured_split,
-    physical_batch_size,
-    versions,
-    weights_hash,
-)
+from unperturbed.evaluation.store import Part
+from unperturbed.evaluation.subject import Subject, home, look_at, measured_split, physical_batch_size, versions
 from unperturbed.findings import Interval, Progress, Transfer, silent
 from unperturbed.losses import margin
 from unperturbed.maximise.apgd import APGD
@@ -34,12 +31,14 @@ from unperturbed.maximise.places import watched
 from unperturbed.modes import own_randomness, under_attack
 from unperturbed.noise import Noise
 from unperturbed.precision import as_reported
+from unperturbed.runs import write_json
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, PerExample
 
 FURTHER: GradientAttack = GradientAttack("APGD-margin", margin, APGD(), enough=math.inf)
 """Where the suite stopped at the first wrong answer: what is barely wrong on one model is often right on another."""
 CORRECT, WRONG, UNKNOWN = 1, 0, -1
+STANDINGS = {CORRECT: "correct", WRONG: "wrong", UNKNOWN: "unknown"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +48,6 @@ class _Subject:
     suite: Suite
     dtype: torch.dtype
 
-    @property
-    def classifier(self) -> nn.Module:
-        assert isinstance(self.networks.reported, nn.Module)
-        return self.networks.reported
-
 
 def transfer(
     models: Mapping[str, nn.Module],
@@ -61,6 +55,8 @@ def transfer(
     threat: Threat,
     suite: str | Suite = "pgd",
     *,
+    out: Path | str | None = None,
+    overwrite: bool = False,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     progress: Progress = silent,
@@ -72,118 +68,200 @@ def transfer(
     (`FURTHER`). A model is correct at a point where its margin there is below 0 in a fresh forward inside the threat
     set; what is not finite is unknown, never correct. The diagonal is the robust accuracy that `evaluate` gives.
 
+    With `out`, what is done is kept after each attack on each model: the same call goes on where an interrupted one
+    stopped, and gives the matrix that it would have given.
+
     Args:
         models: by name, at least two, on one device.
         data: as for `evaluate`.
         threat: the threat set, the same for all.
         suite: a name ("pgd", "standard", "plus") or a `Suite`, for networks that draw no random numbers.
+        out: folder for `transfer.json` and, in `transfer/`, a table and the points found for each model attacked.
+        overwrite: replace another matrix that `out` holds.
         seed: of the attacks' random starts.
         batch_size: examples that a network sees at a time, raised to a power of two.
         progress: told of every model attacked on every block, and about twice a second of how far that is.
 
     Raises:
-        InputError: on fewer than two models, a suite for random networks, and as `evaluate` does.
+        InputError: on fewer than two models, a suite for random networks, as `evaluate` does, and where `out` holds a
+            matrix of other models, data, threat, suite, seed or version.
     """
     began = time.perf_counter()
     if len(models) < 2:
         raise InputError(f"Transfer is between models: give two or more, not {len(models)}.")
-    split = measured_split(data)
-    device, warnings = _device(models), list[str]()
-    subjects = []
-    for name, model in models.items():
-        seen = look_at(model, split, threat, seed)
-        attacks = find_suite(suite).against(threat.norm, seen.classes)
-        if draws_of(attacks) > 1:
-            raise InputError(f"The suite {attacks.name} takes means over draws, which a matrix does not: use standard.")
-        told = list(seen.warnings)
-        with under_attack(seen.classifier):
-            if draws_random_numbers(seen.classifier, seen.some, len(seen.some)):
-                told.append("it draws random numbers, and each of its entries is by a single draw.")
-        warnings += [f"{name}: {text}" for text in told]
-        size = physical_batch_size(batch_size, seen, len(split))
-        subjects.append(_Subject(name, Networks(seen.classifier, seen.classifier, None, size), attacks, seen.dtype))
-    places = min(subject.networks.places for subject in subjects)
-    for subject in subjects:
-        subject.networks.places = places
-    number, ids = len(models), split.names()
-    results = torch.full((number, number, len(split)), UNKNOWN)
-    clean = torch.full((number, len(split)), UNKNOWN)
+    split, device = measured_split(data), _device(models)
+    seen = {name: look_at(model, split, threat, seed) for name, model in models.items()}
+    suites = {name: find_suite(suite).against(threat.norm, each.classes) for name, each in seen.items()}
+    first = next(iter(suites.values()))
+    if draws_of(first) > 1:
+        raise InputError(f"The suite {first.name} takes means over draws, which a matrix does not: use standard.")
+    warnings = [f"{name}: {text}" for name, each in seen.items() for text in (*each.warnings, *_randomness(each))]
+    job: dict[str, Any] = {
+        "is_of": _identity(models, seen, split, threat, suites, seed),
+        "threads": torch.get_num_threads(),
+        "batch_size": min(physical_batch_size(batch_size, each, len(split)) for each in seen.values()),
+        "block": min(BLOCK, len(split)),
+    }
+    folder = None if out is None else Path(out) / "transfer"
+    if folder is not None:
+        job = store.begin(folder, job, overwrite)
+    warnings += other_threads(job, next(iter(seen.values())))
+    places = job["batch_size"]
+    subjects = [
+        _Subject(name, Networks(each.classifier, each.classifier, None, places), suites[name], each.dtype)
+        for name, each in seen.items()
+    ]
+    order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
+    parts, earlier = list[Part](), 0.0
     with ExitStack() as stack:
         stack.enter_context(as_reported(device))
-        for subject in subjects:
-            stack.enter_context(under_attack(subject.classifier))
-        for rows in torch.split(torch.arange(len(split)), BLOCK):
-            plain = split.inputs(rows).to(device), split.labels[rows].to(device), ids[rows].to(device)
-            for i, source in enumerate(subjects):
+        for each in seen.values():
+            stack.enter_context(under_attack(each.classifier))
+        for place, rows in enumerate(torch.split(order, job["block"])):
+            numbers = range(place * len(subjects), (place + 1) * len(subjects))
+            done = [folder is not None and store.is_finished(folder, number) for number in numbers]
+            batches = [] if all(done) else _batches(subjects, split, rows, threat, device)
+            for i, number in enumerate(numbers):
+                if folder is not None and done[i]:
+                    parts.append(store.read_part(folder, number))
+                    earlier += sum(tally.seconds for tally in parts[-1].tallies)
+                    continue
+                begun = store.read_unfinished(folder, number, batches[i], Block) if folder is not None else None
+                earlier += sum(tally.seconds for tally in begun.tallies) if begun is not None else 0.0
+
+                def keep(block: Block, number: int = number) -> None:
+                    if folder is not None:
+                        store.write_unfinished(folder, number, block)
 
                 def far(
-                    share: float, text: str, before: int = i, first: int = int(rows[0]), n: int = len(rows)
+                    share: float, text: str, i: int = i, before: int = place * job["block"], n: int = len(rows)
                 ) -> None:
-                    progress(first + n * (before + share) / number, len(split), text)
+                    progress(before + n * (i + share) / len(subjects), len(split), text)
 
                 with own_randomness(seed, device):
-                    block = _attacked(source, _batch(source, plain, threat), threat, seed, far)
-                    warnings += [f"{source.name}: {text}" for text in block.warnings]
-                    clean[i, rows] = _standing(block.clean_margin)
-                    for j, target in enumerate(subjects):
-                        there = _batch(target, plain, threat)
-                        codes, failed = (_own(block), list[str]()) if i == j else _at(target, there, block.z, threat)
-                        results[i, j, rows] = codes
-                        warnings += failed
-                far(1.0, f"attacked {source.name}")
+                    block, table = _measured(subjects, i, batches, begun, threat, seed, keep, far)
+                if folder is None:
+                    parts.append(Part(table, block.tallies, block.warnings, None))
+                else:
+                    store.finish(folder, number, table, block)
+                    parts.append(store.read_part(folder, number))
+                far(1.0, f"attacked {subjects[i].name}")
+    warnings += [text for part in parts for text in part.warnings]
     for subject in subjects:
         if subject.networks.places < places:
             fewer = subject.networks.places
             warnings.append(f"{subject.name}: Memory ran out: it saw {fewer} examples at a time in the end.")
-    worst = torch.where((results == WRONG).any(0), WRONG, results.amin(0))
-    return Transfer(
-        names=tuple(models),
-        suite=subjects[0].suite.name,
-        note=f"{subjects[0].suite.note}; off the diagonal on points found without the model's help",
+    spent = sum(tally.seconds for part in parts for tally in part.tallies)
+    found = _matrix(
+        [store.table_in_order(parts[i :: len(subjects)], order) for i in range(len(subjects))],
+        tuple(models),
+        suite=first.name,
+        note=f"{first.note}; off the diagonal on points found without the model's help",
         threat=str(threat),
         n=len(split),
-        clean=tuple(map(_share, clean)),
-        accuracy=tuple(tuple(map(_share, row)) for row in results),
-        worst=tuple(map(_share, worst)),
-        seconds=time.perf_counter() - began,
+        seconds=spent if earlier > 0 else time.perf_counter() - began,
         warnings=tuple(dict.fromkeys(warnings)),
         environment=versions()
         | {
             "device": str(device),
             "batch_size": places,
             "seed": seed,
-            "weights": {name: weights_hash(model) for name, model in models.items()},
-            "data": data_hash(split),
+            "weights": {name: job["is_of"][f"weights of {name}"] for name in models},
+            "data": job["is_of"]["data"],
         },
     )
+    if folder is not None:
+        write_json(folder.parent / "transfer.json", found.json())
+    return found
 
 
-def _attacked(source: _Subject, batch: Batch, threat: Threat, seed: int, told: Callable[[float, str], None]) -> Block:
-    """Return the block after the suite, with points as wrong as can be where the example no longer stands."""
-    networks, attacks = source.networks, source.suite.attacks
+def _identity(
+    models: Mapping[str, nn.Module],
+    seen: Mapping[str, Subject],
+    split: Split,
+    threat: Threat,
+    suites: Mapping[str, Suite],
+    seed: int,
+) -> dict[str, Any]:
+    """Return what the matrix is of: what an evaluation of each model would be, by name what differs between them."""
+    whole = {name: replace(suite, attacks=(*suite.attacks, FURTHER)) for name, suite in suites.items()}
+    each = {name: identity(model, seen[name], split, threat, whole[name], seed) for name, model in models.items()}
+    own = ("weights", "network", "precision", "attacks")
+    common = {key: value for key, value in next(iter(each.values())).items() if key not in own}
+    return common | {"models": list(models)} | {f"{key} of {name}": each[name][key] for name in models for key in own}
+
+
+def _randomness(seen: Subject) -> list[str]:
+    with under_attack(seen.classifier):
+        random = draws_random_numbers(seen.classifier, seen.some, len(seen.some))
+    return ["it draws random numbers, and each of its entries is by a single draw."] if random else []
+
+
+def _batches(
+    subjects: Sequence[_Subject], split: Split, rows: Tensor, threat: Threat, device: torch.device
+) -> list[Batch]:
+    """Return the examples in each subject's precision."""
+    x, y, ids = (each.to(device) for each in (split.inputs(rows), split.labels[rows], split.names()[rows]))
+    return [Batch(threat.boxed(x.to(subject.dtype)), y, ids) for subject in subjects]
+
+
+def _measured(
+    subjects: Sequence[_Subject],
+    i: int,
+    batches: Sequence[Batch],
+    begun: Block | None,
+    threat: Threat,
+    seed: int,
+    keep: Callable[[Block], None],
+    told: Callable[[float, str], None],
+) -> tuple[Block, dict[str, list[Any]]]:
+    """Attack subject i, and return its block and a table with how every subject stands at the points found."""
+    source = subjects[i]
+    block = begun or untouched(source.networks.reported, batches[i], source.networks.places, seed)
+    _attack(source, block, threat, seed, keep, told)
+    block.warnings = [f"{source.name}: {text}" for text in block.warnings]
+    table = block.table(threat, source.suite)
+    for target, batch in zip(subjects, batches, strict=True):
+        codes, failed = (_own(block), list[str]()) if target is source else _at(target, batch, block.z, threat)
+        table[_on(target.name)] = [STANDINGS[code] for code in codes.tolist()]
+        block.warnings += failed
+    return block, table
+
+
+def _attack(
+    source: _Subject,
+    block: Block,
+    threat: Threat,
+    seed: int,
+    keep: Callable[[Block], None],
+    told: Callable[[float, str], None],
+) -> None:
+    """Let the rest of the suite run, and find points as wrong as can be where the example no longer stands."""
+    networks, suite, batch = source.networks, source.suite, block.batch
+    attacks = suite.attacks
     searches = len(attacks) + 1
-    block = untouched(networks.reported, batch, networks.places, seed)
 
     def watching(attack: Attack, place: int) -> AbstractContextManager[None]:
         return watched(lambda share, _: told((place + share) / searches, f"{source.name}: {attack.label}"))
 
-    for place, attack in enumerate(attacks):
-        with watching(attack, place):
-            attack_block(networks, block, threat, source.suite, seed)
+    for place in range(len(block.tallies), len(attacks)):
+        with watching(attacks[place], place):
+            attack_block(networks, block, threat, suite, seed)
+        keep(block)
 
     def climb(rows: Tensor, places: int) -> tuple[Found, PerExample]:
         some = Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
         found = FURTHER(networks.reported, some, threat, Noise.of(seed, some.ids).fold(len(attacks)), places)
         return found, verify(networks.reported, some, found.z, threat, places)
 
-    fallen = (~block.standing).nonzero()[:, 0]
+    began, fallen = time.perf_counter(), (~block.standing).nonzero()[:, 0]
     with watching(FURTHER, len(attacks)):
         parts, failures = carefully(climb, fallen, networks) if len(fallen) > 0 else ([], {})
     for rows, (found, verified) in parts:
         better = verified > block.margin[rows]
         block.margin[rows[better]], block.z[rows[better]] = verified[better], found.z[better]
     block.warnings += failed_on(failures, batch.ids, "the climb to its end")
-    return block
+    block.tallies.append(Tally(seconds=time.perf_counter() - began))
 
 
 def _at(target: _Subject, batch: Batch, z: Inputs, threat: Threat) -> tuple[Tensor, list[str]]:
@@ -220,9 +298,24 @@ def _share(codes: Tensor) -> Interval:
     return wilson(correct, len(codes), correct + int((codes == UNKNOWN).sum()))
 
 
-def _batch(subject: _Subject, plain: tuple[Tensor, Tensor, Tensor], threat: Threat) -> Batch:
-    x, y, ids = plain
-    return Batch(threat.boxed(x.to(subject.dtype)), y, ids)
+def _on(name: str) -> str:
+    """Return the table's column that says how a model stands at the points found."""
+    return f"on {name}"
+
+
+def _matrix(tables: Sequence[Mapping[str, list[Any]]], names: tuple[str, ...], **others: Any) -> Transfer:
+    """Return the accuracies that the tables, one a model attacked, come to."""
+    codes = {standing: code for code, standing in STANDINGS.items()}
+    clean = [_standing(torch.tensor(table["clean_margin"])) for table in tables]
+    results = torch.tensor([[[codes[each] for each in table[_on(name)]] for name in names] for table in tables])
+    worst = torch.where((results == WRONG).any(0), WRONG, results.amin(0))
+    return Transfer(
+        names=names,
+        clean=tuple(map(_share, clean)),
+        accuracy=tuple(tuple(map(_share, row)) for row in results),
+        worst=tuple(map(_share, worst)),
+        **others,
+    )
 
 
 def _device(models: Mapping[str, nn.Module]) -> torch.device:
