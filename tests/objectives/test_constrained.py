@@ -116,28 +116,28 @@ def test_the_dual_variable_converges_to_the_multiplier(exchanged: bool) -> None:
     limits: dict[str, Any] = {"objective_loss": limit} if exchanged else {"nominal_loss": limit}
     expected, multiplier = saddle(batch, eps, limit, exchanged)
     assert multiplier > 0.1
-    model, method = logistic(), Constrained(AT(FGSM), dual_step=0.2, **limits)
+    model, method = logistic(), Constrained(AT(FGSM), dual_step=0.2, wait=0, dual_max=20, **limits)
     steps(method, model, batch, Threat("Linf", eps, None), 500, 3.0)
     assert abs(float(method.dual) / multiplier - 1) < 0.005
     weights = torch.cat([model.weight[1] - model.weight[0], (model.bias[1] - model.bias[0])[None]]).detach().numpy()
     np.testing.assert_allclose(weights, expected, atol=0.002)
-    method.after_epoch(0.0)
+    method.after_epoch(0.0, 1.0)
     assert method.conclude()[0].startswith("Feasible")
 
 
 def test_an_idle_limit_lets_the_dual_variable_go_to_zero() -> None:
-    method = Constrained(AT(FGSM), nominal_loss=0.9, dual_step=0.1)
+    method = Constrained(AT(FGSM), nominal_loss=0.9, dual_step=0.1, wait=0)
     steps(method, logistic(), gaussians(), Threat("Linf", 0.5, None), 100, 1.0)
     assert float(method.dual) == 0
-    method.after_epoch(0.0)
+    method.after_epoch(0.0, 1.0)
     assert "Feasible" in method.conclude()[0] and "ended at 0 (" in method.conclude()[0]
 
 
 def test_a_limit_that_cannot_be_met_is_said_and_stays_finite() -> None:
-    model, method = logistic(), Constrained(AT(FGSM), nominal_loss=0.01, dual_step=0.5, dual_max=6.0)
+    model, method = logistic(), Constrained(AT(FGSM), nominal_loss=0.01, dual_step=0.5, wait=0, dual_max=6.0)
     steps(method, model, gaussians(), Threat("Linf", 0.5, None), 200, 0.1)
     assert float(method.dual) == 6.0 and all(w.isfinite().all() for w in model.parameters())
-    method.after_epoch(0.0)
+    method.after_epoch(0.0, 1.0)
     (text,) = method.conclude()
     assert text.startswith("Not feasible") and "beyond its limit of 0.01" in text and "dual_max" in text
 
@@ -157,49 +157,53 @@ def once(method: Constrained, seen: float) -> float:
     [(0.5, 1.0), (0.6, 1.02), (0.25, 0.95), (0.0, 0.9), (3.0, 1.1)],  # the last one counts as twice the limit
 )
 def test_the_dual_variable_grows_where_the_limit_is_broken_and_only_there(seen: float, expected: float) -> None:
-    assert once(Constrained(ERM(), nominal_loss=0.5, dual_step=0.1), seen) == pytest.approx(expected)
+    assert once(Constrained(ERM(), nominal_loss=0.5, dual_step=0.1, wait=0), seen) == pytest.approx(expected)
 
 
 def test_it_stays_between_zero_and_its_upper_bound() -> None:
-    low, high = (Constrained(ERM(), nominal_loss=0.5, dual_step=0.7, dual_max=2.0) for _ in range(2))
+    low, high = (Constrained(ERM(), nominal_loss=0.5, dual_step=0.7, wait=0, dual_max=2.0) for _ in range(2))
     for _ in range(5):
         assert once(low, 0.0) >= 0 and once(high, 9.0) <= 2
     assert float(low.dual) == 0 and float(high.dual) == 2
     assert once(low, 9.0) == pytest.approx(0.7), "it comes back from there"
 
 
+@pytest.mark.parametrize(("wait", "waiting"), [(0.0, 0), (0.25, 1), (0.5, 2), (0.6, 3)])
 @pytest.mark.parametrize("every", ["batch", "epoch"])
-def test_it_waits_as_many_epochs_as_it_is_told(every: Any) -> None:
-    method = Constrained(ERM(), nominal_loss=0.5, dual_step=0.1, every=every, wait=2)
-    for epoch in range(3):
-        before = once(method, 9.0)
-        method.after_epoch(0.0)
-        assert before == pytest.approx(1.1 if epoch == 2 and every == "batch" else 1.0), epoch
+def test_it_waits_for_the_share_of_the_run_that_it_is_told(every: Any, wait: float, waiting: int) -> None:
+    method = Constrained(ERM(), nominal_loss=0.5, dual_step=0.1, dual_max=20, every=every, wait=wait)
+    expected = 1.0
+    for epoch in range(4):
+        moves = epoch >= waiting
+        expected += 0.1 if moves and every == "batch" else 0.0
+        assert once(method, 9.0) == pytest.approx(expected), epoch
+        method.after_epoch(0.0, (epoch + 1) / 4)
+        expected += 30 * 0.1 if moves and every == "epoch" else 0.0
+        assert float(method.dual) == pytest.approx(expected), epoch
         assert float(method.seen) == 9.0, "the limited loss is followed all the same"
-    assert float(method.dual) == pytest.approx(1.1 if every == "batch" else 1 + 30 * 0.1)
 
 
 def test_per_epoch_it_moves_once_by_the_mean() -> None:
-    by_epoch = Constrained(ERM(), nominal_loss=0.5, dual_step=0.1, every="epoch")
+    by_epoch = Constrained(ERM(), nominal_loss=0.5, dual_step=0.1, every="epoch", wait=0)
     for seen in (0.4, 0.9, 0.35):
         assert once(by_epoch, seen) == 1.0
-    by_epoch.after_epoch(0.3)
+    by_epoch.after_epoch(0.3, 1.0)
     mean = (0.4 + 0.9 + 0.35) / 3
     assert float(by_epoch.dual) == pytest.approx(1 + 30 * 0.1 * (mean - 0.5) / 0.5)
     assert float(by_epoch.seen) == pytest.approx(mean) and float(by_epoch.total) == 0
     once(by_epoch, 0.5)
-    by_epoch.after_epoch(0.3)
+    by_epoch.after_epoch(0.3, 1.0)
     assert float(by_epoch.seen) == pytest.approx(0.5), "each epoch begins anew"
 
 
 def test_a_limit_on_accuracy_follows_the_error_rate_once_an_epoch() -> None:
-    method = Constrained(ERM(), nominal_accuracy=0.9, dual_step=0.1)
+    method = Constrained(ERM(), nominal_accuracy=0.9, dual_step=0.1, wait=0)
     assert once(method, 7.0) == 1.0 and once(method, 0.0) == 1.0
-    method.after_epoch(0.85)  # an error rate of 0.15, half as much again as allowed
+    method.after_epoch(0.85, 1.0)  # an error rate of 0.15, half as much again as allowed
     assert float(method.dual) == pytest.approx(1 + 30 * 0.1 * 0.5)
     assert "Not feasible" in method.conclude()[0] and "85.00%" in method.conclude()[0]
     once(method, 7.0)
-    method.after_epoch(0.95)
+    method.after_epoch(0.95, 1.0)
     assert float(method.dual) == pytest.approx(2.5 - 30 * 0.1 * 0.5, rel=1e-5)
     assert method.conclude()[0].startswith("Feasible: The clean accuracy, 95.00%")
 
@@ -208,7 +212,7 @@ def test_within_five_percent_counts_as_met() -> None:
     for seen, begins in ((0.524, "Feasible"), (0.53, "Not feasible")):
         method = Constrained(ERM(), nominal_loss=0.5)
         once(method, seen)
-        method.after_epoch(0.0)
+        method.after_epoch(0.0, 1.0)
         assert method.conclude()[0].startswith(begins)
     assert "not known" in Constrained(ERM(), nominal_loss=0.5).conclude()[0]
 
@@ -218,22 +222,22 @@ def test_a_dual_variable_above_0_with_slack_left_has_not_settled(seen: float, du
     """Complementary slackness: at a saddle point one of the two is 0."""
     method = Constrained(ERM(), nominal_loss=0.5, dual_start=dual, dual_step=0.0)
     once(method, seen)
-    method.after_epoch(0.0)
+    method.after_epoch(0.0, 1.0)
     (text,) = method.conclude()
     assert text.startswith("Feasible") and ("still falling" not in text) == settled
 
 
 def test_a_dual_variable_that_leaves_0_with_the_noise_of_batches_is_not_called_falling() -> None:
-    method = Constrained(ERM(), nominal_loss=0.5, dual_start=0.0, dual_step=0.1)
+    method = Constrained(ERM(), nominal_loss=0.5, dual_start=0.0, dual_step=0.1, wait=0)
     for seen in (0.3, 0.6, 0.3, 0.3, 0.6):  # 0, 0.02, 0, 0, 0.02: it is 0 in four of the five batches
         once(method, seen)
-    method.after_epoch(0.0)
+    method.after_epoch(0.0, 1.0)
     (text,) = method.conclude()
     assert float(method.dual) == pytest.approx(0.02) and "and was 0 in 80% of its batches" in text
     assert "hardly binds" in text and "falling" not in text
     method._ascend(1.0, torch.tensor(0.6))
     once(method, 0.3)
-    method.after_epoch(0.0)
+    method.after_epoch(0.0, 1.0)
     assert float(method.idle) == 0 and "still falling" in method.conclude()[0], "each epoch begins anew"
 
 
@@ -356,6 +360,8 @@ def test_a_stronger_method_keeps_the_dual_variable() -> None:
         ({"nominal_loss": -0.1}, "limit is -0.1"),
         ({"objective_loss": math.inf}, "limit is inf"),
         ({"dual_step": -1.0}, "dual_step is -1.0"),
+        ({"wait": 4}, "wait is 4, but is a share of the run"),
+        ({"wait": math.nan}, "wait is nan"),
         ({"dual_start": 3.0, "dual_max": 2.0}, "dual_max is 2.0"),
         ({"objective": Constrained()}, "limited a second time"),
     ],
@@ -395,7 +401,7 @@ def test_a_run_logs_and_concludes_and_resumes_in_the_same_bits(every: str, tmp_p
 
 
 def test_a_clean_accuracy_reaches_the_dual_variable(tmp_path: Path) -> None:
-    method = Constrained(AT(PGD(2)), nominal_accuracy=0.999, dual_step=0.05)
+    method = Constrained(AT(PGD(2)), nominal_accuracy=0.999, dual_step=0.05, wait=0, dual_max=20)
     ended = train(mlp(6, 3), blobs(60), THREAT, method, Recipe(epochs=2, batch_size=18), out=tmp_path).method
     assert isinstance(ended, Constrained) and float(method.dual) == 1.0, "the run is of a copy"
     probed = [line["probe/clean"] for line in runs.read_jsonl(tmp_path / runs.METRICS)]

@@ -117,11 +117,11 @@ def test_two_processes_give_the_gradients_of_one(make: Callable[[], Objective], 
 
 
 LIMITED: dict[str, Callable[[], Objective]] = {
-    "awp, constrained, llr": lambda: AWP(Constrained(LLR(), nominal_loss=0.3, dual_step=0.5), gamma=0.05),
-    "constrained scorpio": lambda: Constrained(SCORPIO(), nominal_loss=0.3, dual_step=0.5),
-    "constrained trades": lambda: Constrained(TRADES(), objective_loss=0.3, dual_step=0.5),
+    "awp, constrained, llr": lambda: AWP(Constrained(LLR(), nominal_loss=0.3, dual_step=0.5, wait=0), gamma=0.05),
+    "constrained scorpio": lambda: Constrained(SCORPIO(), nominal_loss=0.3, dual_step=0.5, wait=0),
+    "constrained trades": lambda: Constrained(TRADES(), objective_loss=0.3, dual_step=0.5, wait=0),
     "awp, free": lambda: AWP(Free(), gamma=0.05),
-    "dale, per epoch": lambda: DALE.dual(0.3, every="epoch", dual_step=0.5),
+    "dale, per epoch": lambda: DALE.dual(0.3, every="epoch", dual_step=0.5, wait=0),
     "dale-laplacian": DALELaplacian,
     "prl": PRL,
     "term": TERM,
@@ -140,7 +140,7 @@ def three_steps(fabric: Fabric, rank: int, world: int, norm: bool) -> dict[str, 
         for step in range(3):
             noise = Noise.of(0, rows).fold(step)
             optimisation_step(fabric, InPrecision(model), wrapped, optimiser, method, batch, THREAT, noise)
-        method.after_epoch(0.5)
+        method.after_epoch(0.5, 1.0)
         memory = {path: buffer for path, buffer in checkpoint.memory(method).items() if not path.endswith("delta")}
         found.update({f"{name}: {path}": value for path, value in {**state(model), **memory}.items()})
     return found

@@ -62,7 +62,7 @@ CASES = {
     "dropout": Case(ERM, lambda seed: mlp(6, 3, seed, dropout=0.4)),
     "extra data": Case(ERM, recipe=Recipe(4, 24, extra_ratio=0.3, label_smoothing=0.1), extra=blobs(31, seed=4)),
     "awp, constrained, llr": Case(
-        lambda: AWP(Constrained(LLR(), nominal_loss=0.8, every="epoch"), gamma=0.02),
+        lambda: AWP(Constrained(LLR(), nominal_loss=0.8, every="epoch", wait=0), gamma=0.02),
         lambda seed: mlp(6, 3, seed, norm=True),
         Recipe(4, 18),
     ),

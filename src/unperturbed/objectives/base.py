@@ -67,8 +67,11 @@ class Objective(ABC):
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:  # noqa: B027
         """Update the method's own memory, once an optimisation step."""
 
-    def after_epoch(self, clean_accuracy: float) -> None:  # noqa: B027
-        """Update the method's own memory, once an epoch; told the accuracy on held-out examples as they are."""
+    def after_epoch(self, clean_accuracy: float, done: float) -> None:  # noqa: B027
+        """Update the method's own memory, once an epoch.
+
+        Told the accuracy on held-out examples as they are, and which share of the run is done.
+        """
 
     def conclude(self) -> list[str]:
         """Return, in sentences, what the user should know at the end of a run."""
@@ -134,9 +137,9 @@ class Wrapper(Objective):
         """Update the inner method's memory."""
         self.objective.after_step(batch, inner, terms, threat)
 
-    def after_epoch(self, clean_accuracy: float) -> None:
+    def after_epoch(self, clean_accuracy: float, done: float) -> None:
         """Update the inner method's memory."""
-        self.objective.after_epoch(clean_accuracy)
+        self.objective.after_epoch(clean_accuracy, done)
 
     def conclude(self) -> list[str]:
         """Return what the inner method has to say."""

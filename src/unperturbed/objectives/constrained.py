@@ -48,11 +48,12 @@ class Constrained(nn.Module, Wrapper):
         objective_loss: the largest sum of the method's terms, instead; the nominal loss is what is then minimised.
         dual_step: of the ascent, for a batch; an epoch's is that of 30 batches.
         every: when the dual variable moves: after each "batch", as released, or each "epoch", as in the paper.
-        wait: epochs for which the dual variable keeps its first value. Every loss is above its limit at first: a dual
-            variable that grows from the start stands far too high when the limit comes into reach, and the robust loss
-            is hardly trained until then.
+        wait: share of the run, in whole epochs, for which the dual variable keeps its first value. Every loss is above
+            its limit at first: a dual variable that grows from the start stands far too high when the limit comes into
+            reach, and the robust loss is hardly trained until then.
         dual_start: the dual variable at first.
-        dual_max: its upper bound.
+        dual_max: its upper bound. A limit that is hard to meet may need a larger one, and the last sentence says so;
+            a larger one than needed takes longer to come back from.
     """
 
     name: ClassVar[str] = "constrained"
@@ -60,7 +61,7 @@ class Constrained(nn.Module, Wrapper):
     dual: Tensor
     total: Tensor
     batches: Tensor
-    epochs: Tensor
+    done: Tensor
     seen: Tensor
     zeros: Tensor
     idle: Tensor
@@ -71,11 +72,11 @@ class Constrained(nn.Module, Wrapper):
         nominal_loss: float | None = None,
         nominal_accuracy: float | None = None,
         objective_loss: float | None = None,
-        dual_step: float = 0.1,
+        dual_step: float = 0.3,
         every: Literal["batch", "epoch"] = "batch",
-        wait: int = 0,
+        wait: float = 0.5,
         dual_start: float = 1.0,
-        dual_max: float = 20.0,
+        dual_max: float = 5.0,
     ) -> None:
         super().__init__()
         given = [limit for limit in (nominal_loss, nominal_accuracy, objective_loss) if limit is not None]
@@ -85,7 +86,9 @@ class Constrained(nn.Module, Wrapper):
             raise InputError(f"nominal_accuracy is {nominal_accuracy}, but is a share: give a number between 0 and 1.")
         if not all(math.isfinite(limit) and limit >= 0 for limit in given):
             raise InputError(f"The limit is {given[0]}, but must be finite and not negative.")
-        check_not_negative(dual_step=dual_step, wait=wait, dual_start=dual_start)
+        check_not_negative(dual_step=dual_step, dual_start=dual_start)
+        if not 0 <= wait < 1:
+            raise InputError(f"wait is {wait}, but is a share of the run: give 0 or more, and less than 1.")
         if not dual_start <= dual_max < math.inf:
             raise InputError(f"dual_max is {dual_max}, but must be finite and at least dual_start, {dual_start}.")
         if every not in {"batch", "epoch"}:
@@ -101,7 +104,7 @@ class Constrained(nn.Module, Wrapper):
         self.register_buffer("dual", torch.tensor(float(dual_start)))
         self.register_buffer("total", torch.tensor(0.0))  # of the limited loss over this epoch's batches
         self.register_buffer("batches", torch.tensor(0.0))
-        self.register_buffer("epochs", torch.tensor(0))
+        self.register_buffer("done", torch.tensor(0.0))  # share of the run
         self.register_buffer("seen", torch.tensor(math.inf))  # what was limited, in the last epoch; none yet
         self.register_buffer("zeros", torch.tensor(0.0))  # batches of this epoch in which the dual variable was 0
         self.register_buffer("idle", torch.tensor(0.0))  # their share of the last epoch
@@ -165,7 +168,7 @@ class Constrained(nn.Module, Wrapper):
         own = {name: term for name, term in terms.items() if name != "constraint"}
         self.objective.after_step(batch, inner, own, threat)
 
-    def after_epoch(self, clean_accuracy: float) -> None:
+    def after_epoch(self, clean_accuracy: float, done: float) -> None:
         """Note what the epoch has come to and, if it is time, let the dual variable follow."""
         mean = self.total / self.batches.clamp(min=1)
         self.seen = mean if self.nominal_accuracy is None else torch.full_like(self.seen, clean_accuracy)
@@ -173,8 +176,8 @@ class Constrained(nn.Module, Wrapper):
         if self.every == "epoch" or self.nominal_accuracy is not None:
             self._ascend(EPOCH * self.dual_step, self.seen)
         self.total, self.batches, self.zeros = (torch.zeros_like(x) for x in (self.total, self.batches, self.zeros))
-        self.epochs = self.epochs + 1
-        self.objective.after_epoch(clean_accuracy)
+        self.done = torch.full_like(self.done, done)
+        self.objective.after_epoch(clean_accuracy, done)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return what the method measures, and the nominal loss of the held-out examples."""
@@ -202,10 +205,13 @@ class Constrained(nn.Module, Wrapper):
             settled = dual == 0 or slack <= (MET - 1) * self._scale
             ended = f"Feasible: {what} is {distance}; {where} (dual * slack = {dual * slack:.2g})"
             return f"{ended}{'' if settled else self._unsettled()}."
-        clipped = " and can grow no more (dual_max)" if dual >= self.dual_max else ""
+        if dual >= self.dual_max:
+            ended, further = f"{where} and can grow no more", "grow further (dual_max)"
+        else:
+            ended, further = where, "move faster (dual_step) or sooner (wait)"
         return (
-            f"Not feasible as trained: {what} is {distance}; {where}{clipped}. "
-            "Loosen the limit, train longer, or let the dual variable move faster (dual_step)."
+            f"Not feasible as trained: {what} is {distance}; {ended}. "
+            f"Loosen the limit, train longer, or let the dual variable {further}."
         )
 
     def _unsettled(self) -> str:
@@ -230,7 +236,7 @@ class Constrained(nn.Module, Wrapper):
         return torch.where(seen.isinf(), 0.0, away)
 
     def _ascend(self, step: float, seen: Tensor) -> None:
-        if self.epochs < self.wait:
+        if self.done < self.wait:
             return
         excess = (-self._slack(seen) / max(self._scale, 1e-12)).clamp(max=1.0)
         self.dual = (self.dual + step * excess).clamp(0.0, self.dual_max)

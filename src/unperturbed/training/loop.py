@@ -331,13 +331,13 @@ class _Run:
         noise = Noise.of(self.recipe.seed, self.probed.ids).fold(-2)
         result, means = self.first_says((probe(self.subject(), self.probed, self.threat, noise), means))
         examined = self.examine()
-        self.method.after_epoch(result.clean)
+        share = state.step / self.steps
+        self.method.after_epoch(result.clean, share)
         state.probes.append(asdict(result))
         state.training_losses.append(means["loss"])
         if state.best_epoch < 0 or _rank(asdict(result)) > _rank(state.probes[state.best_epoch - 1]):
             state.best_epoch = epoch
             self.keep_best()
-        share = state.step / self.steps
         if self.recipe.alarm != "off" and share > self.ramp:
             self.raise_alarm()
         if self.recipe.patience is not None and epoch - state.best_epoch >= self.recipe.patience:
