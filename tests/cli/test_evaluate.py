@@ -150,6 +150,15 @@ def test_a_suite_of_ones_own(run: Run) -> None:
     assert json.loads(Path("out/evaluation/mine-robustbench.json").read_text())["autoattack_acc"] is None
 
 
+def test_attacks_by_name(run: Run) -> None:
+    code, out, err = run(*MINE, "--suite", "PGD-margin,fab-t", "--threat", "Linf:4/255", "--json")
+    found = json.loads(out)
+    assert code == 0 and [each["name"] for each in found["attacks"]] == ["PGD-margin", "FAB-T"], err
+    assert Path("out/evaluation/custom-pgd-margin_fab-t.json").exists() and "not all of AutoAttack" in found["note"]
+    code, _, err = run(*MINE, "--suite", "squar", "--threat", "Linf:4/255")
+    assert code == 2 and "Did you mean 'square'?" in err
+
+
 def test_a_function_as_torchvisions_with_weights_from_a_file(run: Run) -> None:
     words = ("evaluate", "--model", "own:net", "--model.num_classes", "3", "--weights", "w.pt", "--data", "images.npz")
     found = json.loads(run(*words, "--threat", "Linf:4/255", "--out", "theirs", "--json")[1])

@@ -8,7 +8,7 @@ from unperturbed.losses import cross_entropy, dlr_or_margin, targeted_dlr_or_mar
 from unperturbed.maximise.apgd import APGD
 
 _WIDE = APGD(wide=True)
-_FEW = "; with fewer than four classes the margin in place of DLR"
+FEW = "; with fewer than four classes the margin in place of DLR"
 
 STANDARD: Suite = Suite(
     "standard",
@@ -25,7 +25,7 @@ STANDARD: Suite = Suite(
         FAB("FAB-T", targets=9),
         Square(),
     ),
-    few_classes=_FEW,
+    few_classes=FEW,
 )
 
 PLUS: Suite = Suite(
@@ -47,7 +47,7 @@ PLUS: Suite = Suite(
         MultiTargeted("APGD-T", targeted_dlr_or_margin, _WIDE, targets=9),
         FAB("FAB-T", targets=9),
     ),
-    few_classes=_FEW,
+    few_classes=FEW,
 )
 
 RAND: Suite = Suite(
@@ -62,5 +62,5 @@ RAND: Suite = Suite(
         GradientAttack("APGD-CE", cross_entropy, _WIDE, draws=20),
         GradientAttack("APGD-DLR", dlr_or_margin, _WIDE, draws=20),
     ),
-    few_classes=_FEW,
+    few_classes=FEW,
 )

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 POSITIONAL = "run"
 SUITE_HELP = (
-    "which attacks: pgd (50 steps, 20 restarts), standard (AutoAttack), plus (longer), rand (random networks), or your "
-    "own as package.module:SUITE"
+    "which attacks: pgd (50 steps, 20 restarts), standard (AutoAttack), plus (longer), rand (random networks), some by "
+    "name (apgd-ce,square), or your own as package.module:SUITE"
 )
 QUANTIZE_HELP = "also write the adversarial examples as 8-bit PNG images inside the threat set, and look again"
 DEVICES_HELP = "processes that share the examples: each on a GPU of its own, or with a part of the processor's threads"
@@ -139,14 +139,16 @@ def repeatable() -> Iterator[None]:
 
 
 def suite_of(text: str) -> "Suite":
-    """Return the suite of a name, or of `package.module:SUITE`."""
+    """Return the suite of a name, of attacks with commas between them, or of `package.module:SUITE`."""
+    from unperturbed.attacks.custom import ATTACKS
     from unperturbed.attacks.gradient import Suite
-    from unperturbed.evaluation.accuracy import SUITES
+    from unperturbed.evaluation.accuracy import SUITES, find_suite
 
-    if text in SUITES:
-        return SUITES[text]
+    if text in SUITES or "," in text or text.lower() in ATTACKS:
+        return find_suite(text)
     if ":" not in text:
-        raise InputError(f"There is no suite {text!r}. {hint(text, SUITES)} One of your own: package.module:SUITE.")
+        near = hint(text, [*SUITES, *ATTACKS])
+        raise InputError(f"There is no suite {text!r}. {near} One of your own: package.module:SUITE.")
     found = find(text.replace(":", "."), "--suite")
     if not isinstance(found, Suite):
         raise InputError(f"--suite: {text} is of type {type(found).__name__}, not a Suite (of attacks.gradient).")

@@ -8,8 +8,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, say, table
-from unperturbed.cli.evaluate import SUITE_HELP
-from unperturbed.cli.names import hint
+from unperturbed.cli.evaluate import SUITE_HELP, repeatable, suite_of
 from unperturbed.cli.options import Parsed, new_parser
 from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
@@ -23,7 +22,7 @@ def parser() -> ArgumentParser:
     """Return the command's parser."""
     made = new_parser("transfer", str(__doc__))
     made.add_argument("runs", type=str, nargs="*", help="two run folders or more, of the same data")
-    made.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP.rpartition(", ")[0])
+    made.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
     made.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
     made.add_argument("--threat", type=str | None, help="norm and radius for all of them (default: the runs' own)")
     made.add_argument("--out", type=str | None, metavar="FOLDER", help="where the matrix is kept, so that it can go on")
@@ -38,17 +37,14 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Return the matrix: a row for the points found on each model, a column for each model measured on them."""
-    from unperturbed.cli.evaluate import repeatable
     from unperturbed.cli.subject import examples_of, load_into, make_model, stored_bounds, stored_run
     from unperturbed.data.sources import load_data
-    from unperturbed.evaluation.accuracy import SUITES
     from unperturbed.evaluation.store import begun_when_finished
     from unperturbed.evaluation.transfer import transfer
     from unperturbed.threat import Threat
     from unperturbed.training.prepare import find_device
 
-    if given.suite not in SUITES:
-        raise InputError(f"There is no suite {given.suite!r}. {hint(given.suite, SUITES)}")
+    suite = suite_of(given.suite)
     runs = [str(Path(run)) for run in given.runs]
     if len(runs) < 2 or len(set(runs)) < len(runs):
         raise InputError(f"Transfer is between different models: give two run folders or more, not {runs}.")
@@ -77,7 +73,7 @@ def run(given: Parsed) -> Result:
             models,
             split,
             threat,
-            given.suite,
+            suite,
             out=given.out,
             overwrite=given.overwrite,
             seed=given.seed,

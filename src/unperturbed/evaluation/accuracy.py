@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.autoattack import PLUS, RAND, STANDARD
+from unperturbed.attacks.custom import ATTACKS, custom
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.errors import InputError
 from unperturbed.evaluation import store
@@ -227,12 +228,18 @@ def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int)
 
 
 def find_suite(suite: str | Suite) -> Suite:
-    """Return the suite of this name, or the suite that is given."""
+    """Return the suite of this name or of these attacks ("apgd-ce,square"), or the suite that is given."""
     if isinstance(suite, Suite):
         return suite
-    if suite not in SUITES:
-        raise InputError(f"The suite {suite!r} does not exist; there is: {', '.join(SUITES)}.")
-    return SUITES[suite]
+    if suite in SUITES:
+        return SUITES[suite]
+    names = suite.split(",")
+    if len(names) == 1 and suite.lower() not in ATTACKS:
+        raise InputError(
+            f"The suite {suite!r} does not exist; there is: {', '.join(SUITES)}, or attacks with commas between them: "
+            f"{', '.join(ATTACKS)}."
+        )
+    return custom(names)
 
 
 def group() -> tuple[int, int]:
