@@ -75,7 +75,7 @@ def transfer(
         models: by name, at least two, on one device.
         data: as for `evaluate`.
         threat: the threat set, the same for all.
-        suite: a name ("pgd", "standard", "plus") or a `Suite`, for networks that draw no random numbers.
+        suite: a name ("pgd", "standard", "plus", "apgd-ce,square") or a `Suite`, for networks without randomness.
         out: folder for `transfer.json` and, in `transfer/`, a table and the points found for each model attacked.
         overwrite: replace another matrix that `out` holds.
         seed: of the attacks' random starts.
