@@ -217,7 +217,7 @@ class Constrained(nn.Module, Wrapper):
     def _unsettled(self) -> str:
         """Say why the dual variable is above 0 where slack is left."""
         if self.idle > 0:
-            return f" and was 0 in {float(self.idle):.0%} of its batches: the limit hardly binds"
+            return f" and was 0 in {float(self.idle):.0%} of its batches, where the limit does not bind"
         return ", and was still falling: a longer run would use more of the slack"
 
     @property
