@@ -20,6 +20,7 @@ from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
 from unperturbed.objectives.at import AT
+from unperturbed.objectives.awp import AWP
 from unperturbed.objectives.base import Objective
 from unperturbed.objectives.constrained import Constrained
 from unperturbed.objectives.dale import DALE, DALEKL, DALELaplacian
@@ -215,6 +216,22 @@ def test_within_five_percent_counts_as_met() -> None:
         method.after_epoch(0.0, 1.0)
         assert method.conclude()[0].startswith(begins)
     assert "not known" in Constrained(ERM(), nominal_loss=0.5).conclude()[0]
+
+
+def test_it_is_feasible_where_its_sentence_says_so() -> None:
+    def after(seen: float, **limits: Any) -> Constrained:
+        method = Constrained(ERM(), **limits)
+        assert not method.feasible(), "no epoch was finished"
+        once(method, seen)
+        method.after_epoch(seen, 0.1)
+        return method
+
+    cases = [after(seen, nominal_loss=0.5) for seen in (0.4, 0.5, 0.524, 0.53)]
+    cases += [after(seen, objective_loss=0.5) for seen in (0.524, 0.53)]
+    cases += [after(seen, nominal_accuracy=0.95) for seen in (0.96, 0.95, 0.949)]
+    assert [each.feasible() for each in cases] == [True, True, True, False, True, False, True, True, False]
+    assert all(each.conclude()[0].startswith("Feasible") == each.feasible() for each in cases)
+    assert [AWP(each).feasible() for each in cases] == [each.feasible() for each in cases]
 
 
 @pytest.mark.parametrize(("seen", "dual", "settled"), [(0.2, 1.0, False), (0.2, 0.0, True), (0.49, 1.0, True)])

@@ -243,6 +243,27 @@ def test_best_and_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert equal(load_file(tmp_path / "run/model.safetensors"), after[3]) and not equal(after[1], after[3])
 
 
+@pytest.mark.parametrize(
+    ("meets", "best"),
+    [((False, False, True, True), 3), ((False, True, False, False), 2), ((False,) * 4, 1), ((True,) * 4, 1)],
+)
+def test_weights_that_meet_a_limit_are_kept_before_more_robust_ones(
+    meets: tuple[bool, ...], best: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, answers = iter([0.8, 0.3, 0.6, 0.4]), iter(meets)
+    monkeypatch.setattr(loop, "probe", lambda *_: Probe(0.9, 0.9, 0.7, next(results), 1.0, 9))
+
+    class Demanding(ERM):
+        def feasible(self) -> bool:
+            return next(answers)
+
+    model = mlp(6, 3)
+    after: list[dict[str, torch.Tensor]] = []
+    recipe = Recipe(epochs=4, batch_size=54)
+    trained = train(model, blobs(60), THREAT, Demanding(), recipe, progress=lambda *_: after.append(state(model)))
+    assert trained.best_epoch == best and equal(state(model), after[best - 1])
+
+
 def test_training_begins_with_given_weights(tmp_path: Path) -> None:
     given = mlp(6, 3, seed=7)
     save_file(state(given), tmp_path / "given.safetensors")
@@ -315,6 +336,17 @@ def test_patience(tmp_path: Path) -> None:
     recipe = Recipe(epochs=9, patience=2, lr=1e-9, schedule="constant")
     trained = train(mlp(6, 3), blobs(60), THREAT, ERM(), recipe, out=tmp_path / "run")
     assert trained.epochs == 3 and trained.best_epoch == 1
+
+    class Later(ERM):
+        """Meets its limit in the fifth epoch."""
+
+        def feasible(self) -> bool:
+            epochs.append(1)
+            return len(epochs) == 5
+
+    epochs: list[int] = []
+    later = train(mlp(6, 3), blobs(60), THREAT, Later(), recipe)
+    assert later.epochs == 7 and later.best_epoch == 5, "it does not stop before there are such weights"
     assert len(runs.read_jsonl(tmp_path / "run/metrics.jsonl")) == 3
 
 

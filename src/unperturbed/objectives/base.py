@@ -73,6 +73,13 @@ class Objective(ABC):
         Told the accuracy on held-out examples as they are, and which share of the run is done.
         """
 
+    def feasible(self) -> bool:
+        """Tell whether the last epoch has met what the method demands of weights, if anything.
+
+        Weights of such epochs are kept before others, and a run that is to stop early goes on until there is one.
+        """
+        return True
+
     def conclude(self) -> list[str]:
         """Return, in sentences, what the user should know at the end of a run."""
         return []
@@ -140,6 +147,10 @@ class Wrapper(Objective):
     def after_epoch(self, clean_accuracy: float, done: float) -> None:
         """Update the inner method's memory."""
         self.objective.after_epoch(clean_accuracy, done)
+
+    def feasible(self) -> bool:
+        """Tell what the inner method says."""
+        return self.objective.feasible()
 
     def conclude(self) -> list[str]:
         """Return what the inner method has to say."""

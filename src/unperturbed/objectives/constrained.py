@@ -185,6 +185,12 @@ class Constrained(nn.Module, Wrapper):
             nominal = cross_entropy(model(batch.x), batch.y)
         return {**self.objective.examine(model, batch, threat, noise), "nominal_loss": nominal}
 
+    def feasible(self) -> bool:
+        """Tell whether the last epoch has met the limit."""
+        seen = float(self.seen)
+        met = seen <= MET * self.limit if self.nominal_accuracy is None else float(self._slack(self.seen)) >= 0
+        return met and not math.isinf(seen) and self.objective.feasible()
+
     def conclude(self) -> list[str]:
         """Say whether the limit was met, and by how much: in the last epoch, whichever weights are kept."""
         return [*self.objective.conclude(), self._verdict(float(self.seen), float(self.dual))]
@@ -196,12 +202,12 @@ class Constrained(nn.Module, Wrapper):
         side = "within" if slack >= 0 else "beyond"
         if self.nominal_accuracy is not None:
             what = f"The clean accuracy, {seen:.2%} on held-out examples after the last epoch,"
-            distance, met = f"{abs(slack):.2%} {side} its limit of {self.limit:.2%}", slack >= 0
+            distance = f"{abs(slack):.2%} {side} its limit of {self.limit:.2%}"
         else:
             what = f"The {self._limited.replace('_', ' ')}, {seen:.4g} over the last epoch,"
             share = f" ({abs(slack) / self.limit:.1%})" if self.limit else ""
-            distance, met = f"{abs(slack):.3g}{share} {side} its limit of {self.limit:.4g}", seen <= MET * self.limit
-        if met:
+            distance = f"{abs(slack):.3g}{share} {side} its limit of {self.limit:.4g}"
+        if self.feasible():
             settled = dual == 0 or slack <= (MET - 1) * self._scale
             ended = f"Feasible: {what} is {distance}; {where} (dual * slack = {dual * slack:.2g})"
             return f"{ended}{'' if settled else self._unsettled()}."

@@ -66,7 +66,8 @@ class Trained:
         model: the network that was given, with the best weights, in eval mode.
         clean_accuracy: of those weights, on the held-out examples that the probe looks at.
         robust_accuracy: likewise, under ten steps of projected ascent: a quick look, not an evaluation.
-        best_epoch: the epoch, from 1, that the weights are from.
+        best_epoch: the epoch, from 1, that the weights are from: the most robust one under the probe, of those that
+            meet the method's limit, if it has one and any does.
         epochs: how many were run.
         seconds: of training, probes included.
         warnings: what was adjusted, and what the alarm recognised.
@@ -192,6 +193,8 @@ class _State:
     probes: list[dict[str, Any]] = field(default_factory=list)
     training_losses: list[float] = field(default_factory=list)
     best_epoch: int = -1
+    best_feasible: bool = False
+    """Whether that epoch has met the method's limit, if it has one."""
     strengthened: int = 0
     stopped: bool = False
     warnings: list[str] = field(default_factory=list)
@@ -335,12 +338,15 @@ class _Run:
         self.method.after_epoch(result.clean, share)
         state.probes.append(asdict(result))
         state.training_losses.append(means["loss"])
-        if state.best_epoch < 0 or _rank(asdict(result)) > _rank(state.probes[state.best_epoch - 1]):
-            state.best_epoch = epoch
+        rank, feasible = _rank(asdict(result)), self.method.feasible()
+        best = None if state.best_epoch < 0 else (state.best_feasible, *_rank(state.probes[state.best_epoch - 1]))
+        if best is None or (feasible, *rank) > best:
+            state.best_epoch, state.best_feasible = epoch, feasible
             self.keep_best()
         if self.recipe.alarm != "off" and share > self.ramp:
             self.raise_alarm()
-        if self.recipe.patience is not None and epoch - state.best_epoch >= self.recipe.patience:
+        patience = self.recipe.patience
+        if patience is not None and state.best_feasible and epoch - state.best_epoch >= patience:
             state.stopped = True
         state.seconds = time.perf_counter() - began
         eps = ramped(self.threat, self.ramp, share).eps
