@@ -7,6 +7,7 @@ import shlex
 import sys
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -104,6 +105,8 @@ def test_the_architecture_gives_the_order_of_layers() -> None:
 def test_a_command_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "examples")])
     _, command, *words = shlex.split(line)
+    swept = [each.split(",")[0] for option, each in pairwise(words) if option == "--over"]
+    words += [f"--{each}" for each in swept if each.startswith("method")]
     module = import_module(f"unperturbed.cli.{command}")
     given: Parsed = parse(module.parser(), words, module.POSITIONAL)
     assert isinstance(choose(given.trees["method"], "objectives", "method", default=AT()).build(), Objective)
