@@ -117,8 +117,8 @@ def choose(tree: Tree, folder: str, option: str, default: object = ABSENT, fille
     Raises `InputError` for unknown names and options (with the nearest), values of a wrong type, and missing ones.
     """
     if tree.value is ABSENT and (default is ABSENT or default is None):
-        below = next(iter(tree.options), "...")
-        raise InputError(f"--{option}.{below} is an option of --{option}, which is not named: add it.")
+        first = next(iter(tree.options), "...")
+        raise InputError(f"--{option}.{first} is an option of --{option}, which is not named: add it.")
     start = _described(default) if tree.value is ABSENT else Choice(_target(tree.value, folder, option), {})
     parameters = parameters_of(start.target)
     arguments = dict(start.arguments)
