@@ -47,9 +47,9 @@ class Trained:
         name: of the method, or of the options that were swept over.
         seed: of the run.
         accuracies: on clean inputs, after FGSM, after `pgd` and after `standard`.
-        right: for each test example in order, 0: misclassified, 1: broken, 2: survived.
+        right: for each test example in order, 0: misclassified or unknown, 1: broken, 2: survived.
         nominal_loss: mean of the last epoch, where it is limited.
-        dual: where the dual variable ended.
+        dual: mean of the dual variable over the last epoch.
         at_zero: share of the last epoch's batches in which it was 0.
         seconds: of training.
     """
@@ -138,7 +138,8 @@ def at_least(runs: Sequence[Trained], least: str) -> Tensor:
 def beside(runs: Sequence[Trained], others: Sequence[Trained]) -> str:
     """Return a sentence on both differences, over the seeds that both have."""
     seeds = {run.seed for run in runs} & {run.seed for run in others}
-    these, those = ([run for run in each if run.seed in seeds] for each in (runs, others))
+    by_seed = [{run.seed: run for run in each} for each in (runs, others)]
+    these, those = ([each[seed] for seed in sorted(seeds)] for each in by_seed)
     lost, gained = (interval(at_least(these, least) - at_least(those, least)) for least in ("2", "1"))
     texts = [f"{mean:+.1%} [{low:+.1%}, {high:+.1%}]" for mean, low, high in (lost, gained)]
     close = verdict(lost[1] + CLOSE, lost[2] + CLOSE)

@@ -25,6 +25,13 @@ def test_differences_are_paired_over_the_seeds_that_both_have() -> None:
     )
 
 
+def test_seeds_are_paired_in_whatever_order_they_come() -> None:
+    there, elsewhere = "2" * 50 + "0" * 50, "0" * 50 + "2" * 50
+    dale = [run("dale", 0, there), run("dale", 1, elsewhere)]
+    trades = [run("trades", 1, elsewhere), run("trades", 0, there)]
+    assert "robust +0.0% [+0.0%, +0.0%]" in beside(dale, trades)
+
+
 def test_a_row_has_means_over_seeds_and_the_lowest_and_highest_of_them() -> None:
     runs = [run("dual", 0, "2211", nominal_loss=0.02, dual=0.6), run("dual", 1, "2110", nominal_loss=0.021, dual=1.0)]
     assert row("dual", runs) == (
