@@ -22,11 +22,11 @@ from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.split import array_split, select
 from unperturbed.errors import InputError
-from unperturbed.evaluation import store
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.curve import NEAREST, SUITES, Distances, minimum_norm
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.nearest import Search
+from unperturbed.evaluation.store import Store
 from unperturbed.evaluation.subject import data_hash
 from unperturbed.findings import Interval
 from unperturbed.losses import cross_entropy, margin
@@ -488,7 +488,7 @@ def test_an_interrupted_search_goes_on_where_it_stopped(
     """After FAB, after a radius, after a block, or with a step lost: also with the examples in another order."""
     x, model = uniform(300, 8, seed=6), wavy()
     whole, order = array_split(x, model(x).argmax(1)), torch.randperm(300, generator=torch.Generator().manual_seed(0))
-    threat, write, calls = Threat("L2", 0.2), store.write_unfinished, [0]
+    threat, write, calls = Threat("L2", 0.2), Store.keep, [0]
     monkeypatch.setattr("unperturbed.evaluation.curve.HELD", 0)  # then blocks have 256 examples
 
     def found(rows: Tensor) -> Distances:
@@ -502,7 +502,7 @@ def test_an_interrupted_search_goes_on_where_it_stopped(
             raise KeyboardInterrupt
 
     straight = minimum_norm(model, whole, threat, SHORT, radii=[0.1], batch_size=16, out=tmp_path / "straight")
-    monkeypatch.setattr(store, "write_unfinished", stop)
+    monkeypatch.setattr(Store, "keep", stop)
     stops = 0
     while True:
         try:

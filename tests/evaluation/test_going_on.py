@@ -18,11 +18,12 @@ from toys import QUICK, SHORT, blobs, linear
 from unperturbed.attacks.eot import RandomTransform
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.errors import InputError
-from unperturbed.evaluation import accuracy, identity, store
+from unperturbed.evaluation import accuracy, identity
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.block import Block, Networks
 from unperturbed.evaluation.identity import settings_of
 from unperturbed.evaluation.randomised import RandomBlock
+from unperturbed.evaluation.store import JOB, Store
 from unperturbed.findings import Outcome
 from unperturbed.maximise.pgd import PGD
 from unperturbed.threat import Threat
@@ -166,7 +167,7 @@ def test_another_evaluation_is_refused_with_the_difference(name: str, tmp_path: 
 def test_boxes_that_differ_little_are_told_apart(tmp_path: Path) -> None:
     model, data = problem()
     evaluate(model, data, Threat("L2", 0.2, (0.0, 1.0)), QUICK, out=tmp_path)
-    assert '"bounds": "0,1"' in (tmp_path / "pgd" / store.JOB).read_text()
+    assert '"bounds": "0,1"' in (tmp_path / "pgd" / JOB).read_text()
     with pytest.raises(InputError, match="bounds was 0,1, now 0,1.000001"):
         evaluate(model, data, Threat("L2", 0.2, (0.0, 1.000001)), QUICK, out=tmp_path)
 
@@ -174,7 +175,7 @@ def test_boxes_that_differ_little_are_told_apart(tmp_path: Path) -> None:
 def test_a_suite_is_told_by_its_settings_and_not_by_addresses(tmp_path: Path) -> None:
     """A function's repr holds where it lies in memory, which differs from process to process."""
     evaluate(linear(6, 3), blobs(10), THREAT, QUICK, out=tmp_path)
-    text = (tmp_path / "pgd" / store.JOB).read_text()
+    text = (tmp_path / "pgd" / JOB).read_text()
     assert "cross_entropy" in text and "steps=" in text and "0x" not in text
 
 
@@ -241,7 +242,7 @@ def test_a_part_that_lost_a_file_is_done_again(suffix: str, tmp_path: Path) -> N
 def test_a_damaged_job_is_refused_and_may_be_replaced(tmp_path: Path) -> None:
     model, data = problem()
     evaluate(model, data, THREAT, QUICK, out=tmp_path)
-    (tmp_path / "pgd" / store.JOB).write_text("")
+    (tmp_path / "pgd" / JOB).write_text("")
     with pytest.raises(InputError, match="damaged.*overwrite"):
         evaluate(model, data, THREAT, QUICK, out=tmp_path)
     assert evaluate(model, data, THREAT, QUICK, out=tmp_path, overwrite=True).n == 50
@@ -362,7 +363,7 @@ def test_two_processes_give_the_verdicts_of_one(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", SHARED, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
     for suite in (QUICK, *SHORT):
         one = evaluate(linear(6, 3), blobs(90), THREAT, suite)
-        parts = [store.read_part(tmp_path / "out" / suite.name, number).table for number in range(2)]
+        parts = [Store(tmp_path / "out" / suite.name).read(number).table for number in range(2)]
         both = {column: [*parts[0][column], *parts[1][column]] for column in parts[0]}
         assert both["id"] == one.examples["id"] and [len(part["id"]) for part in parts] == [45, 45]
         for row, verdict in enumerate(one.examples["verdict"]):

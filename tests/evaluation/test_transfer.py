@@ -314,6 +314,7 @@ def test_the_order_of_the_split_makes_no_difference(monkeypatch: pytest.MonkeyPa
     ({"data": blobs(50, seed=1)}, "data was"),
     ({"seed": 1}, "seed was 0, now 1"),
     ({"suite": Suite("pgd", QUICK.attacks[:1], "shorter")}, "attacks of a was"),
+    ({"suite": Suite("short", QUICK.attacks[:1], "shorter")}, r"\(suite was pgd, now short\)"),
 ])  # fmt: skip
 def test_another_matrix_is_refused_or_replaced(change: dict[str, Any], difference: str, tmp_path: Path) -> None:
     given = {"models": three(), "data": blobs(50), "threat": THREAT, "suite": QUICK}

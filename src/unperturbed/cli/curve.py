@@ -39,7 +39,7 @@ def run(given: Parsed) -> Result:
     from unperturbed.cli.evaluate import repeatable
     from unperturbed.cli.subject import find_subject, radii_of, slug
     from unperturbed.evaluation.curve import SUITES, minimum_norm
-    from unperturbed.evaluation.store import begun_when_finished
+    from unperturbed.evaluation.store import Store
     from unperturbed.reports.curves import Line, curves_svg
 
     if given.suite not in SUITES:
@@ -49,8 +49,8 @@ def run(given: Parsed) -> Result:
     threat = subject.threat if radii is None else replace(subject.threat, eps=max(radii))
     folder = subject.home / "evaluation" / slug(*subject.parts, *subject.selection)
     subject.keep()
-    kept = folder / f"curve-{threat.norm}"
-    earlier = begun_when_finished(kept, len(subject.split))
+    store = Store(folder / f"curve-{threat.norm}")
+    earlier = store.begun_when_finished(len(subject.split))
     with progress() as report, repeatable():
         found = minimum_norm(
             subject.model,
@@ -64,8 +64,8 @@ def run(given: Parsed) -> Result:
             overwrite=given.overwrite,
             progress=report,
         )
-    if earlier is not None and earlier == begun_when_finished(kept, len(subject.split)):
-        say(f"Read again from {kept}, which was finished before.")
+    if earlier is not None and earlier == store.begun_when_finished(len(subject.split)):
+        say(f"Read again from {store.folder}, which was finished before.")
 
     steps = sorted({*(threat.eps * k / DRAWN for k in range(DRAWN)), *found.radii})
     line = Line("", steps, [found.at(eps) for eps in steps], found.radii)

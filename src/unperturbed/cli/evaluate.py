@@ -77,7 +77,7 @@ def _evaluated(given: Parsed) -> Result:
     from unperturbed.evaluation.accuracy import evaluate, meet
     from unperturbed.evaluation.quantize import check_eight_bit, check_single_draws, clear
     from unperturbed.evaluation.randomised import draws_of
-    from unperturbed.evaluation.store import begun_when_finished
+    from unperturbed.evaluation.store import Store
 
     suite = suite_of(given.suite)
     check_single_draws(given.quantize and draws_of(suite) > 1)
@@ -94,7 +94,8 @@ def _evaluated(given: Parsed) -> Result:
         with progress() as report, repeatable():
             report = _naming(threat, report) if len(threats) > 1 else report
             report(0, len(subject.split), f"suite {suite.name}")
-            earlier = begun_when_finished(out / suite.name, len(subject.split))
+            store = Store(out / suite.name)
+            earlier = store.begun_when_finished(len(subject.split))
             outcome = evaluate(
                 subject.model,
                 subject.split,
@@ -110,8 +111,8 @@ def _evaluated(given: Parsed) -> Result:
             outcomes.append(outcome)
             if not is_first_process():
                 continue
-            if earlier is not None and earlier == begun_when_finished(out / suite.name, len(subject.split)):
-                say(f"Read again from {out / suite.name}, which was finished before.")
+            if earlier is not None and earlier == store.begun_when_finished(len(subject.split)):
+                say(f"Read again from {store.folder}, which was finished before.")
             if given.overwrite:
                 clear(out, suite.name)
             quantised.append(_quantised(given.quantize, subject.model, subject.split, threat, outcome, out))

@@ -39,7 +39,7 @@ def run(given: Parsed) -> Result:
     """Return the matrix: a row for the points found on each model, a column for each model measured on them."""
     from unperturbed.cli.subject import examples_of, load_into, make_model, stored_bounds, stored_run
     from unperturbed.data.sources import load_data
-    from unperturbed.evaluation.store import begun_when_finished
+    from unperturbed.evaluation.store import Store
     from unperturbed.evaluation.transfer import transfer
     from unperturbed.threat import Threat
     from unperturbed.training.prepare import find_device
@@ -66,9 +66,9 @@ def run(given: Parsed) -> Result:
         model, _ = make_model(tree, data)
         load_into(model, str(Path(run) / BEST), tree)
         models[run] = model.float().to(device)
-    kept = None if given.out is None else Path(given.out) / "transfer"
-    earlier = kept and begun_when_finished(kept, len(split), len(models))
-    with progress() as report, repeatable() if kept else nullcontext():
+    store = Store(None if given.out is None else Path(given.out) / "transfer")
+    earlier = store.begun_when_finished(len(split), len(models))
+    with progress() as report, nullcontext() if given.out is None else repeatable():
         found = transfer(
             models,
             split,
@@ -80,8 +80,8 @@ def run(given: Parsed) -> Result:
             batch_size=given.batch_size,
             progress=report,
         )
-    if kept and earlier is not None and earlier == begun_when_finished(kept, len(split), len(models)):
-        say(f"Read again from {kept}, which was finished before.")
+    if earlier is not None and earlier == store.begun_when_finished(len(split), len(models)):
+        say(f"Read again from {store.folder}, which was finished before.")
     for text in found.warnings:
         say(text, "warning")
     return Result(found.json(), [f"{found.threat}, n={found.n}, suite {found.suite}: {found.note}", _matrix(found)])

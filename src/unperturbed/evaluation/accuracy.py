@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,6 @@ from unperturbed.attacks.autoattack import PLUS, RAND, STANDARD
 from unperturbed.attacks.custom import ATTACKS, custom
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.errors import InputError
-from unperturbed.evaluation import store
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.intervals import wilson
@@ -27,7 +27,7 @@ from unperturbed.evaluation.randomised import (
     random_block,
     randomness_warnings,
 )
-from unperturbed.evaluation.store import Part
+from unperturbed.evaluation.store import Part, Store, inputs_in_order, table_in_order
 from unperturbed.evaluation.subject import (
     Subject,
     look_at,
@@ -95,8 +95,8 @@ def evaluate(
     if batch_size != "auto" and batch_size > len(split):
         warnings.append(f"The batch size {batch_size} is larger than the data ({len(split)}); it was lowered.")
     rank, processes = group()
-    folder = None if out is None else Path(out) / attacks.name
-    if folder is None and processes > 1:
+    store = Store(None if out is None else Path(out) / attacks.name)
+    if out is None and processes > 1:
         raise InputError("Several processes share their results through files: give `out`, a folder that all can see.")
     job: dict[str, Any] = {
         "is_of": identity(model, subject, split, threat, attacks, seed)
@@ -105,11 +105,10 @@ def evaluate(
         "batch_size": networks.places,
         "block": _block_size(len(split), processes),
     }
-    if folder is not None:
-        if rank == 0:
-            store.begin(folder, job, overwrite)
-        meet()
-        job = store.begin(folder, job, False)
+    if rank == 0:
+        store.begin(job, overwrite)
+    meet()
+    job = store.begin(job, False)
 
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
     blocks = torch.split(order, job["block"])
@@ -118,60 +117,47 @@ def evaluate(
     warnings += other_threads(job, subject)
     networks.places = job["batch_size"]
     parts: list[Part] = []
-    open_blocks = [number for number in range(len(blocks)) if folder is None or not store.is_finished(folder, number)]
+    open_blocks = [number for number in range(len(blocks)) if not store.is_finished(number)]
     if open_blocks and len(blocks) < processes:
         warnings.append(_idle(len(blocks), processes))
     meet()  # before one of them finishes a block that another one finds open
-    earlier = 0.0  # seconds that were spent before an interruption
-    if folder is not None:
-        finished = (store.read_part(folder, number) for number in range(len(blocks)) if number not in open_blocks)
-        earlier = sum(tally.seconds for part in finished for tally in part.tallies)
+    resumed = len(open_blocks) < len(blocks)
     own = open_blocks[rank::processes]
     own_left = [sum(len(blocks[number]) for number in own[place:]) for place in range(len(own))]
     all_left = sum(len(blocks[number]) for number in open_blocks)
     with under_attack(subject.classifier), as_reported(subject.device):
         for place, number in enumerate(own):
-            ids = blocks[number]
-            x = threat.boxed(split.inputs(ids).to(subject.device, subject.dtype))  # `check` lets a rounding pass
-            batch = Batch(x, split.labels[ids].to(x.device), split.names()[ids].to(x.device))
+            batch = subject.batch(split, blocks[number], threat)
             kind: type[Block] | type[RandomBlock] = RandomBlock if draws_of(attacks) > 1 else Block
-            begun = store.read_unfinished(folder, number, batch, kind) if folder is not None else None
-            earlier += sum(tally.seconds for tally in begun.tallies) if begun is not None else 0.0
+            begun = store.begun(number, batch, kind)
+            resumed = resumed or begun is not None
 
-            def keep(block: Block | RandomBlock, number: int = number) -> None:
-                if folder is not None:
-                    store.write_unfinished(folder, number, block)
-
-            def told(attacks_done: float, text: str, place: int = place, n: int = len(ids)) -> None:
+            def told(attacks_done: float, text: str, place: int = place, n: int = len(batch.y)) -> None:
                 left = own_left[place] - n * attacks_done / len(attacks.attacks)
                 # as if the other processes were as fast
                 progress(len(split) - left / own_left[0] * all_left, len(split), text)
 
-            block = _through(networks, batch, threat, attacks, seed, begun, keep, told)
+            block = _through(networks, batch, threat, attacks, seed, begun, partial(store.keep, number), told)
             if networks.places < job["batch_size"]:
                 places = networks.places
                 block.warnings.append(f"Memory ran out: the network saw {places} examples at a time in the end.")
-            table = block.table(threat, attacks)
-            if folder is None:
-                parts.append(Part(table, block.tallies, block.warnings, block.adversarial().cpu()))
-            else:
-                store.finish(folder, number, table, block)
-    if folder is not None:
+            parts.append(store.finish(number, block.table(threat, attacks), block))
+    if out is not None:
         meet()
-        parts = [store.read_part(folder, number) for number in range(len(blocks))]
+        parts = [store.read(number) for number in range(len(blocks))]
     environment = job["is_of"] | {
         "python": platform.python_version(),
         "batch_size": job["batch_size"],
         "threads": job["threads"],
     }
     seconds = time.perf_counter() - began
-    if earlier > 0:
+    if resumed:
         seconds = sum(tally.seconds for part in parts for tally in part.tallies)
     outcome = _outcome(attacks, threat, parts, order, warnings, environment, seconds)
     if draws_of(attacks) > 1:
         outcome = over_draws(outcome)
-    if folder is not None and rank == 0:
-        store.write_summary(folder, outcome)
+    if rank == 0:
+        store.summarise(outcome.json())
     return outcome
 
 
@@ -295,7 +281,7 @@ def _outcome(
     seconds: float,
 ) -> Outcome:
     """Return the outcome of all the parts, whose examples lie in the split at `order`."""
-    table = store.table_in_order(parts, order)
+    table = table_in_order(parts, order)
     n = len(table["verdict"])
     counts: dict[Verdict, int] = {
         "misclassified": table["verdict"].count("misclassified"),
@@ -339,5 +325,5 @@ def _outcome(
         warnings=tuple(warnings),
         environment=environment,
         examples=table,
-        adversarial=store.inputs_in_order(parts, order),
+        adversarial=inputs_in_order(parts, order),
     )

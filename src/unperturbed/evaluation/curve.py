@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +17,10 @@ from unperturbed.attacks.base import Attack
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.attacks.square import Square
 from unperturbed.errors import InputError
-from unperturbed.evaluation import store
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings, reach
-from unperturbed.evaluation.store import Part
+from unperturbed.evaluation.store import Part, Store, inputs_in_order, table_in_order
 from unperturbed.evaluation.subject import (
     look_at,
     measured_split,
@@ -29,9 +29,7 @@ from unperturbed.evaluation.subject import (
 from unperturbed.findings import Interval, Progress, Verdict, silent
 from unperturbed.modes import under_attack
 from unperturbed.precision import as_reported
-from unperturbed.runs import write_json
 from unperturbed.threat import Threat
-from unperturbed.types import Batch
 
 
 def _without_square(attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
@@ -229,45 +227,35 @@ def minimum_norm(
         "batch_size": places,
         "block": max(256, min(8192, HELD // max(subject.some[0].numel(), 1))),
     }
-    folder = None if out is None else Path(out) / f"curve-{threat.norm}"
-    if folder is not None:
-        job = store.begin(folder, job, overwrite)
+    store = Store(None if out is None else Path(out) / f"curve-{threat.norm}")
+    job = store.begin(job, overwrite)
     warnings += other_threads(job, subject)
     places, few = job["batch_size"], min(job["batch_size"], _share(n, len(levels)))
     at_once, fewer = AtOnce(places), AtOnce(few)
     search = Search(subject.classifier, threat, attacks, levels, seed, at_once, fewer)
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
-    parts, earlier = list[Part](), 0.0
+    parts, resumed = list[Part](), False
     with under_attack(subject.classifier), as_reported(subject.device):
         for number, ids in enumerate(torch.split(order, job["block"])):
-            if folder is not None and store.is_finished(folder, number):
-                parts.append(store.read_part(folder, number))
-                earlier += sum(tally.seconds for tally in parts[-1].tallies)
+            if store.is_finished(number):
+                parts.append(store.read(number))
+                resumed = True
                 continue
-            x = threat.boxed(split.inputs(ids).to(subject.device, subject.dtype))  # `check` lets a rounding pass
-            batch = Batch(x, split.labels[ids].to(x.device), split.names()[ids].to(x.device))
-            begun = store.read_unfinished(folder, number, batch, Surroundings) if folder is not None else None
-            earlier += sum(tally.seconds for tally in begun.tallies) if begun is not None else 0.0
-
-            def keep(block: Surroundings, number: int = number) -> None:
-                if folder is not None:
-                    store.write_unfinished(folder, number, block)
+            batch = subject.batch(split, ids, threat)
+            begun = store.begun(number, batch, Surroundings)
+            resumed = resumed or begun is not None
 
             def report(done: float, text: str, first: int = number * job["block"], count: int = len(ids)) -> None:
                 progress(first + done * count, n, text)
 
-            block = search(batch, begun, keep, report)
-            if folder is None:
-                parts.append(Part(block.table(attacks), block.tallies, block.warnings, block.adversarial().cpu()))
-            else:
-                store.finish(folder, number, block.table(attacks), block)
-                parts.append(store.read_part(folder, number))
+            block = search(batch, begun, partial(store.keep, number), report)
+            parts.append(store.finish(number, block.table(attacks), block))
     warnings += [text for part in parts for text in part.warnings]
     if at_once.places < places or fewer.places < few:
         least = min(at_once.places, fewer.places)
         warnings.append(f"Memory ran out: the network saw {least} examples at a time in the end.")
     environment = job["is_of"] | {"python": platform.python_version(), "batch_size": places}
-    table = store.table_in_order(parts, order)
+    table = table_in_order(parts, order)
     correct = sum(margin < 0 for margin in table["clean_margin"])
     not_finite = sum(margin != margin for margin in table["clean_margin"])
     spent = [sum(part.tallies[number].seconds for part in parts) for number in range(len(attacks.attacks))]
@@ -289,11 +277,11 @@ def minimum_norm(
             )
             for number, attack in enumerate(attacks.attacks)
         ),
-        seconds=sum(spent) if earlier > 0 else time.perf_counter() - began,
+        seconds=sum(spent) if resumed else time.perf_counter() - began,
         warnings=(),
         environment=environment,
         examples=table,
-        nearest=store.inputs_in_order(parts, order),
+        nearest=inputs_in_order(parts, order),
     )
     robust, unknown = found._standing(threat.eps)
     wrong = n - correct - not_finite
@@ -308,8 +296,7 @@ def minimum_norm(
         reasons = "failures, values that are not finite, tied logits, or claims refuted by a fresh forward"
         warnings += [f"{doubtful} examples are in doubt at one of the radii ({reasons}): not counted as robust."]
     found = replace(found, counts=counts, warnings=tuple(dict.fromkeys(warnings)))
-    if folder is not None:
-        write_json(folder.parent / f"{folder.name}.json", found.json())
+    store.summarise(found.json())
     return found
 
 

@@ -132,24 +132,23 @@ def probable_accuracy(
     split = measured_split(data)
     subject = look_at(model, split, threat, seed)
     classifier, warnings = subject.classifier, list(subject.warnings)
-    places, names = physical_batch_size(batch_size, subject, len(split)), split.names()
+    places = physical_batch_size(batch_size, subject, len(split))
     columns: dict[str, list[Any]] = {name: [] for name in ("id", "label", "clean", "right", "wrong", "unknown")}
-    order = names.argsort(stable=True)  # then results do not depend on the order of the split
+    order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
     with under_attack(classifier), as_reported(subject.device), own_randomness(seed, subject.device):
         if draws_random_numbers(classifier, subject.some, places):
             warnings.append("The network draws random numbers: every answer is by one draw of them.")
         for number, rows in enumerate(torch.split(order, BLOCK)):
-            x = threat.boxed(split.inputs(rows).to(subject.device, subject.dtype))
-            batch = Batch(x, split.labels[rows].to(x.device), names[rows].to(x.device))
+            batch = subject.batch(split, rows, threat)
             noise = Noise.of(seed, batch.ids)
 
             def look(z: Inputs, places: int, batch: Batch = batch) -> tuple[tuple[PerExample, list[str]], int]:
                 return within_memory(lambda few: _margins(classifier, batch, z, few), places)
 
-            (clean, failed), places = look(x, places)
+            (clean, failed), places = look(batch.x, places)
             right, unknown = torch.zeros_like(batch.y), torch.zeros_like(batch.y)
             for draw in range(draws):
-                (found, _), places = look(threat.sample(x, noise.fold(draw)), places)
+                (found, _), places = look(threat.sample(batch.x, noise.fold(draw)), places)
                 right += found < 0
                 unknown += found.isnan()
                 progress(number * BLOCK + len(rows) * (draw + 1) / draws, len(split), f"draw {draw + 1} of {draws}")

@@ -17,7 +17,6 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation.block import Block, Tally
 from unperturbed.evaluation.nearest import Surroundings
 from unperturbed.evaluation.randomised import RandomBlock
-from unperturbed.findings import Outcome
 from unperturbed.runs import write_atomically, write_json
 from unperturbed.types import Batch, Inputs
 
@@ -39,90 +38,109 @@ class Part:
     """The perturbed inputs of the broken examples, where they were not written to a file."""
 
 
-def begin(folder: Path, job: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:
-    """Make or find the folder of a job; return the job as it was begun.
+@dataclass(frozen=True)
+class Store:
+    """Where the blocks of a job are kept; without a folder nowhere, and then none was ever begun."""
 
-    A job is told by its `is_of`. Raises InputError where the folder holds another job, unless that may be overwritten.
-    """
-    path = folder / JOB
-    if path.exists():
-        begun = _loaded(path)
-        differences = _differences(begun.get("is_of", {}), job["is_of"]) if begun else [f"{JOB} is damaged"]
-        if not differences:
-            return dict(begun)
-        if not overwrite:
-            raise InputError(
-                f"{folder} holds another evaluation ({'; '.join(differences)}): give another --out, or --overwrite."
-            )
-    clear(folder)
-    write_json(path, job)
-    return dict(job)
+    folder: Path | None
 
+    def begin(self, job: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:
+        """Make or find the folder of a job; return the job as it was begun.
 
-def _loaded(path: Path) -> dict[str, Any]:
-    """Return what a JSON file holds; nothing if it is damaged."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return {}
+        A job is told by its `is_of`. Raises InputError where the folder holds another job, unless that may be
+        overwritten.
+        """
+        if self.folder is None:
+            return dict(job)
+        path = self.folder / JOB
+        if path.exists():
+            begun = _loaded(path)
+            differences = _differences(begun.get("is_of", {}), job["is_of"]) if begun else [f"{JOB} is damaged"]
+            if not differences:
+                return dict(begun)
+            if not overwrite:
+                raise InputError(
+                    f"{self.folder} holds another evaluation ({'; '.join(differences)}): give another --out, or "
+                    "--overwrite."
+                )
+        self.clear()
+        write_json(path, job)
+        return dict(job)
 
+    def begun_when_finished(self, n: int, models: int = 1) -> int | None:
+        """Return when the evaluation of n examples that is kept here was begun, in ns; None if it is not finished."""
+        if self.folder is None:
+            return None
+        block = _loaded(self.folder / JOB).get("block", 0)
+        finished = block > 0 and all(self.is_finished(number) for number in range(-(-n // block) * models))
+        return (self.folder / JOB).stat().st_mtime_ns if finished else None
 
-def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} was {_short(stored.get(name))}, now {_short(value)}"
-        for name, value in now.items()
-        if stored.get(name) != value
-    ]
+    def clear(self) -> None:
+        """Remove an earlier evaluation, which may have had more parts; nothing else that lies there."""
+        if self.folder is None:
+            return
+        (self.folder.parent / f"{self.folder.name}.json").unlink(missing_ok=True)
+        for part in (*self.folder.glob("part-*.*"), *self.folder.glob(".part-*"), self.folder / JOB):
+            part.unlink(missing_ok=True)
 
+    def finish(self, number: int, table: Mapping[str, list[Any]], block: Kept) -> Part:
+        """Keep a finished block: its table as Parquet, its broken examples' perturbed inputs as safetensors.
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:16]}..."
+        Row k of `adversarial` belongs to the k-th broken example of the table. What the attacks did comes last, as
+        JSON, and says that the block is finished.
+        """
+        inputs = block.adversarial().contiguous().cpu()
+        if self.folder is None:
+            return Part(table, block.tallies, block.warnings, inputs)
+        columns = pyarrow.table(dict(table))
+        write_atomically(self._path(number, "safetensors"), lambda path: save_file({"adversarial": inputs}, path))
+        write_atomically(self._path(number, "parquet"), lambda path: pyarrow.parquet.write_table(columns, path))
+        write_json(self._path(number, "json"), _done(block))
+        self._path(number, "unfinished").unlink(missing_ok=True)
+        return self.read(number)
 
+    def is_finished(self, number: int) -> bool:
+        """Tell whether a block is finished, and its files are there."""
+        if self.folder is None:
+            return False
+        there = all(self._path(number, suffix).exists() for suffix in ("parquet", "safetensors"))
+        return there and bool(_loaded(self._path(number, "json")))
 
-def begun_when_finished(folder: Path, n: int, models: int = 1) -> int | None:
-    """Return when the evaluation of n examples that the folder holds was begun, in ns; None if it is not finished."""
-    block = _loaded(folder / JOB).get("block", 0)
-    finished = block > 0 and all(is_finished(folder, number) for number in range(-(-n // block) * models))
-    return (folder / JOB).stat().st_mtime_ns if finished else None
+    def read(self, number: int) -> Part:
+        """Return a finished block."""
+        done = json.loads(self._path(number, "json").read_text())
+        table = pyarrow.parquet.read_table(self._path(number, "parquet")).to_pydict()
+        return Part(table, [Tally(**tally) for tally in done["attacks"]], done["warnings"], None)
 
+    def keep(self, number: int, block: Kept) -> None:
+        """Write what is known of a block between two attacks."""
+        if self.folder is None:
+            return
+        tensors = {name: getattr(block, name).contiguous().cpu() for name in _tensors(type(block))}
+        metadata = {"done": json.dumps(_done(block))}
+        write_atomically(self._path(number, "unfinished"), lambda path: save_file(tensors, path, metadata))
 
-def clear(folder: Path) -> None:
-    """Remove an earlier evaluation, which may have had more parts; nothing else that lies there."""
-    (folder.parent / f"{folder.name}.json").unlink(missing_ok=True)
-    for part in (*folder.glob("part-*.*"), *folder.glob(".part-*"), folder / JOB):
-        part.unlink(missing_ok=True)
+    def begun(self, number: int, batch: Batch, kind: type[B]) -> B | None:
+        """Return what is known of a block that was interrupted; None if nothing is, or it cannot be read."""
+        if self.folder is None:
+            return None
+        try:
+            with safe_open(self._path(number, "unfinished"), "pt") as file:
+                tensors: dict[str, Any] = {name: file.get_tensor(name).to(batch.y.device) for name in _tensors(kind)}
+                done = json.loads(file.metadata()["done"])
+        except (OSError, SafetensorError, ValueError):
+            return None
+        tallies = [Tally(**each) for each in done["attacks"]]
+        return kind(batch=batch, tallies=tallies, warnings=done["warnings"], **tensors)
 
+    def summarise(self, findings: Mapping[str, Any]) -> None:
+        """Write `NAME.json`, beside the folder of this name."""
+        if self.folder is not None:
+            write_json(self.folder.parent / f"{self.folder.name}.json", findings)
 
-def write_part(folder: Path, number: int, table: Mapping[str, list[Any]], inputs: Inputs) -> None:
-    """Write a block's table as Parquet, and its broken examples' perturbed inputs as safetensors.
-
-    Row k of `adversarial` belongs to the k-th broken example of the table.
-    """
-    tensors = {"adversarial": inputs.contiguous().cpu()}
-    write_atomically(_path(folder, number, "safetensors"), lambda path: save_file(tensors, path))
-    columns = pyarrow.table(dict(table))
-    write_atomically(_path(folder, number, "parquet"), lambda path: pyarrow.parquet.write_table(columns, path))
-
-
-def finish(folder: Path, number: int, table: Mapping[str, list[Any]], block: Kept) -> None:
-    """Write a finished block. What the attacks did comes last, as JSON, and says that the block is finished."""
-    write_part(folder, number, table, block.adversarial())
-    write_json(_path(folder, number, "json"), _done(block))
-    _path(folder, number, "unfinished").unlink(missing_ok=True)
-
-
-def is_finished(folder: Path, number: int) -> bool:
-    """Tell whether a block is finished, and its files are there."""
-    there = all(_path(folder, number, suffix).exists() for suffix in ("parquet", "safetensors"))
-    return there and bool(_loaded(_path(folder, number, "json")))
-
-
-def read_part(folder: Path, number: int) -> Part:
-    """Return a finished block."""
-    done = json.loads(_path(folder, number, "json").read_text())
-    table = pyarrow.parquet.read_table(_path(folder, number, "parquet")).to_pydict()
-    return Part(table, [Tally(**tally) for tally in done["attacks"]], done["warnings"], None)
+    def _path(self, number: int, suffix: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"part-{number:05d}.{suffix}"
 
 
 def table_in_order(parts: Sequence[Part], order: Tensor) -> dict[str, list[Any]]:
@@ -142,36 +160,29 @@ def inputs_in_order(parts: Sequence[Part], order: Tensor) -> Inputs | None:
     return torch.cat(inputs)[[place[row] for row in order.argsort().tolist() if row in place]]
 
 
-def write_unfinished(folder: Path, number: int, block: Kept) -> None:
-    """Write what is known of a block between two attacks."""
-    tensors = {name: getattr(block, name).contiguous().cpu() for name in _tensors(type(block))}
-    metadata = {"done": json.dumps(_done(block))}
-    write_atomically(_path(folder, number, "unfinished"), lambda path: save_file(tensors, path, metadata))
-
-
-def read_unfinished(folder: Path, number: int, batch: Batch, kind: type[B]) -> B | None:
-    """Return what is known of a block that was interrupted; None if nothing is, or it cannot be read."""
+def _loaded(path: Path) -> dict[str, Any]:
+    """Return what a JSON file holds; nothing if it is damaged."""
     try:
-        with safe_open(_path(folder, number, "unfinished"), "pt") as file:
-            tensors: dict[str, Any] = {name: file.get_tensor(name).to(batch.y.device) for name in _tensors(kind)}
-            done = json.loads(file.metadata()["done"])
-    except (OSError, SafetensorError, ValueError):
-        return None
-    return kind(batch=batch, tallies=[Tally(**each) for each in done["attacks"]], warnings=done["warnings"], **tensors)
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    differ = [name for name, value in now.items() if stored.get(name) != value]
+    if "suite" in differ:  # whose name says more than the settings of its attacks
+        differ = [name for name in differ if not name.startswith("attacks")]
+    return [f"{name} was {_short(stored.get(name))}, now {_short(now[name])}" for name in differ]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:16]}..."
 
 
 def _tensors(kind: type[Any]) -> list[str]:
     return [each.name for each in fields(kind) if each.name not in ("batch", "tallies", "warnings")]
 
 
-def write_summary(folder: Path, outcome: Outcome) -> None:
-    """Write `SUITE.json`, beside the folder."""
-    write_json(folder.parent / f"{folder.name}.json", outcome.json())
-
-
 def _done(block: Kept) -> dict[str, Any]:
     return {"attacks": [asdict(tally) for tally in block.tallies], "warnings": block.warnings}
-
-
-def _path(folder: Path, number: int, suffix: str) -> Path:
-    return folder / f"part-{number:05d}.{suffix}"

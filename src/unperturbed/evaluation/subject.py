@@ -19,7 +19,7 @@ from unperturbed.evaluation.failures import isolate
 from unperturbed.models.load import as_classifier
 from unperturbed.modes import own_randomness, under_attack
 from unperturbed.threat import Threat
-from unperturbed.types import Inputs
+from unperturbed.types import Batch, Inputs
 
 _READ = 1024
 
@@ -39,6 +39,11 @@ class Subject:
     network: str
     """A hash of the network's description and of its answers to the first examples: weights alone do not tell it."""
     warnings: list[str]
+
+    def batch(self, split: Split, rows: Tensor, threat: Threat) -> Batch:
+        """Return examples where the model is and in its precision, inside the box: `check` lets a rounding pass."""
+        x, y, ids = split.inputs(rows), split.labels[rows], split.names()[rows]
+        return Batch(threat.boxed(x.to(self.device, self.dtype)), y.to(self.device), ids.to(self.device))
 
 
 def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subject:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,14 +16,13 @@ from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError
-from unperturbed.evaluation import store
 from unperturbed.evaluation.accuracy import BLOCK, find_suite
 from unperturbed.evaluation.block import Block, Networks, Tally, attack_block, untouched, verify
 from unperturbed.evaluation.failures import carefully, failed_on
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.randomised import draws_of, draws_random_numbers
-from unperturbed.evaluation.store import Part
+from unperturbed.evaluation.store import Part, Store, table_in_order
 from unperturbed.evaluation.subject import Subject, home, look_at, measured_split, physical_batch_size, versions
 from unperturbed.findings import Interval, Progress, Transfer, silent
 from unperturbed.losses import margin
@@ -31,7 +31,6 @@ from unperturbed.maximise.places import watched
 from unperturbed.modes import own_randomness, under_attack
 from unperturbed.noise import Noise
 from unperturbed.precision import as_reported
-from unperturbed.runs import write_json
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, PerExample
 
@@ -42,11 +41,11 @@ STANDINGS = {CORRECT: "correct", WRONG: "wrong", UNKNOWN: "unknown"}
 
 
 @dataclass(frozen=True, eq=False)
-class _Subject:
+class _Peer:
     name: str
+    subject: Subject
     networks: Networks
     suite: Suite
-    dtype: torch.dtype
 
 
 def transfer(
@@ -102,64 +101,34 @@ def transfer(
         "batch_size": min(physical_batch_size(batch_size, each, len(split)) for each in seen.values()),
         "block": min(BLOCK, len(split)),
     }
-    folder = None if out is None else Path(out) / "transfer"
-    if folder is not None:
-        job = store.begin(folder, job, overwrite)
+    store = Store(None if out is None else Path(out) / "transfer")
+    job = store.begin(job, overwrite)
     warnings += other_threads(job, next(iter(seen.values())))
     places = job["batch_size"]
-    subjects = [
-        _Subject(name, Networks(each.classifier, each.classifier, None, places), suites[name], each.dtype)
+    peers = [
+        _Peer(name, each, Networks(each.classifier, each.classifier, None, places), suites[name])
         for name, each in seen.items()
     ]
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
-    parts, earlier = list[Part](), 0.0
     with ExitStack() as stack:
         stack.enter_context(as_reported(device))
         for each in seen.values():
             stack.enter_context(under_attack(each.classifier))
-        for place, rows in enumerate(torch.split(order, job["block"])):
-            numbers = range(place * len(subjects), (place + 1) * len(subjects))
-            done = [folder is not None and store.is_finished(folder, number) for number in numbers]
-            batches = [] if all(done) else _batches(subjects, split, rows, threat, device)
-            for i, number in enumerate(numbers):
-                if folder is not None and done[i]:
-                    parts.append(store.read_part(folder, number))
-                    earlier += sum(tally.seconds for tally in parts[-1].tallies)
-                    continue
-                begun = store.read_unfinished(folder, number, batches[i], Block) if folder is not None else None
-                earlier += sum(tally.seconds for tally in begun.tallies) if begun is not None else 0.0
-
-                def keep(block: Block, number: int = number) -> None:
-                    if folder is not None:
-                        store.write_unfinished(folder, number, block)
-
-                def far(
-                    share: float, text: str, i: int = i, before: int = place * job["block"], n: int = len(rows)
-                ) -> None:
-                    progress(before + n * (i + share) / len(subjects), len(split), text)
-
-                with own_randomness(seed, device):
-                    block, table = _measured(subjects, i, batches, begun, threat, seed, keep, far)
-                if folder is None:
-                    parts.append(Part(table, block.tallies, block.warnings, None))
-                else:
-                    store.finish(folder, number, table, block)
-                    parts.append(store.read_part(folder, number))
-                far(1.0, f"attacked {subjects[i].name}")
+        parts, resumed = _parts(peers, split, torch.split(order, job["block"]), threat, seed, store, progress)
     warnings += [text for part in parts for text in part.warnings]
-    for subject in subjects:
-        if subject.networks.places < places:
-            fewer = subject.networks.places
-            warnings.append(f"{subject.name}: Memory ran out: it saw {fewer} examples at a time in the end.")
+    for peer in peers:
+        if peer.networks.places < places:
+            fewer = peer.networks.places
+            warnings.append(f"{peer.name}: Memory ran out: it saw {fewer} examples at a time in the end.")
     spent = sum(tally.seconds for part in parts for tally in part.tallies)
     found = _matrix(
-        [store.table_in_order(parts[i :: len(subjects)], order) for i in range(len(subjects))],
+        [table_in_order(parts[i :: len(peers)], order) for i in range(len(peers))],
         tuple(models),
         suite=first.name,
         note=f"{first.note}; off the diagonal on points found without the model's help",
         threat=str(threat),
         n=len(split),
-        seconds=spent if earlier > 0 else time.perf_counter() - began,
+        seconds=spent if resumed else time.perf_counter() - began,
         warnings=tuple(dict.fromkeys(warnings)),
         environment=versions()
         | {
@@ -170,8 +139,7 @@ def transfer(
             "data": job["is_of"]["data"],
         },
     )
-    if folder is not None:
-        write_json(folder.parent / "transfer.json", found.json())
+    store.summarise(found.json())
     return found
 
 
@@ -197,16 +165,41 @@ def _randomness(seen: Subject) -> list[str]:
     return ["it draws random numbers, and each of its entries is by a single draw."] if random else []
 
 
-def _batches(
-    subjects: Sequence[_Subject], split: Split, rows: Tensor, threat: Threat, device: torch.device
-) -> list[Batch]:
-    """Return the examples in each subject's precision."""
-    x, y, ids = (each.to(device) for each in (split.inputs(rows), split.labels[rows], split.names()[rows]))
-    return [Batch(threat.boxed(x.to(subject.dtype)), y, ids) for subject in subjects]
+def _parts(
+    peers: Sequence[_Peer],
+    split: Split,
+    blocks: Sequence[Tensor],
+    threat: Threat,
+    seed: int,
+    store: Store,
+    progress: Progress,
+) -> tuple[list[Part], bool]:
+    """Attack every model on every block, a part each, and tell whether some of that was done before."""
+    parts, resumed, begins = list[Part](), False, 0
+    for rows in blocks:
+        batches = [peer.subject.batch(split, rows, threat) for peer in peers]
+        for i, peer in enumerate(peers):
+            number = len(parts)
+            if store.is_finished(number):
+                parts.append(store.read(number))
+                resumed = True
+                continue
+            begun = store.begun(number, batches[i], Block)
+            resumed = resumed or begun is not None
+
+            def told(share: float, text: str, i: int = i, begins: int = begins, n: int = len(rows)) -> None:
+                progress(begins + n * (i + share) / len(peers), len(split), text)
+
+            with own_randomness(seed, peer.subject.device):
+                block, table = _measured(peers, i, batches, begun, threat, seed, partial(store.keep, number), told)
+            parts.append(replace(store.finish(number, table, block), adversarial=None))  # they may be many
+            told(1.0, f"attacked {peer.name}")
+        begins += len(rows)
+    return parts, resumed
 
 
 def _measured(
-    subjects: Sequence[_Subject],
+    peers: Sequence[_Peer],
     i: int,
     batches: Sequence[Batch],
     begun: Block | None,
@@ -215,13 +208,13 @@ def _measured(
     keep: Callable[[Block], None],
     told: Callable[[float, str], None],
 ) -> tuple[Block, dict[str, list[Any]]]:
-    """Attack subject i, and return its block and a table with how every subject stands at the points found."""
-    source = subjects[i]
+    """Attack model i, and return its block and a table with how every model stands at the points found."""
+    source = peers[i]
     block = begun or untouched(source.networks.reported, batches[i], source.networks.places, seed)
     _attack(source, block, threat, seed, keep, told)
     block.warnings = [f"{source.name}: {text}" for text in block.warnings]
     table = block.table(threat, source.suite)
-    for target, batch in zip(subjects, batches, strict=True):
+    for target, batch in zip(peers, batches, strict=True):
         codes, failed = (_own(block), list[str]()) if target is source else _at(target, batch, block.z, threat)
         table[_on(target.name)] = [STANDINGS[code] for code in codes.tolist()]
         block.warnings += failed
@@ -229,7 +222,7 @@ def _measured(
 
 
 def _attack(
-    source: _Subject,
+    source: _Peer,
     block: Block,
     threat: Threat,
     seed: int,
@@ -264,7 +257,7 @@ def _attack(
     block.tallies.append(Tally(seconds=time.perf_counter() - began))
 
 
-def _at(target: _Subject, batch: Batch, z: Inputs, threat: Threat) -> tuple[Tensor, list[str]]:
+def _at(target: _Peer, batch: Batch, z: Inputs, threat: Threat) -> tuple[Tensor, list[str]]:
     """Return how the target stands at points that another model's attack found, and on what it fails."""
     z = threat.boxed(z.to(batch.x))  # the box is another in another precision, by a rounding
 
