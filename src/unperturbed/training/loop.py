@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -188,8 +188,6 @@ class _State:
 
     step: int = 0
     seconds: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
-    """Of this epoch's terms and diagnostics, over its steps."""
     probes: list[dict[str, Any]] = field(default_factory=list)
     training_losses: list[float] = field(default_factory=list)
     best_epoch: int = -1
@@ -219,6 +217,8 @@ class _Run:
         self.method, self.recipe, self.precision, self.folder = method, recipe, precision, folder
         self.batches, self.classes = examples.batches, examples.classes
         self.state = _State()
+        self.sums: dict[str, Tensor] = {}
+        """Of this epoch's terms and diagnostics over its steps, as this process sees them."""
         self.best: dict[str, Tensor] = {}
         self.steps = recipe.epochs * len(self.batches)
         self.ramp = method.ramp if recipe.ramp is None else recipe.ramp
@@ -322,17 +322,16 @@ class _Run:
             raise RunError(f"Step {step + 1}: {error}") from error
         if self.average is not None:
             self.average.update_parameters(self.classifier)
-        for name, value in {**terms, **{name: value.mean() for name, value in inner.log.items()}}.items():
-            self.state.sums[name] = self.state.sums.get(name, 0.0) + float(value)
-        self.state.sums["loss"] = self.state.sums.get("loss", 0.0) + sum(float(term) for term in terms.values())
+        loss = sum(float(term) for term in terms.values())
+        for name, value in {**terms, **{name: value.mean() for name, value in inner.log.items()}, "loss": loss}.items():
+            self.sums[name] = self.sums.get(name, torch.zeros((), dtype=torch.float64)) + float(value)
 
     def look(self, began: float) -> None:
         """Probe the weights, keep them if they are the best so far, raise the alarm, and write the epoch's metrics."""
         state, epoch = self.state, self.state.step // len(self.batches)
-        means = {name: total / len(self.batches) for name, total in state.sums.items()}
-        state.sums = {}
+        means = self.means()
         noise = Noise.of(self.recipe.seed, self.probed.ids).fold(-2)
-        result, means = self.first_says((probe(self.subject(), self.probed, self.threat, noise), means))
+        result = self.first_says(probe(self.subject(), self.probed, self.threat, noise))
         examined = self.examine()
         share = state.step / self.steps
         self.method.after_epoch(result.clean, share)
@@ -357,6 +356,13 @@ class _Run:
             | {f"probe/{name}": value for name, value in asdict(result).items()}
             | {f"method/{name}": value for name, value in examined.items()}
         )
+
+    def means(self) -> dict[str, float]:
+        """Return the means of this epoch's terms and diagnostics over steps and processes, and begin anew."""
+        sums, self.sums = self.sums, {}
+        if self.fabric.world_size > 1:
+            sums = cast(dict[str, Tensor], self.fabric.all_reduce(sums))
+        return {name: float(total) / len(self.batches) for name, total in sums.items()}
 
     def examine(self) -> dict[str, float]:
         """Return the means of what the method measures of itself, in the precision of the inputs."""
@@ -421,6 +427,7 @@ class _Run:
         device = self.fabric.device
         own = {
             "memory": checkpoint.memory(self.method),
+            "sums": self.sums,
             "random": torch.get_rng_state(),
             "device_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.zeros(1),
         }
@@ -454,8 +461,11 @@ class _Run:
             self.method = self.method.stronger() or self.method
         if self.fabric.world_size > 1:
             rank = self.fabric.global_rank
-            memory = {name: buffers[rank] for name, buffers in own["memory"].items()}
-            own = {"memory": memory} | {name: own[name][rank] for name in ("random", "device_random")}
+            own = {
+                name: {key: values[rank] for key, values in held.items()} if isinstance(held, dict) else held[rank]
+                for name, held in own.items()
+            }
+        self.sums = own["sums"]
         checkpoint.restore_memory(self.method, own["memory"])
         torch.set_rng_state(own["random"].clone())  # of a view it would read the wrong memory, or none
         if self.fabric.device.type == "cuda":
