@@ -185,6 +185,15 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(run: Run) -> None:
     assert "| failed |" in Path("out/sweep.md").read_text() and "Failed: lr=1e30" in Path("out/sweep.md").read_text()
 
 
+def test_what_is_refused_only_when_trained_is_told_and_the_others_go_on(run: Run) -> None:
+    """That flips need images is seen with the data: a sweep that ended there would end there each time."""
+    code, out, err = run(*SWEEP, "--over", "augment=flip,none", "--json")
+    assert code == 1 and "augment=flip failed: Flips" in err
+    assert [each["status"] for each in json.loads(out)["runs"]] == ["failed", "done"]
+    code, out, _ = run(*SWEEP, "--over", "augment=flip,none", "--json")
+    assert code == 1 and [each["status"] for each in json.loads(out)["runs"]] == ["failed", "done"]
+
+
 def test_where_all_fail_there_is_a_table_and_no_picture(run: Run) -> None:
     code, out, _ = run(*SWEEP, "--over", "lr=1e30")
     assert code == 1 and "failed" in out and "Picture" not in out and not Path("out/sweep.svg").exists()
@@ -288,6 +297,7 @@ def evaluated(values: dict[str, str], clean: int, robust: int, unknown: int = 0,
         "robust_accuracy": shares[1].value, "interval": [shares[1].low, shares[1].high],
     }  # fmt: skip
     trained = {"seconds": 2.0 + clean, "epochs": 1, "best_epoch": 1, "conclusions": ["Fine: so it is."]}
+    trained |= {"feasible": None}
     return sweep_table.Run(values, Path("x"), (), trained, outcome)
 
 
@@ -303,6 +313,14 @@ def test_a_seed_that_failed_is_told_beside_the_mean_of_the_others() -> None:
     columns, cells = sweep_table.cells_of(AXES, [row])
     assert cells[0][-1] == "1 of 3 failed" and columns[:3] == ["lr", "clean", "robust"]
     assert row.conclusions == ["Fine"] and row.seconds == pytest.approx(42.5)
+
+
+@pytest.mark.parametrize(("feasible", "told"), [(True, "Fine, kept weights feasible"), (None, "Fine")])
+def test_a_row_says_whether_the_weights_of_an_earlier_epoch_met_the_limit(feasible: bool | None, told: str) -> None:
+    made = evaluated({"lr": "1"}, 40, 30)
+    made.trained = {**(made.trained or {}), "epochs": 3, "feasible": feasible}
+    (row,) = sweep_table.rows_of([AXES[0]], [made])
+    assert row.conclusions == [told]
 
 
 def test_unknown_examples_widen_a_row_upwards() -> None:

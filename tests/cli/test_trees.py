@@ -136,7 +136,7 @@ def test_a_text_option_stays_text_when_it_looks_like_a_number() -> None:
         (["--method", f"{HERE}:Needy", "--method.objective", "at"], ["needs", "--method.weight"]),
         (["--method", f"{HERE}:Bare"], ["needs", "--method.objective"]),
         (["--method", f"{HERE}:Bare", "--method.objective.steps", "3"], ["--method.objective, which is not named"]),
-        (["--method", "constrained", "--method.objective.weight", "0"], ["--method.objective, which is not named"]),
+        (["--method", "constrained", "--method.objective.weight", "0"], ["no option 'weight' for at"]),
         (["--method.steps", "0"], ["steps is 0"]),
         (["--methd", "at"], ["--methd", "Did you mean '--method'"]),
         (["--method"], ["--method needs a value"]),

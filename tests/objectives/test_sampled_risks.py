@@ -56,17 +56,23 @@ def test_cvar_lies_between_mean_and_maximum() -> None:
     torch.testing.assert_close(cvar(losses, 0.4), losses.amax(0))
 
 
-@pytest.mark.parametrize(("beta", "samples"), [(0.5, 20), (0.3, 7), (1.0, 4), (0.05, 10)])
+@pytest.mark.parametrize(("beta", "samples"), [(0.5, 20), (0.3, 7), (1.0, 4), (0.1, 10)])
 def test_prl_is_the_mean_cvar_of_all_draws(beta: float, samples: int) -> None:
     """Though only the worst draws are trained on."""
     model = network("plain", torch.float64)
     inner, terms = both(PRL(beta, samples), model)
     draws = torch.stack([THREAT.sample(BATCH.x, NOISE.fold(k)) for k in range(samples)])
     losses = torch.stack([-model(z).softmax(1)[ROWS, BATCH.y].log() for z in draws]).detach()
-    share = max(beta, 1 / samples)
-    expected = torch.stack([t + (losses - t).clamp(min=0).mean(0) / share for t in losses]).amin(0)
+    expected = torch.stack([t + (losses - t).clamp(min=0).mean(0) / beta for t in losses]).amin(0)
     torch.testing.assert_close(terms["tail"], expected.mean())
-    assert len(inner.z) == math.ceil(share * samples - 1e-9)
+    assert len(inner.z) == math.ceil(beta * samples - 1e-9)
+
+
+def test_a_share_of_less_than_one_draw_is_refused_with_the_number_that_would_do() -> None:
+    """It would be that of the worst draw, whatever was asked for."""
+    with pytest.raises(InputError, match="less than one of 20 draws: give samples of at least 100"):
+        PRL(0.01, 20)
+    PRL(0.01, 100)
 
 
 def test_prl_on_smoothed_labels() -> None:

@@ -28,7 +28,7 @@ from unperturbed.objectives.sora import SORA
 from unperturbed.objectives.trades import TRADES
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint, loop
-from unperturbed.training.alarm import Probe
+from unperturbed.training.alarm import Alarm, Probe
 from unperturbed.training.loop import Trained, train
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.schedule import learning_rate
@@ -350,6 +350,14 @@ def test_patience(tmp_path: Path) -> None:
     assert len(runs.read_jsonl(tmp_path / "run/metrics.jsonl")) == 3
 
 
+def test_patience_begins_after_the_ramp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the full eps of the probe, epochs at a small one look alike, and so may all of them."""
+    monkeypatch.setattr(loop, "probe", lambda *_: Probe(0.9, 0.9, 0.1, 0.0, 3.0, 6))
+    recipe = Recipe(epochs=10, patience=2, ramp=0.5)
+    trained = train(mlp(6, 3), blobs(60), THREAT, AT(PGD(1)), recipe)
+    assert trained.epochs == 7 and trained.best_epoch == 1
+
+
 def test_a_run_that_learns_nothing_says_so() -> None:
     """The first step of one cycle has the rate 0."""
     model, before = mlp(6, 3), state(mlp(6, 3))
@@ -387,7 +395,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_ids_and_the_weights_as_
 # The alarm
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, *epochs: int) -> list[int]:
+def scripted(monkeypatch: pytest.MonkeyPatch, *epochs: int, too_weak: bool = True) -> list[int]:
     """Let the alarm recognise something after these epochs; return the steps of the maximisers that are used."""
     used: list[int] = []
     step = loop.optimisation_step
@@ -396,7 +404,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *epochs: int) -> list[int]:
         used.append(arguments[4].maximiser.steps)
         return step(*arguments)
 
-    monkeypatch.setattr(loop, "recognise", lambda probes, losses: "Trouble." if len(probes) in epochs else None)
+    trouble = Alarm("Trouble.", too_weak)
+    monkeypatch.setattr(loop, "recognise", lambda probes, losses: trouble if len(probes) in epochs else None)
     monkeypatch.setattr(loop, "optimisation_step", watched)
     return used
 
@@ -433,6 +442,18 @@ def test_the_alarm_adds_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [text for text in trained.warnings if "From epoch 2 on the method is AT(maximiser=PGD(steps=4" in text]
 
 
+def test_the_alarm_adds_steps_twice_at_most_and_only_where_they_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that sounds to the end would otherwise double them every epoch, and announce more after the last one."""
+    used = scripted(monkeypatch, 1, 2, 3, 4, 5)
+    warnings = alarmed("add-steps").warnings
+    assert used == [2] * 2 + [4] * 2 + [8] * 6
+    assert sum("no more are added" in text for text in warnings) == 1 and not any("epoch 4 on" in t for t in warnings)
+    used = scripted(monkeypatch, 5)
+    assert not any("From epoch" in text for text in alarmed("add-steps").warnings) and used == [2] * 10
+    used = scripted(monkeypatch, 1, 2, too_weak=False)
+    assert alarmed("add-steps").warnings == ("Epoch 1: Trouble.", "Epoch 2: Trouble.") and used == [2] * 10
+
+
 def test_added_steps_stay_after_a_resume(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     straight = mlp(6, 3)
     scripted(monkeypatch, 1, 3)
@@ -448,7 +469,7 @@ def test_added_steps_stay_after_a_resume(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_a_method_without_steps_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "recognise", lambda probes, losses: "Trouble." if len(probes) == 1 else None)
+    monkeypatch.setattr(loop, "recognise", lambda probes, losses: Alarm("Trouble.", True))
     trained = train(mlp(6, 3), blobs(60), THREAT, ERM(), Recipe(epochs=2, alarm="add-steps"))
     assert any("ERM has no inner steps to add" in text for text in trained.warnings)
 
@@ -553,6 +574,39 @@ class Concluding(ERM):
         return ["Done."]
 
 
+@dataclass(frozen=True)
+class Limited(Concluding):
+    """Meets its limit in these epochs."""
+
+    met: tuple[int, ...] = ()
+    seen: list[float] = field(default_factory=list)
+
+    def after_epoch(self, clean_accuracy: float, done: float) -> None:
+        self.seen.append(done)
+
+    def feasible(self) -> bool:
+        return len(self.seen) in self.met
+
+
+@pytest.mark.parametrize(
+    ("met", "feasible", "kept", "told"), [((1,), True, 1, "met"), ((), False, 2, "did not meet"), ((3,), True, 3, "")]
+)
+def test_the_result_says_whether_the_weights_kept_met_the_limit(
+    met: tuple[int, ...], feasible: bool, kept: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes = iter((0.4, 0.5, 0.1))
+    monkeypatch.setattr(loop, "probe", lambda *_: Probe(0.9, 0.9, 0.9, next(probes), 1.0, 6))
+    trained = train(mlp(6, 3), blobs(60), THREAT, Limited(met=met), Recipe(epochs=3))
+    assert trained.best_epoch == kept and trained.feasible is feasible and trained.json()["feasible"] is feasible
+    end = f" This is of the last epoch, 3; the weights kept are those of epoch {kept}, which {told} the limit."
+    assert trained.conclusions == ("Done." + (end if kept < 3 else ""),)
+
+
+def test_a_conclusion_says_that_a_running_average_is_kept() -> None:
+    trained = train(mlp(6, 3), blobs(60), THREAT, Concluding(), Recipe(epochs=1, averaging=0.5))
+    assert "of the weights as trained; kept is their running average" in trained.conclusions[0]
+
+
 @pytest.mark.parametrize("best", [1, 3])
 def test_a_conclusion_says_which_epoch_it_is_of(best: int, monkeypatch: pytest.MonkeyPatch) -> None:
     probes = iter(range(1, 4))
@@ -560,4 +614,4 @@ def test_a_conclusion_says_which_epoch_it_is_of(best: int, monkeypatch: pytest.M
     trained = train(mlp(6, 3), blobs(60), THREAT, Concluding(), Recipe(epochs=3))
     assert trained.best_epoch == best
     told = "" if best == 3 else " This is of the last epoch, 3; the weights kept are those of epoch 1."
-    assert trained.conclusions == ("Done." + told,)
+    assert trained.conclusions == ("Done." + told,) and trained.feasible is None

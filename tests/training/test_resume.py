@@ -216,6 +216,23 @@ def test_other_data_is_another_run(tmp_path: Path) -> None:
         train(mlp(6, 3), blobs(80), THREAT, AT(PGD(3)), Recipe(4, 18), out=tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("changed", ["inputs", "labels", "extra"])
+def test_other_examples_of_the_same_number_are_another_run(changed: str, tmp_path: Path) -> None:
+    x, y = blobs(60)
+    with pytest.raises(Stopped):
+        at_run(tmp_path, progress=stop_at(5))
+    data = {"inputs": (x.flip(1), y), "labels": (x, y.flip(0)), "extra": (x, y)}[changed]
+    extra = blobs(30, seed=5) if changed == "extra" else None
+    with pytest.raises(InputError, match=r"chosen\.(data|extra) was .* and is"):
+        train(mlp(6, 3), data, THREAT, AT(PGD(3)), Recipe(4, 18), out=tmp_path, resume=True, extra=extra)
+
+
+def test_what_a_killed_run_left_half_written_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / ".config.123.yaml").write_text("half")
+    at_run(tmp_path, resume=True)
+    assert (tmp_path / runs.RESULT).exists()
+
+
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_folder_with_other_things_is_left_alone(resume: bool, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("chapter one")

@@ -80,8 +80,11 @@ def run(given: Parsed) -> Result:
             each.trained = train.run(parse(train.parser(), each.words)).value
             examination = parse(evaluate.parser(), [str(each.folder), *evaluation], evaluate.POSITIONAL)
             each.outcome = evaluate.run(examination).value
-        except RuntimeError as error:  # RunError, and what PyTorch raises: the other runs may do
-            each.error = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+        except (RuntimeError, ValueError) as error:  # what PyTorch raises, too: the other runs may do
+            ours = isinstance(error, InputError | RunError)
+            if isinstance(error, InputError) and number <= len(begun):
+                raise  # its options are others
+            each.error = str(error) if ours else f"{type(error).__name__}: {error}"
             say(f"{each.name} failed: {each.error}", "error")
         except (KeyboardInterrupt, OSError) as error:
             error.__notes__ = [f"What is done stands in {out}. The same command goes on where this one stopped."]

@@ -59,7 +59,7 @@ class Run:
         status = "failed" if self.error else "done" if self.outcome else "waiting"
         value = {"values": dict(self.values), "run": str(self.folder), "status": status, "error": self.error}
         if self.trained is not None:
-            value |= {key: self.trained[key] for key in ("seconds", "epochs", "best_epoch", "conclusions")}
+            value |= {key: self.trained[key] for key in ("seconds", "epochs", "best_epoch", "conclusions", "feasible")}
         return value | {"evaluation": self.outcome}
 
 
@@ -75,7 +75,8 @@ class Row:
         robust: likewise, under attack.
         examples: that each run was evaluated on.
         seconds: of training, a run.
-        conclusions: what the method says of its end, shortened, with the number of runs that it says it of.
+        conclusions: what the method says of its end, shortened, with the number of runs that it says it of, and
+            whether weights of an earlier epoch, where such are kept, met its limit.
         problems: why runs failed.
         evaluated: how many runs the point is of.
         comparable: what must be the same in two rows that are compared: threat and test examples.
@@ -178,7 +179,7 @@ def _row(axes: Sequence[Axis], group: Sequence[Run]) -> Row:
         _range(robust),
         outcomes[0]["n"],
         sum(each["seconds"] for each in trained) / len(trained),
-        _shortened([each["conclusions"] for each in trained]),
+        _shortened([[_short(text, each) for text in each["conclusions"]] for each in trained]),
         problems,
         len(done),
         (outcomes[0]["threat"], outcomes[0]["environment"]["data"]),
@@ -190,11 +191,18 @@ def _range(values: Sequence[Interval]) -> tuple[float, float]:
 
 
 def _shortened(conclusions: Sequence[Sequence[str]]) -> list[str]:
-    """Return what the conclusions of several runs say up to their colon, and how many of the runs where not all."""
-    short = [text.partition(":")[0] if ":" in text else text for texts in conclusions for text in texts]
+    """Return what several runs conclude, each text once, and of how many of them where not of all."""
+    short = [text for texts in conclusions for text in texts]
     counts = {text: short.count(text) for text in short}
     return [text if count == len(conclusions) else f"{text} ({count} of {len(conclusions)})"
             for text, count in counts.items()]  # fmt: skip
+
+
+def _short(text: str, trained: Mapping[str, Any]) -> str:
+    """Return a conclusion up to its colon, which is of the last epoch, and what holds of the epoch that is kept."""
+    short = text.partition(":")[0]
+    kept = {True: ", kept weights feasible", False: ", kept weights not feasible", None: ""}[trained["feasible"]]
+    return short if trained["best_epoch"] == trained["epochs"] else short + kept
 
 
 def cells_of(axes: Sequence[Axis], rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

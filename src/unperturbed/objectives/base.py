@@ -73,12 +73,12 @@ class Objective(ABC):
         Told the accuracy on held-out examples as they are, and which share of the run is done.
         """
 
-    def feasible(self) -> bool:
-        """Tell whether the last epoch has met what the method demands of weights, if anything.
+    def feasible(self) -> bool | None:
+        """Tell whether the last epoch has met the limit that the method sets; None where it sets none.
 
         Weights of such epochs are kept before others, and a run that is to stop early goes on until there is one.
         """
-        return True
+        return None
 
     def conclude(self) -> list[str]:
         """Return, in sentences, what the user should know at the end of a run."""
@@ -148,7 +148,7 @@ class Wrapper(Objective):
         """Update the inner method's memory."""
         self.objective.after_epoch(clean_accuracy, done)
 
-    def feasible(self) -> bool:
+    def feasible(self) -> bool | None:
         """Tell what the inner method says."""
         return self.objective.feasible()
 

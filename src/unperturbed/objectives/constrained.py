@@ -19,9 +19,10 @@ MET = 1.05
 """A limit counts as met up to this factor: the loss of an epoch is an average over weights that still move."""
 
 
-EPOCH = 30
+EPOCH = 3
 """An epoch's move of the dual variable is that of so many batches, however many it has: the network answers to a move
 within the epoch, and to the moves of hundreds of batches at once by swings between the ends of the range."""
+_AT: Objective = AT()
 
 
 class Constrained(nn.Module, Wrapper):
@@ -46,7 +47,7 @@ class Constrained(nn.Module, Wrapper):
         nominal_loss: rho, the largest mean cross-entropy of the inputs as they are; 0.1 where no limit is given.
         nominal_accuracy: the least clean accuracy on held-out training examples, instead.
         objective_loss: the largest sum of the method's terms, instead; the nominal loss is what is then minimised.
-        dual_step: of the ascent, for a batch; an epoch's is that of 30 batches.
+        dual_step: of the ascent, for a batch; an epoch's is that of three batches.
         every: when the dual variable moves: after each "batch", as released, or each "epoch", as in the paper.
         wait: share of the run, in whole epochs, for which the dual variable keeps its first value. Every loss is above
             its limit at first: a dual variable that grows from the start stands far too high when the limit comes into
@@ -65,10 +66,14 @@ class Constrained(nn.Module, Wrapper):
     seen: Tensor
     zeros: Tensor
     idle: Tensor
+    began: Tensor
+    moved: Tensor
+    eps: Tensor
+    grew: Tensor
 
     def __init__(
         self,
-        objective: Objective | None = None,
+        objective: Objective = _AT,
         nominal_loss: float | None = None,
         nominal_accuracy: float | None = None,
         objective_loss: float | None = None,
@@ -93,7 +98,7 @@ class Constrained(nn.Module, Wrapper):
             raise InputError(f"dual_max is {dual_max}, but must be finite and at least dual_start, {dual_start}.")
         if every not in {"batch", "epoch"}:
             raise InputError(f"every is {every!r}, but must be 'batch' or 'epoch'.")
-        self.objective = objective if objective is not None else AT()
+        self.objective = objective
         self.nominal_loss = nominal_loss if given else 0.1
         self.nominal_accuracy, self.objective_loss = nominal_accuracy, objective_loss
         self.dual_step, self.every, self.wait = dual_step, every, wait
@@ -108,6 +113,10 @@ class Constrained(nn.Module, Wrapper):
         self.register_buffer("seen", torch.tensor(math.inf))  # what was limited, in the last epoch; none yet
         self.register_buffer("zeros", torch.tensor(0.0))  # batches of this epoch in which the dual variable was 0
         self.register_buffer("idle", torch.tensor(0.0))  # their share of the last epoch
+        self.register_buffer("began", torch.tensor(float(dual_start)))  # the dual variable where this epoch began
+        self.register_buffer("moved", torch.tensor(0.0))  # how far it went in the last epoch
+        self.register_buffer("eps", torch.tensor(0.0))  # where this epoch began
+        self.register_buffer("grew", torch.tensor(0.0))  # how far it went in this epoch, until the next begins
 
     @property
     def limit(self) -> float:
@@ -130,14 +139,16 @@ class Constrained(nn.Module, Wrapper):
         inner = self.objective.perturb(model, batch, threat, noise)
         unknown = torch.zeros(len(batch.x), dtype=batch.x.dtype, device=batch.x.device)
         dual = unknown + self.dual.to(unknown)
-        own = {"dual": dual, "dual_at_zero": (dual == 0).to(dual), self._limited: unknown.clone(), "slack": unknown}
+        own = {"dual": dual, "dual_at_zero": (dual == 0).to(dual), self._limited: unknown.clone()}
+        if self.nominal_accuracy is None:  # an accuracy is not known before the epoch's end
+            own["slack"] = unknown
         return Inner(inner.z, inner.reuse, _apart(inner.log, own))
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the method's terms and one more, "constraint", whose sum is the Lagrangian.
 
         It is dual * (N - rho) or, with N and R exchanged, N - dual * rho next to the method's terms times dual. The
-        limited loss and its slack are left in `inner.log`.
+        limited loss, and its slack if the limit is on it, are left in `inner.log`.
 
         Raises:
             InputError: where a term of the method is called "constraint", too.
@@ -153,7 +164,8 @@ class Constrained(nn.Module, Wrapper):
             limited = nominal
             constraint = dual * (nominal - (self.nominal_loss or 0.0))
         inner.log[self._limited].copy_(limited.detach())
-        inner.log["slack"].copy_(self._slack(limited.detach() if self.nominal_accuracy is None else self.seen))
+        if self.nominal_accuracy is None:
+            inner.log["slack"].copy_(self._slack(limited.detach()))
         return _apart(terms, {"constraint": constraint})
 
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
@@ -162,6 +174,9 @@ class Constrained(nn.Module, Wrapper):
         The method is handed its own terms, under an exchanged limit times the dual variable.
         """
         limited = mean_over_processes(inner.log[self._limited].mean()).to(self.total)
+        eps = torch.full_like(self.eps, threat.eps)
+        self.eps = torch.where(self.batches == 0, eps, self.eps)
+        self.grew = eps - self.eps
         self.total, self.batches, self.zeros = self.total + limited, self.batches + 1, self.zeros + (self.dual == 0)
         if self.every == "batch" and self.nominal_accuracy is None:
             self._ascend(self.dual_step, limited)
@@ -176,6 +191,7 @@ class Constrained(nn.Module, Wrapper):
         if self.every == "epoch" or self.nominal_accuracy is not None:
             self._ascend(EPOCH * self.dual_step, self.seen)
         self.total, self.batches, self.zeros = (torch.zeros_like(x) for x in (self.total, self.batches, self.zeros))
+        self.moved, self.began = self.dual - self.began, self.dual.clone()
         self.done = torch.full_like(self.done, done)
         self.objective.after_epoch(clean_accuracy, done)
 
@@ -186,10 +202,12 @@ class Constrained(nn.Module, Wrapper):
         return {**self.objective.examine(model, batch, threat, noise), "nominal_loss": nominal}
 
     def feasible(self) -> bool:
-        """Tell whether the last epoch has met the limit."""
+        """Tell whether the last epoch has met the limit; one on the method's terms cannot be met while eps grows."""
         seen = float(self.seen)
+        if self.objective_loss is not None and self.grew > 0:
+            return False
         met = seen <= MET * self.limit if self.nominal_accuracy is None else float(self._slack(self.seen)) >= 0
-        return met and not math.isinf(seen) and self.objective.feasible()
+        return met and not math.isinf(seen) and self.objective.feasible() is not False
 
     def conclude(self) -> list[str]:
         """Say whether the limit was met, and by how much: in the last epoch, whichever weights are kept."""
@@ -198,6 +216,8 @@ class Constrained(nn.Module, Wrapper):
     def _verdict(self, seen: float, dual: float) -> str:
         if math.isinf(seen):
             return "Whether the limit is met is not known: no epoch was finished."
+        if self.objective_loss is not None and self.grew > 0:
+            return "Whether the limit is met is not known: eps still grew in the last epoch (ramp)."
         slack, where = float(self._slack(self.seen)), f"the dual variable ended at {dual:.3g}"
         side = "within" if slack >= 0 else "beyond"
         if self.nominal_accuracy is not None:
@@ -224,7 +244,9 @@ class Constrained(nn.Module, Wrapper):
         """Say why the dual variable is above 0 where slack is left."""
         if self.idle > 0:
             return f" and was 0 in {float(self.idle):.0%} of its batches, where the limit does not bind"
-        return ", and was still falling: a longer run would use more of the slack"
+        if self.moved == 0:
+            return ", and did not move in it: the slack stays unused while it waits (wait), or stands still (dual_step)"
+        return f", and was still {'falling' if self.moved < 0 else 'rising'}: in a longer run it would settle"
 
     @property
     def _limited(self) -> str:

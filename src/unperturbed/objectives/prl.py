@@ -40,10 +40,15 @@ class PRL(Objective):
             raise InputError(f"samples is {self.samples}, but must be at least 1.")
         if not 0 < self.beta <= 1:
             raise InputError(f"beta is {self.beta}, but is a share of the draws: above 0, at most 1.")
+        if self.beta * self.samples < 1 - 1e-9:
+            raise InputError(
+                f"beta is {self.beta}, less than one of {self.samples} draws: give samples of at least "
+                f"{math.ceil(1 / self.beta - 1e-9)}."
+            )
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the worst draws, (k, n, ...)."""
-        kept = max(math.ceil(self.beta * self.samples - 1e-9), 1)
+        kept = math.ceil(self.beta * self.samples - 1e-9)
         drawn = torch.stack([threat.sample(batch.x, noise.fold(draw)) for draw in range(self.samples)])
         with torch.no_grad():
             losses = torch.stack([cross_entropy(model(z), batch.y) for z in drawn])
@@ -66,4 +71,4 @@ def cvar(losses: Tensor, count: float) -> PerExample:
     """
     ranked = losses.sort(dim=0, descending=True).values
     places = torch.arange(len(ranked), device=losses.device, dtype=losses.dtype)[:, None]
-    return (ranked * (max(count, 1.0) - places).clamp(0, 1)).sum(dim=0) / max(count, 1.0)
+    return (ranked * (count - places).clamp(0, 1)).sum(dim=0) / count

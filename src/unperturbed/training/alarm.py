@@ -63,8 +63,16 @@ def _probe_part(model: nn.Module, batch: Batch, threat: Threat, noise: Noise) ->
     return torch.stack([*correct, cross_entropy(many_steps, batch.y).sum()]).double()
 
 
-def recognise(probes: Sequence[Probe], training_losses: Sequence[float]) -> str | None:
-    """Return what the last probe shows in the light of the earlier ones, in a sentence, or None if all is well.
+@dataclass(frozen=True)
+class Alarm:
+    """What a probe shows, in a sentence, and whether the remedy is a stronger inner maximisation."""
+
+    text: str
+    too_weak: bool
+
+
+def recognise(probes: Sequence[Probe], training_losses: Sequence[float]) -> Alarm | None:
+    """Return what the last probe shows in the light of the earlier ones, or None if all is well.
 
     Catastrophic overfitting (Wong et al. 2020, https://arxiv.org/abs/2001.03994, section 5.4): the network resists one
     step nearly as well as none, and ten steps not half as well. Robust overfitting (Rice et al. 2020,
@@ -73,9 +81,10 @@ def recognise(probes: Sequence[Probe], training_losses: Sequence[float]) -> str 
     """
     now = probes[-1]
     if now.one_step > 0.6 * now.clean and now.many_steps < 0.5 * now.one_step:
-        return (
+        return Alarm(
             f"Catastrophic overfitting: {now.one_step:.0%} resist one step, but only {now.many_steps:.0%} resist ten "
-            f"(random noise: {now.noise:.0%}; n={now.n})."
+            f"(random noise: {now.noise:.0%}; n={now.n}).",
+            too_weak=True,
         )
     best = max(range(len(probes)), key=lambda epoch: probes[epoch].many_steps)
     top = probes[best]
@@ -83,8 +92,9 @@ def recognise(probes: Sequence[Probe], training_losses: Sequence[float]) -> str 
     fallen = top.many_steps - now.many_steps > 2 * error
     overfitted = now.robust_loss > top.robust_loss and training_losses[-1] < training_losses[best]
     if len(probes) - 1 - best >= 3 and fallen and overfitted:
-        return (
+        return Alarm(
             f"Robust overfitting: {now.many_steps:.0%} resist ten steps, down from {top.many_steps:.0%} "
-            f"{len(probes) - 1 - best} epochs ago, while the training loss fell on (n={now.n})."
+            f"{len(probes) - 1 - best} epochs ago, while the training loss fell on (n={now.n}).",
+            too_weak=False,
         )
     return None

@@ -73,7 +73,9 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
     Raises:
         InputError: if it holds something else.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists():
+        return
+    if folder.is_dir() and all(each.name.startswith(".") for each in folder.iterdir()):  # of a run that was killed
         return
     if not (folder / runs.CONFIG).is_file():
         raise InputError(f"The output folder {folder} is not empty and holds no run: choose another one.")

@@ -56,6 +56,8 @@ EXAMINED = 128
 """Of those, the first ones, on which a method measures its own quantities."""
 CHECKED = 8
 """Of those, the first ones, that a method is checked on before the first step."""
+STRONGER = 2
+"""How often the alarm may double the inner steps: what four times of them do not help, more will not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,7 @@ class Trained:
         warnings: what was adjusted, and what the alarm recognised.
         folder: the run folder, or None.
         conclusions: what the method says of its end, the last epoch's: whether a limit was met, say.
+        feasible: whether the epoch that the weights are from has met the method's limit; None where it has none.
         method: as it is at the end, its memory included: that of the last epoch, too.
     """
 
@@ -85,6 +88,7 @@ class Trained:
     warnings: tuple[str, ...]
     folder: Path | None
     conclusions: tuple[str, ...] = ()
+    feasible: bool | None = None
     method: Objective | None = None
 
     def json(self) -> dict[str, Any]:
@@ -99,6 +103,7 @@ class Trained:
             "seconds": self.seconds,
             "warnings": list(self.warnings),
             "conclusions": list(self.conclusions),
+            "feasible": self.feasible,
         }
 
 
@@ -191,8 +196,8 @@ class _State:
     probes: list[dict[str, Any]] = field(default_factory=list)
     training_losses: list[float] = field(default_factory=list)
     best_epoch: int = -1
-    best_feasible: bool = False
-    """Whether that epoch has met the method's limit, if it has one."""
+    best_feasible: bool | None = False
+    """Whether that epoch has met the method's limit; None if it has none."""
     strengthened: int = 0
     stopped: bool = False
     warnings: list[str] = field(default_factory=list)
@@ -337,15 +342,16 @@ class _Run:
         self.method.after_epoch(result.clean, share)
         state.probes.append(asdict(result))
         state.training_losses.append(means["loss"])
-        rank, feasible = _rank(asdict(result)), self.method.feasible()
-        best = None if state.best_epoch < 0 else (state.best_feasible, *_rank(state.probes[state.best_epoch - 1]))
-        if best is None or (feasible, *rank) > best:
+        feasible = self.method.feasible()
+        if state.best_epoch < 0 or _rank(feasible, asdict(result)) > _rank(
+            state.best_feasible, state.probes[state.best_epoch - 1]
+        ):
             state.best_epoch, state.best_feasible = epoch, feasible
             self.keep_best()
         if self.recipe.alarm != "off" and share > self.ramp:
             self.raise_alarm()
-        patience = self.recipe.patience
-        if patience is not None and state.best_feasible and epoch - state.best_epoch >= patience:
+        patience, since = self.recipe.patience, max(state.best_epoch, int(self.ramp * self.recipe.epochs))
+        if patience is not None and state.best_feasible is not False and epoch - since >= patience:
             state.stopped = True
         state.seconds = time.perf_counter() - began
         eps = ramped(self.threat, self.ramp, share).eps
@@ -374,15 +380,17 @@ class _Run:
 
     def raise_alarm(self) -> None:
         """Say what the probes show, and do about it what the recipe asks for."""
-        text = recognise([Probe(**values) for values in self.state.probes], self.state.training_losses)
-        if text is None:
+        alarm = recognise([Probe(**values) for values in self.state.probes], self.state.training_losses)
+        if alarm is None:
             return
-        self.warn(f"Epoch {len(self.state.probes)}: {text}")
+        self.warn(f"Epoch {len(self.state.probes)}: {alarm.text}")
         if self.recipe.alarm == "stop":
             self.state.stopped = True
-        if self.recipe.alarm == "add-steps":
+        if self.recipe.alarm == "add-steps" and alarm.too_weak and self.state.step < self.steps:
             stronger = self.method.stronger()
-            if stronger is None:
+            if self.state.strengthened == STRONGER:
+                self.warn(f"The method has {2**STRONGER} times its inner steps already: no more are added.")
+            elif stronger is None:
                 self.warn(f"{type(self.method).__name__} has no inner steps to add.")
             else:
                 self.method = stronger
@@ -493,7 +501,11 @@ class _Run:
         self.model.eval()
         epochs, told = len(state.probes), ""
         if state.best_epoch != epochs:
-            told = f" This is of the last epoch, {epochs}; the weights kept are those of epoch {state.best_epoch}."
+            was = {None: "", True: ", which met the limit", False: ", which did not meet the limit"}
+            told = f" This is of the last epoch, {epochs}; the weights kept are those of epoch {state.best_epoch}"
+            told += f"{was[state.best_feasible]}."
+        if self.average is not None:
+            told += " Losses in it are of the weights as trained; kept is their running average."
         conclusions = tuple(text + told for text in self.method.conclude())
         for text in conclusions:
             if self.fabric.is_global_zero:
@@ -508,6 +520,7 @@ class _Run:
             warnings=tuple(state.warnings),
             folder=self.folder,
             conclusions=conclusions,
+            feasible=state.best_feasible,
             method=self.method,
         )
         if self.folder is not None and self.fabric.is_global_zero:
@@ -515,9 +528,9 @@ class _Run:
         return trained
 
 
-def _rank(probed: Mapping[str, float]) -> tuple[float, float]:
-    """Return what `best` is chosen by: accuracy under ten steps, and where that is equal, clean accuracy."""
-    return probed["many_steps"], probed["clean"]
+def _rank(feasible: bool | None, probed: Mapping[str, float]) -> tuple[bool, float, float]:
+    """Return what `best` is chosen by: a limit met, then accuracy under ten steps, then clean accuracy."""
+    return feasible is not False, probed["many_steps"], probed["clean"]
 
 
 def _first(batch: Batch, n: int) -> Batch:

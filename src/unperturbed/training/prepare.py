@@ -1,5 +1,6 @@
 """What is checked and chosen before a run begins."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from unperturbed.data.augment import augmentation
 from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
-from unperturbed.data.split import Data, hold_out
+from unperturbed.data.split import Data, Split, hold_out
 from unperturbed.errors import InputError
 from unperturbed.evaluation.subject import box_warnings, check_outputs
 from unperturbed.models.load import as_classifier
@@ -134,4 +135,14 @@ def chosen(recipe: Recipe, precision: Precision, examples: Examples, model: nn.M
         "lr": peak_learning_rate(recipe, model),
         "training_examples": len(examples.batches.ids),
         "held_out_examples": len(examples.held_out),
+        "data": _fingerprint(examples.batches.split),
+        "extra": None if examples.batches.extra is None else _fingerprint(examples.batches.extra),
     }
+
+
+def _fingerprint(split: Split) -> str:
+    """Return a hash of the labels and of 64 inputs spread over the split: to read all of them may take minutes."""
+    n = min(64, len(split))
+    digest = hashlib.sha256(split.labels.numpy().tobytes())
+    digest.update(split.inputs(torch.arange(n) * len(split) // n).contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

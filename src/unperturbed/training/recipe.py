@@ -30,7 +30,7 @@ class Recipe:
         validation: share of the training data held out to choose `best` (never the test set).
         patience: epochs without a better validation score before the run stops; None: never.
         alarm: what follows when the probe recognises catastrophic or robust overfitting: "warn", "stop",
-            "add-steps" (a stronger inner maximisation from then on), or "off".
+            "add-steps" (twice the inner steps from catastrophic overfitting on, at most two times), or "off".
         precision: "auto" (bfloat16 autocast and channels-last where the hardware and network gain), "32", "bf16" or
             "64". Whatever is reported is computed in float32 at least.
         compile: whether to compile the network (pays off on large ones).
