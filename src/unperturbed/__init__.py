@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from unperturbed.evaluation.accuracy import evaluate as evaluate
     from unperturbed.evaluation.curve import minimum_norm as minimum_norm
     from unperturbed.models.load import build_model as build_model
+    from unperturbed.models.load import load_run as load_run
+    from unperturbed.models.load import load_weights as load_weights
     from unperturbed.objectives.at import AT as AT
     from unperturbed.threat import Threat as Threat
     from unperturbed.training.loop import train as train
@@ -22,10 +24,24 @@ _HOMES = {
     "diagnose": "diagnostics.diagnose",
     "evaluate": "evaluation.accuracy",
     "load_data": "data.sources",
+    "load_run": "models.load",
+    "load_weights": "models.load",
     "minimum_norm": "evaluation.curve",
     "train": "training.loop",
 }
-__all__ = ["AT", "Recipe", "Threat", "build_model", "diagnose", "evaluate", "load_data", "minimum_norm", "train"]
+__all__ = [
+    "AT",
+    "Recipe",
+    "Threat",
+    "build_model",
+    "diagnose",
+    "evaluate",
+    "load_data",
+    "load_run",
+    "load_weights",
+    "minimum_norm",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -171,6 +171,14 @@ def test_other_options_than_the_stored_ones_are_refused_before_anything_is_train
     assert run(*SWEEP, "--over", "lr=0.001,0.01")[0] == 0
 
 
+def test_a_sweep_over_other_options_is_refused_where_its_table_would_replace_one(run: Run) -> None:
+    run(*SWEEP, "--over", "lr=0.01")
+    before = Path("out/sweep.json").read_text()
+    code, _, err = run(*SWEEP, "--over", "lr=0.01", "--over", "seed=0,1")
+    assert code == 2 and "out holds a sweep over lr, not over lr and seed: give another --out" in err
+    assert Path("out/sweep.json").read_text() == before and folders() == {"lr=0.01"}
+
+
 # Failures
 
 

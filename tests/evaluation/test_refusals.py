@@ -19,6 +19,7 @@ from unperturbed.data.split import Data, array_split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.intervals import wilson
+from unperturbed.evaluation.subject import check_kinds
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD
 from unperturbed.threat import Threat
@@ -117,9 +118,58 @@ def test_logits_that_depend_on_the_company_are_told(tracked: bool) -> None:
     (Threat("Linf", 1.0), True), (Threat("Linf", 0.99), False), (Threat("Linf", 1.0, (0.0, 1.1)), False),
     (Threat("Linf", 3.0, None), False), (Threat("Linf", 0.3, (torch.zeros(6), torch.full((6,), 1.25))), False),
     (Threat("Linf", 1.25, (torch.zeros(6), torch.full((6,), 1.25))), True), (Threat("L2", 1.0), False),
+    (Threat("L2", 2.44), False), (Threat("L2", 2.46), True), (Threat("L1", 5.9), False), (Threat("L1", 6.1), True),
 ])  # fmt: skip
 def test_an_eps_wider_than_the_box_is_told(threat: Threat, told: bool) -> None:
     assert any("every input may become any other" in text for text in warned(linear(6, 3), threat)) == told
+
+
+@pytest.mark.parametrize(("threat", "told"), [
+    (Threat("Linf", 8.0), True), (Threat("L2", 128.0), True), (Threat("Linf", 1000.0), False),
+    (Threat("Linf", 8.0, (0.0, 5.0)), False), (Threat("Linf", 8 / 255), False),
+])  # fmt: skip
+def test_an_eps_in_255ths_is_recognised(threat: Threat, told: bool) -> None:
+    assert any(f"meant as {threat.eps:g}/255?" in text for text in warned(linear(6, 3), threat)) == told
+
+
+def test_a_gradient_that_is_0_is_told() -> None:
+    """What is rounded before the network sees it moves no logit, and no search by gradient breaks anything."""
+    model = linear(6, 3)
+
+    def rounded(share: float) -> Function:
+        return Function(lambda z: model(torch.where(z[:, :1] < share, (z * 16).round() / 16, z)))
+
+    (text,) = [text for text in warned(rounded(2.0)) if "gradient" in text]
+    assert "exactly 0 for 30 of the first 30 examples" in text and "says nothing" in text
+    assert any("exactly 0" in text for text in warned(rounded(float(X[:, 0].sort().values[10]))))
+    assert not any("exactly 0" in text for text in warned(rounded(-1.0)))
+    assert not any("exactly 0" in text for text in warned(nn.Sequential(model, nn.Softmax(1))))
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    model = mlp(6, 3)
+    with torch.no_grad():
+        model[0].weight[3, 2] = torch.nan
+        model[2].bias[0] = torch.inf
+    (text,) = [text for text in warned(model) if "Weights" in text]
+    assert text.startswith("Weights are NaN or infinite: 0.weight (1 of its values), 2.bias (1 of its values)")
+
+
+def test_an_accuracy_that_chance_would_give_is_told() -> None:
+    model = linear(6, 3)
+    right = model(X).argmax(1)
+    for labels, told in ((right, False), ((right + 1) % 3, True), (torch.arange(len(X)) % 3, True)):
+        found = evaluate(model, (X, labels), THREAT, QUICK)
+        assert any("not above chance (33%)" in text for text in found.warnings) == told
+
+
+@pytest.mark.parametrize(("model", "threat", "message"), [
+    ("runs/at", THREAT, r"not a torch.nn.Module.*load_run"), (lambda z: z, THREAT, "into the forward of a module"),
+    (linear(6, 3), "Linf:0.1", "give a Threat, such as"),
+])  # fmt: skip
+def test_what_is_no_network_and_what_is_no_threat_is_told(model: Any, threat: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_kinds(model, threat)
 
 
 def test_a_batch_larger_than_the_data_is_lowered_and_told() -> None:
@@ -207,7 +257,7 @@ def test_passes_are_counted_as_the_network_saw_them() -> None:
     outcome = evaluate(model, (uniform(16, 2), torch.zeros(16, dtype=torch.int64)), THREAT, QUICK, batch_size=16)
     assert outcome.counts["survived"] == 16
     assert [a.forwards for a in outcome.attacks] == [a.backwards for a in outcome.attacks] == [16 * 2 * 5] * 2
-    assert model.calls == 2 * 2 * 5 + 1 and model.sizes == {1, 16}
+    assert model.calls == 2 * 2 * 5 + 2 and model.sizes == {1, 16}
 
 
 @pytest.mark.parametrize("form", [

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.errors import InputError
-from unperturbed.models.load import LogitsOnly, as_classifier, build_model, output_logits
+from unperturbed.models.load import LogitsOnly, as_classifier, build_model, load_run, output_logits, save_weights
 from unperturbed.models.mlp import MLP
+from unperturbed.runs import BEST, CONFIG, write_yaml
 
 USER_MODULE = """
 import torch
@@ -53,6 +54,26 @@ def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def build(spec: str, **arguments: object) -> nn.Module:
     return build_model(spec, arguments, (29,), 3, (0.5,), (2.0,))
+
+
+def test_a_run_folder_gives_its_network_with_the_best_weights(tmp_path: Path) -> None:
+    made, rows = build("mlp", hidden=[8]), torch.rand(5, 29)
+    described = {"class_path": "mlp", "init_args": {"input_shape": [29], "classes": 3, "mean": [0.5], "std": [2.0]}}
+    described["init_args"] |= {"hidden": [8], "activation": "relu"}
+    with pytest.raises(InputError, match="is no run folder with weights"):
+        load_run(tmp_path)
+    write_yaml(tmp_path / CONFIG, {"model": described})
+    save_weights(made, tmp_path / BEST)
+    model = load_run(tmp_path)
+    assert not model.training and torch.equal(model(rows), made.eval()(rows))
+    write_yaml(tmp_path / CONFIG, {"recipe": {}})
+    with pytest.raises(InputError, match="does not say what its network is: build it, and load_weights"):
+        load_run(str(tmp_path))
+
+
+def test_a_file_in_place_of_a_module_is_told() -> None:
+    with pytest.raises(InputError, match="name the module, not its file: nets.mine:Net"):
+        build("nets/mine.py:Net")
 
 
 def test_a_name_is_built_for_the_data() -> None:

@@ -358,6 +358,11 @@ def test_patience_begins_after_the_ramp(monkeypatch: pytest.MonkeyPatch) -> None
     assert trained.epochs == 7 and trained.best_epoch == 1
 
 
+def test_text_in_place_of_a_method_is_told() -> None:
+    with pytest.raises(InputError, match="method is 'at': give an objective, such as AT"):
+        loop._check_kind("at")
+
+
 def test_a_run_that_learns_nothing_says_so() -> None:
     """The first step of one cycle has the rate 0."""
     model, before = mlp(6, 3), state(mlp(6, 3))

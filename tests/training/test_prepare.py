@@ -119,6 +119,24 @@ def test_a_batch_that_processes_share_keeps_an_example_of_its_own(monkeypatch: p
         prepared(Recipe())
 
 
+def test_classes_without_an_example_are_told() -> None:
+    """Labels that count from 1 make one more class, of which there is nothing."""
+    x, y = blobs(60)
+    shifted = prepared(Recipe(), Data("off", array_split(x, y + 1), None, ("0", "1", "2", "3")), model=linear(6, 4))
+    (text,) = [text for text in shifted.warnings if "classes have no" in text]
+    assert text == "1 of 4 classes have no training example (0). If the labels count from 1, take 1 off."
+    last = prepared(Recipe(), Data("few", array_split(x, y), None, ("0", "1", "2", "3")), model=linear(6, 4))
+    assert "1 of 4 classes have no training example (3)." in last.warnings
+
+
+def test_weights_that_are_not_finite_are_refused_before_the_first_step() -> None:
+    model = linear(6, 3)
+    with torch.no_grad():
+        model.weight[0, 0] = torch.nan
+    with pytest.raises(InputError, match="NaN or infinite: weight .1 of its values., before the first step"):
+        prepared(Recipe(), model=model)
+
+
 @pytest.mark.parametrize("extra", [None, blobs(30, seed=5)])
 def test_holding_all_examples_out_is_refused(extra: Any) -> None:
     few = (uniform(3, 6), torch.arange(3))

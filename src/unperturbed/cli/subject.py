@@ -18,7 +18,7 @@ from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, Split, select
 from unperturbed.errors import InputError
 from unperturbed.models.load import build_model, load_weights
-from unperturbed.runs import BEST, CONFIG, read_yaml, write_yaml
+from unperturbed.runs import BEST, CONFIG, METRICS, RESULT, read_jsonl, read_yaml, write_yaml
 from unperturbed.threat import Threat
 from unperturbed.training.folder import describe
 from unperturbed.training.prepare import find_device
@@ -204,7 +204,12 @@ def stored_run(run: str | None) -> Mapping[str, Any]:
     if run is None:
         return {}
     if not (Path(run) / CONFIG).exists():
-        raise InputError(f"{run} is no run folder: there is no {CONFIG} in it. Give one that unperturbed train made.")
+        weights = Path(run).is_file()
+        raise InputError(
+            f"{run} is no run folder{' but a file' * weights}: "
+            + (f"give --model and --weights {run}." if weights
+               else f"there is no {CONFIG} in it. Give one that unperturbed train made.")
+        )  # fmt: skip
     return read_yaml(Path(run) / CONFIG)
 
 
@@ -218,6 +223,9 @@ def model_and_weights(given: Parsed, stored: Mapping[str, Any]) -> tuple[Tree, s
             raise InputError(
                 f"{best} is not there: the run has not finished an epoch. Go on with it, or give --weights."
             )
+        if weights is None and not (Path(given.run) / RESULT).exists():
+            begun, planned = len(read_jsonl(Path(given.run) / METRICS)), stored.get("recipe", {}).get("epochs")
+            say(f"{given.run} has not ended: its best weights after {begun} of {planned} epochs are taken.", "warning")
         weights = weights or str(best)
     tree = tree.under(given.trees["model"])
     if weights is None and ":" not in str(tree.value):
@@ -253,7 +261,8 @@ def examples_of(data: Data, count: int | None, seed: int | None) -> Split:
     missing = sorted(set(range(len(data.classes))) - set(chosen.labels.tolist()))
     if missing:
         names = ", ".join(data.classes[label] for label in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        say(f"Among these {len(chosen)} examples {len(missing)} classes are missing ({names}).", "warning")
+        classes = "class is" if len(missing) == 1 else "classes are"
+        say(f"Among these {len(chosen)} examples {len(missing)} {classes} missing ({names}).", "warning")
     return chosen
 
 

@@ -1,5 +1,6 @@
 """Train over values of one or two options, evaluate every run, and show clean against robust accuracy."""
 
+import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -59,6 +60,7 @@ def run(given: Parsed) -> Result:
     suite = evaluate.suite_of(own.suite)
     if own.train_examples is not None:
         words = [*words, f"--examples={own.train_examples}"]
+    _check_over(out, [axis.option for axis in axes])
     runs = _runs(axes, words, out)
     _check(runs, own.examples)
 
@@ -92,6 +94,17 @@ def run(given: Parsed) -> Result:
         if number >= len(begun):
             value, views = write(out, about, axes, runs)
     return Result(value, views, code=int(any(each.error for each in runs)))
+
+
+def _check_over(out: Path, options: Sequence[str]) -> None:
+    """Refuse a folder with the table of a sweep over other options, which this one's would replace."""
+    if not (out / "sweep.json").exists():
+        return
+    earlier = list(json.loads((out / "sweep.json").read_text())["over"])
+    if earlier != list(options):
+        raise InputError(
+            f"{out} holds a sweep over {' and '.join(earlier)}, not over {' and '.join(options)}: give another --out."
+        )
 
 
 def _axes(texts: Sequence[str] | None, given: Parsed) -> list[Axis]:

@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -154,6 +155,9 @@ def evaluate(
     if resumed:
         seconds = sum(tally.seconds for part in parts for tally in part.tallies)
     outcome = _outcome(attacks, threat, parts, order, warnings, environment, seconds)
+    if outcome.clean_accuracy.low <= 1 / subject.classes:
+        text = f"The clean accuracy is not above chance ({1 / subject.classes:.0%}): are these weights trained, and do "
+        outcome = replace(outcome, warnings=(*outcome.warnings, text + "labels and inputs suit them?"))
     if draws_of(attacks) > 1:
         outcome = over_draws(outcome)
     if rank == 0:

@@ -55,6 +55,7 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subjec
     """
     if torch.is_inference_mode_enabled():
         raise InputError("This was called under torch.inference_mode(), where no gradient exists: leave that block.")
+    check_kinds(model, threat)
     device, dtype = home(model)
     first = split.names().argsort(stable=True)[:64]
     some = split.inputs(first).to(device, dtype)
@@ -62,9 +63,30 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subjec
     with own_randomness(seed, device):
         classes, warnings = check_outputs(classifier, some)
         _check_type(classifier, some)
+        warnings += _flat(classifier, some)
+    if (weights := not_finite(model)) is not None:
+        warnings.append(f"{weights}: nothing that is computed with them means anything.")
     network = _network_hash(classifier, some, seed)
     check(split, threat.bounds, classes)
     return Subject(classifier, device, dtype, some, classes, network, warnings + box_warnings(threat, some[0]))
+
+
+def check_kinds(model: Any, threat: Any) -> None:
+    """Raise InputError on what is no network or no threat set, such as a path or its text, with the remedy."""
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"The model is {model!r:.80}, not a torch.nn.Module: give the network itself; of a run folder, "
+            "load_run(folder); a function goes into the forward of a module."
+        )
+    if not isinstance(threat, Threat):
+        raise InputError(f"The threat is {threat!r:.80}: give a Threat, such as Threat.parse('Linf:8/255').")
+
+
+def not_finite(model: nn.Module) -> str | None:
+    """Return what is wrong where weights hold NaN or infinite values; None if all are finite."""
+    wrong = {name: int((~weight.isfinite()).sum()) for name, weight in model.named_parameters()}
+    found = [f"{name} ({count} of its values)" for name, count in wrong.items() if count]
+    return f"Weights are NaN or infinite: {', '.join(found[:3])}{', ...' * (len(found) > 3)}" if found else None
 
 
 def measured_split(data: Any) -> Split:
@@ -204,13 +226,39 @@ def _check_type(model: nn.Module, some: Inputs) -> None:
         )
 
 
+def _flat(model: nn.Module, some: Inputs) -> list[str]:
+    """Return a warning if nothing moves the logits apart where examples lie: searches by gradient end there."""
+
+    def slopes(rows: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = some[rows].clone().requires_grad_()
+            first, second = model(x).topk(2, dim=1).values.unbind(1)
+            return torch.autograd.grad((first - second).sum(), x)[0].flatten(1)
+
+    with under_attack(model):
+        parts, _ = isolate(slopes, torch.arange(len(some)))
+    flat = sum(int((slope == 0).all(1).sum()) for _, slope in parts)
+    if flat <= len(some) / 10:
+        return []
+    return [
+        f"The gradient at the inputs is exactly 0 for {flat} of the first {len(some)} examples: searches by gradient "
+        "find no way there, and what they leave standing says nothing. Attack through a stand-in with a gradient "
+        "(docs/defences.md), and see what attacks without gradients find (--suite square)."
+    ]
+
+
 def box_warnings(threat: Threat, example: Tensor) -> list[str]:
     """Return a warning if eps spans the whole box, so that every input may become any other."""
     low, high = threat.limits(example[None])
-    width = float((high - low).max())
-    if threat.norm == "Linf" and threat.eps >= width:
-        return [f"eps is {threat.eps:g} and the box only {width:g} wide: every input may become any other."]
-    return []
+    sides = (high - low).expand(1, *example.shape).flatten().double()
+    width = float(torch.linalg.vector_norm(sides, {"Linf": torch.inf, "L2": 2, "L1": 1}[threat.norm]))
+    if threat.eps < width:
+        return []
+    meant = f" Is eps meant as {threat.eps:g}/255?" if 1 <= threat.eps <= 255 and float(sides.max()) == 1 else ""
+    return [
+        f"eps is {threat.eps:g} and the box only {width:g} wide in {threat.norm}: every input may become any "
+        f"other.{meant}"
+    ]
 
 
 def data_hash(split: Split) -> str:

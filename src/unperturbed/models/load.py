@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unperturbed.errors import InputError, RunError
 from unperturbed.models.layouts import MEAN, STD, Found, find_weights, plain_names
-from unperturbed.runs import write_atomically
+from unperturbed.runs import BEST, CONFIG, read_yaml, write_atomically
 from unperturbed.types import Inputs, Logits
 
 # --- models ---------------------------------------------------------------------------------------------------------
@@ -51,6 +51,22 @@ def build_model(
     return model
 
 
+def load_run(folder: Path | str) -> nn.Module:
+    """Return the network of a run folder that `unperturbed train` made, with its best weights, in eval mode.
+
+    Raises `InputError` where the folder does not say what its network is: a run from Python knows it only as an object.
+    """
+    path = Path(folder)
+    if not (path / CONFIG).exists() or not (path / BEST).exists():
+        raise InputError(f"{path} is no run folder with weights: it has no {CONFIG}, or no {BEST}")
+    made = read_yaml(path / CONFIG).get("model")
+    if made is None:
+        raise InputError(f"{path} does not say what its network is: build it, and load_weights(model, {path / BEST})")
+    model = build_model(made["class_path"], made["init_args"], (), 0, (), ())
+    load_weights(model, path / BEST)
+    return model.eval()
+
+
 def named_models() -> dict[str, type[nn.Module]]:
     """Return the models of this folder by their short names."""
     package, _, this = __name__.rpartition(".")
@@ -76,9 +92,10 @@ def _import(spec: str) -> Callable[..., object]:
     try:
         found: object = importlib.import_module(module)
     except (ImportError, ValueError) as error:
-        raise InputError(
-            f"cannot import {module!r} for model {spec!r} ({error}): check the spelling, and that Python finds it"
-        ) from error
+        remedy = "check the spelling, and that Python finds it"
+        if module.endswith(".py"):
+            remedy = f"name the module, not its file: {module[:-3].replace('/', '.')}:{name}"
+        raise InputError(f"cannot import {module!r} for model {spec!r} ({error}): {remedy}") from error
     for part in name.split("."):
         if not hasattr(found, part):
             near = difflib.get_close_matches(part, dir(found), 1)

@@ -222,7 +222,7 @@ class Constrained(nn.Module, Wrapper):
         side = "within" if slack >= 0 else "beyond"
         if self.nominal_accuracy is not None:
             what = f"The clean accuracy, {seen:.2%} on held-out examples after the last epoch,"
-            distance = f"{abs(slack):.2%} {side} its limit of {self.limit:.2%}"
+            distance = f"{100 * abs(slack):.2f} points {side} its limit of {self.limit:.2%}"
         else:
             what = f"The {self._limited.replace('_', ' ')}, {seen:.4g} over the last epoch,"
             share = f" ({abs(slack) / self.limit:.1%})" if self.limit else ""

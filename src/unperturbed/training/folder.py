@@ -88,7 +88,10 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
         if key != "unperturbed" and earlier.get(key) != now.get(key)
     ]
     if changed:
-        raise InputError(f"The output folder {folder} holds another run: {'; '.join(changed)}. Choose another folder.")
+        raise InputError(
+            f"The output folder {folder} holds another run: {'; '.join(changed)}. Choose another folder; to train on "
+            f"from where this one ended, with weights={folder / runs.BEST}."
+        )
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -22,6 +22,7 @@ from unperturbed.data.augment import augmentation
 from unperturbed.data.convert import as_data
 from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.intervals import wilson
+from unperturbed.evaluation.subject import check_kinds
 from unperturbed.findings import Interval, Progress, silent
 from unperturbed.maximise.places import at_least_two
 from unperturbed.models.load import LogitsOnly, load_weights, save_weights
@@ -150,6 +151,8 @@ def train(
         RunError: on a loss that is not finite; the last checkpoint stands.
     """
     method, recipe = method or AT(), recipe or Recipe()
+    check_kinds(model, threat)
+    _check_kind(method)
     if checkpoint.memory(method):
         # so that another run of it begins as this one does; a method that holds the network still holds this one
         method = deepcopy(method, {id(model): model})
@@ -185,6 +188,11 @@ def train(
         fabric.barrier()
         run.go(progress)
     return run.finish()
+
+
+def _check_kind(method: Any) -> None:
+    if not isinstance(method, Objective):
+        raise InputError(f"The method is {method!r:.80}: give an objective, such as AT().")
 
 
 @dataclass

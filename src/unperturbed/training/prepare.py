@@ -1,6 +1,7 @@
 """What is checked and chosen before a run begins."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split, hold_out
 from unperturbed.errors import InputError
-from unperturbed.evaluation.subject import box_warnings, check_outputs
+from unperturbed.evaluation.subject import box_warnings, check_outputs, not_finite
 from unperturbed.models.load import as_classifier
 from unperturbed.noise import Noise
 from unperturbed.precision import Precision
@@ -70,7 +71,9 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
     if len(data.classes) > classes:
         raise InputError(f"The data has {len(data.classes)} classes, but the model returns {classes} logits.")
     check(train, threat.bounds, classes)
-    warnings += box_warnings(threat, some[0])
+    warnings += box_warnings(threat, some[0]) + _missing(train, data.classes)
+    if (wrong := not_finite(classifier)) is not None:
+        raise InputError(f"{wrong}, before the first step: give other weights.")
     augmentation(recipe.augment)(some, Noise.of(0, torch.arange(len(some), device=some.device)))
     more = None if extra is None else extra.train if isinstance(extra, Data) else as_split(extra)
     if more is not None:
@@ -94,6 +97,16 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
     extra_size = min(extra_size, size - 1)
     batches = Batches(train, ids, more, size, extra_size, recipe.seed, fabric.global_rank, fabric.world_size)
     return Examples(batches, held_out, classes, warnings)
+
+
+def _missing(split: Split, classes: Sequence[str]) -> list[str]:
+    """Return a warning if classes have no example: labels that count from 1 look like that."""
+    without = sorted(set(range(len(classes))) - set(split.labels.tolist()))
+    if not without:
+        return []
+    names = ", ".join(classes[label] for label in without[:5]) + ", ..." * (len(without) > 5)
+    hint = " If the labels count from 1, take 1 off." if without[0] == 0 else ""
+    return [f"{len(without)} of {len(classes)} classes have no training example ({names}).{hint}"]
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
