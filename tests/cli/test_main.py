@@ -178,7 +178,7 @@ def test_other_data_does_not_overwrite_the_result_of_a_run(run: Run) -> None:
 def test_examples_are_the_first_or_random_ones_and_missing_classes_are_told(run: Run) -> None:
     run(*TRAIN)
     code, _, err = run("evaluate", "runs/blobs-at", "--examples", "1")
-    assert code == 0 and "1 classes are missing (1)" in err
+    assert code == 0 and "1 class is missing (1)" in err
     assert run("evaluate", "runs/blobs-at", "--examples-seed", "1")[0] == 2
     assert run("evaluate", "runs/blobs-at", "--examples", "0")[0] == 2
     code, out, err = run("evaluate", "runs/blobs-at", "--examples", "13", "--eps", "0", "--json")

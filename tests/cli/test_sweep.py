@@ -219,8 +219,8 @@ def test_examples_are_of_the_evaluation_and_those_of_training_have_an_option(run
     words = (*SWEEP[:-1], "o", "--config", "some.yaml")
     assert run(*words, "--over", "train-examples=40,60")[0] == 0
     assert yaml.safe_load(Path("o/train_examples=60/config.yaml").read_text())["examples"] == 60
-    assert run(*words, "--over", "seed=0", "--train-examples", "70")[0] == 0
-    assert yaml.safe_load(Path("o/seed=0/config.yaml").read_text())["examples"] == 70
+    assert run(*words[:-3], "p", *words[-2:], "--over", "seed=0", "--train-examples", "70")[0] == 0
+    assert yaml.safe_load(Path("p/seed=0/config.yaml").read_text())["examples"] == 70
 
 
 def test_rows_under_different_threats_are_not_compared(run: Run) -> None:

@@ -261,7 +261,7 @@ def test_a_user_without_network_reads_one_line_that_helps(tmp_path: Path) -> Non
     program = "from unperturbed.data.sources import load_data; load_data('mnist')"
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60, "it does not try again and again"
     message = done.stderr.strip().splitlines()[-1]
     assert message.startswith("unperturbed.errors.InputError: The Hugging Face hub cannot be reached for ylecun/mnist")
     for form in ("Parquet", "class folders", ".npz", "package.module:function"):

@@ -60,9 +60,9 @@ def run(given: Parsed) -> Result:
     suite = evaluate.suite_of(own.suite)
     if own.train_examples is not None:
         words = [*words, f"--examples={own.train_examples}"]
-    _check_over(out, [axis.option for axis in axes])
     runs = _runs(axes, words, out)
     _check(runs, own.examples)
+    _check_over(out, [axis.option for axis in axes])
 
     about = {
         "over": {axis.option: list(axis.values) for axis in axes},

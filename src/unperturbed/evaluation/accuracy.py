@@ -155,7 +155,7 @@ def evaluate(
     if resumed:
         seconds = sum(tally.seconds for part in parts for tally in part.tallies)
     outcome = _outcome(attacks, threat, parts, order, warnings, environment, seconds)
-    if outcome.clean_accuracy.low <= 1 / subject.classes:
+    if outcome.n >= 20 and outcome.clean_accuracy.low <= 1 / subject.classes:
         text = f"The clean accuracy is not above chance ({1 / subject.classes:.0%}): are these weights trained, and do "
         outcome = replace(outcome, warnings=(*outcome.warnings, text + "labels and inputs suit them?"))
     if draws_of(attacks) > 1:
