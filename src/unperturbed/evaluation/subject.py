@@ -233,7 +233,8 @@ def _flat(model: nn.Module, some: Inputs) -> list[str]:
         with torch.enable_grad():
             x = some[rows].clone().requires_grad_()
             first, second = model(x).topk(2, dim=1).values.unbind(1)
-            return torch.autograd.grad((first - second).sum(), x)[0].flatten(1)
+            (slope,) = torch.autograd.grad((first - second).sum(), x, materialize_grads=True)
+            return slope.flatten(1)
 
     with under_attack(model):
         parts, _ = isolate(slopes, torch.arange(len(some)))
