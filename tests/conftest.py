@@ -2,6 +2,7 @@ import os
 
 import hypothesis
 import jaxtyping
+import pytest
 import torch
 
 import checking
@@ -14,3 +15,9 @@ hypothesis.settings.register_profile("unperturbed", deadline=None, database=None
 hypothesis.settings.load_profile("unperturbed")
 
 jaxtyping.jaxtyped = checking.check_what_is_new  # what the package's functions are decorated with when it is imported
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let wrong types through to the code's own checks, as in a user's program."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

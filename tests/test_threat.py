@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -46,12 +45,6 @@ def make_case(
     vector = torch.where(torch.rand(x.shape, generator=draw) < 0.2, scale * vector.sign(), vector)
     vector = torch.where(torch.rand(x.shape, generator=draw) < 0.1, 0.0, vector)
     return threat, x.clamp(low, high), vector
-
-
-@pytest.fixture
-def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let wrong types through to the code's own checks, as in a user's program."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 cases = given(

@@ -331,6 +331,18 @@ def test_a_row_says_whether_the_weights_of_an_earlier_epoch_met_the_limit(feasib
     assert row.conclusions == [told]
 
 
+@pytest.mark.parametrize(
+    ("feasible", "name"),
+    [((None, True), "1"), ((False, True), "1, limit not met by 1 of 2"), ((False, False), "1, limit not met")],
+)
+def test_the_picture_names_a_limit_that_was_not_met(feasible: tuple[bool | None, ...], name: str) -> None:
+    runs = [evaluated({"lr": "1", "seed": str(seed)}, 40, 30) for seed in range(2)]
+    for each, met in zip(runs, feasible, strict=True):
+        each.trained = {**(each.trained or {}), "feasible": met}
+    (row,) = sweep_table.rows_of(AXES, runs)
+    assert row.point is not None and row.point.name == name
+
+
 def test_unknown_examples_widen_a_row_upwards() -> None:
     sure, unsure = (
         sweep_table.rows_of(AXES, [evaluated({"lr": "1", "seed": seed}, 40, 30, unknown) for seed in "01"])[0].point

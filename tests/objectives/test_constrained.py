@@ -21,7 +21,7 @@ from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import under_attack
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.awp import AWP
-from unperturbed.objectives.base import Objective
+from unperturbed.objectives.base import EpochEnd, Objective
 from unperturbed.objectives.constrained import Constrained
 from unperturbed.objectives.dale import DALE, DALEKL, DALELaplacian
 from unperturbed.objectives.elle import ELLE_A
@@ -122,7 +122,7 @@ def test_the_dual_variable_converges_to_the_multiplier(exchanged: bool) -> None:
     assert abs(float(method.dual) / multiplier - 1) < 0.005
     weights = torch.cat([model.weight[1] - model.weight[0], (model.bias[1] - model.bias[0])[None]]).detach().numpy()
     np.testing.assert_allclose(weights, expected, atol=0.002)
-    method.after_epoch(0.0, 1.0)
+    method.after_epoch(EpochEnd(0.0, 100, 1.0))
     assert method.conclude()[0].startswith("Feasible")
 
 
@@ -130,7 +130,7 @@ def test_an_idle_limit_lets_the_dual_variable_go_to_zero() -> None:
     method = Constrained(AT(FGSM), nominal_loss=0.9, dual_step=0.1, wait=0)
     steps(method, logistic(), gaussians(), Threat("Linf", 0.5, None), 100, 1.0)
     assert float(method.dual) == 0
-    method.after_epoch(0.0, 1.0)
+    method.after_epoch(EpochEnd(0.0, 100, 1.0))
     assert "Feasible" in method.conclude()[0] and "ended at 0 (" in method.conclude()[0]
 
 
@@ -138,7 +138,7 @@ def test_a_limit_that_cannot_be_met_is_said_and_stays_finite() -> None:
     model, method = logistic(), Constrained(AT(FGSM), nominal_loss=0.01, dual_step=0.5, wait=0, dual_max=6.0)
     steps(method, model, gaussians(), Threat("Linf", 0.5, None), 200, 0.1)
     assert float(method.dual) == 6.0 and all(w.isfinite().all() for w in model.parameters())
-    method.after_epoch(0.0, 1.0)
+    method.after_epoch(EpochEnd(0.0, 100, 1.0))
     (text,) = method.conclude()
     assert text.startswith("Not feasible") and "beyond its limit of 0.01" in text and "dual_max" in text
 
@@ -178,7 +178,7 @@ def test_it_waits_for_the_share_of_the_run_that_it_is_told(every: Any, wait: flo
         moves = epoch >= waiting
         expected += 0.1 if moves and every == "batch" else 0.0
         assert once(method, 9.0) == pytest.approx(expected), epoch
-        method.after_epoch(0.0, (epoch + 1) / 4)
+        method.after_epoch(EpochEnd(0.0, 100, (epoch + 1) / 4))
         expected += 3 * 0.1 if moves and every == "epoch" else 0.0
         assert float(method.dual) == pytest.approx(expected), epoch
         assert float(method.seen) == 9.0, "the limited loss is followed all the same"
@@ -188,23 +188,23 @@ def test_per_epoch_it_moves_once_by_the_mean() -> None:
     by_epoch = Constrained(ERM(), nominal_loss=0.5, dual_step=0.1, every="epoch", wait=0)
     for seen in (0.4, 0.9, 0.35):
         assert once(by_epoch, seen) == 1.0
-    by_epoch.after_epoch(0.3, 1.0)
+    by_epoch.after_epoch(EpochEnd(0.3, 100, 1.0))
     mean = (0.4 + 0.9 + 0.35) / 3
     assert float(by_epoch.dual) == pytest.approx(1 + 3 * 0.1 * (mean - 0.5) / 0.5)
     assert float(by_epoch.seen) == pytest.approx(mean) and float(by_epoch.total) == 0
     once(by_epoch, 0.5)
-    by_epoch.after_epoch(0.3, 1.0)
+    by_epoch.after_epoch(EpochEnd(0.3, 100, 1.0))
     assert float(by_epoch.seen) == pytest.approx(0.5), "each epoch begins anew"
 
 
 def test_a_limit_on_accuracy_follows_the_error_rate_once_an_epoch() -> None:
     method = Constrained(ERM(), nominal_accuracy=0.9, dual_step=0.1, wait=0)
     assert once(method, 7.0) == 1.0 and once(method, 0.0) == 1.0
-    method.after_epoch(0.85, 1.0)  # an error rate of 0.15, half as much again as allowed
+    method.after_epoch(EpochEnd(0.85, 100, 1.0))  # an error rate of 0.15, half as much again as allowed
     assert float(method.dual) == pytest.approx(1 + 3 * 0.1 * 0.5)
     assert "Not feasible" in method.conclude()[0] and "85.00%" in method.conclude()[0]
     once(method, 7.0)
-    method.after_epoch(0.95, 1.0)
+    method.after_epoch(EpochEnd(0.95, 100, 1.0))
     assert float(method.dual) == pytest.approx(1.0, rel=1e-5)
     assert method.conclude()[0].startswith("Feasible: The clean accuracy, 95.00%")
 
@@ -213,9 +213,43 @@ def test_within_five_percent_counts_as_met() -> None:
     for seen, begins in ((0.524, "Feasible"), (0.53, "Not feasible")):
         method = Constrained(ERM(), nominal_loss=0.5)
         once(method, seen)
-        method.after_epoch(0.0, 1.0)
+        method.after_epoch(EpochEnd(0.0, 100, 1.0))
         assert method.conclude()[0].startswith(begins)
     assert "not known" in Constrained(ERM(), nominal_loss=0.5).conclude()[0]
+
+
+def test_a_loss_beyond_its_limit_that_counts_as_met_names_the_tolerance() -> None:
+    method = Constrained(ERM(), nominal_loss=0.5)
+    once(method, 0.52)
+    method.after_epoch(EpochEnd(0.0, 100, 1.0))
+    (text,) = method.conclude()
+    assert (
+        text.startswith("Feasible: ") and "(4.0%) beyond its limit of 0.5, a distance that the tolerance of 5%" in text
+    )
+
+
+@pytest.mark.parametrize("seen", [0.4, 0.6])
+def test_losses_of_the_steps_do_not_judge_a_running_average(seen: float) -> None:
+    method = Constrained(ERM(), nominal_loss=0.5)
+    once(method, seen)
+    method.after_epoch(EpochEnd(0.0, 100, 1.0, averaged=True))
+    assert method.feasible() is None and "whether it meets the limit is not known" in method.conclude()[0]
+    limited = Constrained(ERM(), nominal_accuracy=0.9)
+    limited.after_epoch(EpochEnd(seen, 40, 1.0, averaged=True))
+    assert limited.feasible() is False and f"{seen:.2%} of 40 examples" in limited.conclude()[0]
+
+
+@pytest.mark.parametrize("wrap", [Constrained, AWP])
+@pytest.mark.parametrize("inner", [0.1, AT, "at", None])
+def test_only_a_method_is_wrapped(wrap: Any, inner: Any, unchecked: None) -> None:
+    with pytest.raises(InputError, match="give an objective, such as AT"):
+        wrap(inner)
+
+
+def test_what_is_printed_has_the_method_and_the_limit() -> None:
+    assert repr(Constrained(TRADES(beta=3.0), nominal_accuracy=0.9)).startswith("Constrained(TRADES(beta=3.0")
+    assert "nominal_accuracy=0.9" in repr(Constrained(TRADES(), nominal_accuracy=0.9))
+    assert repr(Constrained(ELLE_A(), nominal_loss=0.5)).startswith("Constrained(\n  nominal_loss=0.5\n")
 
 
 def test_it_is_feasible_where_its_sentence_says_so() -> None:
@@ -223,7 +257,7 @@ def test_it_is_feasible_where_its_sentence_says_so() -> None:
         method = Constrained(ERM(), **limits)
         assert not method.feasible(), "no epoch was finished"
         once(method, seen)
-        method.after_epoch(seen, 0.1)
+        method.after_epoch(EpochEnd(seen, 100, 0.1))
         return method
 
     cases = [after(seen, nominal_loss=0.5) for seen in (0.4, 0.5, 0.524, 0.53)]
@@ -239,7 +273,7 @@ def test_a_dual_variable_above_0_with_slack_left_has_not_settled(seen: float, du
     """Complementary slackness: at a saddle point one of the two is 0."""
     method = Constrained(ERM(), nominal_loss=0.5, dual_start=dual, dual_step=0.1, wait=0)
     once(method, seen)
-    method.after_epoch(0.0, 1.0)
+    method.after_epoch(EpochEnd(0.0, 100, 1.0))
     (text,) = method.conclude()
     assert text.startswith("Feasible") and ("still falling" not in text) == settled
 
@@ -248,7 +282,7 @@ def test_a_dual_variable_above_0_with_slack_left_has_not_settled(seen: float, du
 def test_a_dual_variable_that_did_not_move_is_not_called_falling(options: dict[str, Any]) -> None:
     method = Constrained(ERM(), nominal_loss=0.5, **options)
     once(method, 0.2)
-    method.after_epoch(0.0, 1.0)
+    method.after_epoch(EpochEnd(0.0, 100, 1.0))
     assert "ended at 1 " in method.conclude()[0] and "did not move" in method.conclude()[0]
     assert "falling" not in method.conclude()[0]
 
@@ -257,12 +291,12 @@ def test_a_dual_variable_that_rose_with_slack_left_is_called_rising() -> None:
     method = Constrained(ERM(), nominal_loss=0.5, dual_step=0.1, wait=0)
     for seen in (0.0, 0.0, 0.9):  # 0.8 after the first two
         once(method, seen)
-    method.after_epoch(0.0, 0.5)
+    method.after_epoch(EpochEnd(0.0, 100, 0.5))
     assert "still falling" in method.conclude()[0]
     for seen in (0.9, 0.0, 0.48):
         once(method, seen)
     method.began = method.dual - 0.01
-    method.after_epoch(0.0, 1.0)
+    method.after_epoch(EpochEnd(0.0, 100, 1.0))
     assert method.conclude()[0].startswith("Feasible") and "still rising" in method.conclude()[0]
 
 
@@ -272,12 +306,12 @@ def test_a_limit_on_the_methods_terms_is_not_met_at_a_smaller_eps() -> None:
     for method in (terms, clean):
         for eps in (0.05, 0.06):
             once(method, 0.2, Threat("Linf", eps))
-        method.after_epoch(0.9, 0.5)
+        method.after_epoch(EpochEnd(0.9, 100, 0.5))
     assert not terms.feasible() and "eps still grew" in terms.conclude()[0]
     assert clean.feasible() and clean.conclude()[0].startswith("Feasible")
     for _ in range(2):
         once(terms, 0.2)
-    terms.after_epoch(0.9, 1.0)
+    terms.after_epoch(EpochEnd(0.9, 100, 1.0))
     assert terms.feasible() and terms.conclude()[0].startswith("Feasible")
 
 
@@ -285,14 +319,14 @@ def test_a_dual_variable_that_leaves_0_with_the_noise_of_batches_is_not_called_f
     method = Constrained(ERM(), nominal_loss=0.5, dual_start=0.0, dual_step=0.1, wait=0)
     for seen in (0.3, 0.6, 0.3, 0.3, 0.6):  # 0, 0.02, 0, 0, 0.02: it is 0 in four of the five batches
         once(method, seen)
-    method.after_epoch(0.0, 1.0)
+    method.after_epoch(EpochEnd(0.0, 100, 1.0))
     (text,) = method.conclude()
     assert float(method.dual) == pytest.approx(0.02) and "and was 0 in 80% of its batches" in text
     assert "does not bind" in text and "falling" not in text
     once(method, 2.0)  # 0.12
-    method.after_epoch(0.0, 1.0)
+    method.after_epoch(EpochEnd(0.0, 100, 1.0))
     once(method, 0.3)
-    method.after_epoch(0.0, 1.0)
+    method.after_epoch(EpochEnd(0.0, 100, 1.0))
     assert float(method.idle) == 0 and "still falling" in method.conclude()[0], "each epoch begins anew"
 
 
@@ -412,8 +446,8 @@ def test_a_stronger_method_keeps_the_dual_variable() -> None:
     [
         ({"nominal_loss": 0.1, "nominal_accuracy": 0.9}, "only one of"),
         ({"nominal_accuracy": 97.0}, "nominal_accuracy is 97.0, but is a share"),
-        ({"nominal_loss": -0.1}, "limit is -0.1"),
-        ({"objective_loss": math.inf}, "limit is inf"),
+        ({"nominal_loss": -0.1}, "nominal_loss is -0.1"),
+        ({"objective_loss": math.inf}, "objective_loss is inf"),
         ({"dual_step": -1.0}, "dual_step is -1.0"),
         ({"wait": 4}, "wait is 4, but is a share of the run"),
         ({"wait": math.nan}, "wait is nan"),

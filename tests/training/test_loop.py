@@ -17,7 +17,7 @@ from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.awp import AWP
-from unperturbed.objectives.base import Objective
+from unperturbed.objectives.base import EpochEnd, Objective
 from unperturbed.objectives.constrained import Constrained
 from unperturbed.objectives.elle import ELLE_A
 from unperturbed.objectives.erm import ERM
@@ -26,6 +26,7 @@ from unperturbed.objectives.fw_at import FWATAdapt
 from unperturbed.objectives.llr import LLR
 from unperturbed.objectives.sora import SORA
 from unperturbed.objectives.trades import TRADES
+from unperturbed.runs import read_yaml
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint, loop
 from unperturbed.training.alarm import Alarm, Probe
@@ -586,8 +587,8 @@ class Limited(Concluding):
     met: tuple[int, ...] = ()
     seen: list[float] = field(default_factory=list)
 
-    def after_epoch(self, clean_accuracy: float, done: float) -> None:
-        self.seen.append(done)
+    def after_epoch(self, end: EpochEnd) -> None:
+        self.seen.append(end.done)
 
     def feasible(self) -> bool:
         return len(self.seen) in self.met
@@ -607,9 +608,37 @@ def test_the_result_says_whether_the_weights_kept_met_the_limit(
     assert trained.conclusions == ("Done." + (end if kept < 3 else ""),)
 
 
-def test_a_conclusion_says_that_a_running_average_is_kept() -> None:
-    trained = train(mlp(6, 3), blobs(60), THREAT, Concluding(), Recipe(epochs=1, averaging=0.5))
-    assert "of the weights as trained; kept is their running average" in trained.conclusions[0]
+@pytest.mark.parametrize("averaging", [None, 0.999])
+def test_a_limit_on_a_loss_is_not_called_met_by_a_running_average(averaging: float | None) -> None:
+    """The average lags behind: its loss is far beyond the limit that the weights as trained have met."""
+    method = Constrained(ERM(), nominal_loss=0.3)
+    recipe = Recipe(epochs=6, batch_size=10, lr=0.3, averaging=averaging, validation=0.5)
+    trained = train(mlp(6, 3), blobs(120), THREAT, method, recipe)
+    (text,) = trained.conclusions
+    assert trained.method is not None
+    measured = float(text.partition("held-out examples: nominal_loss ")[2].rstrip("."))
+    if averaging is None:
+        assert trained.feasible is True and text.startswith("Feasible: ") and measured < 0.5
+    else:
+        assert trained.feasible is None and text.startswith("Feasible before averaging: ") and measured > 0.6
+        assert "whether it meets the limit is not known" in text
+
+
+def test_a_limit_on_accuracy_is_judged_on_the_running_average() -> None:
+    method = Constrained(ERM(), nominal_accuracy=0.9)
+    trained = train(mlp(6, 3), blobs(120), THREAT, method, Recipe(epochs=2, batch_size=10, averaging=0.999))
+    assert trained.feasible is (trained.clean_accuracy.value >= 0.9)
+    assert f"of {trained.clean_accuracy.n} examples" in trained.conclusions[0]
+
+
+@pytest.mark.parametrize(("validation", "held_out"), [(0.2, True), (0.0, False)])
+def test_the_result_says_whether_its_examples_were_held_out(validation: float, held_out: bool, tmp_path: Path) -> None:
+    recipe = Recipe(epochs=1, validation=validation)
+    trained = train(mlp(6, 3), blobs(60), THREAT, Constrained(ERM()), recipe, out=tmp_path / "run")
+    assert trained.held_out is held_out and trained.json()["held_out"] is held_out
+    assert ("held-out" in trained.conclusions[0]) is held_out
+    told = read_yaml(tmp_path / "run/config.yaml")["chosen"]["held_out_examples"]
+    assert (told > 0) is held_out
 
 
 @pytest.mark.parametrize("best", [1, 3])

@@ -26,7 +26,7 @@ from unperturbed.errors import InputError
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.awp import AWP
-from unperturbed.objectives.base import Objective
+from unperturbed.objectives.base import EpochEnd, Objective
 from unperturbed.objectives.constrained import Constrained
 from unperturbed.objectives.dale import DALE, DALELaplacian
 from unperturbed.objectives.free import Free
@@ -140,7 +140,7 @@ def three_steps(fabric: Fabric, rank: int, world: int, norm: bool) -> dict[str, 
         for step in range(3):
             noise = Noise.of(0, rows).fold(step)
             optimisation_step(fabric, InPrecision(model), wrapped, optimiser, method, batch, THREAT, noise)
-        method.after_epoch(0.5, 1.0)
+        method.after_epoch(EpochEnd(0.5, 100, 1.0))
         memory = {path: buffer for path, buffer in checkpoint.memory(method).items() if not path.endswith("delta")}
         found.update({f"{name}: {path}": value for path, value in {**state(model), **memory}.items()})
     return found

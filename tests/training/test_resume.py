@@ -209,6 +209,14 @@ def test_another_run_is_not_resumed(
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+def test_how_often_a_run_is_saved_may_change(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=4, batch_size=18, checkpoint_minutes=0.5)
+    with pytest.raises(Stopped):
+        at_run(tmp_path, progress=stop_at(5))
+    resumed = train(mlp(6, 3), blobs(60), THREAT, AT(PGD(3)), recipe, out=tmp_path, resume=True)
+    assert resumed.epochs == 4
+
+
 def test_other_data_is_another_run(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         at_run(tmp_path, progress=stop_at(5))

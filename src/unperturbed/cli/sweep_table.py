@@ -170,11 +170,12 @@ def _row(axes: Sequence[Axis], group: Sequence[Run]) -> Row:
         [Interval(each[value], each[interval][0], each[interval][1], each["n"]) for each in outcomes]
         for value, interval in (("clean_accuracy", "clean_interval"), ("robust_accuracy", "interval"))
     )
+    name = ", ".join([*values.values(), *_missed(trained)])
     return Row(
         values,
         len(group),
         # An example whose clean logits are not finite is unknown, so that there are no more of them than this.
-        Point(", ".join(values.values()), wilson_over_runs(clean, unknown), wilson_over_runs(robust, unknown)),
+        Point(name, wilson_over_runs(clean, unknown), wilson_over_runs(robust, unknown)),
         _range(clean),
         _range(robust),
         outcomes[0]["n"],
@@ -184,6 +185,13 @@ def _row(axes: Sequence[Axis], group: Sequence[Run]) -> Row:
         len(done),
         (outcomes[0]["threat"], outcomes[0]["environment"]["data"]),
     )
+
+
+def _missed(trained: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what a picture must say of runs whose weights did not meet their limit, if there are any."""
+    missed = sum(each["feasible"] is False for each in trained)
+    some = f" by {missed} of {len(trained)}" if missed < len(trained) else ""
+    return [f"limit not met{some}"] if missed else []
 
 
 def _range(values: Sequence[Interval]) -> tuple[float, float]:

@@ -120,7 +120,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
 
 
 def run(given: Parsed) -> Result:
-    """Train, and return where the run is and how it does on held-out training examples."""
+    """Train, and return where the run is and how it does on the examples that the probe looks at."""
     from unperturbed.cli.subject import load_into
     from unperturbed.training.loop import train
 
@@ -144,15 +144,15 @@ def run(given: Parsed) -> Result:
             config=asked.config,
             progress=report,
         )
-    held_out = f"on {trained.clean_accuracy.n} held-out training examples"
+    seen = f"on {trained.clean_accuracy.n} {'held-out training' if trained.held_out else 'training'} examples"
     rows = [
         ("run", str(trained.folder)),
         (
             "epochs",
             f"{trained.epochs} in {trained.seconds:.0f} s; the best weights are from epoch {trained.best_epoch}",
         ),
-        ("clean accuracy", f"{trained.clean_accuracy}, {held_out}"),
-        ("robust accuracy", f"{trained.robust_accuracy}, {held_out}: ten steps, a quick look"),
+        ("clean accuracy", f"{trained.clean_accuracy}, {seen}"),
+        ("robust accuracy", f"{trained.robust_accuracy}, {seen}: ten steps, a quick look"),
         *(("method", text) for text in trained.conclusions),
     ]
     following = f"How robust it is: unperturbed evaluate {shlex.quote(str(asked.out))}"

@@ -96,14 +96,14 @@ def probable_accuracy(
     model: nn.Module,
     data: Any,
     threat: Threat,
-    rho: Sequence[float] = (0.1, 0.05, 0.01),
+    rho: float | Sequence[float] = (0.1, 0.05, 0.01),
     *,
     draws: int = 100,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     progress: Progress = silent,
 ) -> Probable:
-    """Return the share of examples that keep their class on at least a share 1 - rho of random points of S(x).
+    """Return the share of examples that are classified correctly on at least a share 1 - rho of random points of S(x).
 
     ProbAcc(rho) = mean over (x, y) of 1[P(f(z) = y) >= 1 - rho], z uniform in S(x) (Robey et al. 2022,
     https://arxiv.org/abs/2202.01136; their code calls it quantile accuracy, and asks for strictly more). P is taken
@@ -118,7 +118,7 @@ def probable_accuracy(
         model: as for `evaluate`.
         data: as for `evaluate`.
         threat: what is drawn from.
-        rho: the shares of draws that may be wrong; 0: none.
+        rho: the shares of draws that may be wrong, or a single one; 0: none.
         draws: points of each example; the same for an example in any company and order.
         seed: of the draws.
         batch_size: examples that the network sees at a time, raised to a power of two.
@@ -128,7 +128,8 @@ def probable_accuracy(
         InputError: on what `evaluate` refuses, no draw, and shares outside [0, 1) or too small for so few draws.
     """
     began = time.perf_counter()
-    _check(rho, draws)
+    shares = [rho] if isinstance(rho, int | float) else list(rho)
+    _check(shares, draws)
     split = measured_split(data)
     subject = look_at(model, split, threat, seed)
     classifier, warnings = subject.classifier, list(subject.warnings)
@@ -165,7 +166,7 @@ def probable_accuracy(
     n, lost = len(split), sum(table["unknown"])
     correct, not_finite = sum(each < 0 for each in table["clean"]), sum(each != each for each in table["clean"])
     accuracy, undecided = dict[float, Interval](), dict[float, int]()
-    for share in rho:
+    for share in shares:
         allowed = _allowed(share, draws)
         passed = sum(right >= draws - allowed for right in table["right"])
         undecided[share] = sum(wrong <= allowed for wrong in table["wrong"]) - passed
@@ -200,7 +201,7 @@ def _check(rho: Sequence[float], draws: int) -> None:
     if draws < 1:
         raise InputError(f"draws is {draws}, but must be at least 1.")
     if not rho or len(set(rho)) < len(rho):
-        raise InputError(f"rho is {list(rho)}: give one share or more, each once.")
+        raise InputError(f"rho is {rho}: give one share or more, each once.")
     for share in rho:
         if not 0 <= share < 1:
             raise InputError(f"rho is {share}, but is a share of the draws that may be wrong: 0 or more, less than 1.")

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -42,6 +42,23 @@ def several_processes() -> bool:
     return there and torch.distributed.get_world_size() > 1
 
 
+@dataclass(frozen=True)
+class EpochEnd:
+    """What a method is told at the end of an epoch.
+
+    Attributes:
+        clean_accuracy: of the weights that count, on the examples that the probe looks at, as they are.
+        examples: how many those are.
+        done: share of the run.
+        averaged: whether those weights are a running average, which the losses of the steps are not of.
+    """
+
+    clean_accuracy: float
+    examples: int
+    done: float
+    averaged: bool = False
+
+
 class Objective(ABC):
     """What training minimises.
 
@@ -67,14 +84,11 @@ class Objective(ABC):
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:  # noqa: B027
         """Update the method's own memory, once an optimisation step."""
 
-    def after_epoch(self, clean_accuracy: float, done: float) -> None:  # noqa: B027
-        """Update the method's own memory, once an epoch.
-
-        Told the accuracy on held-out examples as they are, and which share of the run is done.
-        """
+    def after_epoch(self, end: EpochEnd) -> None:  # noqa: B027
+        """Update the method's own memory, once an epoch."""
 
     def feasible(self) -> bool | None:
-        """Tell whether the last epoch has met the limit that the method sets; None where it sets none.
+        """Tell whether the last epoch's weights that count met the method's limit; None: it has none, or cannot know.
 
         Weights of such epochs are kept before others, and a run that is to stop early goes on until there is one.
         """
@@ -122,7 +136,13 @@ class Wrapper(Objective):
     objective: Objective
 
     def adopt(self) -> None:
-        """Take over the inner method's repeats and ramp; for the end of a constructor."""
+        """Take over the inner method's repeats and ramp, once it is there.
+
+        Raises:
+            InputError: if it is no method.
+        """
+        if not isinstance(self.objective, Objective):
+            raise InputError(f"The wrapped method is {self.objective!r:.80}: give an objective, such as AT().")
         object.__setattr__(self, "repeats", self.objective.repeats)
         object.__setattr__(self, "ramp", self.objective.ramp)
 
@@ -144,9 +164,9 @@ class Wrapper(Objective):
         """Update the inner method's memory."""
         self.objective.after_step(batch, inner, terms, threat)
 
-    def after_epoch(self, clean_accuracy: float, done: float) -> None:
+    def after_epoch(self, end: EpochEnd) -> None:
         """Update the inner method's memory."""
-        self.objective.after_epoch(clean_accuracy, done)
+        self.objective.after_epoch(end)
 
     def feasible(self) -> bool | None:
         """Tell what the inner method says."""

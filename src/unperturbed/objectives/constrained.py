@@ -11,14 +11,12 @@ from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
-from unperturbed.objectives.base import Objective, Wrapper, check_not_negative, mean_over_processes
+from unperturbed.objectives.base import EpochEnd, Objective, Wrapper, check_not_negative, mean_over_processes
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, PerExample, Terms
 
 MET = 1.05
 """A limit counts as met up to this factor: the loss of an epoch is an average over weights that still move."""
-
-
 EPOCH = 3
 """An epoch's move of the dual variable is that of so many batches, however many it has: the network answers to a move
 within the epoch, and to the moves of hundreds of batches at once by swings between the ends of the range."""
@@ -70,6 +68,8 @@ class Constrained(nn.Module, Wrapper):
     moved: Tensor
     eps: Tensor
     grew: Tensor
+    examples: Tensor
+    averaged: Tensor
 
     def __init__(
         self,
@@ -84,14 +84,13 @@ class Constrained(nn.Module, Wrapper):
         dual_max: float = 5.0,
     ) -> None:
         super().__init__()
-        given = [limit for limit in (nominal_loss, nominal_accuracy, objective_loss) if limit is not None]
+        limits = {"nominal_loss": nominal_loss, "nominal_accuracy": nominal_accuracy, "objective_loss": objective_loss}
+        given = {name: limit for name, limit in limits.items() if limit is not None}
         if len(given) > 1:
             raise InputError("Give only one of nominal_loss, nominal_accuracy and objective_loss.")
         if nominal_accuracy is not None and not 0 < nominal_accuracy < 1:
             raise InputError(f"nominal_accuracy is {nominal_accuracy}, but is a share: give a number between 0 and 1.")
-        if not all(math.isfinite(limit) and limit >= 0 for limit in given):
-            raise InputError(f"The limit is {given[0]}, but must be finite and not negative.")
-        check_not_negative(dual_step=dual_step, dual_start=dual_start)
+        check_not_negative(**given, dual_step=dual_step, dual_start=dual_start)
         if not 0 <= wait < 1:
             raise InputError(f"wait is {wait}, but is a share of the run: give 0 or more, and less than 1.")
         if not dual_start <= dual_max < math.inf:
@@ -117,6 +116,8 @@ class Constrained(nn.Module, Wrapper):
         self.register_buffer("moved", torch.tensor(0.0))  # how far it went in the last epoch
         self.register_buffer("eps", torch.tensor(0.0))  # where this epoch began
         self.register_buffer("grew", torch.tensor(0.0))  # how far it went in this epoch, until the next begins
+        self.register_buffer("examples", torch.tensor(0.0))  # that an accuracy is of
+        self.register_buffer("averaged", torch.tensor(0.0))  # whether a running average is kept
 
     @property
     def limit(self) -> float:
@@ -183,17 +184,18 @@ class Constrained(nn.Module, Wrapper):
         own = {name: term for name, term in terms.items() if name != "constraint"}
         self.objective.after_step(batch, inner, own, threat)
 
-    def after_epoch(self, clean_accuracy: float, done: float) -> None:
+    def after_epoch(self, end: EpochEnd) -> None:
         """Note what the epoch has come to and, if it is time, let the dual variable follow."""
         mean = self.total / self.batches.clamp(min=1)
-        self.seen = mean if self.nominal_accuracy is None else torch.full_like(self.seen, clean_accuracy)
+        self.seen = mean if self.nominal_accuracy is None else torch.full_like(self.seen, end.clean_accuracy)
         self.idle = self.zeros / self.batches.clamp(min=1)
         if self.every == "epoch" or self.nominal_accuracy is not None:
             self._ascend(EPOCH * self.dual_step, self.seen)
         self.total, self.batches, self.zeros = (torch.zeros_like(x) for x in (self.total, self.batches, self.zeros))
         self.moved, self.began = self.dual - self.began, self.dual.clone()
-        self.done = torch.full_like(self.done, done)
-        self.objective.after_epoch(clean_accuracy, done)
+        self.done, self.averaged = torch.full_like(self.done, end.done), torch.full_like(self.averaged, end.averaged)
+        self.examples = torch.full_like(self.examples, end.examples)
+        self.objective.after_epoch(end)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return what the method measures, and the nominal loss of the held-out examples."""
@@ -201,8 +203,14 @@ class Constrained(nn.Module, Wrapper):
             nominal = cross_entropy(model(batch.x), batch.y)
         return {**self.objective.examine(model, batch, threat, noise), "nominal_loss": nominal}
 
-    def feasible(self) -> bool:
-        """Tell whether the last epoch has met the limit; one on the method's terms cannot be met while eps grows."""
+    def feasible(self) -> bool | None:
+        """Tell whether the last epoch has met the limit; one on the method's terms cannot be met while eps grows.
+
+        None where a loss is limited and a running average is kept: its loss on the training batches is not known.
+        """
+        return None if self._averaged_loss else self._met()
+
+    def _met(self) -> bool:
         seen = float(self.seen)
         if self.objective_loss is not None and self.grew > 0:
             return False
@@ -217,27 +225,34 @@ class Constrained(nn.Module, Wrapper):
         if math.isinf(seen):
             return "Whether the limit is met is not known: no epoch was finished."
         if self.objective_loss is not None and self.grew > 0:
-            return "Whether the limit is met is not known: eps still grew in the last epoch (ramp)."
+            return (
+                "Not feasible as trained: eps still grew in the last epoch, and a limit on the method's own loss is "
+                "one at the full eps. Let eps grow over a smaller share of the run (ramp)."
+            )
         slack, where = float(self._slack(self.seen)), f"the dual variable ended at {dual:.3g}"
         side = "within" if slack >= 0 else "beyond"
         if self.nominal_accuracy is not None:
-            what = f"The clean accuracy, {seen:.2%} on held-out examples after the last epoch,"
+            what = f"The clean accuracy, {seen:.2%} of {int(self.examples)} examples after the last epoch,"
             distance = f"{100 * abs(slack):.2f} points {side} its limit of {self.limit:.2%}"
         else:
-            what = f"The {self._limited.replace('_', ' ')}, {seen:.4g} over the last epoch,"
+            what = f"The {self._limited.replace('_', ' ')}, {seen:.4g} over the training steps of the last epoch,"
             share = f" ({abs(slack) / self.limit:.1%})" if self.limit else ""
             distance = f"{abs(slack):.3g}{share} {side} its limit of {self.limit:.4g}"
-        if self.feasible():
+        kept = " Kept is a running average of the weights, and whether it meets the limit is not known."
+        told = kept if self._averaged_loss else ""
+        if self._met():
             settled = dual == 0 or slack <= (MET - 1) * self._scale
-            ended = f"Feasible: {what} is {distance}; {where} (dual * slack = {dual * slack:.2g})"
-            return f"{ended}{'' if settled else self._unsettled()}."
+            lead = "Feasible before averaging" if self._averaged_loss else "Feasible"
+            distance += f", a distance that the tolerance of {MET - 1:.0%} allows" if slack < 0 else ""
+            ended = f"{lead}: {what} is {distance}; {where} (dual * slack = {dual * slack:.2g})"
+            return f"{ended}{'' if settled else self._unsettled()}.{told}"
         if dual >= self.dual_max:
             ended, further = f"{where} and can grow no more", "grow further (dual_max)"
         else:
             ended, further = where, "move faster (dual_step) or sooner (wait)"
         return (
             f"Not feasible as trained: {what} is {distance}; {ended}. "
-            f"Loosen the limit, train longer, or let the dual variable {further}."
+            f"Loosen the limit, train longer, or let the dual variable {further}.{told}"
         )
 
     def _unsettled(self) -> str:
@@ -247,6 +262,18 @@ class Constrained(nn.Module, Wrapper):
         if self.moved == 0:
             return ", and did not move in it: the slack stays unused while it waits (wait), or stands still (dual_step)"
         return f", and was still {'falling' if self.moved < 0 else 'rising'}: in a longer run it would settle"
+
+    def extra_repr(self) -> str:
+        """Return the limited method and the limit, for what is printed."""
+        limits = ("nominal_loss", "nominal_accuracy", "objective_loss")
+        limit = next(name for name in limits if getattr(self, name) is not None)
+        inner = "" if isinstance(self.objective, nn.Module) else f"{self.objective}, "  # which modules show themselves
+        return f"{inner}{limit}={self.limit:g}"
+
+    @property
+    def _averaged_loss(self) -> bool:
+        """Whether the weights that are kept are others than those that the limited loss is of."""
+        return bool(self.averaged) and self.nominal_accuracy is None
 
     @property
     def _limited(self) -> str:

@@ -67,6 +67,10 @@ def _filled(said: Any, shown: Any) -> Any:
     return shown if said is None else said
 
 
+FREE = {"unperturbed", "recipe.checkpoint_minutes"}
+"""What a run may be resumed with whatever it was before: its result does not depend on it, or is not known to."""
+
+
 def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
     """Check that the folder is free, or with `resume` that it holds the same run.
 
@@ -85,12 +89,12 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
     changed = [
         f"{key} was {earlier.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(earlier.keys() | now.keys())
-        if key != "unperturbed" and earlier.get(key) != now.get(key)
+        if key not in FREE and earlier.get(key) != now.get(key)
     ]
     if changed:
         raise InputError(
             f"The output folder {folder} holds another run: {'; '.join(changed)}. Choose another folder; to train on "
-            f"from where this one ended, with weights={folder / runs.BEST}."
+            f"from where this one ended, start there with --weights {folder / runs.BEST} (in Python, weights=...)."
         )
 
 

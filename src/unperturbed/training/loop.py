@@ -29,7 +29,7 @@ from unperturbed.models.load import LogitsOnly, load_weights, save_weights
 from unperturbed.modes import buffers_restored, under_attack
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
-from unperturbed.objectives.base import Objective
+from unperturbed.objectives.base import EpochEnd, Objective
 from unperturbed.precision import InPrecision, Precision, as_reported, choose, full_float32
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
@@ -67,7 +67,7 @@ class Trained:
 
     Attributes:
         model: the network that was given, with the best weights, in eval mode.
-        clean_accuracy: of those weights, on the held-out examples that the probe looks at.
+        clean_accuracy: of those weights, on the examples that the probe looks at.
         robust_accuracy: likewise, under ten steps of projected ascent: a quick look, not an evaluation.
         best_epoch: the epoch, from 1, that the weights are from: the most robust one under the probe, of those that
             meet the method's limit, if it has one and any does.
@@ -76,8 +76,10 @@ class Trained:
         warnings: what was adjusted, and what the alarm recognised.
         folder: the run folder, or None.
         conclusions: what the method says of its end, the last epoch's: whether a limit was met, say.
-        feasible: whether the epoch that the weights are from has met the method's limit; None where it has none.
+        feasible: whether the epoch that the weights are from has met the method's limit; None where it has none, and
+            where a loss is limited but a running average of the weights is kept.
         method: as it is at the end, its memory included: that of the last epoch, too.
+        held_out: whether the probe's examples were held out, as they are unless `validation` leaves none.
     """
 
     model: nn.Module
@@ -91,6 +93,7 @@ class Trained:
     conclusions: tuple[str, ...] = ()
     feasible: bool | None = None
     method: Objective | None = None
+    held_out: bool = True
 
     def json(self) -> dict[str, Any]:
         """Return the result as plain values."""
@@ -99,6 +102,7 @@ class Trained:
             "clean_accuracy": self.clean_accuracy.value,
             "robust_accuracy": self.robust_accuracy.value,
             "validation_examples": self.clean_accuracy.n,
+            "held_out": self.held_out,
             "best_epoch": self.best_epoch,
             "epochs": self.epochs,
             "seconds": self.seconds,
@@ -205,7 +209,9 @@ class _State:
     training_losses: list[float] = field(default_factory=list)
     best_epoch: int = -1
     best_feasible: bool | None = False
-    """Whether that epoch has met the method's limit; None if it has none."""
+    """Whether that epoch has met the method's limit; None if it has none, or cannot know."""
+    best_examined: dict[str, float] = field(default_factory=dict)
+    """What the method measured of itself after that epoch."""
     strengthened: int = 0
     stopped: bool = False
     warnings: list[str] = field(default_factory=list)
@@ -229,6 +235,7 @@ class _Run:
         self.fabric, self.model, self.classifier, self.threat = fabric, model, classifier, threat
         self.method, self.recipe, self.precision, self.folder = method, recipe, precision, folder
         self.batches, self.classes = examples.batches, examples.classes
+        self.held_out = len(examples.held_out) > 0
         self.state = _State()
         self.sums: dict[str, Tensor] = {}
         """Of this epoch's terms and diagnostics over its steps, as this process sees them."""
@@ -246,7 +253,7 @@ class _Run:
         average = get_ema_multi_avg_fn(recipe.averaging) if recipe.averaging else None  # type: ignore[no-untyped-call]
         self.average = AveragedModel(classifier, multi_avg_fn=average, use_buffers=True) if average else None
 
-        ids = examples.held_out
+        ids = examples.probed
         ids = ids[Noise.of(recipe.seed, ids).keys.argsort()[:PROBED]]
         split = self.batches.split
         x, y = self.inputs(split.inputs(ids)), split.labels[ids].to(fabric.device)
@@ -347,14 +354,14 @@ class _Run:
         result = self.first_says(probe(self.subject(), self.probed, self.threat, noise))
         examined = self.examine()
         share = state.step / self.steps
-        self.method.after_epoch(result.clean, share)
+        self.method.after_epoch(EpochEnd(result.clean, result.n, share, averaged=self.average is not None))
         state.probes.append(asdict(result))
         state.training_losses.append(means["loss"])
         feasible = self.method.feasible()
         if state.best_epoch < 0 or _rank(feasible, asdict(result)) > _rank(
             state.best_feasible, state.probes[state.best_epoch - 1]
         ):
-            state.best_epoch, state.best_feasible = epoch, feasible
+            state.best_epoch, state.best_feasible, state.best_examined = epoch, feasible, examined
             self.keep_best()
         if self.recipe.alarm != "off" and share > self.ramp:
             self.raise_alarm()
@@ -495,6 +502,19 @@ class _Run:
             self.fabric.log_dict(line, step=line["step"])
         log.info("Resumed at step %d of %d.", self.state.step, self.steps)
 
+    def kept(self) -> str:
+        """Say which weights are kept, and what the method measured of them: its conclusion is of the last epoch."""
+        state, epochs, told = self.state, len(self.state.probes), ""
+        if state.best_epoch != epochs:
+            was = {None: "", True: ", which met the limit", False: ", which did not meet the limit"}
+            told += f" This is of the last epoch, {epochs}; the weights kept are those of epoch {state.best_epoch}"
+            told += f"{was[state.best_feasible]}."
+        if state.best_examined:
+            measured = ", ".join(f"{name} {value:.4g}" for name, value in state.best_examined.items())
+            where = f"{min(EXAMINED, len(self.probed.x))} {'held-out' if self.held_out else 'training'} examples"
+            told += f" The weights kept have, on {where}: {measured}."
+        return told
+
     def finish(self) -> Trained:
         """Write the last weights and the result, and return the model with the best ones."""
         state, best = self.state, self.state.probes[self.state.best_epoch - 1]
@@ -507,14 +527,7 @@ class _Run:
         else:
             load_weights(self.model, self.folder / runs.BEST)
         self.model.eval()
-        epochs, told = len(state.probes), ""
-        if state.best_epoch != epochs:
-            was = {None: "", True: ", which met the limit", False: ", which did not meet the limit"}
-            told = f" This is of the last epoch, {epochs}; the weights kept are those of epoch {state.best_epoch}"
-            told += f"{was[state.best_feasible]}."
-        if self.average is not None:
-            told += " Losses in it are of the weights as trained; kept is their running average."
-        conclusions = tuple(text + told for text in self.method.conclude())
+        conclusions = tuple(text + self.kept() for text in self.method.conclude())
         for text in conclusions:
             if self.fabric.is_global_zero:
                 log.info(text)
@@ -523,13 +536,14 @@ class _Run:
             clean_accuracy=wilson(round(best["clean"] * best["n"]), best["n"]),
             robust_accuracy=wilson(round(best["many_steps"] * best["n"]), best["n"]),
             best_epoch=state.best_epoch,
-            epochs=epochs,
+            epochs=len(state.probes),
             seconds=state.seconds,
             warnings=tuple(state.warnings),
             folder=self.folder,
             conclusions=conclusions,
             feasible=state.best_feasible,
             method=self.method,
+            held_out=self.held_out,
         )
         if self.folder is not None and self.fabric.is_global_zero:
             runs.write_json(self.folder / runs.RESULT, trained.json())

@@ -31,9 +31,14 @@ class Examples:
 
     batches: Batches
     held_out: Rows
-    """Ids in the training split that the probe looks at and `best` is chosen on."""
+    """Ids in the training split that do not train."""
     classes: int
     warnings: list[str]
+
+    @property
+    def probed(self) -> Rows:
+        """Ids that the probe looks at and `best` is chosen on: those held out or, where there are none, all."""
+        return self.held_out if len(self.held_out) else self.batches.ids
 
 
 def find_device(device: str) -> torch.device:
@@ -84,7 +89,6 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
     if len(ids) == 0:
         raise InputError(f"With validation {recipe.validation}, all {len(train)} examples are held out: lower it.")
     if len(held_out) == 0:
-        held_out = ids
         warnings.append("No example is held out: best weights and alarm rest on training examples.")
     size = recipe.batch_size or (128 if len(ids) >= 10_000 else 32)
     extra_size = 0 if more is None else min(round(size * recipe.extra_ratio), size - 1)
