@@ -44,7 +44,7 @@ class Trained:
     """A run and its verdicts.
 
     Attributes:
-        name: of the method, or of the options that were swept over.
+        name: of the method, or of the options that were swept over; of the sweep's folder, where that is seeds alone.
         seed: of the run.
         accuracies: on clean inputs, after FGSM, after `pgd` and after `standard`.
         right: for each test example in order, 0: misclassified or unknown, 1: broken, 2: survived.
@@ -104,7 +104,7 @@ def from_sweep(run: Mapping[str, Any]) -> Trained:
     parts = sorted((Path(run["run"]) / "evaluation").glob(f"**/{SUITE.name}/part-*.parquet"))
     verdicts = [found for part in parts for found in pyarrow.parquet.read_table(part)["verdict"].to_pylist()]
     return Trained(
-        name,
+        name or Path(run["run"]).parent.name,
         int(run["values"].get("seed", 0)),
         (run["evaluation"]["clean_accuracy"], after[0], after[len(PGD_SUITE.attacks)], after[-1]),
         "".join("2" if found == "survived" else "1" if found == "broken" else "0" for found in verdicts),

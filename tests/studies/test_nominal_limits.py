@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from studies.nominal_limits import Trained, beside, row, trained
+from studies.nominal_limits import SUITE, Trained, beside, row, trained
 
 from studies import nominal_limits
 from unperturbed.runs import write_jsonl
@@ -52,6 +52,17 @@ def test_runs_of_several_machines_add_up(
     printed = capsys.readouterr().out
     assert "| trades | 2 | 75.0% | 50.0% |" in printed and "dale - trades, 2 seeds" in printed
     assert list(trained(kept)) == runs
+
+
+def test_a_sweep_over_seeds_alone_is_called_by_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "limited" / "seed=3"
+    folder.mkdir(parents=True)
+    write_jsonl(folder / "metrics.jsonl", [{"epoch": 1, "dual": 0.5}])
+    evaluation = {"attacks": [{"robust_after": 0.5}] * len(SUITE.attacks), "clean_accuracy": 0.9}
+    made = {"values": {"seed": "3"}, "run": str(folder), "status": "done", "evaluation": evaluation, "seconds": 1.0}
+    (tmp_path / "sweep.json").write_text(json.dumps({"runs": [made]}))
+    (found,) = trained(tmp_path / "sweep.json")
+    assert (found.name, found.seed, found.dual) == ("limited", 3, 0.5)
 
 
 def test_what_was_evaluated_otherwise_is_refused(tmp_path: Path) -> None:
