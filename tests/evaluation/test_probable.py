@@ -195,3 +195,8 @@ def test_rho_of_exactly_so_many_draws_allows_them() -> None:
 
     assert [_allowed(k / 10, 10) for k in range(10)] == list(range(10))
     assert [_allowed(k / 100, 100) for k in range(100)] == list(range(100))
+
+
+def test_a_single_share_needs_no_list() -> None:
+    one, listed = (probable_accuracy(above(0.5), at(0.05, each=20), Threat("Linf", EPS), rho) for rho in (0.1, [0.1]))
+    assert one.accuracy == listed.accuracy and list(one.accuracy) == [0.1]
