@@ -15,6 +15,8 @@ from unperturbed.objectives.base import EpochEnd, Objective, Wrapper, check_not_
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, PerExample, Terms
 
+KINDS = ("nominal_loss", "nominal_accuracy", "objective_loss")
+"""What may be limited."""
 MET = 1.05
 """A limit counts as met up to this factor: the loss of an epoch is an average over weights that still move."""
 EPOCH = 3
@@ -84,8 +86,8 @@ class Constrained(nn.Module, Wrapper):
         dual_max: float = 5.0,
     ) -> None:
         super().__init__()
-        limits = {"nominal_loss": nominal_loss, "nominal_accuracy": nominal_accuracy, "objective_loss": objective_loss}
-        given = {name: limit for name, limit in limits.items() if limit is not None}
+        limits = zip(KINDS, (nominal_loss, nominal_accuracy, objective_loss), strict=True)
+        given = {name: limit for name, limit in limits if limit is not None}
         if len(given) > 1:
             raise InputError("Give only one of nominal_loss, nominal_accuracy and objective_loss.")
         if nominal_accuracy is not None and not 0 < nominal_accuracy < 1:
@@ -122,8 +124,11 @@ class Constrained(nn.Module, Wrapper):
     @property
     def limit(self) -> float:
         """The limit, whatever it is on."""
-        (limit,) = (x for x in (self.nominal_loss, self.nominal_accuracy, self.objective_loss) if x is not None)
-        return limit
+        return float(getattr(self, self._kind))
+
+    @property
+    def _kind(self) -> str:
+        return next(name for name in KINDS if getattr(self, name) is not None)
 
     def around(self, objective: Objective) -> "Constrained":
         """Return the same limit, dual variable included, around another method."""
@@ -265,10 +270,8 @@ class Constrained(nn.Module, Wrapper):
 
     def extra_repr(self) -> str:
         """Return the limited method and the limit, for what is printed."""
-        limits = ("nominal_loss", "nominal_accuracy", "objective_loss")
-        limit = next(name for name in limits if getattr(self, name) is not None)
         inner = "" if isinstance(self.objective, nn.Module) else f"{self.objective}, "  # which modules show themselves
-        return f"{inner}{limit}={self.limit:g}"
+        return f"{inner}{self._kind}={self.limit:g}"
 
     @property
     def _averaged_loss(self) -> bool:
