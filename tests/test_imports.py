@@ -1,4 +1,4 @@
-"""Import paths that stand in files, and modules that lie in the current folder: no code runs that the user did not name."""
+"""Import paths in files, and modules in the current folder: no code runs that the user did not name."""
 
 import os
 import subprocess
@@ -74,23 +74,23 @@ def refused(*words: str) -> str:
     return text
 
 
-DOORS = {
-    "os.system": {"model": {"class_path": "os:system", "init_args": {"command": "touch EXECUTED"}}},
-    "a module": {"model": {"class_path": "evil:Net", "init_args": {}}},
-    "dots": {"model": {"class_path": "evil.Net", "init_args": {}}},
-    "data": {"data": "evil:data"},
-    "through the package": {"model": {"class_path": "unperturbed.cli.main:os.system", "init_args": {"command": "touch EXECUTED"}}},
-    "an import of the package": {"model": {"class_path": "unperturbed.cli.names:ast", "init_args": {}}},
-    "a function of the package": {"model": {"class_path": "unperturbed.models.load:build_model", "init_args": {
-        "spec": "evil:Net", "arguments": {}, "input_shape": [4], "classes": 2, "mean": [0], "std": [1]}}},
-    "another folder by the package": {"model": {"class_path": "unperturbed.models.load:load_run", "init_args": {"folder": "run"}}},
-    "data through the package": {"data": "unperturbed.cli.demo:run"},
-    "an argument": {"model": {"class_path": "mlp", "init_args": {"activation": {"class_path": "evil.Net"}}}},
-    "yaml in text": {"model": {"class_path": "mlp", "init_args": {"hidden": "{class_path: evil.Net}"}}},
-}  # fmt: skip
+LOADER = {"spec": "evil:Net", "arguments": {}, "input_shape": [4], "classes": 2, "mean": [0], "std": [1]}
+MODELS: dict[str, dict[str, Any]] = {
+    "os:system": {"command": "touch EXECUTED"},
+    "evil:Net": {},
+    "evil.Net": {},
+    "unperturbed.cli.main:os.system": {"command": "touch EXECUTED"},
+    "unperturbed.cli.names:ast": {},
+    "unperturbed.models.load:build_model": LOADER,
+    "unperturbed.models.load:load_run": {"folder": "run"},
+    "mlp": {"activation": {"class_path": "evil.Net"}},
+    "small-cnn": {"width": "{class_path: evil.Net}"},
+}
+DOORS = [{"model": {"class_path": path, "init_args": arguments}} for path, arguments in MODELS.items()]
+DOORS += [{"data": "evil:data"}, {"data": "unperturbed.cli.demo:run"}, {"data": "os:getcwd"}]
 
 
-@pytest.mark.parametrize("changes", DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize("changes", DOORS, ids=str)
 @pytest.mark.parametrize("command", ["evaluate", "curve", "probable", "diagnose"])
 def test_a_run_folder_does_not_execute_code(folder: Path, changes: dict[str, Any], command: str) -> None:
     write(changes)
@@ -180,8 +180,8 @@ def test_what_cannot_be_a_network_is_not_called() -> None:
     for other in (returns_text, Path, print, os.system, subprocess.run):
         assert not may_make(other, nn.Module, f"{here}other", OWN)
     assert not may_make(returns_a_net, nn.Module, "unperturbed.some:net", Trust())
-    assert not may_make(says_nothing, nn.Module, "timm:net", Trust()) and may_make(
-        returns_a_net, nn.Module, "timm:n", Trust()
+    assert may_make(returns_a_net, nn.Module, "timm:net", Trust())
+    assert not may_make(says_nothing, nn.Module, "timm:net", Trust())
     )
     with pytest.raises(InputError, match="standard library"):
         follow("os:system", "--model", OWN)
@@ -216,19 +216,22 @@ class Takes(nn.Module):
         super().__init__()
 
 
+SCRIPT = ["-P", "-c", "import sys; from unperturbed.cli.main import main; sys.exit(main())"]
+"""As the console script starts: the current folder is not among the places for modules."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "program", [["-m", "unperturbed"], ["-c", "import sys; from unperturbed.cli.main import main; sys.exit(main())"]]
-)
+@pytest.mark.parametrize("program", [["-m", "unperturbed"], SCRIPT], ids=["module", "script"])
 def test_a_file_of_the_current_folder_shadows_no_module(folder: Path, program: list[str]) -> None:
     for name in ("torch", "queue", "yaml", "typing", "struct", "socket", "numpy", "timm"):
         Path(f"{name}.py").write_text(EVIL.replace("EXECUTED", f"{folder}/SHADOWED-{name}"))
-    environment = {**os.environ, "PYTHONPATH": str(Path(main.__code__.co_filename).parents[2])}
-    safe = ["-P"] if program[0] == "-c" else []
-    for words in (["methods"], ["train", "--data", "blobs.npz", "--epochs", "1", "--method", "erm", "--out", "new"],
-                  ["evaluate", "new", "--suite", "apgd-ce", "--examples", "4", "--devices", "2"]):  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, *safe, *program, *words], env=environment, capture_output=True, text=True
-        )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src")}
+    for words in (
+        ["methods"],
+        ["train", "--data", "blobs.npz", "--epochs", "1", "--method", "erm", "--out", "new"],
+        ["evaluate", "new", "--suite", "apgd-ce", "--examples", "4", "--devices", "2"],
+    ):
+        command = [sys.executable, *program, *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert not [*folder.glob("SHADOWED-*")]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "unperturbed"
-GROUND = ("errors", "imports", "types", "findings", "runs")
+GROUND = ("errors", "reading", "imports", "types", "findings", "runs")
 LAYERS = (
     *GROUND,
     *("noise", "modes", "precision"),

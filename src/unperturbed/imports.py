@@ -20,9 +20,8 @@ from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, get_type_hints
 
-import yaml
-
 from unperturbed.errors import InputError
+from unperturbed.reading import parse_yaml
 
 PACKAGE = __name__.partition(".")[0]
 KNOWN = ("timm", "torchvision", "transformers")
@@ -187,8 +186,8 @@ def returned_type(function: Any) -> Any:
 def check_nested(value: object, option: str, trust: Trust, strings: bool) -> None:
     """Raise `InputError` where a value holds a `class_path` that is not followed; with `strings`, any import path."""
     if isinstance(value, str) and "class_path" in value:
-        with suppress(yaml.YAMLError):
-            loaded = yaml.safe_load(value)
+        with suppress(InputError):
+            loaded = parse_yaml(value, option)
             value = value if isinstance(loaded, str) else loaded
     if isinstance(value, str) and strings and PATH.fullmatch(value):
         _check_reference(value, option, trust)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-import yaml
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
@@ -16,6 +15,7 @@ from unperturbed.cli.names import hint
 from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
 from unperturbed.imports import Trust, user_trust
+from unperturbed.reading import parse_yaml, read_small
 
 FLAGS = ("json", "overwrite", "quantize", "resume", "trust")
 """Options without a value."""
@@ -220,10 +220,7 @@ def _checked(key: str, known: Sequence[str]) -> str:
 
 
 def _from_yaml(file: Path, known: Sequence[str]) -> list[tuple[str, Any]]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--config {file} cannot be read as YAML: {error}") from error
+    content = parse_yaml(read_small(file), f"--config {file}")
     if not isinstance(content, Mapping):
         raise InputError(f"--config {file} holds no mapping of options to values.")
     if "trust" in content:
