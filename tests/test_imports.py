@@ -182,7 +182,6 @@ def test_what_cannot_be_a_network_is_not_called() -> None:
     assert not may_make(returns_a_net, nn.Module, "unperturbed.some:net", Trust())
     assert may_make(returns_a_net, nn.Module, "timm:net", Trust())
     assert not may_make(says_nothing, nn.Module, "timm:net", Trust())
-    )
     with pytest.raises(InputError, match="standard library"):
         follow("os:system", "--model", OWN)
 
