@@ -12,13 +12,13 @@ import pytest
 import yaml
 from torch import nn
 
+from unperturbed.architectures.mlp import MLP
 from unperturbed.cli.main import main
-from unperturbed.cli.trees import Tree, choose, convert
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, Trust, check_nested, follow, may_make
-from unperturbed.models.load import save_weights
-from unperturbed.models.mlp import MLP
 from unperturbed.runs import BEST
+from unperturbed.specs.trees import Tree, choose, convert
+from unperturbed.weights.files import save_weights
 
 EVIL = """
 from pathlib import Path
@@ -80,9 +80,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "evil:Net": {},
     "evil.Net": {},
     "unperturbed.cli.main:os.system": {"command": "touch EXECUTED"},
-    "unperturbed.cli.names:ast": {},
-    "unperturbed.models.load:build_model": LOADER,
-    "unperturbed.models.load:load_run": {"folder": "run"},
+    "unperturbed.specs.catalogue:ast": {},
+    "unperturbed.weights.files:build_model": LOADER,
+    "unperturbed.weights.files:load_run": {"folder": "run"},
     "mlp": {"activation": {"class_path": "evil.Net"}},
     "small-cnn": {"width": "{class_path: evil.Net}"},
 }
@@ -205,7 +205,7 @@ def test_a_file_may_not_make_a_library_run_code(options: dict[str, Any]) -> None
     tree = Tree()
     tree.put([], {"class_path": f"{__name__}:Takes", "init_args": options})
     with pytest.raises(InputError, match="stands in a file"):
-        choose(tree, "models", "model", trust=Trust().naming(f"{__name__}:Takes"))
+        choose(tree, "architectures", "model", trust=Trust().naming(f"{__name__}:Takes"))
 
 
 class Takes(nn.Module):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, is_first_process, progress, say, table
-from unperturbed.cli.names import hint
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
 from unperturbed.errors import InputError
 from unperturbed.findings import Outcome, Progress
 from unperturbed.imports import OWN, Trust, follow
 from unperturbed.runs import write_json
+from unperturbed.specs.catalogue import hint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -142,9 +142,9 @@ def repeatable() -> Iterator[None]:
 
 def suite_of(text: str, trust: Trust = OWN) -> "Suite":
     """Return the suite of a name, of attacks with commas between them, or of `package.module:SUITE`."""
-    from unperturbed.attacks.custom import ATTACKS
     from unperturbed.attacks.gradient import Suite
     from unperturbed.evaluation.accuracy import SUITES, find_suite
+    from unperturbed.suites.by_name import ATTACKS
 
     if text in SUITES or "," in text or text.lower() in ATTACKS:
         return find_suite(text)
