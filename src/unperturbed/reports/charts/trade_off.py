@@ -78,7 +78,7 @@ def trade_off_chart(points: Sequence[Point], title: str, caption: str) -> Figure
         headed(figure, title, caption)
         centres = np.array([(point.clean.value, point.robust.value) for point in points])
         names = [
-            axes.text(*place, printable(point.name), fontsize=8) for place, point in zip(centres, points, strict=True)
+            axes.text(x, y, printable(point.name), fontsize=8) for (x, y), point in zip(centres, points, strict=True)
         ]
         figure.canvas.draw()
         adjust_text(names, *centres.T, ax=axes, arrowprops={"arrowstyle": "-", "color": COLOURS[0], "lw": 0.5})
