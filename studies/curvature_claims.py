@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from studies.paired import interval, verdict
 from torch import Tensor
 
 from unperturbed.architectures.small_cnn import SmallCNN
@@ -36,6 +35,7 @@ from unperturbed.methods.gradient_penalty import GradientPenalty
 from unperturbed.methods.llr import LLR
 from unperturbed.methods.scorpio import SCORPIO
 from unperturbed.runs import write_json
+from unperturbed.statistics.paired import interval, verdict
 from unperturbed.threat import Threat
 from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe

@@ -17,7 +17,7 @@ from unperturbed.errors import InputError, RunError
 from unperturbed.specs.catalogue import hint, summary_of
 
 COMMANDS = (
-    *("demo", "train", "evaluate", "curve", "probable", "transfer", "sweep", "diagnose"),
+    *("demo", "train", "evaluate", "curve", "probable", "transfer", "compare", "sweep", "diagnose"),
     *("methods", "models", "datasets"),
 )
 """Each is a file of this folder with `parser()`, `POSITIONAL` and `run(given)`."""

@@ -1,8 +1,10 @@
 import math
 
+import numpy as np
 import pytest
 import torch
-from studies.paired import interval, verdict
+
+from unperturbed.statistics.paired import interval, mcnemar, share_interval, verdict
 
 
 def test_with_one_seed_the_interval_is_that_of_a_mean_over_examples() -> None:
@@ -44,3 +46,27 @@ def test_what_an_interval_says_of_a_claim() -> None:
 def test_one_seed_decides_nothing() -> None:
     for ends in ((0.01, 0.02), (-0.02, -0.01), (-0.01, 0.02)):
         assert verdict(*ends, 1).startswith("not decided here (one network")
+
+
+def test_the_interval_of_a_difference_of_shares_is_the_published_one() -> None:
+    low, high = share_interval(gained=9, lost=2, n=60)
+    centre, spread = (10 - 3) / 62, math.sqrt((13 / 62 - (7 / 62) ** 2) / 62)
+    assert (low, high) == pytest.approx((centre - 1.959964 * spread, centre + 1.959964 * spread), abs=1e-6)
+    assert share_interval(0, 0, 5)[0] >= -1
+
+
+@pytest.mark.parametrize("rates", [(0.02, 0.02), (0.10, 0.03), (0.0, 0.01)])
+def test_at_least_nineteen_of_twenty_intervals_of_differences_hold_the_truth(rates: tuple[float, float]) -> None:
+    generator = np.random.default_rng(0)
+    held = 0
+    for gained, lost, _ in generator.multinomial(200, (*rates, 1 - sum(rates)), size=1000).tolist():
+        low, high = share_interval(gained, lost, 200)
+        held += low <= rates[0] - rates[1] <= high
+    assert held >= 935
+
+
+def test_mcnemar_counts_the_tosses_of_a_fair_coin() -> None:
+    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(5, 0) == pytest.approx(2 * 0.5**5)
+    assert mcnemar(3, 3) == 1.0
+    assert mcnemar(8, 1) == pytest.approx(2 * (1 + 9) * 0.5**9)

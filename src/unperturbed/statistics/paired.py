@@ -2,7 +2,7 @@
 
 import math
 
-from scipy.stats import t
+from scipy.stats import binomtest, norm, t
 from torch import Tensor
 
 
@@ -25,3 +25,19 @@ def verdict(low: float, high: float, seeds: int) -> str:
     if seeds < 2:
         return "not decided here (one network: seeds are not covered)"
     return "held" if low > 0 else "did not hold" if high < 0 else "not decided here"
+
+
+def share_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
+    """Return the 95% interval of (gained - lost) / n, a difference of two shares of the same n examples.
+
+    `gained` examples are right on one side alone, `lost` on the other. The adjusted Wald interval of Bonett and Price
+    (2012, https://doi.org/10.3102/1076998611411915), which holds its level where few examples differ, too.
+    """
+    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = float(norm.ppf(0.975)) * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return max(up - down - half, -1.0), min(up - down + half, 1.0)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Return the two-sided p of McNemar's exact test: whether as many examples are gained as lost."""
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0

@@ -1,0 +1,113 @@
+"""Paired comparisons count what they say, whatever the order of the examples."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from unperturbed.errors import InputError
+from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.comparison import compare
+from unperturbed.evaluation.stored import stored_evaluations, with_examples
+from unperturbed.findings import Interval, Outcome
+from unperturbed.threat import Threat
+
+SHARE = Interval(0.5, 0.4, 0.6, 4)
+
+
+def outcome(verdicts: dict[int, str], labels: dict[int, int] | None = None, **changes: object) -> Outcome:
+    labels = labels or dict.fromkeys(verdicts, 0)
+    margins = {"misclassified": 0.5, "unknown": math.nan}
+    table = {
+        "id": list(verdicts),
+        "label": [labels[name] for name in verdicts],
+        "verdict": list(verdicts.values()),
+        "clean_margin": [margins.get(verdict, -1.0) for verdict in verdicts.values()],
+    }
+    made = Outcome(
+        *("standard", "note", "Linf:0.1", len(verdicts), SHARE, SHARE, {}, (), 0, 0, 0.0, (), {"data": "d"}, table)
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+FIRST = {0: "survived", 1: "broken", 2: "misclassified", 3: "survived"}
+SECOND = {3: "survived", 2: "survived", 1: "survived", 0: "broken"}
+
+
+def test_differences_and_the_examples_behind_them() -> None:
+    (pair,) = compare(
+        {"a": outcome(FIRST, {0: 0, 1: 0, 2: 1, 3: 1}), "b": outcome(SECOND, {0: 0, 1: 0, 2: 1, 3: 1})}
+    ).pairs
+    assert (pair.n, pair.robust.value, pair.robust.gained, pair.robust.lost) == (4, 0.25, 2, 1)
+    assert (pair.clean.value, pair.clean.gained, pair.clean.lost) == (0.25, 1, 0)
+    assert pair.robust.p == 1.0 and pair.clean.p == 1.0
+    assert (pair.only_first, pair.only_second) == ((0,), (1, 2))
+    zero, one = pair.classes
+    assert (zero.label, zero.n, zero.clean, zero.robust) == (0, 2, (1.0, 1.0), (0.5, 0.5))
+    assert (one.label, one.n, one.clean, one.robust) == (1, 2, (0.5, 1.0), (0.5, 1.0))
+
+
+def test_swapping_the_networks_turns_the_sign() -> None:
+    one, other = outcome(FIRST), outcome(SECOND)
+    (there,), (back,) = compare({"a": one, "b": other}).pairs, compare({"b": other, "a": one}).pairs
+    assert (back.robust.value, back.robust.low, back.robust.high) == pytest.approx(
+        (-there.robust.value, -there.robust.high, -there.robust.low)
+    )
+
+
+def test_unknown_examples_widen_the_interval_and_are_nobodys_gain() -> None:
+    sure = {name: "survived" for name in range(50)}
+    unsure = sure | {name: "unknown" for name in range(5)}
+    (pair,) = compare({"a": outcome(sure), "b": outcome(unsure)}).pairs
+    (same,) = compare({"a": outcome(sure), "b": outcome(sure)}).pairs
+    assert pair.robust.value == -0.1 and pair.robust.lost == 0
+    assert pair.robust.low < -0.1 and pair.robust.high >= same.robust.high
+
+
+def test_examples_that_one_network_lacks_are_left_out_and_reported() -> None:
+    found = compare({"a": outcome(FIRST), "b": outcome({0: "broken", 1: "survived"})})
+    assert found.pairs[0].n == 2 and "Only 2 of up to 4" in found.warnings[0]
+
+
+def test_seeds_count_in_the_interval() -> None:
+    stable = [outcome({name: "survived" if name < 60 else "broken" for name in range(100)})] * 3
+    better = [outcome({name: "survived" if name < 60 + k else "broken" for name in range(100)}) for k in (0, 20, 40)]
+    (pair,) = compare({"a": stable, "b": better}).pairs
+    assert pair.seeds == 3 and pair.robust.value == pytest.approx(0.2) and pair.robust.p is None
+    assert pair.robust.low < 0 < pair.robust.high
+
+
+@pytest.mark.parametrize(
+    "other, said",
+    [
+        (outcome(FIRST, threat="L2:1.0"), "threats"),
+        (outcome(FIRST, suite="pgd"), "suites"),
+        (outcome(FIRST, environment={"data": "other"}), "data"),
+        (outcome({9: "broken"}), "No example"),
+        (outcome(FIRST, dict.fromkeys(FIRST, 1)), "labels"),
+        ([outcome(FIRST)] * 2, "seeds"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(other: Outcome | list[Outcome], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        compare({"a": outcome(FIRST), "b": other})
+
+
+def test_one_network_is_no_comparison() -> None:
+    with pytest.raises(InputError, match="two"):
+        compare({"a": outcome(FIRST)})
+
+
+def test_an_evaluation_is_read_from_its_folder_as_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    data = (torch.rand(20, 4), torch.arange(20) % 3)
+    written = evaluate(nn.Linear(4, 3), data, Threat("Linf", 0.1), "apgd-ce", out=tmp_path / "evaluation")
+    ((summary, read),) = stored_evaluations(tmp_path).items()
+    whole = with_examples(summary, read)
+    assert whole.examples == written.examples and whole.json() == written.json()
+    (summary.with_suffix("") / "part-00000.parquet").unlink()
+    with pytest.raises(InputError, match="--overwrite"):
+        with_examples(summary, read)
