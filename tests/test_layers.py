@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "unperturbed"
 GROUND = ("errors", "types", "findings", "runs")
 LAYERS = (
     *GROUND,
-    *("noise", "modes", "precision"),
+    *("noise", "modes", "precision", "networks"),
     *("threat", "losses", "maximise", "curvature", "objectives", "attacks", "evaluation", "training"),
     *("audits", "diagnostics", "explanations", "cli"),
 )
@@ -42,7 +42,7 @@ def allowed(importer: str, imported: str) -> bool:
     if importer == imported:
         return True
     if importer in ASIDE:
-        return imported in GROUND or imported in ("noise", "modes", "precision")
+        return imported in GROUND or imported in ("noise", "modes", "precision", "networks")
     if imported in ASIDE:
         return LAYERS.index(importer) >= LAYERS.index("evaluation")
     return LAYERS.index(imported) < LAYERS.index(importer)

@@ -30,6 +30,7 @@ from unperturbed.evaluation.subject import (
     weights_hash,
 )
 from unperturbed.findings import Examined, Finding, Progress, silent
+from unperturbed.networks.logits import Output
 from unperturbed.runs import write_json
 from unperturbed.threat import Threat
 from unperturbed.types import Batch
@@ -72,6 +73,7 @@ def diagnose(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     out: str | Path | None = None,
+    output: Output = None,
     progress: Progress = silent,
 ) -> Diagnosis:
     """Examine a network with each diagnostic.
@@ -90,6 +92,7 @@ def diagnose(
         batch_size: examples that the network sees at a time.
         out: a JSON file. What it holds of the same network, examples and settings is not computed again, and each
             finding is written as soon as it is there.
+        output: which part of what the model returns are the logits: a place, a name, or a function of it.
         progress: called before each diagnostic.
 
     Raises:
@@ -97,7 +100,7 @@ def diagnose(
     """
     test = _first(measured_split(test), examples)
     train = None if train is None else _first(measured_split(train), examples)
-    looked = look_at(model, test, threat, seed)
+    looked = look_at(model, test, threat, seed, output)
     places = physical_batch_size(batch_size, looked, len(test))
 
     def batch(split: Split) -> Batch:

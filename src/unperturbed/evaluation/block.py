@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from unperturbed.attacks.base import Attack, Found, padded_logits
 from unperturbed.attacks.gradient import Suite
-from unperturbed.evaluation.failures import failed_on, isolate, within_memory
+from unperturbed.evaluation.failures import failed_on, failed_on_all, isolate, within_memory
 from unperturbed.findings import Verdict
 from unperturbed.losses import margin
 from unperturbed.maximise.places import part_of_search
@@ -130,7 +130,7 @@ def untouched(model: Model, batch: Batch, places: int, seed: int) -> Block:
     with _draws_of(seed, batch, -1):
         parts, failures = isolate(clean_logits, torch.arange(len(batch.y)))
     if not parts:
-        raise next(iter(failures.values()))
+        raise failed_on_all(failures)
     logits: Logits = torch.full((len(batch.y), parts[0][1].shape[1]), torch.nan).to(batch.x)
     for rows, values in parts:
         logits[rows] = values

@@ -28,6 +28,7 @@ from unperturbed.evaluation.subject import (
 )
 from unperturbed.findings import Interval, Progress, Verdict, silent
 from unperturbed.modes import under_attack
+from unperturbed.networks.logits import Output
 from unperturbed.precision import as_reported
 from unperturbed.threat import Threat
 
@@ -186,6 +187,7 @@ def minimum_norm(
     overwrite: bool = False,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
+    output: Output = None,
     progress: Progress = silent,
 ) -> Distances:
     """Return for every example an upper bound on the distance to the nearest misclassified point, box respected.
@@ -211,6 +213,7 @@ def minimum_norm(
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time, raised to a power of two.
         progress: told of every radius done, and about twice a second of how far an attack is.
+        output: which part of what the model returns are the logits: a place, a name, or a function of it.
 
     Raises:
         InputError: on what `evaluate` refuses, on an eps of 0, on radii that are not within (0, eps], and where `out`
@@ -218,7 +221,7 @@ def minimum_norm(
     """
     began = time.perf_counter()
     chosen, split, levels = _suite(suite), measured_split(data), _radii(radii, threat.eps)
-    subject = look_at(model, split, threat, seed)
+    subject = look_at(model, split, threat, seed, output)
     warnings, n = list(subject.warnings), len(split)
     attacks, places = chosen.against(threat.norm, subject.classes), physical_batch_size(batch_size, subject, n)
     job: dict[str, Any] = {

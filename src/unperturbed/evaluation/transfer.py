@@ -29,6 +29,7 @@ from unperturbed.losses import margin
 from unperturbed.maximise.apgd import APGD
 from unperturbed.maximise.places import watched
 from unperturbed.modes import own_randomness, under_attack
+from unperturbed.networks.logits import Output
 from unperturbed.noise import Noise
 from unperturbed.precision import as_reported
 from unperturbed.threat import Threat
@@ -58,6 +59,7 @@ def transfer(
     overwrite: bool = False,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
+    output: Output | Mapping[str, Output] = None,
     progress: Progress = silent,
 ) -> Transfer:
     """Attack every model, and return the accuracy of every model on the points found on every other.
@@ -80,6 +82,8 @@ def transfer(
         seed: of the attacks' random starts.
         batch_size: examples that a network sees at a time, raised to a power of two.
         progress: told of every model attacked on every block, and about twice a second of how far that is.
+        output: which part of what the models return are the logits: a place, a name, a function of it, or one of
+            these for each name.
 
     Raises:
         InputError: on fewer than two models, a suite for random networks, as `evaluate` does, and where `out` holds a
@@ -89,7 +93,8 @@ def transfer(
     if len(models) < 2:
         raise InputError(f"Transfer is between models: give two or more, not {len(models)}.")
     split, device = measured_split(data), _device(models)
-    seen = {name: look_at(model, split, threat, seed) for name, model in models.items()}
+    outputs = output if isinstance(output, Mapping) else dict.fromkeys(models, output)
+    seen = {name: look_at(model, split, threat, seed, outputs.get(name)) for name, model in models.items()}
     suites = {name: find_suite(suite).against(threat.norm, each.classes) for name, each in seen.items()}
     first = next(iter(suites.values()))
     if draws_of(first) > 1:
