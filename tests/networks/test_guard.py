@@ -47,7 +47,9 @@ def test_an_error_of_any_kind_at_once_is_bad_input(kind: type[BaseException]) ->
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_of_any_kind_in_a_step_names_the_step_and_its_examples(kind: type[BaseException]) -> None:
     model = Raising(kind, lambda x, calls: calls > 20 and len(x) == 8)
-    with pytest.raises(RunError, match=rf"Step \d+: .*on examples \d+, .*shape \(8, 6\).*{kind.__name__}") as caught:
+    with pytest.raises(
+        RunError, match=rf"Step \d+: .*on examples \d+, .*shape \(8, 6\).*{kind.__name__}.* in Raising"
+    ) as caught:
         train(model, (X, Y), THREAT, ERM(), Recipe(epochs=30, batch_size=8), device="cpu")
     assert isinstance(caught.value.__cause__, kind)
 
