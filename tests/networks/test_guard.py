@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from unperturbed import AT, Recipe, Threat, evaluate, train
 from unperturbed.errors import InputError, RunError
+from unperturbed.methods.erm import ERM
 from unperturbed.networks.guard import described, running, trying
-from unperturbed.objectives.erm import ERM
 
 THREAT = Threat("Linf", 0.1)
 X = torch.rand(40, 6, generator=torch.Generator().manual_seed(0))

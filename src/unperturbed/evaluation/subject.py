@@ -15,12 +15,12 @@ from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
-from unperturbed.evaluation.failures import failed_on_all, isolate
-from unperturbed.modes import own_randomness, under_attack
 from unperturbed.networks.classifier import Classes, as_classifier
 from unperturbed.networks.dtype import home as home_of
+from unperturbed.networks.failures import failed_on_all, isolate
 from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import Output, notes_on
+from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs
 

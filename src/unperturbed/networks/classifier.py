@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.errors import InputError
-from unperturbed.modes import buffers_restored
 from unperturbed.networks.dtype import home
 from unperturbed.networks.guard import place, probable_cause
 from unperturbed.networks.logits import (
@@ -24,6 +23,7 @@ from unperturbed.networks.logits import (
     parts_of,
     try_on,
 )
+from unperturbed.networks.modes import buffers_restored
 from unperturbed.types import Inputs, Labels
 
 _CHANCE = 1e-3

@@ -193,7 +193,7 @@ def _calls(error: BaseException) -> Iterator[FrameType]:
 
 def _is_wrapper(module: nn.Module) -> bool:
     """Tell whether a module is one that this package, or Fabric for it, puts around the user's network."""
-    ours = type(module).__module__.startswith(("unperturbed.networks", "unperturbed.precision"))
+    ours = type(module).__module__.startswith(("unperturbed.networks", "unperturbed.networks.precision"))
     return ours or type(module).__name__ in ("_FabricModule", "DistributedDataParallel")
 
 

@@ -20,8 +20,8 @@ from unperturbed.networks.classifier import Classes, as_classifier
 from unperturbed.networks.dtype import home
 from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import Output, notes_on
+from unperturbed.networks.precision import Precision
 from unperturbed.noise import Noise
-from unperturbed.precision import Precision
 from unperturbed.threat import Threat
 from unperturbed.training.batches import Batches
 from unperturbed.training.recipe import Recipe
