@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, say, table
-from unperturbed.cli.names import find, hint
 from unperturbed.cli.options import Parsed, add_data_options, add_examples_options, new_parser
 from unperturbed.errors import InputError, RunError
 from unperturbed.runs import write_json, write_text
+from unperturbed.specs.catalogue import find, hint
 
 if TYPE_CHECKING:
     from unperturbed.cli.subject import Subject
     from unperturbed.data.selection import Selection
     from unperturbed.data.split import Data, Split
-    from unperturbed.diagnostics.subject import Diagnostic
+    from unperturbed.examinations.subject import Diagnostic
     from unperturbed.findings import Comparison, Examined
     from unperturbed.threat import Threat
 
@@ -48,9 +48,9 @@ def run(given: Parsed) -> Result:
     """Diagnose each network, set them side by side, and write the page."""
     from unperturbed.cli.subject import find_subject
     from unperturbed.data.selection import parse
-    from unperturbed.diagnostics.compare import compare
-    from unperturbed.diagnostics.diagnose import diagnose
-    from unperturbed.reports.page import findings_page
+    from unperturbed.examinations.compare import compare
+    from unperturbed.examinations.runner import diagnose
+    from unperturbed.reports.page.page import findings_page
 
     if "," in (given.threat or ""):
         raise InputError(
@@ -144,7 +144,7 @@ def _findings_file(given: Parsed, threat: "Threat", parts: Sequence[str]) -> str
 
 def _diagnostics(text: str) -> list["Diagnostic"]:
     """Return the diagnostics of these names or import paths, each once."""
-    from unperturbed.diagnostics.diagnose import BUILT_IN, name_of
+    from unperturbed.examinations.runner import BUILT_IN, name_of
 
     known = {name_of(each): each for each in BUILT_IN}
     found: dict[str, Diagnostic] = {}
@@ -173,8 +173,8 @@ def _with(given: Parsed, **values: Any) -> Parsed:
 
 def _check_same_data(subjects: Sequence["Subject"], examples: "Selection") -> None:
     """Check that all networks are examined on the same examples: what pairs them is their places."""
-    from unperturbed.diagnostics.diagnose import chosen
     from unperturbed.evaluation.subject import data_hash
+    from unperturbed.examinations.runner import chosen
 
     if len(subjects) < 2:
         return
@@ -225,7 +225,7 @@ def _training(stored: Mapping[str, Any]) -> tuple[float, int]:
         return 0.0, 0
     while isinstance(inner := (method.get("init_args") or {}).get("objective"), Mapping):
         method = inner  # a wrapper perturbs as what it wraps does
-    ordinary = method.get("class_path") in ("erm", "unperturbed.objectives.erm.ERM")
+    ordinary = method.get("class_path") in ("erm", "unperturbed.methods.erm.ERM")
     strength = 0.0 if ordinary else float(str(stored["threat"]).rpartition(":")[2])
     return strength, int(stored["recipe"]["seed"])
 
