@@ -11,8 +11,9 @@ from jsonargparse import ArgumentParser
 from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_examples_options, new_parser
 from unperturbed.errors import InputError, RunError
+from unperturbed.imports import Trust, follow, is_function
 from unperturbed.runs import write_json, write_text
-from unperturbed.specs.catalogue import find, hint
+from unperturbed.specs.catalogue import hint
 
 if TYPE_CHECKING:
     from unperturbed.cli.subject import Subject
@@ -59,7 +60,7 @@ def run(given: Parsed) -> Result:
     runs = [str(Path(each)) for each in given.runs]
     if len({Path(each).resolve() for each in runs}) < len(runs):
         raise InputError(f"A run is named twice in {', '.join(runs)}.")
-    chosen = _diagnostics(given.diagnostics)
+    chosen = _diagnostics(given.diagnostics, given.trust)
     all_of_them = {"examples_seed": None, "examples": None}
     if len(runs) < 2:
         subjects = [find_subject(_with(given, run=runs[0] if runs else None, **all_of_them))]
@@ -142,7 +143,7 @@ def _findings_file(given: Parsed, threat: "Threat", parts: Sequence[str]) -> str
     return f"{slug('diagnosis', *parts, str(threat), chosen, *seed)}.json"
 
 
-def _diagnostics(text: str) -> list["Diagnostic"]:
+def _diagnostics(text: str, trust: Trust) -> list["Diagnostic"]:
     """Return the diagnostics of these names or import paths, each once."""
     from unperturbed.examinations.runner import BUILT_IN, name_of
 
@@ -152,8 +153,8 @@ def _diagnostics(text: str) -> list["Diagnostic"]:
         if name == "all":
             found |= known
         elif ":" in name:
-            own: Any = find(name.replace(":", "."), "--diagnostics")
-            if not callable(own):
+            own: Any = follow(name, "--diagnostics", trust)
+            if not is_function(own):
                 raise InputError(f"--diagnostics: {name} is {type(own).__name__}, but a diagnostic is a function.")
             found[name] = own
         elif name in known:
