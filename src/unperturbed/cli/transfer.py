@@ -14,6 +14,7 @@ from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
 from unperturbed.findings import Transfer
 from unperturbed.runs import BEST
+from unperturbed.runs.weights import check_weights
 
 POSITIONAL = "runs..."
 
@@ -61,6 +62,8 @@ def run(given: Parsed) -> Result:
     for run in runs:
         if not (Path(run) / BEST).exists():
             raise InputError(f"{Path(run) / BEST} is not there: the run has not finished an epoch. Go on with it.")
+        for text in check_weights(Path(run)):
+            say(f"{run}: {text}", "warning")
         tree = Tree()
         tree.put([], stored[run]["model"])
         model, _ = make_model(tree, data)

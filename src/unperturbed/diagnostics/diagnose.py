@@ -31,6 +31,7 @@ from unperturbed.evaluation.subject import (
 )
 from unperturbed.findings import Examined, Finding, Progress, silent
 from unperturbed.runs import write_json
+from unperturbed.runs.lock import alone_in
 from unperturbed.threat import Threat
 from unperturbed.types import Batch
 
@@ -58,6 +59,12 @@ class Diagnosis:
     """Why findings that were kept in the file were not used; empty: they were, or there were none."""
 
 
+def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return the folder of the file that findings are written to, and its name."""
+    return None if given["out"] is None else (Path(given["out"]).parent, Path(given["out"]).stem)
+
+
+@alone_in(_place)
 def diagnose(
     model: nn.Module,
     test: Any,

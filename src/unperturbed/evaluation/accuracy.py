@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silen
 from unperturbed.maximise.places import Watch, watched
 from unperturbed.modes import own_randomness, under_attack
 from unperturbed.precision import InPrecision, as_reported, choose
+from unperturbed.runs.lock import alone_in
 from unperturbed.threat import Threat
 from unperturbed.types import Batch
 
@@ -47,6 +48,12 @@ BLOCK = 1024
 """Examples that are evaluated, held in memory and written together."""
 
 
+def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return the folder that an evaluation writes into."""
+    return None if given["out"] is None else (Path(given["out"]) / find_suite(given["suite"]).name, "")
+
+
+@alone_in(_place)
 def evaluate(
     model: nn.Module,
     data: Any,

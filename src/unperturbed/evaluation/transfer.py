@@ -31,6 +31,7 @@ from unperturbed.maximise.places import watched
 from unperturbed.modes import own_randomness, under_attack
 from unperturbed.noise import Noise
 from unperturbed.precision import as_reported
+from unperturbed.runs.lock import alone_in
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, PerExample
 
@@ -48,6 +49,7 @@ class _Peer:
     suite: Suite
 
 
+@alone_in(lambda given: None if given["out"] is None else (Path(given["out"]) / "transfer", ""))
 def transfer(
     models: Mapping[str, nn.Module],
     data: Any,
