@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unperturbed.errors import RunError
 from unperturbed.maximise.ascent import Maximiser
-from unperturbed.objectives.base import Objective
+from unperturbed.methods.base import Method
 from unperturbed.runs import BEST, CHECKPOINT, PREVIOUS, write_atomically
 from unperturbed.runs.tensors import damage_of_zip
 
@@ -82,7 +82,7 @@ def damaged(path: Path, damage: str) -> str:
     return f"The checkpoint {path} is damaged ({damage}): {'; or '.join(ways)}."
 
 
-def memory(method: Objective) -> dict[str, Tensor]:
+def memory(method: Method) -> dict[str, Tensor]:
     """Return the buffers of every module among the method and the fields of it, under their field paths."""
     return {
         f"{path}{name}": buffer.detach().clone()
@@ -91,13 +91,13 @@ def memory(method: Objective) -> dict[str, Tensor]:
     }
 
 
-def move_memory(method: Objective, device: torch.device) -> None:
+def move_memory(method: Method, device: torch.device) -> None:
     """Move the buffers to a device, wherever among the fields they are."""
     for _, module in _modules(method, ""):
         module.to(device)
 
 
-def restore_memory(method: Objective, saved: dict[str, Tensor]) -> None:
+def restore_memory(method: Method, saved: dict[str, Tensor]) -> None:
     """Put buffers back where `memory` found them, on the device where they were."""
     for path, module in _modules(method, ""):
         for name, buffer in list(module.named_buffers(recurse=False)):
@@ -113,5 +113,5 @@ def _modules(thing: object, path: str) -> Iterator[tuple[str, nn.Module]]:
     else:
         parts = dict(vars(thing)) if hasattr(thing, "__dict__") else {}
     for name, part in parts.items():
-        if isinstance(part, (nn.Module, Objective, Maximiser)):
+        if isinstance(part, (nn.Module, Method, Maximiser)):
             yield from _modules(part, f"{path}{name}.")
