@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, is_first_process, progress, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, RunError
 from unperturbed.findings import Outcome, Progress
 from unperturbed.imports import OWN, Trust, follow
 from unperturbed.runs import write_json
@@ -136,7 +136,7 @@ def repeatable() -> Iterator[None]:
     """Within: an interruption or failure takes along how to go on."""
     try:
         yield
-    except (KeyboardInterrupt, OSError) as error:
+    except (KeyboardInterrupt, OSError, RunError) as error:
         note = "The model is as it was. The same command goes on where this one stopped."
         if note not in getattr(error, "__notes__", ()):  # one of several processes may have said so
             error.add_note(note)

@@ -8,6 +8,7 @@ from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.runs import write_json
+from unperturbed.runs.lock import locked
 
 if TYPE_CHECKING:
     from unperturbed.evaluation.probable import Probable
@@ -40,7 +41,7 @@ def run(given: Parsed) -> Result:
     subject.keep()
     other = [str(subject.threat)] if str(subject.threat) != str(subject.usual) else []
     folder = subject.home / "evaluation" / slug(*subject.parts, *other, *subject.selection)
-    with progress() as report:
+    with locked(folder, "probable"), progress() as report:
         found = probable_accuracy(
             subject.model,
             subject.split,

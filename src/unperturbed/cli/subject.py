@@ -18,7 +18,8 @@ from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, Trust
-from unperturbed.runs import BEST, CONFIG, METRICS, RESULT, read_jsonl, read_yaml, write_yaml
+from unperturbed.runs import BEST, CONFIG, METRICS, RESULT, is_free, read_jsonl, read_yaml, write_yaml
+from unperturbed.runs.weights import check_weights
 from unperturbed.specs.trees import Choice, Tree, parameters_of, written
 from unperturbed.specs.trees import choose as choose_class
 from unperturbed.threat import Threat
@@ -85,6 +86,9 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
     if place is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
     tree, weights = model_and_weights(given, stored)
+    if given.run is not None and given.weights is None:
+        for text in check_weights(Path(given.run)):
+            say(text, "warning")
     data = _with_test(load_data(place, trust), keep_place(place) == stored.get("data"))
     check_classes(data, stored, other_data=given.data is not None)
     bounds = read_bounds(given.bounds, stored_bounds(stored["bounds"]) if "bounds" in stored else data.bounds)
@@ -275,7 +279,7 @@ def check_free(folder: Path, description: Mapping[str, Any]) -> None:
     config = folder / CONFIG
     if config.exists() and read_yaml(config) != description:
         raise InputError(f"{folder} holds another run: give another --out.")
-    if not config.exists() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not config.exists() and folder.exists() and not is_free(folder):
         raise InputError(f"{folder} is not empty and holds no run: give another --out.")
 
 

@@ -1,12 +1,12 @@
 """Train over values of one or two options, evaluate every run, and show clean against robust accuracy."""
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
@@ -17,6 +17,8 @@ from unperturbed.cli.sweep_table import SEED, Axis, Run, write
 from unperturbed.errors import InputError, RunError
 from unperturbed.imports import Trust
 from unperturbed.runs import CONFIG
+from unperturbed.runs.lock import locked
+from unperturbed.runs.verify import read_object
 from unperturbed.specs.catalogue import hint
 
 POSITIONAL = None
@@ -83,6 +85,20 @@ def run(given: Parsed) -> Result:
     evaluation += [] if own.evaluate_threat is None else [f"--threat={own.evaluate_threat}"]
     evaluation += ["--overwrite"] if own.overwrite else []
     # What is there already comes first: if its options differ, that is told before anything is trained or written.
+    with locked(out):
+        return _done(given, own, axes, runs, about, evaluation)
+
+
+def _done(
+    given: Parsed,
+    own: Parsed,
+    axes: Sequence[Axis],
+    runs: Sequence[Run],
+    about: Mapping[str, Any],
+    evaluation: Sequence[str],
+) -> Result:
+    """Train and evaluate each run that is not done yet."""
+    out = Path(own.out or "runs/sweep")
     begun, new = [each for each in runs if each.folder.exists()], [each for each in runs if not each.folder.exists()]
     for number, each in enumerate([*begun, *new], 1):
         say(f"{number} of {len(runs)}: {each.name}")
@@ -109,7 +125,10 @@ def _check_over(out: Path, options: Sequence[str]) -> None:
     """Refuse a folder with the table of a sweep over other options, which this one's would replace."""
     if not (out / "sweep.json").exists():
         return
-    earlier = list(json.loads((out / "sweep.json").read_text())["over"])
+    try:
+        earlier = list(dict(read_object(out / "sweep.json")["over"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{out / 'sweep.json'} is damaged: delete it, or give another --out.") from error
     if earlier != list(options):
         raise InputError(
             f"{out} holds a sweep over {' and '.join(earlier)}, not over {' and '.join(options)}: give another --out."

@@ -13,6 +13,7 @@ from unperturbed.cli.options import Parsed, add_examples_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.findings import Transfer
 from unperturbed.runs import BEST
+from unperturbed.runs.weights import check_weights
 from unperturbed.specs.trees import Tree
 
 POSITIONAL = "runs..."
@@ -61,6 +62,8 @@ def run(given: Parsed) -> Result:
     for run in runs:
         if not (Path(run) / BEST).exists():
             raise InputError(f"{Path(run) / BEST} is not there: the run has not finished an epoch. Go on with it.")
+        for text in check_weights(Path(run)):
+            say(f"{run}: {text}", "warning")
         tree = Tree()
         tree.put([], stored[run]["model"])
         model, _ = make_model(tree, data, trust=given.trust.of_file(Path(run), stored[run]))

@@ -32,7 +32,8 @@ from unperturbed.examinations.diagnostics.layers import layers
 from unperturbed.examinations.diagnostics.margins import margins
 from unperturbed.examinations.subject import Diagnostic, Subject
 from unperturbed.findings import Examined, Finding, Progress, silent
-from unperturbed.runs import write_json
+from unperturbed.runs.lock import alone_in
+from unperturbed.runs.verify import read_sealed, write_sealed
 from unperturbed.threat import Threat
 from unperturbed.types import Batch
 
@@ -62,6 +63,12 @@ class Diagnosis:
     """How the examples were selected, where they are not the first ones."""
 
 
+def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return the folder of the file that findings are written to, and its name."""
+    return None if given["out"] is None else (Path(given["out"]).parent, Path(given["out"]).stem)
+
+
+@alone_in(_place)
 def diagnose(
     model: nn.Module,
     test: Any,
@@ -144,7 +151,7 @@ def diagnose(
             continue
         kept[title] = {"source": source, "finding": findings[title].json()}
         if out is not None:
-            write_json(Path(out), {"of": identity, "strength": strength, "findings": kept})
+            write_sealed(Path(out), {"of": identity, "strength": strength, "findings": kept})
     return Diagnosis(Examined(name, strength, trained_seed, tuple(findings.values())), failed, made_again, notes)
 
 
@@ -181,8 +188,10 @@ def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str
         differing = [key for key, each in identity.items() if value["of"].get(key) != each]
         kept = value["findings"].items()
         findings = {name: {"source": each["source"], "finding": each["finding"]} for name, each in kept}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{out} is no diagnosis: move it away, or write to another place.") from error
+    if not read_sealed(Path(out)):
+        return {}, f"{out} was damaged or changed: the diagnosis was made again."
     if differing:
         return {}, f"{out} held a diagnosis of other {', '.join(differing)}: it was made again."
     return findings, ""
