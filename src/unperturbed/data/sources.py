@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from unperturbed.checks import checked
 from unperturbed.data.check import check, mean_std
 from unperturbed.data.convert import as_data, as_split
 from unperturbed.data.digits import load_digits
@@ -25,6 +26,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
+@checked()
 def load_data(spec: str) -> Data:
     """Return the data that a text names.
 

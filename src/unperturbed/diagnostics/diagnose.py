@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from unperturbed.checks import COUNT, NOT_NEGATIVE, SEED, checked
 from unperturbed.data.split import Split, select
 from unperturbed.diagnostics.confidence import confidence
 from unperturbed.diagnostics.directions import directions
@@ -58,6 +59,7 @@ class Diagnosis:
     """Why findings that were kept in the file were not used; empty: they were, or there were none."""
 
 
+@checked(strength=NOT_NEGATIVE, examples=COUNT, seed=SEED, batch_size=COUNT)
 def diagnose(
     model: nn.Module,
     test: Any,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unperturbed.attacks.autoattack import PLUS, RAND, STANDARD
 from unperturbed.attacks.custom import ATTACKS, custom
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
 from unperturbed.evaluation.identity import identity, other_threads
@@ -47,6 +48,7 @@ BLOCK = 1024
 """Examples that are evaluated, held in memory and written together."""
 
 
+@checked(seed=SEED, batch_size=COUNT)
 def evaluate(
     model: nn.Module,
     data: Any,

@@ -16,6 +16,7 @@ from unperturbed.attacks.autoattack import PLUS, STANDARD
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.attacks.square import Square
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.intervals import wilson
@@ -175,6 +176,7 @@ class Distances:
         return robust, sum(distance > within for distance, _, within in rows) - robust
 
 
+@checked(seed=SEED, batch_size=COUNT)
 def minimum_norm(
     model: nn.Module,
     data: Any,

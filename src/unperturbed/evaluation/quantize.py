@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unperturbed.attacks.base import padded_logits
+from unperturbed.checks import checked
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
@@ -79,6 +80,7 @@ class Quantised:
         }
 
 
+@checked()
 def quantize(
     model: nn.Module, data: Any, threat: Threat, outcome: Outcome, *, out: Path | str | None = None
 ) -> Quantised:

@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from unperturbed.checks import checked
 from unperturbed.errors import InputError, RunError
 from unperturbed.models.layouts import MEAN, STD, Found, find_weights, plain_names
 from unperturbed.runs import BEST, CONFIG, read_yaml, write_atomically
@@ -28,6 +29,7 @@ from unperturbed.types import Inputs, Logits
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
+@checked()
 def build_model(
     spec: str,
     arguments: Mapping[str, object],
@@ -51,6 +53,7 @@ def build_model(
     return model
 
 
+@checked()
 def load_run(folder: Path | str) -> nn.Module:
     """Return the network of a run folder that `unperturbed train` made, with its best weights, in eval mode.
 
@@ -249,6 +252,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     return {plain: stored[name] for plain, name in plain_names(stored).items()}
 
 
+@checked()
 def load_weights(
     model: nn.Module, path: Path | str, strict: bool = True, keep_normalisation: bool = False
 ) -> KeyReport:
@@ -271,6 +275,7 @@ def load_weights(
     return report
 
 
+@checked()
 def save_weights(model: nn.Module, path: Path | str) -> None:
     """Write the model's state as safetensors, whole or not at all; shared tensors are written under each name.
 

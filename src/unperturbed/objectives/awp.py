@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from unperturbed.checks import NOT_NEGATIVE, check_fields
 from unperturbed.errors import InputError, RunError
 from unperturbed.losses import cross_entropy
 from unperturbed.modes import buffers_restored, eager, own_randomness
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
-from unperturbed.objectives.base import Objective, Wrapper, check_not_negative, mean_over_processes
+from unperturbed.objectives.base import Objective, Wrapper, mean_over_processes
 from unperturbed.precision import plainly
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Logits, Model, Terms
@@ -42,7 +43,7 @@ class AWP(Wrapper):
 
     def __post_init__(self) -> None:
         """Refuse a negative gamma, and adopt what the method asks for."""
-        check_not_negative(gamma=self.gamma)
+        check_fields(self, gamma=NOT_NEGATIVE)
         self.adopt()
 
     def around(self, objective: Objective) -> "AWP":

@@ -5,13 +5,14 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from unperturbed.checks import NOT_NEGATIVE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import boosted_cross_entropy, cross_entropy, kl, log_wrong
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.langevin import Langevin
 from unperturbed.maximise.restarts import Restarts
 from unperturbed.noise import Noise
-from unperturbed.objectives.base import Objective, check_not_negative
+from unperturbed.objectives.base import Objective
 from unperturbed.objectives.constrained import Constrained
 from unperturbed.objectives.trades import near
 from unperturbed.threat import Threat
@@ -48,15 +49,7 @@ class _Sampled(Objective):
 
     def __post_init__(self) -> None:
         """Refuse a negative weight, and losses that are not choices."""
-        check_not_negative(weight=self.weight)
-        choices = {
-            "robust": ("cross-entropy", "boosted", "kl"),
-            "sampler": ("log-wrong", "cross-entropy", "kl"),
-            "nominal": ("cross-entropy", "boosted"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} is {getattr(self, name)!r}, but must be one of {', '.join(allowed)}.")
+        check_fields(self, weight=NOT_NEGATIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Run the chain."""

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 
+from unperturbed.checks import NOT_NEGATIVE, check_fields
 from unperturbed.curvature.products import cross_entropy_with, dot, gradient_with_graph, input_gradient
 from unperturbed.curvature.safeguards import dropout_warning
 from unperturbed.losses import cross_entropy
@@ -12,7 +13,7 @@ from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import running_stats
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
-from unperturbed.objectives.base import Objective, check_not_negative
+from unperturbed.objectives.base import Objective
 from unperturbed.precision import plainly
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Model, PerExample, Terms
@@ -39,7 +40,7 @@ class GradAlign(Objective):
 
     def __post_init__(self) -> None:
         """Refuse a negative weight."""
-        check_not_negative(weight=self.weight)
+        check_fields(self, weight=NOT_NEGATIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return argmax_{z in S(x)} <g(x), z>, and g(x)."""

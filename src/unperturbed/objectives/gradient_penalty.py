@@ -5,12 +5,12 @@ from typing import ClassVar, Literal
 
 import torch
 
+from unperturbed.checks import NOT_NEGATIVE, POSITIVE, check_fields
 from unperturbed.curvature.products import cross_entropy_with, dot, gradient_with_graph, input_gradient
 from unperturbed.curvature.safeguards import dropout_warning
-from unperturbed.errors import InputError
 from unperturbed.modes import clean_batch_stats
 from unperturbed.noise import Noise
-from unperturbed.objectives.base import Objective, check_not_negative
+from unperturbed.objectives.base import Objective
 from unperturbed.precision import plainly
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Model, PerExample, Terms
@@ -48,11 +48,7 @@ class GradientPenalty(Objective):
 
     def __post_init__(self) -> None:
         """Refuse a negative weight, another form, and a step that is not positive."""
-        check_not_negative(weight=self.weight)
-        if self.form not in {"forward", "central", "exact"}:
-            raise InputError(f"form is {self.form!r}, but must be 'forward', 'central' or 'exact'.")
-        if not self.step > 0:
-            raise InputError(f"step is {self.step}, but a difference needs a positive one.")
+        check_fields(self, weight=NOT_NEGATIVE, step=POSITIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the inputs as they are."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from unperturbed.checks import AT_LEAST_ONE, NOT_NEGATIVE, check_fields
 from unperturbed.curvature.linearity import least_linear, linearity_gap
 from unperturbed.curvature.products import cross_entropy_with, not_proven, slope, three_point_slope
 from unperturbed.curvature.safeguards import check_slope, dropout_warning, piecewise_linear_warning
@@ -19,7 +20,7 @@ from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import Again, clean_batch_stats
 from unperturbed.noise import Noise
-from unperturbed.objectives.base import Objective, check_not_negative, several_processes
+from unperturbed.objectives.base import Objective, several_processes
 from unperturbed.precision import plainly
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Model, PerExample, Targets, Terms
@@ -62,11 +63,7 @@ class LLR(Objective):
 
     def __post_init__(self) -> None:
         """Refuse negative weights, another form, and less than one part."""
-        check_not_negative(nominal=self.nominal, gap=self.gap, slope=self.slope)
-        if self.form not in {"exact", "differences"}:
-            raise InputError(f"form is {self.form!r}, but must be 'exact' or 'differences'.")
-        if self.parts < 1:
-            raise InputError(f"parts is {self.parts}, but must be at least 1.")
+        check_fields(self, nominal=NOT_NEGATIVE, gap=NOT_NEGATIVE, slope=NOT_NEGATIVE, parts=AT_LEAST_ONE)
 
     @classmethod
     def released(cls, eps: float = 8 / 255) -> "LLR":

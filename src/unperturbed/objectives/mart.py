@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from unperturbed.checks import NOT_NEGATIVE, check_fields
 from unperturbed.losses import boosted_cross_entropy, cross_entropy, kl
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import cross_entropy_score
-from unperturbed.objectives.base import Objective, check_not_negative
+from unperturbed.objectives.base import Objective
 from unperturbed.objectives.trades import near
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, Terms
@@ -33,7 +34,7 @@ class MART(Objective):
 
     def __post_init__(self) -> None:
         """Refuse a negative beta."""
-        check_not_negative(beta=self.beta)
+        check_fields(self, beta=NOT_NEGATIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Maximise the cross-entropy."""

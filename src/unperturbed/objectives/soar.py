@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 
+from unperturbed.checks import NOT_NEGATIVE, POSITIVE, check_fields
 from unperturbed.curvature.products import (
     cross_entropy_with,
     dot,
@@ -13,13 +14,12 @@ from unperturbed.curvature.products import (
     root,
 )
 from unperturbed.curvature.safeguards import dropout_warning, piecewise_linear_warning
-from unperturbed.errors import InputError
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
 from unperturbed.modes import clean_batch_stats
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import cross_entropy_score
-from unperturbed.objectives.base import Objective, check_not_negative
+from unperturbed.objectives.base import Objective
 from unperturbed.precision import plainly
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Model, PerExample, Terms
@@ -54,11 +54,7 @@ class SOAR(Objective):
 
     def __post_init__(self) -> None:
         """Refuse a negative weight, and a step or a clip that is not positive."""
-        check_not_negative(weight=self.weight)
-        if not self.step > 0:
-            raise InputError(f"step is {self.step}, but a difference needs a positive one.")
-        if self.clip is not None and not self.clip > 0:
-            raise InputError(f"clip is {self.clip}, but must be positive, or None for no clipping.")
+        check_fields(self, weight=NOT_NEGATIVE, step=POSITIVE, clip=POSITIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Maximise the cross-entropy within half of eps."""

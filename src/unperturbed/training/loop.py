@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unperturbed import runs
+from unperturbed.checks import COUNT, checked
 from unperturbed.data.augment import augmentation
 from unperturbed.data.convert import as_data
 from unperturbed.errors import InputError, RunError
@@ -112,6 +113,7 @@ class Trained:
         }
 
 
+@checked(devices=COUNT)
 def train(
     model: nn.Module,
     data: Any,
