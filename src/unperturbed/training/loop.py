@@ -158,7 +158,6 @@ def train(
     """
     method, recipe = method or AT(), recipe or Recipe()
     check_kinds(model, threat)
-    _check_kind(method)
     if checkpoint.memory(method):
         # so that another run of it begins as this one does; a method that holds the network still holds this one
         method = deepcopy(method, {id(model): model})
@@ -194,11 +193,6 @@ def train(
         fabric.barrier()
         run.go(progress)
     return run.finish()
-
-
-def _check_kind(method: Any) -> None:
-    if not isinstance(method, Method):
-        raise InputError(f"The method is {method!r:.80}: give an objective, such as AT().")
 
 
 @dataclass
