@@ -1,12 +1,12 @@
 import os
 import signal
 import time
-from typing import Any
 
 import pytest
 
 from unperturbed.cli.main import main
-from unperturbed.cli.processes import _silent
+from unperturbed.cli.processes import together
+from unperturbed.errors import RunError
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,15 @@ def test_an_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> Non
     assert seen == [signal.SIG_IGN]
 
 
-def test_a_worker_that_a_signal_ended_is_not_said_to_lack_memory() -> None:
-    class Ended:
-        exitcode = -signal.SIGTERM
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_worker_that_a_signal_ended_is_not_said_to_lack_memory(number: int) -> None:
+    words = "Process 2 of 2 was ended by SIGTERM" if number == signal.SIGTERM else "perhaps memory ran out"
+    with pytest.raises(RunError, match=words):
+        together(2, _ended, number)
 
-        def join(self, timeout: float) -> None:
-            pass
 
-    workers: list[Any] = [Ended(), Ended()]
-    assert str(_silent(1, workers)) == "Process 2 of 2 was ended by SIGTERM."
-    Ended.exitcode = -signal.SIGKILL
-    assert "perhaps memory ran out" in str(_silent(0, workers))
+def _ended(number: int) -> None:
+    if os.environ["LOCAL_RANK"] == "1":
+        os.kill(os.getpid(), number)
+    time.sleep(30)
