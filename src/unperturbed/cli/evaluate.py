@@ -124,8 +124,11 @@ def _evaluated(given: Parsed) -> Result:
     if not is_first_process():
         return Result(None, ())
     if given.eps is None and len(threats) > 1:
-        return _worst_case(subject.home, results, outcomes, quantised)
-    return _result(subject.home, results, threats, outcomes, quantised, subject.threat)
+        result = _worst_case(subject.home, results, outcomes, quantised)
+    else:
+        result = _result(subject.home, results, threats, outcomes, quantised, subject.threat)
+    chosen = [] if subject.examples == "all" else [f"Examples: {subject.examples}"]
+    return Result({**result.value, "selection": subject.examples}, [*chosen, *result.views])
 
 
 @contextmanager

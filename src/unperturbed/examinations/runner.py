@@ -11,7 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from unperturbed.data.split import Split, select
+from unperturbed.data.check import check
+from unperturbed.data.selection import choose, parse
+from unperturbed.data.split import Split
 from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.subject import (
     data_hash,
@@ -57,6 +59,8 @@ class Diagnosis:
     """The errors of those that raised one, by the diagnostic's name."""
     made_again: str
     """Why findings that were kept in the file were not used; empty: they were, or there were none."""
+    notes: tuple[str, ...] = ()
+    """How the examples were selected, where they are not the first ones."""
 
 
 def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
@@ -75,7 +79,7 @@ def diagnose(
     name: str = "network",
     strength: float = 0.0,
     trained_seed: int = 0,
-    examples: int | None = 1000,
+    examples: int | str | None = 1000,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     out: str | Path | None = None,
@@ -92,7 +96,8 @@ def diagnose(
         name: what tables and figures call the network.
         strength: the eps that it was trained at, for comparisons.
         trained_seed: the seed that it was trained with.
-        examples: the first so many of each split are examined; None: all.
+        examples: of each split so many are examined: N, "first:N", "stratified:N" or "random:N", as
+            `data.selection.choose` says; None: all.
         seed: of random directions and starts.
         batch_size: examples that the network sees at a time.
         out: a JSON file. What it holds of the same network, examples and settings is not computed again, and each
@@ -102,9 +107,13 @@ def diagnose(
     Raises:
         InputError: where model and data do not fit each other or the threat's box.
     """
-    test = _first(measured_split(test), examples)
-    train = None if train is None else _first(measured_split(train), examples)
+    test = chosen(measured_split(test), examples, "test")
+    train = None if train is None else chosen(measured_split(train), examples, "training")
     looked = look_at(model, test, threat, seed)
+    if train is not None:
+        if train.shape != test.shape:
+            raise InputError(f"Examples have shape {train.shape} in training and {test.shape} in the test split.")
+        check(train, threat.bounds, looked.classes)
     places = physical_batch_size(batch_size, looked, len(test))
 
     def batch(split: Split) -> Batch:
@@ -124,6 +133,7 @@ def diagnose(
         "seed": seed,
         "places": places,
     }
+    notes = tuple(dict.fromkeys(note for split in (test, train) if split is not None for note in split.notes))
     kept, made_again = _kept(out, identity)
     findings, failed = dict[str, Finding](), dict[str, str]()
     for number, diagnostic in enumerate(diagnostics):
@@ -142,7 +152,7 @@ def diagnose(
         kept[title] = {"source": source, "finding": findings[title].json()}
         if out is not None:
             write_sealed(Path(out), {"of": identity, "strength": strength, "findings": kept})
-    return Diagnosis(Examined(name, strength, trained_seed, tuple(findings.values())), failed, made_again)
+    return Diagnosis(Examined(name, strength, trained_seed, tuple(findings.values())), failed, made_again, notes)
 
 
 def name_of(diagnostic: Callable[..., Any]) -> str:
@@ -151,10 +161,12 @@ def name_of(diagnostic: Callable[..., Any]) -> str:
     return f"{diagnostic.__module__}:{diagnostic.__qualname__}" if own else diagnostic.__qualname__
 
 
-def _first(split: Split, count: int | None) -> Split:
-    if count is not None and count < 1:
-        raise InputError(f"examples is {count}, but must be at least 1.")
-    return split if count is None or count >= len(split) else select(split, torch.arange(count))
+def chosen(split: Split, examples: int | str | None, what: str, seed: int | None = None) -> Split:
+    """Return the examples of a split that are examined: all where there are fewer than asked for."""
+    if examples is None:
+        return split
+    selection = parse(examples, seed, "examples")
+    return split if selection.count >= len(split) else choose(split, selection, what=what)[0]
 
 
 def _checked(found: object, title: str) -> Finding:
