@@ -489,7 +489,7 @@ class _Run:
         if path.name == Path(runs.PREVIOUS).name:
             log.warning("%s is not there: resumed from %s.", self.folder / runs.CHECKPOINT, path)
         content = checkpoint.load(path)
-        if content.get("config") != self.note:
+        if content.get("config", self.note) != self.note:
             raise RunError(checkpoint.damaged(path, "it is of another run"))
         own = content["own"]
         begun = len(own["random"]) if own["random"].dim() > 1 else 1
@@ -514,8 +514,10 @@ class _Run:
         if self.fabric.device.type == "cuda":
             torch.cuda.set_rng_state(own["device_random"].clone(), self.fabric.device)
         self.check_best()
-        self.metrics = content["metrics"]
-        lines = _restored(self.metrics, runs.read_jsonl(self.folder / runs.METRICS))
+        lines = runs.read_jsonl(self.folder / runs.METRICS)
+        earlier = [_without_seconds(line) for line in lines if line.get("step", 0) <= self.state.step]
+        self.metrics = content.get("metrics", earlier)  # a checkpoint of an earlier version holds none
+        lines = _restored(self.metrics, lines)
         if self.fabric.is_global_zero:
             runs.write_jsonl(self.folder / runs.METRICS, lines)
             for logger in self.fabric.loggers:  # which are told of everything anew
