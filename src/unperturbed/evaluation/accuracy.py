@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
 from unperturbed.evaluation.identity import identity, other_threads
@@ -54,6 +55,7 @@ def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
     return None if given["out"] is None else (Path(given["out"]) / find_suite(given["suite"]).name, "")
 
 
+@checked(seed=SEED, batch_size=COUNT)
 @alone_in(_place)
 def evaluate(
     model: nn.Module,

@@ -15,6 +15,7 @@ from torch import nn
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.attacks.square import Square
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings, reach
@@ -182,6 +183,7 @@ def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
     return None if given["out"] is None else (Path(given["out"]) / f"curve-{given['threat'].norm}", "")
 
 
+@checked(seed=SEED, batch_size=COUNT)
 @alone_in(_place)
 def minimum_norm(
     model: nn.Module,

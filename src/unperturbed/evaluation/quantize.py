@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unperturbed.attacks.base import padded_logits
+from unperturbed.checks import checked
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
@@ -81,6 +82,7 @@ class Quantised:
         }
 
 
+@checked()
 @alone_in(lambda given: given["out"] and (images_folder(Path(given["out"]), given["outcome"].suite), ""))
 def quantize(
     model: nn.Module,

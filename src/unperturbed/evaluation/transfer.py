@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import BLOCK, find_suite
@@ -50,6 +51,7 @@ class _Peer:
     suite: Suite
 
 
+@checked(seed=SEED, batch_size=COUNT)
 @alone_in(lambda given: None if given["out"] is None else (Path(given["out"]) / "transfer", ""))
 def transfer(
     models: Mapping[str, nn.Module],

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from unperturbed.checks import COUNT, NOT_NEGATIVE, SEED, checked
 from unperturbed.data.check import check
 from unperturbed.data.selection import choose, parse
 from unperturbed.data.split import Split
@@ -69,6 +70,7 @@ def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
     return None if given["out"] is None else (Path(given["out"]).parent, Path(given["out"]).stem)
 
 
+@checked(strength=NOT_NEGATIVE, examples=COUNT, seed=SEED, batch_size=COUNT)
 @alone_in(_place)
 def diagnose(
     model: nn.Module,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unperturbed import runs
+from unperturbed.checks import COUNT, checked
 from unperturbed.data.augment import augmentation
 from unperturbed.data.convert import as_data
 from unperturbed.errors import InputError, RunError
@@ -118,6 +119,7 @@ class Trained:
         }
 
 
+@checked(devices=COUNT)
 def train(
     model: nn.Module,
     data: Any,
@@ -165,7 +167,6 @@ def train(
     """
     method, recipe = method or AT(), recipe or Recipe()
     check_kinds(model, threat)
-    _check_kind(method)
     if checkpoint.memory(method):
         # so that another run of it begins as this one does; a method that holds the network still holds this one
         method = deepcopy(method, {id(model): model})
@@ -205,11 +206,6 @@ def train(
             fabric.barrier()
             run.go(progress)
         return run.finish()
-
-
-def _check_kind(method: Any) -> None:
-    if not isinstance(method, Method):
-        raise InputError(f"The method is {method!r:.80}: give an objective, such as AT().")
 
 
 @dataclass
@@ -522,7 +518,7 @@ class _Run:
         if path.name == Path(runs.PREVIOUS).name:
             log.warning("%s is not there: resumed from %s.", self.folder / runs.CHECKPOINT, path)
         content = checkpoint.load(path)
-        if content.get("config") != self.note:
+        if content.get("config", self.note) != self.note:
             raise RunError(checkpoint.damaged(path, "it is of another run"))
         own = content["own"]
         begun = len(own["random"]) if own["random"].dim() > 1 else 1
@@ -547,8 +543,10 @@ class _Run:
         if self.fabric.device.type == "cuda":
             torch.cuda.set_rng_state(own["device_random"].clone(), self.fabric.device)
         self.check_best()
-        self.metrics = content["metrics"]
-        lines = _restored(self.metrics, runs.read_jsonl(self.folder / runs.METRICS))
+        lines = runs.read_jsonl(self.folder / runs.METRICS)
+        earlier = [_without_seconds(line) for line in lines if line.get("step", 0) <= self.state.step]
+        self.metrics = content.get("metrics", earlier)  # a checkpoint of an earlier version holds none
+        lines = _restored(self.metrics, lines)
         if self.fabric.is_global_zero:
             runs.write_jsonl(self.folder / runs.METRICS, lines)
             for logger in self.fabric.loggers:  # which are told of everything anew

@@ -19,6 +19,7 @@ from typing import Any, get_origin
 import torch
 from torch import Tensor, nn
 
+from unperturbed.checks import checked
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, follow, is_function, may_make
 from unperturbed.networks.classifier import as_classifier
@@ -35,6 +36,7 @@ log = logging.getLogger("unperturbed")
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
+@checked()
 def build_model(
     spec: str,
     arguments: Mapping[str, object],
@@ -58,6 +60,7 @@ def build_model(
     return model
 
 
+@checked()
 def load_run(folder: Path | str) -> nn.Module:
     """Return the network of a run folder that `unperturbed train` made, with its best weights, in eval mode.
 
@@ -167,6 +170,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     return {plain: stored[name] for plain, name in plain_names(stored).items()}
 
 
+@checked()
 def load_weights(
     model: nn.Module, path: Path | str, strict: bool = True, keep_normalisation: bool = False
 ) -> KeyReport:
@@ -190,6 +194,7 @@ def load_weights(
     return report
 
 
+@checked()
 def save_weights(model: nn.Module, path: Path | str, about: Mapping[str, object] | None = None) -> None:
     """Write the model's state as safetensors, whole or not at all; shared tensors are written under each name.
 
