@@ -12,8 +12,19 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Return a caller of the command in a folder with two evaluated runs, `a` and `b`."""
     call = runner(tmp_path, monkeypatch, capsys, 100)
     for seed, name in enumerate("ab"):
-        words = ("--data", "blobs.npz", "--threat", "Linf:0.05", "--epochs", "2", "--method", "erm", "--seed", str(seed))
-        assert call("train", *words, "--out", name)[0] == 0
+        words = (
+            "--data",
+            "blobs.npz",
+            "--threat",
+            "Linf:0.05",
+            "--epochs",
+            "2",
+            "--method",
+            "erm",
+            "--seed",
+            str(seed),
+        )
+        assert call("train", *words, "--seed", str(seed), "--out", name)[0] == 0
         assert call("evaluate", name, "--suite", "apgd-ce")[0] == 0
     return call
 

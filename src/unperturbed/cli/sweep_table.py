@@ -7,9 +7,8 @@ from typing import Any
 
 from unperturbed.cli.console import table
 from unperturbed.findings import Interval
-from unperturbed.reports.charts.style import save_chart
-from unperturbed.reports.charts.trade_off import Point, mark_dominated, trade_off_chart
 from unperturbed.runs import write_json, write_text
+from unperturbed.statistics.domination import Point, mark_dominated
 
 SEED = "seed"
 """The option whose values are summed up in one row."""
@@ -120,6 +119,9 @@ def write(
     out: Path, about: Mapping[str, Any], axes: Sequence[Axis], runs: Sequence[Run]
 ) -> tuple[dict[str, Any], list[Any]]:
     """Write what is known so far as JSON, Markdown and a picture; return it for programs and for readers."""
+    from unperturbed.reports.charts.style import save_chart
+    from unperturbed.reports.charts.trade_off import trade_off_chart
+
     rows = rows_of(axes, runs)
     value = {**about, "rows": [row.json() for row in rows], "runs": [each.json() for each in runs]}
     write_json(out / "sweep.json", value)

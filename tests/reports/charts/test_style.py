@@ -13,7 +13,8 @@ from unperturbed.findings import Interval
 from unperturbed.reports.charts.curves import Line, curves_chart
 from unperturbed.reports.charts.style import house_style, save_chart
 from unperturbed.reports.charts.surfaces import Panel, surfaces_chart
-from unperturbed.reports.charts.trade_off import Point, trade_off_chart
+from unperturbed.reports.charts.trade_off import trade_off_chart
+from unperturbed.statistics.domination import Point
 
 HALF = Interval(0.5, 0.4, 0.6, 100)
 
