@@ -49,6 +49,7 @@ from unperturbed.training.prepare import (
     make_optimiser,
     peak_learning_rate,
     prepare,
+    strategy_for,
 )
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.schedule import learning_rate, ramped
@@ -176,18 +177,19 @@ def train(
         raise InputError(f"devices is {devices}, but a run takes at least 1.")
     found = find_device(device)
     precision = choose(recipe.precision, model, found)
+    classifier = classify(model, all_data, output)
     fabric = Fabric(
         accelerator=found.type,
         devices=devices if found.index is None else [found.index],
-        strategy="auto" if devices == 1 else "ddp",
+        strategy="auto" if devices == 1 else strategy_for(classifier, all_data),
         loggers=_loggers(loggers, folder),
     )
-    classifier = classify(model, all_data, output)
     if weights is not None:
         log.info("%s", load_weights(model, weights))
     fabric.launch()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
-    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples, model), config or {})
+    said = {**(config or {}), **({} if output is None else {"output": output})}
+    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples, model), said)
     with alone(fabric, folder):
         if folder is not None:
             claim(folder, description, resume)
