@@ -46,7 +46,8 @@ def test_the_first_layer_computes_what_it_says() -> None:
     [
         (layer(255.0), "--scale 255"),
         (layer(numbers=IMAGENET), "--normalise imagenet"),
-        (layer(numbers=(0.5, 0.1)), "--normalise 0.33"),
+        (layer(numbers=(*X.mean((0, 2, 3)).tolist(), *X.std((0, 2, 3)).tolist())), "--normalise 0.3"),
+        (layer(numbers=(0.5, 0.5)), "--normalise 0.5,0.5"),
     ],
 )
 def test_a_network_that_expects_other_inputs_is_recognised(seen: nn.Module, option: str) -> None:

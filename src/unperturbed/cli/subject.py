@@ -181,7 +181,9 @@ def taken(given: Parsed | None, stored: Mapping[str, Any]) -> dict[str, Any]:
     output, numbers = chosen["output"], chosen["normalise"]
     if isinstance(output, str) and re.fullmatch(r"-?\d{1,9}", output):
         chosen["output"] = int(output)
-    chosen["normalise"] = read_numbers(numbers, "--normalise") if isinstance(numbers, str) else numbers
+    chosen["normalise"] = (
+        read_numbers(numbers, "--normalise") if isinstance(numbers, str) else numbers and tuple(numbers)
+    )
     return {name: value for name, value in chosen.items() if value is not None}
 
 
