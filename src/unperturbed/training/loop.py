@@ -38,6 +38,7 @@ from unperturbed.training.alarm import Probe, probe, recognise
 from unperturbed.training.folder import alone, claim, describe_run
 from unperturbed.training.prepare import (
     Examples,
+    check_devices,
     chosen,
     classify,
     find_device,
@@ -164,9 +165,8 @@ def train(
         method = deepcopy(method, {id(model): model})
     folder = None if out is None else Path(out)
     all_data = as_data(data)
-    if devices < 1:
-        raise InputError(f"devices is {devices}, but a run takes at least 1.")
     found = find_device(device)
+    check_devices(devices, found)
     precision = choose(recipe.precision, model, found)
     fabric = Fabric(
         accelerator=found.type,

@@ -5,6 +5,8 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from unperturbed.errors import InputError
 
+MOST_EPOCHS = 1_000_000
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -69,6 +71,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, but must be at least 1.")
+        if self.epochs > MOST_EPOCHS:
+            raise InputError(f"epochs is {self.epochs}, but must be at most {MOST_EPOCHS:,}.")
         for name in ("lr", "clip_grad_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
