@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import checking
+import rounding
 
 # The tensors here are small: threads gain nothing, and on a busy machine their waiting for each other costs much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +16,17 @@ hypothesis.settings.register_profile("unperturbed", deadline=None, database=None
 hypothesis.settings.load_profile("unperturbed")
 
 jaxtyping.jaxtyped = checking.check_what_is_new  # what the package's functions are decorated with when it is imported
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rows-by-place", action="store_true", help="round rows by their place in the batch")
+
+
+@pytest.fixture(autouse=True)
+def rounding_of_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this processor be one that rounds rows by their place, where the command line says so."""
+    if request.config.getoption("--rows-by-place"):
+        rounding.round_by_place(monkeypatch)
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "unperturbed"
-GROUND = ("errors", "types", "findings", "runs")
+GROUND = ("errors", "types", "findings", "runs", "processor")
 LAYERS = (
     *GROUND,
-    *("noise", "modes", "precision"),
+    *("noise", "modes", "precision", "networks"),
     *("threat", "losses", "maximise", "curvature", "objectives", "attacks", "evaluation", "training"),
     *("audits", "diagnostics", "explanations", "cli"),
 )

@@ -14,6 +14,7 @@ from unperturbed.cli.memory import keep_freed_memory
 from unperturbed.cli.names import hint, summary_of
 from unperturbed.cli.options import parse
 from unperturbed.errors import InputError, RunError
+from unperturbed.processor import round_rows_alike
 
 COMMANDS = (
     *("demo", "train", "evaluate", "curve", "probable", "transfer", "sweep", "diagnose"),
@@ -54,6 +55,7 @@ def _dispatch(words: list[str]) -> int:
         raise InputError(f"There is no command {command!r}. {hint(command, COMMANDS)}")
 
     keep_freed_memory()
+    round_rows_alike()  # before torch is loaded
     module = import_module(f"unperturbed.cli.{command}")
     parser = module.parser()
     if any(word in HELP for word in rest):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from unperturbed.curvature.products import tangents
 from unperturbed.diagnostics.blocks import Block, blocks, features
 from unperturbed.diagnostics.per_example import average, distribution, missing_note
 from unperturbed.diagnostics.subject import Subject
@@ -57,7 +58,7 @@ class Tangents:
             if self.step is not None:
                 ahead, behind = (features(self.model, x + h * u, found) for h in (self.step, -self.step))
                 return [(a - b) / (2 * self.step) for a, b in zip(ahead, behind, strict=True)]
-            with forward_ad.dual_level(), _with_tangents():
+            with tangents(), _with_tangents():
                 values = features(self.model, forward_ad.make_dual(x, u), found)  # type: ignore[no-untyped-call]
                 pairs = [forward_ad.unpack_dual(value) for value in values]  # type: ignore[no-untyped-call]
                 return [torch.zeros_like(p.primal) if p.tangent is None else p.tangent for p in pairs]

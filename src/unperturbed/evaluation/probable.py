@@ -26,6 +26,7 @@ from unperturbed.evaluation.subject import (
 from unperturbed.findings import Interval, Progress, silent
 from unperturbed.losses import margin
 from unperturbed.modes import own_randomness, under_attack
+from unperturbed.networks.rounding import rounding
 from unperturbed.noise import Noise
 from unperturbed.precision import as_reported
 from unperturbed.threat import Threat
@@ -134,6 +135,7 @@ def probable_accuracy(
     subject = look_at(model, split, threat, seed)
     classifier, warnings = subject.classifier, list(subject.warnings)
     places = physical_batch_size(batch_size, subject, len(split))
+    rounded = rounding([classifier], subject.some, places)
     columns: dict[str, list[Any]] = {name: [] for name in ("id", "label", "clean", "right", "wrong", "unknown")}
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
     with under_attack(classifier), as_reported(subject.device), own_randomness(seed, subject.device):
@@ -189,6 +191,7 @@ def probable_accuracy(
         | {
             "device": str(subject.device),
             "batch_size": places,
+            **rounded,
             "seed": seed,
             "weights": weights_hash(model),
             "data": data_hash(split),

@@ -29,6 +29,7 @@ from unperturbed.losses import margin
 from unperturbed.maximise.apgd import APGD
 from unperturbed.maximise.places import watched
 from unperturbed.modes import own_randomness, under_attack
+from unperturbed.networks.rounding import rounding
 from unperturbed.noise import Noise
 from unperturbed.precision import as_reported
 from unperturbed.threat import Threat
@@ -95,10 +96,12 @@ def transfer(
     if draws_of(first) > 1:
         raise InputError(f"The suite {first.name} takes means over draws, which a matrix does not: use standard.")
     warnings = [f"{name}: {text}" for name, each in seen.items() for text in (*each.warnings, *_randomness(each))]
+    places = min(physical_batch_size(batch_size, each, len(split)) for each in seen.values())
     job: dict[str, Any] = {
         "is_of": _identity(models, seen, split, threat, suites, seed),
         "threads": torch.get_num_threads(),
-        "batch_size": min(physical_batch_size(batch_size, each, len(split)) for each in seen.values()),
+        "rounding": rounding([each.classifier for each in seen.values()], next(iter(seen.values())).some, places),
+        "batch_size": places,
         "block": min(BLOCK, len(split)),
     }
     store = Store(None if out is None else Path(out) / "transfer")
@@ -134,6 +137,7 @@ def transfer(
         | {
             "device": str(device),
             "batch_size": places,
+            **job["rounding"],
             "seed": seed,
             "weights": {name: job["is_of"][f"weights of {name}"] for name in models},
             "data": job["is_of"]["data"],

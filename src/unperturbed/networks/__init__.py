@@ -1,0 +1,1 @@
+"""Checks of a network, and temporary changes to it."""
