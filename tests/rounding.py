@@ -1,7 +1,6 @@
 """Rows that are rounded by their place: whether a network here does so, and how to have every network do so."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -17,15 +16,6 @@ def round_alike(model: nn.Module, x: Inputs, places: int, limit: int = 37) -> bo
     What is asserted in every bit holds only then.
     """
     return all(rows_rounded_alike(model, x[[row]], places) is True for row in range(min(len(x), limit)))
-
-
-def assert_same(found: Any, expected: Any, alike: bool, atol: float = 1e-4) -> None:
-    """Assert the same values: in every bit where rows are rounded alike, else to rounding."""
-    found, expected = torch.as_tensor(found), torch.as_tensor(expected)
-    if alike or not found.is_floating_point():
-        assert torch.equal(found, expected)
-    else:
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=atol)
 
 
 def by_place(linear: Callable[..., Tensor]) -> Callable[..., Tensor]:
