@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rounding import round_alike
-from toys import QUICK, SHORT, blobs, linear, mlp, uniform, wavy
+from support.toys import QUICK, SHORT, blobs, linear, mlp, uniform, wavy
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.block import TIE, Networks, attack_block, untouched

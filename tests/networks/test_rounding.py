@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from rounding import by_place, round_by_place
-from support import network, untouched
-from toys import QUICK, SHORT, Function, blobs, linear, mlp
+from support.examples import network, untouched
+from support.toys import QUICK, SHORT, Function, blobs, linear, mlp
+from unperturbed.architectures.small_cnn import SmallCNN
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.curve import minimum_norm
 from unperturbed.evaluation.probable import probable_accuracy
 from unperturbed.evaluation.transfer import transfer
-from unperturbed.models.small_cnn import SmallCNN
 from unperturbed.networks.rounding import rounding, rows_rounded_alike
 from unperturbed.threat import Threat
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, is_first_process, progress, say, table
-from unperturbed.cli.names import find, hint
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
 from unperturbed.errors import InputError
 from unperturbed.findings import Outcome, Progress
 from unperturbed.runs import write_json
+from unperturbed.specs.catalogue import find, hint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -141,9 +141,9 @@ def repeatable() -> Iterator[None]:
 
 def suite_of(text: str) -> "Suite":
     """Return the suite of a name, of attacks with commas between them, or of `package.module:SUITE`."""
-    from unperturbed.attacks.custom import ATTACKS
     from unperturbed.attacks.gradient import Suite
     from unperturbed.evaluation.accuracy import SUITES, find_suite
+    from unperturbed.suites.by_name import ATTACKS
 
     if text in SUITES or "," in text or text.lower() in ATTACKS:
         return find_suite(text)

@@ -12,9 +12,9 @@ import yaml
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from unperturbed.cli.names import hint
-from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
+from unperturbed.specs.catalogue import hint
+from unperturbed.specs.trees import Tree
 
 FLAGS = ("json", "overwrite", "quantize", "resume")
 """Options without a value."""

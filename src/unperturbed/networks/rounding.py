@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unperturbed.modes import own_randomness, under_attack
-from unperturbed.precision import as_reported
+from unperturbed.networks.modes import own_randomness, under_attack
+from unperturbed.networks.precision import as_reported
 from unperturbed.processor import SETTING
 from unperturbed.types import Inputs, Model
 
