@@ -11,8 +11,9 @@ from jsonargparse import ArgumentParser
 from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.options import Parsed, add_data_options, new_parser
 from unperturbed.errors import InputError, RunError
+from unperturbed.imports import Trust, follow, is_function
 from unperturbed.runs import write_json, write_text
-from unperturbed.specs.catalogue import find, hint
+from unperturbed.specs.catalogue import hint
 
 if TYPE_CHECKING:
     from unperturbed.cli.subject import Subject
@@ -57,7 +58,7 @@ def run(given: Parsed) -> Result:
     runs = [str(Path(each)) for each in given.runs]
     if len({Path(each).resolve() for each in runs}) < len(runs):
         raise InputError(f"A run is named twice in {', '.join(runs)}.")
-    chosen = _diagnostics(given.diagnostics)
+    chosen = _diagnostics(given.diagnostics, given.trust)
     asked = {"examples_seed": None, "examples": None}
     if len(runs) < 2:
         subjects = [find_subject(_with(given, run=runs[0] if runs else None, **asked))]
@@ -133,7 +134,7 @@ def _findings_file(given: Parsed, threat: "Threat", parts: Sequence[str]) -> str
     return f"{slug('diagnosis', *parts, str(threat), f'first {given.examples}', *seed)}.json"
 
 
-def _diagnostics(text: str) -> list["Diagnostic"]:
+def _diagnostics(text: str, trust: Trust) -> list["Diagnostic"]:
     """Return the diagnostics of these names or import paths, each once."""
     from unperturbed.examinations.runner import BUILT_IN, name_of
 
@@ -143,8 +144,8 @@ def _diagnostics(text: str) -> list["Diagnostic"]:
         if name == "all":
             found |= known
         elif ":" in name:
-            own: Any = find(name.replace(":", "."), "--diagnostics")
-            if not callable(own):
+            own: Any = follow(name, "--diagnostics", trust)
+            if not is_function(own):
                 raise InputError(f"--diagnostics: {name} is {type(own).__name__}, but a diagnostic is a function.")
             found[name] = own
         elif name in known:

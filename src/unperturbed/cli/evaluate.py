@@ -12,8 +12,9 @@ from unperturbed.cli.console import Result, is_first_process, progress, say, tab
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
 from unperturbed.errors import InputError
 from unperturbed.findings import Outcome, Progress
+from unperturbed.imports import OWN, Trust, follow
 from unperturbed.runs import write_json
-from unperturbed.specs.catalogue import find, hint
+from unperturbed.specs.catalogue import hint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,7 +80,7 @@ def _evaluated(given: Parsed) -> Result:
     from unperturbed.evaluation.randomised import draws_of
     from unperturbed.evaluation.store import Store
 
-    suite = suite_of(given.suite)
+    suite = suite_of(given.suite, given.trust)
     check_single_draws(given.quantize and draws_of(suite) > 1)
     subject = find_subject(given, check_eight_bit if given.quantize else len)
     threats = _threats(given.threat, given.eps, subject.threat)
@@ -139,7 +140,7 @@ def repeatable() -> Iterator[None]:
         raise
 
 
-def suite_of(text: str) -> "Suite":
+def suite_of(text: str, trust: Trust = OWN) -> "Suite":
     """Return the suite of a name, of attacks with commas between them, or of `package.module:SUITE`."""
     from unperturbed.attacks.gradient import Suite
     from unperturbed.evaluation.accuracy import SUITES, find_suite
@@ -150,7 +151,7 @@ def suite_of(text: str) -> "Suite":
     if ":" not in text:
         near = hint(text, [*SUITES, *ATTACKS])
         raise InputError(f"There is no suite {text!r}. {near} One of your own: package.module:SUITE.")
-    found = find(text.replace(":", "."), "--suite")
+    found = follow(text, "--suite", trust)
     if not isinstance(found, Suite):
         raise InputError(f"--suite: {text} is of type {type(found).__name__}, not a Suite (of attacks.gradient).")
     if found.name in SUITES or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", found.name):

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -61,16 +62,28 @@ def _dispatch(words: list[str]) -> int:
     if any(word in HELP for word in rest):
         print(parser.format_help())
         return 0
-    if os.getcwd() not in sys.path:  # as `python -m` does: a user's own module lies where the command is run
-        sys.path.insert(0, os.getcwd())
     given = parse(parser, rest, module.POSITIONAL)
-    with results_only_on_stdout():
+    with results_only_on_stdout(), _no_file_shadows_a_module():
         result: Result = module.run(given)
     if given.json and is_first_process():
         write_json(result.value)
     for view in result.views if is_first_process() and not given.json else ():
         show(view)
     return result.code
+
+
+@contextmanager
+def _no_file_shadows_a_module() -> Iterator[None]:
+    """Within: Python processes that are started leave the current folder out of where they look for modules."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _overview() -> Table:

@@ -16,6 +16,7 @@ from unperturbed.data.names import DATASETS
 from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, Split, select
 from unperturbed.errors import InputError
+from unperturbed.imports import OWN, Trust
 from unperturbed.runs import BEST, CONFIG, METRICS, RESULT, read_jsonl, read_yaml, write_yaml
 from unperturbed.specs.trees import Choice, Tree, choose, parameters_of, written
 from unperturbed.threat import Threat
@@ -75,11 +76,12 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
     """
     device = find_device(given.device)
     stored = stored_run(given.run)
+    trust = given.trust if given.run is None else given.trust.of_file(Path(given.run), stored)
     place = given.data or stored.get("data")
     if place is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
     tree, weights = model_and_weights(given, stored)
-    data = _with_test(load_data(place), keep_place(place) == stored.get("data"))
+    data = _with_test(load_data(place, trust), keep_place(place) == stored.get("data"))
     check_classes(data, stored, other_data=given.data is not None)
     bounds = read_bounds(given.bounds, stored_bounds(stored["bounds"]) if "bounds" in stored else data.bounds)
     first = given.threat.split(",")[0] if given.threat else None
@@ -87,7 +89,7 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
     threat = Threat.parse(first, bounds) if first else usual
     split = examples_of(data, given.examples, given.examples_seed)
     check_examples(split)
-    model, description = make_model(tree, data)
+    model, description = make_model(tree, data, trust=trust)
     if weights is not None:
         load_into(model, weights, tree)
     model = (model.double() if given.precision == "64" else model.float()).to(device)
@@ -157,10 +159,10 @@ def stored_bounds(value: Any) -> Bounds:
     return float(low), float(high)
 
 
-def make_model(tree: Tree, data: Data, seed: int = 0) -> tuple[nn.Module, Mapping[str, Any]]:
+def make_model(tree: Tree, data: Data, seed: int = 0, trust: Trust = OWN) -> tuple[nn.Module, Mapping[str, Any]]:
     """Return the model that was asked for, and what a run folder keeps of it; the data gives the arguments `FILLED`."""
     named = Tree("small-cnn" if len(data.train.shape) == 3 else "mlp").under(tree)
-    choice = choose(named, "architectures", "model", filled=FILLED)
+    choice = choose(named, "architectures", "model", filled=FILLED, trust=trust)
     arguments = {
         name: tuple(value) if name in FILLED and isinstance(value, list) else value
         for name, value in choice.arguments.items()

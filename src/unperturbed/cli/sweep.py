@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from unperturbed.cli.console import Result, say
 from unperturbed.cli.options import TREES, Parsed, divide, known_options, new_parser, parse
 from unperturbed.cli.sweep_table import SEED, Axis, Run, write
 from unperturbed.errors import InputError, RunError
+from unperturbed.imports import Trust
 from unperturbed.runs import CONFIG
 from unperturbed.specs.catalogue import hint
 
@@ -57,11 +59,11 @@ def run(given: Parsed) -> Result:
         raise InputError(f"{out} is a run folder: give another --out, a folder for the run folders of the sweep.")
     if own.evaluate_threat is not None:
         Threat.parse(own.evaluate_threat)
-    suite = evaluate.suite_of(own.suite)
+    suite = evaluate.suite_of(own.suite, given.trust)
     if own.train_examples is not None:
         words = [*words, f"--examples={own.train_examples}"]
     runs = _runs(axes, words, out)
-    _check(runs, own.examples)
+    _check(runs, own.examples, given.trust)
     _check_over(out, [axis.option for axis in axes])
 
     about = {
@@ -79,9 +81,10 @@ def run(given: Parsed) -> Result:
     for number, each in enumerate([*begun, *new], 1):
         say(f"{number} of {len(runs)}: {each.name}")
         try:
-            each.trained = train.run(parse(train.parser(), each.words)).value
+            training = parse(train.parser(), each.words)
+            each.trained = train.run(training).value
             examination = parse(evaluate.parser(), [str(each.folder), *evaluation], evaluate.POSITIONAL)
-            each.outcome = evaluate.run(examination).value
+            each.outcome = evaluate.run(replace(examination, trust=training.trust)).value
         except (RuntimeError, ValueError) as error:  # what PyTorch raises, too: the other runs may do
             ours = isinstance(error, InputError | RunError)
             if isinstance(error, InputError) and number <= len(begun):
@@ -158,7 +161,7 @@ def _below(given: Parsed) -> list[str]:
     from unperturbed.methods.at import AT
     from unperturbed.specs.trees import choose, parameters_of
 
-    method = choose(given.trees["method"], "methods", "method", default=AT())
+    method = choose(given.trees["method"], "methods", "method", default=AT(), trust=given.trust)
     return [f"method.{name}" for name in parameters_of(method.target)]
 
 
@@ -180,13 +183,13 @@ def _runs(axes: Sequence[Axis], words: Sequence[str], out: Path) -> list[Run]:
     return list(runs.values())
 
 
-def _check(runs: Sequence[Run], examples: int | None) -> None:
+def _check(runs: Sequence[Run], examples: int | None, trust: Trust) -> None:
     """Refuse what cannot be trained or evaluated before anything is, and runs that are the same."""
     from unperturbed.cli.subject import examples_of
     from unperturbed.data.sources import load_data
     from unperturbed.training.folder import describe
 
-    load, seen, looked_at = cache(load_data), list[tuple[object, str]](), set[object]()
+    load, seen, looked_at = cache(partial(load_data, trust=trust)), list[tuple[object, str]](), set[object]()
     for each in runs:
         given = parse(train.parser(), each.words)
         plan = train.plan(given, load)

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -91,10 +92,10 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     from unperturbed.specs.trees import choose, convert, written
     from unperturbed.threat import Threat
 
-    load = load or load_data
+    load = load or partial(load_data, trust=given.trust)
     if given.data is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
-    method = choose(given.trees["method"], "methods", "method", default=AT())
+    method = choose(given.trees["method"], "methods", "method", default=AT(), trust=given.trust)
     objective = method.build()
     settings = {each.name: getattr(given, each.name) for each in fields(Recipe)}
     recipe = Recipe(**settings | {"batch_size": None if given.batch_size == "auto" else given.batch_size})
@@ -104,7 +105,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     threat = Threat.parse(given.threat or default_threat(data), read_bounds(given.bounds, data.bounds))
     check(data.train, threat.bounds, len(data.classes))
     extra = None if given.extra is None else load(given.extra).train
-    model, model_description = make_model(given.trees["model"], data, recipe.seed)
+    model, model_description = make_model(given.trees["model"], data, recipe.seed, given.trust)
     method_description = written(method)
     out = Path(given.out or Path("runs") / slug(data.name, method_description["class_path"]))
     config = {

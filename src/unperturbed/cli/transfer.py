@@ -44,7 +44,7 @@ def run(given: Parsed) -> Result:
     from unperturbed.threat import Threat
     from unperturbed.training.prepare import find_device
 
-    suite = suite_of(given.suite)
+    suite = suite_of(given.suite, given.trust)
     runs = [str(Path(run)) for run in given.runs]
     if len(runs) < 2 or len(set(runs)) < len(runs):
         raise InputError(f"Transfer is between different models: give two run folders or more, not {runs}.")
@@ -54,7 +54,7 @@ def run(given: Parsed) -> Result:
     device = find_device(given.device)
 
     first = stored[runs[0]]
-    data = load_data(first["data"])
+    data = load_data(first["data"], given.trust.of_file(Path(runs[0]), first))
     split = examples_of(data, given.examples, None)
     threat = Threat.parse(given.threat or first["threat"], stored_bounds(first["bounds"]))
     models = {}
@@ -63,7 +63,7 @@ def run(given: Parsed) -> Result:
             raise InputError(f"{Path(run) / BEST} is not there: the run has not finished an epoch. Go on with it.")
         tree = Tree()
         tree.put([], stored[run]["model"])
-        model, _ = make_model(tree, data)
+        model, _ = make_model(tree, data, trust=given.trust.of_file(Path(run), stored[run]))
         load_into(model, str(Path(run) / BEST), tree)
         models[run] = model.float().to(device)
     store = Store(None if given.out is None else Path(given.out) / "transfer")

@@ -1,1 +1,0 @@
-"""Checks of a network, and temporary changes to it."""

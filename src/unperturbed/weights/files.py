@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import ClassVar, get_origin
+from typing import Any, ClassVar, get_origin
 
 import safetensors
 import safetensors.torch
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.errors import InputError, RunError
+from unperturbed.imports import OWN, follow, is_function, may_make
 from unperturbed.runs import BEST, CONFIG, read_yaml, write_atomically
 from unperturbed.types import Inputs, Logits
 from unperturbed.weights.layouts import MEAN, STD, Found, find_weights, plain_names
@@ -78,32 +79,19 @@ def named_models() -> dict[str, type[nn.Module]]:
 
 def _find_maker(spec: str) -> Callable[..., object]:
     if ":" in spec or "." in spec:
-        return _import(spec)
+        found: Any = follow(spec, "the model", OWN)
+        if isinstance(found, nn.Module) or not (inspect.isclass(found) or is_function(found)):
+            raise InputError(f"{spec} is a {type(found).__name__}: name a class, or a function that returns the model")
+        if not may_make(found, nn.Module, spec, OWN):
+            raise InputError(f"{spec} makes no torch.nn.Module: name a subclass, or a function that returns one")
+        maker: Callable[..., object] = found
+        return maker
     models = named_models()
     if spec not in models:
         near = difflib.get_close_matches(spec, models, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(sorted(models))},"
         raise InputError(f"unknown model {spec!r}: {hint} or give your own class as 'package.module:Class'")
     return models[spec]
-
-
-def _import(spec: str) -> Callable[..., object]:
-    module, _, name = spec.partition(":") if ":" in spec else spec.rpartition(".")
-    try:
-        found: object = importlib.import_module(module)
-    except (ImportError, ValueError) as error:
-        remedy = "check the spelling, and that Python finds it"
-        if module.endswith(".py"):
-            remedy = f"name the module, not its file: {module[:-3].replace('/', '.')}:{name}"
-        raise InputError(f"cannot import {module!r} for model {spec!r} ({error}): {remedy}") from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            near = difflib.get_close_matches(part, dir(found), 1)
-            raise InputError(f"{module!r} has no {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
-        found = getattr(found, part)
-    if isinstance(found, nn.Module) or not callable(found):
-        raise InputError(f"{spec} is a {type(found).__name__}: name a class, or a function that returns the model")
-    return found
 
 
 def _checked_arguments(
