@@ -5,8 +5,8 @@ import jaxtyping
 import pytest
 import torch
 
-import rounding
 from support import checking
+from support.rounding import round_by_place
 
 # The tensors here are small: threads gain nothing, and on a busy machine their waiting for each other costs much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,7 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def rounding_of_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have this processor be one that rounds rows by their place, where the command line says so."""
     if request.config.getoption("--rows-by-place"):
-        rounding.round_by_place(monkeypatch)
+        from support.rounding import round_by_place  # imports the package, which is decorated above
+
+        round_by_place(monkeypatch)
 
 
 @pytest.fixture

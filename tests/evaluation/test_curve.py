@@ -14,9 +14,9 @@ from hypothesis import strategies as some
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rounding import round_alike
 from support import attack_laws as laws
 from support.examples import NORMS, Counted, untouched
+from support.rounding import round_alike
 from support.toys import Function, blobs, linear, mlp, uniform, wavy
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.fab import FAB

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rounding import round_alike
+from support.rounding import round_alike
 from support.toys import QUICK, SHORT, blobs, linear, mlp, uniform, wavy
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.evaluation.accuracy import evaluate

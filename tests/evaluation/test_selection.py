@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rounding import round_alike
+from support.rounding import round_alike
 from support.toys import QUICK
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Split, select

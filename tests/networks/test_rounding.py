@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rounding import by_place, round_by_place
 from support.examples import network, untouched
+from support.rounding import by_place, round_by_place
 from support.toys import QUICK, SHORT, Function, blobs, linear, mlp
 from unperturbed.architectures.small_cnn import SmallCNN
 from unperturbed.evaluation.accuracy import evaluate
