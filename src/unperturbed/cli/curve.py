@@ -74,16 +74,17 @@ def run(given: Parsed) -> Result:
     save_chart(curves_chart([line], "Robust accuracy against eps", caption, f"eps ({threat.norm})"), picture)
     for text in found.warnings:
         say(text, "warning")
-    value = {"run": str(subject.home), "figure": str(picture)} | found.json()
-    return Result(value, [_headline(found), _curve(found), f"Picture: {picture}"])
+    value = {"run": str(subject.home), "figure": str(picture), "selection": subject.examples} | found.json()
+    return Result(value, [_headline(found, subject.examples), _curve(found), f"Picture: {picture}"])
 
 
-def _headline(found: "Distances") -> Any:
+def _headline(found: "Distances", chosen: str) -> Any:
     rows = [
         ("clean accuracy", str(found.clean_accuracy)),
         ("distances", ", ".join(f"{_length(found.quantile(share))} ({share:.0%})" for share in (0.25, 0.5, 0.75))),
         ("", f"suite {found.suite}: {found.note}"),
         ("examples", ", ".join(f"{count} {verdict}" for verdict, count in found.counts.items())),
+        *([("", f"selected: {chosen}")] if chosen != "all" else []),
         ("nearest by", ", ".join(f"{each.name} {each.nearest}" for each in found.searches)),
         ("time", f"{found.seconds:.1f} s"),
     ]

@@ -28,6 +28,7 @@ from unperturbed.findings import Interval, Progress, Verdict, silent
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
 from unperturbed.networks.rounding import rounding
+from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.autoattack import PLUS, STANDARD
 from unperturbed.threat import Threat
@@ -176,6 +177,12 @@ class Distances:
         return robust, sum(distance > within for distance, _, within in rows) - robust
 
 
+def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return the folder that distances are written into."""
+    return None if given["out"] is None else (Path(given["out"]) / f"curve-{given['threat'].norm}", "")
+
+
+@alone_in(_place)
 def minimum_norm(
     model: nn.Module,
     data: Any,
@@ -256,7 +263,7 @@ def minimum_norm(
     if at_once.places < places or fewer.places < few:
         least = min(at_once.places, fewer.places)
         warnings.append(f"Memory ran out: the network saw {least} examples at a time in the end.")
-    environment = job["is_of"] | job["rounding"] | {"python": platform.python_version(), "batch_size": places}
+    environment = job["is_of"] | job.get("rounding", {}) | {"python": platform.python_version(), "batch_size": places}
     table = table_in_order(parts, order)
     correct = sum(margin < 0 for margin in table["clean_margin"])
     not_finite = sum(margin != margin for margin in table["clean_margin"])

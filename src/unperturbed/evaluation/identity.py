@@ -47,7 +47,8 @@ def other_threads(job: Mapping[str, Any], subject: Subject) -> list[str]:
     warnings, threads = list[str](), torch.get_num_threads()
     if threads != job["threads"]:
         warnings.append(f"The evaluation was begun with {job['threads']} threads and goes on with {threads}: {effect}")
-    before, now = job["rounding"][SETTING], os.environ.get(SETTING, "")
+    now = os.environ.get(SETTING, "")
+    before = job.get("rounding", {}).get(SETTING, now)  # an earlier version did not write it down
     if before != now:
         warnings.append(
             f"The evaluation was begun with {SETTING}={before or '(unset)'} and resumes with {now or '(unset)'}: "

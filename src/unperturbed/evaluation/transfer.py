@@ -31,6 +31,7 @@ from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import as_reported
 from unperturbed.networks.rounding import rounding
 from unperturbed.noise import Noise
+from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, PerExample
@@ -49,6 +50,7 @@ class _Peer:
     suite: Suite
 
 
+@alone_in(lambda given: None if given["out"] is None else (Path(given["out"]) / "transfer", ""))
 def transfer(
     models: Mapping[str, nn.Module],
     data: Any,
@@ -137,7 +139,7 @@ def transfer(
         | {
             "device": str(device),
             "batch_size": places,
-            **job["rounding"],
+            **job.get("rounding", {}),
             "seed": seed,
             "weights": {name: job["is_of"][f"weights of {name}"] for name in models},
             "data": job["is_of"]["data"],
