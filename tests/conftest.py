@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from support import checking
-from support.rounding import round_by_place
 
 # The tensors here are small: threads gain nothing, and on a busy machine their waiting for each other costs much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
