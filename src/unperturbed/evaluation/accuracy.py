@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
 from unperturbed.evaluation.identity import identity, other_threads
@@ -34,6 +35,7 @@ from unperturbed.evaluation.subject import (
 )
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.maximise.places import Watch, watched
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import InPrecision, as_reported, choose
 from unperturbed.runs.lock import alone_in
@@ -53,6 +55,7 @@ def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
     return None if given["out"] is None else (Path(given["out"]) / find_suite(given["suite"]).name, "")
 
 
+@checked(seed=SEED, batch_size=COUNT)
 @alone_in(_place)
 def evaluate(
     model: nn.Module,
@@ -65,6 +68,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
+    output: Output = None,
     progress: Progress = silent,
 ) -> Outcome:
     """Return how many examples the model classifies correctly, and on how many of those the suite cannot change that.
@@ -87,6 +91,7 @@ def evaluate(
         batch_size: examples that the network sees at a time, raised to a power of two; fewer where fewer are left.
         precision: "auto" lets attacks that bear it search in bfloat16 where the processor multiplies that natively and
             the network is convolutional, and repeats in float32 what came close to a break; "32": all in float32.
+        output: which part of what the model returns are the logits: a place, a name, or a function of it.
         progress: told of every attack that is through with a block of examples, and about twice a second of how far
             it is: the bound within an attack counts what it claims, which a fresh forward has yet to confirm.
 
@@ -97,7 +102,7 @@ def evaluate(
     """
     began = time.perf_counter()
     split = measured_split(data)
-    subject = look_at(model, split, threat, seed)
+    subject = look_at(model, split, threat, seed, output)
     attacks, warnings = find_suite(suite).against(threat.norm, subject.classes), list(subject.warnings)
     networks = as_searched(subject, precision, physical_batch_size(batch_size, subject, len(split)))
     if batch_size != "auto" and batch_size > len(split):
@@ -219,7 +224,7 @@ def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int)
             logits = rough(x)
             (slope,) = torch.autograd.grad(logits.sum(), x)
             sound = bool(logits.isfinite().all() and slope.isfinite().all())
-    except RuntimeError:  # an operation that does not know bfloat16
+    except Exception:  # an operation that does not know bfloat16
         sound = False
     return Networks(classifier, searched, rough if sound and precision == "auto" else None, places)
 

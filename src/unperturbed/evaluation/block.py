@@ -14,7 +14,7 @@ from unperturbed.attacks.gradient import Suite
 from unperturbed.findings import Verdict
 from unperturbed.losses import margin
 from unperturbed.maximise.places import part_of_search
-from unperturbed.networks.failures import failed_on, isolate, within_memory
+from unperturbed.networks.failures import failed_on, failed_on_all, isolate, within_memory
 from unperturbed.networks.modes import own_randomness
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -130,7 +130,7 @@ def untouched(model: Model, batch: Batch, places: int, seed: int) -> Block:
     with _draws_of(seed, batch, -1):
         parts, failures = isolate(clean_logits, torch.arange(len(batch.y)))
     if not parts:
-        raise next(iter(failures.values()))
+        raise failed_on_all(failures)
     logits: Logits = torch.full((len(batch.y), parts[0][1].shape[1]), torch.nan).to(batch.x)
     for rows, values in parts:
         logits[rows] = values

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import BLOCK, find_suite
@@ -27,6 +28,7 @@ from unperturbed.losses import margin
 from unperturbed.maximise.apgd import APGD
 from unperturbed.maximise.places import watched
 from unperturbed.networks.failures import carefully, failed_on
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
@@ -49,6 +51,7 @@ class _Peer:
     suite: Suite
 
 
+@checked(seed=SEED, batch_size=COUNT)
 @alone_in(lambda given: None if given["out"] is None else (Path(given["out"]) / "transfer", ""))
 def transfer(
     models: Mapping[str, nn.Module],
@@ -60,6 +63,7 @@ def transfer(
     overwrite: bool = False,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
+    output: Output | Mapping[str, Output] = None,
     progress: Progress = silent,
 ) -> Transfer:
     """Attack every model, and return the accuracy of every model on the points found on every other.
@@ -82,6 +86,8 @@ def transfer(
         seed: of the attacks' random starts.
         batch_size: examples that a network sees at a time, raised to a power of two.
         progress: told of every model attacked on every block, and about twice a second of how far that is.
+        output: which part of what the models return are the logits: a place, a name, a function of it, or one of
+            these for each name.
 
     Raises:
         InputError: on fewer than two models, a suite for random networks, as `evaluate` does, and where `out` holds a
@@ -91,7 +97,8 @@ def transfer(
     if len(models) < 2:
         raise InputError(f"Transfer is between models: give two or more, not {len(models)}.")
     split, device = measured_split(data), _device(models)
-    seen = {name: look_at(model, split, threat, seed) for name, model in models.items()}
+    outputs = output if isinstance(output, Mapping) else dict.fromkeys(models, output)
+    seen = {name: look_at(model, split, threat, seed, outputs.get(name)) for name, model in models.items()}
     suites = {name: find_suite(suite).against(threat.norm, each.classes) for name, each in seen.items()}
     first = next(iter(suites.values()))
     if draws_of(first) > 1:
