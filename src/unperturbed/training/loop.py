@@ -196,6 +196,8 @@ def train(
             torch.manual_seed(recipe.seed + fabric.global_rank)
             run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder)
             last = checkpoint.last_of(folder) if resume and folder is not None else None
+            if last is None:
+                run.preflight()
             if folder is not None and last is None and fabric.is_global_zero:
                 runs.write_yaml(folder / runs.CONFIG, description)
                 (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
