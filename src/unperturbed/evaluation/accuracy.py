@@ -116,6 +116,7 @@ def evaluate(
         "is_of": identity(model, subject, split, threat, attacks, seed)
         | {"search": _name(subject.dtype if networks.rough is None else torch.bfloat16)},
         "threads": torch.get_num_threads(),
+        "rounding": networks.rounding(subject.some),
         "batch_size": networks.places,
         "block": _block_size(len(split), processes),
     }
@@ -159,7 +160,9 @@ def evaluate(
     if out is not None:
         meet()
         parts = [store.read(number) for number in range(len(blocks))]
-    environment = job["is_of"] | {
+    environment = {
+        **job["is_of"],
+        **job.get("rounding", {}),
         "python": platform.python_version(),
         "batch_size": job["batch_size"],
         "threads": job["threads"],

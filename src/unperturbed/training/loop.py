@@ -43,6 +43,7 @@ from unperturbed.training.alarm import Probe, probe, recognise
 from unperturbed.training.folder import alone, claim, describe_run
 from unperturbed.training.prepare import (
     Examples,
+    check_devices,
     chosen,
     classify,
     find_device,
@@ -173,9 +174,8 @@ def train(
         method = deepcopy(method, {id(model): model})
     folder = None if out is None else Path(out)
     all_data = as_data(data)
-    if devices < 1:
-        raise InputError(f"devices is {devices}, but a run takes at least 1.")
     found = find_device(device)
+    check_devices(devices, found)
     precision = choose(recipe.precision, model, found)
     classifier = classify(model, all_data, output)
     fabric = Fabric(
@@ -196,15 +196,17 @@ def train(
         fabric.barrier()
         with full_float32(), torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
             torch.manual_seed(recipe.seed + fabric.global_rank)
-            note = note_of(description)
-            run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder, note)
-            if resume and folder is not None and (last := checkpoint.last_of(folder)) is not None:
-                run.restore(last)
-            else:
+            run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder)
+            last = checkpoint.last_of(folder) if resume and folder is not None else None
+            if last is None:
                 run.preflight()
-                if folder is not None and fabric.is_global_zero:
-                    runs.write_yaml(folder / runs.CONFIG, description)
-                    (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            if folder is not None and last is None and fabric.is_global_zero:
+                runs.write_yaml(folder / runs.CONFIG, description)
+                (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            fabric.barrier()
+            run.note = {} if folder is None else note_of(runs.read_yaml(folder / runs.CONFIG))
+            if last is not None:
+                run.restore(last)
             fabric.barrier()
             run.go(progress)
         return run.finish()
@@ -242,9 +244,8 @@ class _Run:
         recipe: Recipe,
         precision: Precision,
         folder: Path | None,
-        note: Mapping[str, str],
     ) -> None:
-        self.note = note
+        self.note: dict[str, str] = {}
         """What the run's files say of the run that they belong to."""
         self.fabric, self.model, self.classifier, self.threat = fabric, model, classifier, threat
         self.method, self.recipe, self.precision, self.folder = method, recipe, precision, folder
@@ -466,7 +467,7 @@ class _Run:
 
     def about(self, epoch: int) -> dict[str, Any]:
         """Return what a weights file says of itself."""
-        return {"config": dict(self.note), "epoch": epoch}
+        return {"config": self.note, "epoch": epoch}
 
     def warn(self, text: str) -> None:
         """Say it, and keep it for the result."""
@@ -505,7 +506,7 @@ class _Run:
                 "state": asdict(self.state),
                 "own": gathered,
                 "metrics": self.metrics,
-                "config": dict(self.note),
+                "config": self.note,
             }
             checkpoint.save(self.folder / runs.CHECKPOINT, content)
         self.fabric.barrier()

@@ -1,6 +1,7 @@
 """What is checked and chosen before a run begins."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +28,9 @@ from unperturbed.training.batches import Batches
 from unperturbed.training.recipe import Recipe
 from unperturbed.types import Rows
 
+MOST_PROCESSES = 8
+"""On the CPU, or as many as there are cores, where that is more: each holds network and data in memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -42,6 +46,17 @@ class Examples:
     def probed(self) -> Rows:
         """Ids that the probe looks at and `best` is chosen on: those held out or, where there are none, all."""
         return self.held_out if len(self.held_out) else self.batches.ids
+
+
+def check_devices(number: int, device: torch.device) -> None:
+    """Raise InputError for more processes than a machine can bear, before any of them is started."""
+    if number < 1:
+        raise InputError(f"devices is {number}, but a run takes at least 1.")
+    cores = os.cpu_count() or 1
+    most = max(MOST_PROCESSES, cores) if device.type == "cpu" else torch.cuda.device_count()
+    if device.index is None and device.type != "mps" and number > most:
+        there = f"{cores} cores" if device.type == "cpu" else f"{most} GPUs"
+        raise InputError(f"--devices is {number}, but this machine has {there}: give {most} at most.")
 
 
 def find_device(device: str) -> torch.device:
