@@ -29,6 +29,7 @@ from unperturbed.findings import Interval, Progress, Verdict, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
+from unperturbed.networks.rounding import rounding
 from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.autoattack import PLUS, STANDARD
@@ -236,6 +237,7 @@ def minimum_norm(
     job: dict[str, Any] = {
         "is_of": identity(model, subject, split, threat, attacks, seed) | {"radii": list(levels)},
         "threads": torch.get_num_threads(),
+        "rounding": rounding([subject.classifier], subject.some, places),
         "batch_size": places,
         "block": max(256, min(8192, HELD // max(subject.some[0].numel(), 1))),
     }
@@ -266,7 +268,7 @@ def minimum_norm(
     if at_once.places < places or fewer.places < few:
         least = min(at_once.places, fewer.places)
         warnings.append(f"Memory ran out: the network saw {least} examples at a time in the end.")
-    environment = job["is_of"] | {"python": platform.python_version(), "batch_size": places}
+    environment = job["is_of"] | job.get("rounding", {}) | {"python": platform.python_version(), "batch_size": places}
     table = table_in_order(parts, order)
     correct = sum(margin < 0 for margin in table["clean_margin"])
     not_finite = sum(margin != margin for margin in table["clean_margin"])

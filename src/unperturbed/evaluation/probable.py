@@ -28,6 +28,7 @@ from unperturbed.networks.failures import failed_on_all, isolate, within_memory
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import as_reported
+from unperturbed.networks.rounding import rounding
 from unperturbed.noise import Noise
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
@@ -139,6 +140,7 @@ def probable_accuracy(
     subject = look_at(model, split, threat, seed, output)
     classifier, warnings = subject.classifier, list(subject.warnings)
     places = physical_batch_size(batch_size, subject, len(split))
+    rounded = rounding([classifier], subject.some, places)
     columns: dict[str, list[Any]] = {name: [] for name in ("id", "label", "clean", "right", "wrong", "unknown")}
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
     with under_attack(classifier), as_reported(subject.device), own_randomness(seed, subject.device):
@@ -194,6 +196,7 @@ def probable_accuracy(
         | {
             "device": str(subject.device),
             "batch_size": places,
+            **rounded,
             "seed": seed,
             "weights": weights_hash(model),
             "data": data_hash(split),

@@ -31,6 +31,7 @@ from unperturbed.networks.failures import carefully, failed_on
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import as_reported
+from unperturbed.networks.rounding import rounding
 from unperturbed.noise import Noise
 from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
@@ -104,10 +105,12 @@ def transfer(
     if draws_of(first) > 1:
         raise InputError(f"The suite {first.name} takes means over draws, which a matrix does not: use standard.")
     warnings = [f"{name}: {text}" for name, each in seen.items() for text in (*each.warnings, *_randomness(each))]
+    places = min(physical_batch_size(batch_size, each, len(split)) for each in seen.values())
     job: dict[str, Any] = {
         "is_of": _identity(models, seen, split, threat, suites, seed),
         "threads": torch.get_num_threads(),
-        "batch_size": min(physical_batch_size(batch_size, each, len(split)) for each in seen.values()),
+        "rounding": rounding([each.classifier for each in seen.values()], next(iter(seen.values())).some, places),
+        "batch_size": places,
         "block": min(BLOCK, len(split)),
     }
     store = Store(None if out is None else Path(out) / "transfer")
@@ -143,6 +146,7 @@ def transfer(
         | {
             "device": str(device),
             "batch_size": places,
+            **job.get("rounding", {}),
             "seed": seed,
             "weights": {name: job["is_of"][f"weights of {name}"] for name in models},
             "data": job["is_of"]["data"],

@@ -43,12 +43,14 @@ from unperturbed.training.alarm import Probe, probe, recognise
 from unperturbed.training.folder import alone, claim, describe_run
 from unperturbed.training.prepare import (
     Examples,
+    check_devices,
     chosen,
     classify,
     find_device,
     make_optimiser,
     peak_learning_rate,
     prepare,
+    strategy_for,
 )
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.schedule import learning_rate, ramped
@@ -172,37 +174,39 @@ def train(
         method = deepcopy(method, {id(model): model})
     folder = None if out is None else Path(out)
     all_data = as_data(data)
-    if devices < 1:
-        raise InputError(f"devices is {devices}, but a run takes at least 1.")
     found = find_device(device)
+    check_devices(devices, found)
     precision = choose(recipe.precision, model, found)
+    classifier = classify(model, all_data, output)
     fabric = Fabric(
         accelerator=found.type,
         devices=devices if found.index is None else [found.index],
-        strategy="auto" if devices == 1 else "ddp",
+        strategy="auto" if devices == 1 else strategy_for(classifier, all_data),
         loggers=_loggers(loggers, folder),
     )
-    classifier = classify(model, all_data, output)
     if weights is not None:
         log.info("%s", load_weights(model, weights))
     fabric.launch()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
-    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples, model), config or {})
+    said = {**(config or {}), **({} if output is None else {"output": output})}
+    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples, model), said)
     with alone(fabric, folder):
         if folder is not None:
             claim(folder, description, resume)
         fabric.barrier()
         with full_float32(), torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
             torch.manual_seed(recipe.seed + fabric.global_rank)
-            note = note_of(description)
-            run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder, note)
-            if resume and folder is not None and (last := checkpoint.last_of(folder)) is not None:
-                run.restore(last)
-            else:
+            run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder)
+            last = checkpoint.last_of(folder) if resume and folder is not None else None
+            if last is None:
                 run.preflight()
-                if folder is not None and fabric.is_global_zero:
-                    runs.write_yaml(folder / runs.CONFIG, description)
-                    (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            if folder is not None and last is None and fabric.is_global_zero:
+                runs.write_yaml(folder / runs.CONFIG, description)
+                (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            fabric.barrier()
+            run.note = {} if folder is None else note_of(runs.read_yaml(folder / runs.CONFIG))
+            if last is not None:
+                run.restore(last)
             fabric.barrier()
             run.go(progress)
         return run.finish()
@@ -240,9 +244,8 @@ class _Run:
         recipe: Recipe,
         precision: Precision,
         folder: Path | None,
-        note: Mapping[str, str],
     ) -> None:
-        self.note = note
+        self.note: dict[str, str] = {}
         """What the run's files say of the run that they belong to."""
         self.fabric, self.model, self.classifier, self.threat = fabric, model, classifier, threat
         self.method, self.recipe, self.precision, self.folder = method, recipe, precision, folder
@@ -464,7 +467,7 @@ class _Run:
 
     def about(self, epoch: int) -> dict[str, Any]:
         """Return what a weights file says of itself."""
-        return {"config": dict(self.note), "epoch": epoch}
+        return {"config": self.note, "epoch": epoch}
 
     def warn(self, text: str) -> None:
         """Say it, and keep it for the result."""
@@ -503,7 +506,7 @@ class _Run:
                 "state": asdict(self.state),
                 "own": gathered,
                 "metrics": self.metrics,
-                "config": dict(self.note),
+                "config": self.note,
             }
             checkpoint.save(self.folder / runs.CHECKPOINT, content)
         self.fabric.barrier()
