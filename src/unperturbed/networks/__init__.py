@@ -1,0 +1,1 @@
+"""Networks of users: their identity, and the checks before anything is measured."""
