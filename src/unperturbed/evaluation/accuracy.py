@@ -28,7 +28,7 @@ from unperturbed.evaluation.randomised import (
     random_block,
     randomness_warnings,
 )
-from unperturbed.evaluation.store import Part, Store, inputs_in_order, table_in_order
+from unperturbed.evaluation.store import Part, Store, inputs_in_order, read_again, table_in_order
 from unperturbed.evaluation.subject import (
     Subject,
     look_at,
@@ -109,7 +109,7 @@ def evaluate(
     if rank == 0:
         store.begin(job, overwrite)
     meet()
-    job = store.begin(job, False)
+    job = store.join(job)
 
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
     blocks = torch.split(order, job["block"])
@@ -162,6 +162,8 @@ def evaluate(
         outcome = over_draws(outcome)
     if rank == 0:
         store.summarise(outcome.json())
+    if store.folder is not None and not open_blocks:
+        outcome = replace(outcome, warnings=(*outcome.warnings, read_again(store.folder)))
     return outcome
 
 

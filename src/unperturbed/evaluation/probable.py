@@ -191,6 +191,7 @@ def probable_accuracy(
             "batch_size": places,
             "seed": seed,
             "weights": weights_hash(model),
+            "network": subject.network,
             "data": data_hash(split),
         },
         examples=table,

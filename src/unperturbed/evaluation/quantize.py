@@ -25,7 +25,7 @@ from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE
 from unperturbed.evaluation.intervals import wilson
-from unperturbed.evaluation.subject import weights_hash
+from unperturbed.evaluation.subject import network_hash, weights_hash
 from unperturbed.findings import Interval, Outcome, Verdict
 from unperturbed.losses import margin
 from unperturbed.models.load import as_classifier
@@ -103,7 +103,10 @@ def quantize(
     _check_same(model, split, threat, outcome)
     check_eight_bit(split)
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
-    classifier = as_classifier(model, split.inputs(torch.zeros(1, dtype=torch.int64)).to(weight))
+    first = split.inputs(split.names().argsort(stable=True)[:64]).to(weight)
+    classifier = as_classifier(model, first[:1])
+    if network_hash(classifier, first, int(outcome.environment["seed"]))[0] != outcome.environment["network"]:
+        raise InputError("The outcome is of another network with these weights: give the model that was evaluated.")
     seed, places = int(outcome.environment["seed"]), int(outcome.environment["batch_size"])
     place = {name: position for position, name in enumerate(split.names().tolist())}
     rows: list[dict[str, list[Any]]] = []

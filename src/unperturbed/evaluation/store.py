@@ -47,25 +47,42 @@ class Store:
     def begin(self, job: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:
         """Make or find the folder of a job; return the job as it was begun.
 
-        A job is told by its `is_of`. Raises InputError where the folder holds another job, unless that may be
-        overwritten.
+        A job is told by its `is_of`. One with something `undescribed` in it could be another one: it begins anew.
+        Raises InputError where the folder holds another job, unless that may be overwritten.
         """
         if self.folder is None:
             return dict(job)
-        path = self.folder / JOB
-        if path.exists():
-            begun = _loaded(path)
-            differences = _differences(begun.get("is_of", {}), job["is_of"]) if begun else [f"{JOB} is damaged"]
-            if not differences:
-                return dict(begun)
-            if not overwrite:
-                raise InputError(
-                    f"{self.folder} holds another evaluation ({'; '.join(differences)}): give another --out, or "
-                    "--overwrite."
-                )
+        begun, differences = self._begun(job)
+        if begun is not None and not differences and "undescribed" not in job["is_of"]:
+            return begun
+        if differences and not overwrite:
+            raise self._another(differences)
         self.clear()
-        write_json(path, job)
+        write_json(self.folder / JOB, job)
         return dict(job)
+
+    def join(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the job as this or another process has begun it; raises InputError where the folder holds another."""
+        if self.folder is None:
+            return dict(job)
+        begun, differences = self._begun(job)
+        if begun is None or differences:
+            raise self._another(differences or [f"{JOB} is missing"])
+        return begun
+
+    def _begun(self, job: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the job in the folder, None without one, and how it differs from this one."""
+        assert self.folder is not None
+        path = self.folder / JOB
+        if not path.exists():
+            return None, []
+        begun = _loaded(path)
+        return begun, _differences(begun.get("is_of", {}), job["is_of"]) if begun else [f"{JOB} is damaged"]
+
+    def _another(self, differences: Sequence[str]) -> InputError:
+        return InputError(
+            f"{self.folder} holds another evaluation ({'; '.join(differences)}): give another --out, or --overwrite."
+        )
 
     def begun_when_finished(self, n: int, models: int = 1) -> int | None:
         """Return when the evaluation of n examples that is kept here was begun, in ns; None if it is not finished."""
@@ -141,6 +158,11 @@ class Store:
     def _path(self, number: int, suffix: str) -> Path:
         assert self.folder is not None
         return self.folder / f"part-{number:05d}.{suffix}"
+
+
+def read_again(folder: Path) -> str:
+    """Return the warning of a result that was measured by an earlier call."""
+    return f"Read again from {folder}, which was finished before."
 
 
 def table_in_order(parts: Sequence[Part], order: Tensor) -> dict[str, list[Any]]:

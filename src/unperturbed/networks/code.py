@@ -16,8 +16,8 @@ Origin = Literal["known", "package", "installed", "user"]
 Child = tuple[str, Any]
 
 _SKIPPED = {
-    *("__new__", "__del__", "__repr__", "__str__", "extra_repr", "__reduce__", "__getstate__"),
-    *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__firstlineno__", "__static_attributes__"),
+    *("__new__", "__del__", "__repr__", "__str__", "extra_repr", "__reduce__", "__getstate__", "__firstlineno__"),
+    *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__static_attributes__"),
     *("__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__", "__match_args__", "__qualname__"),
     *("__dataclass_fields__", "__dataclass_params__", "__annotate__", "__annotations_cache__", "__slots__"),
 }

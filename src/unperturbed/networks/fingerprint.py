@@ -56,7 +56,7 @@ _BUILT_IN = (
     np.ufunc,
 )
 _FOREIGN = ("ctypes", "_ctypes", "_cffi_backend", "cffi")
-_MANGLED = re.compile(rb"___torch_mangle_\d+")
+_MANGLED = re.compile(rb"[./]?___torch_mangle_\d+")
 
 
 class Indescribable(Exception):
@@ -91,8 +91,8 @@ def _moves(path: str, moved: AbstractSet[str]) -> bool:
     return any(path[:end] in moved for end in ends)
 
 
-def describe(network: nn.Module) -> Description:
-    """Return everything that can be reached from a network and that its answers can depend on.
+def describe(network: object) -> Description:
+    """Return everything that can be reached from a network (or any object), and that its answers can depend on.
 
     Bytecode of the classes and functions met, with their closures, defaults and the globals that they name; plain
     attributes; tensors, arrays and networks in any container or object; hooks, also those for all modules. Places in
@@ -147,7 +147,7 @@ def _opened(value: Any) -> tuple[str, Iterator[Child]]:
 
 
 def _tensor(value: Tensor) -> tuple[str, Iterator[Child]]:
-    if value.device.type == "meta" or isinstance(value, torch.nn.parameter.UninitializedTensorMixin):
+    if value.device.type == "meta" or nn.parameter.is_lazy(value):
         raise Indescribable("a tensor without values")
     held = value.detach()
     text = f"{type(value).__qualname__} {tuple(held.shape)} {held.dtype} {held.layout}"
@@ -207,7 +207,7 @@ def _scripted(value: Any) -> tuple[str, Iterator[Child]]:
     with zipfile.ZipFile(buffer) as archive:
         for name in sorted(archive.namelist()):
             step = name.partition("/")[2]
-            if not step.endswith((".debug_pkl", "serialization_id", "version")):
+            if not step.endswith((".debug_pkl", "serialization_id")) and "traced_inputs" not in step:
                 content = _MANGLED.sub(b"", archive.read(name))
                 digest.update(_MANGLED.sub(b"", step.encode()) + content)
     return f"TorchScript {digest.hexdigest()}", iter(())
