@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, is_first_process, progress, say, table
-from unperturbed.cli.names import find, hint
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
 from unperturbed.errors import InputError
 from unperturbed.findings import Outcome, Progress
 from unperturbed.runs import write_json
+from unperturbed.specs.catalogue import find, hint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,7 +77,6 @@ def _evaluated(given: Parsed) -> Result:
     from unperturbed.evaluation.accuracy import evaluate, meet
     from unperturbed.evaluation.quantize import check_eight_bit, check_single_draws, clear
     from unperturbed.evaluation.randomised import draws_of
-    from unperturbed.evaluation.store import Store
 
     suite = suite_of(given.suite)
     check_single_draws(given.quantize and draws_of(suite) > 1)
@@ -94,8 +93,6 @@ def _evaluated(given: Parsed) -> Result:
         with progress() as report, repeatable():
             report = _naming(threat, report) if len(threats) > 1 else report
             report(0, len(subject.split), f"suite {suite.name}")
-            store = Store(out / suite.name)
-            earlier = store.begun_when_finished(len(subject.split))
             outcome = evaluate(
                 subject.model,
                 subject.split,
@@ -111,8 +108,6 @@ def _evaluated(given: Parsed) -> Result:
             outcomes.append(outcome)
             if not is_first_process():
                 continue
-            if earlier is not None and earlier == store.begun_when_finished(len(subject.split)):
-                say(f"Read again from {store.folder}, which was finished before.")
             if given.overwrite:
                 clear(out, suite.name)
             quantised.append(_quantised(given.quantize, subject.model, subject.split, threat, outcome, out))
@@ -141,9 +136,9 @@ def repeatable() -> Iterator[None]:
 
 def suite_of(text: str) -> "Suite":
     """Return the suite of a name, of attacks with commas between them, or of `package.module:SUITE`."""
-    from unperturbed.attacks.custom import ATTACKS
     from unperturbed.attacks.gradient import Suite
     from unperturbed.evaluation.accuracy import SUITES, find_suite
+    from unperturbed.suites.by_name import ATTACKS
 
     if text in SUITES or "," in text or text.lower() in ATTACKS:
         return find_suite(text)

@@ -10,10 +10,10 @@ from jsonargparse import ArgumentParser
 from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.evaluate import SUITE_HELP, repeatable, suite_of
 from unperturbed.cli.options import Parsed, new_parser
-from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
 from unperturbed.findings import Transfer
 from unperturbed.runs import BEST
+from unperturbed.specs.trees import Tree
 
 POSITIONAL = "runs..."
 
@@ -39,7 +39,6 @@ def run(given: Parsed) -> Result:
     """Return the matrix: a row for the points found on each model, a column for each model measured on them."""
     from unperturbed.cli.subject import examples_of, load_into, make_model, stored_bounds, stored_run
     from unperturbed.data.sources import load_data
-    from unperturbed.evaluation.store import Store
     from unperturbed.evaluation.transfer import transfer
     from unperturbed.threat import Threat
     from unperturbed.training.prepare import find_device
@@ -66,8 +65,6 @@ def run(given: Parsed) -> Result:
         model, _ = make_model(tree, data)
         load_into(model, str(Path(run) / BEST), tree)
         models[run] = model.float().to(device)
-    store = Store(None if given.out is None else Path(given.out) / "transfer")
-    earlier = store.begun_when_finished(len(split), len(models))
     with progress() as report, nullcontext() if given.out is None else repeatable():
         found = transfer(
             models,
@@ -80,8 +77,6 @@ def run(given: Parsed) -> Result:
             batch_size=given.batch_size,
             progress=report,
         )
-    if earlier is not None and earlier == store.begun_when_finished(len(split), len(models)):
-        say(f"Read again from {store.folder}, which was finished before.")
     for text in found.warnings:
         say(text, "warning")
     return Result(found.json(), [f"{found.threat}, n={found.n}, suite {found.suite}: {found.note}", _matrix(found)])

@@ -12,13 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from unperturbed.attacks.autoattack import PLUS, STANDARD
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.attacks.square import Square
 from unperturbed.errors import InputError
 from unperturbed.evaluation.identity import identity, other_threads
-from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings, reach
 from unperturbed.evaluation.store import Part, Store, inputs_in_order, read_again, table_in_order
 from unperturbed.evaluation.subject import (
@@ -27,8 +25,10 @@ from unperturbed.evaluation.subject import (
     physical_batch_size,
 )
 from unperturbed.findings import Interval, Progress, Verdict, silent
-from unperturbed.modes import under_attack
-from unperturbed.precision import as_reported
+from unperturbed.networks.modes import under_attack
+from unperturbed.networks.precision import as_reported
+from unperturbed.statistics.intervals import wilson
+from unperturbed.suites.autoattack import PLUS, STANDARD
 from unperturbed.threat import Threat
 
 

@@ -84,14 +84,6 @@ class Store:
             f"{self.folder} holds another evaluation ({'; '.join(differences)}): give another --out, or --overwrite."
         )
 
-    def begun_when_finished(self, n: int, models: int = 1) -> int | None:
-        """Return when the evaluation of n examples that is kept here was begun, in ns; None if it is not finished."""
-        if self.folder is None:
-            return None
-        block = _loaded(self.folder / JOB).get("block", 0)
-        finished = block > 0 and all(self.is_finished(number) for number in range(-(-n // block) * models))
-        return (self.folder / JOB).stat().st_mtime_ns if finished else None
-
     def clear(self) -> None:
         """Remove an earlier evaluation, which may have had more parts; nothing else that lies there."""
         if self.folder is None:

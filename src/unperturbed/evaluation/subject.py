@@ -15,12 +15,12 @@ from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
-from unperturbed.evaluation.failures import isolate
-from unperturbed.models.load import as_classifier
-from unperturbed.modes import own_randomness, under_attack
+from unperturbed.networks.failures import isolate
 from unperturbed.networks.fingerprint import describe
+from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs
+from unperturbed.weights.files import as_classifier
 
 _READ = 1024
 _ANSWERED = 16

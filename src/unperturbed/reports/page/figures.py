@@ -1,0 +1,173 @@
+"""Figures of findings, for one network or several: Plotly, as data that a page draws."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from unperturbed.findings import Comparison, Distribution, Examined, Row, Trend
+
+BINS = 40
+INK, FAINT = "#78818c", "rgba(139, 148, 158, .35)"
+"""Legible on white and on black alike, since a page follows its reader's settings."""
+SCALE = ((63, 111, 181), (46, 155, 130), (196, 158, 48), (214, 84, 62))
+"""Colours from the weakest strength to the strongest; others lie between them."""
+
+
+def colours(models: Sequence[Examined]) -> list[str]:
+    """Return a colour for each network, by its strength, or each its own where all have the same."""
+    strengths = sorted({model.strength for model in models})
+    if len(strengths) > 1:
+        return [_between(strengths.index(model.strength) / (len(strengths) - 1)) for model in models]
+    return [_between(k / max(1, len(models) - 1)) for k in range(len(models))]
+
+
+def distribution_figure(name: str, models: Sequence[Examined]) -> go.Figure:
+    """Return the distributions of this name as outlines of histograms over the same bins, one a strength.
+
+    Networks of the same strength are put together.
+    """
+    groups = _by_strength(models)
+    found = {label: _pooled(name, group) for label, group in groups.items()}
+    every = np.concatenate([values for values in found.values()])
+    log = _first_distribution(name, models).log and bool((every > 0).all())
+    edges = _edges(np.log10(every) if log else every)
+    figure = go.Figure()
+    for (label, values), group in zip(found.items(), groups.values(), strict=True):
+        if not len(values):
+            continue
+        inside = np.clip(np.log10(values) if log else values, edges[0], edges[-1])
+        counts, _ = np.histogram(inside, bins=edges)
+        shown = edges if not log else 10**edges
+        figure.add_scatter(
+            x=shown, y=[*(counts / len(values)), 0.0], name=label, mode="lines",
+            line={"shape": "hv", "color": colours(models)[models.index(group[0])]},
+        )  # fmt: skip
+    unit = _first_distribution(name, models).unit
+    _lay_out(figure, name, f"{name}{f' ({unit})' if unit else ''}", "share of examples")
+    if log:
+        figure.update_xaxes(type="log")
+    return figure
+
+
+def line_figure(name: str, models: Sequence[Examined]) -> go.Figure:
+    """Return the lines of this name, one a network; with their ranges where there is only one."""
+    figure = go.Figure()
+    for model, colour in zip(models, colours(models), strict=True):
+        line = model.line(name)
+        if line is None:
+            continue
+        if len(models) == 1 and line.low is not None and line.high is not None:
+            band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+            figure.add_scatter(x=line.x, y=line.low, **band)
+            figure.add_scatter(x=line.x, y=line.high, fill="tonexty", fillcolor=_faded(colour), **band)
+        figure.add_scatter(
+            x=line.x, y=line.y, name=_label(model), legendgroup=f"{model.strength:g}", mode="lines+markers",
+            line={"color": colour, "width": 1.6}, marker={"size": 4}, text=[model.name] * len(line.x),
+        )  # fmt: skip
+    _one_entry_a_group(figure)
+    lines = [line for model in models if (line := model.line(name)) is not None]
+    drawn, abouts = lines[0], {line.about for line in lines}
+    _lay_out(figure, name, drawn.across, drawn.unit or name, drawn.about if len(abouts) == 1 else "")
+    if drawn.log:
+        figure.update_yaxes(type="log")
+    return figure
+
+
+def row_figure(row: Row, strengths: Sequence[float], trend: Trend | None = None) -> go.Figure:
+    """Return one quantity against the strength, with intervals over networks; the title tells what was decided."""
+    figure = go.Figure()
+    known = [k for k, mean in enumerate(row.means) if mean is not None]
+    bars = None
+    if any(row.low[k] is not None for k in known):
+        bars = {
+            "type": "data", "symmetric": False, "color": FAINT,
+            "array": [_difference(row.high[k], row.means[k]) for k in known],
+            "arrayminus": [_difference(row.means[k], row.low[k]) for k in known],
+        }  # fmt: skip
+    figure.add_scatter(
+        x=[strengths[k] for k in known], y=[row.means[k] for k in known], error_y=bars, mode="lines+markers",
+        line={"color": _between(0.0)}, showlegend=False,
+    )  # fmt: skip
+    title = row.quantity if trend is None else f"{trend.claim.sentence}: <b>{trend.verdict}</b>"
+    _lay_out(figure, title, "eps in training", row.quantity if trend is not None else row.unit)
+    return figure
+
+
+def trend_figures(comparison: Comparison) -> list[go.Figure]:
+    """Return a figure for each claim on a distribution."""
+    rows = {row.quantity: row for row in comparison.rows}
+    return [
+        row_figure(rows[f"mean {trend.claim.quantity}"], comparison.strengths, trend)
+        for trend in comparison.claims
+        if f"mean {trend.claim.quantity}" in rows
+    ]
+
+
+def _first_distribution(name: str, models: Sequence[Examined]) -> Distribution:
+    return next(found for model in models if (found := model.distribution(name)) is not None)
+
+
+def _pooled(name: str, group: Sequence[Examined]) -> np.ndarray:
+    values = [found.values for model in group if (found := model.distribution(name)) is not None]
+    return np.concatenate([np.asarray(each, dtype=float) for each in values]) if values else np.empty(0)
+
+
+def _by_strength(models: Sequence[Examined]) -> dict[str, list[Examined]]:
+    """Return the networks by strength where there are several, otherwise each alone, under what a legend calls them."""
+    if len({model.strength for model in models}) == 1:
+        return {model.name: [model] for model in models}
+    ordered = sorted(models, key=lambda model: model.strength)
+    return {_label(model): [each for each in ordered if each.strength == model.strength] for model in ordered}
+
+
+def _label(model: Examined) -> str:
+    return f"eps {model.strength:.6g}"
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Return edges of bins over all but the outermost thousandths, which go into the outer bins."""
+    low, high = np.quantile(values, [0.001, 0.999])
+    return np.linspace(low, high if high > low else low + 1, BINS + 1)
+
+
+def _one_entry_a_group(figure: go.Figure) -> None:
+    """Leave one entry in the legend for lines of the same group, which share its name."""
+    seen = set()
+    for trace in figure.data:
+        if trace.legendgroup is not None:
+            trace.showlegend = trace.legendgroup not in seen
+            seen.add(trace.legendgroup)
+
+
+def _lay_out(figure: go.Figure, title: str, across: str, up: str, about: str = "") -> None:
+    below = f"<br><sup>{about}</sup>" if about else ""
+    axis = {
+        "gridcolor": FAINT,
+        "zerolinecolor": FAINT,
+        "linecolor": FAINT,
+        "automargin": True,
+        "exponentformat": "power",
+    }
+    figure.update_layout(
+        title={"text": title + below, "font": {"size": 14}}, font={"color": INK, "size": 12}, height=340,
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", margin={"l": 60, "r": 16, "t": 56, "b": 48},
+        xaxis={**axis, "title": {"text": across}}, yaxis={**axis, "title": {"text": up}},
+        hovermode="closest",
+    )  # fmt: skip
+
+
+def _between(share: float) -> str:
+    place = share * (len(SCALE) - 1)
+    first = min(int(place), len(SCALE) - 2)
+    red, green, blue = (round(a + (place - first) * (b - a)) for a, b in zip(*SCALE[first : first + 2], strict=True))
+    return f"rgb({red}, {green}, {blue})"
+
+
+def _faded(colour: str) -> str:
+    return colour.replace("rgb(", "rgba(").replace(")", ", .18)")
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None or not math.isfinite(a - b) else a - b
