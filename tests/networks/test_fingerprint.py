@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
-from toys import Function, linear, uniform
 
+from support.toys import Function, linear, uniform
 from unperturbed.evaluation.subject import network_hash
 from unperturbed.networks.fingerprint import describe
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
+from unperturbed.evaluation.carry import with_carried
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.randomised import (
     RandomBlock,
@@ -160,6 +161,7 @@ def evaluate(
         outcome = replace(outcome, warnings=(*outcome.warnings, text + "labels and inputs suit them?"))
     if draws_of(attacks) > 1:
         outcome = over_draws(outcome)
+    outcome = with_carried(outcome, store)
     if rank == 0:
         store.summarise(outcome.json())
     if store.folder is not None and not open_blocks:

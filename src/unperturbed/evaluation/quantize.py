@@ -24,6 +24,7 @@ from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE
+from unperturbed.evaluation.store import CARRIED, carried_of
 from unperturbed.evaluation.subject import network_hash, weights_hash
 from unperturbed.findings import Interval, Outcome, Verdict
 from unperturbed.losses import margin
@@ -31,6 +32,7 @@ from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
 from unperturbed.runs import write_atomically, write_json
+from unperturbed.runs.tensors import read_tensors
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
@@ -116,7 +118,7 @@ def quantize(
     random_states = torch.random.fork_rng([weight.device] if weight.device.type == "cuda" else [])
     with under_attack(classifier), as_reported(weight.device), random_states:
         torch.manual_seed(seed)
-        for ids, points in _adversarial(outcome, out):
+        for ids, points in adversarial_points(outcome, out):
             for some, z in zip(torch.split(ids, places), torch.split(points, places), strict=True):
                 where = torch.tensor([place[name] for name in some.tolist()], dtype=torch.int64)
                 batch = Batch(split.inputs(where).to(weight), split.labels[where].to(weight.device), some)
@@ -316,7 +318,7 @@ def _check_same(model: nn.Module, split: Split, threat: Threat, outcome: Outcome
         raise InputError("The outcome is of other examples or labels: give the data that were evaluated.")
 
 
-def _adversarial(outcome: Outcome, out: Path | str | None) -> Iterator[tuple[Labels, Inputs]]:
+def adversarial_points(outcome: Outcome, out: Path | str | None) -> Iterator[tuple[Labels, Inputs]]:
     """Return ids and perturbed inputs of the broken examples, from memory or a part at a time from the folder."""
     if outcome.adversarial is not None:
         verdicts = zip(outcome.examples["id"], outcome.examples["verdict"], strict=True)
@@ -328,6 +330,11 @@ def _adversarial(outcome: Outcome, out: Path | str | None) -> Iterator[tuple[Lab
         table = pyarrow.parquet.read_table(part, columns=["id", "verdict"]).to_pydict()
         ids = [i for i, v in zip(table["id"], table["verdict"], strict=True) if v == "broken"]
         yield torch.tensor(ids, dtype=torch.int64), load_file(part.with_suffix(".safetensors"))["adversarial"]
+    carried = Path(out) / outcome.suite / CARRIED
+    if carried.exists():
+        tensors, about = read_tensors(carried)
+        if about is not None and about["of"] == carried_of(outcome):
+            yield torch.tensor([row["id"] for row in about["rows"]], dtype=torch.int64), tensors["adversarial"]
 
 
 def _write_images(folder: Path, ids: Labels, levels: Levels) -> None:

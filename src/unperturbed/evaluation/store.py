@@ -17,10 +17,13 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation.block import Block, Tally
 from unperturbed.evaluation.nearest import Surroundings
 from unperturbed.evaluation.randomised import RandomBlock
+from unperturbed.findings import Outcome
 from unperturbed.runs import write_atomically, write_json
 from unperturbed.types import Batch, Inputs
 
 JOB = "job.json"
+CARRIED = "part-carried.safetensors"
+"""Points from other threat sets that lie in this one's."""
 Kept = Block | RandomBlock | Surroundings
 B = TypeVar("B", bound=Kept)
 
@@ -150,6 +153,11 @@ class Store:
     def _path(self, number: int, suffix: str) -> Path:
         assert self.folder is not None
         return self.folder / f"part-{number:05d}.{suffix}"
+
+
+def carried_of(outcome: Outcome) -> dict[str, Any]:
+    """Return what tells whose points a file of carried points holds."""
+    return {"threat": outcome.threat} | {name: outcome.environment[name] for name in ("weights", "network", "data")}
 
 
 def read_again(folder: Path) -> str:
