@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal
@@ -73,7 +74,7 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subjec
         warnings.append(f"{weights}: nothing that is computed with them means anything.")
     network, doubts = network_hash(classifier, some, seed)
     check(split, threat.bounds, classes)
-    warnings += box_warnings(threat, some[0])
+    warnings += box_warnings(threat, some[0]) + _doubts(doubts)
     return Subject(classifier, device, dtype, some, classes, network, doubts, warnings)
 
 
@@ -281,6 +282,16 @@ def data_hash(split: Split) -> str:
 def without_addresses(text: str) -> str:
     """Return the text without the places in memory that Python writes after what has no better name."""
     return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+def _doubts(doubts: Sequence[str]) -> list[str]:
+    """Return a warning where another network could pass for this one."""
+    if not doubts:
+        return []
+    return [
+        f"The network holds what cannot be described ({'; '.join(doubts[:3])}{', ...' * (len(doubts) > 3)}): its stored "
+        "results are never read again, since another network may look the same. It is measured anew each time."
+    ]
 
 
 def network_hash(classifier: nn.Module, some: Inputs, seed: int) -> tuple[str, tuple[str, ...]]:
