@@ -14,6 +14,7 @@ from unperturbed.evaluation.quantize import adversarial_points
 from unperturbed.evaluation.store import CARRIED, Store, carried_of
 from unperturbed.evaluation.union import check_same
 from unperturbed.findings import AttackRecord, Outcome, Verdict
+from unperturbed.runs.lock import alone_in
 from unperturbed.runs.tensors import DamagedError, read_tensors, write_tensors
 from unperturbed.statistics.intervals import wilson, wilson_over_draws
 from unperturbed.threat import Threat
@@ -60,6 +61,7 @@ def points_between(
     ]
 
 
+@alone_in(lambda given: (given["folder"] / given["outcome"].suite, ""))
 def keep(outcome: Outcome, points: Carried, folder: Path) -> None:
     """Keep points beside the parts of an outcome, where a later `evaluate` finds them, and correct its summary."""
     if not points.rows:

@@ -27,6 +27,7 @@ from unperturbed.evaluation.subject import (
 from unperturbed.findings import Interval, Progress, Verdict, silent
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
+from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.autoattack import PLUS, STANDARD
 from unperturbed.threat import Threat
@@ -175,6 +176,12 @@ class Distances:
         return robust, sum(distance > within for distance, _, within in rows) - robust
 
 
+def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return the folder that distances are written into."""
+    return None if given["out"] is None else (Path(given["out"]) / f"curve-{given['threat'].norm}", "")
+
+
+@alone_in(_place)
 def minimum_norm(
     model: nn.Module,
     data: Any,

@@ -12,11 +12,9 @@ from math import floor
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.parquet
 import torch
 from jaxtyping import Float64, Int64
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unperturbed.attacks.base import padded_logits
@@ -24,7 +22,7 @@ from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE
-from unperturbed.evaluation.store import CARRIED, carried_of
+from unperturbed.evaluation.store import CARRIED, Store, carried_of
 from unperturbed.evaluation.subject import network_hash, weights_hash
 from unperturbed.findings import Interval, Outcome, Verdict
 from unperturbed.losses import margin
@@ -32,6 +30,7 @@ from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
 from unperturbed.runs import write_atomically, write_json
+from unperturbed.runs.lock import alone_in
 from unperturbed.runs.tensors import read_tensors
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
@@ -81,6 +80,7 @@ class Quantised:
         }
 
 
+@alone_in(lambda given: given["out"] and (images_folder(Path(given["out"]), given["outcome"].suite), ""))
 def quantize(
     model: nn.Module, data: Any, threat: Threat, outcome: Outcome, *, out: Path | str | None = None
 ) -> Quantised:
@@ -326,10 +326,11 @@ def adversarial_points(outcome: Outcome, out: Path | str | None) -> Iterator[tup
         return
     if out is None:
         raise InputError("The adversarial examples of this outcome were written to a folder: give it as out.")
-    for part in sorted((Path(out) / outcome.suite).glob("part-*.parquet")):
-        table = pyarrow.parquet.read_table(part, columns=["id", "verdict"]).to_pydict()
+    store = Store(Path(out) / outcome.suite)
+    for number in range(len(list((Path(out) / outcome.suite).glob("part-*.parquet")))):
+        table = store.read(number).table
         ids = [i for i, v in zip(table["id"], table["verdict"], strict=True) if v == "broken"]
-        yield torch.tensor(ids, dtype=torch.int64), load_file(part.with_suffix(".safetensors"))["adversarial"]
+        yield torch.tensor(ids, dtype=torch.int64), store.read_adversarial(number)
     carried = Path(out) / outcome.suite / CARRIED
     if carried.exists():
         tensors, about = read_tensors(carried)

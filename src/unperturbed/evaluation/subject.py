@@ -74,7 +74,7 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subjec
         warnings.append(f"{weights}: nothing that is computed with them means anything.")
     network, doubts = network_hash(classifier, some, seed)
     check(split, threat.bounds, classes)
-    warnings += box_warnings(threat, some[0]) + _doubts(doubts)
+    warnings = [*split.notes, *warnings, *box_warnings(threat, some[0]), *_doubts(doubts)]
     return Subject(classifier, device, dtype, some, classes, network, doubts, warnings)
 
 
@@ -288,9 +288,10 @@ def _doubts(doubts: Sequence[str]) -> list[str]:
     """Return a warning where another network could pass for this one."""
     if not doubts:
         return []
+    names = "; ".join(doubts[:3]) + (", ..." if len(doubts) > 3 else "")
     return [
-        f"The network holds what cannot be described ({'; '.join(doubts[:3])}{', ...' * (len(doubts) > 3)}): its stored "
-        "results are never read again, since another network may look the same. It is measured anew each time."
+        f"The network holds what cannot be described ({names}): another one may look the same, so that stored results "
+        "are never read again. It is measured anew each time."
     ]
 
 

@@ -30,6 +30,7 @@ from unperturbed.networks.failures import carefully, failed_on
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
+from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, PerExample
@@ -48,6 +49,7 @@ class _Peer:
     suite: Suite
 
 
+@alone_in(lambda given: None if given["out"] is None else (Path(given["out"]) / "transfer", ""))
 def transfer(
     models: Mapping[str, nn.Module],
     data: Any,
