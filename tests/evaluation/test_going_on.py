@@ -128,12 +128,11 @@ def test_a_finished_evaluation_is_read_again(tmp_path: Path, monkeypatch: pytest
     model, data = problem()
     first = evaluate(model, data, THREAT, QUICK, out=tmp_path)
     monkeypatch.setattr(accuracy, "attack_block", stopping(0))
-    summary = (tmp_path / "pgd.json").read_text()
     again = evaluate(model, data, THREAT, QUICK, out=tmp_path)
     text = f"Read again from {tmp_path / 'pgd'}, which was finished before."
     assert again.warnings == (*first.warnings, text) and text in again.json()["warnings"]
     assert comparable(replace(again, warnings=first.warnings)) == comparable(first)
-    assert (tmp_path / "pgd.json").read_text() == summary
+    assert "Read again" not in (tmp_path / "pgd.json").read_text()
 
 
 class Edited(nn.Module):

@@ -304,8 +304,7 @@ def _object(value: Any) -> tuple[str, Iterator[Child]]:
     if kind.__module__.startswith("torch._ops"):
         return str(value), iter(())
     inner = list(_attributes(value))
-    slotted = any("__slots__" in vars(each) for each in kind.__mro__[:-1])
-    if not inner and not slotted and not _is_of_python(kind):
+    if not _is_of_python(kind):
         try:
             copied = value.__reduce_ex__(4)
         except Exception as error:
@@ -314,14 +313,16 @@ def _object(value: Any) -> tuple[str, Iterator[Child]]:
             return f"{kind.__qualname__} {copied}", iter(())
         _, arguments, state, items, pairs = (*copied, *[None] * 5)[:5]
         rest = (state, list(items or ()), list(pairs or ()))
-        inner = [(".arguments", tuple(each for each in arguments if each is not kind)), (".state", rest)]
+        inner += [(".arguments", tuple(each for each in arguments if each is not kind)), (".state", rest)]
     return kind.__qualname__, iter([(".class", kind), *inner])
 
 
 def _is_of_python(kind: type) -> bool:
-    """Tell whether objects of a class keep nothing but attributes: then one without any has no hidden part."""
+    """Tell whether objects of a class keep nothing but attributes: then they have no hidden part."""
     of_python = all(each is object or each.__flags__ & (1 << 9) for each in kind.__mro__)  # made by a class statement
-    return of_python and kind.__basicsize__ <= object.__basicsize__ + 16
+    names = [vars(each).get("__slots__", ()) for each in kind.__mro__]
+    slots = sum(1 if isinstance(each, str) else len(tuple(each)) for each in names)
+    return of_python and kind.__basicsize__ <= object.__basicsize__ + 8 * (2 + slots)
 
 
 def _sha(content: Any) -> str:
