@@ -13,7 +13,7 @@ from unperturbed.cli.options import Parsed, add_data_options, add_measuring_opti
 from unperturbed.errors import InputError, RunError
 from unperturbed.findings import Outcome
 from unperturbed.imports import OWN, Trust, follow
-from unperturbed.runs import write_json
+from unperturbed.runs import FolderLostError, write_json
 from unperturbed.specs.catalogue import hint
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def repeatable() -> Iterator[None]:
         yield
     except (KeyboardInterrupt, OSError, RunError) as error:
         note = "The model is as it was. The same command goes on where this one stopped."
-        if note not in getattr(error, "__notes__", ()):  # one of several processes may have said so
+        said = note in getattr(error, "__notes__", ())  # by one of several processes
+        if not said and not isinstance(error, FolderLostError):
             error.add_note(note)
         raise
 

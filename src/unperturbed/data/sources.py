@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from unperturbed.checks import checked
 from unperturbed.data.check import check, mean_std
 from unperturbed.data.convert import as_data, as_split
 from unperturbed.data.digits import load_digits
@@ -26,6 +27,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
+@checked()
 def load_data(spec: str, trust: Trust = OWN) -> Data:
     """Return the data that a text names.
 
@@ -66,6 +68,8 @@ def _load_path(spec: str) -> Data:
         if path.suffix == ".npz":
             return load_npz(path)
         raise InputError(f"{path} is a file, but not an .npz file: give {LOCAL_FORMS}.")
+    if not path.is_dir():
+        raise InputError(f"{path} is neither a regular file nor a folder: give {LOCAL_FORMS}.")
     if find_parquet(path):
         return load_parquet(path, name, choice)
     if is_image_folder(path):

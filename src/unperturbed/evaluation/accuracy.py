@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
 from unperturbed.evaluation.carry import with_carried
@@ -35,6 +36,8 @@ from unperturbed.evaluation.subject import (
 )
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.maximise.places import Watch, watched
+from unperturbed.networks.inputs import missing_layer
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import InPrecision, as_reported, choose
 from unperturbed.runs.lock import alone_in
@@ -54,6 +57,7 @@ def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
     return None if given["out"] is None else (Path(given["out"]) / find_suite(given["suite"]).name, "")
 
 
+@checked(seed=SEED, batch_size=COUNT)
 @alone_in(_place)
 def evaluate(
     model: nn.Module,
@@ -66,6 +70,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
+    output: Output = None,
     progress: Progress = silent,
 ) -> Outcome:
     """Return how many examples the model classifies correctly, and on how many of those the suite cannot change that.
@@ -88,6 +93,7 @@ def evaluate(
         batch_size: examples that the network sees at a time, raised to a power of two; fewer where fewer are left.
         precision: "auto" lets attacks that bear it search in bfloat16 where the processor multiplies that natively and
             the network is convolutional, and repeats in float32 what came close to a break; "32": all in float32.
+        output: which part of what the model returns are the logits: a place, a name, or a function of it.
         progress: told of every attack that is through with a block of examples, and about twice a second of how far
             it is: the bound within an attack counts what it claims, which a fresh forward has yet to confirm.
 
@@ -98,7 +104,7 @@ def evaluate(
     """
     began = time.perf_counter()
     split = measured_split(data)
-    subject = look_at(model, split, threat, seed)
+    subject = look_at(model, split, threat, seed, output)
     attacks, warnings = find_suite(suite).against(threat.norm, subject.classes), list(subject.warnings)
     networks = as_searched(subject, precision, physical_batch_size(batch_size, subject, len(split)))
     if batch_size != "auto" and batch_size > len(split):
@@ -111,6 +117,7 @@ def evaluate(
         "is_of": identity(model, subject, split, threat, attacks, seed)
         | {"search": _name(subject.dtype if networks.rough is None else torch.bfloat16)},
         "threads": torch.get_num_threads(),
+        "rounding": networks.rounding(subject.some),
         "batch_size": networks.places,
         "block": _block_size(len(split), processes),
     }
@@ -154,7 +161,9 @@ def evaluate(
     if out is not None:
         meet()
         parts = [store.read(number) for number in range(len(blocks))]
-    environment = job["is_of"] | {
+    environment = {
+        **job["is_of"],
+        **job.get("rounding", {}),
         "python": platform.python_version(),
         "batch_size": job["batch_size"],
         "threads": job["threads"],
@@ -166,6 +175,12 @@ def evaluate(
     if outcome.n >= 20 and outcome.clean_accuracy.low <= 1 / subject.classes:
         text = f"The clean accuracy is not above chance ({1 / subject.classes:.0%}): are these weights trained, and do "
         outcome = replace(outcome, warnings=(*outcome.warnings, text + "labels and inputs suit them?"))
+        some = order[torch.arange(min(len(order), 256)) * len(order) // min(len(order), 256)]
+        batch = subject.batch(split, some, threat)
+        with own_randomness(seed, subject.device):
+            expected = missing_layer(subject.classifier, batch.x, batch.y)
+        if expected is not None:
+            outcome = replace(outcome, warnings=(*outcome.warnings, expected))
     if draws_of(attacks) > 1:
         outcome = over_draws(outcome)
     outcome = with_carried(outcome, store)
@@ -223,7 +238,7 @@ def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int)
             logits = rough(x)
             (slope,) = torch.autograd.grad(logits.sum(), x)
             sound = bool(logits.isfinite().all() and slope.isfinite().all())
-    except RuntimeError:  # an operation that does not know bfloat16
+    except Exception:  # an operation that does not know bfloat16
         sound = False
     return Networks(classifier, searched, rough if sound and precision == "auto" else None, places)
 

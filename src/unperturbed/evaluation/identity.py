@@ -1,6 +1,7 @@
 """What an evaluation is of: two of the same identity give the same results, and one goes on where the other stopped."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from unperturbed.attacks.gradient import Suite
 from unperturbed.data.split import Split
 from unperturbed.evaluation.subject import Subject, data_hash, device_kind, version, weights_hash, without_addresses
 from unperturbed.networks.fingerprint import describe
+from unperturbed.processor import SETTING
 from unperturbed.threat import Threat
 from unperturbed.types import Bounds
 
@@ -38,13 +40,21 @@ def identity(
 
 
 def other_threads(job: Mapping[str, Any], subject: Subject) -> list[str]:
-    """Return a warning if the job was begun with another number of threads."""
-    if subject.device.type != "cpu" or torch.get_num_threads() == job["threads"]:
+    """Return warnings if the job was begun with another number of threads or another MKL_CBWR."""
+    if subject.device.type != "cpu":
         return []
-    return [
-        f"The evaluation was begun with {job['threads']} threads and goes on with {torch.get_num_threads()}: the last "
-        "bits of what is computed may differ, and verdicts where they are ties."
-    ]
+    effect = "the last bits of what is computed may differ, and verdicts where they are ties."
+    warnings, threads = list[str](), torch.get_num_threads()
+    if threads != job["threads"]:
+        warnings.append(f"The evaluation was begun with {job['threads']} threads and goes on with {threads}: {effect}")
+    now = os.environ.get(SETTING, "")
+    before = job.get("rounding", {}).get(SETTING, now)  # an earlier version did not write it down
+    if before != now:
+        warnings.append(
+            f"The evaluation was begun with {SETTING}={before or '(unset)'} and resumes with {now or '(unset)'}: "
+            f"{effect}"
+        )
+    return warnings
 
 
 def settings_of(suite: Suite) -> str:

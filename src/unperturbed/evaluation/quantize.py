@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unperturbed.attacks.base import padded_logits
+from unperturbed.checks import checked
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
@@ -26,6 +27,9 @@ from unperturbed.evaluation.store import CARRIED, Store, carried_of
 from unperturbed.evaluation.subject import network_hash, weights_hash
 from unperturbed.findings import Interval, Outcome, Verdict
 from unperturbed.losses import margin
+from unperturbed.networks.classifier import Classes, as_classifier
+from unperturbed.networks.dtype import home
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
@@ -35,7 +39,6 @@ from unperturbed.runs.tensors import read_tensors
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
-from unperturbed.weights.files import as_classifier
 
 Levels = Int64[Tensor, "n ..."]
 Rounding = Literal["nearest", "gradient", "random"]
@@ -80,9 +83,16 @@ class Quantised:
         }
 
 
+@checked()
 @alone_in(lambda given: given["out"] and (images_folder(Path(given["out"]), given["outcome"].suite), ""))
 def quantize(
-    model: nn.Module, data: Any, threat: Threat, outcome: Outcome, *, out: Path | str | None = None
+    model: nn.Module,
+    data: Any,
+    threat: Threat,
+    outcome: Outcome,
+    *,
+    out: Path | str | None = None,
+    output: Output = None,
 ) -> Quantised:
     """Round the adversarial examples of an evaluation to 8-bit images inside S(x), and look again which of them break.
 
@@ -96,6 +106,7 @@ def quantize(
         outcome: of `evaluate`.
         out: the folder that `evaluate` wrote to; images and `index.csv` go to `SUITE/png` in it, a summary beside it.
             None where the outcome was not written, and then the images are returned.
+        output: which part of what the model returns are the logits: a place, a name, or a function of it.
 
     Raises:
         InputError: where the originals are no 8-bit images of one or three channels, where model, data or threat are
@@ -104,9 +115,10 @@ def quantize(
     split = data.test if isinstance(data, Data) and data.test is not None else as_split(data)
     _check_same(model, split, threat, outcome)
     check_eight_bit(split)
-    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
+    device, dtype = home(model)
+    weight = torch.zeros(0, device=device, dtype=dtype)
     first = split.inputs(split.names().argsort(stable=True)[:64]).to(weight)
-    classifier = as_classifier(model, first[:1])
+    classifier = as_classifier(model, first[:1], output, Classes.seen_in(split.labels))
     if network_hash(classifier, first, int(outcome.environment["seed"]))[0] != outcome.environment["network"]:
         raise InputError("The outcome is of another network with these weights: give the model that was evaluated.")
     seed, places = int(outcome.environment["seed"]), int(outcome.environment["batch_size"])

@@ -1,1 +1,1 @@
-"""Networks of users: their identity, and the checks before anything is measured."""
+"""What is done to a user's network, and undone."""

@@ -7,6 +7,7 @@ from unperturbed.runs.files import METRICS as METRICS
 from unperturbed.runs.files import MODEL as MODEL
 from unperturbed.runs.files import PREVIOUS as PREVIOUS
 from unperturbed.runs.files import RESULT as RESULT
+from unperturbed.runs.files import FolderLostError as FolderLostError
 from unperturbed.runs.files import append_jsonl as append_jsonl
 from unperturbed.runs.files import evaluation_folder as evaluation_folder
 from unperturbed.runs.files import finite as finite

@@ -32,6 +32,10 @@ HOST = re.sub(r"[^A-Za-z0-9_]+", "-", socket.gethostname())
 _LONGEST_LINE = 2**20
 
 
+class FolderLostError(RunError):
+    """A folder was moved or deleted while it was written into."""
+
+
 def evaluation_folder(run: Path, suite: str) -> Path:
     """Return the folder of a suite's per-example results; its summary is `SUITE.json` beside it."""
     return run / "evaluation" / suite
@@ -85,16 +89,16 @@ def in_place(folder: Path) -> Iterator[None]:
 
 
 def check_in_place() -> None:
-    """Raise RunError where a folder that is written into is no longer there: a new one would hide the loss."""
+    """Raise FolderLostError where a folder that is written into is no longer there: a new one would hide the loss."""
     for folder, identity in _in_place.items():
         try:
             status = folder.stat()
         except OSError:
             status = None
         if status is None or (status.st_dev, status.st_ino) != identity:
-            raise RunError(
+            raise FolderLostError(
                 f"The folder {folder} was moved or deleted while it was written into. What had been written is where "
-                "the folder is now: to go on, give the same command with the new place of the folder."
+                "the folder is now: to resume, give the same command with the new place of the folder."
             )
 
 
