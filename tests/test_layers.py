@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "unperturbed"
 GROUND = ("errors", "types", "findings", "runs")
 LAYERS = (
     *GROUND,
-    *("noise", "modes", "precision"),
+    *("noise", "modes", "precision", "networks"),
     *("threat", "losses", "maximise", "curvature", "objectives", "attacks", "evaluation", "training"),
     *("audits", "diagnostics", "explanations", "cli"),
 )

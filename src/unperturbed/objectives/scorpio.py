@@ -24,6 +24,7 @@ from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.frank_wolfe import FrankWolfe
 from unperturbed.maximise.pgd import PGD
+from unperturbed.maximise.slopes import usable
 from unperturbed.modes import clean_batch_stats
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import cross_entropy_score
@@ -133,9 +134,9 @@ class SCORPIO(Objective):
         """Return the quadratic model around x; by forward differences it knows the gradient at x already."""
 
         def gradient(z: Inputs, rows: Rows) -> Inputs:
-            return input_gradient(model, z, cross_entropy_with(batch.y[rows]))[1]
+            return usable(input_gradient(model, z, cross_entropy_with(batch.y[rows]))[1])
 
-        _, at_x = input_gradient(model, batch.x, cross_entropy_with(batch.y))
+        at_x = usable(input_gradient(model, batch.x, cross_entropy_with(batch.y))[1])
         products: dict[str, Callable[[Inputs, Rows], Inputs]] = {
             "forward": lambda v, rows: forward_difference(
                 lambda z: gradient(z, rows), batch.x[rows], at_x[rows], v, self.step

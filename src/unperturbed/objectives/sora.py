@@ -10,6 +10,7 @@ from unperturbed.curvature.products import cross_entropy_with, dot, input_gradie
 from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
+from unperturbed.maximise.slopes import usable
 from unperturbed.noise import Noise
 from unperturbed.objectives.at import AT
 from unperturbed.objectives.base import Objective, check_not_negative, sum_over_processes
@@ -53,7 +54,7 @@ class SORA(nn.Module, Objective):
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the box's nearest points, as a leaf that the training backward gives its gradient to."""
         start = threat.sample(batch.x, noise.fold(0))
-        _, gradient = input_gradient(model, start, cross_entropy_with(batch.targets))
+        gradient = usable(input_gradient(model, start, cross_entropy_with(batch.targets))[1])
         alpha = self.step_size * threat.eps * (self.bend / (1 - self.kappa).clamp(min=self.bend)).to(start)
         share = noise.fold(1).uniform(start.shape[1:], start.dtype)
         reach = replace(threat, eps=(1 + self.step_size) * threat.eps)
