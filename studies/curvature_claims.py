@@ -128,10 +128,11 @@ def main() -> None:
 
     for other in ("gradient-penalty", "cure"):
         mean, low, high = interval(strong["scorpio"] - strong[other])
-        print(f"scorpio - {other}: {mean:+.1%} [{low:+.1%}, {high:+.1%}] under {given.suite}: {verdict(low, high)}")
+        said = verdict(low, high, given.seeds)
+        print(f"scorpio - {other}: {mean:+.1%} [{low:+.1%}, {high:+.1%}] under {given.suite}: {said}")
     lost = {name: weak[name] - strong[name] for name in ("at-2", "llr")}
     mean, low, high = interval(lost["at-2"] - lost["llr"])
-    print(f"lost by at-2 - lost by llr: {mean:+.1%} [{low:+.1%}, {high:+.1%}]: {verdict(low, high)}")
+    print(f"lost by at-2 - lost by llr: {mean:+.1%} [{low:+.1%}, {high:+.1%}]: {verdict(low, high, given.seeds)}")
 
 
 CLEAN = Suite("clean", (), "no attack")

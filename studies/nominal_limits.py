@@ -142,10 +142,10 @@ def beside(runs: Sequence[Trained], others: Sequence[Trained]) -> str:
     these, those = ([each[seed] for seed in sorted(seeds)] for each in by_seed)
     lost, gained = (interval(at_least(these, least) - at_least(those, least)) for least in ("2", "1"))
     texts = [f"{mean:+.1%} [{low:+.1%}, {high:+.1%}]" for mean, low, high in (lost, gained)]
-    close = verdict(lost[1] + CLOSE, lost[2] + CLOSE)
+    close = verdict(lost[1] + CLOSE, lost[2] + CLOSE, len(seeds))
     return (
         f"{runs[0].name} - {others[0].name}, {len(seeds)} seeds: robust {texts[0]}, no more than {CLOSE:.1%} lost: "
-        f"{close}; clean {texts[1]}, higher: {verdict(*gained[1:])}"
+        f"{close}; clean {texts[1]}, higher: {verdict(*gained[1:], len(seeds))}"
     )
 
 

@@ -20,6 +20,8 @@ def interval(differences: Tensor) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def verdict(low: float, high: float) -> str:
-    """Return what an interval of (claimed better - claimed worse) says of the claim."""
+def verdict(low: float, high: float, seeds: int) -> str:
+    """Return what an interval of (claimed better - claimed worse) says of the claim; nothing, from one seed."""
+    if seeds < 2:
+        return "not decided here (one network: seeds are not covered)"
     return "held" if low > 0 else "did not hold" if high < 0 else "not decided here"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "unperturbed"
-GROUND = ("errors", "types", "findings", "runs")
+GROUND = ("errors", "reading", "types", "findings", "runs")
 LAYERS = (
     *GROUND,
     *("noise", "modes", "precision", "networks"),

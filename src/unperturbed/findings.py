@@ -198,11 +198,13 @@ class Trend:
         change: of a line fitted to the means, from the weakest strength to the strongest.
         low: lower end of the change's 95% interval.
         high: upper end.
-        p: two-sided, by the bootstrap, adjusted after Holm where several claims are tested together.
+        p: two-sided, by Student's t, adjusted after Holm where several claims are tested together; 1 where a strength
+            has one network.
         decision: *held* where the adjusted p is below 0.05 and the change has the claimed sign, *did not hold* where it
             has the other, else *not decided here*.
         examples: how many every network shares; 1 where the quantity is a single number of a network.
         means: of each strength.
+        reason: why the claim cannot be decided, or "".
     """
 
     claim: Claim
@@ -213,12 +215,18 @@ class Trend:
     decision: Decision
     examples: int
     means: tuple[float, ...]
+    reason: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The decision, with the reason where there is one."""
+        return f"{self.decision} ({self.reason})" if self.reason else self.decision
 
     def __str__(self) -> str:
         """Return a plain sentence."""
         means = " → ".join(f"{mean:.3g}" for mean in self.means)
         return (
-            f"{self.claim.sentence}: {self.decision} ({self.claim.quantity}: {means}; change {self.change:+.3g} "
+            f"{self.claim.sentence}: {self.verdict} ({self.claim.quantity}: {means}; change {self.change:+.3g} "
             f"[{self.low:+.3g}, {self.high:+.3g}], p = {self.p:.2g}, n = {self.examples})."
         )
 

@@ -36,6 +36,11 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(between_seeds: float) -> No
 
 
 def test_what_an_interval_says_of_a_claim() -> None:
-    assert verdict(0.01, 0.02) == "held"
-    assert verdict(-0.01, 0.02) == "not decided here"
-    assert verdict(-0.02, -0.01) == "did not hold"
+    assert verdict(0.01, 0.02, 2) == "held"
+    assert verdict(-0.01, 0.02, 2) == "not decided here"
+    assert verdict(-0.02, -0.01, 3) == "did not hold"
+
+
+def test_one_seed_decides_nothing() -> None:
+    for ends in ((0.01, 0.02), (-0.02, -0.01), (-0.01, 0.02)):
+        assert verdict(*ends, 1).startswith("not decided here (one network")

@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-import yaml
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from unperturbed.cli.names import hint
 from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
+from unperturbed.reading import parse_yaml, read_small
 
 FLAGS = ("json", "overwrite", "quantize", "resume")
 """Options without a value."""
@@ -192,10 +192,7 @@ def _checked(key: str, known: Sequence[str]) -> str:
 
 
 def _from_yaml(file: Path, known: Sequence[str]) -> list[tuple[str, Any]]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--config {file} cannot be read as YAML: {error}") from error
+    content = parse_yaml(read_small(file), f"--config {file}")
     if not isinstance(content, Mapping):
         raise InputError(f"--config {file} holds no mapping of options to values.")
     settings = {key: value for key, value in content.items() if key not in (*NOTES, "recipe")}

@@ -5,16 +5,14 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.stats import t
 
 from unperturbed.errors import InputError
 from unperturbed.findings import Claim, Comparison, Decision, Examined, Row, Trend
 
-DRAWS = 10_000
-"""Of the bootstrap."""
-AT_ONCE = 500
-"""Draws held in memory."""
 LEVEL = 0.05
+ONE_NETWORK = "one network a strength: seeds are not covered"
+"""Why nothing is decided where a strength has one network."""
 SCALE = "log10 of the product of largest singular values (real)"
 """The number that a network's margins are divided by where the scale of its logits is taken out."""
 BLOCKS = "relative change of the features, worst case", "directional spread"
@@ -52,12 +50,13 @@ CONTROLS = (
 def compare(models: Sequence[Examined], seed: int = 0) -> Comparison:
     """Return every quantity against the strength, and which claims hold on these networks.
 
-    The interval of a trend is a hierarchical bootstrap's: each draw takes networks anew within every strength and
-    examples anew for all of them together (the examples are the same everywhere), and fits a line to the means.
+    A claim is decided where every strength has two networks or more. Networks of one strength and seed with the same
+    findings are copies, and count once. `seed` is kept for callers: nothing is drawn.
 
     Raises:
-        InputError: with fewer than two strengths.
+        InputError: with fewer than two strengths, or for anything but networks that were examined.
     """
+    models, copies = _without_copies(models)
     strengths = tuple(sorted({model.strength for model in models}))
     if len(strengths) < 2:
         raise InputError(
@@ -66,7 +65,7 @@ def compare(models: Sequence[Examined], seed: int = 0) -> Comparison:
     ordered = sorted(models, key=lambda model: (model.seed, model.name))
     groups = [[model for model in ordered if model.strength == strength] for strength in strengths]
     found = [(claim, _values(claim, groups)) for claim in (*CLAIMS, *CONTROLS)]
-    tested = {claim: _trend(claim, values, strengths, seed) for claim, values in found if not isinstance(values, str)}
+    tested = {claim: _trend(claim, values, strengths) for claim, values in found if not isinstance(values, str)}
     return Comparison(
         strengths,
         tuple(len(group) for group in groups),
@@ -75,9 +74,25 @@ def compare(models: Sequence[Examined], seed: int = 0) -> Comparison:
         tuple(_decided(tested[claim], tested[claim].p) for claim in CONTROLS if claim in tested),
         tuple(
             [f"{claim.sentence}: not tested, since {values}." for claim, values in found if isinstance(values, str)]
+            + copies
             + _notes(groups)
         ),
     )
+
+
+def _without_copies(models: Sequence[Examined]) -> tuple[list[Examined], list[str]]:
+    """Return the networks without copies of others, and a note on those left out."""
+    kept, notes = list[Examined](), list[str]()
+    for model in models:
+        key = model.strength, model.seed, model.findings
+        first = next(
+            (each for each in kept if (each.strength, each.seed, each.findings) == key and each.findings), None
+        )
+        if first is None:
+            kept.append(model)
+        else:
+            notes.append(f"{model.name} has the seed and all the findings of {first.name}: a copy, counted once.")
+    return kept, notes
 
 
 def _values(claim: Claim, groups: Sequence[Sequence[Examined]]) -> list[np.ndarray] | str:
@@ -105,36 +120,34 @@ def _column(claim: Claim, model: Examined) -> Mapping[int, float]:
     return {each: value * 10.0**-scale for each, value in zip(found.ids, found.values, strict=True)}
 
 
-def _trend(claim: Claim, values: Sequence[np.ndarray], strengths: Sequence[float], seed: int) -> Trend:
-    """Return the trend with the p of this claim alone, not decided yet."""
-    means = [float(each.mean()) for each in values]
-    slope = _contrast(strengths)
-    generator = np.random.default_rng(seed)
-    examples = values[0].shape[1]
-    changes = np.concatenate([_redrawn(values, slope, generator) for _ in range(DRAWS // AT_ONCE)])
-    low, high = np.quantile(changes, [LEVEL / 2, 1 - LEVEL / 2])
-    beyond = min(np.count_nonzero(changes <= 0), np.count_nonzero(changes >= 0))
-    p = min(1.0, 2 * (beyond + 1) / (len(changes) + 1))
-    return Trend(claim, float(slope @ means), float(low), float(high), p, "not decided here", examples, tuple(means))
+def _trend(claim: Claim, values: Sequence[np.ndarray], strengths: Sequence[float], seed: int = 0) -> Trend:
+    """Return the trend with the p of this claim alone, not decided yet.
 
-
-def _redrawn(values: Sequence[np.ndarray], slope: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return the changes of some draws of networks, within each strength, and of examples.
-
-    A mean over k redrawn networks is stretched by sqrt(k / (k - 1)) from the mean over all of them, because redrawing
-    gives only (k - 1) / k of the variance that k others would have; and by the quantile of Student's t over the normal
-    one, because that variance is itself known from few networks.
+    The change of the fitted line is tested by Student's t. Its variance is that of the networks within every strength
+    plus that over the examples, which all networks share; the degrees of freedom are Satterthwaite's (Welch 1947,
+    https://doi.org/10.1093/biomet/34.1-2.28), so that strengths whose seeds scatter differently keep the level. With
+    one network at a strength the interval is over the examples alone, and p is 1.
     """
-    n, freedom = values[0].shape[1], sum(len(each) - 1 for each in values)
-    student = t.ppf(1 - LEVEL / 2, freedom) / norm.ppf(1 - LEVEL / 2) if freedom else 1.0
-    weights = generator.multinomial(n, np.full(n, 1 / n), size=AT_ONCE) / n
-    changes = np.zeros(AT_ONCE)
-    for each, share in zip(values, slope, strict=True):
-        k = len(each)
-        redrawn = generator.multinomial(k, np.full(k, 1 / k), size=AT_ONCE) / k
-        stretched = 1 / k + student * (k / max(k - 1, 1)) ** 0.5 * (redrawn - 1 / k)
-        changes += share * (weights @ each.T * stretched).sum(axis=1)
-    return changes
+    weights, means = _contrast(strengths), [float(each.mean()) for each in values]
+    change, examples = float(weights @ means), values[0].shape[1]
+    alone = min(len(each) for each in values) < 2
+    parts = (
+        []
+        if alone
+        else [
+            (w**2 * each.mean(1).var(ddof=1) / len(each), len(each) - 1)
+            for w, each in zip(weights, values, strict=True)
+        ]
+    )
+    if examples > 1:
+        over_examples = sum(w * each.mean(0) for w, each in zip(weights, values, strict=True))
+        parts.append((np.var(over_examples, ddof=1) / examples, examples - 1))
+    variance = float(sum(part for part, _ in parts))
+    freedom = variance**2 / sum(part**2 / free for part, free in parts) if variance > 0 else 1.0
+    half = float(t.ppf(1 - LEVEL / 2, freedom)) * variance**0.5
+    p = 1.0 if alone or change == 0 else 2 * float(t.sf(abs(change) / max(variance**0.5, 1e-300), freedom))
+    reason = ONE_NETWORK if alone else ""
+    return Trend(claim, change, change - half, change + half, p, "not decided here", examples, tuple(means), reason)
 
 
 def _contrast(strengths: Sequence[float]) -> np.ndarray:
@@ -203,8 +216,8 @@ def _notes(groups: Sequence[Sequence[Examined]]) -> list[str]:
     alone = [f"{group[0].strength:g}" for group in groups if len(group) == 1]
     if alone:
         notes.append(
-            f"At eps {', '.join(alone)} there is one network only: the intervals do not hold what another seed of "
-            "training would change."
+            f"At eps {', '.join(alone)} there is one network only. No claim is decided ({ONE_NETWORK}): another seed "
+            "of training may change what the intervals, over examples alone, do not show. Train two seeds or more."
         )
     found = [{line.x for group in groups for each in group if (line := each.line(name)) is not None} for name in BLOCKS]
     if any(len(places) > 1 for places in found):

@@ -90,7 +90,7 @@ def row_figure(row: Row, strengths: Sequence[float], trend: Trend | None = None)
         x=[strengths[k] for k in known], y=[row.means[k] for k in known], error_y=bars, mode="lines+markers",
         line={"color": _between(0.0)}, showlegend=False,
     )  # fmt: skip
-    title = row.quantity if trend is None else f"{trend.claim.sentence}: <b>{trend.decision}</b>"
+    title = row.quantity if trend is None else f"{trend.claim.sentence}: <b>{trend.verdict}</b>"
     _lay_out(figure, title, "eps in training", row.quantity if trend is not None else row.unit)
     return figure
 

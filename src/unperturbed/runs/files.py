@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from unperturbed.errors import InputError
+from unperturbed.reading import parse_yaml, read_small
 
 CONFIG = "config.yaml"
 MODEL = "model.safetensors"
@@ -18,6 +19,7 @@ BEST = "best.safetensors"
 CHECKPOINT = "checkpoints/last.pt"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
+_LONGEST_LINE = 2**20
 
 
 def evaluation_folder(run: Path, suite: str) -> Path:
@@ -74,12 +76,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds.
 
     Raises:
-        InputError: if it holds none.
+        InputError: if it holds none, or one that exceeds the limits of `reading`.
     """
-    try:
-        value = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML ({' '.join(str(error).split())}).") from error
+    value = parse_yaml(read_small(path), path)
     if not isinstance(value, dict):
         raise InputError(f"{path} holds no options by name, but {type(value).__name__}.")
     return value
@@ -92,11 +91,18 @@ def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSON-lines file; a last line that was cut off is left out."""
-    values = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with suppress(json.JSONDecodeError):
-            values.append(json.loads(line))
+    """Return the objects of a JSON-lines file; a last line that was cut off is left out.
+
+    So are lines of more than a mebibyte, which no run writes.
+    """
+    values = list[dict[str, Any]]()
+    if not path.exists():
+        return values
+    with path.open(encoding="utf-8", errors="replace") as file:
+        while line := file.readline(_LONGEST_LINE):
+            with suppress(ValueError, RecursionError):
+                if isinstance(value := json.loads(line), dict):
+                    values.append(value)
     return values
 
 

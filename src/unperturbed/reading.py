@@ -1,0 +1,126 @@
+"""Text files from strangers, parsed within limits: a small file cannot fill memory or run for hours."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unperturbed.errors import InputError
+
+LARGEST = 16 * 2**20
+"""Bytes of a file that is parsed as text."""
+MOST_VALUES = 2_000_000
+"""Values in a YAML document, those behind aliases counted as often as they are named."""
+DEEPEST = 200
+"""Levels of a YAML document."""
+
+_ENDLESS = 10**100
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_small(path: Path, limit: int = LARGEST) -> str:
+    """Return a text file as UTF-8; raises InputError where it is none, is no regular file, or exceeds the limit."""
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is not a regular file: give a text file.")
+        if (size := path.stat().st_size) > limit:
+            raise InputError(f"{path} has {size:,} bytes, but at most {limit:,} are read: is it the right file?")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8 ({error}): restore it, or give another file.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}): check the path.") from error
+
+
+def parse_yaml(text: str, where: object) -> Any:
+    """Return what a YAML document holds; `where` names it in messages.
+
+    Raises InputError for what is not YAML, nests too deeply, or expands by aliases (`*name`) to more than
+    2,000,000 values: a few lines of aliases of aliases stand for more values than any memory holds.
+    """
+    try:
+        count = _expanded(text, where)
+        if count > MOST_VALUES:
+            raise InputError(
+                f"{where} stands for {_about(count)} values through its aliases (*name), but at most {MOST_VALUES:,} "
+                "are read: write the values out."
+            )
+        return yaml.load(text, Loader=_Loader)
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"{where} is not YAML ({' '.join(str(error).split())}).") from error
+
+
+def parse_json(text: str | bytes, where: object) -> Any:
+    """Return what a JSON text holds; raises InputError for what is no JSON or nests too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise InputError(f"{where} nests too deeply to be read: is it the right file?") from error
+    except ValueError as error:
+        raise InputError(f"{where} is not JSON ({error}).") from error
+
+
+def memory() -> int:
+    """Return the bytes of memory that this machine has, within its control group's limit; 2^40 where it says nothing.
+
+    What no allocation can exceed: the memory that is free varies, and the system may swap.
+    """
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        total = 2**40
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            total = min(total, int(Path(file).read_text()))
+        except (OSError, ValueError):
+            continue
+    return total
+
+
+def check_memory(size: int, what: str, remedy: str) -> None:
+    """Raise InputError where `size` bytes exceed the machine's memory, before they are allocated."""
+    if size > (limit := memory()):
+        raise InputError(f"{what} would take {in_words(size)} of memory, but there are {in_words(limit)}: {remedy}.")
+
+
+def in_words(size: int) -> str:
+    """Return a number of bytes as people say it."""
+    for power, unit in enumerate(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")):
+        if size < 1024 ** (power + 1) or unit == "PiB":
+            return f"{size / 1024**power:,.4g} {unit}"
+    raise AssertionError(size)
+
+
+def _expanded(text: str, where: object) -> int:
+    """Return how many values a YAML document stands for, aliases followed; 10^100 or more where it holds itself.
+
+    Reads the events alone and stops at the deepest nesting allowed: the parser's time grows with its square.
+    """
+    sizes: dict[str, int] = {}
+    open_nodes: list[tuple[str | None, int]] = [(None, 0)]
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            if len(open_nodes) > DEEPEST:
+                raise InputError(f"{where} nests more than {DEEPEST} levels deep: is it the right file?")
+            open_nodes.append((event.anchor, 1))
+            size = 0
+            sizes |= {event.anchor: _ENDLESS} if event.anchor else {}  # until its end: it may hold itself
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_nodes.pop()
+            sizes |= {anchor: size} if anchor else {}
+        elif isinstance(event, yaml.AliasEvent):
+            size = sizes.get(event.anchor, 1)
+        else:
+            size = int(isinstance(event, yaml.ScalarEvent))
+            sizes |= {event.anchor: 1} if getattr(event, "anchor", None) else {}
+        open_nodes[-1] = open_nodes[-1][0], open_nodes[-1][1] + size
+    return open_nodes[0][1]
+
+
+def _about(count: int) -> str:
+    return "endlessly many" if count >= _ENDLESS else f"10^{math.floor(math.log10(count))} or more"

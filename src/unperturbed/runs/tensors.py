@@ -1,0 +1,62 @@
+"""Tensors in safetensors files that hold a hash of their contents."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unperturbed.runs.files import write_atomically
+from unperturbed.runs.verify import digest
+
+NOTE = "unperturbed"
+"""The one entry of the metadata: more than one would be written in any order, and files would differ."""
+
+
+class DamagedError(ValueError):
+    """A file that does not hold what was written; the message says what is wrong with it."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors (on the CPU, contiguous) whole, with plain values about them and a hash of both."""
+    note = {"about": dict(about), "sha256": _hash(tensors, about)}
+    metadata = {NOTE: json.dumps(note, sort_keys=True)}
+    write_atomically(path, lambda temporary: save_file(dict(tensors), temporary, metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Return the tensors of a safetensors file, and what was written about them: None in a file of another program.
+
+    Raises:
+        DamagedError: where the file is not as it was written.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise DamagedError(str(error)) from error
+    if NOTE not in metadata:
+        return tensors, None
+    try:
+        note = json.loads(metadata[NOTE])
+        about, expected = dict(note["about"]), note["sha256"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedError("its checksum cannot be read") from error
+    if expected != _hash(tensors, about):
+        raise DamagedError("its contents do not match their checksum")
+    return tensors, about
+
+
+def _hash(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    found = hashlib.sha256(digest(about).encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        found.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
