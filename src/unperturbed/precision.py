@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -142,7 +142,8 @@ def as_reported(device: torch.device) -> Iterator[None]:
 def _exact_products() -> Iterator[None]:
     """Multiply and convolve float32 in float32 on the processor, and multiply so on GPUs."""
     places = [(torch.backends.cuda, "matmul"), *((torch.backends.mkldnn, name) for name in ("matmul", "conv", "rnn"))]
-    settings = [found for place in places if hasattr(found := getattr(*place, None), "fp32_precision")]  # torch 2.9 on
+    found: list[Any] = [getattr(*place, None) for place in places]
+    settings = [setting for setting in found if hasattr(setting, "fp32_precision")]  # from torch 2.9 on
     before = [setting.fp32_precision for setting in settings]
     try:
         overall = torch.get_float32_matmul_precision()

@@ -12,7 +12,7 @@ from unperturbed.cli.evaluate import SUITE_HELP, repeatable, suite_of
 from unperturbed.cli.options import Parsed, new_parser
 from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
-from unperturbed.findings import Transfer
+from unperturbed.findings import Transfer, doubted
 from unperturbed.runs import BEST
 
 POSITIONAL = "runs..."
@@ -101,5 +101,9 @@ def _matrix(found: Transfer) -> Any:
         return [f"{each.value:.1%} [{each.low:.1%}, {each.high:.1%}]" for each in row]
 
     rows = [["no attack", *cells(found.clean)]]
-    rows += [[name, *cells(row)] for name, row in zip(found.names, found.accuracy, strict=True)]
-    return table("", ("points found on", *found.names), [*rows, ["worst of all", *cells(found.worst)]])
+    rows += [
+        [f"{name}{doubted(found.doubts.get(name, ()))}", *cells(row)]
+        for name, row in zip(found.names, found.accuracy, strict=True)
+    ]
+    names = [f"{name}, not to be believed" if name in found.doubts else name for name in found.names]
+    return table("", ("points found on", *names), [*rows, ["worst of all", *cells(found.worst)]])

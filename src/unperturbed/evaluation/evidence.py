@@ -1,7 +1,7 @@
 """What speaks against a robust accuracy: how gradients behave on a block of examples, and what follows in words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -28,9 +28,10 @@ _WRONG, _OFF = 0.1, 0.25
 
 @dataclass(frozen=True)
 class Doubt:
-    """A reason not to believe a robust accuracy: a few words for its line, and a sentence for the warnings."""
+    """A reason to doubt a robust accuracy, as a sentence for the warnings."""
 
     short: str
+    """In a few words, for the line of the accuracy; empty where the accuracy can be believed all the same."""
     text: str
 
 
@@ -42,6 +43,7 @@ class Evidence(GradientCheck):
         standing: examples that nothing has broken.
         flat: of these, those where the gradient is exactly 0.
         not_finite: examples where the gradient is not finite.
+        nan: of these, those where a coordinate of it is NaN, so that nothing is known of it.
         replaced: blocks in which an attack met such a gradient, there or elsewhere.
         random: blocks on which two forwards differ.
         place: which part of the network the gradient stops being finite in.
@@ -51,6 +53,7 @@ class Evidence(GradientCheck):
     standing: int = 0
     flat: int = 0
     not_finite: int = 0
+    nan: int = 0
     replaced: int = 0
     random: int = 0
     place: str = ""
@@ -96,18 +99,21 @@ def examined(
     """
     known = Evidence(standing=int(standing.sum()), random=int(random), replaced=int(replaced))
     try:
-        flat, spoiled = _gradients(model, batch, seed, seeing)
-        known = replace(known, flat=int((flat & standing).sum()), not_finite=int(spoiled.sum()))
+        flat, spoiled, nan = _gradients(model, batch, seed, seeing)
+        flat = flat & standing
+        known = replace(known, flat=int(flat.sum()), not_finite=int(spoiled.sum()), nan=int(nan.sum()))
         if bool(spoiled.any()):
             known = replace(known, place=_place(model, batch, int(spoiled.nonzero()[0])))
         parts, failures = carefully(
-            lambda rows, places: _checked(model, batch, z, rows, threat, seed, random, places), _chosen(standing), seeing
+            lambda rows, places: _checked(model, batch, z, rows, threat, seed, random, places),
+            _chosen(standing),
+            seeing,
         )
         checks = sum((check for _, check in parts), GradientCheck())
     except Exception as error:  # whatever the network raises: the attacks are done, and their results stand
         return replace(known, failure=f"{type(error).__name__}: {error}"[:200])
     failure = next((repr(error)[:200] for error in failures.values()), "") if not parts else ""
-    return replace(known, failure=failure, **{each.name: getattr(checks, each.name) for each in fields(checks)})
+    return replace(known, failure=failure, **asdict(checks))
 
 
 def _chosen(standing: Tensor) -> Tensor:
@@ -133,10 +139,9 @@ def _checked(
     return sum(checks, GradientCheck())
 
 
-def _gradients(model: nn.Module, batch: Batch, seed: int, seeing: Seeing) -> tuple[Tensor, Tensor]:
-    """Tell of every example whether the gradient there is exactly 0, and whether it is not finite."""
-    flat = torch.zeros(len(batch.y), dtype=torch.bool, device=batch.y.device)
-    spoiled = flat.clone()
+def _gradients(model: nn.Module, batch: Batch, seed: int, seeing: Seeing) -> Tensor:
+    """Tell of every example whether the gradient there is exactly 0, whether not finite, and whether partly NaN."""
+    told = torch.zeros(3, len(batch.y), dtype=torch.bool, device=batch.y.device)
 
     def look(rows: Tensor) -> list[Tensor]:
         def run(places: int) -> list[Tensor]:
@@ -154,8 +159,8 @@ def _gradients(model: nn.Module, batch: Batch, seed: int, seeing: Seeing) -> tup
         parts, _ = isolate(look, torch.arange(len(batch.y), device=batch.y.device))
     for rows, slopes in parts:
         whole = torch.cat(slopes)
-        flat[rows], spoiled[rows] = (whole == 0).all(1), ~whole.isfinite().all(1)
-    return flat, spoiled
+        told[:, rows] = torch.stack([(whole == 0).all(1), ~whole.isfinite().all(1), whole.isnan().any(1)])
+    return told
 
 
 def _place(model: nn.Module, batch: Batch, row: int) -> str:
@@ -167,8 +172,8 @@ def _place(model: nn.Module, batch: Batch, row: int) -> str:
     return where_not_finite(model, x, value) or ""
 
 
-def doubts_of(evidence: Evidence, n: int) -> list[Doubt]:
-    """Return what speaks against the accuracy on n examples, the worst first."""
+def doubts_of(evidence: Evidence, n: int, flat_told: bool) -> list[Doubt]:
+    """Return what speaks against the accuracy on n examples; of flat gradients nothing where that was told before."""
     doubts = []
     if evidence.wrong > _WRONG * evidence.slopes:
         text = (
@@ -191,7 +196,7 @@ def doubts_of(evidence: Evidence, n: int) -> list[Doubt]:
             "float64 it is another (saturated units). Evaluate model.double()."
         )
         doubts.append(Doubt("the gradient is lost to rounding", text))
-    if evidence.flat > FALLEN * n:
+    if evidence.flat > FALLEN * n and not flat_told:
         text = (
             f"The gradient at the inputs is exactly 0 for {evidence.flat} of the {evidence.standing} examples still "
             "standing: searches by gradient find no way there, and what they leave standing says nothing. Attack "
@@ -201,6 +206,8 @@ def doubts_of(evidence: Evidence, n: int) -> list[Doubt]:
         doubts.append(Doubt("the gradient is 0", text))
     if evidence.not_finite or evidence.replaced:
         doubts.append(_not_finite(evidence, n))
+    if evidence.failure:
+        doubts.append(Doubt("", f"Whether the gradient is right could not be looked at ({evidence.failure})."))
     return doubts
 
 
@@ -211,7 +218,7 @@ def _not_finite(evidence: Evidence, n: int) -> Doubt:
         f"The gradient at the inputs is not finite {how_many} (a root, a logarithm or a norm at 0, say).{where} The "
         f"attacks went on with {REPLACED}. A small number added there makes the slope finite."
     )
-    return Doubt("the gradient is not finite", text)
+    return Doubt("the gradient is NaN" if evidence.nan > FALLEN * n else "", text)
 
 
 def fallen_without_gradients(attacks: Sequence[Attack], broken: Sequence[int], n: int) -> list[Doubt]:

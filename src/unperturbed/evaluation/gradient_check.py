@@ -20,7 +20,7 @@ Network = Callable[[Tensor], Logits]
 MOST = 32
 """Examples of a block that are looked at."""
 APART = 0.05
-"""How far away slopes are compared, as a share of the radius: at an example itself, maxima are tied and units exactly 0,
+"""How far away slopes are compared, as a share of the radius: at an example itself maxima are tied, units are exactly 0
 and pixels lie on the bounds of the box."""
 RANDOM = 3
 """Random directions, beside the gradient and the attack's path."""
@@ -82,8 +82,12 @@ def check_gradient(model: nn.Module, batch: Batch, z: Inputs, threat: Threat, se
         near = around.sample(point, noise.fold(number))
         found.append(_slopes(network, exact, near, batch.y, path, threat, noise.fold(2 + number)))
     changed, off = _segments(network, batch, z, threat, noise.fold(4))
-    told, wrong, lost = (torch.stack([getattr(each, name) for each in found]).any(0) for name in ("told", "wrong", "lost"))
-    return GradientCheck(int(told.sum()), int(wrong.sum()), int((lost & ~wrong).sum()), int(changed.sum()), int(off.sum()))
+    told, wrong, lost = (
+        torch.stack([getattr(each, name) for each in found]).any(0) for name in ("told", "wrong", "lost")
+    )
+    return GradientCheck(
+        int(told.sum()), int(wrong.sum()), int((lost & ~wrong).sum()), int(changed.sum()), int(off.sum())
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,9 +161,7 @@ def _slopes(
     return _Slopes(told, wrong, lost)
 
 
-def _apart(
-    seen: Tensor, predicted: Tensor, groups: tuple[slice, ...], least: Tensor
-) -> tuple[Tensor, Tensor]:
+def _apart(seen: Tensor, predicted: Tensor, groups: tuple[slice, ...], least: Tensor) -> tuple[Tensor, Tensor]:
     """Return whether a group of directions shows more than `least`, and the largest relative difference of one."""
     clear, worst = torch.zeros_like(least, dtype=torch.bool), torch.zeros_like(least)
     for group in groups:
@@ -184,15 +186,13 @@ def _segments(network: Network, batch: Batch, z: Inputs, threat: Threat, noise: 
         clear, apart = _along(network, x, end, y, noise.fold(1 + number), NODES)
         again = (apart > OFF).nonzero()[:, 0]
         if len(again) > 0:
-            few = (each[again] for each in (x, end, y))
-            apart[again] = _along(network, *few, noise.rows(again).fold(3 + number), MORE_NODES)[1]
+            more = noise.rows(again).fold(3 + number)
+            apart[again] = _along(network, x[again], end[again], y[again], more, MORE_NODES)[1]
         changed, off = changed | clear, off | (apart > OFF)
     return changed, off
 
 
-def _along(
-    network: Network, x: Inputs, end: Inputs, y: Labels, noise: Noise, nodes: int
-) -> tuple[Tensor, PerExample]:
+def _along(network: Network, x: Inputs, end: Inputs, y: Labels, noise: Noise, nodes: int) -> tuple[Tensor, PerExample]:
     """Tell where the change from x to `end` is more than rounding, and the relative error of the slopes' sum (or 0).
 
     The slopes are taken at random places, one in each of the equal parts.
@@ -219,7 +219,8 @@ def _in_float64(model: nn.Module, x: Inputs) -> Network | None:
     }
 
     def network(inputs: Tensor) -> Logits:
-        return functional_call(model, state, (inputs,))
+        logits: Logits = functional_call(model, state, (inputs,))
+        return logits
 
     try:
         with torch.no_grad():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import Block, Tally
+from unperturbed.evaluation.evidence import Evidence
 from unperturbed.evaluation.nearest import Surroundings
 from unperturbed.evaluation.randomised import RandomBlock
 from unperturbed.runs import write_atomically, write_json
@@ -36,6 +37,8 @@ class Part:
     warnings: list[str]
     adversarial: Inputs | None
     """The perturbed inputs of the broken examples, where they were not written to a file."""
+    evidence: Evidence
+    """How gradients behaved."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Store:
         """
         inputs = block.adversarial().contiguous().cpu()
         if self.folder is None:
-            return Part(table, block.tallies, block.warnings, inputs)
+            return Part(table, block.tallies, block.warnings, inputs, block.evidence)
         columns = pyarrow.table(dict(table))
         write_atomically(self._path(number, "safetensors"), lambda path: save_file({"adversarial": inputs}, path))
         write_atomically(self._path(number, "parquet"), lambda path: pyarrow.parquet.write_table(columns, path))
@@ -104,13 +107,14 @@ class Store:
         if self.folder is None:
             return False
         there = all(self._path(number, suffix).exists() for suffix in ("parquet", "safetensors"))
-        return there and bool(_loaded(self._path(number, "json")))
+        return there and "evidence" in _loaded(self._path(number, "json"))
 
     def read(self, number: int) -> Part:
         """Return a finished block."""
         done = json.loads(self._path(number, "json").read_text())
         table = pyarrow.parquet.read_table(self._path(number, "parquet")).to_pydict()
-        return Part(table, [Tally(**tally) for tally in done["attacks"]], done["warnings"], None)
+        tallies = [Tally(**tally) for tally in done["attacks"]]
+        return Part(table, tallies, done["warnings"], None, Evidence(**done["evidence"]))
 
     def keep(self, number: int, block: Kept) -> None:
         """Write what is known of a block between two attacks."""
@@ -181,8 +185,12 @@ def _short(value: Any) -> str:
 
 
 def _tensors(kind: type[Any]) -> list[str]:
-    return [each.name for each in fields(kind) if each.name not in ("batch", "tallies", "warnings")]
+    return [each.name for each in fields(kind) if each.name not in ("batch", "tallies", "warnings", "evidence")]
 
 
 def _done(block: Kept) -> dict[str, Any]:
-    return {"attacks": [asdict(tally) for tally in block.tallies], "warnings": block.warnings}
+    return {
+        "attacks": [asdict(tally) for tally in block.tallies],
+        "warnings": block.warnings,
+        "evidence": asdict(block.evidence),
+    }

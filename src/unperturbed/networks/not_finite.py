@@ -54,7 +54,7 @@ def _watched(model: nn.Module) -> Iterator[list[_Call]]:
 
         def hook(value: Any) -> Any:
             if isinstance(value, Tensor) and value.requires_grad:
-                value.register_hook(note)
+                value.register_hook(note)  # type: ignore[no-untyped-call]
             return value
 
         return hook
@@ -75,7 +75,8 @@ def _watched(model: nn.Module) -> Iterator[list[_Call]]:
         for value in tree_leaves(output):
             noting(call, "above")(value)
 
-    network = model.module if type(model).__name__ == "LogitsOnly" else model  # the user's, whose paths are known
+    inner = getattr(model, "module", None) if type(model).__name__ == "LogitsOnly" else None
+    network = inner if isinstance(inner, nn.Module) else model  # the user's, whose paths are known
     try:
         for path, module in network.named_modules():
             handles.append(module.register_forward_pre_hook(enter(path), with_kwargs=True))
