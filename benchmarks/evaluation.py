@@ -29,21 +29,21 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from unperturbed.attacks.autoattack import STANDARD
 from unperturbed.attacks.base import padded_logits
 from unperturbed.attacks.gradient import Suite
 from unperturbed.cli.memory import keep_freed_memory
 from unperturbed.cli.subject import load_into, make_model, stored_bounds, stored_run
-from unperturbed.cli.trees import Tree
 from unperturbed.data.sources import load_data
 from unperturbed.data.split import select
 from unperturbed.evaluation import accuracy
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.block import Block, Networks
 from unperturbed.findings import Outcome
-from unperturbed.modes import under_attack
-from unperturbed.precision import InPrecision
+from unperturbed.networks.modes import under_attack
+from unperturbed.networks.precision import InPrecision
 from unperturbed.runs import BEST
+from unperturbed.specs.trees import Tree
+from unperturbed.suites.autoattack import STANDARD
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Labels
 

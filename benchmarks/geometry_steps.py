@@ -20,17 +20,17 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional
 
+from unperturbed.architectures.preact_resnet import PreActResNet
 from unperturbed.maximise.pgd import PGD
-from unperturbed.models.preact_resnet import PreActResNet
-from unperturbed.modes import clean_batch_stats, under_attack
+from unperturbed.methods.at import AT
+from unperturbed.methods.base import Method
+from unperturbed.methods.elle import ELLE
+from unperturbed.methods.gradient_penalty import GradientPenalty
+from unperturbed.methods.llr import LLR
+from unperturbed.methods.scorpio import SCORPIO
+from unperturbed.networks.modes import clean_batch_stats, under_attack
+from unperturbed.networks.precision import InPrecision, choose, plainly
 from unperturbed.noise import Noise
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.base import Objective
-from unperturbed.objectives.elle import ELLE
-from unperturbed.objectives.gradient_penalty import GradientPenalty
-from unperturbed.objectives.llr import LLR
-from unperturbed.objectives.scorpio import SCORPIO
-from unperturbed.precision import InPrecision, choose, plainly
 from unperturbed.threat import Threat
 from unperturbed.training.prepare import make_optimiser
 from unperturbed.training.recipe import Recipe
@@ -42,7 +42,7 @@ THREAT = Threat("Linf", EPS)
 Step = Callable[[], None]
 
 
-def our_step(method: Objective) -> Step:
+def our_step(method: Method) -> Step:
     """Return the step as `train` takes it."""
     net = network()
     precision = choose("auto", net, torch.device("cpu"))

@@ -14,34 +14,34 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from unperturbed.models.preact_resnet import PreActResNet
-from unperturbed.models.small_cnn import SmallCNN
+from unperturbed.architectures.preact_resnet import PreActResNet
+from unperturbed.architectures.small_cnn import SmallCNN
+from unperturbed.methods.at import AT
+from unperturbed.methods.base import Method
+from unperturbed.methods.cure import CURE
+from unperturbed.methods.elle import ELLE, ELLE_A
+from unperturbed.methods.erm import ERM
+from unperturbed.methods.fgsm import FGSM, N_FGSM, RS_FGSM
+from unperturbed.methods.free import Free
+from unperturbed.methods.fw_at import FWAT, FWATAdapt
+from unperturbed.methods.grad_align import GradAlign
+from unperturbed.methods.gradient_penalty import GradientPenalty
+from unperturbed.methods.llr import LLR
+from unperturbed.methods.logit_pairing import ALP, CLP, CLPOriginal
+from unperturbed.methods.mart import MART
+from unperturbed.methods.scorpio import SCORPIO
+from unperturbed.methods.soar import SOAR
+from unperturbed.methods.sora import SORA
+from unperturbed.methods.trades import TRADES
+from unperturbed.networks.precision import InPrecision, choose
 from unperturbed.noise import Noise
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.base import Objective
-from unperturbed.objectives.cure import CURE
-from unperturbed.objectives.elle import ELLE, ELLE_A
-from unperturbed.objectives.erm import ERM
-from unperturbed.objectives.fgsm import FGSM, N_FGSM, RS_FGSM
-from unperturbed.objectives.free import Free
-from unperturbed.objectives.fw_at import FWAT, FWATAdapt
-from unperturbed.objectives.grad_align import GradAlign
-from unperturbed.objectives.gradient_penalty import GradientPenalty
-from unperturbed.objectives.llr import LLR
-from unperturbed.objectives.logit_pairing import ALP, CLP, CLPOriginal
-from unperturbed.objectives.mart import MART
-from unperturbed.objectives.scorpio import SCORPIO
-from unperturbed.objectives.soar import SOAR
-from unperturbed.objectives.sora import SORA
-from unperturbed.objectives.trades import TRADES
-from unperturbed.precision import InPrecision, choose
 from unperturbed.threat import Threat
 from unperturbed.training.prepare import make_optimiser
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.step import optimisation_step
 from unperturbed.types import Batch
 
-METHODS: tuple[type[Objective], ...] = (
+METHODS: tuple[type[Method], ...] = (
     *(ERM, FGSM, RS_FGSM, N_FGSM, Free, AT, TRADES, MART, ALP, CLP, CLPOriginal),
     *(SCORPIO, LLR, GradientPenalty, CURE, SOAR, GradAlign, ELLE, ELLE_A, FWAT, FWATAdapt, SORA),
 )
@@ -53,7 +53,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float]] = {
 }
 
 
-def step_of(method: Objective, network: str, size: int) -> Callable[[], None]:
+def step_of(method: Method, network: str, size: int) -> Callable[[], None]:
     """Return a step as `train` takes it."""
     torch.manual_seed(0)
     make, shape, eps = NETWORKS[network]

@@ -16,11 +16,11 @@ import torch
 from lightning_fabric import Fabric
 from torch.nn import functional
 
+from unperturbed.architectures.preact_resnet import PreActResNet
 from unperturbed.maximise.pgd import PGD
-from unperturbed.models.preact_resnet import PreActResNet
+from unperturbed.methods.at import AT
+from unperturbed.networks.precision import InPrecision, choose
 from unperturbed.noise import Noise
-from unperturbed.objectives.at import AT
-from unperturbed.precision import InPrecision, choose
 from unperturbed.threat import Threat
 from unperturbed.training.prepare import make_optimiser
 from unperturbed.training.recipe import Recipe

@@ -7,9 +7,9 @@ It stands beside the built-in ones in the table and on the page; with several ru
 """
 
 from unperturbed.curvature.products import cross_entropy_with, input_gradient
-from unperturbed.diagnostics.subject import Subject
+from unperturbed.examinations.subject import Subject
 from unperturbed.findings import Distribution, Finding, Number
-from unperturbed.modes import under_attack
+from unperturbed.networks.modes import under_attack
 
 
 def steepness(subject: Subject) -> Finding:

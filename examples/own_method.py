@@ -11,15 +11,15 @@ from typing import ClassVar
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
+from unperturbed.methods.at import cross_entropy_score
+from unperturbed.methods.base import Method
 from unperturbed.noise import Noise
-from unperturbed.objectives.at import cross_entropy_score
-from unperturbed.objectives.base import Objective
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, Terms
 
 
 @dataclass(frozen=True)
-class Mixed(Objective):
+class Mixed(Method):
     """share * CE(f(z), y) + (1 - share) * CE(f(x), y), z maximising CE (after Goodfellow et al. 2015, section 6).
 
     https://arxiv.org/abs/1412.6572, with any maximiser in the place of one step.

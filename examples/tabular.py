@@ -6,7 +6,7 @@ Features are counted in standard deviations, and eps with them. The bounds say w
 from sklearn.datasets import load_breast_cancer
 
 from unperturbed import Threat, evaluate, train
-from unperturbed.models.mlp import MLP
+from unperturbed.architectures.mlp import MLP
 
 x, y = load_breast_cancer(return_X_y=True)
 x = (x / x.std(0))[:, :29]

@@ -22,28 +22,28 @@ import torch
 from studies.paired import interval, verdict
 from torch import Tensor
 
+from unperturbed.architectures.small_cnn import SmallCNN
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, select
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
-from unperturbed.models.load import load_weights, save_weights
-from unperturbed.models.small_cnn import SmallCNN
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.base import Objective
-from unperturbed.objectives.cure import CURE
-from unperturbed.objectives.gradient_penalty import GradientPenalty
-from unperturbed.objectives.llr import LLR
-from unperturbed.objectives.scorpio import SCORPIO
+from unperturbed.methods.at import AT
+from unperturbed.methods.base import Method
+from unperturbed.methods.cure import CURE
+from unperturbed.methods.gradient_penalty import GradientPenalty
+from unperturbed.methods.llr import LLR
+from unperturbed.methods.scorpio import SCORPIO
 from unperturbed.runs import write_json
 from unperturbed.threat import Threat
 from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe
+from unperturbed.weights.files import load_weights, save_weights
 
 THREAT = Threat("Linf", 8 / 255)
 PGD_10 = Suite("pgd-10", (GradientAttack("PGD-10", cross_entropy, PGD(steps=10)),), "a weak evaluation, on purpose")
-CHOICES: dict[str, dict[str, Objective]] = {
+CHOICES: dict[str, dict[str, Method]] = {
     "scorpio": {f"weight {w:g}": SCORPIO(steps=1, weight=w) for w in (0.5, 1.0, 1.5)},
     "gradient-penalty": {f"weight {w:g}": GradientPenalty(weight=w) for w in (0.3, 1.0, 3.0, 10.0)},
     "cure": {f"weight {w:g}": CURE(weight=w) for w in (0.5, 2.0, 8.0)},
@@ -61,7 +61,7 @@ class Study:
     suite: str
     epochs: int
 
-    def trained(self, label: str, method: Objective, seed: int) -> dict[str, Any]:
+    def trained(self, label: str, method: Method, seed: int) -> dict[str, Any]:
         """Train, or read what an earlier call has left; return the accuracies on held-out examples."""
         folder = self.out / f"{label} seed {seed}".replace(" ", "_")
         if (folder / "trained.json").exists():

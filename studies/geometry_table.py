@@ -22,11 +22,11 @@ from unperturbed.data.split import Split, select
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.pgd import PGD
-from unperturbed.models.load import build_model, load_weights
-from unperturbed.modes import under_attack
+from unperturbed.networks.modes import under_attack
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch
+from unperturbed.weights.files import build_model, load_weights
 
 SHORT = Suite(
     "short",

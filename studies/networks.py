@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from unperturbed.models.normalise import Normalise
+from unperturbed.architectures.normalise import Normalise
 from unperturbed.types import Inputs, Logits
 
 

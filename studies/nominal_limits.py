@@ -23,11 +23,11 @@ import torch
 from studies.paired import interval, verdict
 from torch import Tensor
 
-from unperturbed.attacks.autoattack import STANDARD
 from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
 from unperturbed.runs import read_jsonl, write_jsonl
+from unperturbed.suites.autoattack import STANDARD
 
 FGSM = GradientAttack("FGSM", cross_entropy, PGD(steps=1, step_size=1.0, random_start=False))
 SUITE = Suite(

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import torch
 
-from unperturbed.audits.surface import loss_surface
+from unperturbed.architectures.small_cnn import SmallCNN
 from unperturbed.data.sources import load_data
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError
+from unperturbed.examinations.explanations.surface import loss_surface
 from unperturbed.losses import margin
-from unperturbed.models.load import load_weights
-from unperturbed.models.small_cnn import SmallCNN
-from unperturbed.modes import under_attack
+from unperturbed.networks.modes import under_attack
 from unperturbed.noise import Noise
-from unperturbed.reports.surfaces import Panel, surfaces_svg
+from unperturbed.reports.charts.surfaces import Panel, surfaces_svg
 from unperturbed.runs import write_text
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Model
+from unperturbed.weights.files import load_weights
 
 THREAT = Threat("Linf", 8 / 255)
 

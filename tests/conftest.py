@@ -5,7 +5,7 @@ import jaxtyping
 import pytest
 import torch
 
-import checking
+from support import checking
 
 # The tensors here are small: threads gain nothing, and on a busy machine their waiting for each other costs much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
-from checking import check_what_is_new, checked
+from support.checking import check_what_is_new, checked
 from unperturbed.types import Bounds, Norm, PerExample, Rows, Terms
 
 

@@ -16,27 +16,27 @@ import torch
 from lightning_fabric import Fabric
 
 import test_layers
-import unperturbed.objectives
-from support import Counted, find_classes, make_batch, network, noise_for
+import unperturbed.methods
+from support.examples import Counted, find_classes, make_batch, network, noise_for
 from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
-from unperturbed.cli import names
 from unperturbed.cli.options import Parsed, parse
-from unperturbed.cli.trees import choose
-from unperturbed.diagnostics.compare import CLAIMS
-from unperturbed.diagnostics.diagnose import BUILT_IN, name_of
 from unperturbed.evaluation import accuracy
+from unperturbed.examinations.compare import CLAIMS
+from unperturbed.examinations.runner import BUILT_IN, name_of
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.base import Objective
-from unperturbed.precision import InPrecision
+from unperturbed.methods.at import AT
+from unperturbed.methods.base import Method
+from unperturbed.networks.precision import InPrecision
+from unperturbed.specs import catalogue as names
+from unperturbed.specs.trees import choose
 from unperturbed.threat import Threat
 from unperturbed.training.step import optimisation_step
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(names.__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
-METHODS = {kind.name: kind for kind in find_classes(unperturbed.objectives, Objective)}  # type: ignore[attr-defined]
+METHODS = {kind.name: kind for kind in find_classes(unperturbed.methods, Method)}  # type: ignore[attr-defined]
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -56,7 +56,7 @@ def sections() -> dict[str, str]:
     return dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", methods, re.DOTALL | re.MULTILINE))
 
 
-def step(method: Objective) -> tuple[Counted, dict[str, torch.Tensor]]:
+def step(method: Method) -> tuple[Counted, dict[str, torch.Tensor]]:
     """Take one optimisation step, and return the network, which counted its passes, and the terms."""
     counted = Counted(network("norm"))
     fabric = Fabric(accelerator="cpu", devices=1)
@@ -109,7 +109,7 @@ def test_a_command_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> 
     words += [f"--{each}" for each in swept if each.startswith("method")]
     module = import_module(f"unperturbed.cli.{command}")
     given: Parsed = parse(module.parser(), words, module.POSITIONAL)
-    assert isinstance(choose(given.trees["method"], "objectives", "method", default=AT()).build(), Objective)
+    assert isinstance(choose(given.trees["method"], "methods", "method", default=AT()).build(), Method)
     if getattr(given.plain, "threat", None):
         assert all(Threat.parse(each).eps >= 0 for each in given.threat.split(","))
 
@@ -173,7 +173,7 @@ def test_the_readme_lists_the_methods_that_there_are() -> None:
     (line,) = re.findall(r"\*\*Methods\*\*: (.*?);", text, re.DOTALL)
     assert set(re.findall(r"`([\w-]+)`", line)) == set(METHODS)
     (line,) = re.findall(r"\*\*Models\*\*: (.*?);", text, re.DOTALL)
-    assert set(re.findall(r"`([\w-]+)`", line)) == set(names.listing("models"))
+    assert set(re.findall(r"`([\w-]+)`", line)) == set(names.listing("architectures"))
 
 
 # The methods
@@ -188,7 +188,7 @@ def shown(value: object) -> str:
     return f"{type(value).__name__}({', '.join(f'{f.name}={shown(getattr(value, f.name))}' for f in given)})"
 
 
-def defaults(kind: type[Objective]) -> set[str]:
+def defaults(kind: type[Method]) -> set[str]:
     options = {f.name: getattr(kind(), f.name) for f in fields(kind)} if is_dataclass(kind) else {}
     assert all(f.default is not MISSING or f.default_factory is not MISSING for f in fields(kind)) if options else True
     found = options | {"ramp": kind.ramp} | ({"repeats": kind.repeats} if kind.repeats > 1 else {})
@@ -223,10 +223,10 @@ def test_every_maximiser_has_a_row() -> None:
 def worked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return the method that CONTRIBUTING adds, imported from a file, under the name that it would have."""
     code, *_ = blocks("CONTRIBUTING.md", "python")
-    (tmp_path / "objectives").mkdir()
-    file = tmp_path / "objectives/random_noise.py"
+    (tmp_path / "methods").mkdir()
+    file = tmp_path / "methods/random_noise.py"
     file.write_text(code)
-    spec = importlib.util.spec_from_file_location("unperturbed.objectives.random_noise", file)
+    spec = importlib.util.spec_from_file_location("unperturbed.methods.random_noise", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
@@ -249,8 +249,8 @@ def test_the_worked_example_trains(worked: ModuleType) -> None:
 
 
 def test_the_worked_example_is_listed_with_its_first_line(worked: ModuleType) -> None:
-    entry = names.listing("objectives")["noise"]
-    assert entry.path.endswith(".objectives.random_noise.RandomNoise")
+    entry = names.listing("methods")["noise"]
+    assert entry.path.endswith(".methods.random_noise.RandomNoise")
     assert entry.summary == (worked.RandomNoise.__doc__ or "").partition("\n")[0]
 
 

@@ -10,7 +10,7 @@ GROUND = ("errors", "reading", "types", "findings", "runs")
 LAYERS = (
     *GROUND,
     *("noise", "modes", "precision", "networks"),
-    *("threat", "losses", "maximise", "curvature", "objectives", "attacks", "evaluation", "training"),
+    *("threat", "losses", "maximise", "curvature", "methods", "attacks", "evaluation", "training"),
     *("audits", "diagnostics", "explanations", "cli"),
 )
 ASIDE = ("data", "models", "reports")
@@ -68,14 +68,14 @@ from ..data import sources
 def late():
     from unperturbed.training.loop import train
 if TYPE_CHECKING:
-    from unperturbed.models.mlp import MLP
+    from unperturbed.architectures.mlp import MLP
 """
     assert imported_rooms(source, "unperturbed.losses") == {"cli", "threat", "training", "models", "data"}
 
 
 def test_the_order_is_enforced_in_both_directions() -> None:
     assert allowed("threat", "noise") and not allowed("noise", "threat")
-    assert allowed("objectives", "maximise") and not allowed("maximise", "objectives")
+    assert allowed("methods", "maximise") and not allowed("maximise", "methods")
     assert not allowed("modes", "precision") and allowed("precision", "modes")
-    assert not allowed("models", "data") and not allowed("data", "threat") and not allowed("objectives", "data")
+    assert not allowed("models", "data") and not allowed("data", "threat") and not allowed("methods", "data")
     assert allowed("training", "data") and allowed("cli", "models") and allowed("data", "errors")

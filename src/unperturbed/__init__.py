@@ -5,27 +5,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unperturbed.data.sources import load_data as load_data
-    from unperturbed.diagnostics.diagnose import diagnose as diagnose
     from unperturbed.evaluation.accuracy import evaluate as evaluate
     from unperturbed.evaluation.curve import minimum_norm as minimum_norm
-    from unperturbed.models.load import build_model as build_model
-    from unperturbed.models.load import load_run as load_run
-    from unperturbed.models.load import load_weights as load_weights
-    from unperturbed.objectives.at import AT as AT
+    from unperturbed.examinations.runner import diagnose as diagnose
+    from unperturbed.methods.at import AT as AT
     from unperturbed.threat import Threat as Threat
     from unperturbed.training.loop import train as train
     from unperturbed.training.recipe import Recipe as Recipe
+    from unperturbed.weights.files import build_model as build_model
+    from unperturbed.weights.files import load_run as load_run
+    from unperturbed.weights.files import load_weights as load_weights
 
 _HOMES = {
-    "AT": "objectives.at",
+    "AT": "methods.at",
     "Recipe": "training.recipe",
     "Threat": "threat",
-    "build_model": "models.load",
-    "diagnose": "diagnostics.diagnose",
+    "build_model": "weights.files",
+    "diagnose": "examinations.runner",
     "evaluate": "evaluation.accuracy",
     "load_data": "data.sources",
-    "load_run": "models.load",
-    "load_weights": "models.load",
+    "load_run": "weights.files",
+    "load_weights": "weights.files",
     "minimum_norm": "evaluation.curve",
     "train": "training.loop",
 }

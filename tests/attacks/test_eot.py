@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import attack_laws as laws
-from toys import Function, linear, uniform
+from support import attack_laws as laws
+from support.toys import Function, linear, uniform
 from unperturbed.attacks.eot import RandomTransform, averaged
 from unperturbed.attacks.gradient import GradientAttack
 from unperturbed.attacks.multi_targeted import MultiTargeted
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.ascent import climb
 from unperturbed.maximise.pgd import PGD
-from unperturbed.modes import own_randomness
+from unperturbed.networks.modes import own_randomness
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Logits, PerExample, Rows

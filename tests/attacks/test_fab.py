@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-import attack_laws as laws
-from support import NORMS
+from support import attack_laws as laws
+from support.examples import NORMS
 from unperturbed.attacks.fab import FAB
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-import attack_laws as laws
-from support import NORMS
+from support import attack_laws as laws
+from support.examples import NORMS
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack

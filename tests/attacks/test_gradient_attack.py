@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from toys import Function, linear, mlp, uniform
+from support.toys import Function, linear, mlp, uniform
 from unperturbed.attacks.base import Found
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.multi_targeted import MultiTargeted

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-import attack_laws as laws
-from support import NORMS
+from support import attack_laws as laws
+from support.examples import NORMS
 from unperturbed.attacks.square import _HALVINGS, Square, _bumps, _patch_size
 from unperturbed.errors import InputError
 from unperturbed.losses import margin

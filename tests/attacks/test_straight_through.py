@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from support import untouched
-from toys import QUICK, linear, uniform
+from support.examples import untouched
+from support.toys import QUICK, linear, uniform
 from unperturbed.attacks.straight_through import StraightThrough, identity, jpeg_like, reduce_bits
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.modes import under_attack
+from unperturbed.networks.modes import under_attack
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs
 

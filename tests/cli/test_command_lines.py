@@ -7,19 +7,19 @@ from test_trees import HERE
 
 from unperturbed.cli.options import Parsed, parse
 from unperturbed.cli.subject import read_bounds
-from unperturbed.cli.trees import Tree, choose, written
 from unperturbed.maximise.langevin import Langevin
 from unperturbed.maximise.pgd import PGD
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.awp import AWP
-from unperturbed.objectives.base import Objective
-from unperturbed.objectives.constrained import Constrained
-from unperturbed.objectives.cure import CURE
-from unperturbed.objectives.dale import DALE
-from unperturbed.objectives.fgsm import RS_FGSM
-from unperturbed.objectives.llr import LLR
-from unperturbed.objectives.scorpio import SCORPIO
-from unperturbed.objectives.trades import TRADES
+from unperturbed.methods.at import AT
+from unperturbed.methods.awp import AWP
+from unperturbed.methods.base import Method
+from unperturbed.methods.constrained import Constrained
+from unperturbed.methods.cure import CURE
+from unperturbed.methods.dale import DALE
+from unperturbed.methods.fgsm import RS_FGSM
+from unperturbed.methods.llr import LLR
+from unperturbed.methods.scorpio import SCORPIO
+from unperturbed.methods.trades import TRADES
+from unperturbed.specs.trees import Tree, choose, written
 from unperturbed.threat import Threat
 
 LINES = """
@@ -63,8 +63,8 @@ def understood(line: str) -> Parsed:
     return parse(module.parser(), words, module.POSITIONAL)
 
 
-def method(line: str) -> Objective:
-    made: Objective = choose(understood(line).trees["method"], "objectives", "method", default=AT()).build()
+def method(line: str) -> Method:
+    made: Method = choose(understood(line).trees["method"], "methods", "method", default=AT()).build()
     return made
 
 
@@ -73,7 +73,7 @@ def test_a_line_is_understood(line: str) -> None:
     given = understood(line)
     assert given.json == line.endswith("--json")
     if " train " in line:
-        assert isinstance(method(line), Objective)
+        assert isinstance(method(line), Method)
     if getattr(given.plain, "threat", None):
         bounds = read_bounds(vars(given.plain).get("bounds"), None)
         assert all(Threat.parse(each, bounds).eps > 0 for each in given.threat.split(","))
@@ -117,7 +117,7 @@ def test_the_package_s_own_wrappers_nest() -> None:
         assert isinstance(made, Constrained) and made.objective == kind() and made.dual_step == 0.1
     written_down = Tree()
     written_down.put([], written(method(line)))
-    again = choose(written_down, "objectives", "method").build()
+    again = choose(written_down, "methods", "method").build()
     assert written(again) == written(method(line))
 
 

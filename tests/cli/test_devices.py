@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from toys import blobs
+from support.toys import blobs
 from unperturbed.cli.main import main
 from unperturbed.cli.processes import MOST, number_of_devices, together
 from unperturbed.errors import InputError, RunError
@@ -20,7 +20,7 @@ from unperturbed.evaluation import accuracy
 OWN = """
 import os
 import torch
-from toys import linear
+from support.toys import linear
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD

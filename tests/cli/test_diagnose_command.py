@@ -88,7 +88,7 @@ def test_what_a_run_was_not_trained_on_is_not_called_its_training(run: Run) -> N
 
 def test_ordinary_training_is_told_by_what_perturbs() -> None:
     """A wrapper perturbs as what it wraps does, and a run from Python keeps the method's whole path."""
-    erm = {"class_path": "unperturbed.objectives.erm.ERM", "init_args": {}}
+    erm = {"class_path": "unperturbed.methods.erm.ERM", "init_args": {}}
     rest = {"threat": "Linf:0.1", "recipe": {"seed": 4}}
     for method in ({"class_path": "erm"}, erm, {"class_path": "awp", "init_args": {"gamma": 0.1, "objective": erm}}):
         assert _training({"method": method} | rest) == (0.0, 4)

@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from toys import Function, uniform
-from unperturbed.attacks.autoattack import STANDARD
+from support.toys import Function, uniform
 from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
 from unperturbed.cli.evaluate import _as_autoattack
 from unperturbed.cli.main import main
@@ -21,6 +20,7 @@ from unperturbed.evaluation import accuracy
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.pgd import PGD
+from unperturbed.suites.autoattack import STANDARD
 from unperturbed.threat import Threat
 
 Run = Callable[..., tuple[int, str, str]]

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
 from unperturbed.cli.main import COMMANDS, main
-from unperturbed.cli.names import find, listing
 from unperturbed.evaluation import accuracy
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
+from unperturbed.specs.catalogue import find, listing
 
 Run = Callable[..., tuple[int, str, str]]
 TRAIN = ("train", "--data", "blobs.npz", "--threat", "Linf:0.05", "--epochs", "1", "--method.steps", "2")
@@ -95,7 +95,7 @@ def test_listings_name_what_there_is(run: Run, command: str, some: str) -> None:
 
 
 def test_every_listed_class_exists_and_carries_its_name() -> None:
-    for folder in ("objectives", "maximise", "models"):
+    for folder in ("methods", "maximise", "models"):
         for entry in listing(folder).values():
             assert find(entry.path, "").name == entry.name  # type: ignore[attr-defined]
             assert entry.summary
@@ -241,9 +241,9 @@ def test_yaml_takes_short_names_and_the_command_line_goes_over_it(run: Run) -> N
 
 
 OWN_METHOD = """
-from unperturbed.objectives.base import Objective
+from unperturbed.methods.base import Method
 
-class Other(Objective):
+class Other(Method):
     ramp = 0.5
 
     def __init__(self, objective, factor=1):

@@ -14,7 +14,7 @@ from unperturbed.cli import sweep, sweep_table
 from unperturbed.cli.options import parse
 from unperturbed.cli.sweep_table import Axis
 from unperturbed.evaluation import accuracy
-from unperturbed.evaluation.intervals import wilson
+from unperturbed.statistics.intervals import wilson
 from unperturbed.training import loop
 
 OPTIONS = ("--data", "blobs.npz", "--threat", "Linf:0.05", "--method.steps", "2")

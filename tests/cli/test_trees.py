@@ -7,25 +7,25 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from unperturbed.cli.options import new_parser, parse
-from unperturbed.cli.trees import Tree, choose, convert, written
 from unperturbed.errors import InputError
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
 from unperturbed.maximise.restarts import Restarts
+from unperturbed.methods.at import AT
+from unperturbed.methods.base import Method
+from unperturbed.methods.trades import TRADES
 from unperturbed.noise import Noise
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.base import Objective
-from unperturbed.objectives.trades import TRADES
+from unperturbed.specs.trees import Tree, choose, convert, written
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, Terms
 
 HERE = __name__
 
 
-class Passing(Objective):
+class Passing(Method):
     """An objective that does what another one does."""
 
-    objective: Objective
+    objective: Method
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         return self.objective.perturb(model, batch, threat, noise)
@@ -36,13 +36,13 @@ class Passing(Objective):
 
 @dataclass(frozen=True)
 class Outer(Passing):
-    objective: Objective = field(default_factory=AT)
+    objective: Method = field(default_factory=AT)
     gamma: float = 0.005
 
 
 @dataclass(frozen=True)
 class Middle(Passing):
-    objective: Objective = field(default_factory=TRADES)
+    objective: Method = field(default_factory=TRADES)
     nominal_loss: float = 1.0
     tag: str = "x"
 
@@ -53,7 +53,7 @@ class Bare(Passing):
 
 
 class Needy(Passing):
-    def __init__(self, objective: Objective, weight: float) -> None:
+    def __init__(self, objective: Method, weight: float) -> None:
         self.objective, self.weight = objective, weight
 
 
@@ -68,7 +68,7 @@ class Tuned(Passing):
 def method(*words: str) -> Any:
     parser = new_parser("train", "")
     parser.add_argument("--method", type=str | None)
-    return choose(parse(parser, words).trees["method"], "objectives", "method", default=AT()).build()
+    return choose(parse(parser, words).trees["method"], "methods", "method", default=AT()).build()
 
 
 def test_a_short_name_gives_the_class_with_its_defaults() -> None:
@@ -132,7 +132,7 @@ def test_a_text_option_stays_text_when_it_looks_like_a_number() -> None:
         (["--method.maximiser", "pgdd"], ["--method.maximiser", "Did you mean 'pgd'"]),
         (["--method", f"{HERE}:Outr"], ["Outr", "Did you mean 'Outer'"]),
         (["--method", "nowhere.at_all:Thing"], ["nowhere", "cannot be imported"]),
-        (["--method", f"{HERE}:Threat"], ["Threat", "not a subclass", "Objective"]),
+        (["--method", f"{HERE}:Threat"], ["Threat", "not a subclass", "Method"]),
         (["--method", f"{HERE}:Needy", "--method.objective", "at"], ["needs", "--method.weight"]),
         (["--method", f"{HERE}:Bare"], ["needs", "--method.objective"]),
         (["--method", f"{HERE}:Bare", "--method.objective.steps", "3"], ["--method.objective, which is not named"]),
@@ -153,7 +153,7 @@ def test_what_is_written_makes_the_same_object_again() -> None:
     for made in (TRADES(beta=2, maximiser=PGD(steps=3)), Outer(Middle(Tuned(), 0.1)), AT(Restarts(PGD(7), 3))):
         tree = Tree()
         tree.put([], written(made))
-        assert choose(tree, "objectives", "method").build() == made
+        assert choose(tree, "methods", "method").build() == made
 
 
 def test_what_is_written_uses_short_names_and_shows_every_setting() -> None:
@@ -170,9 +170,9 @@ def test_another_name_drops_the_options_that_a_file_gave_below_it() -> None:
     below, above = Tree(), Tree()
     below.put([], {"class_path": "trades", "init_args": {"beta": 3}})
     above.put(["maximiser", "steps"], 2)
-    assert choose(below.under(above), "objectives", "method").build() == TRADES(beta=3, maximiser=PGD(2))
+    assert choose(below.under(above), "methods", "method").build() == TRADES(beta=3, maximiser=PGD(2))
     above.put([], "at")
-    assert choose(below.under(above), "objectives", "method").build() == AT(PGD(steps=2))
+    assert choose(below.under(above), "methods", "method").build() == AT(PGD(steps=2))
 
 
 def test_convert_reads_what_annotations_say() -> None:

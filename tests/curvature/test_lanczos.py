@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from unperturbed.anatomy.singular import BY_GRAM, singular_values
 from unperturbed.curvature.lanczos import ends, quadrature
-from unperturbed.curvature.singular import BY_GRAM, singular_values
 from unperturbed.errors import InputError
 
 

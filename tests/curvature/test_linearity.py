@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from calculus import GivenLoss, Polynomial
-from support import NORMS, make_batch, network, noise_for, untouched
+from support.calculus import GivenLoss, Polynomial
+from support.examples import NORMS, make_batch, network, noise_for, untouched
 from unperturbed.curvature.linearity import least_linear, linearity_gap
 from unperturbed.curvature.products import dot
 from unperturbed.maximise.adam import Adam
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
-from unperturbed.modes import under_attack
+from unperturbed.networks.modes import under_attack
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Norm
 

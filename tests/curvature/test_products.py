@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import unperturbed
-from calculus import GivenLoss, Polynomial, gradient_error, hessians, random_matrix, times, weight_gradient
-from support import Counted, make_batch, network, noise_for, untouched
+from support.calculus import GivenLoss, Polynomial, gradient_error, hessians, random_matrix, times, weight_gradient
+from support.examples import Counted, make_batch, network, noise_for, untouched
+from unperturbed.architectures.mlp import MLP
+from unperturbed.architectures.preact_resnet import PreActResNet
+from unperturbed.architectures.small_cnn import SmallCNN
+from unperturbed.architectures.wide_resnet import WideResNet
 from unperturbed.curvature import products
 from unperturbed.curvature.products import (
     Slope,
@@ -32,17 +36,13 @@ from unperturbed.curvature.products import (
     three_point_slope,
 )
 from unperturbed.losses import cross_entropy
-from unperturbed.models.load import LogitsOnly
-from unperturbed.models.mlp import MLP
-from unperturbed.models.preact_resnet import PreActResNet
-from unperturbed.models.small_cnn import SmallCNN
-from unperturbed.models.wide_resnet import WideResNet
-from unperturbed.modes import clean_batch_stats
-from unperturbed.objectives.awp import At, layers
-from unperturbed.objectives.llr import LLR
-from unperturbed.precision import InPrecision
+from unperturbed.methods.awp import At, layers
+from unperturbed.methods.llr import LLR
+from unperturbed.networks.modes import clean_batch_stats
+from unperturbed.networks.precision import InPrecision
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs
+from unperturbed.weights.files import LogitsOnly
 
 Y = torch.arange(5) % 3
 

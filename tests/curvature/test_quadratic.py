@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from calculus import random_matrix
-from support import NORMS
+from support.calculus import random_matrix
+from support.examples import NORMS
 from unperturbed.curvature.products import dot
 from unperturbed.curvature.quadratic import Quadratic
 from unperturbed.maximise.frank_wolfe import FrankWolfe

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from support import make_batch, network, noise_for, untouched
+from support.examples import make_batch, network, noise_for, untouched
+from unperturbed.architectures.small_cnn import SmallCNN
 from unperturbed.curvature import safeguards
 from unperturbed.curvature.products import forward_slope
 from unperturbed.curvature.safeguards import check_slope, dropout_warning, piecewise_linear_warning
 from unperturbed.errors import RunError
-from unperturbed.models.small_cnn import SmallCNN
-from unperturbed.precision import InPrecision
+from unperturbed.networks.precision import InPrecision
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Logits, Model, PerExample
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from calculus import GivenLoss, Polynomial, hessians, random_matrix
-from support import make_batch, network, noise_for, untouched
+from support.calculus import GivenLoss, Polynomial, hessians, random_matrix
+from support.examples import make_batch, network, noise_for, untouched
 from unperturbed.curvature.products import cross_entropy_with
 from unperturbed.curvature.spectrum import extreme_eigenvalues
 from unperturbed.errors import InputError
-from unperturbed.modes import under_attack
+from unperturbed.networks.modes import under_attack
 from unperturbed.types import Batch
 
 BATCH = make_batch(5, torch.float64)

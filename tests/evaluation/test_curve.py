@@ -14,9 +14,9 @@ from hypothesis import strategies as some
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-import attack_laws as laws
-from support import NORMS, Counted, untouched
-from toys import Function, blobs, linear, mlp, uniform, wavy
+from support import attack_laws as laws
+from support.examples import NORMS, Counted, untouched
+from support.toys import Function, blobs, linear, mlp, uniform, wavy
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
@@ -24,7 +24,6 @@ from unperturbed.data.split import array_split, select
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.curve import NEAREST, SUITES, Distances, minimum_norm
-from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.nearest import Search
 from unperturbed.evaluation.store import Store
 from unperturbed.evaluation.subject import data_hash
@@ -33,6 +32,7 @@ from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.apgd import APGD
 from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
+from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Bounds, Inputs, Model, Norm
 

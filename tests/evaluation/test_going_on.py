@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from toys import QUICK, SHORT, blobs, linear
+from support.toys import QUICK, SHORT, blobs, linear
 from unperturbed.attacks.eot import RandomTransform
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.errors import InputError
@@ -286,7 +286,7 @@ import os, random, shutil, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
-from toys import blobs, linear
+from support.toys import blobs, linear
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.square import Square
@@ -338,7 +338,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
-from toys import QUICK, SHORT, blobs, linear
+from support.toys import QUICK, SHORT, blobs, linear
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.threat import Threat
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from toys import QUICK, SHORT, blobs, linear, mlp, uniform, wavy
+from support.toys import QUICK, SHORT, blobs, linear, mlp, uniform, wavy
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.block import TIE, Networks, attack_block, untouched

@@ -7,14 +7,14 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from support import network, untouched
-from toys import QUICK, Function, blobs, mlp
+from support.examples import network, untouched
+from support.toys import QUICK, Function, blobs, mlp
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import select
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.probable import Probable, probable_accuracy
+from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Logits
 

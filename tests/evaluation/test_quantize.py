@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from toys import QUICK, Function, blobs
+from support.toys import QUICK, Function, blobs
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.digits import load_digits

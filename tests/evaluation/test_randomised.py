@@ -9,13 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from toys import QUICK, Function, linear, mlp, uniform
-from unperturbed.attacks.autoattack import RAND, STANDARD
+from support.toys import QUICK, Function, linear, mlp, uniform
 from unperturbed.attacks.eot import RandomTransform
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.block import Networks
-from unperturbed.evaluation.intervals import wilson, wilson_over_draws
 from unperturbed.evaluation.randomised import (
     DRAWS,
     attack_random_block,
@@ -29,6 +27,8 @@ from unperturbed.evaluation.randomised import (
 from unperturbed.findings import Outcome
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.pgd import PGD
+from unperturbed.statistics.intervals import wilson, wilson_over_draws
+from unperturbed.suites.autoattack import RAND, STANDARD
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Logits
 

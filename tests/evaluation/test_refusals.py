@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from toys import QUICK, Function, blobs, linear, mlp, uniform
+from support.toys import QUICK, Function, blobs, linear, mlp, uniform
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
@@ -18,10 +18,10 @@ from unperturbed.attacks.square import Square
 from unperturbed.data.split import Data, array_split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.subject import check_kinds
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD
+from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Logits
 

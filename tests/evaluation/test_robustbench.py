@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from toys import QUICK, blobs, linear
-from unperturbed.attacks.autoattack import STANDARD
+from support.toys import QUICK, blobs, linear
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.robustbench import model_info
 from unperturbed.findings import Outcome
+from unperturbed.suites.autoattack import STANDARD
 from unperturbed.threat import Threat
 
 FIELDS = {

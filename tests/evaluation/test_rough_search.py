@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from support import network
-from toys import QUICK
+from support.examples import network
+from support.toys import QUICK
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
@@ -19,8 +19,8 @@ from unperturbed.evaluation.block import Networks, attack_block, untouched
 from unperturbed.evaluation.subject import look_at
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD
+from unperturbed.networks.precision import Precision
 from unperturbed.noise import Noise
-from unperturbed.precision import Precision
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Model
 

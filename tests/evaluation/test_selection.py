@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from toys import QUICK
+from support.toys import QUICK
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Split, select
 from unperturbed.evaluation.accuracy import evaluate

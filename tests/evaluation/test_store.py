@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from toys import QUICK, blobs, linear
+from support.toys import QUICK, blobs, linear
 from unperturbed.attacks.gradient import Suite
 from unperturbed.data.split import Split
 from unperturbed.evaluation.accuracy import evaluate

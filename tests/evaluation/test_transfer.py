@@ -11,19 +11,19 @@ from pyarrow import parquet
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from support import untouched
-from toys import QUICK, Function, blobs, linear, mlp, uniform
-from unperturbed.attacks.autoattack import RAND
+from support.examples import untouched
+from support.toys import QUICK, Function, blobs, linear, mlp, uniform
 from unperturbed.attacks.gradient import Suite
 from unperturbed.data.split import array_split, select
 from unperturbed.errors import InputError
 from unperturbed.evaluation import transfer as module
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.transfer import transfer
 from unperturbed.findings import Transfer
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD
+from unperturbed.statistics.intervals import wilson
+from unperturbed.suites.autoattack import RAND
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Labels, Logits, Norm
 

@@ -9,16 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toys import QUICK, Function, blobs, linear, uniform
+from support.toys import QUICK, Function, blobs, linear, uniform
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.split import array_split, select
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.union import union
 from unperturbed.findings import Outcome
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD
+from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Logits
 

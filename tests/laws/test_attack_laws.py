@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-import attack_laws as laws
+from support import attack_laws as laws
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack

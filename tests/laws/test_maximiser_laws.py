@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import unperturbed.maximise
-from support import (
+from support.examples import (
     NORMS,
     brief,
     bumpy_score,

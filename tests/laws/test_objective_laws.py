@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-import unperturbed.objectives
-from support import (
+import unperturbed.methods
+from support.examples import (
     NORMS,
     Counted,
     classes_in,
@@ -38,25 +38,25 @@ from unperturbed.errors import RunError
 from unperturbed.maximise.frank_wolfe import FrankWolfe
 from unperturbed.maximise.pgd import PGD
 from unperturbed.maximise.restarts import Restarts
-from unperturbed.modes import buffers_restored, under_attack
+from unperturbed.methods.at import AT
+from unperturbed.methods.awp import AWP
+from unperturbed.methods.base import Method, Wrapper
+from unperturbed.methods.constrained import Constrained
+from unperturbed.methods.erm import ERM
+from unperturbed.methods.free import Free
+from unperturbed.methods.fw_at import FWAT
+from unperturbed.methods.gradient_penalty import GradientPenalty
+from unperturbed.methods.scorpio import SCORPIO
+from unperturbed.methods.trades import TRADES
+from unperturbed.networks.modes import buffers_restored, under_attack
+from unperturbed.networks.precision import InPrecision
 from unperturbed.noise import Noise
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.awp import AWP
-from unperturbed.objectives.base import Objective, Wrapper
-from unperturbed.objectives.constrained import Constrained
-from unperturbed.objectives.erm import ERM
-from unperturbed.objectives.free import Free
-from unperturbed.objectives.fw_at import FWAT
-from unperturbed.objectives.gradient_penalty import GradientPenalty
-from unperturbed.objectives.scorpio import SCORPIO
-from unperturbed.objectives.trades import TRADES
-from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
 from unperturbed.training.step import optimisation_step
 from unperturbed.types import Batch, Inner, Inputs, Logits, Model, Norm, Terms
 
-OBJECTIVES = find_classes(unperturbed.objectives, Objective)
+OBJECTIVES = find_classes(unperturbed.methods, Method)
 every_objective = pytest.mark.parametrize("kind", OBJECTIVES, ids=lambda kind: kind.__name__)
 every_norm = pytest.mark.parametrize("norm", NORMS)
 NETWORKS = ("plain", "norm", "dropout")
@@ -138,7 +138,7 @@ NO_STEPS |= {"noise", "smoothing"}
 """Methods without an inner maximisation that could be made stronger."""
 
 
-def perturbed(method: Objective, model: Model, batch: Batch, threat: Threat, seed: int = 5) -> Inner:
+def perturbed(method: Method, model: Model, batch: Batch, threat: Threat, seed: int = 5) -> Inner:
     with under_attack(model):
         return method.perturb(model, batch, threat, noise_for(batch, seed))
 
@@ -160,8 +160,8 @@ def tensors_of(batch: Batch) -> list[Tensor]:
 
 
 def test_every_file_has_an_objective_and_every_objective_a_name_of_its_own() -> None:
-    for module in modules_of(unperturbed.objectives):
-        assert module.__name__.endswith(".base") or classes_in(module, Objective), f"none found in {module.__name__}"
+    for module in modules_of(unperturbed.methods):
+        assert module.__name__.endswith(".base") or classes_in(module, Method), f"none found in {module.__name__}"
     names = [kind.name for kind in OBJECTIVES]
     assert len(set(names)) == len(names) >= 10
     for table in (REACH, UNBOXED, REVERSE, CLEAN, HELD, ASCENT, DETERMINISTIC, RANDOM, NO_STEPS):
@@ -317,7 +317,7 @@ class Trainer:
         self.wrapped, self.optimiser = self.fabric.setup(self.counted, optimiser)
         self.attacked = InPrecision(self.counted)
 
-    def step(self, method: Objective, batch: Batch, threat: Threat, seed: int = 5) -> tuple[Terms, Inner]:
+    def step(self, method: Method, batch: Batch, threat: Threat, seed: int = 5) -> tuple[Terms, Inner]:
         return optimisation_step(
             self.fabric, self.attacked, self.wrapped, self.optimiser, method, batch, threat, noise_for(batch, seed)
         )
@@ -482,7 +482,7 @@ def test_a_step_costs_no_more_passes_than_the_table_says(kind: type, net: str) -
     assert counted.forwards > 0 and counted.to_weights > 0 and (counted.to_inputs > 0) == (to_inputs > 0)
 
 
-VARIANTS: dict[str, tuple[Objective, tuple[int, int, int]]] = {
+VARIANTS: dict[str, tuple[Method, tuple[int, int, int]]] = {
     "scorpio, one step": (SCORPIO(steps=1), (3, 2, 1)),
     "scorpio, one step, both losses": (SCORPIO(steps=1, weight=0.5), (4, 2, 2)),
     "scorpio, both losses": (SCORPIO(weight=0.5), (6, 4, 2)),
@@ -510,10 +510,10 @@ def test_variants_cost_what_the_table_says(name: str, net: str) -> None:
 
 
 @dataclass(frozen=True)
-class Halved(Objective):
+class Halved(Method):
     """A wrapper as a frozen dataclass."""
 
-    objective: Objective
+    objective: Method
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         return self.objective.perturb(model, batch, threat, noise)
@@ -526,12 +526,12 @@ class Halved(Objective):
         self.objective.after_step(batch, inner, terms, threat)
 
 
-class Weighted(nn.Module, Objective):
+class Weighted(nn.Module, Method):
     """A wrapper with memory of its own: a weight that follows the loss."""
 
     weight: Tensor
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Method) -> None:
         super().__init__()
         self.objective = objective
         self.register_buffer("weight", torch.tensor(1.0))
@@ -551,7 +551,7 @@ class Weighted(nn.Module, Objective):
 DEEP = "in a dataclass in a module"
 ANY = (DEEP, "perturbed and limited")
 """Wrappers that methods without memory are resumed in, too."""
-NESTINGS: dict[str, Callable[[Objective], Objective]] = {
+NESTINGS: dict[str, Callable[[Method], Method]] = {
     "alone": lambda method: method,
     "in a dataclass": Halved,
     "in a module": Weighted,

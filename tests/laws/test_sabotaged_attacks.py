@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import attack_laws as laws
+from support import attack_laws as laws
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack

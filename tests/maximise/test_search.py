@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import unperturbed.maximise
-from support import NORMS, brief, bumpy_score, classes_in, inputs_within, make, modules_of
+from support.examples import NORMS, brief, bumpy_score, classes_in, inputs_within, make, modules_of
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise import ascent as ascent_module
 from unperturbed.maximise.adam import Adam

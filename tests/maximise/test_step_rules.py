@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from support import NORMS, bumpy_score, inputs_within, linear_score
+from support.examples import NORMS, bumpy_score, inputs_within, linear_score
 from unperturbed.errors import InputError
 from unperturbed.maximise.adam import Adam
 from unperturbed.maximise.ascent import Maximiser, climb

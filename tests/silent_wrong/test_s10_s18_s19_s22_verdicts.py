@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from toys import QUICK, Function, blobs, linear, mlp, uniform
+from support.toys import QUICK, Function, blobs, linear, mlp, uniform
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.evaluation.accuracy import evaluate

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 import unperturbed
-from toys import QUICK, Function, blobs, equal, mlp, state
+from support.toys import QUICK, Function, blobs, equal, mlp, state
 from unperturbed.data.split import Split, select
 from unperturbed.findings import Outcome
+from unperturbed.methods.at import AT
 from unperturbed.noise import Noise
-from unperturbed.objectives.at import AT
 from unperturbed.threat import Threat
 from unperturbed.training import loop
 from unperturbed.training.alarm import Probe, probe

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from toys import QUICK, Function, blobs, linear, mlp, uniform
+from support.toys import QUICK, Function, blobs, linear, mlp, uniform
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import Suite
 from unperturbed.attacks.square import Square
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.intervals import wilson
-from unperturbed.objectives.erm import ERM
+from unperturbed.methods.erm import ERM
+from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe

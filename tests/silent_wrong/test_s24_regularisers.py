@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import unperturbed.modes
-from calculus import derivative, flat
-from regularisers import (
+import unperturbed.networks.modes
+from support.calculus import derivative, flat
+from support.regularisers import (
     BATCH,
     CASES,
     THREAT,
@@ -28,10 +28,10 @@ from regularisers import (
 )
 from unperturbed.curvature.products import cross_entropy_with, dot, forward_slope, input_gradient
 from unperturbed.losses import cross_entropy
-from unperturbed.modes import Again, running_stats, under_attack
+from unperturbed.methods import cure, elle, gradient_penalty, llr, soar
+from unperturbed.networks.modes import Again, running_stats, under_attack
+from unperturbed.networks.precision import InPrecision
 from unperturbed.noise import Noise
-from unperturbed.objectives import cure, elle, gradient_penalty, llr, soar
-from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Logits, Model, Terms
 
@@ -216,12 +216,12 @@ def test_other_statistics_of_batch_norm_are_seen(
 
 @pytest.mark.parametrize("name", HELD.values())
 def test_statistics_without_their_graph_are_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    right, apply = expected(name), unperturbed.modes._Moments.apply
+    right, apply = expected(name), unperturbed.networks.modes._Moments.apply
 
     def cut(h: Tensor, together: object) -> tuple[Tensor, ...]:
         return tuple(moment.detach() for moment in apply(h, together))
 
-    monkeypatch.setattr(unperturbed.modes._Moments, "apply", cut)
+    monkeypatch.setattr(unperturbed.networks.modes._Moments, "apply", cut)
     with pytest.raises(AssertionError, match="of its size away"):
         check_agrees(gradient(name), right, BFLOAT16)
 

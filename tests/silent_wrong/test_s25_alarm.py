@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from unperturbed.architectures.small_cnn import SmallCNN
 from unperturbed.data.digits import load_digits
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.models.small_cnn import SmallCNN
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.fgsm import FGSM
+from unperturbed.methods.at import AT
+from unperturbed.methods.fgsm import FGSM
 from unperturbed.threat import Threat
 from unperturbed.training.alarm import Probe, recognise
 from unperturbed.training.loop import Trained, train

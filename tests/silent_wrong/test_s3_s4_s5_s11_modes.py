@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from support import same, snapshot, untouched, with_gradients
-from toys import QUICK, Quitting, blobs, equal, mlp, state
+from support.examples import same, snapshot, untouched, with_gradients
+from support.toys import QUICK, Quitting, blobs, equal, mlp, state
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.base import Objective
-from unperturbed.objectives.erm import ERM
-from unperturbed.objectives.fgsm import RS_FGSM
-from unperturbed.objectives.free import Free
-from unperturbed.objectives.trades import TRADES
+from unperturbed.methods.at import AT
+from unperturbed.methods.base import Method
+from unperturbed.methods.erm import ERM
+from unperturbed.methods.fgsm import RS_FGSM
+from unperturbed.methods.free import Free
+from unperturbed.methods.trades import TRADES
 from unperturbed.threat import Threat
 from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe
@@ -106,7 +106,7 @@ def test_s11_no_submodule_ever_runs_in_train_mode_on_test_data() -> None:
 
 
 @pytest.mark.parametrize("make", [ERM, AT, RS_FGSM, Free, TRADES])
-def test_s11_training_ends_in_eval_mode(make: Callable[[], Objective]) -> None:
+def test_s11_training_ends_in_eval_mode(make: Callable[[], Method]) -> None:
     model, test = mlp(6, 3, norm=True, dropout=0.2), blobs(60, seed=9)
     trained = train(model, blobs(90), THREAT, make(), Recipe(epochs=2))
     assert trained.model is model and not any(module.training for module in model.modules())

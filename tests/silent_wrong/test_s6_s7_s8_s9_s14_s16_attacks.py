@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import attack_laws as laws
-from toys import QUICK, Function, linear, uniform
-from unperturbed.attacks.autoattack import STANDARD
+from support import attack_laws as laws
+from support.toys import QUICK, Function, linear, uniform
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
@@ -20,6 +19,7 @@ from unperturbed.evaluation.accuracy import SUITES, evaluate
 from unperturbed.losses import cross_entropy, dlr_or_margin, margin, targeted_dlr_or_margin
 from unperturbed.maximise.apgd import APGD
 from unperturbed.maximise.pgd import PGD
+from unperturbed.suites.autoattack import STANDARD
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Logits
 

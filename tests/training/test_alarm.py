@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from support import untouched
-from toys import Function, linear, mlp, uniform
+from support.examples import untouched
+from support.toys import Function, linear, mlp, uniform
 from unperturbed.losses import cross_entropy
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat

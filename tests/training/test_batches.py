@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toys import blobs, uniform
+from support.toys import blobs, uniform
 from unperturbed.data.split import array_split, hold_out
 from unperturbed.training.batches import Batches
 

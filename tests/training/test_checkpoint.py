@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from unperturbed.errors import RunError
 from unperturbed.maximise.pgd import PGD
+from unperturbed.methods.base import Method
+from unperturbed.methods.erm import ERM
+from unperturbed.methods.free import Free
 from unperturbed.noise import Noise
-from unperturbed.objectives.base import Objective
-from unperturbed.objectives.erm import ERM
-from unperturbed.objectives.free import Free
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
 from unperturbed.types import Batch, Inner, Model, Terms
@@ -53,10 +53,10 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Wrapper(Objective):
+class Wrapper(Method):
     """A method around another one, with a memory of its own beside it."""
 
-    inner: Objective
+    inner: Method
     weight: nn.Module = field(default_factory=lambda: nn.BatchNorm1d(2))
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:

@@ -13,25 +13,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from toys import without_seconds
+from support.toys import without_seconds
 from unperturbed import runs
+from unperturbed.architectures.small_cnn import SmallCNN
 from unperturbed.data.digits import load_digits
-from unperturbed.models.small_cnn import SmallCNN
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.base import Objective
-from unperturbed.objectives.free import Free
+from unperturbed.methods.at import AT
+from unperturbed.methods.base import Method
+from unperturbed.methods.free import Free
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
 from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe
 
 EPOCHS = {AT: 2, Free: 5}
-PRELOADED = ["unperturbed.training.loop", "unperturbed.models.small_cnn", "unperturbed.objectives.free",
-             "unperturbed.objectives.trades", "sklearn.datasets"]  # fmt: skip
+PRELOADED = ["unperturbed.training.loop", "unperturbed.architectures.small_cnn", "unperturbed.methods.free",
+             "unperturbed.methods.trades", "sklearn.datasets"]  # fmt: skip
 """What every process needs; imported once, in the server that they are forked from."""
 
 
-def go(kind: Callable[[], Objective], folder: Path, resume: bool) -> None:
+def go(kind: Callable[[], Method], folder: Path, resume: bool) -> None:
     """Train on the digits, with a checkpoint every 20 milliseconds; this is what the processes run."""
     torch.set_num_threads(1)
     torch.manual_seed(int(resume))  # weights that are not from the checkpoint would be others
@@ -41,13 +41,13 @@ def go(kind: Callable[[], Objective], folder: Path, resume: bool) -> None:
     train(SmallCNN((1, 8, 8), width=4), load_digits(), Threat("Linf", 0.1), kind(), recipe, out=folder, resume=resume)
 
 
-def start(context: ForkServerContext, kind: Callable[[], Objective], folder: Path, resume: bool) -> BaseProcess:
+def start(context: ForkServerContext, kind: Callable[[], Method], folder: Path, resume: bool) -> BaseProcess:
     process = context.Process(target=go, args=(kind, folder, resume))
     process.start()
     return process
 
 
-def to_the_end(context: ForkServerContext, kind: Callable[[], Objective], folder: Path, resume: bool) -> None:
+def to_the_end(context: ForkServerContext, kind: Callable[[], Method], folder: Path, resume: bool) -> None:
     process = start(context, kind, folder, resume)
     process.join(120)
     assert process.exitcode == 0
@@ -62,7 +62,7 @@ def wait_for(path: Path) -> float:
     return time.monotonic()
 
 
-def killed(context: ForkServerContext, kind: Callable[[], Objective], folder: Path, delay: float) -> bool:
+def killed(context: ForkServerContext, kind: Callable[[], Method], folder: Path, delay: float) -> bool:
     """Begin a run, kill its process after this many seconds, and tell whether it was still running."""
     process = start(context, kind, folder, resume=False)
     wait_for(folder / runs.CONFIG)
@@ -74,7 +74,7 @@ def killed(context: ForkServerContext, kind: Callable[[], Objective], folder: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [AT, Free])
-def test_killed_at_five_random_moments(kind: Callable[[], Objective], tmp_path: Path) -> None:
+def test_killed_at_five_random_moments(kind: Callable[[], Method], tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     straight = tmp_path / "straight"

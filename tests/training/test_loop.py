@@ -9,23 +9,23 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from toys import QUICK, Stopped, blobs, equal, mlp, state, stop_at
+from support.toys import QUICK, Stopped, blobs, equal, mlp, state, stop_at
 from unperturbed import runs
 from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.maximise.pgd import PGD
+from unperturbed.methods.at import AT
+from unperturbed.methods.awp import AWP
+from unperturbed.methods.base import EpochEnd, Method
+from unperturbed.methods.constrained import Constrained
+from unperturbed.methods.elle import ELLE_A
+from unperturbed.methods.erm import ERM
+from unperturbed.methods.free import Free
+from unperturbed.methods.fw_at import FWATAdapt
+from unperturbed.methods.llr import LLR
+from unperturbed.methods.sora import SORA
+from unperturbed.methods.trades import TRADES
 from unperturbed.noise import Noise
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.awp import AWP
-from unperturbed.objectives.base import EpochEnd, Objective
-from unperturbed.objectives.constrained import Constrained
-from unperturbed.objectives.elle import ELLE_A
-from unperturbed.objectives.erm import ERM
-from unperturbed.objectives.free import Free
-from unperturbed.objectives.fw_at import FWATAdapt
-from unperturbed.objectives.llr import LLR
-from unperturbed.objectives.sora import SORA
-from unperturbed.objectives.trades import TRADES
 from unperturbed.runs import read_yaml
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint, loop
@@ -117,7 +117,7 @@ def test_the_metrics_say_what_a_step_did(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "ramp"), [(ERM(), 0.0), (AT(), 0.25), (TRADES(), 0.25)])
-def test_methods_ramp_eps_by_themselves(method: Objective, ramp: float, tmp_path: Path) -> None:
+def test_methods_ramp_eps_by_themselves(method: Method, ramp: float, tmp_path: Path) -> None:
     train(mlp(6, 3), blobs(60), THREAT, method, Recipe(epochs=8), out=tmp_path / "run")
     first = runs.read_jsonl(tmp_path / "run/metrics.jsonl")[0]["eps"]
     assert first == pytest.approx(0.1 if ramp == 0 else 0.1 * (1 / 8) / ramp)
@@ -481,7 +481,7 @@ def test_a_method_without_steps_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("make", [lambda: replace(AT(), maximiser=PGD(1)), Free, TRADES])
-def test_the_alarm_lives_with_every_method(make: Callable[[], Objective]) -> None:
+def test_the_alarm_lives_with_every_method(make: Callable[[], Method]) -> None:
     train(mlp(6, 3), blobs(60), THREAT, make(), Recipe(epochs=3, alarm="add-steps", ramp=0.0))
 
 
@@ -523,7 +523,7 @@ def test_a_method_looks_at_the_network_before_the_first_step(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("method", [LLR(), AWP(AT(PGD(1)))])
-def test_a_method_looks_at_a_single_held_out_example_in_company(method: Objective) -> None:
+def test_a_method_looks_at_a_single_held_out_example_in_company(method: Method) -> None:
     """Batch norm in train mode cannot take one alone."""
     x, _ = blobs(10)
     y = torch.tensor([0] * 8 + [1] * 2)
@@ -553,7 +553,7 @@ def test_a_method_that_refuses_the_network_stops_the_run_before_it_changes(tmp_p
         Free,
     ],
 )
-def test_each_run_begins_with_the_memory_that_the_method_was_given_with(make: Callable[[], Objective]) -> None:
+def test_each_run_begins_with_the_memory_that_the_method_was_given_with(make: Callable[[], Method]) -> None:
     """Two runs of one object end in the same bits, and leave it as it was; the result has it as it ended."""
     method, results = make(), []
     before = checkpoint.memory(method)

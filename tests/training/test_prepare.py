@@ -5,7 +5,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from toys import Function, blobs, linear, mlp, uniform
+from support.toys import Function, blobs, linear, mlp, uniform
 from unperturbed.data.convert import as_data
 from unperturbed.data.split import Data, array_split
 from unperturbed.errors import InputError

@@ -16,26 +16,26 @@ from safetensors.torch import load_file, save_file
 from test_kill import PRELOADED
 from torch import Tensor, nn
 
-import regularisers
 import unperturbed
-from regularisers import CASES, Alone, Gradient, check_agrees, noise_of, trained_gradient
-from support import pick
-from toys import Stopped, blobs, equal, mlp, state, stop_at, without_seconds
+from support import regularisers
+from support.examples import pick
+from support.regularisers import CASES, Alone, Gradient, check_agrees, noise_of, trained_gradient
+from support.toys import Stopped, blobs, equal, mlp, state, stop_at, without_seconds
 from unperturbed import runs
 from unperturbed.errors import InputError
+from unperturbed.methods.at import AT
+from unperturbed.methods.awp import AWP
+from unperturbed.methods.base import EpochEnd, Method
+from unperturbed.methods.constrained import Constrained
+from unperturbed.methods.dale import DALE, DALELaplacian
+from unperturbed.methods.free import Free
+from unperturbed.methods.llr import LLR
+from unperturbed.methods.prl import PRL
+from unperturbed.methods.scorpio import SCORPIO
+from unperturbed.methods.term import TERM
+from unperturbed.methods.trades import TRADES
+from unperturbed.networks.precision import InPrecision
 from unperturbed.noise import Noise
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.awp import AWP
-from unperturbed.objectives.base import EpochEnd, Objective
-from unperturbed.objectives.constrained import Constrained
-from unperturbed.objectives.dale import DALE, DALELaplacian
-from unperturbed.objectives.free import Free
-from unperturbed.objectives.llr import LLR
-from unperturbed.objectives.prl import PRL
-from unperturbed.objectives.scorpio import SCORPIO
-from unperturbed.objectives.term import TERM
-from unperturbed.objectives.trades import TRADES
-from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
 from unperturbed.training.loop import train
@@ -56,7 +56,7 @@ def network(norm: bool) -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 16), *middle, nn.ReLU(), nn.Linear(16, 3)).double()
 
 
-def one_step(fabric: Fabric, method: Objective, norm: bool, rank: int, world: int) -> dict[str, Tensor]:
+def one_step(fabric: Fabric, method: Method, norm: bool, rank: int, world: int) -> dict[str, Tensor]:
     """Return the weights after a step of plain descent with rate 1: those before, less the gradient."""
     model = network(norm)
     wrapped, optimiser = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=1.0))
@@ -75,7 +75,7 @@ def join_in(rank: int, port: int) -> None:
     os.environ |= place | {"WORLD_SIZE": "2"}
 
 
-def take_part(rank: int, port: int, method: Objective, norm: bool, folder: Path) -> None:
+def take_part(rank: int, port: int, method: Method, norm: bool, folder: Path) -> None:
     join_in(rank, port)
     fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp", precision="64-true")
     fabric.launch()
@@ -105,7 +105,7 @@ def free_port() -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "frozen batch norm"])
 @pytest.mark.parametrize("make", [AT, TRADES, lambda: AWP(Constrained(LLR()))])
-def test_two_processes_give_the_gradients_of_one(make: Callable[[], Objective], norm: bool, tmp_path: Path) -> None:
+def test_two_processes_give_the_gradients_of_one(make: Callable[[], Method], norm: bool, tmp_path: Path) -> None:
     together(take_part, make(), norm, tmp_path)
     alone = one_step(Fabric(accelerator="cpu", devices=1, precision="64-true"), make(), norm, 0, 1)
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
@@ -116,7 +116,7 @@ def test_two_processes_give_the_gradients_of_one(make: Callable[[], Objective], 
         torch.testing.assert_close(first[name], value, rtol=0, atol=1e-9, msg=name)
 
 
-LIMITED: dict[str, Callable[[], Objective]] = {
+LIMITED: dict[str, Callable[[], Method]] = {
     "awp, constrained, llr": lambda: AWP(Constrained(LLR(), nominal_loss=0.3, dual_step=0.5, wait=0), gamma=0.05),
     "constrained scorpio": lambda: Constrained(SCORPIO(), nominal_loss=0.3, dual_step=0.5, wait=0),
     "constrained trades": lambda: Constrained(TRADES(), objective_loss=0.3, dual_step=0.5, wait=0),

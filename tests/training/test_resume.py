@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch import nn
 
-from toys import Stopped, blobs, equal, mlp, state, stop_at, without_seconds
+from support.toys import Stopped, blobs, equal, mlp, state, stop_at, without_seconds
 from unperturbed import runs
 from unperturbed.errors import InputError, RunError
 from unperturbed.maximise.pgd import PGD
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.awp import AWP
-from unperturbed.objectives.base import Objective
-from unperturbed.objectives.constrained import Constrained
-from unperturbed.objectives.dale import DALELaplacian
-from unperturbed.objectives.erm import ERM
-from unperturbed.objectives.free import Free
-from unperturbed.objectives.llr import LLR
-from unperturbed.objectives.scorpio import SCORPIO
-from unperturbed.objectives.trades import TRADES
+from unperturbed.methods.at import AT
+from unperturbed.methods.awp import AWP
+from unperturbed.methods.base import Method
+from unperturbed.methods.constrained import Constrained
+from unperturbed.methods.dale import DALELaplacian
+from unperturbed.methods.erm import ERM
+from unperturbed.methods.free import Free
+from unperturbed.methods.llr import LLR
+from unperturbed.methods.scorpio import SCORPIO
+from unperturbed.methods.trades import TRADES
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
 from unperturbed.training.loop import train
@@ -40,7 +40,7 @@ def images() -> Any:
 class Case:
     """A kind of run; four epochs of three steps."""
 
-    method: Callable[[], Objective]
+    method: Callable[[], Method]
     model: Callable[[int], nn.Module] = lambda seed: mlp(6, 3, seed)
     recipe: Recipe = Recipe(epochs=4, batch_size=18)
     data: Callable[[], Any] = lambda: blobs(60)
@@ -195,11 +195,11 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
         (AT(PGD(4)), Recipe(4, 18), THREAT, "method.init_args.maximiser.init_args.steps was 3 and is 4"),
         (AT(PGD(3)), Recipe(4, 18), Threat("Linf", 0.2), "threat was 'Linf:0.1' and is 'Linf:0.2'"),
         (AT(PGD(3)), Recipe(4, 18), Threat("Linf", 0.1, (0.0, 1.5)), "bounds was .* and is"),
-        (ERM(), Recipe(4, 18), THREAT, "method.class_path was 'unperturbed.objectives.at.AT' and is .*ERM"),
+        (ERM(), Recipe(4, 18), THREAT, "method.class_path was 'unperturbed.methods.at.AT' and is .*ERM"),
     ],
 )
 def test_another_run_is_not_resumed(
-    method: Objective, recipe: Recipe, threat: Threat, message: str, tmp_path: Path
+    method: Method, recipe: Recipe, threat: Threat, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(Stopped):
         at_run(tmp_path, progress=stop_at(5))

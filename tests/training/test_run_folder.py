@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from toys import Stopped, blobs, mlp, stop_at
+from support.toys import Stopped, blobs, mlp, stop_at
 from unperturbed import runs
 from unperturbed.errors import InputError
 from unperturbed.maximise.pgd import PGD
 from unperturbed.maximise.restarts import Restarts
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.awp import AWP
-from unperturbed.objectives.constrained import Constrained
-from unperturbed.objectives.erm import ERM
-from unperturbed.objectives.free import Free
-from unperturbed.objectives.fw_at import FWATAdapt
+from unperturbed.methods.at import AT
+from unperturbed.methods.awp import AWP
+from unperturbed.methods.constrained import Constrained
+from unperturbed.methods.erm import ERM
+from unperturbed.methods.free import Free
+from unperturbed.methods.fw_at import FWATAdapt
 from unperturbed.threat import Threat
 from unperturbed.training.folder import claim, describe, describe_run
 from unperturbed.training.loop import train
@@ -37,7 +37,7 @@ def test_config_says_what_the_result_depends_on(tmp_path: Path) -> None:
     assert written["data"] == "digits" and written["model"] == {"class_path": "mlp"}
     assert Threat.parse(written["threat"]).eps == 1 / 3 and written["bounds"] == [0.0, 1.0]
     maximiser = written["method"]["init_args"]["maximiser"]
-    assert written["method"]["class_path"] == "unperturbed.objectives.at.AT"
+    assert written["method"]["class_path"] == "unperturbed.methods.at.AT"
     assert maximiser["init_args"]["count"] == 4
     assert maximiser["init_args"]["maximiser"]["init_args"] == {"steps": 3, "step_size": 0.5, "random_start": True}
     given = Recipe(epochs=1)
@@ -69,7 +69,7 @@ def test_bounds_per_feature_and_none_are_written(tmp_path: Path) -> None:
 
 
 def test_everything_can_be_described() -> None:
-    assert describe(Free()) == {"class_path": "unperturbed.objectives.free.Free"}
+    assert describe(Free()) == {"class_path": "unperturbed.methods.free.Free"}
     assert describe(Path("a/b")) == "a/b" and describe((1, [2.0, None])) == [1, [2.0, None]]
     assert describe({"f": describe, "t": torch.ones(2)}) == {"f": "describe", "t": [1.0, 1.0]}
     assert isinstance(describe(partial(max, 1)), str)

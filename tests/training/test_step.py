@@ -6,17 +6,17 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from toys import Function, blobs, equal, mlp, state
+from support.toys import Function, blobs, equal, mlp, state
 from unperturbed.errors import RunError
 from unperturbed.losses import cross_entropy, kl
+from unperturbed.methods.at import AT
+from unperturbed.methods.base import Method
+from unperturbed.methods.erm import ERM
+from unperturbed.methods.free import Free
+from unperturbed.methods.llr import LLR
+from unperturbed.methods.trades import TRADES
+from unperturbed.networks.precision import InPrecision
 from unperturbed.noise import Noise
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.base import Objective
-from unperturbed.objectives.erm import ERM
-from unperturbed.objectives.free import Free
-from unperturbed.objectives.llr import LLR
-from unperturbed.objectives.trades import TRADES
-from unperturbed.precision import InPrecision
 from unperturbed.threat import Threat
 from unperturbed.training.step import optimisation_step
 from unperturbed.types import Batch, Inner, Logits, Terms
@@ -29,7 +29,7 @@ def batch_of(n: int = 12) -> Batch:
     return Batch(x, y, torch.arange(100, 100 + n))
 
 
-def step(model: nn.Module, method: Objective, lr: float = 1.0, clip: float | None = None) -> tuple[Terms, Inner]:
+def step(model: nn.Module, method: Method, lr: float = 1.0, clip: float | None = None) -> tuple[Terms, Inner]:
     fabric = Fabric(accelerator="cpu", devices=1)
     wrapped, optimiser = fabric.setup(model.train(), torch.optim.SGD(model.parameters(), lr=lr))
     batch = batch_of()
@@ -49,7 +49,7 @@ def trades_loss(model: nn.Module, batch: Batch, noise: Noise) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("method", "loss"), [(AT(), at_loss), (TRADES(), trades_loss)])
-def test_a_step_follows_the_gradient_of_the_loss(method: Objective, loss: Callable[..., torch.Tensor]) -> None:
+def test_a_step_follows_the_gradient_of_the_loss(method: Method, loss: Callable[..., torch.Tensor]) -> None:
     model = mlp(6, 3)
     by_hand = copy.deepcopy(model)
     terms, _ = step(model, method)

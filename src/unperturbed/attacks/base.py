@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from unperturbed.maximise.places import enough_places
+from unperturbed.networks.precision import plainly
 from unperturbed.noise import Noise
-from unperturbed.precision import plainly
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Logits, Model, PerExample, Rows
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, robust_cell, say, table
-from unperturbed.cli.names import hint
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.runs import write_text
+from unperturbed.specs.catalogue import hint
 
 if TYPE_CHECKING:
     from unperturbed.evaluation.curve import Distances
@@ -40,7 +40,7 @@ def run(given: Parsed) -> Result:
     from unperturbed.cli.subject import find_subject, radii_of, slug
     from unperturbed.evaluation.curve import SUITES, minimum_norm
     from unperturbed.evaluation.store import Store
-    from unperturbed.reports.curves import Line, curves_svg
+    from unperturbed.reports.charts.curves import Line, curves_svg
 
     if given.suite not in SUITES:
         raise InputError(f"There is no suite {given.suite!r} for distances. {hint(given.suite, SUITES)}")

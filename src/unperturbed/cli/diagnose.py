@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, say, table
-from unperturbed.cli.names import find, hint
 from unperturbed.cli.options import Parsed, add_data_options, new_parser
 from unperturbed.errors import InputError, RunError
 from unperturbed.runs import write_json, write_text
+from unperturbed.specs.catalogue import find, hint
 
 if TYPE_CHECKING:
     from unperturbed.cli.subject import Subject
     from unperturbed.data.split import Data, Split
-    from unperturbed.diagnostics.subject import Diagnostic
+    from unperturbed.examinations.subject import Diagnostic
     from unperturbed.findings import Comparison, Examined
     from unperturbed.threat import Threat
 
@@ -46,9 +46,9 @@ def parser() -> ArgumentParser:
 def run(given: Parsed) -> Result:
     """Diagnose each network, set them side by side, and write the page."""
     from unperturbed.cli.subject import find_subject
-    from unperturbed.diagnostics.compare import compare
-    from unperturbed.diagnostics.diagnose import diagnose
-    from unperturbed.reports.page import findings_page
+    from unperturbed.examinations.compare import compare
+    from unperturbed.examinations.runner import diagnose
+    from unperturbed.reports.page.page import findings_page
 
     if "," in (given.threat or ""):
         raise InputError(
@@ -135,7 +135,7 @@ def _findings_file(given: Parsed, threat: "Threat", parts: Sequence[str]) -> str
 
 def _diagnostics(text: str) -> list["Diagnostic"]:
     """Return the diagnostics of these names or import paths, each once."""
-    from unperturbed.diagnostics.diagnose import BUILT_IN, name_of
+    from unperturbed.examinations.runner import BUILT_IN, name_of
 
     known = {name_of(each): each for each in BUILT_IN}
     found: dict[str, Diagnostic] = {}
@@ -220,7 +220,7 @@ def _training(stored: Mapping[str, Any]) -> tuple[float, int]:
         return 0.0, 0
     while isinstance(inner := (method.get("init_args") or {}).get("objective"), Mapping):
         method = inner  # a wrapper perturbs as what it wraps does
-    ordinary = method.get("class_path") in ("erm", "unperturbed.objectives.erm.ERM")
+    ordinary = method.get("class_path") in ("erm", "unperturbed.methods.erm.ERM")
     strength = 0.0 if ordinary else float(str(stored["threat"]).rpartition(":")[2])
     return strength, int(stored["recipe"]["seed"])
 

@@ -10,11 +10,11 @@ from jsonargparse import ArgumentParser
 from rich.text import Text
 
 from unperturbed.cli.console import Result, is_first_process, progress, robust_cell, say, table
-from unperturbed.cli.names import find, hint
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
 from unperturbed.errors import InputError
 from unperturbed.findings import Outcome, Progress, doubted
 from unperturbed.runs import write_json
+from unperturbed.specs.catalogue import find, hint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -142,9 +142,9 @@ def repeatable() -> Iterator[None]:
 
 def suite_of(text: str) -> "Suite":
     """Return the suite of a name, of attacks with commas between them, or of `package.module:SUITE`."""
-    from unperturbed.attacks.custom import ATTACKS
     from unperturbed.attacks.gradient import Suite
     from unperturbed.evaluation.accuracy import SUITES, find_suite
+    from unperturbed.suites.by_name import ATTACKS
 
     if text in SUITES or "," in text or text.lower() in ATTACKS:
         return find_suite(text)

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from unperturbed.cli.console import Result, is_first_process, results_only_on_stdout, say, show, write_json
 from unperturbed.cli.memory import keep_freed_memory
-from unperturbed.cli.names import hint, summary_of
 from unperturbed.cli.options import parse
 from unperturbed.errors import InputError, RunError
+from unperturbed.specs.catalogue import hint, summary_of
 
 COMMANDS = (
     *("demo", "train", "evaluate", "curve", "probable", "transfer", "sweep", "diagnose"),

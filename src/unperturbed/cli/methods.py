@@ -5,8 +5,8 @@ from dataclasses import asdict
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, table
-from unperturbed.cli.names import listing
 from unperturbed.cli.options import Parsed, new_parser
+from unperturbed.specs.catalogue import listing
 
 POSITIONAL = None
 
@@ -18,7 +18,7 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Return the methods; readers get the maximisers too."""
-    methods, maximisers = listing("objectives"), listing("maximise")
+    methods, maximisers = listing("methods"), listing("maximise")
     views = (
         table("--method", ("name", "what it minimises"), [(each.name, each.summary) for each in methods.values()]),
         table("--method.maximiser", ("name", ""), [(each.name, each.summary) for each in maximisers.values()]),

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, table
-from unperturbed.cli.names import listing
 from unperturbed.cli.options import Parsed, new_parser
+from unperturbed.specs.catalogue import listing
 
 POSITIONAL = None
 
@@ -18,7 +18,7 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Return the models."""
-    models = listing("models")
+    models = listing("architectures")
     rows = [(each.name, each.summary) for each in models.values()]
     own = "Your own: --model package.module:Class, with --model.X for its argument X."
     return Result([asdict(each) for each in models.values()], (table("--model", ("name", ""), rows), own))

@@ -11,10 +11,10 @@ from typing import Any, Literal, get_type_hints
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from unperturbed.cli.names import hint
-from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
 from unperturbed.reading import parse_yaml, read_small
+from unperturbed.specs.catalogue import hint
+from unperturbed.specs.trees import Tree
 
 FLAGS = ("json", "overwrite", "quantize", "resume")
 """Options without a value."""

@@ -11,18 +11,18 @@ from torch import nn
 
 from unperturbed.cli.console import say
 from unperturbed.cli.options import Parsed
-from unperturbed.cli.trees import Choice, Tree, choose, parameters_of, written
 from unperturbed.data.check import mean_std
 from unperturbed.data.names import DATASETS
 from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, Split, select
 from unperturbed.errors import InputError
-from unperturbed.models.load import build_model, load_weights
 from unperturbed.runs import BEST, CONFIG, METRICS, RESULT, read_jsonl, read_yaml, write_yaml
+from unperturbed.specs.trees import Choice, Tree, choose, parameters_of, written
 from unperturbed.threat import Threat
 from unperturbed.training.folder import describe
 from unperturbed.training.prepare import find_device
 from unperturbed.types import Bounds
+from unperturbed.weights.files import build_model, load_weights
 
 FILLED = ("input_shape", "classes", "mean", "std")
 """Arguments of models that the data gives."""
@@ -160,7 +160,7 @@ def stored_bounds(value: Any) -> Bounds:
 def make_model(tree: Tree, data: Data, seed: int = 0) -> tuple[nn.Module, Mapping[str, Any]]:
     """Return the model that was asked for, and what a run folder keeps of it; the data gives the arguments `FILLED`."""
     named = Tree("small-cnn" if len(data.train.shape) == 3 else "mlp").under(tree)
-    choice = choose(named, "models", "model", filled=FILLED)
+    choice = choose(named, "architectures", "model", filled=FILLED)
     arguments = {
         name: tuple(value) if name in FILLED and isinstance(value, list) else value
         for name, value in choice.arguments.items()

@@ -11,11 +11,11 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli import evaluate, train
 from unperturbed.cli.console import Result, say
-from unperturbed.cli.names import hint
 from unperturbed.cli.options import TREES, Parsed, divide, known_options, new_parser, parse
 from unperturbed.cli.sweep_table import SEED, Axis, Run, write
 from unperturbed.errors import InputError, RunError
 from unperturbed.runs import CONFIG
+from unperturbed.specs.catalogue import hint
 
 POSITIONAL = None
 OWN = ("over", "suite", "examples", "evaluate-threat", "train-examples", "overwrite", "out", "json")
@@ -155,10 +155,10 @@ def _known(option: str, given: Parsed) -> str:
 
 def _below(given: Parsed) -> list[str]:
     """Return the options of the method, for those who leave its name out."""
-    from unperturbed.cli.trees import choose, parameters_of
-    from unperturbed.objectives.at import AT
+    from unperturbed.methods.at import AT
+    from unperturbed.specs.trees import choose, parameters_of
 
-    method = choose(given.trees["method"], "objectives", "method", default=AT())
+    method = choose(given.trees["method"], "methods", "method", default=AT())
     return [f"method.{name}" for name in parameters_of(method.target)]
 
 

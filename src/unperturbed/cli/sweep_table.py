@@ -7,7 +7,7 @@ from typing import Any
 
 from unperturbed.cli.console import table
 from unperturbed.findings import Interval, doubted
-from unperturbed.reports.trade_off import Point, mark_dominated, trade_off_svg
+from unperturbed.reports.charts.trade_off import Point, mark_dominated, trade_off_svg
 from unperturbed.runs import write_json, write_text
 
 SEED = "seed"
@@ -160,7 +160,7 @@ def rows_of(axes: Sequence[Axis], runs: Sequence[Run]) -> list[Row]:
 
 
 def _row(axes: Sequence[Axis], group: Sequence[Run]) -> Row:
-    from unperturbed.evaluation.intervals import wilson_over_runs
+    from unperturbed.statistics.intervals import wilson_over_runs
 
     values = {axis.name: group[0].values[axis.name] for axis in axes}
     problems = [f"{each.name}: {each.error}" for each in group if each.error]

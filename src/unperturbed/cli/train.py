@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, table
-from unperturbed.cli.names import listing
 from unperturbed.cli.options import Parsed, add_data_options, add_fields, new_parser
 from unperturbed.errors import InputError, RunError
 from unperturbed.runs import CHECKPOINT
+from unperturbed.specs.catalogue import listing
 from unperturbed.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
 
     from unperturbed.data.split import Data, Split
-    from unperturbed.objectives.base import Objective
+    from unperturbed.methods.base import Method
     from unperturbed.threat import Threat
 
 POSITIONAL = None
@@ -44,7 +44,7 @@ def add_training_options(made: ArgumentParser) -> None:
     made.add_argument(
         "--method",
         type=str | None,
-        help=f"{', '.join(listing('objectives'))}, or package.module:Class (default: at); --method.X sets its option "
+        help=f"{', '.join(listing('methods'))}, or package.module:Class (default: at); --method.X sets its option "
         "X, or its maximiser's: --method.steps 10",
     )
     made.add_argument("--extra", type=str | None, metavar="DATA", help="more training data, as --data")
@@ -72,7 +72,7 @@ class Plan:
     data: "Data"
     extra: "Split | None"
     threat: "Threat"
-    objective: "Objective"
+    objective: "Method"
     recipe: Recipe
     loggers: Sequence[Logger]
     out: Path
@@ -85,16 +85,16 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     Raises `InputError` for what is missing, unknown or of a wrong type, and for data outside the bounds.
     """
     from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, slug
-    from unperturbed.cli.trees import choose, convert, written
     from unperturbed.data.check import check
     from unperturbed.data.sources import load_data
-    from unperturbed.objectives.at import AT
+    from unperturbed.methods.at import AT
+    from unperturbed.specs.trees import choose, convert, written
     from unperturbed.threat import Threat
 
     load = load or load_data
     if given.data is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
-    method = choose(given.trees["method"], "objectives", "method", default=AT())
+    method = choose(given.trees["method"], "methods", "method", default=AT())
     objective = method.build()
     settings = {each.name: getattr(given, each.name) for each in fields(Recipe)}
     recipe = Recipe(**settings | {"batch_size": None if given.batch_size == "auto" else given.batch_size})

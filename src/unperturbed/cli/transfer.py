@@ -10,10 +10,10 @@ from jsonargparse import ArgumentParser
 from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.evaluate import SUITE_HELP, repeatable, suite_of
 from unperturbed.cli.options import Parsed, new_parser
-from unperturbed.cli.trees import Tree
 from unperturbed.errors import InputError
 from unperturbed.findings import Transfer, doubted
 from unperturbed.runs import BEST
+from unperturbed.specs.trees import Tree
 
 POSITIONAL = "runs..."
 

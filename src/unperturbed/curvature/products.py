@@ -11,7 +11,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unperturbed.modes import each_its_own, eager
+from unperturbed.networks.modes import each_its_own, eager
 from unperturbed.types import Inputs, Logits, Model, PerExample, Targets
 
 LossOnLogits = Callable[[Logits], PerExample]

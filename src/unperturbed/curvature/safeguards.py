@@ -16,9 +16,9 @@ from unperturbed.curvature.products import (
     reverse_slope,
 )
 from unperturbed.errors import RunError
-from unperturbed.modes import buffers_restored, clean_batch_stats, own_randomness, under_attack
+from unperturbed.networks.modes import buffers_restored, clean_batch_stats, own_randomness, under_attack
+from unperturbed.networks.precision import InPrecision, plainly
 from unperturbed.noise import Noise
-from unperturbed.precision import InPrecision, plainly
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Logits, Model, PerExample
 

@@ -11,14 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unperturbed.attacks.autoattack import PLUS, RAND, STANDARD
-from unperturbed.attacks.custom import ATTACKS, custom
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
 from unperturbed.evaluation.evidence import Doubt, doubts_of, examined, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, other_threads
-from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.randomised import (
     RANDOM,
     RandomBlock,
@@ -40,8 +37,11 @@ from unperturbed.evaluation.subject import (
 )
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.maximise.places import Watch, watched
-from unperturbed.modes import own_randomness, under_attack
-from unperturbed.precision import InPrecision, as_reported, choose
+from unperturbed.networks.modes import own_randomness, under_attack
+from unperturbed.networks.precision import InPrecision, as_reported, choose
+from unperturbed.statistics.intervals import wilson
+from unperturbed.suites.autoattack import PLUS, RAND, STANDARD
+from unperturbed.suites.by_name import ATTACKS, custom
 from unperturbed.threat import Threat
 from unperturbed.types import Batch
 

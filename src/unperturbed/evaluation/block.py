@@ -12,12 +12,12 @@ from torch.nn import functional
 from unperturbed.attacks.base import Attack, Found, padded_logits
 from unperturbed.attacks.gradient import Suite
 from unperturbed.evaluation.evidence import Evidence
-from unperturbed.evaluation.failures import failed_on, isolate, within_memory
 from unperturbed.findings import Verdict
 from unperturbed.losses import margin
 from unperturbed.maximise.places import part_of_search
 from unperturbed.maximise.slopes import noticing
-from unperturbed.modes import own_randomness
+from unperturbed.networks.failures import failed_on, isolate, within_memory
+from unperturbed.networks.modes import own_randomness
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Logits, Model, PerExample

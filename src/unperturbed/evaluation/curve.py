@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from unperturbed.attacks.autoattack import PLUS, STANDARD
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
@@ -20,7 +19,6 @@ from unperturbed.attacks.square import Square
 from unperturbed.errors import InputError
 from unperturbed.evaluation.evidence import Doubt, doubts_of, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, other_threads
-from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings, reach
 from unperturbed.evaluation.randomised import RANDOM
 from unperturbed.evaluation.store import Part, Store, inputs_in_order, table_in_order
@@ -32,8 +30,10 @@ from unperturbed.evaluation.subject import (
     physical_batch_size,
 )
 from unperturbed.findings import Interval, Progress, Verdict, doubted, silent
-from unperturbed.modes import under_attack
-from unperturbed.precision import as_reported
+from unperturbed.networks.modes import under_attack
+from unperturbed.networks.precision import as_reported
+from unperturbed.statistics.intervals import wilson
+from unperturbed.suites.autoattack import PLUS, STANDARD
 from unperturbed.threat import Threat
 
 

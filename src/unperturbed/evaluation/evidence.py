@@ -12,10 +12,10 @@ from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack
 from unperturbed.attacks.multi_targeted import MultiTargeted
 from unperturbed.attacks.square import Square
-from unperturbed.evaluation.failures import Seeing, carefully, isolate, within_memory
 from unperturbed.evaluation.gradient_check import MOST, GradientCheck, check_gradient, lead, rivals, slope_of
 from unperturbed.maximise.slopes import REPLACED
-from unperturbed.modes import own_randomness
+from unperturbed.networks.failures import Seeing, carefully, isolate, within_memory
+from unperturbed.networks.modes import own_randomness
 from unperturbed.networks.not_finite import where_not_finite
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from unperturbed.modes import own_randomness
+from unperturbed.networks.modes import own_randomness
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Logits, PerExample

@@ -14,12 +14,12 @@ from unperturbed.attacks.fab import FAB, Nearest
 from unperturbed.attacks.gradient import Suite
 from unperturbed.evaluation.block import Tally, verify
 from unperturbed.evaluation.evidence import Evidence, examined
-from unperturbed.evaluation.failures import carefully, failed_on
 from unperturbed.evaluation.randomised import RANDOM, draws_random_numbers
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Watch, watched
 from unperturbed.maximise.slopes import noticing
-from unperturbed.modes import own_randomness
+from unperturbed.networks.failures import carefully, failed_on
+from unperturbed.networks.modes import own_randomness
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Logits, Model, PerExample, Rows

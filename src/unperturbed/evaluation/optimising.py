@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unperturbed.modes import own_randomness, under_attack
+from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.types import Inputs
 
 _CODES = {torch.autograd.grad.__code__, torch.autograd.backward.__code__}

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from unperturbed.attacks.base import padded_logits
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import BLOCK
-from unperturbed.evaluation.failures import isolate, within_memory
-from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.randomised import draws_random_numbers
 from unperturbed.evaluation.subject import (
     data_hash,
@@ -25,9 +23,11 @@ from unperturbed.evaluation.subject import (
 )
 from unperturbed.findings import Interval, Progress, silent
 from unperturbed.losses import margin
-from unperturbed.modes import own_randomness, under_attack
+from unperturbed.networks.failures import isolate, within_memory
+from unperturbed.networks.modes import own_randomness, under_attack
+from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
-from unperturbed.precision import as_reported
+from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, PerExample
 

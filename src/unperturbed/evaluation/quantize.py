@@ -24,17 +24,17 @@ from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE
-from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.subject import weights_hash
 from unperturbed.findings import Interval, Outcome, Verdict
 from unperturbed.losses import margin
-from unperturbed.models.load import as_classifier
-from unperturbed.modes import under_attack
+from unperturbed.networks.modes import under_attack
+from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
-from unperturbed.precision import as_reported
 from unperturbed.runs import write_atomically, write_json
+from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
+from unperturbed.weights.files import as_classifier
 
 Levels = Int64[Tensor, "n ..."]
 Rounding = Literal["nearest", "gradient", "random"]

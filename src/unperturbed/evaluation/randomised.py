@@ -15,13 +15,13 @@ from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.multi_targeted import MultiTargeted
 from unperturbed.evaluation.block import Networks, Tally
 from unperturbed.evaluation.evidence import Evidence
-from unperturbed.evaluation.failures import carefully, failed_on, isolate, within_memory
-from unperturbed.evaluation.intervals import wilson_over_draws
 from unperturbed.findings import Outcome, Verdict
 from unperturbed.losses import margin
 from unperturbed.maximise.slopes import noticing
-from unperturbed.modes import own_randomness
+from unperturbed.networks.failures import carefully, failed_on, isolate, within_memory
+from unperturbed.networks.modes import own_randomness
 from unperturbed.noise import Noise
+from unperturbed.statistics.intervals import wilson_over_draws
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Logits, Model, Rows
 

@@ -16,12 +16,12 @@ from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.evidence import Doubt
-from unperturbed.evaluation.failures import isolate
 from unperturbed.evaluation.optimising import calls_autograd
-from unperturbed.models.load import as_classifier
-from unperturbed.modes import own_randomness, under_attack
+from unperturbed.networks.failures import isolate
+from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs
+from unperturbed.weights.files import as_classifier
 
 _READ = 1024
 COUPLED = "An example's logits depend on the others in its batch, and so do its results: take the batch size 1."

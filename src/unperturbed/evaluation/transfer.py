@@ -19,9 +19,7 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import BLOCK, doubts_about, find_suite
 from unperturbed.evaluation.block import Block, Networks, Tally, attack_block, untouched, verify
 from unperturbed.evaluation.evidence import Doubt, examined
-from unperturbed.evaluation.failures import carefully, failed_on
 from unperturbed.evaluation.identity import identity, other_threads
-from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.randomised import draws_of, draws_random_numbers
 from unperturbed.evaluation.store import Part, Store, table_in_order
 from unperturbed.evaluation.subject import Subject, home, look_at, measured_split, physical_batch_size, versions
@@ -29,9 +27,11 @@ from unperturbed.findings import Interval, Progress, Transfer, silent
 from unperturbed.losses import margin
 from unperturbed.maximise.apgd import APGD
 from unperturbed.maximise.places import watched
-from unperturbed.modes import own_randomness, under_attack
+from unperturbed.networks.failures import carefully, failed_on
+from unperturbed.networks.modes import own_randomness, under_attack
+from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
-from unperturbed.precision import as_reported
+from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, PerExample
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from unperturbed.errors import InputError
-from unperturbed.evaluation.intervals import wilson, wilson_over_draws
 from unperturbed.findings import Interval, Outcome, Verdict
+from unperturbed.statistics.intervals import wilson, wilson_over_draws
 
 _ORDER: tuple[Verdict, ...] = ("misclassified", "broken", "unknown", "survived")
 """The first of these that an example has anywhere is its verdict: the clean input lies in every threat set."""

@@ -9,10 +9,10 @@ from torch import nn
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.ascent import climb
 from unperturbed.maximise.pgd import PGD
-from unperturbed.modes import under_attack
+from unperturbed.methods.at import cross_entropy_score
+from unperturbed.networks.modes import under_attack
+from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
-from unperturbed.objectives.at import cross_entropy_score
-from unperturbed.precision import as_reported
 from unperturbed.threat import Threat
 from unperturbed.types import Batch
 

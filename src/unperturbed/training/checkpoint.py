@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unperturbed.errors import RunError
 from unperturbed.maximise.ascent import Maximiser
-from unperturbed.objectives.base import Objective
+from unperturbed.methods.base import Method
 from unperturbed.runs import write_atomically
 
 
@@ -40,7 +40,7 @@ def load(path: Path) -> dict[str, Any]:
         raise RunError(f"The checkpoint {path} is damaged ({kind}): start the run again in another folder.") from error
 
 
-def memory(method: Objective) -> dict[str, Tensor]:
+def memory(method: Method) -> dict[str, Tensor]:
     """Return the buffers of every module among the method and the fields of it, under their field paths."""
     return {
         f"{path}{name}": buffer.detach().clone()
@@ -49,13 +49,13 @@ def memory(method: Objective) -> dict[str, Tensor]:
     }
 
 
-def move_memory(method: Objective, device: torch.device) -> None:
+def move_memory(method: Method, device: torch.device) -> None:
     """Move the buffers to a device, wherever among the fields they are."""
     for _, module in _modules(method, ""):
         module.to(device)
 
 
-def restore_memory(method: Objective, saved: dict[str, Tensor]) -> None:
+def restore_memory(method: Method, saved: dict[str, Tensor]) -> None:
     """Put buffers back where `memory` found them, on the device where they were."""
     for path, module in _modules(method, ""):
         for name, buffer in list(module.named_buffers(recurse=False)):
@@ -71,5 +71,5 @@ def _modules(thing: object, path: str) -> Iterator[tuple[str, nn.Module]]:
     else:
         parts = dict(vars(thing)) if hasattr(thing, "__dict__") else {}
     for name, part in parts.items():
-        if isinstance(part, (nn.Module, Objective, Maximiser)):
+        if isinstance(part, (nn.Module, Method, Maximiser)):
             yield from _modules(part, f"{path}{name}.")

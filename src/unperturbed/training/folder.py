@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unperturbed import runs
 from unperturbed.errors import InputError
 from unperturbed.maximise.ascent import Maximiser
-from unperturbed.objectives.base import Objective
+from unperturbed.methods.base import Method
 from unperturbed.threat import Threat
 from unperturbed.training.recipe import Recipe
 
@@ -35,7 +35,7 @@ def describe(thing: object) -> Any:
         settings = {name: value for name, value in vars(thing).items() if not name.startswith("_")}
         settings |= dict(thing.named_children())
         own = {k: v for k, v in settings.items() if k not in ("training", "ramp", "repeats")}
-        told = {k: describe(v) for k, v in own.items() if isinstance(v, (str, int, float, Objective, Maximiser))}
+        told = {k: describe(v) for k, v in own.items() if isinstance(v, (str, int, float, Method, Maximiser))}
         return {"class_path": path, "init_args": told} if told else {"class_path": path}
     return getattr(thing, "__qualname__", repr(thing))
 

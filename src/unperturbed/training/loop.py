@@ -21,16 +21,15 @@ from unperturbed import runs
 from unperturbed.data.augment import augmentation
 from unperturbed.data.convert import as_data
 from unperturbed.errors import InputError, RunError
-from unperturbed.evaluation.intervals import wilson
 from unperturbed.evaluation.subject import check_kinds
 from unperturbed.findings import Interval, Progress, silent
 from unperturbed.maximise.places import at_least_two
-from unperturbed.models.load import LogitsOnly, load_weights, save_weights
-from unperturbed.modes import buffers_restored, under_attack
+from unperturbed.methods.at import AT
+from unperturbed.methods.base import EpochEnd, Method
+from unperturbed.networks.modes import buffers_restored, under_attack
+from unperturbed.networks.precision import InPrecision, Precision, as_reported, choose, full_float32
 from unperturbed.noise import Noise
-from unperturbed.objectives.at import AT
-from unperturbed.objectives.base import EpochEnd, Objective
-from unperturbed.precision import InPrecision, Precision, as_reported, choose, full_float32
+from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
 from unperturbed.training.alarm import Probe, probe, recognise
@@ -48,6 +47,7 @@ from unperturbed.training.recipe import Recipe
 from unperturbed.training.schedule import learning_rate, ramped
 from unperturbed.training.step import optimisation_step
 from unperturbed.types import Batch, Inputs, Labels
+from unperturbed.weights.files import LogitsOnly, load_weights, save_weights
 
 T = TypeVar("T")
 log = logging.getLogger("unperturbed")
@@ -92,7 +92,7 @@ class Trained:
     folder: Path | None
     conclusions: tuple[str, ...] = ()
     feasible: bool | None = None
-    method: Objective | None = None
+    method: Method | None = None
     held_out: bool = True
 
     def json(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def train(
     model: nn.Module,
     data: Any,
     threat: Threat,
-    method: Objective | None = None,
+    method: Method | None = None,
     recipe: Recipe | None = None,
     *,
     out: Path | str | None = None,
@@ -195,7 +195,7 @@ def train(
 
 
 def _check_kind(method: Any) -> None:
-    if not isinstance(method, Objective):
+    if not isinstance(method, Method):
         raise InputError(f"The method is {method!r:.80}: give an objective, such as AT().")
 
 
@@ -227,7 +227,7 @@ class _Run:
         classifier: nn.Module,
         examples: Examples,
         threat: Threat,
-        method: Objective,
+        method: Method,
         recipe: Recipe,
         precision: Precision,
         folder: Path | None,

@@ -16,13 +16,13 @@ from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split, hold_out
 from unperturbed.errors import InputError
 from unperturbed.evaluation.subject import box_warnings, check_outputs, not_finite
-from unperturbed.models.load import as_classifier
+from unperturbed.networks.precision import Precision
 from unperturbed.noise import Noise
-from unperturbed.precision import Precision
 from unperturbed.threat import Threat
 from unperturbed.training.batches import Batches
 from unperturbed.training.recipe import Recipe
 from unperturbed.types import Rows
+from unperturbed.weights.files import as_classifier
 
 
 @dataclass(frozen=True, eq=False)

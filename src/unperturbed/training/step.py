@@ -6,9 +6,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from unperturbed.errors import RunError
-from unperturbed.modes import under_attack
+from unperturbed.methods.base import Method
+from unperturbed.networks.modes import under_attack
 from unperturbed.noise import Noise
-from unperturbed.objectives.base import Objective
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Terms
 
@@ -18,7 +18,7 @@ def optimisation_step(
     attacked: nn.Module,
     wrapped: nn.Module,
     optimiser: Optimizer,
-    method: Objective,
+    method: Method,
     batch: Batch,
     threat: Threat,
     noise: Noise,

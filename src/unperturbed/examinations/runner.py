@@ -1,0 +1,193 @@
+"""Run diagnostics on a network, keep what each found, and go on where an earlier call stopped."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from unperturbed.data.split import Split, select
+from unperturbed.errors import InputError, RunError
+from unperturbed.evaluation.subject import (
+    data_hash,
+    look_at,
+    measured_split,
+    physical_batch_size,
+    version,
+    weights_hash,
+)
+from unperturbed.examinations.diagnostics.confidence import confidence
+from unperturbed.examinations.diagnostics.directions import directions
+from unperturbed.examinations.diagnostics.features import feature_changes
+from unperturbed.examinations.diagnostics.generalisation import generalisation
+from unperturbed.examinations.diagnostics.instance_margins import instance_margins
+from unperturbed.examinations.diagnostics.layers import layers
+from unperturbed.examinations.diagnostics.margins import margins
+from unperturbed.examinations.subject import Diagnostic, Subject
+from unperturbed.findings import Examined, Finding, Progress, silent
+from unperturbed.runs import write_json
+from unperturbed.threat import Threat
+from unperturbed.types import Batch
+
+BUILT_IN: tuple[Diagnostic, ...] = (
+    margins,
+    instance_margins,
+    confidence,
+    feature_changes,
+    directions,
+    layers,
+    generalisation,
+)
+FINDING_NOTHING = ("compare.py", "diagnose.py")
+"""Files beside the diagnostics that what they find does not depend on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What the diagnostics found in one network, and which of them failed."""
+
+    examined: Examined
+    failed: Mapping[str, str]
+    """The errors of those that raised one, by the diagnostic's name."""
+    made_again: str
+    """Why findings that were kept in the file were not used; empty: they were, or there were none."""
+
+
+def diagnose(
+    model: nn.Module,
+    test: Any,
+    threat: Threat,
+    *,
+    train: Any = None,
+    diagnostics: Sequence[Diagnostic] = BUILT_IN,
+    name: str = "network",
+    strength: float = 0.0,
+    trained_seed: int = 0,
+    examples: int | None = 1000,
+    seed: int = 0,
+    batch_size: int | Literal["auto"] = "auto",
+    out: str | Path | None = None,
+    progress: Progress = silent,
+) -> Diagnosis:
+    """Examine a network with each diagnostic.
+
+    Args:
+        model: returns logits, or what holds them; in float32 or float64.
+        test: examples that it was not trained on: a split, a `Data` (its test split), a pair of arrays, a dataset.
+        threat: the size of perturbations; the same for networks that are to be compared.
+        train: examples that it was trained on, in any of these forms.
+        diagnostics: functions from a `Subject` to a `Finding`.
+        name: what tables and figures call the network.
+        strength: the eps that it was trained at, for comparisons.
+        trained_seed: the seed that it was trained with.
+        examples: the first so many of each split are examined; None: all.
+        seed: of random directions and starts.
+        batch_size: examples that the network sees at a time.
+        out: a JSON file. What it holds of the same network, examples and settings is not computed again, and each
+            finding is written as soon as it is there.
+        progress: called before each diagnostic.
+
+    Raises:
+        InputError: where model and data do not fit each other or the threat's box.
+    """
+    test = _first(measured_split(test), examples)
+    train = None if train is None else _first(measured_split(train), examples)
+    looked = look_at(model, test, threat, seed)
+    places = physical_batch_size(batch_size, looked, len(test))
+
+    def batch(split: Split) -> Batch:
+        x = split.inputs(torch.arange(len(split))).to(looked.device, looked.dtype)
+        return Batch(x, split.labels.to(looked.device), split.names().to(looked.device))
+
+    training = None if train is None else batch(train)
+    subject = Subject(name, looked.classifier, batch(test), training, threat, looked.classes, seed, places)
+    identity = {
+        "unperturbed": version(),
+        "torch": str(torch.__version__),
+        "weights": weights_hash(model),
+        "network": looked.network,
+        "test": data_hash(test),
+        "train": None if train is None else data_hash(train),
+        "threat": str(threat),
+        "seed": seed,
+        "places": places,
+    }
+    kept, made_again = _kept(out, identity)
+    findings, failed = dict[str, Finding](), dict[str, str]()
+    for number, diagnostic in enumerate(diagnostics):
+        title, source = name_of(diagnostic), _source(diagnostic)
+        progress(number, len(diagnostics), f"{name}: {title}")
+        if source and title in kept and kept[title]["source"] == source:
+            findings[title] = Finding.of(kept[title]["finding"])
+            continue
+        try:
+            findings[title] = _checked(diagnostic(subject), title)
+        except InputError:
+            raise
+        except Exception as error:  # a user's own may raise anything, and the others are to be kept
+            failed[title] = f"{type(error).__name__}: {error}"
+            continue
+        kept[title] = {"source": source, "finding": findings[title].json()}
+        if out is not None:
+            write_json(Path(out), {"of": identity, "strength": strength, "findings": kept})
+    return Diagnosis(Examined(name, strength, trained_seed, tuple(findings.values())), failed, made_again)
+
+
+def name_of(diagnostic: Callable[..., Any]) -> str:
+    """Return what a diagnostic is called: its function's name, with the module's where it is a user's own."""
+    own = not diagnostic.__module__.startswith("unperturbed.")
+    return f"{diagnostic.__module__}:{diagnostic.__qualname__}" if own else diagnostic.__qualname__
+
+
+def _first(split: Split, count: int | None) -> Split:
+    if count is not None and count < 1:
+        raise InputError(f"examples is {count}, but must be at least 1.")
+    return split if count is None or count >= len(split) else select(split, torch.arange(count))
+
+
+def _checked(found: object, title: str) -> Finding:
+    if not isinstance(found, Finding):
+        raise InputError(f"The diagnostic {title} returned {type(found).__name__}, but must return a Finding.")
+    try:
+        json.dumps(found.json(), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"its finding is not of finite, plain numbers, as JSON is ({error})") from error
+    return found
+
+
+def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the findings that a file holds of the same subject by name, and what differs if it is of another."""
+    if out is None or not Path(out).exists():
+        return {}, ""
+    try:
+        value = json.loads(Path(out).read_text(encoding="utf-8"))
+        differing = [key for key, each in identity.items() if value["of"].get(key) != each]
+        kept = value["findings"].items()
+        findings = {name: {"source": each["source"], "finding": each["finding"]} for name, each in kept}
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{out} is no diagnosis: move it away, or write to another place.") from error
+    if differing:
+        return {}, f"{out} held a diagnosis of other {', '.join(differing)}: it was made again."
+    return findings, ""
+
+
+def _source(diagnostic: Diagnostic) -> str:
+    """Return a hash of the source that a finding came from: its file's, or those of all that built-in ones are of.
+
+    Empty where there is no file, as in a notebook: who knows what has changed.
+    """
+    file = inspect.getsourcefile(inspect.unwrap(diagnostic))
+    if file is None or not Path(file).exists():
+        return ""
+    sources = [Path(file)]
+    if sources[0].parent == Path(__file__).with_name("diagnostics"):
+        sources = [each for each in sorted(sources[0].parent.glob("*.py")) if each.name not in FINDING_NOTHING]
+    digest = hashlib.sha256()
+    for each in sources:
+        digest.update(each.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,308 @@
+"""A limit on the nominal loss around any method, by a dual variable that is learned with the weights."""
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unperturbed.errors import InputError
+from unperturbed.losses import cross_entropy
+from unperturbed.methods.at import AT
+from unperturbed.methods.base import EpochEnd, Method, Wrapper, check_not_negative, mean_over_processes
+from unperturbed.noise import Noise
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inner, Model, PerExample, Terms
+
+KINDS = ("nominal_loss", "nominal_accuracy", "objective_loss")
+"""What may be limited."""
+MET = 1.05
+"""A limit counts as met up to this factor: the loss of an epoch is an average over weights that still move."""
+EPOCH = 3
+"""An epoch's move of the dual variable is that of so many batches, however many it has: the network answers to a move
+within the epoch, and to the moves of hundreds of batches at once by swings between the ends of the range."""
+_AT: Method = AT()
+
+
+class Constrained(nn.Module, Wrapper):
+    """min R subject to N <= rho: R the terms of another method, N the mean CE(f(x), y), by primal and dual steps.
+
+    Constrained learning (Robey et al. 2021, DALE, https://arxiv.org/abs/2110.15767, eq. 7 and algorithm 1). The weights
+    descend on R + dual * (N - rho), and the dual variable moves by dual_step * min((N - rho) / rho, 1), within
+    [0, dual_max]. The paper's rule is without the minimum, and its step is dual_step / rho; but untrained networks are
+    so far beyond any limit that the dual variable would need most of a run to come back. With N and R exchanged
+    (`objective_loss`), the nominal loss is minimised under a limit on R.
+
+    Instead of a loss, the limit may be an accuracy on the held-out clean examples: the dual variable then follows the
+    error rate, once an epoch, while the weights descend on R + dual * N, since an accuracy has no gradient (proxy
+    constraints; Cotter et al. 2019, https://arxiv.org/abs/1804.06500).
+
+    N is of the labels, also where the recipe smooths them for the method: smoothed targets keep a cross-entropy far
+    from 0, and with it most limits out of reach. It is measured in train mode, on the batches of training, as the
+    released code does, and takes a forward and a backward to the weights more than the method alone. Give one limit.
+
+    Attributes:
+        objective: the method that is limited.
+        nominal_loss: rho, the largest mean cross-entropy of the inputs as they are; 0.1 where no limit is given.
+        nominal_accuracy: the least clean accuracy on held-out training examples, instead.
+        objective_loss: the largest sum of the method's terms, instead; the nominal loss is what is then minimised.
+        dual_step: of the ascent, for a batch; an epoch's is that of three batches.
+        every: when the dual variable moves: after each "batch", as released, or each "epoch", as in the paper.
+        wait: share of the run, in whole epochs, for which the dual variable keeps its first value. Every loss is above
+            its limit at first: a dual variable that grows from the start stands far too high when the limit comes into
+            reach, and the robust loss is hardly trained until then.
+        dual_start: the dual variable at first.
+        dual_max: its upper bound. A limit that is hard to meet may need a larger one, and the last sentence says so;
+            a larger one than needed takes longer to come back from.
+    """
+
+    name: ClassVar[str] = "constrained"
+    ramp: ClassVar[float] = 0.25
+    dual: Tensor
+    total: Tensor
+    batches: Tensor
+    done: Tensor
+    seen: Tensor
+    zeros: Tensor
+    idle: Tensor
+    began: Tensor
+    moved: Tensor
+    eps: Tensor
+    grew: Tensor
+    examples: Tensor
+    averaged: Tensor
+
+    def __init__(
+        self,
+        objective: Method = _AT,
+        nominal_loss: float | None = None,
+        nominal_accuracy: float | None = None,
+        objective_loss: float | None = None,
+        dual_step: float = 0.3,
+        every: Literal["batch", "epoch"] = "batch",
+        wait: float = 0.5,
+        dual_start: float = 1.0,
+        dual_max: float = 5.0,
+    ) -> None:
+        super().__init__()
+        limits = zip(KINDS, (nominal_loss, nominal_accuracy, objective_loss), strict=True)
+        given = {name: limit for name, limit in limits if limit is not None}
+        if len(given) > 1:
+            raise InputError("Give only one of nominal_loss, nominal_accuracy and objective_loss.")
+        if nominal_accuracy is not None and not 0 < nominal_accuracy < 1:
+            raise InputError(f"nominal_accuracy is {nominal_accuracy}, but is a share: give a number between 0 and 1.")
+        check_not_negative(**given, dual_step=dual_step, dual_start=dual_start)
+        if not 0 <= wait < 1:
+            raise InputError(f"wait is {wait}, but is a share of the run: give 0 or more, and less than 1.")
+        if not dual_start <= dual_max < math.inf:
+            raise InputError(f"dual_max is {dual_max}, but must be finite and at least dual_start, {dual_start}.")
+        if every not in {"batch", "epoch"}:
+            raise InputError(f"every is {every!r}, but must be 'batch' or 'epoch'.")
+        self.objective = objective
+        self.nominal_loss = nominal_loss if given else 0.1
+        self.nominal_accuracy, self.objective_loss = nominal_accuracy, objective_loss
+        self.dual_step, self.every, self.wait = dual_step, every, wait
+        self.dual_start, self.dual_max = dual_start, dual_max
+        self.adopt()
+        if any(isinstance(inner, Constrained) for inner in self.inside()):
+            raise InputError("A constrained method is limited a second time: there is one limit at a time.")
+        self.register_buffer("dual", torch.tensor(float(dual_start)))
+        self.register_buffer("total", torch.tensor(0.0))  # of the limited loss over this epoch's batches
+        self.register_buffer("batches", torch.tensor(0.0))
+        self.register_buffer("done", torch.tensor(0.0))  # share of the run
+        self.register_buffer("seen", torch.tensor(math.inf))  # what was limited, in the last epoch; none yet
+        self.register_buffer("zeros", torch.tensor(0.0))  # batches of this epoch in which the dual variable was 0
+        self.register_buffer("idle", torch.tensor(0.0))  # their share of the last epoch
+        self.register_buffer("began", torch.tensor(float(dual_start)))  # the dual variable where this epoch began
+        self.register_buffer("moved", torch.tensor(0.0))  # how far it went in the last epoch
+        self.register_buffer("eps", torch.tensor(0.0))  # where this epoch began
+        self.register_buffer("grew", torch.tensor(0.0))  # how far it went in this epoch, until the next begins
+        self.register_buffer("examples", torch.tensor(0.0))  # that an accuracy is of
+        self.register_buffer("averaged", torch.tensor(0.0))  # whether a running average is kept
+
+    @property
+    def limit(self) -> float:
+        """The limit, whatever it is on."""
+        return float(getattr(self, self._kind))
+
+    @property
+    def _kind(self) -> str:
+        return next(name for name in KINDS if getattr(self, name) is not None)
+
+    def around(self, objective: Method) -> "Constrained":
+        """Return the same limit, dual variable included, around another method."""
+        made = Constrained(
+            objective, self.nominal_loss, self.nominal_accuracy, self.objective_loss,
+            self.dual_step, self.every, self.wait, self.dual_start, self.dual_max,
+        )  # fmt: skip
+        for name, buffer in self.named_buffers(recurse=False):
+            setattr(made, name, buffer.clone())
+        return made
+
+    def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
+        """Return the method's points, with room in the log for the limited loss, which `loss` fills in."""
+        inner = self.objective.perturb(model, batch, threat, noise)
+        unknown = torch.zeros(len(batch.x), dtype=batch.x.dtype, device=batch.x.device)
+        dual = unknown + self.dual.to(unknown)
+        own = {"dual": dual, "dual_at_zero": (dual == 0).to(dual), self._limited: unknown.clone()}
+        if self.nominal_accuracy is None:  # an accuracy is not known before the epoch's end
+            own["slack"] = unknown
+        return Inner(inner.z, inner.reuse, _apart(inner.log, own))
+
+    def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
+        """Return the method's terms and one more, "constraint", whose sum is the Lagrangian.
+
+        It is dual * (N - rho) or, with N and R exchanged, N - dual * rho next to the method's terms times dual. The
+        limited loss, and its slack if the limit is on it, are left in `inner.log`.
+
+        Raises:
+            InputError: where a term of the method is called "constraint", too.
+        """
+        terms = self.objective.loss(model, batch, inner, threat, noise)
+        losses = cross_entropy(model(batch.x), batch.y)
+        nominal, dual = losses.mean(), self.dual.to(losses)
+        if self.objective_loss is not None:
+            limited = torch.stack(list(terms.values())).sum()
+            terms = {name: dual * term for name, term in terms.items()}
+            constraint = nominal - dual * self.objective_loss
+        else:
+            limited = nominal
+            constraint = dual * (nominal - (self.nominal_loss or 0.0))
+        inner.log[self._limited].copy_(limited.detach())
+        if self.nominal_accuracy is None:
+            inner.log["slack"].copy_(self._slack(limited.detach()))
+        return _apart(terms, {"constraint": constraint})
+
+    def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
+        """Count the batch in and, if it is time, let the dual variable follow; then update the method's memory.
+
+        The method is handed its own terms, under an exchanged limit times the dual variable.
+        """
+        limited = mean_over_processes(inner.log[self._limited].mean()).to(self.total)
+        eps = torch.full_like(self.eps, threat.eps)
+        self.eps = torch.where(self.batches == 0, eps, self.eps)
+        self.grew = eps - self.eps
+        self.total, self.batches, self.zeros = self.total + limited, self.batches + 1, self.zeros + (self.dual == 0)
+        if self.every == "batch" and self.nominal_accuracy is None:
+            self._ascend(self.dual_step, limited)
+        own = {name: term for name, term in terms.items() if name != "constraint"}
+        self.objective.after_step(batch, inner, own, threat)
+
+    def after_epoch(self, end: EpochEnd) -> None:
+        """Note what the epoch has come to and, if it is time, let the dual variable follow."""
+        mean = self.total / self.batches.clamp(min=1)
+        self.seen = mean if self.nominal_accuracy is None else torch.full_like(self.seen, end.clean_accuracy)
+        self.idle = self.zeros / self.batches.clamp(min=1)
+        if self.every == "epoch" or self.nominal_accuracy is not None:
+            self._ascend(EPOCH * self.dual_step, self.seen)
+        self.total, self.batches, self.zeros = (torch.zeros_like(x) for x in (self.total, self.batches, self.zeros))
+        self.moved, self.began = self.dual - self.began, self.dual.clone()
+        self.done, self.averaged = torch.full_like(self.done, end.done), torch.full_like(self.averaged, end.averaged)
+        self.examples = torch.full_like(self.examples, end.examples)
+        self.objective.after_epoch(end)
+
+    def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
+        """Return what the method measures, and the nominal loss of the held-out examples."""
+        with torch.no_grad():
+            nominal = cross_entropy(model(batch.x), batch.y)
+        return {**self.objective.examine(model, batch, threat, noise), "nominal_loss": nominal}
+
+    def feasible(self) -> bool | None:
+        """Tell whether the last epoch has met the limit; one on the method's terms cannot be met while eps grows.
+
+        None where a loss is limited and a running average is kept: its loss on the training batches is not known.
+        """
+        return None if self._averaged_loss else self._met()
+
+    def _met(self) -> bool:
+        seen = float(self.seen)
+        if self.objective_loss is not None and self.grew > 0:
+            return False
+        met = seen <= MET * self.limit if self.nominal_accuracy is None else float(self._slack(self.seen)) >= 0
+        return met and not math.isinf(seen) and self.objective.feasible() is not False
+
+    def conclude(self) -> list[str]:
+        """Say whether the limit was met, and by how much: in the last epoch, whichever weights are kept."""
+        return [*self.objective.conclude(), self._verdict(float(self.seen), float(self.dual))]
+
+    def _verdict(self, seen: float, dual: float) -> str:
+        if math.isinf(seen):
+            return "Whether the limit is met is not known: no epoch was finished."
+        if self.objective_loss is not None and self.grew > 0:
+            return (
+                "Not feasible as trained: eps still grew in the last epoch, and a limit on the method's own loss is "
+                "one at the full eps. Let eps grow over a smaller share of the run (ramp)."
+            )
+        slack, where = float(self._slack(self.seen)), f"the dual variable ended at {dual:.3g}"
+        side = "within" if slack >= 0 else "beyond"
+        if self.nominal_accuracy is not None:
+            what = f"The clean accuracy, {seen:.2%} of {int(self.examples)} examples after the last epoch,"
+            distance = f"{100 * abs(slack):.2f} points {side} its limit of {self.limit:.2%}"
+        else:
+            what = f"The {self._limited.replace('_', ' ')}, {seen:.4g} over the training steps of the last epoch,"
+            share = f" ({abs(slack) / self.limit:.1%})" if self.limit else ""
+            distance = f"{abs(slack):.3g}{share} {side} its limit of {self.limit:.4g}"
+        kept = " Kept is a running average of the weights, and whether it meets the limit is not known."
+        told = kept if self._averaged_loss else ""
+        if self._met():
+            settled = dual == 0 or slack <= (MET - 1) * self._scale
+            lead = "Feasible before averaging" if self._averaged_loss else "Feasible"
+            distance += f", a distance that the tolerance of {MET - 1:.0%} allows" if slack < 0 else ""
+            ended = f"{lead}: {what} is {distance}; {where} (dual * slack = {dual * slack:.2g})"
+            return f"{ended}{'' if settled else self._unsettled()}.{told}"
+        if dual >= self.dual_max:
+            ended, further = f"{where} and can grow no more", "grow further (dual_max)"
+        else:
+            ended, further = where, "move faster (dual_step) or sooner (wait)"
+        return (
+            f"Not feasible as trained: {what} is {distance}; {ended}. "
+            f"Loosen the limit, train longer, or let the dual variable {further}.{told}"
+        )
+
+    def _unsettled(self) -> str:
+        """Say why the dual variable is above 0 where slack is left."""
+        if self.idle > 0:
+            return f" and was 0 in {float(self.idle):.0%} of its batches, where the limit does not bind"
+        if self.moved == 0:
+            return ", and did not move in it: the slack stays unused while it waits (wait), or stands still (dual_step)"
+        return f", and was still {'falling' if self.moved < 0 else 'rising'}: in a longer run it would settle"
+
+    def extra_repr(self) -> str:
+        """Return the limited method and the limit, for what is printed."""
+        inner = "" if isinstance(self.objective, nn.Module) else f"{self.objective}, "  # which modules show themselves
+        return f"{inner}{self._kind}={self.limit:g}"
+
+    @property
+    def _averaged_loss(self) -> bool:
+        """Whether the weights that are kept are others than those that the limited loss is of."""
+        return bool(self.averaged) and self.nominal_accuracy is None
+
+    @property
+    def _limited(self) -> str:
+        """What the log calls the loss that the dual variable multiplies."""
+        return "nominal_loss" if self.objective_loss is None else "objective_loss"
+
+    @property
+    def _scale(self) -> float:
+        """The largest possible slack: the limit on the loss, or on the error rate."""
+        return self.limit if self.nominal_accuracy is None else 1 - self.nominal_accuracy
+
+    def _slack(self, seen: Tensor) -> Tensor:
+        """Return how far within its limit this is, negative beyond it; 0 while it is not known."""
+        away = self.limit - seen if self.nominal_accuracy is None else seen - self.limit
+        return torch.where(seen.isinf(), 0.0, away)
+
+    def _ascend(self, step: float, seen: Tensor) -> None:
+        if self.done < self.wait:
+            return
+        excess = (-self._slack(seen) / max(self._scale, 1e-12)).clamp(max=1.0)
+        self.dual = (self.dual + step * excess).clamp(0.0, self.dual_max)
+
+
+def _apart(theirs: Mapping[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return both, where no name is in both."""
+    for name in own:
+        if name in theirs:
+            raise InputError(f"The limited method calls something {name!r}, as `constrained` does: rename it there.")
+    return {**theirs, **own}

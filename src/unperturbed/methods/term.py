@@ -1,0 +1,51 @@
+"""Tilted empirical risk minimisation."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from unperturbed.errors import InputError
+from unperturbed.losses import cross_entropy
+from unperturbed.methods.base import Method, several_processes, sum_over_processes
+from unperturbed.noise import Noise
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inner, Model, Terms
+
+
+@dataclass(frozen=True)
+class TERM(Method):
+    """log(mean exp(tilt * CE(f(x), y))) / tilt over the batch: a mean that leans to its high losses (Li et al. 2021).
+
+    Tilted empirical risk minimisation, https://arxiv.org/abs/2007.01162, eq. 2. Towards tilt 0 it is the mean, towards
+    infinity the maximum; a negative tilt leans to the lowest losses. The batch is that of all processes together.
+
+    Attributes:
+        tilt: how far it leans.
+    """
+
+    name: ClassVar[str] = "term"
+    tilt: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse a tilt of 0, which is ordinary training, and one that is not finite."""
+        if self.tilt == 0 or not math.isfinite(self.tilt):
+            raise InputError(f"tilt is {self.tilt}, but must be finite and not 0 (that is the method erm).")
+
+    def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
+        """Return the inputs as they are."""
+        return Inner(batch.x)
+
+    def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
+        """Return the tilted mean, whose gradient, averaged over the processes, is that of the whole batch."""
+        own = (self.tilt * cross_entropy(model(batch.x), batch.targets)).logsumexp(dim=0)
+        if not several_processes():
+            return {"tilted": (own - math.log(len(batch.x))) / self.tilt}
+        world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+        place = torch.zeros(world, 2, dtype=own.dtype, device=own.device)
+        place[rank, 0], place[rank, 1] = own.detach(), len(batch.x)
+        sums, counts = sum_over_processes(place).unbind(dim=1)
+        total = sums.logsumexp(dim=0)
+        share = world * (own.detach() - total).exp()
+        return {"tilted": (total - counts.sum().log() + share * (own - own.detach())) / self.tilt}

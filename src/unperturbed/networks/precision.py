@@ -1,0 +1,173 @@
+"""Where bfloat16 and channels-last are used, in training and in searches.
+
+Whatever is reported is computed in float32 or float64.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from unperturbed.networks.modes import eager, is_eager
+from unperturbed.types import Inputs, Logits
+
+Requested = Literal["auto", "32", "bf16", "64"]
+_full = ContextVar("full", default=False)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a network is trained: Fabric's name of the precision, the memory format, the type of the inputs."""
+
+    name: Literal["32-true", "bf16-mixed", "64-true"]
+    memory_format: torch.memory_format
+    dtype: torch.dtype
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """What products are computed in, where that is not the type of the inputs."""
+        return torch.bfloat16 if self.name == "bf16-mixed" else None
+
+
+class InPrecision(nn.Module):
+    """A network in the precision of training or of a search, compiled where that is asked for.
+
+    Its logits are of the type of the inputs, and images reach it in `memory_format`.
+
+    Fabric's own autocast can be left neither for one forward nor for `torch.autograd.grad`; this one can, by
+    `plainly`.
+    """
+
+    forward_mode: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        network: nn.Module,
+        autocast: torch.dtype | None = None,
+        *,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.autocast = autocast
+        self.memory_format = memory_format
+        self._compiled = [torch.compile(network)] if compile else []  # in a list: its weights are listed once
+
+    def forward(self, x: Inputs) -> Logits:
+        """Return the logits."""
+        if self.memory_format == torch.channels_last and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        network = self._compiled[0] if self._compiled and not is_eager() else self.network
+        if self.autocast is None or _full.get():
+            with torch.autocast(x.device.type, enabled=False):
+                plain: Logits = network(x)
+            return plain
+        with torch.autocast(x.device.type, self.autocast):
+            logits: Logits = network(x)
+        return logits.to(x.dtype)
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Run training's networks eagerly and in the precision of their weights inside.
+
+    For derivatives along a direction and for small differences of losses, which bfloat16 would drown in rounding and
+    which compiled networks do not give.
+    """
+    token = _full.set(True)
+    try:
+        with eager():
+            yield
+    finally:
+        _full.reset(token)
+
+
+def choose(requested: Requested, model: nn.Module, device: torch.device) -> Precision:
+    """Return the precision asked for, or for "auto" the one that the rule below gives.
+
+    The rule is fixed rather than timed, so that the same run chooses the same everywhere on the same hardware:
+    bfloat16 autocast with channels-last for networks with 2-d convolutions where the processor or GPU multiplies
+    bfloat16 natively, float32 elsewhere.
+    """
+    convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    if requested == "64":
+        return Precision("64-true", torch.contiguous_format, torch.float64)
+    if requested == "bf16" or (requested == "auto" and convolutional and _native_bfloat16(device)):
+        return Precision("bf16-mixed", _format(convolutional), torch.float32)
+    return Precision("32-true", torch.contiguous_format, torch.float32)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Compute float32 products in float32 inside: no TF32, no bfloat16, forwards and backwards alike.
+
+    A GPU's TF32 convolutions round what small differences of losses live on. The settings are as before afterwards,
+    and cuDNN stays off where the user has switched it off.
+    """
+    cudnn = torch.backends.cudnn
+    with (
+        _exact_products(),
+        cudnn.flags(
+            enabled=cudnn.enabled, benchmark=cudnn.benchmark, benchmark_limit=cudnn.benchmark_limit,
+            deterministic=cudnn.deterministic, allow_tf32=False,
+        ),
+    ):  # fmt: skip
+        yield
+
+
+@contextmanager
+def as_reported(device: torch.device) -> Iterator[None]:
+    """Compute in the tensors' own precision: no autocast of the caller's, no TF32 or bfloat16 inside float32.
+
+    The settings are as before afterwards, and cuDNN stays off where the user has switched it off.
+    """
+    cudnn = torch.backends.cudnn
+    with (
+        full_float32(),
+        torch.autocast(device.type, enabled=False),
+        cudnn.flags(
+            enabled=cudnn.enabled, benchmark=False, benchmark_limit=cudnn.benchmark_limit,
+            deterministic=True, allow_tf32=False,
+        ),
+    ):  # fmt: skip
+        yield
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Multiply and convolve float32 in float32 on the processor, and multiply so on GPUs."""
+    places = [(torch.backends.cuda, "matmul"), *((torch.backends.mkldnn, name) for name in ("matmul", "conv", "rnn"))]
+    found: list[Any] = [getattr(*place, None) for place in places]
+    settings = [setting for setting in found if hasattr(setting, "fp32_precision")]  # from torch 2.9 on
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        overall = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the settings of the backends differ, so there is none for all of them
+        overall = None
+    try:
+        torch.set_float32_matmul_precision("highest")
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        yield
+    finally:
+        if overall is not None:
+            torch.set_float32_matmul_precision(overall)
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
+
+
+def _format(convolutional: bool) -> torch.memory_format:
+    return torch.channels_last if convolutional else torch.contiguous_format
+
+
+def _native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False

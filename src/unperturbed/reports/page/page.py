@@ -1,0 +1,93 @@
+"""One page that stands alone: findings of one network or several, with figures, and what they say of the claims."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+from plotly.graph_objects import Figure
+from plotly.offline import get_plotlyjs
+
+from unperturbed.findings import Comparison, Examined, Finding, Number
+from unperturbed.reports.page.figures import distribution_figure, line_figure, trend_figures
+
+
+@dataclass(frozen=True)
+class _Section:
+    """What one diagnostic found in all the networks."""
+
+    title: str
+    summaries: Sequence[tuple[str, str]]
+    notes: Sequence[tuple[str, str]]
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+    figures: Sequence[str]
+
+
+def findings_page(models: Sequence[Examined], comparison: Comparison | None, title: str, facts: Sequence[str]) -> str:
+    """Return a page of HTML with everything that it needs inside; `facts` are what all the networks share."""
+    titles = dict.fromkeys(found.title for model in models for found in model.findings)
+    sections = [_section(name, models) for name in titles]
+    template = resources.files(__package__).joinpath("template.html").read_text(encoding="utf-8")
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return page.from_string(template).render(
+        title=title,
+        facts=facts,
+        models=models,
+        comparison=comparison,
+        trends=[] if comparison is None else [_html(figure) for figure in trend_figures(comparison)],
+        sections=sections,
+        script=get_plotlyjs(),
+    )
+
+
+def number_text(number: Number) -> str:
+    """Return a number as tables show it, with its interval."""
+    ends = (
+        ""
+        if number.low is None or number.high is None
+        else f" [{_text(number.low, number.unit)}, {_text(number.high, number.unit)}]"
+    )
+    unit = f" {number.unit}" if number.unit not in ("", "%") else ""
+    return f"{_text(number.value, number.unit)}{ends}{unit}, n={number.n}"
+
+
+def _text(value: float, unit: str) -> str:
+    return f"{value:.1%}" if unit == "%" else f"{value:.4g}"
+
+
+def _section(title: str, models: Sequence[Examined]) -> _Section:
+    found = [(model, each) for model in models for each in model.findings if each.title == title]
+    names = dict.fromkeys(number.name for _, each in found for number in each.numbers)
+    rows = [(name, [_cell(name, each) for _, each in found]) for name in names]
+    those = [Examined(model.name, model.strength, model.seed, (each,)) for model, each in found]
+    distributions = dict.fromkeys(one.name for _, each in found for one in each.distributions if one.values)
+    lines = dict.fromkeys(one.name for _, each in found for one in each.lines)
+    figures = [distribution_figure(name, those) for name in distributions] + [
+        line_figure(name, those) for name in lines
+    ]
+    return _Section(
+        title,
+        [(model.name, each.summary) for model, each in found],
+        _notes([(model.name, note) for model, each in found for note in each.notes], len(found)),
+        [model.name for model, _ in found],
+        rows,
+        [_html(figure) for figure in figures],
+    )
+
+
+def _cell(name: str, found: Finding) -> str:
+    return next((number_text(number) for number in found.numbers if number.name == name), "")
+
+
+def _notes(told: Sequence[tuple[str, str]], networks: int) -> list[tuple[str, str]]:
+    """Return each note once, with the networks that it is about unless it is about all of them."""
+    about: dict[str, list[str]] = {}
+    for name, note in told:
+        about.setdefault(note, []).append(name)
+    return [("" if len(names) == networks else ", ".join(names), note) for note, names in about.items()]
+
+
+def _html(figure: Figure) -> str:
+    settings = {"responsive": True, "displayModeBar": False}
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, default_width="100%", config=settings))

@@ -1,0 +1,3 @@
+"""The threat set S(x) and its geometry: the only place that knows norms."""
+
+from unperturbed.threat.threat import Threat as Threat

@@ -1,0 +1,454 @@
+"""Models by name or import path, and weights from and to files."""
+
+import difflib
+import importlib
+import inspect
+import pickletools
+import pkgutil
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import ClassVar, get_origin
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from unperturbed.errors import InputError, RunError
+from unperturbed.runs import BEST, CONFIG, read_yaml, write_atomically
+from unperturbed.types import Inputs, Logits
+from unperturbed.weights.layouts import MEAN, STD, Found, find_weights, plain_names
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def build_model(
+    spec: str,
+    arguments: Mapping[str, object],
+    input_shape: tuple[int, ...],
+    classes: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> nn.Module:
+    """Build the model that `spec` names: "small-cnn", or the user's own as "package.module:Class".
+
+    What `spec` names is called with `arguments`, and with `input_shape`, `classes`, `mean` and `std` where its
+    signature has a parameter of that name and `arguments` does not. A function that returns a module will do as well.
+    Raises `InputError` on an unknown name (with the nearest), a failing import, an argument that is not there (with
+    those that are) or missing, and on a result that is not a module.
+    """
+    make = _find_maker(spec)
+    offered = {"input_shape": input_shape, "classes": classes, "mean": mean, "std": std}
+    model = make(**_checked_arguments(spec, make, arguments, offered))
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{spec} returned a {type(model).__name__}, not a torch.nn.Module: name a class that is one")
+    return model
+
+
+def load_run(folder: Path | str) -> nn.Module:
+    """Return the network of a run folder that `unperturbed train` made, with its best weights, in eval mode.
+
+    Raises `InputError` where the folder does not say what its network is: a run from Python knows it only as an object.
+    """
+    path = Path(folder)
+    if not (path / CONFIG).exists() or not (path / BEST).exists():
+        raise InputError(f"{path} is no run folder with weights: it has no {CONFIG}, or no {BEST}")
+    made = read_yaml(path / CONFIG).get("model")
+    if made is None:
+        raise InputError(f"{path} does not say what its network is: build it, and load_weights(model, {path / BEST})")
+    model = build_model(made["class_path"], made["init_args"], (), 0, (), ())
+    load_weights(model, path / BEST)
+    return model.eval()
+
+
+def named_models() -> dict[str, type[nn.Module]]:
+    """Return the models of this folder by their short names."""
+    package = "unperturbed.architectures"
+    names = (found.name for found in pkgutil.iter_modules([str(Path(__file__).parents[1] / "architectures")]))
+    modules = [importlib.import_module(f"{package}.{name}") for name in names]
+    classes = (value for module in modules for value in vars(module).values() if isinstance(value, type))
+    return {vars(kind)["name"]: kind for kind in classes if issubclass(kind, nn.Module) and "name" in vars(kind)}
+
+
+def _find_maker(spec: str) -> Callable[..., object]:
+    if ":" in spec or "." in spec:
+        return _import(spec)
+    models = named_models()
+    if spec not in models:
+        near = difflib.get_close_matches(spec, models, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(sorted(models))},"
+        raise InputError(f"unknown model {spec!r}: {hint} or give your own class as 'package.module:Class'")
+    return models[spec]
+
+
+def _import(spec: str) -> Callable[..., object]:
+    module, _, name = spec.partition(":") if ":" in spec else spec.rpartition(".")
+    try:
+        found: object = importlib.import_module(module)
+    except (ImportError, ValueError) as error:
+        remedy = "check the spelling, and that Python finds it"
+        if module.endswith(".py"):
+            remedy = f"name the module, not its file: {module[:-3].replace('/', '.')}:{name}"
+        raise InputError(f"cannot import {module!r} for model {spec!r} ({error}): {remedy}") from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, dir(found), 1)
+            raise InputError(f"{module!r} has no {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
+        found = getattr(found, part)
+    if isinstance(found, nn.Module) or not callable(found):
+        raise InputError(f"{spec} is a {type(found).__name__}: name a class, or a function that returns the model")
+    return found
+
+
+def _checked_arguments(
+    spec: str, make: Callable[..., object], arguments: Mapping[str, object], offered: Mapping[str, object]
+) -> dict[str, object]:
+    """Return the arguments to call `make` with; raises `InputError` where they do not fit its signature."""
+    signature = inspect.signature(make)
+    kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+    accepted = [name for name, kind in kinds.items() if kind in (kind.POSITIONAL_OR_KEYWORD, kind.KEYWORD_ONLY)]
+    takes_any = any(kind is kind.VAR_KEYWORD for kind in kinds.values())
+    for name in arguments:
+        if name not in accepted and not takes_any:
+            near = difflib.get_close_matches(name, accepted, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InputError(f"{spec} has no argument {name!r}: {hint}it accepts {', '.join(accepted) or 'none'}")
+    complete = {name: value for name, value in offered.items() if name in accepted} | dict(arguments)
+    for name in complete.keys() & kinds.keys():  # YAML and JSON know no tuples
+        value = complete[name]
+        if isinstance(value, list) and get_origin(signature.parameters[name].annotation) is tuple:
+            complete[name] = tuple(value)
+    try:
+        signature.bind(**complete)
+    except TypeError as error:
+        raise InputError(f"{spec}: {error}; it accepts {', '.join(accepted) or 'none'}") from None
+    return complete
+
+
+# --- outputs --------------------------------------------------------------------------------------------------------
+
+
+def output_logits(output: object) -> Tensor:
+    """Return the logits in what a model returned: a tensor, an object's `.logits`, or the first item of a tuple.
+
+    Raises `InputError` where there are none.
+    """
+    if isinstance(output, Tensor):
+        return output
+    if hasattr(output, "logits"):
+        return output_logits(output.logits)
+    if isinstance(output, Mapping) and "logits" in output:
+        return output_logits(output["logits"])
+    if isinstance(output, tuple | list) and output:
+        return output_logits(output[0])
+    raise InputError(
+        f"the model returned a {type(output).__name__} without logits: return a tensor (n, classes), a tuple that"
+        " starts with it, or an object with .logits"
+    )
+
+
+class LogitsOnly(nn.Module):
+    """A model, at `.module`, whose logits lie within what it returns."""
+
+    forward_mode: ClassVar[bool] = True
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Inputs) -> Logits:
+        """Return the logits."""
+        return output_logits(self.module(x))
+
+
+def as_classifier(model: nn.Module, example: Inputs) -> nn.Module:
+    """Return `model`, or `LogitsOnly(model)` where its output is no tensor, after trying the first of `example`.
+
+    The trial runs in eval mode; modes, buffers and random numbers are as before. Raises `InputError` where the model
+    fails on the input, or does not return logits of shape (1, classes).
+    """
+    parameter = next(model.parameters(), example)
+    one = example[:1].to(parameter.device)
+    with _untouched(model, one.device), torch.no_grad():
+        try:
+            output = model(one)
+        except Exception as error:
+            raise InputError(
+                f"the model fails on an input of shape {tuple(one.shape)} ({type(error).__name__}: {error}): build it"
+                " for inputs of that shape"
+            ) from error
+    logits = output_logits(output)
+    if logits.dim() != 2 or len(logits) != 1 or not logits.is_floating_point():
+        raise InputError(
+            f"the model turned one input into {logits.dtype} of shape {tuple(logits.shape)}: return floating-point"
+            " logits of shape (n, classes)"
+        )
+    return model if isinstance(output, Tensor) else LogitsOnly(model)
+
+
+@contextmanager
+def _untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Within: eval mode. After: every mode, buffer and the random state as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            model.eval()
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
+# --- weights --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class KeyReport:
+    """What became of the weights in a file, by name.
+
+    `missing` and `mismatched` (with both shapes) are the model's names, `unexpected` the file's; `kept` is the
+    normalisation that the model keeps because the file has none; `source` says where in the file the weights lay.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    source: str = ""
+
+    def __str__(self) -> str:
+        """Return a line on what was loaded, and one for each kind of name that was not."""
+        lines = [f"{len(self.loaded)} weights loaded from {self.source}"]
+        for kind in ("missing", "unexpected", "mismatched", "kept"):
+            if names := getattr(self, kind):
+                more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+                lines.append(f"{kind} ({len(names)}): {', '.join(names[:8])}{more}")
+        return "\n".join(lines)
+
+
+def read_weights(path: Path | str) -> dict[str, Tensor]:
+    """Return the tensors of a weights file by their plain names, on the CPU, as they were stored.
+
+    Reads safetensors, and what `torch.save` writes with `weights_only=True`: code in a file never runs. Names lose
+    the leading prefixes of wrappers, and a normalisation becomes `normalise.mean` and `normalise.std`, for the layouts
+    in `layouts.py`. Raises `InputError` on a file that is not there, is no weights file (an HTML page), is cut off, or
+    holds code or no weights.
+    """
+    stored = _read(Path(path)).weights
+    return {plain: stored[name] for plain, name in plain_names(stored).items()}
+
+
+def load_weights(
+    model: nn.Module, path: Path | str, strict: bool = True, keep_normalisation: bool = False
+) -> KeyReport:
+    """Load a weights file into `model`, in the model's own dtype and device, and tell what became of every name.
+
+    Names are compared as they are or without the wrappers' prefixes, whichever way more of them agree. A file without
+    normalisation leaves the model's own in place where that changes nothing (mean 0, std 1), or where
+    `keep_normalisation` says that its numbers are those of the network's training. Raises `InputError` as
+    `read_weights` does, and on missing or mismatched names unless `strict` is False; the model is then as before.
+    """
+    path = Path(path)
+    found = _read(path)
+    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    fitting, report = _match(own, found, str(path))
+    if keep_normalisation or _is_identity(own, report.missing):
+        report = _with_kept_normalisation(own, report)
+    if strict and (report.missing or report.mismatched):
+        raise InputError(f"{path} does not fit the {type(model).__name__}: {_problem(own, report)}")
+    model.load_state_dict(fitting, strict=False)
+    return report
+
+
+def save_weights(model: nn.Module, path: Path | str) -> None:
+    """Write the model's state as safetensors, whole or not at all; shared tensors are written under each name.
+
+    Raises `InputError` where the state holds something other than tensors, and `RunError` where the file cannot be
+    written; a file that was there then stands.
+    """
+    path = Path(path)
+    state = model.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"{name} of the model is a {type(value).__name__}: safetensors hold tensors only")
+    # a copy of each: safetensors refuses tensors that share memory or are not contiguous
+    tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
+    try:
+        write_atomically(path, lambda temporary: safetensors.torch.save_file(tensors, temporary, {"format": "pt"}))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise RunError(
+            f"cannot write {path} ({error}): nothing there has changed; free space or check permissions"
+        ) from error
+
+
+def _match(own: Mapping[str, Tensor], found: Found, path: str) -> tuple[dict[str, Tensor], KeyReport]:
+    """Return what to load under the model's names, and the report on all names."""
+    ours, theirs = _best_names(own, found.weights)
+    fitting, mismatched = {}, []
+    for plain in ours.keys() & theirs.keys():
+        name, value = ours[plain], found.weights[theirs[plain]]
+        fitted = _fitted(value, own[name]) if plain in (MEAN, STD) else value
+        if fitted.shape == own[name].shape:
+            fitting[name] = fitted
+        else:
+            mismatched.append(f"{name} {tuple(own[name].shape)}, in the file {tuple(value.shape)}")
+    # a tied weight may be stored once, and old files lack the counts of batches, which eval mode does not use
+    there = {_memory(own[name]) for name in fitting}
+    absent = [ours[plain] for plain in ours if plain not in theirs]
+    missing = [n for n in absent if not n.endswith("num_batches_tracked") and _memory(own[n]) not in there]
+    unexpected = [theirs[plain] for plain in theirs if plain not in ours]
+    beside = f" (the file also holds {', '.join(found.others)})" if found.others else ""
+    source = path + "".join(f"[{name!r}]" for name in found.path) + beside
+    return fitting, KeyReport(
+        loaded=tuple(name for name in own if name in fitting),
+        missing=tuple(missing),
+        unexpected=tuple(unexpected),
+        mismatched=tuple(sorted(mismatched)),
+        source=source,
+    )
+
+
+def _best_names(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the names by which the two sides agree most, as they are or plain; as they are where nothing is gained."""
+    ours = ({name: name for name in own}, plain_names(own))
+    theirs = ({name: name for name in stored}, plain_names(stored))
+    return max(product(ours, theirs), key=lambda pair: len(pair[0].keys() & pair[1].keys()))
+
+
+def _fitted(stored: Tensor, own: Tensor) -> Tensor:
+    """Return a normalisation's numbers in the model's shape: (3,), (3, 1, 1), or one for all."""
+    if stored.numel() == own.numel():
+        return stored.reshape(own.shape)
+    return stored.reshape(()).expand(own.shape) if stored.numel() == 1 else stored
+
+
+def _memory(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]] | int:
+    # empty tensors have no memory to share
+    return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else id(tensor)
+
+
+def _normalisation(own: Mapping[str, Tensor]) -> dict[str, str]:
+    return {plain: name for plain, name in plain_names(own).items() if plain in (MEAN, STD)}
+
+
+def _is_identity(own: Mapping[str, Tensor], missing: tuple[str, ...]) -> bool:
+    names = _normalisation(own)
+    if len(names) < 2 or not set(names.values()) <= set(missing):
+        return False
+    return bool((own[names[MEAN]] == 0).all() and (own[names[STD]] == 1).all())
+
+
+def _with_kept_normalisation(own: Mapping[str, Tensor], report: KeyReport) -> KeyReport:
+    names = set(_normalisation(own).values())
+    kept = tuple(name for name in report.missing if name in names)
+    missing = tuple(name for name in report.missing if name not in names)
+    return KeyReport(report.loaded, missing, report.unexpected, report.mismatched, kept, report.source)
+
+
+def _problem(own: Mapping[str, Tensor], report: KeyReport) -> str:
+    names = set(_normalisation(own).values())
+    if report.missing and set(report.missing) <= names and not report.mismatched:
+        return (
+            f"it holds no normalisation for {', '.join(report.missing)}, so build the model with that of its training:"
+            f" mean 0 and std 1 if it saw raw inputs, else the numbers used there\n{report}"
+        )
+    return f"build the model with the arguments that it was trained with\n{report}"
+
+
+def _read(path: Path) -> Found:
+    """Return the weights in a file under their stored names."""
+    head = _head(path)
+    _refuse_text(path, head)
+    content = _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path, head)
+    found = find_weights(content)
+    if found is None:
+        keys = f" with the keys {', '.join(map(str, content))}"[:200] if isinstance(content, Mapping) else ""
+        kind = type(content).__name__
+        raise InputError(f"{path} holds no weights but a {kind}{keys}: save a model's state_dict() there")
+    return found
+
+
+def _head(path: Path) -> bytes:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name the weights file in it (.safetensors, .pt, .pth, .ckpt or .bin)")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise InputError(f"cannot read the weights {path} ({error.strerror}): check the path") from error
+    if not head:
+        raise InputError(f"{path} is empty: download or save it again")
+    return head
+
+
+def _refuse_text(path: Path, head: bytes) -> None:
+    """Raise on what a failed download leaves behind."""
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<head", b"<!--", b"<?xml")):
+        kind = "an XML" if start.startswith(b"<?xml") else "an HTML"
+        raise InputError(
+            f"{path} is {kind} page, not weights: the server sent a page (a login, a warning, an error) in place of the"
+            " file; open the link in a browser and download the file itself"
+        )
+    if start.startswith(b"version https://git-lfs"):
+        raise InputError(f"{path} is a Git LFS pointer, not weights: fetch the file itself with `git lfs pull`")
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path} is a damaged or truncated safetensors file ({error}): download it again") from error
+
+
+def _read_pickled(path: Path, head: bytes) -> object:
+    """Return what `torch.save` wrote, without ever running code in it."""
+    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is truncated: it ends before its table of contents; download it again")
+    try:
+        # an open file: of a path, torch judges by the suffix; it warns on pickles that it did not write
+        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
+            content: object = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if named := _code_in(path, str(error)):
+            raise InputError(
+                f"{path} holds more than tensors: {named}, which only running code could restore, so it was not read"
+                " and nothing in it ran. If you trust the file, open it with the project that wrote it and save"
+                " model.state_dict() alone"
+            ) from None
+        raise InputError(
+            f"{path} is not a weights file, or it is damaged or truncated ({_reason(error)}): download it again"
+        ) from error
+    return content
+
+
+def _code_in(path: Path, message: str) -> str | None:
+    """Return the class or function at which the safe unpickler stopped, or that a bare pickle would call."""
+    if named := re.search(r"GLOBAL ([A-Za-z_][\w.]*)", message):
+        return named[1]
+    texts: list[str] = []
+    with path.open("rb") as file, suppress(ValueError):
+        for code, argument, _ in pickletools.genops(file):  # takes the pickle apart without running it
+            if code.name == "GLOBAL":
+                return str(argument).replace(" ", ".")
+            if code.name == "STACK_GLOBAL":
+                return ".".join(texts[-2:])
+            if isinstance(argument, str):
+                texts.append(argument)
+    return None
+
+
+def _reason(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip() and "weights_only" not in line]
+    return lines[0].strip() if lines else type(error).__name__
