@@ -12,6 +12,9 @@ from torch.utils.hooks import RemovableHandle
 
 from unperturbed.types import Inputs
 
+_WRAPPERS = {"LogitsOnly": "module", "InPrecision": "network"}
+"""Wrappers of the package, and where they hold the user's network, whose paths the user knows."""
+
 
 @dataclass
 class _Call:
@@ -75,8 +78,9 @@ def _watched(model: nn.Module) -> Iterator[list[_Call]]:
         for value in tree_leaves(output):
             noting(call, "above")(value)
 
-    inner = getattr(model, "module", None) if type(model).__name__ == "LogitsOnly" else None
-    network = inner if isinstance(inner, nn.Module) else model  # the user's, whose paths are known
+    network = model
+    while isinstance(inner := getattr(network, _WRAPPERS.get(type(network).__name__, ""), None), nn.Module):
+        network = inner
     try:
         for path, module in network.named_modules():
             handles.append(module.register_forward_pre_hook(enter(path), with_kwargs=True))
