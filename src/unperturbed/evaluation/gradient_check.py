@@ -24,10 +24,9 @@ APART = 0.05
 and pixels lie on the bounds of the box."""
 RANDOM = 3
 """Random directions, beside the gradient and the attack's path."""
-FINE, COARSE = 1e-5, (1e-2, 1e-1)
-"""Steps of the differences in float64, and those tried one after the other in float32: shares of the radius."""
-WRONG = {torch.float64: 0.1, torch.float32: 0.4}
-"""Relative difference from which a slope counts as wrong; in float32, steps are so long that kinks are seen."""
+FINE, COARSE = ((1e-5, 0.1),), ((1e-3, 0.15), (1e-2, 0.3), (1e-1, 0.5))
+"""Steps of the differences, as shares of the radius, and the relative difference from which a slope is wrong: in
+float64, and in float32, where a longer one is for what a shorter one drowns in rounding. A long step sees kinks."""
 NODES, MORE_NODES = 8, 64
 """Gradients along a segment; and where they do not add up to the change: a saturated network's need more."""
 OFF = 0.7
@@ -128,9 +127,7 @@ def _slopes(
     slope = torch.where(_wide(usable, x), slope, 0.0)
     drawn = [noise.fold(number).normal(x.shape[1:], torch.float64) for number in range(RANDOM)]
     directions = [_even(each) for each in (slope, path.double(), *drawn)]
-    function, steps = (network, COARSE) if exact is None else (exact, (FINE,))
-    if x.dtype == torch.float64:
-        steps = (FINE,)
+    function, steps = (network, COARSE) if exact is None else (exact, FINE)
     rounding = torch.finfo(torch.float32 if exact is None else torch.float64).eps * logits.double().abs().amax(dim=1)
 
     def along(step: float, of: Inputs) -> tuple[Tensor, Tensor]:
@@ -148,14 +145,14 @@ def _slopes(
     groups = (slice(0, 1), slice(1, 2), slice(2, None))
     none = torch.zeros_like(usable)
     told, wrong, lost = none, none, none
-    for step in steps:
+    for step, most in steps:
         seen, predicted = along(step, slope)
         clear, apart = _apart(seen, predicted, groups, 1e3 * rounding)
-        clear, bad = clear & usable & ~told, apart > WRONG[torch.float32 if exact is None else torch.float64]
+        clear, bad = clear & usable & ~told, apart > most
         if exact is not None and x.dtype != torch.float64 and bool((clear & bad).any()):
             again = slope_of(exact, precise, y, rival)
             _, still = _apart(seen, along(step, again)[1], groups, 1e3 * rounding)
-            lost = lost | (clear & bad & (still <= WRONG[torch.float64]))
+            lost = lost | (clear & bad & (still <= most))
         wrong = wrong | (clear & bad & ~lost)
         told = told | clear
     return _Slopes(told, wrong, lost)
