@@ -1,5 +1,10 @@
 """Train PyTorch classifiers that hold up under worst-case perturbations, and know whether they do."""
 
+import sys
+
+if sys.argv[:1] == ["-m"] and {"unperturbed", "-munperturbed"} & {*sys.orig_argv} and not sys.flags.safe_path:
+    del sys.path[0]  # `python -m unperturbed` puts the current folder there: a file in it would shadow any other module
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

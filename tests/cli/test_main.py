@@ -286,7 +286,10 @@ def test_a_model_of_ones_own_lies_in_the_current_folder(run: Run, request: pytes
     code, _, err = run(*TRAIN, "--model", "my_net:Net", "--model.width", "5", "--out", "own", "--bounds", "none")
     assert code == 0, err
     assert yaml.safe_load(Path("own/config.yaml").read_text())["model"]["init_args"]["width"] == 5
-    assert run("evaluate", "own", "--examples", "2", "--eps", "0")[0] == 0
+    code, _, err = run("evaluate", "own", "--examples", "2", "--eps", "0")
+    assert code == 2 and "--model my_net.Net" in err.replace(":", ".") and "--trust" in err
+    for vouched in (("--model", "my_net:Net"), ("--trust",)):
+        assert run("evaluate", "own", "--examples", "2", "--eps", "0", *vouched)[0] == 0
 
 
 def test_weights_are_evaluated_without_a_run_folder(run: Run) -> None:

@@ -130,7 +130,7 @@ def test_a_text_option_stays_text_when_it_looks_like_a_number() -> None:
         (["--method", "erm", "--method.steps", "1"], ["'steps'", "erm", "There are none"]),
         (["--method", "trades", "--method.beta", "much"], ["--method.beta", "'much'", "float"]),
         (["--method.maximiser", "pgdd"], ["--method.maximiser", "Did you mean 'pgd'"]),
-        (["--method", f"{HERE}:Outr"], ["Outr", "Did you mean 'Outer'"]),
+        (["--method", f"{HERE}:Outr"], ["Outr", "did you mean 'Outer'"]),
         (["--method", "nowhere.at_all:Thing"], ["nowhere", "cannot be imported"]),
         (["--method", f"{HERE}:Threat"], ["Threat", "not a subclass", "Method"]),
         (["--method", f"{HERE}:Needy", "--method.objective", "at"], ["needs", "--method.weight"]),

@@ -44,9 +44,9 @@ def test_a_function_of_the_users_own(folder: Path) -> None:
     assert load_data("my_data_functions:one").test is None
     assert len(load_data("my_data_functions:two").test) == 1  # type: ignore[arg-type]
     assert load_data("my_data_functions:one").name == "my_data_functions:one"
-    with pytest.raises(InputError, match="no function three"):
+    with pytest.raises(InputError, match="has no 'three'"):
         load_data("my_data_functions:three")
-    with pytest.raises(InputError, match="number of .* is no function"):
+    with pytest.raises(InputError, match="my_data_functions:number is no function"):
         load_data("my_data_functions:number")
     with pytest.raises(InputError, match="cannot be imported"):
         load_data("no_such_module:one")

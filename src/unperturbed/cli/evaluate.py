@@ -11,10 +11,11 @@ from rich.text import Text
 
 from unperturbed.cli.console import Result, is_first_process, progress, robust_cell, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, RunError
 from unperturbed.findings import Outcome, Progress, doubted
-from unperturbed.runs import write_json
-from unperturbed.specs.catalogue import find, hint
+from unperturbed.imports import OWN, Trust, follow
+from unperturbed.runs import FolderLostError, write_json
+from unperturbed.specs.catalogue import hint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,7 +81,7 @@ def _evaluated(given: Parsed) -> Result:
     from unperturbed.evaluation.randomised import draws_of
     from unperturbed.evaluation.store import Store
 
-    suite = suite_of(given.suite)
+    suite = suite_of(given.suite, given.trust)
     check_single_draws(given.quantize and draws_of(suite) > 1)
     subject = find_subject(given, check_eight_bit if given.quantize else len)
     threats = _threats(given.threat, given.eps, subject.threat)
@@ -124,8 +125,11 @@ def _evaluated(given: Parsed) -> Result:
     if not is_first_process():
         return Result(None, ())
     if given.eps is None and len(threats) > 1:
-        return _worst_case(subject.home, results, outcomes, quantised)
-    return _result(subject.home, results, threats, outcomes, quantised, subject.threat)
+        result = _worst_case(subject.home, results, outcomes, quantised)
+    else:
+        result = _result(subject.home, results, threats, outcomes, quantised, subject.threat)
+    chosen = [] if subject.examples == "all" else [f"Examples: {subject.examples}"]
+    return Result({**result.value, "selection": subject.examples}, [*chosen, *result.views])
 
 
 @contextmanager
@@ -133,14 +137,15 @@ def repeatable() -> Iterator[None]:
     """Within: an interruption or failure takes along how to go on."""
     try:
         yield
-    except (KeyboardInterrupt, OSError) as error:
+    except (KeyboardInterrupt, OSError, RunError) as error:
         note = "The model is as it was. The same command goes on where this one stopped."
-        if note not in getattr(error, "__notes__", ()):  # one of several processes may have said so
+        said = note in getattr(error, "__notes__", ())  # by one of several processes
+        if not said and not isinstance(error, FolderLostError):
             error.add_note(note)
         raise
 
 
-def suite_of(text: str) -> "Suite":
+def suite_of(text: str, trust: Trust = OWN) -> "Suite":
     """Return the suite of a name, of attacks with commas between them, or of `package.module:SUITE`."""
     from unperturbed.attacks.gradient import Suite
     from unperturbed.evaluation.accuracy import SUITES, find_suite
@@ -151,7 +156,7 @@ def suite_of(text: str) -> "Suite":
     if ":" not in text:
         near = hint(text, [*SUITES, *ATTACKS])
         raise InputError(f"There is no suite {text!r}. {near} One of your own: package.module:SUITE.")
-    found = find(text.replace(":", "."), "--suite")
+    found = follow(text, "--suite", trust)
     if not isinstance(found, Suite):
         raise InputError(f"--suite: {text} is of type {type(found).__name__}, not a Suite (of attacks.gradient).")
     if found.name in SUITES or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", found.name):

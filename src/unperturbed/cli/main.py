@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.table import Table
 from unperturbed.cli.console import Result, is_first_process, results_only_on_stdout, say, show, write_json
 from unperturbed.cli.memory import keep_freed_memory
 from unperturbed.cli.options import parse
+from unperturbed.cli.signals import code_of, signals_interrupt, words_of
 from unperturbed.errors import InputError, RunError
 from unperturbed.specs.catalogue import hint, summary_of
 
@@ -24,13 +26,16 @@ HELP = ("-h", "--help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 failed on the way, 2 wrong usage or bad input, 130 interrupted.
+    """Run a command and return its exit code: 0 done, 1 failed on the way, 2 wrong usage or bad input.
+
+    130 is an interruption by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 
     With `--json`, one JSON value goes to standard output; everything else goes to standard error.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        with signals_interrupt():
+            return _dispatch(words)
     except InputError as error:
         return _end(error, 2)
     except BrokenPipeError:  # whoever read the output has seen enough (a pager, head)
@@ -39,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RunError, OSError) as error:
         return _end(error, 1)
     except KeyboardInterrupt as error:
-        return _end(error, 130)
+        return _end(error, code_of(error))
 
 
 def _dispatch(words: list[str]) -> int:
@@ -59,16 +64,28 @@ def _dispatch(words: list[str]) -> int:
     if any(word in HELP for word in rest):
         print(parser.format_help())
         return 0
-    if os.getcwd() not in sys.path:  # as `python -m` does: a user's own module lies where the command is run
-        sys.path.insert(0, os.getcwd())
     given = parse(parser, rest, module.POSITIONAL)
-    with results_only_on_stdout():
+    with results_only_on_stdout(), _no_file_shadows_a_module():
         result: Result = module.run(given)
     if given.json and is_first_process():
         write_json(result.value)
     for view in result.views if is_first_process() and not given.json else ():
         show(view)
     return result.code
+
+
+@contextmanager
+def _no_file_shadows_a_module() -> Iterator[None]:
+    """Within: Python processes that are started leave the current folder out of where they look for modules."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _overview() -> Table:
@@ -81,8 +98,8 @@ def _overview() -> Table:
 
 
 def _end(error: BaseException, code: int) -> int:
-    if code == 2 and not is_first_process():
+    if (code == 2 or isinstance(error, KeyboardInterrupt)) and not is_first_process():
         return code  # the first process says it
-    text = "interrupted" if code == 130 else str(error) or type(error).__name__
+    text = words_of(error) if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
     say("\n".join([text, *getattr(error, "__notes__", ())]), "error")
     return code

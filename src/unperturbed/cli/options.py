@@ -4,7 +4,7 @@ import json
 import re
 from argparse import Action
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -12,11 +12,12 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from unperturbed.errors import InputError
+from unperturbed.imports import Trust, user_trust
 from unperturbed.reading import parse_yaml, read_small
 from unperturbed.specs.catalogue import hint
 from unperturbed.specs.trees import Tree
 
-FLAGS = ("json", "overwrite", "quantize", "resume")
+FLAGS = ("json", "overwrite", "quantize", "resume", "trust")
 """Options without a value."""
 TREES = ("method", "model")
 """Options with options of their own."""
@@ -24,17 +25,27 @@ LISTS = ("bounds", "eps", "loggers", "threat")
 """Options whose text is a list with commas."""
 REPEATED = ("threat",)
 """Those of them that may also be given several times."""
+IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "over")
+"""Options whose values, or some of them, may be import paths."""
 NOTES = ("unperturbed", "chosen", "classes")
 """What a run's config.yaml holds beside options; `recipe` holds some of them."""
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a command was given: its plain options by name, its options with options, and the words as they came."""
+    """What a command was given.
+
+    Attributes:
+        plain: its plain options by name.
+        trees: its options with options.
+        argv: the words as they came.
+        trust: which import paths are followed: those among the words, not those that a file holds.
+    """
 
     plain: Namespace
     trees: Mapping[str, Tree]
     argv: Sequence[str] = ()
+    trust: Trust = Trust()
 
     def __getattr__(self, name: str) -> Any:
         """Return a plain option."""
@@ -62,6 +73,11 @@ def new_parser(command: str, summary: str, epilog: str = "") -> ArgumentParser:
         exit_on_error=False,
         formatter_class=_PlainTypes,
     )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="follow import paths in the run folder and --config: their code runs",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output, all else on error")
     return parser
 
@@ -88,14 +104,28 @@ def add_data_options(parser: ArgumentParser) -> None:
 
 def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> None:
     """Add which test examples are looked at, and how; told what the seed is of, and what `--precision auto` is."""
-    parser.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
-    parser.add_argument("--examples-seed", type=int | None, metavar="S", help="N random ones instead")
+    add_examples_options(parser, "test")
     parser.add_argument("--seed", type=int, default=0, help=seed)
     parser.add_argument(
         "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that the network sees at a time"
     )
     parser.add_argument(
         "--precision", type=Literal["auto", "32", "64"], default="auto", help=f"of the arithmetic (auto: {precision})"
+    )
+
+
+def add_examples_options(parser: ArgumentParser, what: str, prefix: str = "", default: int | None = None) -> None:
+    """Add which of the examples are used, where not all are."""
+    parser.add_argument(
+        f"--{prefix}examples",
+        type=int | str | None,
+        default=default,
+        metavar="N",
+        help=f"only the first N {what} examples or, where these are not like the rest, N drawn from every class in "
+        "proportion; first:N, stratified:N or random:N insists",
+    )
+    parser.add_argument(
+        f"--{prefix}examples-seed", type=int | None, metavar="S", help="N random ones; or the seed of stratified:N"
     )
 
 
@@ -129,7 +159,19 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
         plain = parser.parse_args([*places, *tokens])
     except ArgumentError as error:
         raise InputError(_readable(str(error), parser.prog)) from error
-    return Parsed(plain, {root: _tree(below, root).under(_tree(pairs, root)) for root in TREES}, tuple(argv))
+    trust = _trust(pairs, plain.trust)
+    if file is not None:
+        trust = trust.of_file(Path(str(file)), [value for _, value in below])
+    trees = {root: _tree(below, root).under(_tree(pairs, root)) for root in TREES}
+    return Parsed(plain, trees, tuple(argv), trust)
+
+
+def _trust(pairs: Sequence[tuple[str, Any]], everything: bool) -> Trust:
+    """Return the trust in what the words of a command name: import paths as values, and arguments by their names."""
+    mine = [(key, str(value)) for key, value in pairs if key.split(".")[0] in IMPORTED]
+    words = [word for _, value in mine for word in re.split(r"[\s,=\[\]{}\"']+", value)]
+    trust = user_trust(everything).naming(words)
+    return replace(trust, named=trust.named | {key.rpartition(".")[2] for key, _ in mine if "." in key})
 
 
 def known_options(parser: ArgumentParser, positional: str | None = None) -> list[str]:
@@ -195,6 +237,8 @@ def _from_yaml(file: Path, known: Sequence[str]) -> list[tuple[str, Any]]:
     content = parse_yaml(read_small(file), f"--config {file}")
     if not isinstance(content, Mapping):
         raise InputError(f"--config {file} holds no mapping of options to values.")
+    if "trust" in content:
+        raise InputError(f"--config {file} vouches for itself: take `trust` out, and give --trust if you trust it.")
     settings = {key: value for key, value in content.items() if key not in (*NOTES, "recipe")}
     settings |= content.get("recipe") or {}
     return [(_checked(str(key), known), _as_text(str(key), value)) for key, value in settings.items()]

@@ -9,10 +9,11 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.evaluate import SUITE_HELP, repeatable, suite_of
-from unperturbed.cli.options import Parsed, new_parser
+from unperturbed.cli.options import Parsed, add_examples_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.findings import Transfer, doubted
 from unperturbed.runs import BEST
+from unperturbed.runs.weights import check_weights
 from unperturbed.specs.trees import Tree
 
 POSITIONAL = "runs..."
@@ -23,7 +24,7 @@ def parser() -> ArgumentParser:
     made = new_parser("transfer", str(__doc__))
     made.add_argument("runs", type=str, nargs="*", help="two run folders or more, of the same data")
     made.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
-    made.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
+    add_examples_options(made, "test")
     made.add_argument("--threat", type=str | None, help="norm and radius for all of them (default: the runs' own)")
     made.add_argument("--out", type=str | None, metavar="FOLDER", help="where the matrix is kept, so that it can go on")
     made.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
@@ -44,7 +45,7 @@ def run(given: Parsed) -> Result:
     from unperturbed.threat import Threat
     from unperturbed.training.prepare import find_device
 
-    suite = suite_of(given.suite)
+    suite = suite_of(given.suite, given.trust)
     runs = [str(Path(run)) for run in given.runs]
     if len(runs) < 2 or len(set(runs)) < len(runs):
         raise InputError(f"Transfer is between different models: give two run folders or more, not {runs}.")
@@ -54,16 +55,18 @@ def run(given: Parsed) -> Result:
     device = find_device(given.device)
 
     first = stored[runs[0]]
-    data = load_data(first["data"])
-    split = examples_of(data, given.examples, None)
+    data = load_data(first["data"], given.trust.of_file(Path(runs[0]), first))
+    split, chosen = examples_of(data, given.examples, given.examples_seed)
     threat = Threat.parse(given.threat or first["threat"], stored_bounds(first["bounds"]))
     models = {}
     for run in runs:
         if not (Path(run) / BEST).exists():
             raise InputError(f"{Path(run) / BEST} is not there: the run has not finished an epoch. Go on with it.")
+        for text in check_weights(Path(run)):
+            say(f"{run}: {text}", "warning")
         tree = Tree()
         tree.put([], stored[run]["model"])
-        model, _ = make_model(tree, data)
+        model, _ = make_model(tree, data, trust=given.trust.of_file(Path(run), stored[run]))
         load_into(model, str(Path(run) / BEST), tree)
         models[run] = model.float().to(device)
     store = Store(None if given.out is None else Path(given.out) / "transfer")
@@ -84,7 +87,10 @@ def run(given: Parsed) -> Result:
         say(f"Read again from {store.folder}, which was finished before.")
     for text in found.warnings:
         say(text, "warning")
-    return Result(found.json(), [f"{found.threat}, n={found.n}, suite {found.suite}: {found.note}", _matrix(found)])
+    value = found.json() | ({} if chosen is None else {"selection": str(chosen)})
+    return Result(
+        value, [f"{found.threat}, n={found.n} ({chosen or 'all'}), suite {found.suite}: {found.note}", _matrix(found)]
+    )
 
 
 def _check_same(key: str, values: Mapping[str, Any]) -> None:

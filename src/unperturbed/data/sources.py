@@ -1,13 +1,14 @@
 """The door to data: what the text behind `--data` means, and whatever else callers need of this folder."""
 
 import difflib
-import importlib
+import inspect
 import os
 import re
-import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
+from unperturbed.checks import checked
 from unperturbed.data.check import check, mean_std
 from unperturbed.data.convert import as_data, as_split
 from unperturbed.data.digits import load_digits
@@ -18,6 +19,7 @@ from unperturbed.data.npz import load_npz
 from unperturbed.data.parquet import Choice, find_parquet, load_parquet
 from unperturbed.data.split import Data, Split, select
 from unperturbed.errors import InputError
+from unperturbed.imports import OWN, Trust, dotted, follow, is_function, is_known, returned_type
 
 __all__ = ["Data", "Split", "as_data", "as_split", "check", "load_data", "mean_std", "select"]
 
@@ -25,14 +27,15 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def load_data(spec: str) -> Data:
+@checked()
+def load_data(spec: str, trust: Trust = OWN) -> Data:
     """Return the data that a text names.
 
     A name (digits, mnist, cifar10, cifar100, svhn), a folder of Parquet files or of class folders of images, an .npz
     file, `package.module:function` (called without arguments; it returns Data, a pair (x, y), or two of them for
     training and testing), or a Hugging Face dataset id `owner/name`. Where Parquet files leave a choice, it follows the
     place: `owner/name?config=NAME&image=COLUMN&label=COLUMN`. A name goes before a folder of that name (`./mnist`).
-    Raises InputError for everything else.
+    `trust` says which functions are called (the caller's own: all). Raises InputError for everything else.
     """
     if spec == "digits":
         return load_digits()
@@ -42,7 +45,7 @@ def load_data(spec: str) -> Data:
     if place and Path(place).exists():
         return _load_path(spec)
     if _FUNCTION.fullmatch(spec):
-        return _load_function(spec)
+        return _load_function(spec, trust)
     if _HUB_ID.fullmatch(place):
         return _load_hub(spec, place)
     if os.sep in spec or Path(spec).suffix:
@@ -72,18 +75,13 @@ def _load_path(spec: str) -> Data:
     raise InputError(f"The folder {path} holds neither Parquet files nor class folders of images: give {LOCAL_FORMS}.")
 
 
-def _load_function(spec: str) -> Data:
-    module_name, _, function_name = spec.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does: a user's module lies where the command is run
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except ImportError as error:
-        raise InputError(f"{module_name} cannot be imported ({error}): run where it lies, or install it.") from error
-    except AttributeError as error:
-        raise InputError(f"{module_name} has no function {function_name}: check the spelling.") from error
-    if not callable(function):
-        raise InputError(f"{function_name} of {module_name} is no function, but of type {type(function).__name__}.")
+def _load_function(spec: str, trust: Trust) -> Data:
+    function: Any = follow(spec, "--data", trust)
+    own = trust.everything or not is_known(spec) or dotted(spec) in trust.named
+    if not (is_function(function) or (own and inspect.isclass(function))):
+        raise InputError(f"{spec} is no function of your own, but of type {type(function).__name__}: name one.")
+    if not own and returned_type(function) is not Data:
+        raise InputError(f"{spec} does not say that it returns Data: a file may not name it. Give --data yourself.")
     return as_data(function(), spec)
 
 

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
 from unperturbed.evaluation.evidence import Doubt, doubts_of, examined, fallen_without_gradients, total
@@ -39,6 +40,7 @@ from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silen
 from unperturbed.maximise.places import Watch, watched
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import InPrecision, as_reported, choose
+from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.autoattack import PLUS, RAND, STANDARD
 from unperturbed.suites.by_name import ATTACKS, custom
@@ -50,6 +52,13 @@ BLOCK = 1024
 """Examples that are evaluated, held in memory and written together."""
 
 
+def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return the folder that an evaluation writes into."""
+    return None if given["out"] is None else (Path(given["out"]) / find_suite(given["suite"]).name, "")
+
+
+@checked(seed=SEED, batch_size=COUNT)
+@alone_in(_place)
 def evaluate(
     model: nn.Module,
     data: Any,

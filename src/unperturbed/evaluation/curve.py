@@ -16,6 +16,7 @@ from unperturbed.attacks.base import Attack
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.attacks.square import Square
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.evidence import Doubt, doubts_of, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, other_threads
@@ -32,6 +33,7 @@ from unperturbed.evaluation.subject import (
 from unperturbed.findings import Interval, Progress, Verdict, doubted, silent
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
+from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.autoattack import PLUS, STANDARD
 from unperturbed.threat import Threat
@@ -183,6 +185,13 @@ class Distances:
         return robust, sum(distance > within for distance, _, within in rows) - robust
 
 
+def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return the folder that distances are written into."""
+    return None if given["out"] is None else (Path(given["out"]) / f"curve-{given['threat'].norm}", "")
+
+
+@checked(seed=SEED, batch_size=COUNT)
+@alone_in(_place)
 def minimum_norm(
     model: nn.Module,
     data: Any,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.base import padded_logits
+from unperturbed.checks import AT_LEAST_ONE, COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import BLOCK
 from unperturbed.evaluation.randomised import draws_random_numbers
@@ -92,6 +93,7 @@ class Probable:
         }
 
 
+@checked(draws=AT_LEAST_ONE, seed=SEED, batch_size=COUNT)
 def probable_accuracy(
     model: nn.Module,
     data: Any,

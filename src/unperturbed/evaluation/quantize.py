@@ -12,18 +12,18 @@ from math import floor
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.parquet
 import torch
 from jaxtyping import Float64, Int64
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unperturbed.attacks.base import padded_logits
+from unperturbed.checks import checked
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE
+from unperturbed.evaluation.store import Store
 from unperturbed.evaluation.subject import weights_hash
 from unperturbed.findings import Interval, Outcome, Verdict
 from unperturbed.losses import margin
@@ -31,6 +31,7 @@ from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
 from unperturbed.runs import write_atomically, write_json
+from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
@@ -79,6 +80,8 @@ class Quantised:
         }
 
 
+@checked()
+@alone_in(lambda given: given["out"] and (images_folder(Path(given["out"]), given["outcome"].suite), ""))
 def quantize(
     model: nn.Module, data: Any, threat: Threat, outcome: Outcome, *, out: Path | str | None = None
 ) -> Quantised:
@@ -321,10 +324,11 @@ def _adversarial(outcome: Outcome, out: Path | str | None) -> Iterator[tuple[Lab
         return
     if out is None:
         raise InputError("The adversarial examples of this outcome were written to a folder: give it as out.")
-    for part in sorted((Path(out) / outcome.suite).glob("part-*.parquet")):
-        table = pyarrow.parquet.read_table(part, columns=["id", "verdict"]).to_pydict()
+    store = Store(Path(out) / outcome.suite)
+    for number in range(len(list((Path(out) / outcome.suite).glob("part-*.parquet")))):
+        table = store.read(number).table
         ids = [i for i, v in zip(table["id"], table["verdict"], strict=True) if v == "broken"]
-        yield torch.tensor(ids, dtype=torch.int64), load_file(part.with_suffix(".safetensors"))["adversarial"]
+        yield torch.tensor(ids, dtype=torch.int64), store.read_adversarial(number)
 
 
 def _write_images(folder: Path, ids: Labels, levels: Levels) -> None:

@@ -90,7 +90,9 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subjec
         warnings.append(f"{weights}: nothing that is computed with them means anything.")
     network = _network_hash(classifier, some, seed)
     check(split, threat.bounds, classes)
-    return Subject(classifier, device, dtype, some, classes, network, warnings + box_warnings(threat, some[0]))
+    return Subject(
+        classifier, device, dtype, some, classes, network, [*split.notes, *warnings, *box_warnings(threat, some[0])]
+    )
 
 
 def check_kinds(model: Any, threat: Any) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import BLOCK, doubts_about, find_suite
@@ -31,6 +32,7 @@ from unperturbed.networks.failures import carefully, failed_on
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
+from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, PerExample
@@ -51,6 +53,8 @@ class _Peer:
     """Whether two forwards differ."""
 
 
+@checked(seed=SEED, batch_size=COUNT)
+@alone_in(lambda given: None if given["out"] is None else (Path(given["out"]) / "transfer", ""))
 def transfer(
     models: Mapping[str, nn.Module],
     data: Any,

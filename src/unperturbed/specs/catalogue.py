@@ -5,10 +5,10 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 
 from unperturbed.errors import InputError
+from unperturbed.imports import OWN, follow
 
 PACKAGE = Path(__file__).parents[1]
 NOUNS = {"methods": "method", "maximise": "maximiser", "architectures": "model"}
@@ -86,17 +86,5 @@ def short(path: str, folder: str) -> str:
 
 
 def find(path: str, option: str) -> object:
-    """Import what a dotted path names; raises `InputError` where that fails, with the reason."""
-    module_name, _, name = path.rpartition(".")
-    try:
-        module = import_module(module_name)
-    except (ImportError, ValueError) as error:
-        raise InputError(
-            f"{option}: {module_name!r} cannot be imported ({error}). Give package.module:Name, with the package "
-            f"installed or in the current folder."
-        ) from error
-    if not hasattr(module, name):
-        public = [each for each in vars(module) if not each.startswith("_")]
-        raise InputError(f"{option}: {module_name} has no {name!r}. {hint(name, public)}")
-    found: object = getattr(module, name)
-    return found
+    """Import what a path of the caller's own names; raises `InputError` where that fails, with the reason."""
+    return follow(path, option, OWN)

@@ -4,16 +4,19 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
 from unperturbed.errors import InputError
-from unperturbed.specs.catalogue import NOUNS, expand, find, hint, short
+from unperturbed.imports import OWN, RISKY, Trust, check_nested, dotted, follow, is_class_of, may_make
+from unperturbed.specs.catalogue import NOUNS, expand, hint, short
 
 ABSENT: Any = object()
 """In the place of a value, default or annotation that is not there (None may well be one)."""
 BASES = {"methods": "unperturbed.methods.base.Method", "maximise": "unperturbed.maximise.ascent.Maximiser"}
+MODULE = "torch.nn.Module"
 FOLDERS = {"objective": "methods", "maximiser": "maximise"}
 """Where the names of a parameter's values are listed, for parameters without an annotation."""
 
@@ -107,27 +110,37 @@ def parameters_of(target: Callable[..., object]) -> dict[str, Parameter]:
     return parameters
 
 
-def choose(tree: Tree, folder: str, option: str, default: object = ABSENT, filled: Iterable[str] = ()) -> Choice:
+def choose(
+    tree: Tree,
+    folder: str,
+    option: str,
+    default: object = ABSENT,
+    filled: Iterable[str] = (),
+    trust: Trust = OWN,
+) -> Choice:
     """Return the class that a tree names, with the arguments that it gives.
 
     Without a name, the tree's options go on top of the object `default`. An option that is not a parameter of the class
     but one of its maximiser's is passed on to it: `--method at --method.steps 10` sets the steps of the default
-    maximiser of `at` and keeps its other settings. `filled` names parameters that will be given later.
+    maximiser of `at` and keeps its other settings. `filled` names parameters that will be given later; `trust` says
+    which import paths are followed (the caller's own: all).
 
     Raises `InputError` for unknown names and options (with the nearest), values of a wrong type, and missing ones.
     """
     if tree.value is ABSENT and (default is ABSENT or default is None):
         first = next(iter(tree.options), "...")
         raise InputError(f"--{option}.{first} is an option of --{option}, which is not named: add it.")
-    start = _described(default) if tree.value is ABSENT else Choice(_target(tree.value, folder, option), {})
+    start = _described(default) if tree.value is ABSENT else Choice(_target(tree.value, folder, option, trust), {})
     parameters = parameters_of(start.target)
     arguments = dict(start.arguments)
     passed_on = {}
     for key, below in tree.options.items():
+        if key in RISKY and below.plain():
+            trust.check(key, f"--{option}.{key}")
         if key in parameters:
-            arguments[key] = _argument(below, parameters[key], f"{option}.{key}")
+            arguments[key] = _argument(below, parameters[key], f"{option}.{key}", trust)
         elif _takes_anything(start.target):
-            arguments[key] = convert(below.plain(), Any, f"{option}.{key}")
+            arguments[key] = convert(below.plain(), Any, f"{option}.{key}", trust)
         else:
             passed_on[key] = below
 
@@ -139,7 +152,7 @@ def choose(tree: Tree, folder: str, option: str, default: object = ABSENT, fille
                 raise InputError(
                     f"--{option} has no option {key!r} for {_label(start.target, folder)}. {hint(key, known)}"
                 )
-        arguments["maximiser"] = choose(Tree(ABSENT, passed_on), "maximise", f"{option}.maximiser", inner)
+        arguments["maximiser"] = choose(Tree(ABSENT, passed_on), "maximise", f"{option}.maximiser", inner, trust=trust)
 
     for name, parameter in parameters.items():
         if parameter.default is ABSENT and name not in arguments and name not in filled:
@@ -147,20 +160,24 @@ def choose(tree: Tree, folder: str, option: str, default: object = ABSENT, fille
     return Choice(start.target, arguments)
 
 
-def _target(value: object, folder: str, option: str) -> Callable[..., object]:
-    """Return the class or function that a name stands for, or fail if the folder could not hold it."""
-    found = find(expand(str(value), folder, f"--{option}"), f"--{option}")
-    base = find(BASES[folder], option) if folder in BASES else None
-    if not callable(found) or (inspect.isclass(base) and not (inspect.isclass(found) and issubclass(found, base))):
+def _target(value: object, folder: str, option: str, trust: Trust) -> Callable[..., object]:
+    """Return the class or function that a name stands for; raises `InputError` if the folder could not hold it."""
+    path = expand(str(value), folder, f"--{option}")
+    ours = OWN if path != dotted(str(value)) else trust  # a short name
+    found: Any = follow(path, f"--{option}", ours)
+    base: Any = follow(BASES.get(folder, MODULE), option, OWN)
+    fits = is_class_of(found, base) if folder in BASES else may_make(found, base, path, ours)
+    if not fits:
         wanted = f"a subclass of {BASES[folder]}" if folder in BASES else "a class or function that makes a model"
         raise InputError(f"--{option}: {value} is not {wanted}, so it is no {NOUNS[folder]}.")
-    return found
+    target: Callable[..., object] = found
+    return target
 
 
-def _argument(tree: Tree, parameter: Parameter, option: str) -> object:
+def _argument(tree: Tree, parameter: Parameter, option: str, trust: Trust) -> object:
     if parameter.folder is None or (tree.value is None and not tree.options):
-        return convert(tree.plain(), parameter.annotation, f"--{option}")
-    return choose(tree, parameter.folder, option, parameter.default)
+        return convert(tree.plain(), parameter.annotation, f"--{option}", trust)
+    return choose(tree, parameter.folder, option, parameter.default, trust=trust)
 
 
 def _described(instance: object) -> Choice:
@@ -193,8 +210,12 @@ def _path(target: Any) -> str:
     return f"{target.__module__}.{target.__qualname__}"
 
 
-def convert(value: object, annotation: Any, option: str) -> Any:
-    """Return a value, given as text or by YAML, as its annotation says; raises `InputError` where it cannot be."""
+def convert(value: object, annotation: Any, option: str, trust: Trust = OWN) -> Any:
+    """Return a value, given as text or by YAML, as its annotation says.
+
+    Raises `InputError` where it cannot be, and for import paths in it that are not followed, before any import.
+    """
+    check_nested(value, option, trust, strings=not _is_plain(annotation))
     parser = ArgumentParser(exit_on_error=False)
     try:
         parser.add_argument("--value", type=Any if annotation is ABSENT else annotation)
@@ -206,6 +227,15 @@ def convert(value: object, annotation: Any, option: str) -> Any:
         name = annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
         choices = " or ".join(map(repr, get_args(annotation))) if get_origin(annotation) is Literal else ""
         raise InputError(f"{option} is {value!r}, but must be {choices or f'of type {name}'}.") from error
+
+
+def _is_plain(annotation: Any) -> bool:
+    """Tell whether no value of this annotation is an import path: neither a class nor a function is wanted."""
+    plain = annotation in (ABSENT, Any, None, type(None), object, str, int, float, bool, list, tuple, dict, Path, ...)
+    if plain or get_origin(annotation) is Literal or isinstance(annotation, str):
+        return True
+    parts = get_args(annotation)
+    return bool(parts) and get_origin(annotation) not in (type, Callable) and all(_is_plain(part) for part in parts)
 
 
 def written(value: object) -> Any:

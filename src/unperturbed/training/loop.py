@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unperturbed import runs
+from unperturbed.checks import COUNT, checked
 from unperturbed.data.augment import augmentation
 from unperturbed.data.convert import as_data
 from unperturbed.errors import InputError, RunError
@@ -30,11 +31,13 @@ from unperturbed.methods.base import EpochEnd, Method
 from unperturbed.networks.modes import buffers_restored, under_attack
 from unperturbed.networks.precision import InPrecision, Precision, as_reported, choose, full_float32
 from unperturbed.noise import Noise
+from unperturbed.runs.tensors import DamagedError, read_tensors
+from unperturbed.runs.weights import note_of
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
 from unperturbed.training.alarm import Probe, probe, recognise
-from unperturbed.training.folder import claim, describe_run
+from unperturbed.training.folder import alone, claim, describe_run
 from unperturbed.training.prepare import (
     Examples,
     chosen,
@@ -113,6 +116,7 @@ class Trained:
         }
 
 
+@checked(devices=COUNT)
 def train(
     model: nn.Module,
     data: Any,
@@ -157,7 +161,6 @@ def train(
     """
     method, recipe = method or AT(), recipe or Recipe()
     check_kinds(model, threat)
-    _check_kind(method)
     if checkpoint.memory(method):
         # so that another run of it begins as this one does; a method that holds the network still holds this one
         method = deepcopy(method, {id(model): model})
@@ -179,25 +182,22 @@ def train(
     fabric.launch()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
     description = describe_run(threat, method, recipe, chosen(recipe, precision, examples, model), config or {})
-    if folder is not None:
-        claim(folder, description, resume)
-    fabric.barrier()
-    with full_float32(), torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
-        torch.manual_seed(recipe.seed + fabric.global_rank)
-        run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder)
-        if resume and folder is not None and (folder / runs.CHECKPOINT).exists():
-            run.restore()
-        elif folder is not None and fabric.is_global_zero:
-            runs.write_yaml(folder / runs.CONFIG, description)
-            (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+    with alone(fabric, folder):
+        if folder is not None:
+            claim(folder, description, resume)
         fabric.barrier()
-        run.go(progress)
-    return run.finish()
-
-
-def _check_kind(method: Any) -> None:
-    if not isinstance(method, Method):
-        raise InputError(f"The method is {method!r:.80}: give an objective, such as AT().")
+        with full_float32(), torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
+            torch.manual_seed(recipe.seed + fabric.global_rank)
+            note = note_of(description)
+            run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder, note)
+            if resume and folder is not None and (last := checkpoint.last_of(folder)) is not None:
+                run.restore(last)
+            elif folder is not None and fabric.is_global_zero:
+                runs.write_yaml(folder / runs.CONFIG, description)
+                (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            fabric.barrier()
+            run.go(progress)
+        return run.finish()
 
 
 @dataclass
@@ -232,7 +232,10 @@ class _Run:
         recipe: Recipe,
         precision: Precision,
         folder: Path | None,
+        note: Mapping[str, str],
     ) -> None:
+        self.note = note
+        """What the run's files say of the run that they belong to."""
         self.fabric, self.model, self.classifier, self.threat = fabric, model, classifier, threat
         self.method, self.recipe, self.precision, self.folder = method, recipe, precision, folder
         self.batches, self.classes = examples.batches, examples.classes
@@ -243,6 +246,8 @@ class _Run:
         self.sums: dict[str, Tensor] = {}
         """Of this epoch's terms and diagnostics over its steps, as this process sees them."""
         self.best: dict[str, Tensor] = {}
+        self.metrics: list[dict[str, Any]] = []
+        """Of every epoch, as metrics.jsonl has them, but for the time."""
         self.steps = recipe.epochs * len(self.batches)
         self.ramp = method.ramp if recipe.ramp is None else recipe.ramp
         self.augment = augmentation(recipe.augment)
@@ -433,7 +438,11 @@ class _Run:
         if self.folder is None:
             self.best = {name: value.detach().clone() for name, value in self.plain().state_dict().items()}
         elif self.fabric.is_global_zero:
-            save_weights(self.plain(), self.folder / runs.BEST)
+            save_weights(self.plain(), self.folder / runs.BEST, self.about(self.state.best_epoch))
+
+    def about(self, epoch: int) -> dict[str, Any]:
+        """Return what a weights file says of itself."""
+        return {"config": dict(self.note), "epoch": epoch}
 
     def warn(self, text: str) -> None:
         """Say it, and keep it for the result."""
@@ -446,6 +455,7 @@ class _Run:
         """Append the epoch to metrics.jsonl and tell the loggers."""
         if self.folder is not None and self.fabric.is_global_zero:
             runs.append_jsonl(self.folder / runs.METRICS, values)
+            self.metrics.append(_without_seconds(values))
         self.fabric.log_dict(values, step=values["step"])
         for logger in self.fabric.loggers:
             logger.save()
@@ -470,14 +480,24 @@ class _Run:
                 "average": None if self.average is None else self.average.state_dict(),
                 "state": asdict(self.state),
                 "own": gathered,
+                "metrics": self.metrics,
+                "config": dict(self.note),
             }
             checkpoint.save(self.folder / runs.CHECKPOINT, content)
         self.fabric.barrier()
 
-    def restore(self) -> None:
-        """Go back to the last checkpoint."""
+    def restore(self, path: Path) -> None:
+        """Go back to a checkpoint.
+
+        Raises:
+            RunError: where it is damaged or another run's, or the best weights are.
+        """
         assert self.folder is not None
-        content = checkpoint.load(self.folder / runs.CHECKPOINT)
+        if path.name == Path(runs.PREVIOUS).name:
+            log.warning("%s is not there: resumed from %s.", self.folder / runs.CHECKPOINT, path)
+        content = checkpoint.load(path)
+        if content.get("config", self.note) != self.note:
+            raise RunError(checkpoint.damaged(path, "it is of another run"))
         own = content["own"]
         begun = len(own["random"]) if own["random"].dim() > 1 else 1
         if begun != self.fabric.world_size:
@@ -500,7 +520,11 @@ class _Run:
         torch.set_rng_state(own["random"].clone())  # of a view it would read the wrong memory, or none
         if self.fabric.device.type == "cuda":
             torch.cuda.set_rng_state(own["device_random"].clone(), self.fabric.device)
-        lines = [line for line in runs.read_jsonl(self.folder / runs.METRICS) if line["step"] <= self.state.step]
+        self.check_best()
+        lines = runs.read_jsonl(self.folder / runs.METRICS)
+        earlier = [_without_seconds(line) for line in lines if line.get("step", 0) <= self.state.step]
+        self.metrics = content.get("metrics", earlier)  # a checkpoint of an earlier version holds none
+        lines = _restored(self.metrics, lines)
         if self.fabric.is_global_zero:
             runs.write_jsonl(self.folder / runs.METRICS, lines)
             for logger in self.fabric.loggers:  # which are told of everything anew
@@ -508,6 +532,29 @@ class _Run:
         for line in lines:
             self.fabric.log_dict(line, step=line["step"])
         log.info("Resumed at step %d of %d.", self.state.step, self.steps)
+
+    def check_best(self) -> None:
+        """Check that the best weights are there, as they were written; write them anew where the checkpoint has them.
+
+        Raises:
+            RunError: where they are lost.
+        """
+        assert self.folder is not None
+        state, path = self.state, self.folder / runs.BEST
+        if state.best_epoch < 0:
+            return
+        try:
+            about = read_tensors(path)[1] or {}
+            if about.get("config") != self.note or about.get("epoch", 0) < state.best_epoch:
+                raise DamagedError("it is of another run or epoch")
+        except DamagedError as error:
+            if state.best_epoch * len(self.batches) != state.step:
+                raise RunError(
+                    f"{path} is damaged or missing ({error}), and with it the weights of the best epoch, "
+                    f"{state.best_epoch}: put back a copy, or start the run again in another folder."
+                ) from error
+            log.warning("%s was damaged or missing (%s): it is written anew from the checkpoint.", path, error)
+            self.keep_best()
 
     def kept(self) -> str:
         """Say which weights are kept, and what the method measured of them: its conclusion is of the last epoch."""
@@ -526,7 +573,8 @@ class _Run:
         """Write the last weights and the result, and return the model with the best ones."""
         state, best = self.state, self.state.probes[self.state.best_epoch - 1]
         if self.folder is not None and self.fabric.is_global_zero:
-            save_weights(self.plain(), self.folder / runs.MODEL)
+            save_weights(self.plain(), self.folder / runs.MODEL, self.about(len(state.probes)))
+            checkpoint.forget_previous(self.folder)
         self.fabric.barrier()
         self.classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         if self.folder is None:
@@ -555,6 +603,20 @@ class _Run:
         if self.folder is not None and self.fabric.is_global_zero:
             runs.write_json(self.folder / runs.RESULT, trained.json())
         return trained
+
+
+def _without_seconds(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != "seconds"}
+
+
+def _restored(metrics: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl as they were written: those of the file, but for the damaged and later ones."""
+    read = {line.get("step"): line for line in lines if not isinstance(line.get("step"), (list, dict))}
+    restored = []
+    for kept in metrics:
+        line = read.get(kept["step"], {})
+        restored.append(dict(line if _without_seconds(line) == kept else kept))
+    return restored
 
 
 def _rank(feasible: bool | None, probed: Mapping[str, float]) -> tuple[bool, float, float]:

@@ -76,7 +76,7 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
     if len(data.classes) > classes:
         raise InputError(f"The data has {len(data.classes)} classes, but the model returns {classes} logits.")
     check(train, threat.bounds, classes)
-    warnings += box_warnings(threat, some[0]) + _missing(train, data.classes)
+    warnings += [*train.notes, *box_warnings(threat, some[0]), *_missing(train, data.classes)]
     if (wrong := not_finite(classifier)) is not None:
         raise InputError(f"{wrong}, before the first step: give other weights.")
     augmentation(recipe.augment)(some, Noise.of(0, torch.arange(len(some), device=some.device)))

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import logging
 import pickletools
 import pkgutil
 import re
@@ -13,21 +14,26 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import ClassVar, get_origin
+from typing import Any, ClassVar, get_origin
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from unperturbed.errors import InputError, RunError
-from unperturbed.runs import BEST, CONFIG, read_yaml, write_atomically
+from unperturbed.checks import checked
+from unperturbed.errors import InputError
+from unperturbed.imports import OWN, follow, is_function, may_make
+from unperturbed.runs import BEST, CONFIG, read_yaml
+from unperturbed.runs.tensors import DamagedError, damage_of_zip, read_tensors, write_tensors
+from unperturbed.runs.weights import check_weights
 from unperturbed.types import Inputs, Logits
 from unperturbed.weights.layouts import MEAN, STD, Found, find_weights, plain_names
+
+log = logging.getLogger("unperturbed")
 
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
+@checked()
 def build_model(
     spec: str,
     arguments: Mapping[str, object],
@@ -51,6 +57,7 @@ def build_model(
     return model
 
 
+@checked()
 def load_run(folder: Path | str) -> nn.Module:
     """Return the network of a run folder that `unperturbed train` made, with its best weights, in eval mode.
 
@@ -63,6 +70,8 @@ def load_run(folder: Path | str) -> nn.Module:
     if made is None:
         raise InputError(f"{path} does not say what its network is: build it, and load_weights(model, {path / BEST})")
     model = build_model(made["class_path"], made["init_args"], (), 0, (), ())
+    for text in check_weights(path):
+        log.warning(text)
     load_weights(model, path / BEST)
     return model.eval()
 
@@ -78,32 +87,19 @@ def named_models() -> dict[str, type[nn.Module]]:
 
 def _find_maker(spec: str) -> Callable[..., object]:
     if ":" in spec or "." in spec:
-        return _import(spec)
+        found: Any = follow(spec, "the model", OWN)
+        if isinstance(found, nn.Module) or not (inspect.isclass(found) or is_function(found)):
+            raise InputError(f"{spec} is a {type(found).__name__}: name a class, or a function that returns the model")
+        if not may_make(found, nn.Module, spec, OWN):
+            raise InputError(f"{spec} makes no torch.nn.Module: name a subclass, or a function that returns one")
+        maker: Callable[..., object] = found
+        return maker
     models = named_models()
     if spec not in models:
         near = difflib.get_close_matches(spec, models, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(sorted(models))},"
         raise InputError(f"unknown model {spec!r}: {hint} or give your own class as 'package.module:Class'")
     return models[spec]
-
-
-def _import(spec: str) -> Callable[..., object]:
-    module, _, name = spec.partition(":") if ":" in spec else spec.rpartition(".")
-    try:
-        found: object = importlib.import_module(module)
-    except (ImportError, ValueError) as error:
-        remedy = "check the spelling, and that Python finds it"
-        if module.endswith(".py"):
-            remedy = f"name the module, not its file: {module[:-3].replace('/', '.')}:{name}"
-        raise InputError(f"cannot import {module!r} for model {spec!r} ({error}): {remedy}") from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            near = difflib.get_close_matches(part, dir(found), 1)
-            raise InputError(f"{module!r} has no {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
-        found = getattr(found, part)
-    if isinstance(found, nn.Module) or not callable(found):
-        raise InputError(f"{spec} is a {type(found).__name__}: name a class, or a function that returns the model")
-    return found
 
 
 def _checked_arguments(
@@ -249,6 +245,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     return {plain: stored[name] for plain, name in plain_names(stored).items()}
 
 
+@checked()
 def load_weights(
     model: nn.Module, path: Path | str, strict: bool = True, keep_normalisation: bool = False
 ) -> KeyReport:
@@ -271,8 +268,11 @@ def load_weights(
     return report
 
 
-def save_weights(model: nn.Module, path: Path | str) -> None:
+@checked()
+def save_weights(model: nn.Module, path: Path | str, about: Mapping[str, object] | None = None) -> None:
     """Write the model's state as safetensors, whole or not at all; shared tensors are written under each name.
+
+    The metadata hold a hash of the contents, and plain values `about` them.
 
     Raises `InputError` where the state holds something other than tensors, and `RunError` where the file cannot be
     written; a file that was there then stands.
@@ -284,12 +284,7 @@ def save_weights(model: nn.Module, path: Path | str) -> None:
             raise InputError(f"{name} of the model is a {type(value).__name__}: safetensors hold tensors only")
     # a copy of each: safetensors refuses tensors that share memory or are not contiguous
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
-    try:
-        write_atomically(path, lambda temporary: safetensors.torch.save_file(tensors, temporary, {"format": "pt"}))
-    except (OSError, safetensors.SafetensorError) as error:
-        raise RunError(
-            f"cannot write {path} ({error}): nothing there has changed; free space or check permissions"
-        ) from error
+    write_tensors(path, tensors, about or {})
 
 
 def _match(own: Mapping[str, Tensor], found: Found, path: str) -> tuple[dict[str, Tensor], KeyReport]:
@@ -407,15 +402,19 @@ def _refuse_text(path: Path, head: bytes) -> None:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path} is a damaged or truncated safetensors file ({error}): download it again") from error
+        return read_tensors(path)[0]
+    except DamagedError as error:
+        raise InputError(
+            f"{path} is a damaged or truncated safetensors file ({error}): download it again, or put back a copy"
+        ) from error
 
 
 def _read_pickled(path: Path, head: bytes) -> object:
     """Return what `torch.save` wrote, without ever running code in it."""
     if head.startswith(b"PK") and not zipfile.is_zipfile(path):
         raise InputError(f"{path} is truncated: it ends before its table of contents; download it again")
+    if damage := damage_of_zip(path) if head.startswith(b"PK") else "":
+        raise InputError(f"{path} is damaged ({damage}): download it again, or put back a copy")
     try:
         # an open file: of a path, torch judges by the suffix; it warns on pickles that it did not write
         with warnings.catch_warnings(action="ignore"), path.open("rb") as file:

@@ -1,0 +1,273 @@
+"""Import paths, `package.module:Name`: which ones are followed, and what kind of thing they must lead to.
+
+A path that stands in a file (a run folder, `--config`) may be somebody else's, and importing runs code. Such a path is
+followed only into this package and the libraries `KNOWN`, where the caller names the same path, or where the caller
+trusts the file.
+"""
+
+import difflib
+import functools
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, get_type_hints
+
+from unperturbed.errors import InputError
+from unperturbed.reading import parse_yaml
+
+PACKAGE = __name__.partition(".")[0]
+KNOWN = ("timm", "torchvision", "transformers")
+"""Libraries whose networks a file may name; their other functions it may not."""
+RISKY = ("trust_remote_code", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "kernel_config")
+"""Arguments by which these libraries run code or unpickle files: from a file they are refused as a path is."""
+PATH = re.compile(r"[^\W\d]\w*(?:[.:][^\W\d]\w*)+")
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Which import paths are followed beyond those into this package and the libraries `KNOWN`.
+
+    Attributes:
+        named: paths with dots, and names of arguments, that the caller wrote.
+        everything: whether the caller vouches for all files.
+    """
+
+    named: frozenset[str] = frozenset()
+    everything: bool = False
+
+    def naming(self, *values: object) -> "Trust":
+        """Return this trust, with all import paths in these values (at any depth) as the caller's own."""
+        paths = {dotted(text) for value in values for text in _texts(value) if PATH.fullmatch(text)}
+        return replace(self, named=self.named | paths)
+
+    def of_file(self, place: Path, content: object) -> "Trust":
+        """Return this trust, with the import paths in a file as the caller's own if the caller's list names its folder.
+
+        The list is the file `trusted` in `~/.config/unperturbed` (or `$XDG_CONFIG_HOME/unperturbed`): a folder a line.
+        """
+        return self.naming(content) if any(place.resolve().is_relative_to(each) for each in _listed()) else self
+
+    def check(self, path: str, option: str) -> None:
+        """Raise `InputError` unless the path, or the argument of this name, is the caller's own."""
+        if self.everything or dotted(path) in self.named:
+            return
+        alike = f" name it yourself ({option} {path}), or" if option.startswith("--") else ""
+        raise InputError(
+            f"{option}: {path} stands in a file, and following it may run code of whoever wrote the file. If you trust "
+            f"them,{alike} add --trust (in Python trust=True; for good, list the folder in {list_of_folders()})."
+        )
+
+
+def dotted(path: str) -> str:
+    """Return an import path with dots alone."""
+    return path.replace(":", ".")
+
+
+def user_trust(trust: bool = False) -> Trust:
+    """Return the caller's trust in files: in all of them where `trust`, or UNPERTURBED_TRUST=1 in the environment."""
+    return Trust(everything=trust or os.environ.get("UNPERTURBED_TRUST") == "1")
+
+
+OWN = Trust(everything=True)
+"""For paths that a caller passes from Python: they are the caller's own."""
+
+
+def list_of_folders() -> Path:
+    """Return the file with the folders that the user trusts."""
+    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(home) / PACKAGE / "trusted"
+
+
+def _listed() -> Iterator[Path]:
+    try:
+        lines = list_of_folders().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return
+    for line in lines:
+        if Path(line.strip()).expanduser().is_absolute():
+            yield Path(line.strip()).expanduser().resolve()
+
+
+def _texts(value: object) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
+
+
+def is_known(path: str) -> bool:
+    """Tell whether a path leads into this package or a library of `KNOWN`."""
+    return _root(path) in (PACKAGE, *KNOWN)
+
+
+def follow(path: str, option: str, trust: Trust) -> object:
+    """Import what a path names.
+
+    Raises:
+        InputError: before any import, if the path is not the caller's own and leads elsewhere than into this package
+            and the known libraries; and where the import fails or the name is not there, with the nearest one.
+    """
+    module_name, name = _divided(path, option)
+    own = trust.everything or dotted(path) in trust.named
+    if not own and (not is_known(path) or "." in name or _lies_in_current_folder(_root(path))):
+        trust.check(path, option)
+    if own and not is_known(path):
+        _look_in_current_folder()
+    try:
+        found: object = import_module(module_name)
+    except Exception as error:  # whatever the module raises
+        kind = "" if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: "
+        raise InputError(
+            f"{option}: cannot import {module_name!r} ({kind}{error}). A module cannot be imported unless it is "
+            "installed or lies in the current folder: give package.module:Name."
+        ) from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, [each for each in dir(found) if each[0] != "_"], 1, 0.5)
+            hint = f": did you mean {near[0]!r}?" if near else "."
+            raise InputError(f"{option}: {module_name!r} has no {name!r}{hint}")
+        found = getattr(found, part)
+    if not own and _root(_home(found)) != _root(path):
+        raise InputError(f"{option}: {name} of {module_name} comes from {_home(found)}, which a file may not name.")
+    return found
+
+
+def is_class_of(found: object, base: type) -> bool:
+    """Tell whether `found` is a class of this kind."""
+    return inspect.isclass(found) and issubclass(found, base)
+
+
+def may_make(found: object, base: type, path: str, trust: Trust) -> bool:
+    """Tell whether `found` is a class of this kind, or a function that returns one of them.
+
+    A function of the caller's own may leave its return type open. One that a file names, in a known library, must state
+    it; and of this package a file may name classes only: its functions open files and import in turn.
+    """
+    if inspect.isclass(found):
+        return issubclass(found, base)
+    if not is_function(found):
+        return False
+    returned = returned_type(found)
+    stated = inspect.isclass(returned) and issubclass(returned, base)
+    if trust.everything or dotted(path) in trust.named:
+        return stated or not inspect.isclass(returned) or returned is object
+    return stated and _root(path) != PACKAGE
+
+
+def is_function(found: object) -> bool:
+    """Tell whether `found` can be called and is written in Python, outside of its standard library."""
+    if isinstance(found, functools.partial):
+        return is_function(found.func) or inspect.isclass(found.func)
+    kinds = (FunctionType, MethodType)
+    written = isinstance(found, kinds) or isinstance(vars(type(found)).get("__call__"), kinds)
+    return written and not inspect.isclass(found) and _root(_home(found)) not in sys.stdlib_module_names
+
+
+def returned_type(function: Any) -> Any:
+    """Return what a function says that it returns; None where it does not say."""
+    try:
+        return get_type_hints(getattr(function, "func", function)).get("return")
+    except Exception:  # names in annotations that do not exist when the program runs
+        return None
+
+
+def check_nested(value: object, option: str, trust: Trust, strings: bool) -> None:
+    """Raise `InputError` where a value holds a `class_path` that is not followed; with `strings`, any import path."""
+    if isinstance(value, str) and "class_path" in value:
+        with suppress(InputError):
+            loaded = parse_yaml(value, option)
+            value = value if isinstance(loaded, str) else loaded
+    if isinstance(value, str) and strings and PATH.fullmatch(value):
+        _check_reference(value, option, trust)
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            if key == "class_path":
+                _check_reference(str(part), option, trust)
+            if key in RISKY and part:
+                trust.check(str(key), option)
+            check_nested(part, option, trust, strings)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            check_nested(part, option, trust, strings)
+
+
+def _check_reference(path: str, option: str, trust: Trust) -> None:
+    """Let a file name layers of PyTorch and of the known libraries; all else is the caller's to name."""
+    if trust.everything or dotted(path) in trust.named:
+        _look_in_current_folder()
+        return
+    if _root(path) not in (*KNOWN, "torch") or _lies_in_current_folder(_root(path)):
+        trust.check(path, option)
+    module_name, _, name = dotted(path).rpartition(".")
+    try:
+        found = getattr(import_module(module_name), name)
+        layer = is_class_of(found, import_module("torch.nn").Module) and _root(_home(found)) == _root(path)
+    except Exception:  # whatever such a library raises when one of its parts cannot be had
+        layer = False
+    if not layer:
+        trust.check(path, option)
+
+
+_APPENDED: list[Path] = []
+"""Folders that were added to `sys.path` here."""
+
+
+def _look_in_current_folder() -> None:
+    """Let the user's modules be imported from where the command runs: last of all, so that they shadow no other."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+        _APPENDED.append(Path.cwd())
+
+
+def _divided(path: str, option: str) -> tuple[str, str]:
+    """Return the module and the name of a path; raises `InputError` where it is none."""
+    module_name, _, name = path.partition(":") if ":" in path else path.rpartition(".")
+    if module_name.endswith(".py"):
+        module = module_name[:-3].replace("/", ".")
+        raise InputError(f"{option}: {path} names a file: name the module, not its file: {module}:{name}.")
+    if not PATH.fullmatch(path) or ":" in name:
+        raise InputError(f"{option}: cannot import {module_name!r}: {path!r} is not package.module:Name.")
+    if _root(path) in sys.stdlib_module_names:
+        raise InputError(
+            f"{option}: {path} belongs to Python's standard library, which holds nothing of the kind: give your own."
+        )
+    return module_name, name
+
+
+def _root(path: str) -> str:
+    return re.split(r"[.:]", path)[0]
+
+
+def _home(found: object) -> str:
+    """Return the module that defines a class or function, or the class of another object."""
+    if isinstance(found, ModuleType):
+        return found.__name__
+    home = getattr(found, "__module__", None)
+    return home if isinstance(home, str) else type(found).__module__
+
+
+def _lies_in_current_folder(root: str) -> bool:
+    """Tell whether a library would come from a folder that was added here: a file there may have its name."""
+    try:
+        spec = find_spec(root)
+    except ValueError:  # it is there, but does not say where from
+        return False
+    places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
+    outside = [Path(place).resolve() for place in places if place]
+    return any(
+        place.is_relative_to(folder) and not place.is_relative_to(Path(sys.prefix).resolve())
+        for place in outside
+        for folder in _APPENDED
+    )
