@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from support.toys import Function, mlp
+from unperturbed.networks.logits import LogitsOnly
 from unperturbed.networks.not_finite import where_not_finite
 from unperturbed.networks.precision import InPrecision
 from unperturbed.types import Inputs, Logits
-from unperturbed.weights.files import LogitsOnly
 
 X = torch.rand(4, 6)
 X[:, 0] = 0.0

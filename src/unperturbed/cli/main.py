@@ -15,6 +15,7 @@ from unperturbed.cli.memory import keep_freed_memory
 from unperturbed.cli.options import parse
 from unperturbed.cli.signals import code_of, signals_interrupt, words_of
 from unperturbed.errors import InputError, RunError
+from unperturbed.processor import round_rows_alike
 from unperturbed.specs.catalogue import hint, summary_of
 
 COMMANDS = (
@@ -59,6 +60,7 @@ def _dispatch(words: list[str]) -> int:
         raise InputError(f"There is no command {command!r}. {hint(command, COMMANDS)}")
 
     keep_freed_memory()
+    round_rows_alike()  # before torch is loaded
     module = import_module(f"unperturbed.cli.{command}")
     parser = module.parser()
     if any(word in HELP for word in rest):

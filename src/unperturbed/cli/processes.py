@@ -19,6 +19,7 @@ import torch
 from unperturbed.cli.console import results_only_on_stdout
 from unperturbed.cli.signals import ENDING, end_with_parent
 from unperturbed.errors import InputError, RunError
+from unperturbed.processor import workers_round_rows_alike
 from unperturbed.training.prepare import find_device
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ def together(number: int, work: Callable[..., T], *arguments: Any) -> T:
     `work` is a function at the top of a module. What any of them raises ends the others and is raised here.
     """
     threads, context = max(1, torch.get_num_threads() // number), get_context("spawn")
-    with TemporaryDirectory(prefix="unperturbed-") as folder:
+    with TemporaryDirectory(prefix="unperturbed-") as folder, workers_round_rows_alike():
         readers, processes = list[Connection](), list[SpawnProcess]()
         try:
             for rank in range(number):

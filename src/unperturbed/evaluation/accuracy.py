@@ -38,6 +38,7 @@ from unperturbed.evaluation.subject import (
 )
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.maximise.places import Watch, watched
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import InPrecision, as_reported, choose
 from unperturbed.runs.lock import alone_in
@@ -70,6 +71,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
+    output: Output = None,
     progress: Progress = silent,
 ) -> Outcome:
     """Return how many examples the model classifies correctly, and on how many of those the suite cannot change that.
@@ -92,6 +94,7 @@ def evaluate(
         batch_size: examples that the network sees at a time, raised to a power of two; fewer where fewer are left.
         precision: "auto" lets attacks that bear it search in bfloat16 where the processor multiplies that natively and
             the network is convolutional, and repeats in float32 what came close to a break; "32": all in float32.
+        output: which part of what the model returns are the logits: a place, a name, or a function of it.
         progress: told of every attack that is through with a block of examples, and about twice a second of how far
             it is: the bound within an attack counts what it claims, which a fresh forward has yet to confirm.
 
@@ -102,7 +105,7 @@ def evaluate(
     """
     began = time.perf_counter()
     split = measured_split(data)
-    subject = look_at(model, split, threat, seed)
+    subject = look_at(model, split, threat, seed, output)
     attacks, warnings = find_suite(suite).against(threat.norm, subject.classes), list(subject.warnings)
     networks = as_searched(subject, precision, physical_batch_size(batch_size, subject, len(split)))
     if batch_size != "auto" and batch_size > len(split):
@@ -115,6 +118,7 @@ def evaluate(
         "is_of": identity(model, subject, split, threat, attacks, seed)
         | {"search": _name(subject.dtype if networks.rough is None else torch.bfloat16)},
         "threads": torch.get_num_threads(),
+        "rounding": networks.rounding(subject.some),
         "batch_size": networks.places,
         "block": _block_size(len(split), processes),
     }
@@ -158,7 +162,9 @@ def evaluate(
     if out is not None:
         meet()
         parts = [store.read(number) for number in range(len(blocks))]
-    environment = job["is_of"] | {
+    environment = {
+        **job["is_of"],
+        **job.get("rounding", {}),
         "python": platform.python_version(),
         "batch_size": job["batch_size"],
         "threads": job["threads"],
@@ -251,7 +257,7 @@ def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int)
             logits = rough(x)
             (slope,) = torch.autograd.grad(logits.sum(), x)
             sound = bool(logits.isfinite().all() and slope.isfinite().all())
-    except RuntimeError:  # an operation that does not know bfloat16
+    except Exception:  # an operation that does not know bfloat16
         sound = False
     return Networks(classifier, searched, rough if sound and precision == "auto" else None, places)
 

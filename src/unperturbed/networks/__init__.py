@@ -1,1 +1,1 @@
-"""What is learnt about a network, and done to it for a while."""
+"""What is done to a user's network, and undone."""

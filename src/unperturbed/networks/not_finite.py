@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.hooks import RemovableHandle
 
+from unperturbed.networks.logits import unwrapped
+from unperturbed.networks.precision import InPrecision
 from unperturbed.types import Inputs
-
-_WRAPPERS = {"LogitsOnly": "module", "InPrecision": "network"}
-"""Wrappers of the package, and where they hold the user's network, whose paths the user knows."""
 
 
 @dataclass
@@ -78,9 +77,7 @@ def _watched(model: nn.Module) -> Iterator[list[_Call]]:
         for value in tree_leaves(output):
             noting(call, "above")(value)
 
-    network = model
-    while isinstance(inner := getattr(network, _WRAPPERS.get(type(network).__name__, ""), None), nn.Module):
-        network = inner
+    network = unwrapped(model.network if isinstance(model, InPrecision) else model)  # the user's, whose paths are known
     try:
         for path, module in network.named_modules():
             handles.append(module.register_forward_pre_hook(enter(path), with_kwargs=True))
