@@ -38,10 +38,14 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Return the matrix: a row for the points found on each model, a column for each model measured on them."""
-    from unperturbed.cli.subject import examples_of, load_into, make_model, stored_bounds, stored_run
+    import torch
+
+    from unperturbed.cli.subject import examples_of, load_into, make_model, stored_bounds, stored_run, taken
     from unperturbed.data.sources import load_data
     from unperturbed.evaluation.store import Store
     from unperturbed.evaluation.transfer import transfer
+    from unperturbed.networks.dtype import cast
+    from unperturbed.networks.inputs import prepared
     from unperturbed.threat import Threat
     from unperturbed.training.prepare import find_device
 
@@ -68,7 +72,7 @@ def run(given: Parsed) -> Result:
         tree.put([], stored[run]["model"])
         model, _ = make_model(tree, data, trust=given.trust.of_file(Path(run), stored[run]))
         load_into(model, str(Path(run) / BEST), tree)
-        models[run] = model.float().to(device)
+        models[run] = cast(prepared(model, **taken(None, stored[run])), torch.float32, device)
     store = Store(None if given.out is None else Path(given.out) / "transfer")
     earlier = store.begun_when_finished(len(split), len(models))
     with progress() as report, nullcontext() if given.out is None else repeatable():

@@ -38,6 +38,7 @@ from unperturbed.evaluation.subject import (
 )
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.maximise.places import Watch, watched
+from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import InPrecision, as_reported, choose
@@ -179,6 +180,12 @@ def evaluate(
     if outcome.n >= 20 and outcome.clean_accuracy.low <= 1 / subject.classes:
         text = f"The clean accuracy is not above chance ({1 / subject.classes:.0%}): are these weights trained, and do "
         outcome = replace(outcome, warnings=(*outcome.warnings, text + "labels and inputs suit them?"))
+        some = order[torch.arange(min(len(order), 256)) * len(order) // min(len(order), 256)]
+        batch = subject.batch(split, some, threat)
+        with own_randomness(seed, subject.device):
+            expected = missing_layer(subject.classifier, batch.x, batch.y)
+        if expected is not None:
+            outcome = replace(outcome, warnings=(*outcome.warnings, expected))
     if draws_of(attacks) > 1:
         outcome = over_draws(outcome)
     if rank == 0:

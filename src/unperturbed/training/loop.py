@@ -44,12 +44,14 @@ from unperturbed.training.alarm import Probe, probe, recognise
 from unperturbed.training.folder import alone, claim, describe_run
 from unperturbed.training.prepare import (
     Examples,
+    check_devices,
     chosen,
     classify,
     find_device,
     make_optimiser,
     peak_learning_rate,
     prepare,
+    strategy_for,
 )
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.schedule import learning_rate, ramped
@@ -173,22 +175,22 @@ def train(
         method = deepcopy(method, {id(model): model})
     folder = None if out is None else Path(out)
     all_data = as_data(data)
-    if devices < 1:
-        raise InputError(f"devices is {devices}, but a run takes at least 1.")
     found = find_device(device)
+    check_devices(devices, found)
     precision = choose(recipe.precision, model, found)
+    classifier = classify(model, all_data, output)
     fabric = Fabric(
         accelerator=found.type,
         devices=devices if found.index is None else [found.index],
-        strategy="auto" if devices == 1 else "ddp",
+        strategy="auto" if devices == 1 else strategy_for(classifier, all_data),
         loggers=_loggers(loggers, folder),
     )
-    classifier = classify(model, all_data, output)
     if weights is not None:
         log.info("%s", load_weights(model, weights))
     fabric.launch()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
-    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples, model), config or {})
+    said = {**(config or {}), **({} if output is None else {"output": output})}
+    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples, model), said)
     with alone(fabric, folder):
         if folder is not None:
             claim(folder, description, resume)
