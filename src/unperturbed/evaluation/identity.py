@@ -35,7 +35,7 @@ def identity(
         "torch": torch.__version__,
         "device": device_kind(subject.device),
     }
-    doubts = [*subject.doubts, *describe(suite.attacks).doubts]
+    doubts = [*subject.undescribed, *describe(suite.attacks).doubts]
     return settings | ({"undescribed": doubts} if doubts else {})
 
 

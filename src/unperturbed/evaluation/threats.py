@@ -12,6 +12,7 @@ from unperturbed.evaluation.accuracy import evaluate, group, meet
 from unperturbed.evaluation.carry import keep, over_smaller_radii, points_between, with_points
 from unperturbed.evaluation.subject import measured_split
 from unperturbed.findings import Outcome, Progress, silent
+from unperturbed.networks.logits import Output
 from unperturbed.threat import Threat
 
 
@@ -26,6 +27,7 @@ def evaluate_threats(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
+    output: Output = None,
     progress: Progress = silent,
 ) -> tuple[Outcome, ...]:
     """Return the outcome under each threat set; a point found in one counts in all the others that it lies in.
@@ -44,6 +46,7 @@ def evaluate_threats(
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time.
         precision: of the searches.
+        output: as for `evaluate`.
         progress: as for `evaluate`, with the threat named.
 
     Raises:
@@ -70,6 +73,7 @@ def evaluate_threats(
                 seed=seed,
                 batch_size=batch_size,
                 precision=precision,
+                output=output,
                 progress=named,
             )
         )

@@ -140,8 +140,10 @@ def diagnose(
     }
     notes = tuple(dict.fromkeys(note for split in (test, train) if split is not None for note in split.notes))
     kept, made_again = _kept(out, identity)
-    if kept and looked.doubts:
-        made_again = f"{out} could be of another network, since {looked.doubts[0]} is in this one: it was made again."
+    if kept and looked.undescribed:
+        made_again = (
+            f"{out} could be of another network, since {looked.undescribed[0]} is in this one: it was made again."
+        )
         kept = {}
     findings, failed = dict[str, Finding](), dict[str, str]()
     for number, diagnostic in enumerate(diagnostics):
