@@ -25,6 +25,7 @@ from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.subject import check_kinds
 from unperturbed.findings import Interval, Progress, silent
 from unperturbed.maximise.places import at_least_two
+from unperturbed.maximise.slopes import REPLACED, noticing
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import EpochEnd, Method
 from unperturbed.networks.dtype import cast as cast_network
@@ -43,16 +44,18 @@ from unperturbed.training.alarm import Probe, probe, recognise
 from unperturbed.training.folder import alone, claim, describe_run
 from unperturbed.training.prepare import (
     Examples,
+    check_devices,
     chosen,
     classify,
     find_device,
     make_optimiser,
     peak_learning_rate,
     prepare,
+    strategy_for,
 )
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.schedule import learning_rate, ramped
-from unperturbed.training.step import optimisation_step
+from unperturbed.training.step import not_finite_at, optimisation_step
 from unperturbed.types import Batch, Inputs, Labels
 from unperturbed.weights.files import load_weights, save_weights
 
@@ -172,37 +175,39 @@ def train(
         method = deepcopy(method, {id(model): model})
     folder = None if out is None else Path(out)
     all_data = as_data(data)
-    if devices < 1:
-        raise InputError(f"devices is {devices}, but a run takes at least 1.")
     found = find_device(device)
+    check_devices(devices, found)
     precision = choose(recipe.precision, model, found)
+    classifier = classify(model, all_data, output)
     fabric = Fabric(
         accelerator=found.type,
         devices=devices if found.index is None else [found.index],
-        strategy="auto" if devices == 1 else "ddp",
+        strategy="auto" if devices == 1 else strategy_for(classifier, all_data),
         loggers=_loggers(loggers, folder),
     )
-    classifier = classify(model, all_data, output)
     if weights is not None:
         log.info("%s", load_weights(model, weights))
     fabric.launch()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
-    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples, model), config or {})
+    said = {**(config or {}), **({} if output is None else {"output": output})}
+    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples, model), said)
     with alone(fabric, folder):
         if folder is not None:
             claim(folder, description, resume)
         fabric.barrier()
         with full_float32(), torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
             torch.manual_seed(recipe.seed + fabric.global_rank)
-            note = note_of(description)
-            run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder, note)
-            if resume and folder is not None and (last := checkpoint.last_of(folder)) is not None:
-                run.restore(last)
-            else:
+            run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder)
+            last = checkpoint.last_of(folder) if resume and folder is not None else None
+            if last is None:
                 run.preflight()
-                if folder is not None and fabric.is_global_zero:
-                    runs.write_yaml(folder / runs.CONFIG, description)
-                    (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            if folder is not None and last is None and fabric.is_global_zero:
+                runs.write_yaml(folder / runs.CONFIG, description)
+                (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            fabric.barrier()
+            run.note = {} if folder is None else note_of(runs.read_yaml(folder / runs.CONFIG))
+            if last is not None:
+                run.restore(last)
             fabric.barrier()
             run.go(progress)
         return run.finish()
@@ -240,14 +245,15 @@ class _Run:
         recipe: Recipe,
         precision: Precision,
         folder: Path | None,
-        note: Mapping[str, str],
     ) -> None:
-        self.note = note
+        self.note: dict[str, str] = {}
         """What the run's files say of the run that they belong to."""
         self.fabric, self.model, self.classifier, self.threat = fabric, model, classifier, threat
         self.method, self.recipe, self.precision, self.folder = method, recipe, precision, folder
         self.batches, self.classes = examples.batches, examples.classes
         self.held_out = len(examples.held_out) > 0
+        self.replaced = False
+        """Whether a gradient of the inner maximisation was not finite, and that was told."""
         self.state = _State()
         self.sums: dict[str, Tensor] = {}
         """Of this epoch's terms and diagnostics over its steps, as this process sees them."""
@@ -368,13 +374,16 @@ class _Run:
         batch = self.batch(ids, x, y, augmenting.fold(0))
         threat = ramped(self.threat, self.ramp, share)
         try:
-            with running("taking a step", ids, x):
+            with noticing() as replaced, running("taking a step", ids, x):
                 terms, inner = optimisation_step(
                     self.fabric, self.attacked, self.wrapped, self.optimiser, self.method, batch, threat, noise.fold(1),
                     self.recipe.clip_grad_norm,
                 )  # fmt: skip
         except RunError as error:
             raise RunError(f"Step {step + 1}: {error}") from error.__cause__ or error
+        if replaced.any and not self.replaced:
+            self.replaced = True
+            self.warn(_replaced(not_finite_at(self.attacked, batch.x, batch)))
         if self.average is not None:
             self.average.update_parameters(self.classifier)
         loss = sum(float(term) for term in terms.values())
@@ -464,7 +473,7 @@ class _Run:
 
     def about(self, epoch: int) -> dict[str, Any]:
         """Return what a weights file says of itself."""
-        return {"config": dict(self.note), "epoch": epoch}
+        return {"config": self.note, "epoch": epoch}
 
     def warn(self, text: str) -> None:
         """Say it, and keep it for the result."""
@@ -503,7 +512,7 @@ class _Run:
                 "state": asdict(self.state),
                 "own": gathered,
                 "metrics": self.metrics,
-                "config": dict(self.note),
+                "config": self.note,
             }
             checkpoint.save(self.folder / runs.CHECKPOINT, content)
         self.fabric.barrier()
@@ -648,6 +657,14 @@ def _rank(feasible: bool | None, probed: Mapping[str, float]) -> tuple[bool, flo
 
 def _first(batch: Batch, n: int) -> Batch:
     return Batch(batch.x[:n], batch.y[:n], batch.ids[:n])
+
+
+def _replaced(place: str | None) -> str:
+    where = f" It stops being finite in {place}." if place else ""
+    return (
+        f"The gradient at the inputs is not finite somewhere (a root, a logarithm or a norm at 0, say).{where} The "
+        f"inner maximisation went on with {REPLACED}. A small number added there makes the slope finite."
+    )
 
 
 def _loggers(names: Sequence[str], folder: Path | None) -> list[Logger]:
