@@ -11,7 +11,7 @@ from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.evaluate import SUITE_HELP, repeatable, suite_of
 from unperturbed.cli.options import Parsed, add_examples_options, new_parser
 from unperturbed.errors import InputError
-from unperturbed.findings import Transfer
+from unperturbed.findings import Transfer, doubted
 from unperturbed.runs import BEST
 from unperturbed.runs.weights import check_weights
 from unperturbed.specs.trees import Tree
@@ -111,5 +111,9 @@ def _matrix(found: Transfer) -> Any:
         return [f"{each.value:.1%} [{each.low:.1%}, {each.high:.1%}]" for each in row]
 
     rows = [["no attack", *cells(found.clean)]]
-    rows += [[name, *cells(row)] for name, row in zip(found.names, found.accuracy, strict=True)]
-    return table("", ("points found on", *found.names), [*rows, ["worst of all", *cells(found.worst)]])
+    rows += [
+        [f"{name}{doubted(found.doubts.get(name, ()))}", *cells(row)]
+        for name, row in zip(found.names, found.accuracy, strict=True)
+    ]
+    names = [f"{name}, not to be believed" if name in found.doubts else name for name in found.names]
+    return table("", ("points found on", *names), [*rows, ["worst of all", *cells(found.worst)]])
