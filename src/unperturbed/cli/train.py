@@ -13,8 +13,8 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, table
 from unperturbed.cli.options import Parsed, add_data_options, add_examples_options, add_fields, new_parser
-from unperturbed.errors import InputError, RunError
-from unperturbed.runs import CHECKPOINT, FolderLostError
+from unperturbed.errors import InputError, NotResumableError, RunError
+from unperturbed.runs import CHECKPOINT
 from unperturbed.specs.catalogue import listing
 from unperturbed.training.recipe import Recipe
 
@@ -190,7 +190,7 @@ def resumable(given: Parsed, out: Path) -> Iterator[None]:
     failures: tuple[type[BaseException], ...] = (KeyboardInterrupt, RunError, OSError, *lost)
     try:
         yield
-    except FolderLostError:
+    except NotResumableError:
         raise
     except failures as error:
         again = shlex.join(["unperturbed", "train", *(word for word in given.argv if word != "--resume"), "--resume"])

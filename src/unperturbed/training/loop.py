@@ -21,7 +21,7 @@ from unperturbed import runs
 from unperturbed.checks import COUNT, checked
 from unperturbed.data.augment import augmentation
 from unperturbed.data.convert import as_data
-from unperturbed.errors import InputError, RunError
+from unperturbed.errors import InputError, NotResumableError, RunError
 from unperturbed.evaluation.subject import check_kinds
 from unperturbed.findings import Interval, Progress, silent
 from unperturbed.maximise.places import at_least_two
@@ -528,7 +528,7 @@ class _Run:
             log.warning("%s is not there: resumed from %s.", self.folder / runs.CHECKPOINT, path)
         content = checkpoint.load(path)
         if content.get("config", self.note) != self.note:
-            raise RunError(checkpoint.damaged(path, "it is of another run"))
+            raise NotResumableError(checkpoint.damaged(path, "it is of another run"))
         own = content["own"]
         begun = len(own["random"]) if own["random"].dim() > 1 else 1
         if begun != self.fabric.world_size:
@@ -580,7 +580,7 @@ class _Run:
                 raise DamagedError("it is of another run or epoch")
         except DamagedError as error:
             if state.best_epoch * len(self.batches) != state.step:
-                raise RunError(
+                raise NotResumableError(
                     f"{path} is damaged or missing ({error}), and with it the weights of the best epoch, "
                     f"{state.best_epoch}: put back a copy, or start the run again in another folder."
                 ) from error
