@@ -2,8 +2,10 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -34,18 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     With `--json`, one JSON value goes to standard output; everything else goes to standard error.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    ended = partial(_end, debug="--debug" in words)
     try:
         with signals_interrupt():
             return _dispatch(words)
     except InputError as error:
-        return _end(error, 2)
+        return ended(error, 2)
     except BrokenPipeError:  # whoever read the output has seen enough (a pager, head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (RunError, OSError) as error:
-        return _end(error, 1)
+        return ended(error, 1)
     except KeyboardInterrupt as error:
-        return _end(error, code_of(error))
+        return ended(error, code_of(error))
 
 
 def _dispatch(words: list[str]) -> int:
@@ -99,9 +102,11 @@ def _overview() -> Table:
     return grid
 
 
-def _end(error: BaseException, code: int) -> int:
+def _end(error: BaseException, code: int, debug: bool) -> int:
     if (code == 2 or isinstance(error, KeyboardInterrupt)) and not is_first_process():
         return code  # the first process says it
+    if debug:
+        traceback.print_exception(error)
     text = words_of(error) if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
     say("\n".join([text, *getattr(error, "__notes__", ())]), "error")
     return code

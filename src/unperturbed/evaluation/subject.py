@@ -15,6 +15,8 @@ from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
+from unperturbed.evaluation.evidence import Doubt
+from unperturbed.evaluation.optimising import calls_autograd
 from unperturbed.networks.classifier import Classes, as_classifier
 from unperturbed.networks.dtype import home as home_of
 from unperturbed.networks.failures import failed_on_all, isolate
@@ -25,6 +27,20 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs
 
 _READ = 1024
+COUPLED = "An example's logits depend on the others in its batch, and so do its results: take the batch size 1."
+PROBABILITIES = (
+    "The outputs look like probabilities (they sum to 1), but attacks work on logits: leave the softmax out."
+)
+OPTIMISING = (
+    "The network calls autograd in its forward: it optimises while it answers, and attacks that follow the gradient of "
+    "a single forward need not see through that. Attack it adaptively."
+)
+FLAT = "The gradient at the inputs is exactly 0"
+_DOUBTED = {
+    COUPLED: "logits depend on the rest of the batch",
+    PROBABILITIES: "the outputs are probabilities",
+    OPTIMISING: "the network optimises at test time",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +58,12 @@ class Subject:
     network: str
     """A hash of the network's description and of its answers to the first examples: weights alone do not tell it."""
     warnings: list[str]
+
+    def doubts(self, places: int) -> list[Doubt]:
+        """Return which of the warnings speak against a robust accuracy, the network seeing `places` at a time."""
+        shorts = dict(_DOUBTED) if places > 1 else {text: short for text, short in _DOUBTED.items() if text != COUPLED}
+        flat = [Doubt("the gradient is 0", text) for text in self.warnings if text.startswith(FLAT)]
+        return [Doubt(shorts[text], text) for text in self.warnings if text in shorts] + flat
 
     def batch(self, split: Split, rows: Tensor, threat: Threat) -> Batch:
         """Return examples where the model is and in its precision, inside the box: `check` lets a rounding pass."""
@@ -67,7 +89,7 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int, output: O
     with own_randomness(seed, device), trying("taking logits and gradients of the first examples", first, some):
         classes, warnings = check_outputs(classifier, some)
         _check_type(classifier, some)
-        warnings += _flat(classifier, some)
+        warnings += _flat(classifier, some) + ([OPTIMISING] if calls_autograd(classifier, some[:1]) else [])
     warnings = [*notes_on(classifier), *misfit(classes, known), *warnings]
     if (weights := not_finite(model)) is not None:
         warnings.append(f"{weights}: nothing that is computed with them means anything.")
@@ -213,11 +235,9 @@ def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
         raise InputError(f"The model returns a tensor of shape {shape}, but logits have the shape (n, classes >= 2).")
     warnings = []
     if coupled:
-        text = "An example's logits depend on the others in its batch, and so do its results: take the batch size 1."
-        warnings.append(text)
+        warnings.append(COUPLED)
     if bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-3).all()):
-        text = "The outputs look like probabilities (they sum to 1), but attacks work on logits: leave the softmax out."
-        warnings.append(text)
+        warnings.append(PROBABILITIES)
     return logits.shape[1], warnings
 
 
@@ -259,7 +279,7 @@ def _flat(model: nn.Module, some: Inputs) -> list[str]:
     if flat <= len(some) / 10:
         return []
     return [
-        f"The gradient at the inputs is exactly 0 for {flat} of the first {len(some)} examples: searches by gradient "
+        f"{FLAT} for {flat} of the first {len(some)} examples: searches by gradient "
         "find no way there, and what they leave standing says nothing. Attack through a stand-in with a gradient "
         "(docs/defences.md), and see what attacks without gradients find (--suite square)."
     ]

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -17,7 +17,7 @@ from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split, hold_out
 from unperturbed.errors import InputError
 from unperturbed.evaluation.subject import box_warnings, check_outputs, misfit, not_finite
-from unperturbed.networks.classifier import Classes, as_classifier
+from unperturbed.networks.classifier import Classes, as_classifier, untouched
 from unperturbed.networks.dtype import home
 from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import Output, notes_on
@@ -83,6 +83,22 @@ def classify(model: nn.Module, data: Data, output: Output = None) -> nn.Module:
     """Return the model, tried in eval and train mode and wrapped if it does not take inputs to logits as it is."""
     x = data.train.inputs(torch.arange(min(len(data.train), 2)))
     return as_classifier(model, x.to(*home(model)), output, classes_of(data), (False, True))
+
+
+def strategy_for(classifier: nn.Module, data: Data) -> Literal["ddp", "ddp_find_unused_parameters_true"]:
+    """Return how processes share gradients: looking for weights that a loss does not reach, where there are such.
+
+    Seen in four forwards in train mode, since stochastic depth leaves out other layers each time.
+    """
+    device, dtype = home(classifier)
+    x = data.train.inputs(torch.arange(2) % len(data.train)).to(device, dtype)
+    weights = [weight for weight in classifier.parameters() if weight.requires_grad]
+    with untouched(classifier, device, training=True), torch.enable_grad():
+        for _ in range(4):
+            gradients = torch.autograd.grad(classifier(x).square().sum(), weights, allow_unused=True)
+            if any(gradient is None for gradient in gradients):
+                return "ddp_find_unused_parameters_true"
+    return "ddp"
 
 
 def classes_of(data: Data) -> Classes:

@@ -23,6 +23,7 @@ from unperturbed.checks import checked
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, follow, is_function, may_make
 from unperturbed.networks.classifier import as_classifier
+from unperturbed.networks.inputs import prepared
 from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
 from unperturbed.runs import BEST, CONFIG, read_yaml
 from unperturbed.runs.tensors import DamagedError, damage_of_zip, read_tensors, write_tensors
@@ -69,14 +70,15 @@ def load_run(folder: Path | str) -> nn.Module:
     path = Path(folder)
     if not (path / CONFIG).exists() or not (path / BEST).exists():
         raise InputError(f"{path} is no run folder with weights: it has no {CONFIG}, or no {BEST}")
-    made = read_yaml(path / CONFIG).get("model")
+    stored = read_yaml(path / CONFIG)
+    made = stored.get("model")
     if made is None:
         raise InputError(f"{path} does not say what its network is: build it, and load_weights(model, {path / BEST})")
     model = build_model(made["class_path"], made["init_args"], (), 0, (), ())
     for text in check_weights(path):
         log.warning(text)
     load_weights(model, path / BEST)
-    return model.eval()
+    return prepared(model, *(stored.get(name) for name in ("output", "scale", "normalise"))).eval()
 
 
 def named_models() -> dict[str, type[nn.Module]]:
