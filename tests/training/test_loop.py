@@ -649,3 +649,18 @@ def test_a_conclusion_says_which_epoch_it_is_of(best: int, monkeypatch: pytest.M
     assert trained.best_epoch == best
     told = "" if best == 3 else " This is of the last epoch, 3; the weights kept are those of epoch 1."
     assert trained.conclusions == ("Done." + told,) and trained.feasible is None
+
+
+class Root(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sqrt()
+
+
+def test_an_infinite_slope_at_zero_pixels_is_a_warning_and_no_end_of_the_run() -> None:
+    x, y = blobs(60)
+    x[:, :2] = 0.0
+    model = nn.Sequential(Root(), mlp(6, 3))
+    recipe = Recipe(epochs=1, batch_size=20, validation=0.0, alarm="off")
+    trained = train(model, (x, y), THREAT, AT(PGD(steps=2, random_start=False)), recipe)
+    (text,) = [text for text in trained.warnings if "not finite" in text]
+    assert "`0` (Root)" in text and all(bool(weight.isfinite().all()) for weight in model.parameters())

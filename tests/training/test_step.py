@@ -145,3 +145,14 @@ def test_attacks_see_the_network_s_precision_and_get_their_own_back() -> None:
     model[0].register_forward_hook(lambda module, x, y: inside.append(y.dtype))
     logits = InPrecision(model, torch.bfloat16)(blobs(4)[0])
     assert inside == [torch.bfloat16] and logits.dtype == torch.float32
+
+
+class Root(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sqrt()
+
+
+def test_a_gradient_that_is_not_finite_is_named_with_its_layer_and_weights() -> None:
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), Root(), nn.Linear(16, 3))
+    with pytest.raises(RunError, match=r"it stops being finite in `2` \(Root\).* It concerns 0\.weight, 0\.bias"):
+        step(model, ERM())

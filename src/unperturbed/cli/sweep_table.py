@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unperturbed.cli.console import table
-from unperturbed.findings import Interval
+from unperturbed.findings import Interval, doubted
 from unperturbed.runs import write_json, write_text
 from unperturbed.statistics.domination import Point, mark_dominated
 
@@ -80,6 +80,7 @@ class Row:
         problems: why runs failed.
         evaluated: how many runs the point is of.
         comparable: what must be the same in two rows that are compared: threat and test examples.
+        doubts: why the robust accuracy of one of the runs is not to be believed.
     """
 
     values: Mapping[str, str]
@@ -93,6 +94,7 @@ class Row:
     problems: Sequence[str] = ()
     evaluated: int = 0
     comparable: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def json(self) -> dict[str, Any]:
         """Return plain values; `n` counts the examples of all the runs."""
@@ -109,6 +111,7 @@ class Row:
                 "robust_accuracy": robust.value,
                 "interval": [robust.low, robust.high],
                 "robust_range": self.robust,
+                "doubts": list(self.doubts),
                 "dominated": self.point.dominated,
                 "seconds": self.seconds,
             }
@@ -186,6 +189,7 @@ def _row(axes: Sequence[Axis], group: Sequence[Run]) -> Row:
         problems,
         len(done),
         (outcomes[0]["threat"], outcomes[0]["environment"]["data"]),
+        tuple(dict.fromkeys(text for each in outcomes for text in each.get("doubts", ()))),
     )
 
 
@@ -240,7 +244,7 @@ def cells_of(axes: Sequence[Axis], rows: Sequence[Row]) -> tuple[list[str], list
             [
                 *row.values.values(),
                 *([row.comparable[0] if row.comparable else ""] if threats else []),
-                *(["", ""] if point is None else [_percent(point.clean), str(point.robust)]),
+                *(["", ""] if point is None else [_percent(point.clean), f"{point.robust}{doubted(row.doubts)}"]),
                 *([ranges] if several else []),
                 "" if row.seconds is None else f"{row.seconds:.0f} s",
                 "; ".join(row.conclusions),

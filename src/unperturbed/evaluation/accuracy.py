@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,11 @@ from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
+from unperturbed.evaluation.carry import with_carried
+from unperturbed.evaluation.evidence import Doubt, doubts_of, examined, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.randomised import (
+    RANDOM,
     RandomBlock,
     attack_random_block,
     draws_of,
@@ -26,8 +29,9 @@ from unperturbed.evaluation.randomised import (
     random_block,
     randomness_warnings,
 )
-from unperturbed.evaluation.store import Part, Store, inputs_in_order, table_in_order
+from unperturbed.evaluation.store import Part, Store, inputs_in_order, read_again, table_in_order
 from unperturbed.evaluation.subject import (
+    FLAT,
     Subject,
     look_at,
     measured_split,
@@ -123,7 +127,7 @@ def evaluate(
     if rank == 0:
         store.begin(job, overwrite)
     meet()
-    job = store.begin(job, False)
+    job = store.join(job)
 
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
     blocks = torch.split(order, job["block"])
@@ -170,7 +174,10 @@ def evaluate(
     seconds = time.perf_counter() - began
     if resumed:
         seconds = sum(tally.seconds for part in parts for tally in part.tallies)
+    doubts = doubts_about(subject, attacks, parts, len(split), job["batch_size"])
+    warnings += [doubt.text for doubt in doubts if doubt.text not in warnings]
     outcome = _outcome(attacks, threat, parts, order, warnings, environment, seconds)
+    outcome = replace(outcome, doubts=tuple(dict.fromkeys(doubt.short for doubt in doubts if doubt.short)))
     if outcome.n >= 20 and outcome.clean_accuracy.low <= 1 / subject.classes:
         text = f"The clean accuracy is not above chance ({1 / subject.classes:.0%}): are these weights trained, and do "
         outcome = replace(outcome, warnings=(*outcome.warnings, text + "labels and inputs suit them?"))
@@ -182,8 +189,11 @@ def evaluate(
             outcome = replace(outcome, warnings=(*outcome.warnings, expected))
     if draws_of(attacks) > 1:
         outcome = over_draws(outcome)
+    outcome = with_carried(outcome, store)
     if rank == 0:
         store.summarise(outcome.json())
+    if store.folder is not None and not open_blocks:
+        outcome = replace(outcome, warnings=(*outcome.warnings, read_again(store.folder)))
     return outcome
 
 
@@ -217,7 +227,31 @@ def _through(
         look_again(networks, block, seed)
     random = draws_random_numbers(networks.reported, batch.x, networks.places)
     block.warnings.extend(randomness_warnings(suite, random))
+    block.evidence = examined(
+        networks.reported,
+        batch,
+        block.z,
+        torch.tensor([verdict == "survived" for verdict in block.verdicts()], device=batch.x.device),
+        threat,
+        seed,
+        networks,
+        random=random,
+        replaced=any(tally.replaced for tally in block.tallies),
+    )
     return block
+
+
+def doubts_about(subject: Subject, suite: Suite, parts: Sequence[Part], n: int, places: int) -> list[Doubt]:
+    """Return what speaks against a robust accuracy: of the network, its gradients, and what broke without them."""
+    broken = [sum(part.tallies[number].broken for part in parts) for number in range(len(suite.attacks))]
+    evidence = total([part.evidence for part in parts])
+    random = randomness_warnings(suite, evidence.random > 0 and draws_of(suite) == 1)
+    return [
+        *subject.doubts(places),
+        *(Doubt("the network draws random numbers", text) for text in random if text.startswith(RANDOM)),
+        *doubts_of(evidence, n, flat_told=any(text.startswith(FLAT) for text in subject.warnings)),
+        *fallen_without_gradients(suite.attacks, broken, n),
+    ]
 
 
 def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int) -> Networks:

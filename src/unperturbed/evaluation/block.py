@@ -11,9 +11,11 @@ from torch.nn import functional
 
 from unperturbed.attacks.base import Attack, Found, padded_logits
 from unperturbed.attacks.gradient import Suite
+from unperturbed.evaluation.evidence import Evidence
 from unperturbed.findings import Verdict
 from unperturbed.losses import margin
 from unperturbed.maximise.places import part_of_search
+from unperturbed.maximise.slopes import noticing
 from unperturbed.networks.failures import failed_on, failed_on_all, isolate, within_memory
 from unperturbed.networks.modes import own_randomness
 from unperturbed.networks.rounding import rounding
@@ -61,6 +63,8 @@ class Tally:
     seconds: float = 0.0
     forwards: int = 0
     backwards: int = 0
+    replaced: bool = False
+    """Whether a gradient on the way was not finite."""
 
 
 @dataclass(eq=False)
@@ -91,6 +95,8 @@ class Block:
     tallies: list[Tally] = field(default_factory=list)
     """One for each attack that has run."""
     warnings: list[str] = field(default_factory=list)
+    evidence: Evidence = field(default_factory=Evidence)
+    """How gradients behaved, once the attacks are done."""
 
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts.
@@ -166,8 +172,9 @@ def attack_block(networks: Networks, block: Block, threat: Threat, suite: Suite,
     rows = block.standing.nonzero()[:, 0]
     if len(rows) > 0:
         noise = Noise.of(seed, block.batch.ids).fold(number)
-        with _draws_of(seed, block.batch, number):
+        with _draws_of(seed, block.batch, number), noticing() as replaced:
             parts, failures = isolate(lambda some: _attacked(networks, block, some, attack, threat, noise), rows)
+        tally.replaced = replaced.any
         for some, (found, margins, unlike) in parts:
             block.unlike[some] = unlike
             _enter(block, some, found, margins, number, attack, tally)

@@ -13,19 +13,24 @@ import torch
 from torch import nn
 
 from unperturbed.attacks.base import Attack
+from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.attacks.square import Square
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
+from unperturbed.evaluation.evidence import Doubt, doubts_of, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings, reach
-from unperturbed.evaluation.store import Part, Store, inputs_in_order, table_in_order
+from unperturbed.evaluation.randomised import RANDOM
+from unperturbed.evaluation.store import Part, Store, inputs_in_order, read_again, table_in_order
 from unperturbed.evaluation.subject import (
+    FLAT,
+    Subject,
     look_at,
     measured_split,
     physical_batch_size,
 )
-from unperturbed.findings import Interval, Progress, Verdict, silent
+from unperturbed.findings import Interval, Progress, Verdict, doubted, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
@@ -93,6 +98,7 @@ class Distances:
             misclassified: 0 where the example itself is, infinite where there is none. `doubt` is where else it cannot
             be called correct: the distance of the nearest tie, or of a claim that the fresh forward refuted; 0 where a
             value was not finite, infinite where nothing is in doubt. Between the two its verdict is unknown.
+        doubts: why the robust accuracies are not to be believed, each in a few words; the warnings say more.
         nearest: the nearest misclassified points (row k belongs to the k-th row of the table with an `attack`), where
             they were not written to a folder.
     """
@@ -111,6 +117,7 @@ class Distances:
     environment: Mapping[str, Any]
     examples: Mapping[str, list[Any]]
     nearest: Any = None
+    doubts: tuple[str, ...] = ()
 
     def at(self, eps: float) -> Interval:
         """Return the robust accuracy at a radius: its interval counts the unknown as not robust below, as robust above.
@@ -154,6 +161,7 @@ class Distances:
                  "unknown": self._standing(eps)[1]}
                 for eps, each in self.curve()
             ],
+            "doubts": list(self.doubts),
             "quantiles": {share: value if math.isfinite(value) else None for share, value in quantiles.items()},
             "counts": dict(self.counts),
             "attacks": [asdict(each) for each in self.searches],
@@ -166,7 +174,7 @@ class Distances:
         """Return the headline."""
         return (
             f"clean {self.clean_accuracy}; median distance {self.quantile(0.5):.4g}; robust under {self.threat} "
-            f"{self.at(self.eps)} ({self.suite}: {self.note})"
+            f"{self.at(self.eps)}{doubted(self.doubts)} ({self.suite}: {self.note})"
         )
 
     def _standing(self, eps: float) -> tuple[int, int]:
@@ -248,12 +256,12 @@ def minimum_norm(
     at_once, fewer = AtOnce(places), AtOnce(few)
     search = Search(subject.classifier, threat, attacks, levels, seed, at_once, fewer)
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
-    parts, resumed = list[Part](), False
+    parts, resumed, read = list[Part](), False, 0
     with under_attack(subject.classifier), as_reported(subject.device):
         for number, ids in enumerate(torch.split(order, job["block"])):
             if store.is_finished(number):
                 parts.append(store.read(number))
-                resumed = True
+                resumed, read = True, read + 1
                 continue
             batch = subject.batch(split, ids, threat)
             begun = store.begun(number, batch, Surroundings)
@@ -292,7 +300,7 @@ def minimum_norm(
             for number, attack in enumerate(attacks.attacks)
         ),
         seconds=sum(spent) if resumed else time.perf_counter() - began,
-        warnings=(),
+        warnings=tuple(warnings),
         environment=environment,
         examples=table,
         nearest=inputs_in_order(parts, order),
@@ -309,9 +317,30 @@ def minimum_norm(
     if doubtful:
         reasons = "failures, values that are not finite, tied logits, or claims refuted by a fresh forward"
         warnings += [f"{doubtful} examples are in doubt at one of the radii ({reasons}): not counted as robust."]
+    doubts = _doubts(subject, attacks, parts, found, places)
+    warnings += [doubt.text for doubt in doubts]
+    found = replace(found, doubts=tuple(dict.fromkeys(doubt.short for doubt in doubts if doubt.short)))
     found = replace(found, counts=counts, warnings=tuple(dict.fromkeys(warnings)))
     store.summarise(found.json())
+    if store.folder is not None and read == len(parts):
+        found = replace(found, warnings=(*found.warnings, read_again(store.folder)))
     return found
+
+
+def _doubts(subject: Subject, suite: Suite, parts: Sequence[Part], found: Distances, places: int) -> list[Doubt]:
+    """Return what speaks against the curve: of the network, its gradients, and what Square found nearer than they."""
+    evidence = total([part.evidence for part in parts])
+    random = [text for text in found.warnings if text.startswith(RANDOM)]
+    square = [
+        0 if isinstance(attack, FAB) else each.nearest
+        for attack, each in zip(suite.attacks, found.searches, strict=True)
+    ]
+    return [
+        *subject.doubts(places),
+        *(Doubt("the network draws random numbers", text) for text in random),
+        *doubts_of(evidence, found.n, flat_told=any(text.startswith(FLAT) for text in subject.warnings)),
+        *fallen_without_gradients(suite.attacks, square, found.n),
+    ]
 
 
 def _share(n: int, levels: int) -> int:

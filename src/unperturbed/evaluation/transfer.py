@@ -17,11 +17,12 @@ from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError
-from unperturbed.evaluation.accuracy import BLOCK, find_suite
+from unperturbed.evaluation.accuracy import BLOCK, doubts_about, find_suite
 from unperturbed.evaluation.block import Block, Networks, Tally, attack_block, untouched, verify
+from unperturbed.evaluation.evidence import Doubt, examined
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.randomised import draws_of, draws_random_numbers
-from unperturbed.evaluation.store import Part, Store, table_in_order
+from unperturbed.evaluation.store import Part, Store, read_again, table_in_order
 from unperturbed.evaluation.subject import Subject, home, look_at, measured_split, physical_batch_size, versions
 from unperturbed.findings import Interval, Progress, Transfer, silent
 from unperturbed.losses import margin
@@ -50,6 +51,8 @@ class _Peer:
     subject: Subject
     networks: Networks
     suite: Suite
+    random: bool
+    """Whether two forwards differ."""
 
 
 @checked(seed=SEED, batch_size=COUNT)
@@ -104,7 +107,10 @@ def transfer(
     first = next(iter(suites.values()))
     if draws_of(first) > 1:
         raise InputError(f"The suite {first.name} takes means over draws, which a matrix does not: use standard.")
-    warnings = [f"{name}: {text}" for name, each in seen.items() for text in (*each.warnings, *_randomness(each))]
+    random = {name: _is_random(each) for name, each in seen.items()}
+    warnings = [
+        f"{name}: {text}" for name, each in seen.items() for text in (*each.warnings, *_randomness(random[name]))
+    ]
     places = min(physical_batch_size(batch_size, each, len(split)) for each in seen.values())
     job: dict[str, Any] = {
         "is_of": _identity(models, seen, split, threat, suites, seed),
@@ -118,7 +124,7 @@ def transfer(
     warnings += other_threads(job, next(iter(seen.values())))
     places = job["batch_size"]
     peers = [
-        _Peer(name, each, Networks(each.classifier, each.classifier, None, places), suites[name])
+        _Peer(name, each, Networks(each.classifier, each.classifier, None, places), suites[name], random[name])
         for name, each in seen.items()
     ]
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
@@ -126,12 +132,16 @@ def transfer(
         stack.enter_context(as_reported(device))
         for each in seen.values():
             stack.enter_context(under_attack(each.classifier))
-        parts, resumed = _parts(peers, split, torch.split(order, job["block"]), threat, seed, store, progress)
+        blocks = torch.split(order, job["block"])
+        finished = all(store.is_finished(number) for number in range(len(blocks) * len(peers)))
+        parts, resumed = _parts(peers, split, blocks, threat, seed, store, progress)
     warnings += [text for part in parts for text in part.warnings]
     for peer in peers:
         if peer.networks.places < places:
             fewer = peer.networks.places
             warnings.append(f"{peer.name}: Memory ran out: it saw {fewer} examples at a time in the end.")
+    doubts = {peer.name: _doubts(peer, parts[i :: len(peers)], len(split)) for i, peer in enumerate(peers)}
+    warnings += [f"{name}: {doubt.text}" for name, found in doubts.items() for doubt in found]
     spent = sum(tally.seconds for part in parts for tally in part.tallies)
     found = _matrix(
         [table_in_order(parts[i :: len(peers)], order) for i in range(len(peers))],
@@ -149,10 +159,15 @@ def transfer(
             **job.get("rounding", {}),
             "seed": seed,
             "weights": {name: job["is_of"][f"weights of {name}"] for name in models},
+            "network": {name: job["is_of"][f"network of {name}"] for name in models},
             "data": job["is_of"]["data"],
         },
     )
+    short = {name: tuple(dict.fromkeys(doubt.short for doubt in each if doubt.short)) for name, each in doubts.items()}
+    found = replace(found, doubts={name: each for name, each in short.items() if each})
     store.summarise(found.json())
+    if store.folder is not None and finished:
+        found = replace(found, warnings=(*found.warnings, read_again(store.folder)))
     return found
 
 
@@ -168,14 +183,25 @@ def _identity(
     whole = {name: replace(suite, attacks=(*suite.attacks, FURTHER)) for name, suite in suites.items()}
     each = {name: identity(model, seen[name], split, threat, whole[name], seed) for name, model in models.items()}
     own = ("weights", "network", "precision", "attacks")
-    common = {key: value for key, value in next(iter(each.values())).items() if key not in own}
-    return common | {"models": list(models)} | {f"{key} of {name}": each[name][key] for name in models for key in own}
+    common = {key: value for key, value in next(iter(each.values())).items() if key not in (*own, "undescribed")}
+    doubts = [f"{name}: {text}" for name, subject in seen.items() for text in subject.undescribed]
+    common |= {"models": list(models)} | ({"undescribed": doubts} if doubts else {})
+    return common | {f"{key} of {name}": each[name][key] for name in models for key in own}
 
 
-def _randomness(seen: Subject) -> list[str]:
+def _is_random(seen: Subject) -> bool:
     with under_attack(seen.classifier):
-        random = draws_random_numbers(seen.classifier, seen.some, len(seen.some))
+        return draws_random_numbers(seen.classifier, seen.some, len(seen.some))
+
+
+def _randomness(random: bool) -> list[str]:
     return ["it draws random numbers, and each of its entries is by a single draw."] if random else []
+
+
+def _doubts(peer: _Peer, parts: Sequence[Part], n: int) -> list[Doubt]:
+    """Return what speaks against a model's accuracy."""
+    random = [Doubt("the network draws random numbers", text) for text in _randomness(peer.random)]
+    return random + doubts_about(peer.subject, peer.suite, parts, n, peer.networks.places)
 
 
 def _parts(
@@ -268,6 +294,17 @@ def _attack(
         block.margin[rows[better]], block.z[rows[better]] = verified[better], found.z[better]
     block.warnings += failed_on(failures, batch.ids, "the climb to its end")
     block.tallies.append(Tally(seconds=time.perf_counter() - began))
+    block.evidence = examined(
+        networks.reported,
+        batch,
+        block.z,
+        block.standing,
+        threat,
+        seed,
+        networks,
+        random=source.random,
+        replaced=any(tally.replaced for tally in block.tallies),
+    )
 
 
 def _at(target: _Peer, batch: Batch, z: Inputs, threat: Threat) -> tuple[Tensor, list[str]]:

@@ -38,6 +38,11 @@ class Union:
     examples: Mapping[str, list[Any]]
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the robust accuracy is not to be believed: what speaks against any of the evaluations."""
+        return tuple(dict.fromkeys(doubt for outcome in self.outcomes for doubt in outcome.doubts))
+
+    @property
     def threat(self) -> str:
         """The threat sets, as text."""
         return " or ".join(outcome.threat for outcome in self.outcomes)
@@ -51,6 +56,7 @@ class Union:
             "clean_interval": [self.clean_accuracy.low, self.clean_accuracy.high],
             "robust_accuracy": self.robust_accuracy.value,
             "interval": [self.robust_accuracy.low, self.robust_accuracy.high],
+            "doubts": list(self.doubts),
             "counts": dict(self.counts),
             "seconds": sum(outcome.seconds for outcome in self.outcomes),
             "threats": [outcome.json() for outcome in self.outcomes],
@@ -71,7 +77,7 @@ def union(outcomes: Sequence[Outcome]) -> Union:
         raise InputError("There is no outcome: give at least one.")
     first, ids = outcomes[0], outcomes[0].examples["id"]
     for other in outcomes[1:]:
-        _check_same(first, other)
+        check_same(first, other)
     if len(set(ids)) < len(ids):
         raise InputError(f"{len(ids) - len(set(ids))} examples have the id of another one: they cannot be matched.")
     rows = [{name: row for row, name in enumerate(outcome.examples["id"])} for outcome in outcomes]
@@ -117,7 +123,8 @@ def _fewest_right(rows: list[tuple[list[int], ...]]) -> Interval:
     return wilson_over_draws(draws == 1, draws == -1)
 
 
-def _check_same(one: Outcome, other: Outcome) -> None:
+def check_same(one: Outcome, other: Outcome) -> None:
+    """Raise InputError where two outcomes are of different networks or data, or only one is a mean over draws."""
     if _over_draws(one) != _over_draws(other):
         raise InputError(
             f"Of the outcomes under {one.threat} and {other.threat} one is a mean over draws and the other is not: "

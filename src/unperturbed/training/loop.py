@@ -21,10 +21,11 @@ from unperturbed import runs
 from unperturbed.checks import COUNT, checked
 from unperturbed.data.augment import augmentation
 from unperturbed.data.convert import as_data
-from unperturbed.errors import InputError, RunError
+from unperturbed.errors import InputError, NotResumableError, RunError
 from unperturbed.evaluation.subject import check_kinds
 from unperturbed.findings import Interval, Progress, silent
 from unperturbed.maximise.places import at_least_two
+from unperturbed.maximise.slopes import REPLACED, noticing
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import EpochEnd, Method
 from unperturbed.networks.dtype import cast as cast_network
@@ -54,7 +55,7 @@ from unperturbed.training.prepare import (
 )
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.schedule import learning_rate, ramped
-from unperturbed.training.step import optimisation_step
+from unperturbed.training.step import not_finite_at, optimisation_step
 from unperturbed.types import Batch, Inputs, Labels
 from unperturbed.weights.files import load_weights, save_weights
 
@@ -251,6 +252,8 @@ class _Run:
         self.method, self.recipe, self.precision, self.folder = method, recipe, precision, folder
         self.batches, self.classes = examples.batches, examples.classes
         self.held_out = len(examples.held_out) > 0
+        self.replaced = False
+        """Whether a gradient of the inner maximisation was not finite, and that was told."""
         self.state = _State()
         self.sums: dict[str, Tensor] = {}
         """Of this epoch's terms and diagnostics over its steps, as this process sees them."""
@@ -371,13 +374,16 @@ class _Run:
         batch = self.batch(ids, x, y, augmenting.fold(0))
         threat = ramped(self.threat, self.ramp, share)
         try:
-            with running("taking a step", ids, x):
+            with noticing() as replaced, running("taking a step", ids, x):
                 terms, inner = optimisation_step(
                     self.fabric, self.attacked, self.wrapped, self.optimiser, self.method, batch, threat, noise.fold(1),
                     self.recipe.clip_grad_norm,
                 )  # fmt: skip
         except RunError as error:
             raise RunError(f"Step {step + 1}: {error}") from error.__cause__ or error
+        if replaced.any and not self.replaced:
+            self.replaced = True
+            self.warn(_replaced(not_finite_at(self.attacked, batch.x, batch)))
         if self.average is not None:
             self.average.update_parameters(self.classifier)
         loss = sum(float(term) for term in terms.values())
@@ -522,7 +528,7 @@ class _Run:
             log.warning("%s is not there: resumed from %s.", self.folder / runs.CHECKPOINT, path)
         content = checkpoint.load(path)
         if content.get("config", self.note) != self.note:
-            raise RunError(checkpoint.damaged(path, "it is of another run"))
+            raise NotResumableError(checkpoint.damaged(path, "it is of another run"))
         own = content["own"]
         begun = len(own["random"]) if own["random"].dim() > 1 else 1
         if begun != self.fabric.world_size:
@@ -574,7 +580,7 @@ class _Run:
                 raise DamagedError("it is of another run or epoch")
         except DamagedError as error:
             if state.best_epoch * len(self.batches) != state.step:
-                raise RunError(
+                raise NotResumableError(
                     f"{path} is damaged or missing ({error}), and with it the weights of the best epoch, "
                     f"{state.best_epoch}: put back a copy, or start the run again in another folder."
                 ) from error
@@ -651,6 +657,14 @@ def _rank(feasible: bool | None, probed: Mapping[str, float]) -> tuple[bool, flo
 
 def _first(batch: Batch, n: int) -> Batch:
     return Batch(batch.x[:n], batch.y[:n], batch.ids[:n])
+
+
+def _replaced(place: str | None) -> str:
+    where = f" It stops being finite in {place}." if place else ""
+    return (
+        f"The gradient at the inputs is not finite somewhere (a root, a logarithm or a norm at 0, say).{where} The "
+        f"inner maximisation went on with {REPLACED}. A small number added there makes the slope finite."
+    )
 
 
 def _loggers(names: Sequence[str], folder: Path | None) -> list[Logger]:
