@@ -30,13 +30,13 @@ PREPARE = tuple(
 COMMANDS: dict[str, tuple[str, ...]] = {
     "train": ("train", *DATA, "--examples", "300", "--epochs", "4", "--checkpoint-minutes", "0.0003", "--out", "run",
               "--resume"),
-    "evaluate": ("evaluate", "first", "--suite", "standard", "--examples", "24", "--device", "cpu"),
-    "curve": ("curve", "first", "--eps", "0.05,0.1", "--examples", "16", "--device", "cpu"),
+    "evaluate": ("evaluate", "first", "--suite", "standard", "--examples", "8", "--device", "cpu"),
+    "curve": ("curve", "first", "--eps", "0.05,0.1", "--examples", "4", "--device", "cpu"),
     "sweep": ("sweep", *DATA, "--over", "seed=0,1", "--train-examples", "200", "--epochs", "2", "--suite", "apgd-ce",
               "--examples", "24", "--out", "sweep"),
-    "transfer": ("transfer", "first", "second", "--suite", "apgd-ce,square", "--examples", "24", "--out", "matrix",
+    "transfer": ("transfer", "first", "second", "--suite", "apgd-ce,square", "--examples", "8", "--out", "matrix",
                  "--device", "cpu"),
-    "diagnose": ("diagnose", "first", "--diagnostics", "margins,confidence,directions", "--examples", "24", "--device",
+    "diagnose": ("diagnose", "first", "--diagnostics", "margins,confidence,directions", "--examples", "16", "--device",
                  "cpu"),
 }  # fmt: skip
 TIMES = ("seconds", "sha256", "files", "command", "since")
@@ -122,7 +122,7 @@ def kill(out: Path, number: int, times: dict[str, float]) -> dict[str, Any]:
     words, folder = COMMANDS[name], out / f"kill-{number}"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(out / "base", folder)
-    delay = draw.uniform(0.1, 0.95) * times[name]
+    delay = draw.uniform(0.02, 0.9) * times[name]
     process = start(words, folder)
     process.join(delay)
     killed = process.is_alive()
@@ -149,12 +149,12 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def run(out: Path, kills: int) -> list[dict[str, Any]]:
-    """Return the results of so many kills, those of an earlier call included."""
+def run(out: Path, kills: int, first: int = 0) -> list[dict[str, Any]]:
+    """Return the results of so many kills from the first number on, those of an earlier call included."""
     out = out.absolute()
     times, path = prepared(out), out / "results.jsonl"
     results = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    for number in range(len(results), kills):
+    for number in range(first + len(results), first + kills):
         results.append(kill(out, number, times))
         with path.open("a") as file:
             file.write(json.dumps(results[-1]) + "\n")
@@ -164,9 +164,10 @@ def run(out: Path, kills: int) -> list[dict[str, Any]]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="number of the first kill, where several share them")
     parser.add_argument("--out", type=Path, default=Path("kills"))
     given = parser.parse_args()
-    found = run(given.out, given.kills)
+    found = run(given.out, given.kills, given.first)
     print(table(found))
     for each in found:
         if each["differing"]:

@@ -1,7 +1,7 @@
 """Plain data for everything that examines or reports."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["misclassified", "broken", "survived", "unknown"]
@@ -30,6 +30,11 @@ class Interval:
     def __str__(self) -> str:
         """Return, say, `48.7% [45.6%, 51.8%], n=1000`."""
         return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}], n={self.n}"
+
+
+def doubted(doubts: Sequence[str]) -> str:
+    """Return what a line adds to a robust accuracy that something speaks against; "" where nothing does."""
+    return f": not to be believed ({'; '.join(doubts)})" if doubts else ""
 
 
 @dataclass(frozen=True)
@@ -303,6 +308,7 @@ class Transfer:
         seconds: in all.
         warnings: whatever makes the numbers doubtful.
         environment: versions, seed, hashes.
+        doubts: by model, why its accuracy, and that of others on its points, is not to be believed.
     """
 
     names: tuple[str, ...]
@@ -316,6 +322,7 @@ class Transfer:
     seconds: float
     warnings: tuple[str, ...]
     environment: Mapping[str, Any]
+    doubts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
         """Return plain values: each accuracy with its interval beside it, rows for the models attacked."""
@@ -331,6 +338,7 @@ class Transfer:
             "interval": [[[each.low, each.high] for each in row] for row in self.accuracy],
             "worst_accuracy": [each.value for each in self.worst],
             "worst_interval": [[each.low, each.high] for each in self.worst],
+            "doubts": {name: list(doubts) for name, doubts in self.doubts.items()},
             "seconds": self.seconds,
             "warnings": list(self.warnings),
             "environment": dict(self.environment),
@@ -357,6 +365,7 @@ class Outcome:
         warnings: whatever makes the number doubtful.
         environment: versions, seed, hashes.
         examples: the per-example table, by column.
+        doubts: why the robust accuracy is not to be believed, each in a few words; the warnings say more.
         adversarial: the broken examples' perturbed inputs (row k belongs to the k-th broken example of the table),
             where the evaluation was not written to a folder.
     """
@@ -376,6 +385,7 @@ class Outcome:
     environment: Mapping[str, Any]
     examples: Mapping[str, list[Any]]
     adversarial: Any = None
+    doubts: tuple[str, ...] = ()
 
     def json(self) -> dict[str, Any]:
         """Return the summary as plain values; `interval` is the robust accuracy's."""
@@ -388,6 +398,7 @@ class Outcome:
             "clean_interval": [self.clean_accuracy.low, self.clean_accuracy.high],
             "robust_accuracy": self.robust_accuracy.value,
             "interval": [self.robust_accuracy.low, self.robust_accuracy.high],
+            "doubts": list(self.doubts),
             "counts": dict(self.counts),
             "attacks": [asdict(attack) for attack in self.attacks],
             "ties": self.ties,
@@ -400,6 +411,6 @@ class Outcome:
     def __str__(self) -> str:
         """Return the headline."""
         return (
-            f"clean {self.clean_accuracy}; robust under {self.threat} {self.robust_accuracy} "
+            f"clean {self.clean_accuracy}; robust under {self.threat} {self.robust_accuracy}{doubted(self.doubts)} "
             f"({self.suite}: {self.note})"
         )

@@ -1,6 +1,9 @@
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +58,25 @@ def _ended(number: int) -> None:
     if os.environ["LOCAL_RANK"] == "1":
         os.kill(os.getpid(), number)
     time.sleep(30)
+
+
+@pytest.mark.slow
+def test_a_live_run_refuses_company_and_says_how_to_resume_when_it_is_ended(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "unperturbed", "train", "--data", "digits", "--threat", "Linf:0.1", "--out", "run"]
+    words += ["--epochs", "500", "--method", "fgsm", "--device", "cpu"]
+    run = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 120
+        while not (tmp_path / "run/checkpoints/last.pt").exists():
+            assert run.poll() is None and time.monotonic() < until
+            time.sleep(0.1)
+        for more in ([], ["--resume"]):
+            second = subprocess.run([*words, *more], cwd=tmp_path, capture_output=True, text=True)
+            assert second.returncode == 2 and f"is being written by process {run.pid} on" in second.stderr
+        run.send_signal(signal.SIGTERM)
+        error = run.communicate(timeout=60)[1]
+    finally:
+        run.kill()
+        run.communicate()
+    assert run.returncode == 143 and "interrupted by SIGTERM" in error and "--resume" in error
+    assert not list((tmp_path / "run").glob(".*"))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from support.examples import make_batch, network, noise_for, untouched
+from support.examples import differentiable_once, make_batch, network, noise_for, untouched
 from unperturbed.architectures.small_cnn import SmallCNN
 from unperturbed.curvature import safeguards
 from unperturbed.curvature.products import forward_slope
@@ -181,7 +181,7 @@ class Functional(nn.Module):
 
 
 def without_second_derivative(h: Tensor) -> Tensor:
-    return torch.cdist(h.flatten(1).relu(), torch.eye(h[0].numel(), dtype=h.dtype)).view_as(h)
+    return differentiable_once(h.relu())
 
 
 @pytest.mark.parametrize(
@@ -229,6 +229,28 @@ def test_randomness_that_is_no_dropout_module_is_warned_of(training: bool) -> No
     model = nn.Sequential(Shallow(), nn.Flatten(), nn.Linear(32, 3)).train(training)
     with untouched(model, BATCH.x):
         assert bool(dropout_warning(model, BATCH.x, "llr")) == training
+
+
+def test_what_differs_between_forwards_is_called_by_its_name() -> None:
+    """Stochastic depth is no dropout, and the power iteration of spectral norm draws nothing at random."""
+
+    class StochasticDepth(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (torch.rand(len(x), 1) > 0.5)
+
+    torch.manual_seed(0)
+    (depth,) = dropout_warning(nn.Sequential(nn.Linear(3, 4), StochasticDepth()), torch.rand(8, 3), "llr")
+    assert "'1' (StochasticDepth)" in depth and "other random numbers" in depth
+    normed = nn.Sequential(nn.utils.spectral_norm(nn.Linear(30, 40)), nn.SiLU(), nn.Linear(40, 3))
+    before = {name: buffer.clone() for name, buffer in normed.named_buffers()}
+    (spectral,) = dropout_warning(normed, torch.rand(8, 30), "llr")
+    assert "spectral norm" in spectral and "0.weight_u" in spectral and "dropout" not in spectral
+    assert all(torch.equal(buffer, before[name]) for name, buffer in normed.named_buffers())
+
+
+def test_hardswish_is_not_called_piecewise_linear() -> None:
+    (text,) = piecewise_linear_warning(nn.Sequential(nn.Linear(3, 4), nn.Hardswish()), torch.rand(8, 3), "llr")
+    assert "Hardswish is 1/3 from -3 to 3" in text and "piecewise linear" not in text
 
 
 @pytest.mark.parametrize("scale", [10, 20, 40, 80])

@@ -17,7 +17,7 @@ def test_eight_bit_images_become_nchw_in_the_unit_interval() -> None:
 
 def test_eight_bit_images_stay_eight_bit_in_memory() -> None:
     split = array_split(np.zeros((2, 8, 8), dtype=np.uint8), [0, 1])
-    assert split.eight_bit and split.x.dtype == torch.uint8  # type: ignore[attr-defined]
+    assert split.eight_bit and split.stored.dtype == torch.uint8  # type: ignore[attr-defined]
     assert split.shape == (1, 8, 8)
 
 

@@ -190,7 +190,7 @@ def test_png_files_read_back_as_what_was_evaluated(norm: Norm, eps: float, chann
         number = int(row["id"])
         pixels = np.asarray(Image.open(tmp_path / f"pgd/png/{number:05d}.png"))
         k = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-        u = split.x[number].numpy()
+        u = split.stored[number].numpy()
         assert fits(u, k, threat)
         steps = torch.from_numpy(k.astype(np.float64) - u).flatten() / 255
         order = {"Linf": math.inf, "L2": 2, "L1": 1}[norm]
@@ -234,8 +234,8 @@ def test_a_network_that_breaks_between_the_levels_only_is_told() -> None:
 def test_pixels_are_rounded_along_the_gradient_where_the_nearest_is_lost() -> None:
     """0.4 levels up in each pixel is enough; the nearest grid point is the original itself."""
     split = images(6, most=200)
-    split.x[:] = split.x[:1]
-    start = split.x[0].float().sum()
+    split.stored[:] = split.stored[:1]
+    start = split.stored[0].float().sum()
     outcome, quantised = run(flat(lambda v: v.sum(1) - start - 5), 0.4, split)
     assert outcome.counts["broken"] == quantised.counts["broken"] == 6
     assert quantised.examples["rounding"] == ["gradient"] * 6 and quantised.examples["distance"] == [1 / 255] * 6
@@ -309,7 +309,7 @@ def test_an_outcome_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Linf:8/255, not of L2"):
         quantize(model, split, Threat("L2", 8 / 255), outcome, out=tmp_path)
     with pytest.raises(InputError, match="other examples"):
-        quantize(model, ArraySplit(split.x, 2 - split.labels), threat, outcome, out=tmp_path)
+        quantize(model, ArraySplit(split.stored, 2 - split.labels), threat, outcome, out=tmp_path)
     with pytest.raises(InputError, match="give it as out"):
         quantize(model, split, threat, replace(outcome, adversarial=None))
 

@@ -1,5 +1,8 @@
 """The rule for bfloat16 and channels-last."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +11,7 @@ from support.examples import make_batch, network
 from unperturbed.curvature.products import cross_entropy_with, forward_slope, gradient_with_graph, not_proven
 from unperturbed.networks import precision
 from unperturbed.networks.modes import clean_batch_stats, eager, is_eager
-from unperturbed.networks.precision import InPrecision, Precision, Requested, as_reported, choose, plainly
+from unperturbed.networks.precision import InPrecision, Precision, Requested, as_reported, choose, full_float32, plainly
 from unperturbed.types import Inputs, Logits
 
 CPU = torch.device("cpu")
@@ -87,6 +90,30 @@ def test_what_is_reported_is_computed_without_the_callers_shortcuts(error: type[
             assert settings() == before
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("within", [full_float32, lambda: as_reported(CPU)])
+@pytest.mark.parametrize("enabled", [False, True])
+def test_cudnn_switched_off_by_the_user_is_not_switched_on_again(
+    within: Callable[[], AbstractContextManager[None]], enabled: bool
+) -> None:
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=enabled):
+        with within():
+            assert cudnn.enabled == enabled and not cudnn.allow_tf32
+        assert cudnn.enabled == enabled
+
+
+def test_the_processors_bfloat16_settings_are_off_inside_and_back_afterwards() -> None:
+    """A user's setting of one backend alone raised an error, and convolutions stayed in bfloat16."""
+    mkldnn = torch.backends.mkldnn
+    try:
+        mkldnn.matmul.fp32_precision = mkldnn.conv.fp32_precision = "bf16"
+        with as_reported(CPU):
+            assert mkldnn.matmul.fp32_precision == mkldnn.conv.fp32_precision == "ieee"
+        assert mkldnn.matmul.fp32_precision == mkldnn.conv.fp32_precision == "bf16"
+    finally:
+        mkldnn.matmul.fp32_precision = mkldnn.conv.fp32_precision = "none"
 
 
 class Recorded(nn.Module):

@@ -665,3 +665,18 @@ def test_a_run_that_learns_nothing_warns_of_chance() -> None:
     labels = torch.arange(200) % 2  # which nothing in x tells
     trained = train(mlp(6, 2), (x, labels), THREAT, ERM(), Recipe(epochs=1, lr=1e-6, validation=0.3))
     assert any("told from chance (50%)" in text for text in trained.warnings)
+
+
+class Root(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sqrt()
+
+
+def test_an_infinite_slope_at_zero_pixels_is_a_warning_and_no_end_of_the_run() -> None:
+    x, y = blobs(60)
+    x[:, :2] = 0.0
+    model = nn.Sequential(Root(), mlp(6, 3))
+    recipe = Recipe(epochs=1, batch_size=20, validation=0.0, alarm="off")
+    trained = train(model, (x, y), THREAT, AT(PGD(steps=2, random_start=False)), recipe)
+    (text,) = [text for text in trained.warnings if "not finite" in text]
+    assert "`0` (Root)" in text and all(bool(weight.isfinite().all()) for weight in model.parameters())

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from unperturbed.methods.free import Free
 from unperturbed.methods.llr import LLR
 from unperturbed.methods.scorpio import SCORPIO
 from unperturbed.methods.trades import TRADES
+from unperturbed.runs.weights import check_weights
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
 from unperturbed.training.loop import train
@@ -265,8 +267,13 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
 
 
 def flip(path: Path) -> None:
+    """Flip a bit of a tensor; between those of a checkpoint lies padding."""
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 64
+    place = len(content) // 2
+    if path.suffix == ".pt":
+        largest = max(zipfile.ZipFile(path).infolist(), key=lambda part: part.file_size)
+        place = largest.header_offset + 30 + len(largest.filename) + largest.file_size // 2
+    content[place] ^= 64
     path.write_bytes(content)
 
 
@@ -347,3 +354,11 @@ def test_a_run_whose_folder_is_moved_or_deleted_ends_with_the_truth(deleted: boo
     if not deleted:
         at_run(tmp_path / "elsewhere", resume=True)
         assert same(everything(tmp_path / "straight"), everything(tmp_path / "elsewhere"))
+
+
+def test_weights_belong_to_the_configuration_beside_them(tmp_path: Path) -> None:
+    at_run(tmp_path)
+    assert check_weights(tmp_path) == []
+    (tmp_path / runs.CONFIG).write_text((tmp_path / runs.CONFIG).read_text().replace("steps: 3", "steps: 4"))
+    with pytest.raises(InputError, match="differ in method"):
+        check_weights(tmp_path)

@@ -10,6 +10,7 @@ from unperturbed.checks import check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Places, at_least_two
+from unperturbed.maximise.slopes import tells_nothing, usable
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Model, PerExample, Rows
@@ -82,6 +83,7 @@ class FAB(Attack):
         here = x[at.row] if n else x.new_zeros((len(k), *x.shape[1:]))
         z, wide = here.clone(), (-1, *[1] * (x.dim() - 1))
         best = _Record(x, threat, 0.0 if leave else torch.inf)
+        led = torch.zeros(n, dtype=torch.bool, device=x.device)  # by a gradient that told something
         forwards, backwards = n, 0
 
         def fill_free_places() -> None:
@@ -106,7 +108,9 @@ class FAB(Attack):
             towards = targets[at.row, at.number % climbs][:, None] if self.targets else targets[at.row]
             lead, slope, here_margin = _nearest_plane(model, z, y, towards, threat)
             sound, broken = best.look(at, z, here_margin)
-            sound &= lead.isfinite() & slope.flatten(1).isfinite().all(dim=1)
+            sound &= lead.isfinite()
+            led[at.row[at.active & ~tells_nothing(slope)]] = True
+            slope = usable(slope)
             z = self._move(here, z, lead, slope, threat)
             with torch.no_grad():
                 next_margin = margin(model(z), y)
@@ -123,7 +127,7 @@ class FAB(Attack):
                 fill_free_places()
                 give_up_places()
         rounds = (at.needed + climbs - 1) // climbs
-        found = Found(best.inside, best.margin, best.finite, rounds, forwards, backwards, 1 + 2 * at.moved)
+        found = Found(best.inside, best.margin, best.finite & led, rounds, forwards, backwards, 1 + 2 * at.moved)
         return Nearest(best.nearest, best.distance, found)
 
     def _move(self, x: Inputs, z: Inputs, lead: PerExample, slope: Inputs, threat: Threat) -> Inputs:
@@ -179,7 +183,7 @@ def _nearest_plane(
         lead = leads[:, column]
         (slope,) = torch.autograd.grad(lead.sum(), z, retain_graph=column + 1 < classes.shape[1])
         only = classes.shape[1] == 1
-        away = torch.zeros_like(lead) if only else _away(z.detach(), lead.detach(), slope, threat)
+        away = torch.zeros_like(lead) if only else _away(z.detach(), lead.detach(), usable(slope), threat)
         closer = ~(away >= best[2]) & ~best[2].isnan()  # what is not a number is taken and kept, to be seen
         best = [
             torch.where(closer.view(-1, *[1] * (new.dim() - 1)), new, old)

@@ -18,8 +18,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgres
 from rich.table import Column, Table
 from rich.text import Text
 
+from unperturbed.findings import Interval, doubted, silent
 from unperturbed.findings import Progress as Report
-from unperturbed.findings import silent
 from unperturbed.runs import finite
 
 FIRST_LINE = 10.0
@@ -67,13 +67,18 @@ def write_json(value: Any) -> None:
     print(json.dumps(finite(value), indent=2, allow_nan=False))
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def robust_cell(accuracy: Interval, doubts: Sequence[str]) -> Text:
+    """Return a robust accuracy for a table, in red with what speaks against it where something does."""
+    return Text(f"{accuracy}{doubted(doubts)}", style="bold red" if doubts else "")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
     """Return a table of text."""
     made = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for column in columns:
         made.add_column(column)
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return made
 
 

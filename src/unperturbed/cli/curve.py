@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
-from unperturbed.cli.console import Result, progress, say, table
+from unperturbed.cli.console import Result, progress, robust_cell, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.specs.catalogue import hint
@@ -92,7 +92,9 @@ def _headline(found: "Distances", chosen: str) -> Any:
 
 
 def _curve(found: "Distances") -> Any:
-    return table("", ("eps", "robust accuracy"), [(f"{eps:.4g}", str(each)) for eps, each in found.curve()])
+    return table(
+        "", ("eps", "robust accuracy"), [(f"{eps:.4g}", robust_cell(each, found.doubts)) for eps, each in found.curve()]
+    )
 
 
 def _length(distance: float) -> str:

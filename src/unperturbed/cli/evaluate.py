@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
+from rich.text import Text
 
-from unperturbed.cli.console import Result, is_first_process, progress, say, table
+from unperturbed.cli.console import Result, is_first_process, progress, robust_cell, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
 from unperturbed.errors import InputError, RunError
-from unperturbed.findings import Outcome, Progress
+from unperturbed.findings import Outcome, Progress, doubted
 from unperturbed.imports import OWN, Trust, follow
 from unperturbed.runs import FolderLostError, write_json
 from unperturbed.specs.catalogue import hint
@@ -207,7 +208,7 @@ def _as_autoattack(outcome: Outcome) -> list[str]:
     verdicts = zip(outcome.examples["verdict"], outcome.examples["distance"], strict=True)
     largest = max((distance for verdict, distance in verdicts if verdict == "broken"), default=0.0)
     lines.append(f"max {outcome.threat.partition(':')[0]} perturbation: {largest:.5f}")
-    return [*lines, f"robust accuracy: {outcome.robust_accuracy.value:.2%}"]
+    return [*lines, f"robust accuracy: {outcome.robust_accuracy.value:.2%}{doubted(outcome.doubts)}"]
 
 
 def _write_robustbench(
@@ -247,11 +248,14 @@ def _result(
     if len(outcomes) > 1:
         value["curve"] = [
             {"eps": threat.eps}
-            | {key: outcome.json()[key] for key in ("threat", "n", "clean_accuracy", "robust_accuracy", "interval")}
+            | {
+                key: outcome.json()[key]
+                for key in (*("threat", "n"), *("clean_accuracy", "robust_accuracy", "interval", "doubts"))
+            }
             for threat, outcome in zip(threats, outcomes, strict=True)
         ]
         write_json(results / f"{headline.suite}-curve-{asked.norm}.json", {"curve": value["curve"]})
-        rows = [(outcome.threat, str(outcome.robust_accuracy)) for outcome in outcomes]
+        rows = [(outcome.threat, robust_cell(outcome.robust_accuracy, outcome.doubts)) for outcome in outcomes]
         views.append(table("", ("threat", "robust accuracy"), rows))
     return Result(value, views)
 
@@ -272,7 +276,12 @@ def _worst_case(
     name = slug(outcomes[0].suite, "union", *(outcome.threat for outcome in outcomes))
     write_json(results / f"{name}.json", value)
     rows = [
-        (outcome.threat, str(outcome.robust_accuracy), str(outcome.counts["broken"]), str(outcome.counts["unknown"]))
+        (
+            outcome.threat,
+            robust_cell(outcome.robust_accuracy, outcome.doubts),
+            str(outcome.counts["broken"]),
+            str(outcome.counts["unknown"]),
+        )
         for outcome in outcomes
     ]
     views = [
@@ -296,9 +305,9 @@ def _counts(counts: Mapping[Any, int]) -> str:
 
 def _union_headline(worst: "Union") -> Any:
     first = worst.outcomes[0]
-    rows = [
+    rows: list[tuple[str, str | Text]] = [
         ("clean accuracy", str(worst.clean_accuracy)),
-        ("robust accuracy", str(worst.robust_accuracy)),
+        ("robust accuracy", robust_cell(worst.robust_accuracy, worst.doubts)),
         ("", f"suite {first.suite}: {first.note}"),
         ("examples", _counts(worst.counts)),
         ("time", f"{sum(outcome.seconds for outcome in worst.outcomes):.1f} s"),
@@ -307,16 +316,16 @@ def _union_headline(worst: "Union") -> Any:
 
 
 def _headline(outcome: Outcome, rounded: "Quantised | None") -> Any:
-    rows = [
+    rows: list[tuple[str, str | Text]] = [
         ("clean accuracy", str(outcome.clean_accuracy)),
-        ("robust accuracy", str(outcome.robust_accuracy)),
+        ("robust accuracy", robust_cell(outcome.robust_accuracy, outcome.doubts)),
         ("", f"suite {outcome.suite}: {outcome.note}"),
         ("examples", _counts(outcome.counts)),
         ("time", f"{outcome.seconds:.1f} s"),
     ]
     if outcome.ties:
         rows.insert(4, ("ties", f"{outcome.ties} final margins within 1e-4 of 0, where rounding decides"))
-    return table("", ("", outcome.threat), rows + (_rounded_rows(rounded) if rounded else []))
+    return table("", ("", outcome.threat), [*rows, *(_rounded_rows(rounded) if rounded else ())])
 
 
 def _rounded_rows(rounded: "Quantised") -> list[tuple[str, str]]:

@@ -2,8 +2,10 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +17,7 @@ from unperturbed.cli.memory import keep_freed_memory
 from unperturbed.cli.options import parse
 from unperturbed.cli.signals import code_of, signals_interrupt, words_of
 from unperturbed.errors import InputError, RunError
+from unperturbed.processor import round_rows_alike
 from unperturbed.specs.catalogue import hint, summary_of
 
 COMMANDS = (
@@ -33,18 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     With `--json`, one JSON value goes to standard output; everything else goes to standard error.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    ended = partial(_end, debug="--debug" in words)
     try:
         with signals_interrupt():
             return _dispatch(words)
     except InputError as error:
-        return _end(error, 2)
+        return ended(error, 2)
     except BrokenPipeError:  # whoever read the output has seen enough (a pager, head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (RunError, OSError) as error:
-        return _end(error, 1)
+        return ended(error, 1)
     except KeyboardInterrupt as error:
-        return _end(error, code_of(error))
+        return ended(error, code_of(error))
 
 
 def _dispatch(words: list[str]) -> int:
@@ -59,6 +63,7 @@ def _dispatch(words: list[str]) -> int:
         raise InputError(f"There is no command {command!r}. {hint(command, COMMANDS)}")
 
     keep_freed_memory()
+    round_rows_alike()  # before torch is loaded
     module = import_module(f"unperturbed.cli.{command}")
     parser = module.parser()
     if any(word in HELP for word in rest):
@@ -97,9 +102,11 @@ def _overview() -> Table:
     return grid
 
 
-def _end(error: BaseException, code: int) -> int:
+def _end(error: BaseException, code: int, debug: bool) -> int:
     if (code == 2 or isinstance(error, KeyboardInterrupt)) and not is_first_process():
         return code  # the first process says it
+    if debug:
+        traceback.print_exception(error)
     text = words_of(error) if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
     say("\n".join([text, *getattr(error, "__notes__", ())]), "error")
     return code

@@ -18,11 +18,11 @@ from unperturbed.reading import parse_yaml, read_small
 from unperturbed.specs.catalogue import hint
 from unperturbed.specs.trees import Tree
 
-FLAGS = ("json", "overwrite", "quantize", "resume", "trust")
+FLAGS = ("debug", "json", "overwrite", "quantize", "resume", "trust")
 """Options without a value."""
 TREES = ("method", "model")
 """Options with options of their own."""
-LISTS = ("bounds", "eps", "loggers", "threat")
+LISTS = ("bounds", "eps", "loggers", "normalise", "threat")
 """Options whose text is a list with commas."""
 REPEATED = ("threat",)
 """Those of them that may also be given several times."""
@@ -81,6 +81,7 @@ def new_parser(command: str, summary: str, epilog: str = "") -> ArgumentParser:
         action="store_true",
         help="follow import paths in the run folder and --config: their code runs",
     )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output, all else on error")
     return parser
 
@@ -97,6 +98,13 @@ def add_data_options(parser: ArgumentParser) -> None:
         "--model", type=str | None, help="a name (see models) or package.module:Class; --model.X sets its argument X"
     )
     parser.add_argument("--weights", type=str | None, metavar="FILE", help="safetensors, or .pt without code in it")
+    parser.add_argument(
+        "--output", type=str | None, metavar="PART", help="of what the model returns, the logits: a place (1) or a name"
+    )
+    parser.add_argument("--scale", type=float | None, metavar="S", help="the model expects inputs times S: 255")
+    parser.add_argument(
+        "--normalise", type=str | None, metavar="MEAN,STD", help="the model expects inputs normalised so, or imagenet"
+    )
     parser.add_argument("--threat", type=str | None, help="norm and radius: Linf:8/255, L2:0.5, L1:12")
     parser.add_argument(
         "--bounds", type=str | None, metavar="none|LOW,HIGH", help="of the inputs (default: the data's, or 0,1)"

@@ -19,7 +19,8 @@ import torch
 from unperturbed.cli.console import results_only_on_stdout
 from unperturbed.cli.signals import ENDING, end_with_parent
 from unperturbed.errors import InputError, RunError
-from unperturbed.training.prepare import find_device
+from unperturbed.processor import workers_round_rows_alike
+from unperturbed.training.prepare import check_devices, find_device
 
 T = TypeVar("T")
 MOST = 8
@@ -40,6 +41,8 @@ def number_of_devices(asked: int | Literal["auto"], device: str) -> int:
         return min(torch.get_num_threads(), MOST) if found.type == "cpu" else there
     if asked < 1:
         raise InputError(f"--devices is {asked}, but it takes at least 1.")
+    if found.type == "cpu":
+        check_devices(asked, found)
     if found.type != "cpu" and asked > there:
         raise InputError(f"--devices is {asked}, but with --device {device} there is only {there}: give fewer.")
     return asked
@@ -57,7 +60,7 @@ def together(number: int, work: Callable[..., T], *arguments: Any) -> T:
     `work` is a function at the top of a module. What any of them raises ends the others and is raised here.
     """
     threads, context = max(1, torch.get_num_threads() // number), get_context("spawn")
-    with TemporaryDirectory(prefix="unperturbed-") as folder:
+    with TemporaryDirectory(prefix="unperturbed-") as folder, workers_round_rows_alike():
         readers, processes = list[Connection](), list[SpawnProcess]()
         try:
             for rank in range(number):

@@ -18,6 +18,8 @@ from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, Trust
+from unperturbed.networks.dtype import cast
+from unperturbed.networks.inputs import prepared, read_numbers
 from unperturbed.runs import BEST, CONFIG, METRICS, RESULT, is_free, read_jsonl, read_yaml, write_yaml
 from unperturbed.runs.weights import check_weights
 from unperturbed.specs.trees import Choice, Tree, parameters_of, written
@@ -100,7 +102,9 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
     model, description = make_model(tree, data, trust=trust)
     if weights is not None:
         load_into(model, weights, tree)
-    model = (model.double() if given.precision == "64" else model.float()).to(device)
+    asked = taken(given, stored)
+    dtype = torch.float64 if given.precision == "64" else torch.float32
+    model = cast(prepared(model, **asked), dtype, device)
 
     home = Path(given.out or given.run or Path("runs") / slug(data.name, description["class_path"]))
     kept = {
@@ -109,6 +113,7 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
         "weights": weights and keep_place(weights),
         "threat": f"{threat.norm}:{threat.eps!r}",
         "bounds": describe(bounds),
+        **describe(asked),
     }
     own_folder = bool(given.out or not given.run)
     if own_folder:
@@ -117,6 +122,7 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
         *([Path(given.weights).stem] if given.run and given.weights else []),
         *([data.name] if keep_place(place) != stored.get("data", keep_place(place)) else []),
         *([f"bounds {given.bounds}"] if given.run and given.bounds else []),
+        *([f"{name} {value}" for name, value in asked.items() if given.run and value != taken(None, stored).get(name)]),
     )
     selection = (
         *([str(chosen)] if chosen is not None else []),
@@ -164,6 +170,21 @@ def read_bounds(text: str | None, otherwise: Bounds) -> Bounds:
     except ValueError as error:
         raise InputError(f"--bounds is {text!r}: write LOW,HIGH, such as 0,1, or none.") from error
     return low, high
+
+
+def taken(given: Parsed | None, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return which of `prepared`'s arguments are asked for, by options or else by what a run folder says."""
+    chosen = {name: stored.get(name) for name in ("output", "scale", "normalise")}
+    if given is not None:
+        options = {"output": given.output, "scale": given.scale, "normalise": given.normalise}
+        chosen |= {name: value for name, value in options.items() if value is not None}
+    output, numbers = chosen["output"], chosen["normalise"]
+    if isinstance(output, str) and re.fullmatch(r"-?\d{1,9}", output):
+        chosen["output"] = int(output)
+    chosen["normalise"] = (
+        read_numbers(numbers, "--normalise") if isinstance(numbers, str) else numbers and tuple(numbers)
+    )
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def stored_bounds(value: Any) -> Bounds:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unperturbed.cli.console import table
-from unperturbed.findings import Interval
+from unperturbed.findings import Interval, doubted
 from unperturbed.reports.charts.style import save_chart
 from unperturbed.reports.charts.trade_off import Point, mark_dominated, trade_off_chart
 from unperturbed.runs import write_json, write_text
@@ -81,6 +81,7 @@ class Row:
         problems: why runs failed.
         evaluated: how many runs the point is of.
         comparable: what must be the same in two rows that are compared: threat and test examples.
+        doubts: why the robust accuracy of one of the runs is not to be believed.
     """
 
     values: Mapping[str, str]
@@ -94,6 +95,7 @@ class Row:
     problems: Sequence[str] = ()
     evaluated: int = 0
     comparable: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def json(self) -> dict[str, Any]:
         """Return plain values; `n` counts the examples of all the runs."""
@@ -110,6 +112,7 @@ class Row:
                 "robust_accuracy": robust.value,
                 "interval": [robust.low, robust.high],
                 "robust_range": self.robust,
+                "doubts": list(self.doubts),
                 "dominated": self.point.dominated,
                 "seconds": self.seconds,
             }
@@ -184,6 +187,7 @@ def _row(axes: Sequence[Axis], group: Sequence[Run]) -> Row:
         problems,
         len(done),
         (outcomes[0]["threat"], outcomes[0]["environment"]["data"]),
+        tuple(dict.fromkeys(text for each in outcomes for text in each.get("doubts", ()))),
     )
 
 
@@ -238,7 +242,7 @@ def cells_of(axes: Sequence[Axis], rows: Sequence[Row]) -> tuple[list[str], list
             [
                 *row.values.values(),
                 *([row.comparable[0] if row.comparable else ""] if threats else []),
-                *(["", ""] if point is None else [_percent(point.clean), str(point.robust)]),
+                *(["", ""] if point is None else [_percent(point.clean), f"{point.robust}{doubted(row.doubts)}"]),
                 *([ranges] if several else []),
                 "" if row.seconds is None else f"{row.seconds:.0f} s",
                 "; ".join(row.conclusions),

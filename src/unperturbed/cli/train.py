@@ -13,8 +13,8 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, table
 from unperturbed.cli.options import Parsed, add_data_options, add_examples_options, add_fields, new_parser
-from unperturbed.errors import InputError, RunError
-from unperturbed.runs import CHECKPOINT, FolderLostError
+from unperturbed.errors import InputError, NotResumableError, RunError
+from unperturbed.runs import CHECKPOINT
 from unperturbed.specs.catalogue import listing
 from unperturbed.training.recipe import Recipe
 
@@ -88,12 +88,14 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
 
     Raises `InputError` for what is missing, unknown or of a wrong type, and for data outside the bounds.
     """
-    from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, slug
+    from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, slug, taken
     from unperturbed.data.check import check
     from unperturbed.data.sources import load_data
     from unperturbed.methods.at import AT
+    from unperturbed.networks.inputs import prepared
     from unperturbed.specs.trees import choose, convert, written
     from unperturbed.threat import Threat
+    from unperturbed.training.folder import describe
 
     load = load or partial(load_data, trust=given.trust)
     if given.data is None:
@@ -109,7 +111,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     check(data.train, threat.bounds, len(data.classes))
     extra = None if given.extra is None else load(given.extra).train
     model, model_description = make_model(given.trees["model"], data, recipe.seed, given.trust)
-    method_description = written(method)
+    method_description, asked = written(method), taken(given, {})
     out = Path(given.out or Path("runs") / slug(data.name, method_description["class_path"]))
     config = {
         "data": keep_place(given.data),
@@ -119,8 +121,9 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
         "model": model_description,
         "weights": given.weights and keep_place(given.weights),
         "method": method_description,
+        **describe(asked),
     }
-    return Plan(model, data, extra, threat, objective, recipe, loggers, out, config, chosen)
+    return Plan(prepared(model, **asked), data, extra, threat, objective, recipe, loggers, out, config, chosen)
 
 
 def run(given: Parsed) -> Result:
@@ -187,7 +190,7 @@ def resumable(given: Parsed, out: Path) -> Iterator[None]:
     failures: tuple[type[BaseException], ...] = (KeyboardInterrupt, RunError, OSError, *lost)
     try:
         yield
-    except FolderLostError:
+    except NotResumableError:
         raise
     except failures as error:
         again = shlex.join(["unperturbed", "train", *(word for word in given.argv if word != "--resume"), "--resume"])

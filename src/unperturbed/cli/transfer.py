@@ -11,7 +11,7 @@ from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.evaluate import SUITE_HELP, repeatable, suite_of
 from unperturbed.cli.options import Parsed, add_examples_options, new_parser
 from unperturbed.errors import InputError
-from unperturbed.findings import Transfer
+from unperturbed.findings import Transfer, doubted
 from unperturbed.runs import BEST
 from unperturbed.runs.weights import check_weights
 from unperturbed.specs.trees import Tree
@@ -38,10 +38,14 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Return the matrix: a row for the points found on each model, a column for each model measured on them."""
-    from unperturbed.cli.subject import examples_of, load_into, make_model, stored_bounds, stored_run
+    import torch
+
+    from unperturbed.cli.subject import examples_of, load_into, make_model, stored_bounds, stored_run, taken
     from unperturbed.data.sources import load_data
     from unperturbed.evaluation.store import Store
     from unperturbed.evaluation.transfer import transfer
+    from unperturbed.networks.dtype import cast
+    from unperturbed.networks.inputs import prepared
     from unperturbed.threat import Threat
     from unperturbed.training.prepare import find_device
 
@@ -68,7 +72,7 @@ def run(given: Parsed) -> Result:
         tree.put([], stored[run]["model"])
         model, _ = make_model(tree, data, trust=given.trust.of_file(Path(run), stored[run]))
         load_into(model, str(Path(run) / BEST), tree)
-        models[run] = model.float().to(device)
+        models[run] = cast(prepared(model, **taken(None, stored[run])), torch.float32, device)
     store = Store(None if given.out is None else Path(given.out) / "transfer")
     earlier = store.begun_when_finished(len(split), len(models))
     with progress() as report, nullcontext() if given.out is None else repeatable():
@@ -107,5 +111,9 @@ def _matrix(found: Transfer) -> Any:
         return [f"{each.value:.1%} [{each.low:.1%}, {each.high:.1%}]" for each in row]
 
     rows = [["no attack", *cells(found.clean)]]
-    rows += [[name, *cells(row)] for name, row in zip(found.names, found.accuracy, strict=True)]
-    return table("", ("points found on", *found.names), [*rows, ["worst of all", *cells(found.worst)]])
+    rows += [
+        [f"{name}{doubted(found.doubts.get(name, ()))}", *cells(row)]
+        for name, row in zip(found.names, found.accuracy, strict=True)
+    ]
+    names = [f"{name}, not to be believed" if name in found.doubts else name for name in found.names]
+    return table("", ("points found on", *names), [*rows, ["worst of all", *cells(found.worst)]])

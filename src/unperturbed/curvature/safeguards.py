@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Logits, Model, PerExample
 
 log = logging.getLogger("unperturbed")
-_KINKED = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish)
+_KINKED = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh, nn.Hardsigmoid)
 _SMOOTH = (nn.SiLU, nn.GELU, nn.Softplus, nn.Tanh, nn.Sigmoid, nn.ELU, nn.CELU, nn.Mish, nn.SELU, nn.Softmax)
 
 
@@ -70,6 +71,11 @@ def piecewise_linear_warning(model: Model, x: Inputs, method: str) -> list[str]:
     kinds = [type(module) for module in model.modules()]
     if any(issubclass(kind, _SMOOTH) for kind in kinds):
         return []
+    if any(issubclass(kind, nn.Hardswish) for kind in kinds):
+        return [
+            f"{method} trains on curvature, but that of Hardswish is 1/3 from -3 to 3 and 0 elsewhere, with jumps. Use "
+            "a smooth activation (nn.SiLU)."
+        ]
     if not any(issubclass(kind, _KINKED) for kind in kinds) and not _bends_at_kinks_alone(model, x):
         return []
     return [
@@ -98,13 +104,47 @@ def _bends_at_kinks_alone(model: Model, x: Inputs) -> bool:
 
 
 def dropout_warning(model: Model, x: Inputs, method: str) -> list[str]:
-    """Return a warning if dropout, or whatever else is random, would differ between points whose losses are compared.
+    """Return a warning if points whose losses are compared would be seen by different networks.
 
-    Dropout that is no module (in functions, as the depth of a network) shows in two forwards in train mode.
+    By dropout or other random numbers of train mode (in functions, as the depth of a network), which show in two
+    forwards from the same buffers; or by buffers that a forward in train mode changes and uses, as the power iteration
+    of spectral norm does.
     """
-    if not any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules()):
-        with torch.no_grad(), buffers_restored(model), own_randomness(0, x.device), plainly():
-            first, second = model(x), model(x)
-        if torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max()), equal_nan=True):
+    begun = f"{method} compares losses at several points, but"
+    if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules()):
+        return [f"{begun} dropout draws another mask at each: leave dropout out."]
+    before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    with torch.no_grad(), own_randomness(0, x.device), plainly():
+        with buffers_restored(model):
+            first = model(x)
+            changed = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
+            after = model(x)
+        if _alike(first, after):
             return []
-    return [f"{method} compares losses at several points, but dropout draws another mask at each: leave dropout out."]
+        with buffers_restored(model):
+            second = model(x)  # from the buffers of the first, with other random numbers
+    if not _alike(first, second):
+        return [
+            f"{begun} the network draws other random numbers at each in train mode{_random_layers(model)}, as dropout "
+            "and stochastic depth do: leave them out."
+        ]
+    shown = ", ".join(changed[:3]) + ", ..." * (len(changed) > 3)
+    return [
+        f"{begun} each forward in train mode changes the network's buffers ({shown}), as the power iteration of "
+        "spectral norm does: the points are seen by slightly different networks. Keep the norm "
+        "fixed (those layers in eval mode) or leave it out."
+    ]
+
+
+def _alike(first: Logits, second: Logits) -> bool:
+    return torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max()), equal_nan=True)
+
+
+def _random_layers(model: Model) -> str:
+    """Return the layers that are random by their class's name."""
+    names = [
+        f"{name!r} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if re.search("stochastic|drop|noise|random", type(module).__name__, re.IGNORECASE)
+    ]
+    return f" (in {', '.join(names[:3])}{', ...' * (len(names) > 3)})" if names else ""

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from unperturbed.data import pictures
-from unperturbed.data.split import ArraySplit, Data, Split, array_split, as_inputs, number_classes
+from unperturbed.data.split import ArraySplit, Data, Split, array_split, as_inputs, named_labels, number_classes
 from unperturbed.errors import InputError
 from unperturbed.types import Inputs, Labels, Rows
 
@@ -27,6 +28,10 @@ def as_split(data: object) -> Split:
     """
     if isinstance(data, Split):
         return data
+    if isinstance(data, Data):
+        raise InputError(f"This is {data!r}: give one of its splits, data.train or data.test.")
+    if isinstance(data, str | bytes):
+        raise InputError(f"The data is the text {data!r:.80}: load it first, by load_data({data!r:.80}).")
     if isinstance(data, TensorDataset):
         data = data.tensors
     if isinstance(data, (tuple, list)) and len(data) == 2:
@@ -39,9 +44,17 @@ def as_split(data: object) -> Split:
 
 
 def as_data(data: object, name: str = "data") -> Data:
-    """Return data as a Data: a Data, what `as_split` takes, or a pair (train, test) of that."""
+    """Return data as a Data: a Data, what `as_split` takes, or a pair (train, test) of that.
+
+    Labels in pairs of arrays may be texts, which become the classes' names.
+    """
     if isinstance(data, Data):
         return data
+    named = _named(data)
+    if named is not None:
+        data, classes = named
+        made = as_data(data, name)
+        return replace(made, classes=classes)
     if isinstance(data, (tuple, list)) and len(data) == 2 and not _is_array(data[0]):
         train, test = as_split(data[0]), as_split(data[1])
         if train.shape != test.shape:
@@ -49,6 +62,26 @@ def as_data(data: object, name: str = "data") -> Data:
         return Data(name, train, test, number_classes(train, test))
     train = as_split(data)
     return Data(name, train, None, number_classes(train))
+
+
+def _named(data: object) -> tuple[object, tuple[str, ...]] | None:
+    """Return pairs (x, y), or the two of them, with class numbers in the place of texts, and the classes' names."""
+    if not isinstance(data, tuple | list) or len(data) != 2 or isinstance(data[1], Split | Dataset):
+        return None
+    if isinstance(data[0], tuple) and isinstance(data[1], tuple) and len(data[0]) == len(data[1]) == 2:
+        found = _texts(data[0][1], data[1][1])
+        return None if found is None else (((data[0][0], found[0][0]), (data[1][0], found[0][1])), found[1])
+    found = _texts(data[1])
+    return None if found is None else ((data[0], found[0][0]), found[1])
+
+
+def _texts(*labels: object) -> tuple[list[Labels], tuple[str, ...]] | None:
+    try:
+        return named_labels(*labels)
+    except (ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        return None  # no array at all: what comes next says so
 
 
 class DatasetSplit(Split):
@@ -60,7 +93,7 @@ class DatasetSplit(Split):
     def inputs(self, ids: Rows) -> Inputs:
         """Return the examples at these positions, float32 of shape (len(ids), *shape)."""
         x = (
-            torch.stack([_pair(self.dataset[i], i)[0] for i in ids.tolist()])
+            torch.stack([_pair(_item(self.dataset, i), i)[0] for i in ids.tolist()])
             if len(ids)
             else torch.empty(0, *self.shape)
         )
@@ -76,13 +109,13 @@ def _is_array(value: object) -> bool:
 def _dataset_split(dataset: Any) -> Split:
     if len(dataset) == 0:
         raise InputError("The data holds no examples: give at least one.")
-    first, _ = _pair(dataset[0], 0)
+    first, _ = _pair(_item(dataset, 0), 0)
     shape, eight_bit = tuple(first.shape), first.dtype == torch.uint8
     labels = torch.empty(len(dataset), dtype=torch.int64)
     fits = len(dataset) * math.prod(shape) * first.element_size() <= pictures.MEMORY_LIMIT
     held = torch.empty(len(dataset) if fits else 0, *shape, dtype=first.dtype)
     for i in range(len(dataset)):
-        x, y = _pair(dataset[i], i)
+        x, y = _pair(_item(dataset, i), i)
         if x.shape != first.shape or x.dtype != first.dtype:
             raise InputError(
                 f"Example {i} is {x.dtype} of shape {tuple(x.shape)} and example 0 is {first.dtype} of shape {shape}: "
@@ -94,6 +127,19 @@ def _dataset_split(dataset: Any) -> Split:
     return ArraySplit(held, labels) if fits else DatasetSplit(dataset, shape, labels, eight_bit)
 
 
+def _item(dataset: Any, i: int) -> Any:
+    try:
+        return dataset[i]
+    except InputError:
+        raise
+    except Exception as error:  # a user's own dataset may raise anything
+        kind = type(dataset).__name__
+        raise InputError(
+            f"Example {i} of the {kind} cannot be read ({type(error).__name__}: {error}): mend its __getitem__, or "
+            f"{_FORMS}."
+        ) from error
+
+
 def _pair(item: Any, i: int) -> tuple[Tensor, int]:
     """Return one item of a dataset as its input and its label."""
     if isinstance(item, Mapping):
@@ -103,8 +149,17 @@ def _pair(item: Any, i: int) -> tuple[Tensor, int]:
     else:
         raise InputError(f"Example {i} is of type {type(item).__name__}: items must be pairs (x, y) or dictionaries.")
     if not _is_label(y):
-        raise InputError(f"The label of example {i} is {y!r}, not an integer: number the classes from 0.")
-    return _input(x), int(y)
+        hint = "give y.argmax() of one-hot labels" if getattr(y, "ndim", 0) else "number the classes from 0"
+        raise InputError(f"The label of example {i} is {y!r:.80}, not an integer: {hint}.")
+    label = int(y.reshape(-1)[0]) if isinstance(y, Tensor | np.ndarray) else int(y)
+    if not -(2**63) <= label < 2**63:
+        raise InputError(f"The label of example {i} is {label}: number the classes from 0.")
+    try:
+        return _input(x), label
+    except (ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise InputError(f"Example {i}: {error}") from error
+        raise InputError(f"The input of example {i} is a {type(x).__name__}, no array: give numbers.") from error
 
 
 def _only(item: Mapping[str, Any], wanted: Any, role: str, i: int) -> Any:
@@ -124,10 +179,12 @@ def _is_label(value: Any) -> bool:
         return value.numel() == 1 and not value.is_floating_point() and not value.is_complex()
     if isinstance(value, np.ndarray):
         return value.size == 1 and value.dtype.kind in "iub"
-    return isinstance(value, (int, np.integer))
+    return isinstance(value, (int, np.integer, np.bool_))
 
 
 def _input(value: Any) -> Tensor:
     if pictures.is_image(value):
         return torch.from_numpy(pictures.pixels(value, "L" if value.mode in pictures.GREY else "RGB"))
+    if np.ma.isMaskedArray(value) and bool(np.ma.getmaskarray(value).any()):
+        raise InputError("the input is a masked array with masked values: fill them in, or leave the example out.")
     return as_inputs((value if isinstance(value, Tensor) else np.asarray(value))[None])[0]

@@ -77,4 +77,5 @@ def _folders(folder: Path) -> list[Path]:
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _ENDINGS and not p.name.startswith("."))
+    files = (p for p in folder.iterdir() if p.suffix.lower() in _ENDINGS and not p.name.startswith("."))
+    return sorted(p for p in files if p.is_file())

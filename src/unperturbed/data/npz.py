@@ -1,16 +1,21 @@
 """NumPy's .npz files."""
 
+import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 
-from unperturbed.data.split import Data, array_split, number_classes
+from unperturbed.data.split import Data, array_split, named_labels, number_classes
 from unperturbed.errors import InputError
+from unperturbed.reading import check_memory, in_words
 from unperturbed.types import Bounds
 
+_READ = ("x_train", "y_train", "x", "y", "image", "label", "x_test", "y_test", "low", "high")
 _TRAIN = (("x_train", "y_train"), ("x", "y"), ("image", "label"))
 
 
@@ -24,21 +29,53 @@ def load_npz(path: Path) -> Data:
     names = next((pair for pair in _TRAIN if pair[0] in arrays and pair[1] in arrays), None)
     if names is None:
         raise InputError(f"{path} holds {', '.join(arrays) or 'nothing'}, but needs x_train and y_train (or x and y).")
-    train = array_split(arrays[names[0]], arrays[names[1]])
-    test = array_split(arrays["x_test"], arrays["y_test"]) if "x_test" in arrays and "y_test" in arrays else None
+    pairs = [names, *([("x_test", "y_test")] if "x_test" in arrays and "y_test" in arrays else [])]
+    named = named_labels(*(arrays[y] for _, y in pairs))
+    labels = [arrays[y] for _, y in pairs] if named is None else named[0]
+    train, *tests = (array_split(arrays[x], y) for (x, _), y in zip(pairs, labels, strict=True))
+    test = tests[0] if tests else None
     if test is not None and test.shape != train.shape:
         raise InputError(f"Examples of {path} have shape {train.shape} in training and {test.shape} in the test split.")
-    return Data(path.stem, train, test, number_classes(train, test), _bounds(arrays, train.shape, path))
+    classes = number_classes(train, test) if named is None else named[1]
+    return Data(path.stem, train, test, classes, _bounds(arrays, train.shape, path))
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return dict(file)
+        with path.open("rb") as stream:
+            _check_sizes(stream, path)
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as file:
+                return {name: file[name] if name in _READ else np.zeros(0) for name in file.files}
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{path} holds Python objects, which are not loaded: save plain number arrays.") from error
-    except (zipfile.BadZipFile, OSError, EOFError, TypeError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, TypeError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{path} cannot be read as .npz ({error}): write it with numpy.savez.") from error
+
+
+def _check_sizes(stream: BinaryIO, path: Path) -> None:
+    """Refuse arrays whose headers claim another size than the archive says, or more than memory holds, unread."""
+    total = 0
+    with zipfile.ZipFile(stream) as archive:
+        for member in archive.infolist():
+            if member.filename.removesuffix(".npy") not in _READ:
+                continue
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, _, dtype = header[version](file) if version in header else ((), False, np.dtype(object))
+                begins = file.tell()
+            if dtype.hasobject:
+                raise InputError(f"{path} holds Python objects, which are not loaded: save plain number arrays.")
+            total += (size := math.prod(shape) * dtype.itemsize)
+            if size != member.file_size - begins:
+                raise InputError(
+                    f"{member.filename} of {path} claims {in_words(size)} (shape {shape}), but the file holds "
+                    f"{in_words(member.file_size - begins)} of it: write it again."
+                )
+    check_memory(total, f"The arrays of {path}", "give fewer examples, or 8-bit images")
 
 
 def _bounds(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], path: Path) -> Bounds:

@@ -2,13 +2,14 @@
 
 import io
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from unperturbed.data.split import Split
@@ -17,6 +18,9 @@ from unperturbed.types import Inputs, Labels, Rows
 
 MEMORY_LIMIT = 2 * 2**30
 """Bytes that a split may take in memory, decoded; a larger one is read and decoded when its examples are asked for."""
+
+MOST_PIXELS = 89_478_485
+"""Of an image: Pillow's limit, beyond which it takes a file for an attack on the memory."""
 
 GREY = ("1", "L", "LA")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
@@ -50,8 +54,9 @@ class PictureSplit(Split):
             with _opened(picture, i, self.where) as image:
                 try:
                     out[place] = pixels(image, self.mode)
-                except (OSError, ValueError, SyntaxError) as error:
-                    raise InputError(f"Image {i} of {self.where} is damaged ({error}): replace it.") from error
+                except Exception as error:  # damaged files make decoders raise anything
+                    name = _named(picture, i, self.where)
+                    raise InputError(f"{name} is damaged ({error}): replace or remove it.") from error
         return torch.from_numpy(out)
 
 
@@ -106,10 +111,18 @@ def _blocks(n: int) -> Iterator[range]:
 
 def _opened(picture: Picture, i: int, where: str) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
-    except (UnidentifiedImageError, OSError) as error:
-        name = f" ({picture})" if isinstance(picture, Path) else ""
-        raise InputError(f"Image {i} of {where}{name} cannot be read as an image: replace or remove it.") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_measure` refuses these
+            return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{_named(picture, i, where)} is too large ({error}): replace or remove it.") from error
+    except Exception as error:  # damaged headers make decoders raise anything
+        text = f"{_named(picture, i, where)} cannot be read as an image: replace or remove it."
+        raise InputError(text) from error
+
+
+def _named(picture: Picture, i: int, where: str) -> str:
+    return f"Image {i} of {where}" + (f" ({picture})" if isinstance(picture, Path) else "")
 
 
 def _measure(pictures: Pictures, n: int, where: str) -> tuple[tuple[int, int], str]:
@@ -119,16 +132,22 @@ def _measure(pictures: Pictures, n: int, where: str) -> tuple[tuple[int, int], s
         for i, picture in zip(ids, pictures(ids), strict=True):
             own, kind = _header(picture, i, where)
             size = size or own
+            if not 0 < own[0] * own[1] <= MOST_PIXELS:
+                raise InputError(
+                    f"{_named(picture, i, where)} claims {own[0]:,} x {own[1]:,} pixels, but it must have 1 to "
+                    f"{MOST_PIXELS:,}: replace or remove it."
+                )
             if own != size:
                 raise InputError(
                     f"Images of {where} differ in size: image 0 is {_by(size)}, image {i} is {_by(own)}. "
-                    "Resize them to one size first, for instance with Pillow's ImageOps.fit."
+                    "Resize them to one size first, for instance with Pillow's ImageOps.fit"
+                    + (f" ({picture})." if isinstance(picture, Path) else ".")
                 )
             if kind in _COLOUR:
                 mode = "RGB"
             elif kind not in GREY:
                 raise InputError(
-                    f"Image {i} of {where} has pixels of Pillow's mode {kind}, which 8 bits cannot hold: "
+                    f"{_named(picture, i, where)} has pixels of Pillow's mode {kind}, which 8 bits cannot hold: "
                     "convert the images to 8 bits, or give them as float32 in an .npz file."
                 )
     if size is None:

@@ -68,6 +68,8 @@ def _load_path(spec: str) -> Data:
         if path.suffix == ".npz":
             return load_npz(path)
         raise InputError(f"{path} is a file, but not an .npz file: give {LOCAL_FORMS}.")
+    if not path.is_dir():
+        raise InputError(f"{path} is neither a regular file nor a folder: give {LOCAL_FORMS}.")
     if find_parquet(path):
         return load_parquet(path, name, choice)
     if is_image_folder(path):

@@ -1,7 +1,10 @@
 """A split: labelled examples in file order, by random access; and the forms of data in memory that become one."""
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,11 +12,18 @@ from torch import Tensor
 
 from unperturbed.errors import InputError
 from unperturbed.noise import Noise
+from unperturbed.reading import check_memory
 from unperturbed.types import Bounds, Inputs, Labels, Rows
+
+MOST_CLASSES = 100_000
+"""Classes that labels may imply: each of them gets a name, and networks a logit."""
 
 
 class Split(ABC):
     """Labelled examples in file order, by random access.
+
+    `split[3]` is one example and its label, `split[10:20]` or `split[ids]` is a split, `split.x` and `split.y` are all
+    inputs and labels as tensors.
 
     Attributes:
         shape: of one example; images are (channels, height, width).
@@ -31,6 +41,47 @@ class Split(ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        kinds = len(torch.unique(self.labels))
+        size = "x".join(map(str, self.shape))
+        return f"{type(self).__name__}({len(self):,} examples of {size}, {kinds} classes)"
+
+    @property
+    def x(self) -> Inputs:
+        """All inputs as networks see them, float32 of shape (n, *shape); read anew where memory does not hold them.
+
+        Raises InputError where they exceed the memory.
+        """
+        size = 4 * len(self) * math.prod(self.shape)
+        check_memory(size, f"The inputs of {self!r}", "take a part, such as split[:1000].x")
+        return self.inputs(torch.arange(len(self)))
+
+    @property
+    def y(self) -> Labels:
+        """All labels, int64."""
+        return self.labels
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return an example and its label, or the split of those that a slice, a list or a mask means.
+
+        Raises:
+            IndexError: for positions that are not there.
+            InputError: for what is no position.
+        """
+        ids = torch.arange(len(self))
+        if isinstance(key, int | np.integer) and not isinstance(key, bool):
+            place = ids[int(key)]
+            return self.inputs(place[None])[0], int(self.labels[place])
+        try:
+            some = ids[key if isinstance(key, slice) else torch.as_tensor(key)]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{key!r:.80} is no position: give a whole number, a slice, or a list of them.") from error
+        return select(self, some.reshape(-1))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        """Yield every example with its label."""
+        return (self[i] for i in range(len(self)))
 
     def names(self) -> Rows:
         """Return what each example is called in results and random numbers, whatever selection it is seen through.
@@ -52,14 +103,14 @@ class ArraySplit(Split):
 
     in_memory = True
 
-    def __init__(self, x: Tensor, labels: Labels) -> None:
-        self.x, self.labels = x, labels
-        self.shape = tuple(x.shape[1:])
-        self.eight_bit = x.dtype == torch.uint8
+    def __init__(self, stored: Tensor, labels: Labels) -> None:
+        self.stored, self.labels = stored, labels
+        self.shape = tuple(stored.shape[1:])
+        self.eight_bit = stored.dtype == torch.uint8
 
     def inputs(self, ids: Rows) -> Inputs:
         """Return the examples at these positions, float32 of shape (len(ids), *shape)."""
-        x = self.x[ids]
+        x = self.stored[ids]
         return x.float().div_(255) if self.eight_bit else x
 
 
@@ -94,6 +145,12 @@ class Data:
     classes: tuple[str, ...]
     bounds: Bounds = (0.0, 1.0)
 
+    def __repr__(self) -> str:
+        """Return a line: what it is called, and its sizes."""
+        tested = "no test split" if self.test is None else f"{len(self.test):,} test"
+        size = "x".join(map(str, self.train.shape))
+        return f"Data({self.name!r}: {len(self.train):,} training and {tested}, {size}, {len(self.classes)} classes)"
+
 
 def select(split: Split, ids: Rows) -> Split:
     """Return the examples at these positions as a split of their own, at positions 0 to len(ids) - 1."""
@@ -113,8 +170,18 @@ def hold_out(labels: Labels, share: float) -> tuple[Tensor, Tensor]:
 
 
 def number_classes(*splits: Split | None) -> tuple[str, ...]:
-    """Return names for classes that have none: "0" to the largest label."""
-    return tuple(str(k) for k in range(1 + max(int(s.labels.max()) for s in splits if s is not None)))
+    """Return names for classes that have none: "0" to the largest label.
+
+    Raises InputError for labels that are negative, or so large that they are no class numbers.
+    """
+    labels = [s.labels for s in splits if s is not None]
+    least, most = min(int(y.min()) for y in labels), max(int(y.max()) for y in labels)
+    if least < 0 or most >= MOST_CLASSES:
+        raise InputError(
+            f"Labels range from {least} to {most}, but must be class numbers from 0 to at most {MOST_CLASSES - 1}: "
+            "number the classes from 0, for instance by numpy.unique(labels, return_inverse=True)."
+        )
+    return tuple(str(k) for k in range(1 + most))
 
 
 def array_split(x: object, y: object) -> Split:
@@ -128,7 +195,30 @@ def array_split(x: object, y: object) -> Split:
         raise InputError(f"There are {len(inputs)} inputs and {len(labels)} labels: give one label for each input.")
     if len(inputs) == 0:
         raise InputError("The data holds no examples: give at least one.")
+    if inputs.ndim < 2 or 0 in inputs.shape:
+        raise InputError(
+            f"The inputs have shape {tuple(inputs.shape)}, but need one dimension or more for an example, none of them "
+            "empty: x[:, None] makes vectors of single numbers."
+        )
     return ArraySplit(inputs, labels)
+
+
+def named_labels(*labels: Any) -> tuple[list[Labels], tuple[str, ...]] | None:
+    """Return labels that are texts as class numbers, and the names in alphabetical order; None where they are numbers.
+
+    Raises InputError where some labels are texts and others are not.
+    """
+    arrays = [np.asarray(y) if not isinstance(y, Tensor) else np.zeros(0) for y in labels]
+    texts = [a.size > 0 and any(isinstance(value, str) for value in a.flat[:1000]) for a in arrays]
+    if not any(texts):
+        return None
+    if not all(texts) or not all(isinstance(value, str) for a in arrays for value in a.flat):
+        raise InputError("Some labels are texts and others are not: give all of them as texts, or as class numbers.")
+    names, codes = np.unique(np.concatenate([a.reshape(-1).astype(str) for a in arrays]), return_inverse=True)
+    if len(names) > MOST_CLASSES:
+        raise InputError(f"The labels are {len(names):,} different texts, but at most {MOST_CLASSES:,} classes fit.")
+    parts = np.split(codes.astype(np.int64), np.cumsum([a.size for a in arrays])[:-1])
+    return [torch.from_numpy(part) for part in parts], tuple(map(str, names))
 
 
 def as_inputs(x: "np.ndarray | Tensor") -> Tensor:
@@ -139,6 +229,8 @@ def as_inputs(x: "np.ndarray | Tensor") -> Tensor:
         x = torch.from_numpy(
             np.require(x if x.dtype == np.uint8 else x.astype(np.float32, copy=False), None, ("C", "W"))
         )
+    if x.layout != torch.strided or x.is_quantized or x.device.type == "meta":
+        raise InputError("The inputs are a sparse, quantised or meta tensor: give an ordinary one (x.to_dense()).")
     x = x.detach().cpu()
     if x.is_complex():
         raise InputError(f"The inputs are of type {x.dtype}, but must be real numbers.")
@@ -148,15 +240,22 @@ def as_inputs(x: "np.ndarray | Tensor") -> Tensor:
 def as_labels(y: "np.ndarray | Tensor") -> Labels:
     """Return labels as int64 of shape (n,); a trailing dimension of 1 is dropped."""
     values = (
-        torch.from_numpy(np.require(y, None, ("C", "W"))) if isinstance(y, np.ndarray) and y.dtype.kind in "fiub" else y
+        torch.from_numpy(np.require(y, y.dtype.newbyteorder("="), ("C", "W")))
+        if isinstance(y, np.ndarray) and y.dtype.kind in "fiub"
+        else y
     )
     if not isinstance(values, Tensor):
-        raise InputError(f"The labels are of type {values.dtype}, but must be integers: number the classes from 0.")
+        raise InputError(
+            f"The labels are of type {values.dtype} (first: {values.flat[0] if values.size else ''!r}), but must be "
+            "integers: number the classes from 0, by numpy.unique(labels, return_inverse=True)[1]."
+        )
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
         shape = tuple(values.shape)
         raise InputError(f"The labels have shape {shape}, but must be one integer an example: y.argmax(1) of one-hot.")
+    if values.layout != torch.strided or values.is_quantized or values.device.type == "meta":
+        raise InputError("The labels are a sparse, quantised or meta tensor: give an ordinary one of int64.")
     if values.is_floating_point() or values.is_complex():
         first = values[0].item() if len(values) else ""
         raise InputError(f"The labels are {values.dtype} (first: {first}), not integers: convert them to int64.")
@@ -166,9 +265,15 @@ def as_labels(y: "np.ndarray | Tensor") -> Labels:
 def _array(values: object, role: str) -> "np.ndarray | Tensor":
     if isinstance(values, Tensor):
         return values
+    if np.ma.isMaskedArray(values):
+        if (hidden := int(np.ma.getmaskarray(values).sum())) > 0:
+            raise InputError(f"The {role} are a masked array with {hidden} masked values: fill them in, or leave out.")
+        values = np.ma.getdata(values)
     try:
+        if isinstance(values, list | tuple) and values and all(isinstance(value, Tensor) for value in values):
+            return torch.stack([value.detach() for value in values])
         array = np.asarray(values)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"The {role} are no array: {error}. Give a NumPy array or a tensor.") from error
     if array.ndim == 0:
         raise InputError(f"The {role} are a {type(values).__name__}: give a NumPy array or a tensor.")

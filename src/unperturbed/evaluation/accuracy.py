@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,10 @@ from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
+from unperturbed.evaluation.evidence import Doubt, doubts_of, examined, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.randomised import (
+    RANDOM,
     RandomBlock,
     attack_random_block,
     draws_of,
@@ -28,6 +30,7 @@ from unperturbed.evaluation.randomised import (
 )
 from unperturbed.evaluation.store import Part, Store, inputs_in_order, table_in_order
 from unperturbed.evaluation.subject import (
+    FLAT,
     Subject,
     look_at,
     measured_split,
@@ -35,6 +38,8 @@ from unperturbed.evaluation.subject import (
 )
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.maximise.places import Watch, watched
+from unperturbed.networks.inputs import missing_layer
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import InPrecision, as_reported, choose
 from unperturbed.runs.lock import alone_in
@@ -67,6 +72,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
+    output: Output = None,
     progress: Progress = silent,
 ) -> Outcome:
     """Return how many examples the model classifies correctly, and on how many of those the suite cannot change that.
@@ -89,6 +95,7 @@ def evaluate(
         batch_size: examples that the network sees at a time, raised to a power of two; fewer where fewer are left.
         precision: "auto" lets attacks that bear it search in bfloat16 where the processor multiplies that natively and
             the network is convolutional, and repeats in float32 what came close to a break; "32": all in float32.
+        output: which part of what the model returns are the logits: a place, a name, or a function of it.
         progress: told of every attack that is through with a block of examples, and about twice a second of how far
             it is: the bound within an attack counts what it claims, which a fresh forward has yet to confirm.
 
@@ -99,7 +106,7 @@ def evaluate(
     """
     began = time.perf_counter()
     split = measured_split(data)
-    subject = look_at(model, split, threat, seed)
+    subject = look_at(model, split, threat, seed, output)
     attacks, warnings = find_suite(suite).against(threat.norm, subject.classes), list(subject.warnings)
     networks = as_searched(subject, precision, physical_batch_size(batch_size, subject, len(split)))
     if batch_size != "auto" and batch_size > len(split):
@@ -112,6 +119,7 @@ def evaluate(
         "is_of": identity(model, subject, split, threat, attacks, seed)
         | {"search": _name(subject.dtype if networks.rough is None else torch.bfloat16)},
         "threads": torch.get_num_threads(),
+        "rounding": networks.rounding(subject.some),
         "batch_size": networks.places,
         "block": _block_size(len(split), processes),
     }
@@ -155,7 +163,9 @@ def evaluate(
     if out is not None:
         meet()
         parts = [store.read(number) for number in range(len(blocks))]
-    environment = job["is_of"] | {
+    environment = {
+        **job["is_of"],
+        **job.get("rounding", {}),
         "python": platform.python_version(),
         "batch_size": job["batch_size"],
         "threads": job["threads"],
@@ -163,10 +173,19 @@ def evaluate(
     seconds = time.perf_counter() - began
     if resumed:
         seconds = sum(tally.seconds for part in parts for tally in part.tallies)
+    doubts = doubts_about(subject, attacks, parts, len(split), job["batch_size"])
+    warnings += [doubt.text for doubt in doubts if doubt.text not in warnings]
     outcome = _outcome(attacks, threat, parts, order, warnings, environment, seconds)
+    outcome = replace(outcome, doubts=tuple(dict.fromkeys(doubt.short for doubt in doubts if doubt.short)))
     if outcome.n >= 20 and outcome.clean_accuracy.low <= 1 / subject.classes:
         text = f"The clean accuracy is not above chance ({1 / subject.classes:.0%}): are these weights trained, and do "
         outcome = replace(outcome, warnings=(*outcome.warnings, text + "labels and inputs suit them?"))
+        some = order[torch.arange(min(len(order), 256)) * len(order) // min(len(order), 256)]
+        batch = subject.batch(split, some, threat)
+        with own_randomness(seed, subject.device):
+            expected = missing_layer(subject.classifier, batch.x, batch.y)
+        if expected is not None:
+            outcome = replace(outcome, warnings=(*outcome.warnings, expected))
     if draws_of(attacks) > 1:
         outcome = over_draws(outcome)
     if rank == 0:
@@ -204,7 +223,31 @@ def _through(
         look_again(networks, block, seed)
     random = draws_random_numbers(networks.reported, batch.x, networks.places)
     block.warnings.extend(randomness_warnings(suite, random))
+    block.evidence = examined(
+        networks.reported,
+        batch,
+        block.z,
+        torch.tensor([verdict == "survived" for verdict in block.verdicts()], device=batch.x.device),
+        threat,
+        seed,
+        networks,
+        random=random,
+        replaced=any(tally.replaced for tally in block.tallies),
+    )
     return block
+
+
+def doubts_about(subject: Subject, suite: Suite, parts: Sequence[Part], n: int, places: int) -> list[Doubt]:
+    """Return what speaks against a robust accuracy: of the network, its gradients, and what broke without them."""
+    broken = [sum(part.tallies[number].broken for part in parts) for number in range(len(suite.attacks))]
+    evidence = total([part.evidence for part in parts])
+    random = randomness_warnings(suite, evidence.random > 0 and draws_of(suite) == 1)
+    return [
+        *subject.doubts(places),
+        *(Doubt("the network draws random numbers", text) for text in random if text.startswith(RANDOM)),
+        *doubts_of(evidence, n, flat_told=any(text.startswith(FLAT) for text in subject.warnings)),
+        *fallen_without_gradients(suite.attacks, broken, n),
+    ]
 
 
 def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int) -> Networks:
@@ -221,7 +264,7 @@ def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int)
             logits = rough(x)
             (slope,) = torch.autograd.grad(logits.sum(), x)
             sound = bool(logits.isfinite().all() and slope.isfinite().all())
-    except RuntimeError:  # an operation that does not know bfloat16
+    except Exception:  # an operation that does not know bfloat16
         sound = False
     return Networks(classifier, searched, rough if sound and precision == "auto" else None, places)
 

@@ -11,11 +11,14 @@ from torch.nn import functional
 
 from unperturbed.attacks.base import Attack, Found, padded_logits
 from unperturbed.attacks.gradient import Suite
+from unperturbed.evaluation.evidence import Evidence
 from unperturbed.findings import Verdict
 from unperturbed.losses import margin
 from unperturbed.maximise.places import part_of_search
-from unperturbed.networks.failures import failed_on, isolate, within_memory
+from unperturbed.maximise.slopes import noticing
+from unperturbed.networks.failures import failed_on, failed_on_all, isolate, within_memory
 from unperturbed.networks.modes import own_randomness
+from unperturbed.networks.rounding import rounding
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Logits, Model, PerExample
@@ -43,6 +46,11 @@ class Networks:
     places: int
     """Halved where memory runs out."""
 
+    def rounding(self, examples: Inputs) -> dict[str, bool | str | None]:
+        """Return whether rows are rounded alike by all of them, as part of a result's environment."""
+        every = (self.reported, self.searched, self.rough)
+        return rounding([network for network in every if network is not None], examples, self.places)
+
 
 @dataclass
 class Tally:
@@ -55,6 +63,8 @@ class Tally:
     seconds: float = 0.0
     forwards: int = 0
     backwards: int = 0
+    replaced: bool = False
+    """Whether a gradient on the way was not finite."""
 
 
 @dataclass(eq=False)
@@ -85,6 +95,8 @@ class Block:
     tallies: list[Tally] = field(default_factory=list)
     """One for each attack that has run."""
     warnings: list[str] = field(default_factory=list)
+    evidence: Evidence = field(default_factory=Evidence)
+    """How gradients behaved, once the attacks are done."""
 
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts.
@@ -130,7 +142,7 @@ def untouched(model: Model, batch: Batch, places: int, seed: int) -> Block:
     with _draws_of(seed, batch, -1):
         parts, failures = isolate(clean_logits, torch.arange(len(batch.y)))
     if not parts:
-        raise next(iter(failures.values()))
+        raise failed_on_all(failures)
     logits: Logits = torch.full((len(batch.y), parts[0][1].shape[1]), torch.nan).to(batch.x)
     for rows, values in parts:
         logits[rows] = values
@@ -160,8 +172,9 @@ def attack_block(networks: Networks, block: Block, threat: Threat, suite: Suite,
     rows = block.standing.nonzero()[:, 0]
     if len(rows) > 0:
         noise = Noise.of(seed, block.batch.ids).fold(number)
-        with _draws_of(seed, block.batch, number):
+        with _draws_of(seed, block.batch, number), noticing() as replaced:
             parts, failures = isolate(lambda some: _attacked(networks, block, some, attack, threat, noise), rows)
+        tally.replaced = replaced.any
         for some, (found, margins, unlike) in parts:
             block.unlike[some] = unlike
             _enter(block, some, found, margins, number, attack, tally)

@@ -13,21 +13,28 @@ import torch
 from torch import nn
 
 from unperturbed.attacks.base import Attack
+from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.attacks.square import Square
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
+from unperturbed.evaluation.evidence import Doubt, doubts_of, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings, reach
+from unperturbed.evaluation.randomised import RANDOM
 from unperturbed.evaluation.store import Part, Store, inputs_in_order, table_in_order
 from unperturbed.evaluation.subject import (
+    FLAT,
+    Subject,
     look_at,
     measured_split,
     physical_batch_size,
 )
-from unperturbed.findings import Interval, Progress, Verdict, silent
+from unperturbed.findings import Interval, Progress, Verdict, doubted, silent
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
+from unperturbed.networks.rounding import rounding
 from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.autoattack import PLUS, STANDARD
@@ -91,6 +98,7 @@ class Distances:
             misclassified: 0 where the example itself is, infinite where there is none. `doubt` is where else it cannot
             be called correct: the distance of the nearest tie, or of a claim that the fresh forward refuted; 0 where a
             value was not finite, infinite where nothing is in doubt. Between the two its verdict is unknown.
+        doubts: why the robust accuracies are not to be believed, each in a few words; the warnings say more.
         nearest: the nearest misclassified points (row k belongs to the k-th row of the table with an `attack`), where
             they were not written to a folder.
     """
@@ -109,6 +117,7 @@ class Distances:
     environment: Mapping[str, Any]
     examples: Mapping[str, list[Any]]
     nearest: Any = None
+    doubts: tuple[str, ...] = ()
 
     def at(self, eps: float) -> Interval:
         """Return the robust accuracy at a radius: its interval counts the unknown as not robust below, as robust above.
@@ -152,6 +161,7 @@ class Distances:
                  "unknown": self._standing(eps)[1]}
                 for eps, each in self.curve()
             ],
+            "doubts": list(self.doubts),
             "quantiles": {share: value if math.isfinite(value) else None for share, value in quantiles.items()},
             "counts": dict(self.counts),
             "attacks": [asdict(each) for each in self.searches],
@@ -164,7 +174,7 @@ class Distances:
         """Return the headline."""
         return (
             f"clean {self.clean_accuracy}; median distance {self.quantile(0.5):.4g}; robust under {self.threat} "
-            f"{self.at(self.eps)} ({self.suite}: {self.note})"
+            f"{self.at(self.eps)}{doubted(self.doubts)} ({self.suite}: {self.note})"
         )
 
     def _standing(self, eps: float) -> tuple[int, int]:
@@ -195,6 +205,7 @@ def minimum_norm(
     overwrite: bool = False,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
+    output: Output = None,
     progress: Progress = silent,
 ) -> Distances:
     """Return for every example an upper bound on the distance to the nearest misclassified point, box respected.
@@ -220,6 +231,7 @@ def minimum_norm(
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time, raised to a power of two.
         progress: told of every radius done, and about twice a second of how far an attack is.
+        output: which part of what the model returns are the logits: a place, a name, or a function of it.
 
     Raises:
         InputError: on what `evaluate` refuses, on an eps of 0, on radii that are not within (0, eps], and where `out`
@@ -227,12 +239,13 @@ def minimum_norm(
     """
     began = time.perf_counter()
     chosen, split, levels = _suite(suite), measured_split(data), _radii(radii, threat.eps)
-    subject = look_at(model, split, threat, seed)
+    subject = look_at(model, split, threat, seed, output)
     warnings, n = list(subject.warnings), len(split)
     attacks, places = chosen.against(threat.norm, subject.classes), physical_batch_size(batch_size, subject, n)
     job: dict[str, Any] = {
         "is_of": identity(model, subject, split, threat, attacks, seed) | {"radii": list(levels)},
         "threads": torch.get_num_threads(),
+        "rounding": rounding([subject.classifier], subject.some, places),
         "batch_size": places,
         "block": max(256, min(8192, HELD // max(subject.some[0].numel(), 1))),
     }
@@ -263,7 +276,7 @@ def minimum_norm(
     if at_once.places < places or fewer.places < few:
         least = min(at_once.places, fewer.places)
         warnings.append(f"Memory ran out: the network saw {least} examples at a time in the end.")
-    environment = job["is_of"] | {"python": platform.python_version(), "batch_size": places}
+    environment = job["is_of"] | job.get("rounding", {}) | {"python": platform.python_version(), "batch_size": places}
     table = table_in_order(parts, order)
     correct = sum(margin < 0 for margin in table["clean_margin"])
     not_finite = sum(margin != margin for margin in table["clean_margin"])
@@ -287,7 +300,7 @@ def minimum_norm(
             for number, attack in enumerate(attacks.attacks)
         ),
         seconds=sum(spent) if resumed else time.perf_counter() - began,
-        warnings=(),
+        warnings=tuple(warnings),
         environment=environment,
         examples=table,
         nearest=inputs_in_order(parts, order),
@@ -304,9 +317,28 @@ def minimum_norm(
     if doubtful:
         reasons = "failures, values that are not finite, tied logits, or claims refuted by a fresh forward"
         warnings += [f"{doubtful} examples are in doubt at one of the radii ({reasons}): not counted as robust."]
+    doubts = _doubts(subject, attacks, parts, found, places)
+    warnings += [doubt.text for doubt in doubts]
+    found = replace(found, doubts=tuple(dict.fromkeys(doubt.short for doubt in doubts if doubt.short)))
     found = replace(found, counts=counts, warnings=tuple(dict.fromkeys(warnings)))
     store.summarise(found.json())
     return found
+
+
+def _doubts(subject: Subject, suite: Suite, parts: Sequence[Part], found: Distances, places: int) -> list[Doubt]:
+    """Return what speaks against the curve: of the network, its gradients, and what Square found nearer than they."""
+    evidence = total([part.evidence for part in parts])
+    random = [text for text in found.warnings if text.startswith(RANDOM)]
+    square = [
+        0 if isinstance(attack, FAB) else each.nearest
+        for attack, each in zip(suite.attacks, found.searches, strict=True)
+    ]
+    return [
+        *subject.doubts(places),
+        *(Doubt("the network draws random numbers", text) for text in random),
+        *doubts_of(evidence, found.n, flat_told=any(text.startswith(FLAT) for text in subject.warnings)),
+        *fallen_without_gradients(suite.attacks, square, found.n),
+    ]
 
 
 def _share(n: int, levels: int) -> int:

@@ -13,10 +13,12 @@ from unperturbed.attacks.base import Attack, Found, padded_logits
 from unperturbed.attacks.fab import FAB, Nearest
 from unperturbed.attacks.gradient import Suite
 from unperturbed.evaluation.block import Tally, verify
-from unperturbed.evaluation.randomised import draws_random_numbers
+from unperturbed.evaluation.evidence import Evidence, examined
+from unperturbed.evaluation.randomised import RANDOM, draws_random_numbers
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Watch, watched
-from unperturbed.networks.failures import carefully, failed_on
+from unperturbed.maximise.slopes import noticing
+from unperturbed.networks.failures import carefully, failed_on, failed_on_all
 from unperturbed.networks.modes import own_randomness
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -67,6 +69,8 @@ class Surroundings:
     tallies: list[Tally] = field(default_factory=list)
     """One for each attack."""
     warnings: list[str] = field(default_factory=list)
+    evidence: Evidence = field(default_factory=Evidence)
+    """How gradients behaved, once the attacks are done."""
 
     @property
     def correct(self) -> Tensor:
@@ -156,10 +160,13 @@ class Search:
             block.steps += 1
             keep(block)
             within(1.0, text)
-        if draws_random_numbers(self.model, batch.x, self.at_once.places):
-            block.warnings.append(
-                "The network draws random numbers: every distance is by single draws, which mean little."
-            )
+        block.evidence = examined(
+            self.model, batch, block.z, block.beyond(self.threat.eps), self.threat, self.seed, self.at_once,
+            random=(random := draws_random_numbers(self.model, batch.x, self.at_once.places)),
+            replaced=any(tally.replaced for tally in block.tallies),
+        )  # fmt: skip
+        if random:
+            block.warnings.append(f"{RANDOM}: every distance is by single draws, which mean little.")
         return block
 
     def _begin(self, batch: Batch) -> Surroundings:
@@ -194,7 +201,7 @@ class Search:
             lambda some, places: padded_logits(self.model, batch.x[some], places), rows, self.at_once
         )
         if not parts:
-            raise next(iter(failures.values()))
+            raise failed_on_all(failures)
         warnings += failed_on(failures, batch.ids, "the forward")
         logits = torch.full((len(rows), parts[0][1].shape[1]), torch.nan).to(batch.x)
         for some, values in parts:
@@ -214,8 +221,9 @@ class Search:
         def run(some: Rows, places: int) -> Nearest:
             return fab.nearest(self.model, _rows(block.batch, some), self.threat, noise.rows(some), places)
 
-        with watched(_watch(within, 0.0, 1.0, f"nearest points, {fab.label}")):
+        with watched(_watch(within, 0.0, 1.0, f"nearest points, {fab.label}")), noticing() as replaced:
             parts, failures = carefully(run, rows, self.at_once) if len(rows) else ([], {})
+        tally.replaced = tally.replaced or replaced.any
         self._fail(block, failures, fab.label)
         for some, nearest in parts:
             claimed = nearest.distance.isfinite()
@@ -244,7 +252,9 @@ class Search:
         def run(some: Rows, places: int) -> Found:
             return attack(self.model, _rows(block.batch, some), ball, noise.rows(some), places)
 
-        parts, failures = carefully(run, rows, self.fewer)
+        with noticing() as replaced:
+            parts, failures = carefully(run, rows, self.fewer)
+        tally.replaced = tally.replaced or replaced.any
         self._fail(block, failures, attack.label)
         for some, found in parts:
             block.finite[some[~found.finite]] = False

@@ -14,8 +14,10 @@ from unperturbed.attacks.base import Attack, Found, padded_logits
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.multi_targeted import MultiTargeted
 from unperturbed.evaluation.block import Networks, Tally
+from unperturbed.evaluation.evidence import Evidence
 from unperturbed.findings import Outcome, Verdict
 from unperturbed.losses import margin
+from unperturbed.maximise.slopes import noticing
 from unperturbed.networks.failures import carefully, failed_on, isolate, within_memory
 from unperturbed.networks.modes import own_randomness
 from unperturbed.noise import Noise
@@ -25,6 +27,7 @@ from unperturbed.types import Batch, Inputs, Labels, Logits, Model, Rows
 
 DRAWS = 100
 """Draws that an accuracy is the mean of. None of them is one that an attack saw."""
+RANDOM = "The network draws random numbers"
 
 
 def draws_of(suite: Suite) -> int:
@@ -54,7 +57,7 @@ def randomness_warnings(suite: Suite, draws: bool) -> list[str]:
     """Return what is wrong where a network draws random numbers, or draws none, under a suite for the other kind."""
     if draws and draws_of(suite) == 1:
         return [
-            "The network draws random numbers: two forwards of the same inputs differ. The suite "
+            f"{RANDOM}: two forwards of the same inputs differ. The suite "
             f"{suite.name} decides by a single draw and its attacks climb single draws: use rand."
         ]
     if not draws and draws_of(suite) > 1:
@@ -107,6 +110,8 @@ class RandomBlock:
     tallies: list[Tally] = field(default_factory=list)
     """One for each attack that has run."""
     warnings: list[str] = field(default_factory=list)
+    evidence: Evidence = field(default_factory=Evidence)
+    """How gradients behaved, once the attacks are done."""
 
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts, by the majority of draws; unknown where a draw was not finite or the vote is tied."""
@@ -194,7 +199,9 @@ def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, 
         z = torch.where(inside.view(-1, *[1] * (batch.x.dim() - 1)), found.z, batch.x)
         return found, z, _wrongness(_look(networks, batch, z, _few(suite), seed, places))
 
-    parts, failures = carefully(run, torch.arange(len(block.batch.y), device=block.batch.y.device), networks)
+    with noticing() as replaced:
+        parts, failures = carefully(run, torch.arange(len(block.batch.y), device=block.batch.y.device), networks)
+    tally.replaced = replaced.any
     for rows, (found, z, wrongness) in parts:
         better = wrongness > block.wrongness[rows]
         there = rows[better]

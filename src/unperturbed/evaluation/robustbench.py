@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from unperturbed.evaluation.accuracy import SUITES
-from unperturbed.findings import Outcome
+from unperturbed.findings import Outcome, doubted
 
 
 def model_info(
@@ -36,7 +36,7 @@ def model_info(
         "reported": None,
         "autoattack_acc": _percent(outcome.robust_accuracy.value) if standard else None,
         "external": None,
-        "unreliable": None,
+        "unreliable": bool(outcome.doubts) or None,
         "footnote": _footnote(outcome),
     }
 
@@ -49,7 +49,8 @@ def _footnote(outcome: Outcome) -> str:
     version = outcome.environment["unperturbed"]
     unknown = outcome.counts["unknown"]
     undecided = f"; {unknown} of them could not be decided and do not count as robust" if unknown else ""
+    robust = f"{outcome.robust_accuracy}{doubted(outcome.doubts)}"
     return (
-        f"{outcome.threat}, n={outcome.n}{undecided}; robust {outcome.robust_accuracy} under the suite "
+        f"{outcome.threat}, n={outcome.n}{undecided}; robust {robust} under the suite "
         f"{outcome.suite} of unperturbed {version} (its own implementation: {outcome.note})"
     )

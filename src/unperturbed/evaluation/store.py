@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import Block, Tally
+from unperturbed.evaluation.evidence import Evidence
 from unperturbed.evaluation.nearest import Surroundings
 from unperturbed.evaluation.randomised import RandomBlock
 from unperturbed.runs import write_atomically, write_json
@@ -39,6 +40,8 @@ class Part:
     warnings: list[str]
     adversarial: Inputs | None
     """The perturbed inputs of the broken examples, where they were not written to a file."""
+    evidence: Evidence
+    """How gradients behaved."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Store:
         """
         inputs = block.adversarial().contiguous().cpu()
         if self.folder is None:
-            return Part(table, block.tallies, block.warnings, inputs)
+            return Part(table, block.tallies, block.warnings, inputs, block.evidence)
         write_tensors(self._path(number, "safetensors"), {"adversarial": inputs}, {})
         write_atomically(self._path(number, "parquet"), lambda path: _write_table(table, path))
         hashes = {suffix: file_hash(self._path(number, suffix)) for suffix in FILES}
@@ -121,7 +124,8 @@ class Store:
         done = read_sealed(self._path(number, "json"))
         with self._path(number, "parquet").open("rb") as file:  # of a path, Arrow takes a colon for a scheme's
             table = pyarrow.parquet.read_table(file).to_pydict()
-        return Part(table, [Tally(**tally) for tally in done["attacks"]], done["warnings"], None)
+        tallies = [Tally(**tally) for tally in done["attacks"]]
+        return Part(table, tallies, done["warnings"], None, Evidence(**done["evidence"]))
 
     def read_adversarial(self, number: int) -> Inputs:
         """Return the perturbed inputs of the broken examples of a finished block."""
@@ -213,8 +217,12 @@ def _short(value: Any) -> str:
 
 
 def _tensors(kind: type[Any]) -> list[str]:
-    return [each.name for each in fields(kind) if each.name not in ("batch", "tallies", "warnings")]
+    return [each.name for each in fields(kind) if each.name not in ("batch", "tallies", "warnings", "evidence")]
 
 
 def _done(block: Kept) -> dict[str, Any]:
-    return {"attacks": [asdict(tally) for tally in block.tallies], "warnings": block.warnings}
+    return {
+        "attacks": [asdict(tally) for tally in block.tallies],
+        "warnings": block.warnings,
+        "evidence": asdict(block.evidence),
+    }

@@ -15,13 +15,32 @@ from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
-from unperturbed.networks.failures import isolate
+from unperturbed.evaluation.evidence import Doubt
+from unperturbed.evaluation.optimising import calls_autograd
+from unperturbed.networks.classifier import Classes, as_classifier
+from unperturbed.networks.dtype import home as home_of
+from unperturbed.networks.failures import failed_on_all, isolate
+from unperturbed.networks.guard import trying
+from unperturbed.networks.logits import Output, notes_on
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs
-from unperturbed.weights.files import as_classifier
 
 _READ = 1024
+COUPLED = "An example's logits depend on the others in its batch, and so do its results: take the batch size 1."
+PROBABILITIES = (
+    "The outputs look like probabilities (they sum to 1), but attacks work on logits: leave the softmax out."
+)
+OPTIMISING = (
+    "The network calls autograd in its forward: it optimises while it answers, and attacks that follow the gradient of "
+    "a single forward need not see through that. Attack it adaptively."
+)
+FLAT = "The gradient at the inputs is exactly 0"
+_DOUBTED = {
+    COUPLED: "logits depend on the rest of the batch",
+    PROBABILITIES: "the outputs are probabilities",
+    OPTIMISING: "the network optimises at test time",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +59,20 @@ class Subject:
     """A hash of the network's description and of its answers to the first examples: weights alone do not tell it."""
     warnings: list[str]
 
+    def doubts(self, places: int) -> list[Doubt]:
+        """Return which of the warnings speak against a robust accuracy, the network seeing `places` at a time."""
+        shorts = dict(_DOUBTED) if places > 1 else {text: short for text, short in _DOUBTED.items() if text != COUPLED}
+        flat = [Doubt("the gradient is 0", text) for text in self.warnings if text.startswith(FLAT)]
+        return [Doubt(shorts[text], text) for text in self.warnings if text in shorts] + flat
+
     def batch(self, split: Split, rows: Tensor, threat: Threat) -> Batch:
         """Return examples where the model is and in its precision, inside the box: `check` lets a rounding pass."""
         x, y, ids = split.inputs(rows), split.labels[rows], split.names()[rows]
         return Batch(threat.boxed(x.to(self.device, self.dtype)), y.to(self.device), ids.to(self.device))
 
 
-def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subject:
-    """Return the model as a subject of measurements.
+def look_at(model: nn.Module, split: Split, threat: Threat, seed: int, output: Output = None) -> Subject:
+    """Return the model as a subject of measurements; `output` says which part of what it returns are the logits.
 
     Raises:
         InputError: on weights that are neither float32 nor float64, outputs that are no logits, of another type than
@@ -59,11 +84,13 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subjec
     device, dtype = home(model)
     first = split.names().argsort(stable=True)[:64]
     some = split.inputs(first).to(device, dtype)
-    classifier = as_classifier(model, some[:1])
-    with own_randomness(seed, device):
+    known = Classes.seen_in(split.labels)
+    classifier = as_classifier(model, some[:1], output, known)
+    with own_randomness(seed, device), trying("taking logits and gradients of the first examples", first, some):
         classes, warnings = check_outputs(classifier, some)
         _check_type(classifier, some)
-        warnings += _flat(classifier, some)
+        warnings += _flat(classifier, some) + ([OPTIMISING] if calls_autograd(classifier, some[:1]) else [])
+    warnings = [*notes_on(classifier), *misfit(classes, known), *warnings]
     if (weights := not_finite(model)) is not None:
         warnings.append(f"{weights}: nothing that is computed with them means anything.")
     network = _network_hash(classifier, some, seed)
@@ -105,10 +132,20 @@ def measured_split(data: Any) -> Split:
 
 def home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Return the device and precision of the weights."""
-    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
-    if weight.dtype not in (torch.float32, torch.float64):
-        raise InputError(f"The weights are {weight.dtype}, but results are computed in float32: call model.float().")
-    return weight.device, weight.dtype
+    device, dtype = home_of(model)
+    if dtype not in (torch.float32, torch.float64):
+        raise InputError(f"The weights are {dtype}, but results are computed in float32: call model.float().")
+    return device, dtype
+
+
+def misfit(columns: int, classes: Classes) -> list[str]:
+    """Return a warning if the network tells apart more classes than the data has."""
+    if columns <= classes.count or classes.fit(columns):
+        return []
+    return [
+        f"The network returns {columns} logits, but {classes}: are these its logits, and do the labels suit them? "
+        "output= (--output) picks another part of what it returns."
+    ]
 
 
 def device_kind(device: torch.device) -> str:
@@ -186,7 +223,7 @@ def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
     with under_attack(model):
         parts, failures = isolate(lambda rows: padded_logits(model, some[rows], len(rows)), torch.arange(len(some)))
         if not parts:
-            raise next(iter(failures.values()))
+            raise failed_on_all(failures)
         logits = torch.cat([part for _, part in parts])
         with torch.enable_grad():
             reached = model(some[:1].clone().requires_grad_()).requires_grad
@@ -198,11 +235,9 @@ def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
         raise InputError(f"The model returns a tensor of shape {shape}, but logits have the shape (n, classes >= 2).")
     warnings = []
     if coupled:
-        text = "An example's logits depend on the others in its batch, and so do its results: take the batch size 1."
-        warnings.append(text)
+        warnings.append(COUPLED)
     if bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-3).all()):
-        text = "The outputs look like probabilities (they sum to 1), but attacks work on logits: leave the softmax out."
-        warnings.append(text)
+        warnings.append(PROBABILITIES)
     return logits.shape[1], warnings
 
 
@@ -244,7 +279,7 @@ def _flat(model: nn.Module, some: Inputs) -> list[str]:
     if flat <= len(some) / 10:
         return []
     return [
-        f"The gradient at the inputs is exactly 0 for {flat} of the first {len(some)} examples: searches by gradient "
+        f"{FLAT} for {flat} of the first {len(some)} examples: searches by gradient "
         "find no way there, and what they leave standing says nothing. Attack through a stand-in with a gradient "
         "(docs/defences.md), and see what attacks without gradients find (--suite square)."
     ]

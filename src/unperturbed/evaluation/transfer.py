@@ -17,8 +17,9 @@ from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError
-from unperturbed.evaluation.accuracy import BLOCK, find_suite
+from unperturbed.evaluation.accuracy import BLOCK, doubts_about, find_suite
 from unperturbed.evaluation.block import Block, Networks, Tally, attack_block, untouched, verify
+from unperturbed.evaluation.evidence import Doubt, examined
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.randomised import draws_of, draws_random_numbers
 from unperturbed.evaluation.store import Part, Store, table_in_order
@@ -28,8 +29,10 @@ from unperturbed.losses import margin
 from unperturbed.maximise.apgd import APGD
 from unperturbed.maximise.places import watched
 from unperturbed.networks.failures import carefully, failed_on
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import as_reported
+from unperturbed.networks.rounding import rounding
 from unperturbed.noise import Noise
 from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
@@ -48,6 +51,8 @@ class _Peer:
     subject: Subject
     networks: Networks
     suite: Suite
+    random: bool
+    """Whether two forwards differ."""
 
 
 @checked(seed=SEED, batch_size=COUNT)
@@ -62,6 +67,7 @@ def transfer(
     overwrite: bool = False,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
+    output: Output | Mapping[str, Output] = None,
     progress: Progress = silent,
 ) -> Transfer:
     """Attack every model, and return the accuracy of every model on the points found on every other.
@@ -84,6 +90,8 @@ def transfer(
         seed: of the attacks' random starts.
         batch_size: examples that a network sees at a time, raised to a power of two.
         progress: told of every model attacked on every block, and about twice a second of how far that is.
+        output: which part of what the models return are the logits: a place, a name, a function of it, or one of
+            these for each name.
 
     Raises:
         InputError: on fewer than two models, a suite for random networks, as `evaluate` does, and where `out` holds a
@@ -93,16 +101,22 @@ def transfer(
     if len(models) < 2:
         raise InputError(f"Transfer is between models: give two or more, not {len(models)}.")
     split, device = measured_split(data), _device(models)
-    seen = {name: look_at(model, split, threat, seed) for name, model in models.items()}
+    outputs = output if isinstance(output, Mapping) else dict.fromkeys(models, output)
+    seen = {name: look_at(model, split, threat, seed, outputs.get(name)) for name, model in models.items()}
     suites = {name: find_suite(suite).against(threat.norm, each.classes) for name, each in seen.items()}
     first = next(iter(suites.values()))
     if draws_of(first) > 1:
         raise InputError(f"The suite {first.name} takes means over draws, which a matrix does not: use standard.")
-    warnings = [f"{name}: {text}" for name, each in seen.items() for text in (*each.warnings, *_randomness(each))]
+    random = {name: _is_random(each) for name, each in seen.items()}
+    warnings = [
+        f"{name}: {text}" for name, each in seen.items() for text in (*each.warnings, *_randomness(random[name]))
+    ]
+    places = min(physical_batch_size(batch_size, each, len(split)) for each in seen.values())
     job: dict[str, Any] = {
         "is_of": _identity(models, seen, split, threat, suites, seed),
         "threads": torch.get_num_threads(),
-        "batch_size": min(physical_batch_size(batch_size, each, len(split)) for each in seen.values()),
+        "rounding": rounding([each.classifier for each in seen.values()], next(iter(seen.values())).some, places),
+        "batch_size": places,
         "block": min(BLOCK, len(split)),
     }
     store = Store(None if out is None else Path(out) / "transfer")
@@ -110,7 +124,7 @@ def transfer(
     warnings += other_threads(job, next(iter(seen.values())))
     places = job["batch_size"]
     peers = [
-        _Peer(name, each, Networks(each.classifier, each.classifier, None, places), suites[name])
+        _Peer(name, each, Networks(each.classifier, each.classifier, None, places), suites[name], random[name])
         for name, each in seen.items()
     ]
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
@@ -124,6 +138,8 @@ def transfer(
         if peer.networks.places < places:
             fewer = peer.networks.places
             warnings.append(f"{peer.name}: Memory ran out: it saw {fewer} examples at a time in the end.")
+    doubts = {peer.name: _doubts(peer, parts[i :: len(peers)], len(split)) for i, peer in enumerate(peers)}
+    warnings += [f"{name}: {doubt.text}" for name, found in doubts.items() for doubt in found]
     spent = sum(tally.seconds for part in parts for tally in part.tallies)
     found = _matrix(
         [table_in_order(parts[i :: len(peers)], order) for i in range(len(peers))],
@@ -138,11 +154,14 @@ def transfer(
         | {
             "device": str(device),
             "batch_size": places,
+            **job.get("rounding", {}),
             "seed": seed,
             "weights": {name: job["is_of"][f"weights of {name}"] for name in models},
             "data": job["is_of"]["data"],
         },
     )
+    short = {name: tuple(dict.fromkeys(doubt.short for doubt in each if doubt.short)) for name, each in doubts.items()}
+    found = replace(found, doubts={name: each for name, each in short.items() if each})
     store.summarise(found.json())
     return found
 
@@ -163,10 +182,19 @@ def _identity(
     return common | {"models": list(models)} | {f"{key} of {name}": each[name][key] for name in models for key in own}
 
 
-def _randomness(seen: Subject) -> list[str]:
+def _is_random(seen: Subject) -> bool:
     with under_attack(seen.classifier):
-        random = draws_random_numbers(seen.classifier, seen.some, len(seen.some))
+        return draws_random_numbers(seen.classifier, seen.some, len(seen.some))
+
+
+def _randomness(random: bool) -> list[str]:
     return ["it draws random numbers, and each of its entries is by a single draw."] if random else []
+
+
+def _doubts(peer: _Peer, parts: Sequence[Part], n: int) -> list[Doubt]:
+    """Return what speaks against a model's accuracy."""
+    random = [Doubt("the network draws random numbers", text) for text in _randomness(peer.random)]
+    return random + doubts_about(peer.subject, peer.suite, parts, n, peer.networks.places)
 
 
 def _parts(
@@ -259,6 +287,17 @@ def _attack(
         block.margin[rows[better]], block.z[rows[better]] = verified[better], found.z[better]
     block.warnings += failed_on(failures, batch.ids, "the climb to its end")
     block.tallies.append(Tally(seconds=time.perf_counter() - began))
+    block.evidence = examined(
+        networks.reported,
+        batch,
+        block.z,
+        block.standing,
+        threat,
+        seed,
+        networks,
+        random=source.random,
+        replaced=any(tally.replaced for tally in block.tallies),
+    )
 
 
 def _at(target: _Peer, batch: Batch, z: Inputs, threat: Threat) -> tuple[Tensor, list[str]]:

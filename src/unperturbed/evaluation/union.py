@@ -38,6 +38,11 @@ class Union:
     examples: Mapping[str, list[Any]]
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the robust accuracy is not to be believed: what speaks against any of the evaluations."""
+        return tuple(dict.fromkeys(doubt for outcome in self.outcomes for doubt in outcome.doubts))
+
+    @property
     def threat(self) -> str:
         """The threat sets, as text."""
         return " or ".join(outcome.threat for outcome in self.outcomes)
@@ -51,6 +56,7 @@ class Union:
             "clean_interval": [self.clean_accuracy.low, self.clean_accuracy.high],
             "robust_accuracy": self.robust_accuracy.value,
             "interval": [self.robust_accuracy.low, self.robust_accuracy.high],
+            "doubts": list(self.doubts),
             "counts": dict(self.counts),
             "seconds": sum(outcome.seconds for outcome in self.outcomes),
             "threats": [outcome.json() for outcome in self.outcomes],

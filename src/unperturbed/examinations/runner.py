@@ -33,6 +33,7 @@ from unperturbed.examinations.diagnostics.layers import layers
 from unperturbed.examinations.diagnostics.margins import margins
 from unperturbed.examinations.subject import Diagnostic, Subject
 from unperturbed.findings import Examined, Finding, Progress, silent
+from unperturbed.networks.logits import Output
 from unperturbed.runs.lock import alone_in
 from unperturbed.runs.verify import read_sealed, write_sealed
 from unperturbed.threat import Threat
@@ -85,6 +86,7 @@ def diagnose(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     out: str | Path | None = None,
+    output: Output = None,
     progress: Progress = silent,
 ) -> Diagnosis:
     """Examine a network with each diagnostic.
@@ -104,6 +106,7 @@ def diagnose(
         batch_size: examples that the network sees at a time.
         out: a JSON file. What it holds of the same network, examples and settings is not computed again, and each
             finding is written as soon as it is there.
+        output: which part of what the model returns are the logits: a place, a name, or a function of it.
         progress: called before each diagnostic.
 
     Raises:
@@ -111,7 +114,7 @@ def diagnose(
     """
     test = chosen(measured_split(test), examples, "test")
     train = None if train is None else chosen(measured_split(train), examples, "training")
-    looked = look_at(model, test, threat, seed)
+    looked = look_at(model, test, threat, seed, output)
     if train is not None:
         if train.shape != test.shape:
             raise InputError(f"Examples have shape {train.shape} in training and {test.shape} in the test split.")

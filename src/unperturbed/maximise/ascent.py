@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unperturbed.checks import check_fields
 from unperturbed.maximise.places import Places, at_least_two
+from unperturbed.maximise.slopes import tells_nothing, usable
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, PerExample, Rows, Score
@@ -81,8 +82,15 @@ class Ascent(Maximiser):
 def climb(score: Score, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample, Inputs]:
     """Return the score at z, the value that ranks iterates (the score itself unless it brings another), its gradient.
 
-    A score with a method `gradient(z, rows)` of its own is asked for it.
+    A score with a method `gradient(z, rows)` of its own is asked for it. Where the gradient is not finite, it is what
+    `usable` makes of it.
     """
+    value, rank, gradient = _climb(score, z, rows)
+    return value, rank, usable(gradient)
+
+
+def _climb(score: Score, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample, Inputs]:
+    """Return what `climb` does, with the gradient as it is."""
     own = getattr(score, "gradient", None)
     z = z.detach().requires_grad_(own is None)
     with torch.set_grad_enabled(own is None):
@@ -100,7 +108,7 @@ class Best:
     rank: PerExample
     """Of that iterate; -inf where none could be evaluated."""
     finite: Tensor
-    """Bool: whether every score and gradient on the way was finite."""
+    """Bool: whether every score on the way was finite, and a gradient anywhere told something."""
     restart: Rows
     """The climbs up to the one that ended the search; all, where none did."""
     passes: int
@@ -131,6 +139,7 @@ def search(
     best_z, best_rank = x.clone(), torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
     by = torch.zeros(len(x), dtype=torch.int64, device=x.device)  # the climb that the best iterate is from
     finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    led = torch.zeros_like(finite)  # by a gradient that told something
     at = Places(len(x), places, restarts, x.device, ascent.steps + 1)
     k = torch.zeros_like(at.row)
     here = x[at.row] if len(x) else x.new_zeros((len(k), *x.shape[1:]))
@@ -159,9 +168,11 @@ def search(
     fill_free_places()
     while at.busy():
         row = at.row
-        value, rank, gradient = climb(score if of_climb is None else of_climb(at.number), z, row)
+        value, rank, gradient = _climb(score if of_climb is None else of_climb(at.number), z, row)
         passes += int(at.active.sum())
-        sound = value.isfinite() & rank.isfinite() & gradient.flatten(1).isfinite().all(dim=1)
+        sound = value.isfinite() & rank.isfinite()
+        led[row[at.active & ~tells_nothing(gradient)]] = True
+        gradient = usable(gradient)
         finite[row[at.active & ~sound]] = False
         counted = torch.where((k >= trial) & (rank < torch.inf), rank, -torch.inf)  # infinity would hide a break
         better = at.best(counted, best_rank, by, enough)
@@ -177,4 +188,4 @@ def search(
         if bool(done.any()):
             fill_free_places()
             give_up_places()
-    return Best(best_z, best_rank, finite, at.needed, passes, at.moved)
+    return Best(best_z, best_rank, finite & led, at.needed, passes, at.moved)

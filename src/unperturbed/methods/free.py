@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.losses import cross_entropy
+from unperturbed.maximise.slopes import usable
 from unperturbed.methods.base import Method
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -43,5 +44,5 @@ class Free(nn.Module, Method):
         z = inner.z.detach()
         if inner.z.grad is None:
             raise RuntimeError("Free needs the gradient that the training backward leaves on inner.z; there is none.")
-        moved = threat.project(batch.x, z + threat.eps * threat.steepest_ascent(z, inner.z.grad))
+        moved = threat.project(batch.x, z + threat.eps * threat.steepest_ascent(z, usable(inner.z.grad)))
         self.delta = torch.cat([moved - batch.x, self.delta[len(moved) :].to(moved)])  # a smaller batch keeps the rest

@@ -24,6 +24,7 @@ from unperturbed.curvature.safeguards import dropout_warning, piecewise_linear_w
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.frank_wolfe import FrankWolfe
 from unperturbed.maximise.pgd import PGD
+from unperturbed.maximise.slopes import usable
 from unperturbed.methods.at import cross_entropy_score
 from unperturbed.methods.base import Method
 from unperturbed.networks.modes import clean_batch_stats
@@ -126,9 +127,9 @@ class SCORPIO(Method):
         """Return the quadratic model around x; by forward differences it knows the gradient at x already."""
 
         def gradient(z: Inputs, rows: Rows) -> Inputs:
-            return input_gradient(model, z, cross_entropy_with(batch.y[rows]))[1]
+            return usable(input_gradient(model, z, cross_entropy_with(batch.y[rows]))[1])
 
-        _, at_x = input_gradient(model, batch.x, cross_entropy_with(batch.y))
+        at_x = usable(input_gradient(model, batch.x, cross_entropy_with(batch.y))[1])
         products: dict[str, Callable[[Inputs, Rows], Inputs]] = {
             "forward": lambda v, rows: forward_difference(
                 lambda z: gradient(z, rows), batch.x[rows], at_x[rows], v, self.step

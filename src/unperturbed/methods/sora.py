@@ -10,6 +10,7 @@ from unperturbed.checks import NOT_NEGATIVE, POSITIVE, SHARE, checked
 from unperturbed.curvature.products import cross_entropy_with, dot, input_gradient
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
+from unperturbed.maximise.slopes import usable
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import Method, sum_over_processes
 from unperturbed.noise import Noise
@@ -49,7 +50,7 @@ class SORA(nn.Module, Method):
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the box's nearest points, as a leaf that the training backward gives its gradient to."""
         start = threat.sample(batch.x, noise.fold(0))
-        _, gradient = input_gradient(model, start, cross_entropy_with(batch.targets))
+        gradient = usable(input_gradient(model, start, cross_entropy_with(batch.targets))[1])
         alpha = self.step_size * threat.eps * (self.bend / (1 - self.kappa).clamp(min=self.bend)).to(start)
         share = noise.fold(1).uniform(start.shape[1:], start.dtype)
         reach = replace(threat, eps=(1 + self.step_size) * threat.eps)

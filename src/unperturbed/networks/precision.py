@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -106,32 +106,59 @@ def choose(requested: Requested, model: nn.Module, device: torch.device) -> Prec
 def full_float32() -> Iterator[None]:
     """Compute float32 products in float32 inside: no TF32, no bfloat16, forwards and backwards alike.
 
-    A GPU's TF32 convolutions round what small differences of losses live on. The settings are as before afterwards.
+    A GPU's TF32 convolutions round what small differences of losses live on. The settings are as before afterwards,
+    and cuDNN stays off where the user has switched it off.
     """
-    matmul = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=torch.backends.cudnn.benchmark,
-            deterministic=torch.backends.cudnn.deterministic, allow_tf32=False,
-        ):  # fmt: skip
-            yield
-    finally:
-        torch.set_float32_matmul_precision(matmul)
+    cudnn = torch.backends.cudnn
+    with (
+        _exact_products(),
+        cudnn.flags(
+            enabled=cudnn.enabled, benchmark=cudnn.benchmark, benchmark_limit=cudnn.benchmark_limit,
+            deterministic=cudnn.deterministic, allow_tf32=False,
+        ),
+    ):  # fmt: skip
+        yield
 
 
 @contextmanager
 def as_reported(device: torch.device) -> Iterator[None]:
     """Compute in the tensors' own precision: no autocast of the caller's, no TF32 or bfloat16 inside float32.
 
-    The settings are as before afterwards.
+    The settings are as before afterwards, and cuDNN stays off where the user has switched it off.
     """
+    cudnn = torch.backends.cudnn
     with (
         full_float32(),
         torch.autocast(device.type, enabled=False),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-    ):
+        cudnn.flags(
+            enabled=cudnn.enabled, benchmark=False, benchmark_limit=cudnn.benchmark_limit,
+            deterministic=True, allow_tf32=False,
+        ),
+    ):  # fmt: skip
         yield
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Multiply and convolve float32 in float32 on the processor, and multiply so on GPUs."""
+    places = [(torch.backends.cuda, "matmul"), *((torch.backends.mkldnn, name) for name in ("matmul", "conv", "rnn"))]
+    found: list[Any] = [getattr(*place, None) for place in places]
+    settings = [setting for setting in found if hasattr(setting, "fp32_precision")]  # from torch 2.9 on
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        overall = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the settings of the backends differ, so there is none for all of them
+        overall = None
+    try:
+        torch.set_float32_matmul_precision("highest")
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        yield
+    finally:
+        if overall is not None:
+            torch.set_float32_matmul_precision(overall)
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
 
 
 def _format(convolutional: bool) -> torch.memory_format:

@@ -14,7 +14,7 @@ from unperturbed.runs.verify import digest
 
 EDITED = ("data", "extra", "weights", "threat", "bounds", "classes")
 """Entries of config.yaml that a user may have changed on purpose, such as data that were moved."""
-FREE = ("unperturbed", "recipe.checkpoint_minutes")
+FREE = ("schema", "unperturbed", "recipe.checkpoint_minutes")
 """What a run's result does not depend on, or is not known to."""
 
 

@@ -21,14 +21,19 @@ from unperturbed import runs
 from unperturbed.checks import COUNT, checked
 from unperturbed.data.augment import augmentation
 from unperturbed.data.convert import as_data
-from unperturbed.errors import InputError, RunError
+from unperturbed.errors import InputError, NotResumableError, RunError
 from unperturbed.evaluation.subject import check_kinds
 from unperturbed.findings import Interval, Progress, silent
 from unperturbed.maximise.places import at_least_two
+from unperturbed.maximise.slopes import REPLACED, noticing
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import EpochEnd, Method
-from unperturbed.networks.modes import buffers_restored, under_attack
+from unperturbed.networks.dtype import cast as cast_network
+from unperturbed.networks.guard import running, trying
+from unperturbed.networks.logits import Output, unwrapped
+from unperturbed.networks.modes import buffers_restored, eager, under_attack
 from unperturbed.networks.precision import InPrecision, Precision, as_reported, choose, full_float32
+from unperturbed.networks.second import is_missing, lacking
 from unperturbed.noise import Noise
 from unperturbed.runs.tensors import DamagedError, read_tensors
 from unperturbed.runs.weights import note_of
@@ -39,18 +44,20 @@ from unperturbed.training.alarm import Probe, probe, recognise
 from unperturbed.training.folder import alone, claim, describe_run
 from unperturbed.training.prepare import (
     Examples,
+    check_devices,
     chosen,
     classify,
     find_device,
     make_optimiser,
     peak_learning_rate,
     prepare,
+    strategy_for,
 )
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.schedule import learning_rate, ramped
-from unperturbed.training.step import optimisation_step
+from unperturbed.training.step import not_finite_at, optimisation_step
 from unperturbed.types import Batch, Inputs, Labels
-from unperturbed.weights.files import LogitsOnly, load_weights, save_weights
+from unperturbed.weights.files import load_weights, save_weights
 
 T = TypeVar("T")
 log = logging.getLogger("unperturbed")
@@ -129,6 +136,7 @@ def train(
     devices: int = 1,
     extra: Any = None,
     weights: Path | str | None = None,
+    output: Output = None,
     loggers: Sequence[Literal["csv", "tensorboard"]] = (),
     config: Mapping[str, Any] | None = None,
     progress: Progress = silent,
@@ -150,6 +158,8 @@ def train(
         devices: processes, each with a part of every batch.
         extra: more training data, of which every batch has the recipe's `extra_ratio`.
         weights: a weights file to start from.
+        output: which part of what the model returns are the logits: a place, a name or a function of it; None: see
+            `model`.
         loggers: beside metrics.jsonl, in the run folder.
         config: what else config.yaml shall hold (where data and model came from).
         progress: told of every step.
@@ -165,35 +175,39 @@ def train(
         method = deepcopy(method, {id(model): model})
     folder = None if out is None else Path(out)
     all_data = as_data(data)
-    if devices < 1:
-        raise InputError(f"devices is {devices}, but a run takes at least 1.")
     found = find_device(device)
+    check_devices(devices, found)
     precision = choose(recipe.precision, model, found)
+    classifier = classify(model, all_data, output)
     fabric = Fabric(
         accelerator=found.type,
         devices=devices if found.index is None else [found.index],
-        strategy="auto" if devices == 1 else "ddp",
+        strategy="auto" if devices == 1 else strategy_for(classifier, all_data),
         loggers=_loggers(loggers, folder),
     )
-    classifier = classify(model, all_data)
     if weights is not None:
         log.info("%s", load_weights(model, weights))
     fabric.launch()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
-    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples, model), config or {})
+    said = {**(config or {}), **({} if output is None else {"output": output})}
+    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples, model), said)
     with alone(fabric, folder):
         if folder is not None:
             claim(folder, description, resume)
         fabric.barrier()
         with full_float32(), torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
             torch.manual_seed(recipe.seed + fabric.global_rank)
-            note = note_of(description)
-            run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder, note)
-            if resume and folder is not None and (last := checkpoint.last_of(folder)) is not None:
-                run.restore(last)
-            elif folder is not None and fabric.is_global_zero:
+            run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder)
+            last = checkpoint.last_of(folder) if resume and folder is not None else None
+            if last is None:
+                run.preflight()
+            if folder is not None and last is None and fabric.is_global_zero:
                 runs.write_yaml(folder / runs.CONFIG, description)
                 (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            fabric.barrier()
+            run.note = {} if folder is None else note_of(runs.read_yaml(folder / runs.CONFIG))
+            if last is not None:
+                run.restore(last)
             fabric.barrier()
             run.go(progress)
         return run.finish()
@@ -231,14 +245,15 @@ class _Run:
         recipe: Recipe,
         precision: Precision,
         folder: Path | None,
-        note: Mapping[str, str],
     ) -> None:
-        self.note = note
+        self.note: dict[str, str] = {}
         """What the run's files say of the run that they belong to."""
         self.fabric, self.model, self.classifier, self.threat = fabric, model, classifier, threat
         self.method, self.recipe, self.precision, self.folder = method, recipe, precision, folder
         self.batches, self.classes = examples.batches, examples.classes
         self.held_out = len(examples.held_out) > 0
+        self.replaced = False
+        """Whether a gradient of the inner maximisation was not finite, and that was told."""
         self.state = _State()
         self.sums: dict[str, Tensor] = {}
         """Of this epoch's terms and diagnostics over its steps, as this process sees them."""
@@ -250,7 +265,7 @@ class _Run:
         self.augment = augmentation(recipe.augment)
         self.peak = peak_learning_rate(recipe, classifier)
 
-        classifier.to(fabric.device, precision.dtype)
+        cast_network(classifier, precision.dtype, fabric.device)
         classifier.to(memory_format=precision.memory_format)  # type: ignore[call-overload]
         checkpoint.move_memory(method, fabric.device)
         self.attacked = InPrecision(classifier, precision.autocast, compile=recipe.compile)
@@ -287,21 +302,41 @@ class _Run:
 
     def go(self, progress: Progress) -> None:
         """Train until the last epoch, or until the run is stopped."""
-        if self.state.step == 0:
-            self.check_method()
         while self.state.step < self.steps and not self.state.stopped:
             self.epoch(progress)
 
-    def check_method(self) -> None:
-        """Let the method look at the network before the first step, and leave it and the random state as they were."""
+    def preflight(self) -> None:
+        """Try a step on two examples, and let the method look at the network: before the run folder is made.
+
+        Network, method and random state are as before. Raises `InputError` for what would fail at the first step.
+        """
         rows = at_least_two(torch.arange(min(CHECKED, len(self.probed.x)), device=self.fabric.device))  # for batch norm
         few = Batch(self.probed.x[rows], self.probed.y[rows], self.probed.ids[rows])
         noise = Noise.of(self.recipe.seed, few.ids).fold(-3)
-        self.wrapped.train()
         device = [self.fabric.device] if self.fabric.device.type == "cuda" else []
+        self.wrapped.train()
+        with buffers_restored(self.attacked), torch.random.fork_rng(device), eager():
+            self.try_step(_first(few, 2), noise.rows(torch.arange(2, device=self.fabric.device)))
         with buffers_restored(self.attacked), torch.random.fork_rng(device):
             for text in self.method.check(self.attacked, few, self.threat, noise):
                 self.warn(text)
+
+    def try_step(self, two: Batch, noise: Noise) -> None:
+        """Take the gradient of a step on two examples, on a copy of a method with memory; nothing moves."""
+        method = deepcopy(self.method, {id(self.model): self.model}) if checkpoint.memory(self.method) else self.method
+        weights = [weight for weight in self.classifier.parameters() if weight.requires_grad]
+        with trying(f"trying a step of {getattr(method, 'name', type(method).__name__)}", two.ids, two.x):
+            try:
+                with under_attack(self.attacked):
+                    inner = method.perturb(self.attacked, two, self.threat, noise)
+                terms = method.loss(self.attacked, two, inner, self.threat, noise)
+                loss = torch.stack(list(terms.values())).sum()
+                if loss.requires_grad:
+                    torch.autograd.grad(loss, weights, allow_unused=True)
+            except RuntimeError as error:
+                if is_missing(error):
+                    raise InputError(lacking(self.classifier, two.x, error)) from error
+                raise
 
     def epoch(self, progress: Progress) -> None:
         """Train to the end of the epoch, look at the result, and save."""
@@ -339,12 +374,16 @@ class _Run:
         batch = self.batch(ids, x, y, augmenting.fold(0))
         threat = ramped(self.threat, self.ramp, share)
         try:
-            terms, inner = optimisation_step(
-                self.fabric, self.attacked, self.wrapped, self.optimiser, self.method, batch, threat, noise.fold(1),
-                self.recipe.clip_grad_norm,
-            )  # fmt: skip
+            with noticing() as replaced, running("taking a step", ids, x):
+                terms, inner = optimisation_step(
+                    self.fabric, self.attacked, self.wrapped, self.optimiser, self.method, batch, threat, noise.fold(1),
+                    self.recipe.clip_grad_norm,
+                )  # fmt: skip
         except RunError as error:
-            raise RunError(f"Step {step + 1}: {error}") from error
+            raise RunError(f"Step {step + 1}: {error}") from error.__cause__ or error
+        if replaced.any and not self.replaced:
+            self.replaced = True
+            self.warn(_replaced(not_finite_at(self.attacked, batch.x, batch)))
         if self.average is not None:
             self.average.update_parameters(self.classifier)
         loss = sum(float(term) for term in terms.values())
@@ -422,9 +461,8 @@ class _Run:
         return self.classifier if self.average is None else self.average.module
 
     def plain(self) -> nn.Module:
-        """Return that network without the wrapper that picks out the logits."""
-        subject = self.subject()
-        return subject.module if isinstance(subject, LogitsOnly) else subject
+        """Return that network without the wrappers around it."""
+        return unwrapped(self.subject())
 
     def keep_best(self) -> None:
         """Keep the present weights as the best ones."""
@@ -435,7 +473,7 @@ class _Run:
 
     def about(self, epoch: int) -> dict[str, Any]:
         """Return what a weights file says of itself."""
-        return {"config": dict(self.note), "epoch": epoch}
+        return {"config": self.note, "epoch": epoch}
 
     def warn(self, text: str) -> None:
         """Say it, and keep it for the result."""
@@ -474,7 +512,7 @@ class _Run:
                 "state": asdict(self.state),
                 "own": gathered,
                 "metrics": self.metrics,
-                "config": dict(self.note),
+                "config": self.note,
             }
             checkpoint.save(self.folder / runs.CHECKPOINT, content)
         self.fabric.barrier()
@@ -490,7 +528,7 @@ class _Run:
             log.warning("%s is not there: resumed from %s.", self.folder / runs.CHECKPOINT, path)
         content = checkpoint.load(path)
         if content.get("config", self.note) != self.note:
-            raise RunError(checkpoint.damaged(path, "it is of another run"))
+            raise NotResumableError(checkpoint.damaged(path, "it is of another run"))
         own = content["own"]
         begun = len(own["random"]) if own["random"].dim() > 1 else 1
         if begun != self.fabric.world_size:
@@ -542,7 +580,7 @@ class _Run:
                 raise DamagedError("it is of another run or epoch")
         except DamagedError as error:
             if state.best_epoch * len(self.batches) != state.step:
-                raise RunError(
+                raise NotResumableError(
                     f"{path} is damaged or missing ({error}), and with it the weights of the best epoch, "
                     f"{state.best_epoch}: put back a copy, or start the run again in another folder."
                 ) from error
@@ -571,7 +609,7 @@ class _Run:
         self.fabric.barrier()
         self.classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         if self.folder is None:
-            self.model.load_state_dict(self.best)
+            unwrapped(self.model).load_state_dict(self.best)
         else:
             load_weights(self.model, self.folder / runs.BEST)
         self.model.eval()
@@ -639,6 +677,14 @@ def _rank(feasible: bool | None, probed: Mapping[str, float]) -> tuple[bool, flo
 
 def _first(batch: Batch, n: int) -> Batch:
     return Batch(batch.x[:n], batch.y[:n], batch.ids[:n])
+
+
+def _replaced(place: str | None) -> str:
+    where = f" It stops being finite in {place}." if place else ""
+    return (
+        f"The gradient at the inputs is not finite somewhere (a root, a logarithm or a norm at 0, say).{where} The "
+        f"inner maximisation went on with {REPLACED}. A small number added there makes the slope finite."
+    )
 
 
 def _loggers(names: Sequence[str], folder: Path | None) -> list[Logger]:

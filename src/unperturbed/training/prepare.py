@@ -1,9 +1,10 @@
 """What is checked and chosen before a run begins."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -15,14 +16,20 @@ from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split, hold_out
 from unperturbed.errors import InputError
-from unperturbed.evaluation.subject import box_warnings, check_outputs, not_finite
+from unperturbed.evaluation.subject import box_warnings, check_outputs, misfit, not_finite
+from unperturbed.networks.classifier import Classes, as_classifier, untouched
+from unperturbed.networks.dtype import home
+from unperturbed.networks.guard import trying
+from unperturbed.networks.logits import Output, notes_on
 from unperturbed.networks.precision import Precision
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.training.batches import Batches
 from unperturbed.training.recipe import Recipe
 from unperturbed.types import Rows
-from unperturbed.weights.files import as_classifier
+
+MOST_PROCESSES = 8
+"""On the CPU, or as many as there are cores, where that is more: each holds network and data in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +46,17 @@ class Examples:
     def probed(self) -> Rows:
         """Ids that the probe looks at and `best` is chosen on: those held out or, where there are none, all."""
         return self.held_out if len(self.held_out) else self.batches.ids
+
+
+def check_devices(number: int, device: torch.device) -> None:
+    """Raise InputError for more processes than a machine can bear, before any of them is started."""
+    if number < 1:
+        raise InputError(f"devices is {number}, but a run takes at least 1.")
+    cores = os.cpu_count() or 1
+    most = max(MOST_PROCESSES, cores) if device.type == "cpu" else torch.cuda.device_count()
+    if device.index is None and device.type != "mps" and number > most:
+        there = f"{cores} cores" if device.type == "cpu" else f"{most} GPUs"
+        raise InputError(f"--devices is {number}, but this machine has {there}: give {most} at most.")
 
 
 def find_device(device: str) -> torch.device:
@@ -61,18 +79,41 @@ def find_device(device: str) -> torch.device:
     return chosen
 
 
-def classify(model: nn.Module, data: Data) -> nn.Module:
-    """Return the model, wrapped if what it returns is not a tensor of logits."""
-    weight = next(iter(model.parameters()), torch.zeros(0))
-    return as_classifier(model, data.train.inputs(torch.arange(1)).to(weight.device, weight.dtype))
+def classify(model: nn.Module, data: Data, output: Output = None) -> nn.Module:
+    """Return the model, tried in eval and train mode and wrapped if it does not take inputs to logits as it is."""
+    x = data.train.inputs(torch.arange(min(len(data.train), 2)))
+    return as_classifier(model, x.to(*home(model)), output, classes_of(data), (False, True))
+
+
+def strategy_for(classifier: nn.Module, data: Data) -> Literal["ddp", "ddp_find_unused_parameters_true"]:
+    """Return how processes share gradients: looking for weights that a loss does not reach, where there are such.
+
+    Seen in four forwards in train mode, since stochastic depth leaves out other layers each time.
+    """
+    device, dtype = home(classifier)
+    x = data.train.inputs(torch.arange(2) % len(data.train)).to(device, dtype)
+    weights = [weight for weight in classifier.parameters() if weight.requires_grad]
+    with untouched(classifier, device, training=True), torch.enable_grad():
+        for _ in range(4):
+            gradients = torch.autograd.grad(classifier(x).square().sum(), weights, allow_unused=True)
+            if any(gradient is None for gradient in gradients):
+                return "ddp_find_unused_parameters_true"
+    return "ddp"
+
+
+def classes_of(data: Data) -> Classes:
+    """Return how many classes the data has, as its names and labels say."""
+    return Classes(len(data.classes), len(data.train))
 
 
 def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recipe: Recipe, fabric: Fabric) -> Examples:
     """Check all training data against model and threat, hold some out, and divide the rest into batches."""
     train = data.train
-    weight = next(iter(classifier.parameters()), torch.zeros(0))
-    some = train.inputs(torch.arange(min(len(train), 64))).to(weight.device, weight.dtype)
-    classes, warnings = check_outputs(classifier, some)
+    first = torch.arange(min(len(train), 64))
+    some = train.inputs(first).to(*home(classifier))
+    with trying("taking logits of the first examples", first, some):
+        classes, warnings = check_outputs(classifier, some)
+    warnings = [*notes_on(classifier), *misfit(classes, classes_of(data)), *warnings]
     if len(data.classes) > classes:
         raise InputError(f"The data has {len(data.classes)} classes, but the model returns {classes} logits.")
     check(train, threat.bounds, classes)

@@ -9,12 +9,12 @@ import pkgutil
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, get_origin
+from typing import Any, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,15 @@ from torch import Tensor, nn
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, follow, is_function, may_make
+from unperturbed.networks.classifier import as_classifier
+from unperturbed.networks.inputs import prepared
+from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
 from unperturbed.runs import BEST, CONFIG, read_yaml
 from unperturbed.runs.tensors import DamagedError, damage_of_zip, read_tensors, write_tensors
 from unperturbed.runs.weights import check_weights
-from unperturbed.types import Inputs, Logits
 from unperturbed.weights.layouts import MEAN, STD, Found, find_weights, plain_names
+
+__all__ = ("LogitsOnly", "as_classifier", "output_logits")  # their place was here
 
 log = logging.getLogger("unperturbed")
 
@@ -66,14 +70,15 @@ def load_run(folder: Path | str) -> nn.Module:
     path = Path(folder)
     if not (path / CONFIG).exists() or not (path / BEST).exists():
         raise InputError(f"{path} is no run folder with weights: it has no {CONFIG}, or no {BEST}")
-    made = read_yaml(path / CONFIG).get("model")
+    stored = read_yaml(path / CONFIG)
+    made = stored.get("model")
     if made is None:
         raise InputError(f"{path} does not say what its network is: build it, and load_weights(model, {path / BEST})")
     model = build_model(made["class_path"], made["init_args"], (), 0, (), ())
     for text in check_weights(path):
         log.warning(text)
     load_weights(model, path / BEST)
-    return model.eval()
+    return prepared(model, *(stored.get(name) for name in ("output", "scale", "normalise"))).eval()
 
 
 def named_models() -> dict[str, type[nn.Module]]:
@@ -125,84 +130,6 @@ def _checked_arguments(
     except TypeError as error:
         raise InputError(f"{spec}: {error}; it accepts {', '.join(accepted) or 'none'}") from None
     return complete
-
-
-# --- outputs --------------------------------------------------------------------------------------------------------
-
-
-def output_logits(output: object) -> Tensor:
-    """Return the logits in what a model returned: a tensor, an object's `.logits`, or the first item of a tuple.
-
-    Raises `InputError` where there are none.
-    """
-    if isinstance(output, Tensor):
-        return output
-    if hasattr(output, "logits"):
-        return output_logits(output.logits)
-    if isinstance(output, Mapping) and "logits" in output:
-        return output_logits(output["logits"])
-    if isinstance(output, tuple | list) and output:
-        return output_logits(output[0])
-    raise InputError(
-        f"the model returned a {type(output).__name__} without logits: return a tensor (n, classes), a tuple that"
-        " starts with it, or an object with .logits"
-    )
-
-
-class LogitsOnly(nn.Module):
-    """A model, at `.module`, whose logits lie within what it returns."""
-
-    forward_mode: ClassVar[bool] = True
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Inputs) -> Logits:
-        """Return the logits."""
-        return output_logits(self.module(x))
-
-
-def as_classifier(model: nn.Module, example: Inputs) -> nn.Module:
-    """Return `model`, or `LogitsOnly(model)` where its output is no tensor, after trying the first of `example`.
-
-    The trial runs in eval mode; modes, buffers and random numbers are as before. Raises `InputError` where the model
-    fails on the input, or does not return logits of shape (1, classes).
-    """
-    parameter = next(model.parameters(), example)
-    one = example[:1].to(parameter.device)
-    with _untouched(model, one.device), torch.no_grad():
-        try:
-            output = model(one)
-        except Exception as error:
-            raise InputError(
-                f"the model fails on an input of shape {tuple(one.shape)} ({type(error).__name__}: {error}): build it"
-                " for inputs of that shape"
-            ) from error
-    logits = output_logits(output)
-    if logits.dim() != 2 or len(logits) != 1 or not logits.is_floating_point():
-        raise InputError(
-            f"the model turned one input into {logits.dtype} of shape {tuple(logits.shape)}: return floating-point"
-            " logits of shape (n, classes)"
-        )
-    return model if isinstance(output, Tensor) else LogitsOnly(model)
-
-
-@contextmanager
-def _untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Within: eval mode. After: every mode, buffer and the random state as before."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            model.eval()
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
 
 
 # --- weights --------------------------------------------------------------------------------------------------------
@@ -258,6 +185,7 @@ def load_weights(
     """
     path = Path(path)
     found = _read(path)
+    model = unwrapped(model)
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     fitting, report = _match(own, found, str(path))
     if keep_normalisation or _is_identity(own, report.missing):
@@ -278,7 +206,7 @@ def save_weights(model: nn.Module, path: Path | str, about: Mapping[str, object]
     written; a file that was there then stands.
     """
     path = Path(path)
-    state = model.state_dict()
+    state = unwrapped(model).state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise InputError(f"{name} of the model is a {type(value).__name__}: safetensors hold tensors only")

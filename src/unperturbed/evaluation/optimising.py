@@ -1,0 +1,38 @@
+"""Whether a network optimises while it answers, which attacks that differentiate one forward do not see through."""
+
+import sys
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from unperturbed.networks.modes import own_randomness, under_attack
+from unperturbed.types import Inputs
+
+_CODES = {torch.autograd.grad.__code__, torch.autograd.backward.__code__}
+
+
+def calls_autograd(model: nn.Module, x: Inputs) -> bool:
+    """Tell whether a forward calls autograd: with gradients or without, in this thread.
+
+    As AutoAttack's flag for dynamic defences does (https://github.com/fra31/auto-attack, checks.py).
+    """
+    seen, before = False, sys.getprofile()
+
+    def watch(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal seen
+        seen = seen or (event == "call" and frame.f_code in _CODES)
+
+    with under_attack(model), own_randomness(0, x.device):
+        for gradients in (False, True):
+            inputs = x.detach().clone().requires_grad_(gradients)
+            with torch.set_grad_enabled(gradients):
+                sys.setprofile(watch)
+                try:
+                    model(inputs)
+                except Exception:  # is seen, and told, where the network is measured
+                    return seen
+                finally:
+                    sys.setprofile(before)
+    return seen

@@ -1,0 +1,128 @@
+"""The first layer that a network's inputs need, so that threats stay in the units of the data."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unperturbed.errors import InputError
+from unperturbed.networks.logits import LogitsOnly, Wrapper
+from unperturbed.networks.modes import under_attack
+from unperturbed.types import Inputs, Labels, Logits
+
+IMAGENET = (0.485, 0.456, 0.406, 0.229, 0.224, 0.225)
+"""Means and standard deviations of ImageNet's channels."""
+_CLEARLY = 0.3
+"""What a first layer must add to the accuracy to be proposed, which must be this near chance without it: a third."""
+
+
+class FirstLayer(Wrapper):
+    """A network behind (scale * x - mean) / std: mean and std along dimension 1, or one number for all.
+
+    Its weights are the network's alone. Raises `InputError` where a number is not finite, or a std is not positive.
+    """
+
+    forward_mode: ClassVar[bool] = True
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, module: nn.Module, scale: float = 1.0, mean: Sequence[float] = (), std: Sequence[float] = ()):
+        super().__init__(module)
+        mean, std = tuple(mean) or (0.0,), tuple(std) or (1.0,)
+        numbers = torch.tensor([scale, *mean, *std])
+        if len(mean) != len(std) or not bool(numbers.isfinite().all()) or min(std) <= 0 or scale <= 0:
+            raise InputError(
+                f"The first layer has the scale {scale}, the means {mean} and the standard deviations {std}: give as "
+                "many means as standard deviations, all finite, and a scale and standard deviations above 0."
+            )
+        self.scale = float(scale)
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+
+    def forward(self, x: Inputs) -> Any:
+        """Return what the network makes of the inputs that it expects."""
+        if len(self.mean) not in (1, x.shape[1]):
+            raise InputError(
+                f"--normalise has {len(self.mean)} means, but inputs have {x.shape[1]} channels or features: give as "
+                "many, or one for all."
+            )
+        shape = (-1, *[1] * (x.dim() - 2))
+        return self.module((self.scale * x - self.mean.view(shape).to(x)) / self.std.view(shape).to(x))
+
+    def extra_repr(self) -> str:
+        """Return the numbers."""
+        return f"scale={self.scale:g}, mean={self.mean.tolist()}, std={self.std.tolist()}"
+
+
+def prepared(
+    model: nn.Module,
+    output: int | str | None = None,
+    scale: float | None = None,
+    normalise: Sequence[float] | None = None,
+) -> nn.Module:
+    """Return the network behind the first layer that is asked for, its logits picked out; itself if nothing is.
+
+    `normalise` holds as many standard deviations after its means.
+    """
+    if scale is not None or normalise is not None:
+        numbers = tuple(normalise or ())
+        if len(numbers) % 2:
+            raise InputError(f"normalise has {len(numbers)} numbers: give the means, then as many standard deviations.")
+        half = len(numbers) // 2
+        model = FirstLayer(model, 1.0 if scale is None else scale, numbers[:half], numbers[half:])
+    return model if output is None else LogitsOnly(model, output)
+
+
+def read_numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    """Return numbers with commas between them, or ImageNet's for "imagenet"; None for None."""
+    if text is None:
+        return None
+    if text == "imagenet":
+        return IMAGENET
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"{option} is {text!r}: write MEAN,STD, such as 0.5,0.25, all means before all standard deviations where "
+            "there are several channels, or imagenet."
+        ) from error
+
+
+def missing_layer(classifier: nn.Module, x: Inputs, y: Labels) -> str | None:
+    """Return which first layer the network probably expects, or None.
+
+    Where its accuracy is near chance on these examples (the mean over classes), and far better behind a layer that is
+    common: inputs times 255, normalised by the data or by ImageNet, or from -1 to 1.
+    """
+    kinds = len(set(y.tolist()))
+    if kinds < 2 or x.dim() < 2:
+        return None
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    mean, std = x.mean(axes).tolist(), x.std(axes).clamp(min=1e-3).tolist()
+    candidates: list[tuple[str, nn.Module]] = [("--scale 255", FirstLayer(classifier, 255.0))]
+    for numbers in (tuple([0.5] * 2), tuple([*mean, *std]), *([IMAGENET] if x.shape[1] == 3 else [])):
+        if len(numbers) <= 8:
+            text = "imagenet" if numbers == IMAGENET else ",".join(f"{number:.3g}" for number in numbers)
+            candidates.append((f"--normalise {text}", prepared(classifier, normalise=numbers)))
+    plain = _accuracy(classifier, x, y)
+    if plain > 1 / kinds + _CLEARLY / 3:
+        return None
+    best, option = max((_accuracy(network, x, y), option) for option, network in candidates)
+    if best < plain + _CLEARLY:
+        return None
+    return (
+        f"Of {len(x)} examples {plain:.0%} are classified correctly as they are, and {best:.0%} with {option}: the "
+        f"network probably expects such inputs. Add {option} (in Python, wrap it: networks.inputs.FirstLayer)."
+    )
+
+
+def _accuracy(network: nn.Module, x: Inputs, y: Labels) -> float:
+    """Return the mean over the classes of the share that is classified correctly; 0 where the network fails."""
+    try:
+        with under_attack(network), torch.no_grad():
+            logits: Logits = network(x)
+    except Exception:  # a network may refuse such inputs
+        return 0.0
+    right = (logits.argmax(1) == y).double()
+    return float(torch.stack([right[y == label].mean() for label in sorted(set(y.tolist()))]).mean())

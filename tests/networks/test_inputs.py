@@ -1,0 +1,84 @@
+"""First layers: what they compute, and that a network that expects other inputs is recognised."""
+
+import pytest
+import torch
+from torch import nn
+
+from unperturbed import Threat, evaluate
+from unperturbed.errors import InputError
+from unperturbed.networks.inputs import IMAGENET, FirstLayer, missing_layer, prepared, read_numbers
+from unperturbed.networks.logits import LogitsOnly, unwrapped
+
+X = torch.rand(200, 3, 4, 4, generator=torch.Generator().manual_seed(0)).square()
+Y = torch.bucketize(X.mean((1, 2, 3)), torch.tensor([0.29, 0.33, 0.37]))
+
+
+class Brightness(nn.Module):
+    """Right on inputs as `seen` makes them: the nearest of four levels of brightness."""
+
+    def __init__(self, seen: nn.Module) -> None:
+        super().__init__()
+        levels = torch.tensor([0.26, 0.31, 0.35, 0.4])
+        self.register_buffer("levels", seen(levels.view(4, 1, 1, 1).expand(4, 3, 4, 4)).mean((1, 2, 3)))
+        self.slope = nn.Parameter(torch.tensor(1000.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        distance: torch.Tensor = -self.slope * (x.mean((1, 2, 3))[:, None] - self.levels).square()
+        return distance
+
+
+def layer(scale: float = 1.0, numbers: tuple[float, ...] = (0.0, 1.0)) -> nn.Module:
+    half = len(numbers) // 2
+    return FirstLayer(nn.Identity(), scale, numbers[:half], numbers[half:])
+
+
+def test_the_first_layer_computes_what_it_says() -> None:
+    found = prepared(nn.Identity(), scale=255.0, normalise=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0))(X)
+    expected = (255 * X - torch.tensor([1.0, 2, 3]).view(3, 1, 1)) / torch.tensor([4.0, 5, 6]).view(3, 1, 1)
+    assert torch.equal(found, expected)
+    assert prepared(model := nn.Identity()) is model
+    wrapped = prepared(nn.Linear(2, 2), output=1, scale=2.0)
+    assert isinstance(wrapped, LogitsOnly) and isinstance(unwrapped(wrapped), nn.Linear)
+
+
+@pytest.mark.parametrize(
+    ("seen", "option"),
+    [
+        (layer(255.0), "--scale 255"),
+        (layer(numbers=IMAGENET), "--normalise imagenet"),
+        (layer(numbers=(*X.mean((0, 2, 3)).tolist(), *X.std((0, 2, 3)).tolist())), "--normalise 0.3"),
+        (layer(numbers=(0.5, 0.5)), "--normalise 0.5,0.5"),
+    ],
+)
+def test_a_network_that_expects_other_inputs_is_recognised(seen: nn.Module, option: str) -> None:
+    said = missing_layer(Brightness(seen), X, Y)
+    assert said is not None and option in said
+
+
+def test_a_network_that_is_right_or_is_wrong_everywhere_is_not_accused() -> None:
+    assert missing_layer(Brightness(nn.Identity()), X, Y) is None
+    assert missing_layer(Brightness(layer(255.0)), X[:1], Y[:1]) is None
+    torch.manual_seed(0)
+    assert missing_layer(nn.Sequential(nn.Flatten(), nn.Linear(48, 4)), X, Y) is None
+
+
+def test_the_evaluation_gives_the_line_that_mends_it() -> None:
+    model, threat = Brightness(layer(255.0)), Threat("Linf", 0.001)
+    seen = evaluate(model, (X, Y), threat, "apgd-ce")
+    assert any("Add --scale 255" in text for text in seen.warnings)
+    mended = evaluate(prepared(model, scale=255.0), (X, Y), threat, "apgd-ce")
+    assert mended.clean_accuracy.value > 0.9 and not any("--scale" in text for text in mended.warnings)
+
+
+@pytest.mark.parametrize("numbers", [(0.5,), (0.5, 0.0), (0.5, float("nan")), (0.5, -1.0)])
+def test_nonsense_is_refused(numbers: tuple[float, ...]) -> None:
+    with pytest.raises(InputError):
+        prepared(nn.Identity(), normalise=numbers)
+    with pytest.raises(InputError, match="2 means, but inputs have 3"):
+        prepared(nn.Identity(), normalise=(0.5, 0.5, 1.0, 1.0))(X)
+
+
+def test_numbers_are_read() -> None:
+    assert read_numbers("imagenet", "--normalise") == IMAGENET and read_numbers(None, "") is None
+    with pytest.raises(InputError, match="--normalise is 'a,b'"):
+        read_numbers("a,b", "--normalise")
