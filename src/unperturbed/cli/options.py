@@ -94,6 +94,8 @@ def add_data_options(parser: ArgumentParser) -> None:
         type=str | None,
         help="a name, Hugging Face id, folder, .npz or package.module:function (see datasets)",
     )
+    parser.add_argument("--label", type=str | None, metavar="COLUMN", help="of a table or Parquet files: the label")
+    parser.add_argument("--resize", type=str | None, metavar="H,W", help="height and width that images are resized to")
     parser.add_argument(
         "--model", type=str | None, help="a name (see models) or package.module:Class; --model.X sets its argument X"
     )
