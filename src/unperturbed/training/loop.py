@@ -618,8 +618,9 @@ class _Run:
             if self.fabric.is_global_zero:
                 log.info(text)
         clean, robust = (wilson(round(best[name] * best["n"]), best["n"]) for name in ("clean", "many_steps"))
-        if (text := at_chance(clean, robust, self.classes)) is not None:
-            self.warn(text)
+        chance = at_chance(clean, robust, self.classes)
+        if chance is not None:
+            self.warn(chance)
         trained = Trained(
             model=self.model,
             clean_accuracy=clean,
