@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from unperturbed.data.sources import load_data as load_data
     from unperturbed.evaluation.accuracy import evaluate as evaluate
     from unperturbed.evaluation.curve import minimum_norm as minimum_norm
+    from unperturbed.evaluation.threats import evaluate_threats as evaluate_threats
     from unperturbed.examinations.runner import diagnose as diagnose
     from unperturbed.methods.at import AT as AT
     from unperturbed.threat import Threat as Threat
@@ -28,6 +29,7 @@ _HOMES = {
     "build_model": "weights.files",
     "diagnose": "examinations.runner",
     "evaluate": "evaluation.accuracy",
+    "evaluate_threats": "evaluation.threats",
     "load_data": "data.sources",
     "load_run": "weights.files",
     "load_weights": "weights.files",
@@ -41,6 +43,7 @@ __all__ = [
     "build_model",
     "diagnose",
     "evaluate",
+    "evaluate_threats",
     "load_data",
     "load_run",
     "load_weights",

@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """A failure on the way: the message says what happened, what stands, and how to go on."""
+
+
+class NotResumableError(RunError):
+    """A failure after which the same command does not resume; the message says what does."""

@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from unperturbed.data.image_folder import is_image_folder, load_images
+from unperturbed.data.sources import load_data
 from unperturbed.errors import InputError
 
 
@@ -65,3 +66,28 @@ def test_other_folders_are_no_image_folders(tmp_path: Path) -> None:
     (tmp_path / "sub" / "notes.txt").touch()
     assert not is_image_folder(tmp_path)
     assert not is_image_folder(tmp_path / "sub")
+
+
+def test_images_of_several_sizes_are_resized_and_the_first_odd_one_is_named(tmp_path: Path) -> None:
+    for name, size in (("a/0.png", (8, 8)), ("a/1.png", (12, 6)), ("b/0.png", (4, 4))):
+        (tmp_path / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", size, 51).save(tmp_path / "train" / name)
+    with pytest.raises(InputError, match=r"--resize 8,8 .*a/1\.png"):
+        load_data(str(tmp_path))
+    x = load_data(f"{tmp_path}?resize=6,5").train.x
+    assert x.shape == (3, 1, 6, 5) and bool((x == 0.2).all())
+    for wrong in ("6", "0,5", "a,b", "99999,99999", "-1,5"):
+        with pytest.raises(InputError, match="HEIGHT,WIDTH"):
+            load_data(f"{tmp_path}?resize={wrong}")
+
+
+def test_empty_class_folders_are_told(tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "train/c", "test/a", "test/b"):
+        (tmp_path / name).mkdir(parents=True)
+        if name not in ("train/c", "test/b"):
+            Image.new("L", (4, 4)).save(tmp_path / name / "0.png")
+    with pytest.warns(UserWarning) as warned:
+        load_data(str(tmp_path))
+    texts = [str(each.message) for each in warned]
+    assert any("train" in text and ": c." in text for text in texts)
+    assert any("test" in text and ": b." in text for text in texts)

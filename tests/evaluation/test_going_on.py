@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,47 @@ def test_a_finished_evaluation_is_read_again(tmp_path: Path, monkeypatch: pytest
     model, data = problem()
     first = evaluate(model, data, THREAT, QUICK, out=tmp_path)
     monkeypatch.setattr(accuracy, "attack_block", stopping(0))
-    assert comparable(evaluate(model, data, THREAT, QUICK, out=tmp_path)) == comparable(first)
+    again = evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    text = f"Read again from {tmp_path / 'pgd'}, which was finished before."
+    assert again.warnings == (*first.warnings, text) and text in again.json()["warnings"]
+    assert comparable(replace(again, warnings=first.warnings)) == comparable(first)
+    assert "Read again" not in (tmp_path / "pgd.json").read_text()
+
+
+class Edited(nn.Module):
+    """The same weights, description and answers on the grid; `step` is a plain attribute."""
+
+    def __init__(self, step: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.inner, self.step = linear(6, 3), step
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.inner(self.step(x))
+        return logits
+
+
+def test_a_network_whose_code_was_edited_is_not_answered_with_the_results_of_the_first(tmp_path: Path) -> None:
+    x, y = blobs(50)
+    data = (x * 3).round() / 3, y
+    rounding = Edited(lambda x: (x * 3).round() / 3)
+    straight = Edited(lambda x: x + ((x * 3).round() / 3 - x).detach())
+    evaluate(rounding, data, THREAT, QUICK, out=tmp_path)
+    with pytest.raises(InputError, match="network was"):
+        evaluate(straight, data, THREAT, QUICK, out=tmp_path)
+    measured = evaluate(straight, data, THREAT, QUICK, out=tmp_path, overwrite=True)
+    assert measured.counts == evaluate(straight, data, THREAT, QUICK).counts
+
+
+def test_a_network_that_cannot_be_described_is_measured_again(tmp_path: Path) -> None:
+    model, data = problem()
+    model.reader = open(__file__)  # type: ignore[assignment]
+    try:
+        evaluate(model, data, THREAT, QUICK, out=tmp_path)
+        again = evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    finally:
+        model.reader.close()  # type: ignore[union-attr, operator]
+    assert not any("Read again" in text for text in again.warnings)
+    assert any("cannot be described" in text and "reader" in text for text in again.warnings)
 
 
 def test_a_part_without_its_last_file_is_done_again(tmp_path: Path) -> None:

@@ -109,9 +109,9 @@ def test_a_resumed_evaluation_keeps_its_answer_and_warns_of_another_setting(
 def test_it_costs_well_under_a_second() -> None:
     model, x = SmallCNN(), torch.rand(2, 1, 28, 28)
     rows_rounded_alike(model, x, 8)
-    began = time.perf_counter()
+    began = time.process_time()
     assert rows_rounded_alike(model, x, 512) is not None
-    assert time.perf_counter() - began < 3.0  # 0.2 s on a quiet processor
+    assert time.process_time() - began < 3.0  # of the processor; 0.2 s on a quiet one
 
 
 def test_a_smooth_network_in_float64_has_an_answer() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unperturbed.findings import Interval
-from unperturbed.statistics.intervals import wilson, wilson_over_draws, wilson_over_runs
+from unperturbed.statistics.intervals import share_within, wilson, wilson_over_draws, wilson_over_runs
 
 Z = 1.959963984540054
 
@@ -63,3 +63,48 @@ def test_runs_that_agree_are_as_sure_as_one_and_those_that_differ_are_less_sure(
 def test_runs_on_different_numbers_of_examples_do_not_belong_together() -> None:
     with pytest.raises(ValueError, match=r"\[50, 100\]"):
         wilson_over_runs([wilson(5, 50), wilson(5, 100)], [0, 0])
+
+
+def covered(draws: int, rho: float, near: float, inside: float, times: int) -> float:
+    """Return how often the interval covers the truth where some examples are never wrong, and the others near rho."""
+    rng = np.random.default_rng([draws, round(rho * 100), round(near * 1e4), round(inside * 10)])
+    n, hits = 200, 0
+    truth = 1.0 if near <= 1 else inside
+    for _ in range(times):
+        chances = np.where(rng.random(n) < inside, 0.0, near * rho)
+        found = share_within(rng.binomial(draws, chances).tolist(), [0] * n, draws, rho)
+        hits += found.low <= truth <= found.high
+    return hits / times
+
+
+@pytest.mark.parametrize("rho", [0.1, 0.01])
+@pytest.mark.parametrize("near", [1.0, 1.2])
+def test_the_interval_over_draws_and_examples_covers_also_at_the_threshold(rho: float, near: float) -> None:
+    assert covered(100, rho, near, 0.3, 100) >= 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("draws", [100, 1000])
+@pytest.mark.parametrize("rho", [0.1, 0.05, 0.01])
+@pytest.mark.parametrize("near", [0.5, 0.85, 1.0, 1.0001, 1.2, 2.0])
+@pytest.mark.parametrize("inside", [0.0, 0.3, 1.0])
+def test_the_interval_over_draws_and_examples_covers_everywhere(
+    draws: int, rho: float, near: float, inside: float
+) -> None:
+    assert covered(draws, rho, near, inside, 300) >= 0.93
+
+
+def test_a_mixed_population_is_covered_too() -> None:
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(100):
+        chances = rng.exponential(0.05, 300)
+        found = share_within(rng.binomial(100, chances.clip(0, 1)).tolist(), [0] * 300, 100, 0.05)
+        hits += found.low <= 1 - math.exp(-1) <= found.high
+    assert hits / 100 >= 0.93
+
+
+def test_unknown_draws_widen_the_interval_on_both_sides_and_rho_0_has_no_low_end() -> None:
+    sure = share_within([0] * 50 + [90] * 50, [0] * 100, 100, 0.1)
+    open_ = share_within([0] * 50 + [0] * 50, [0] * 50 + [90] * 50, 100, 0.1)
+    assert open_.value == sure.value == 0.5 and open_.low == sure.low and open_.high == 1 > sure.high
+    assert share_within([0] * 100, [0] * 100, 100, 0.0).low == 0

@@ -22,6 +22,9 @@ check_always = jaxtyping.jaxtyped
 PASSED: defaultdict[CodeType, set[Hashable]] = defaultdict(set)
 """What has passed, by the code of the function: an inner one is made anew at each call of the outer one."""
 
+DEEP = 6
+"""How deep annotations look into containers."""
+
 
 def check_what_is_new(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
     """Stand in for `jaxtyping.jaxtyped`: a decorator that checks arguments and results unless their like has passed."""
@@ -51,17 +54,17 @@ def check_what_is_new(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any
     return decorate
 
 
-def appearance(thing: object) -> Hashable:
-    """Return all that an annotation asks of a value."""
+def appearance(thing: object, depth: int = 0) -> Hashable:
+    """Return all that an annotation asks of a value; none asks deeper than `DEEP`, and an object may hold itself."""
     kind = type(thing)
     if isinstance(thing, Tensor):
         return kind, thing.shape, thing.dtype
     if isinstance(thing, str | type):
         return thing
-    if isinstance(thing, tuple):
-        return kind, *map(appearance, thing)
-    if isinstance(thing, list | set | frozenset):
-        return kind, frozenset(map(appearance, thing))
-    if isinstance(thing, dict):
-        return kind, *((key, appearance(value)) for key, value in thing.items())
+    if depth < DEEP and isinstance(thing, tuple):
+        return kind, *(appearance(each, depth + 1) for each in thing)
+    if depth < DEEP and isinstance(thing, list | set | frozenset):
+        return kind, frozenset(appearance(each, depth + 1) for each in thing)
+    if depth < DEEP and isinstance(thing, dict):
+        return kind, *((key, appearance(value, depth + 1)) for key, value in thing.items())
     return (kind, thing.shape, thing.dtype) if isinstance(thing, np.ndarray) else kind

@@ -38,7 +38,6 @@ def run(given: Parsed) -> Result:
     from unperturbed.cli.evaluate import repeatable
     from unperturbed.cli.subject import find_subject, radii_of, slug
     from unperturbed.evaluation.curve import SUITES, minimum_norm
-    from unperturbed.evaluation.store import Store
     from unperturbed.reports.charts.curves import Line, curves_chart
     from unperturbed.reports.charts.style import save_chart
 
@@ -49,8 +48,6 @@ def run(given: Parsed) -> Result:
     threat = subject.threat if radii is None else replace(subject.threat, eps=max(radii))
     folder = subject.home / "evaluation" / slug(*subject.parts, *subject.selection)
     subject.keep()
-    store = Store(folder / f"curve-{threat.norm}")
-    earlier = store.begun_when_finished(len(subject.split))
     with progress() as report, repeatable():
         found = minimum_norm(
             subject.model,
@@ -64,8 +61,6 @@ def run(given: Parsed) -> Result:
             overwrite=given.overwrite,
             progress=report,
         )
-    if earlier is not None and earlier == store.begun_when_finished(len(subject.split)):
-        say(f"Read again from {store.folder}, which was finished before.")
 
     steps = sorted({*(threat.eps * k / DRAWN for k in range(DRAWN)), *found.radii})
     line = Line("", steps, [found.at(eps) for eps in steps], found.radii)

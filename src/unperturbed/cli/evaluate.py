@@ -12,7 +12,7 @@ from rich.text import Text
 from unperturbed.cli.console import Result, is_first_process, progress, robust_cell, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
 from unperturbed.errors import InputError, RunError
-from unperturbed.findings import Outcome, Progress, doubted
+from unperturbed.findings import Outcome, doubted
 from unperturbed.imports import OWN, Trust, follow
 from unperturbed.runs import FolderLostError, write_json
 from unperturbed.specs.catalogue import hint
@@ -76,10 +76,10 @@ def _evaluated_by_one_of_several(words: Sequence[str]) -> Result:
 
 def _evaluated(given: Parsed) -> Result:
     from unperturbed.cli.subject import find_subject, slug
-    from unperturbed.evaluation.accuracy import evaluate, meet
+    from unperturbed.evaluation.accuracy import meet
     from unperturbed.evaluation.quantize import check_eight_bit, check_single_draws, clear
     from unperturbed.evaluation.randomised import draws_of
-    from unperturbed.evaluation.store import Store
+    from unperturbed.evaluation.threats import evaluate_threats
 
     suite = suite_of(given.suite, given.trust)
     check_single_draws(given.quantize and draws_of(suite) > 1)
@@ -88,42 +88,37 @@ def _evaluated(given: Parsed) -> Result:
     meet()  # each has seen the folder as it was
     if is_first_process():
         subject.keep()
-    outcomes, quantised = list[Outcome](), list["Quantised | None"]()
     results = subject.home / "evaluation" / slug(*subject.parts, *subject.selection)
-    for threat in threats:
-        other = [str(threat)] if str(threat) != str(subject.usual) else []
-        out = subject.home / "evaluation" / slug(*subject.parts, *other, *subject.selection)
-        with progress() as report, repeatable():
-            report = _naming(threat, report) if len(threats) > 1 else report
-            report(0, len(subject.split), f"suite {suite.name}")
-            store = Store(out / suite.name)
-            earlier = store.begun_when_finished(len(subject.split))
-            outcome = evaluate(
-                subject.model,
-                subject.split,
-                threat,
-                suite,
-                out=out,
-                seed=given.seed,
-                batch_size=given.batch_size,
-                precision="32" if given.precision == "32" else "auto",
-                overwrite=given.overwrite,
-                progress=report,
-            )
-            outcomes.append(outcome)
-            if not is_first_process():
-                continue
-            if earlier is not None and earlier == store.begun_when_finished(len(subject.split)):
-                say(f"Read again from {store.folder}, which was finished before.")
-            if given.overwrite:
-                clear(out, suite.name)
+    folders = [
+        subject.home / "evaluation" / slug(*subject.parts, *_other(threat, subject.usual), *subject.selection)
+        for threat in threats
+    ]
+    with progress() as report, repeatable():
+        report(0, len(subject.split), f"suite {suite.name}")
+        outcomes = evaluate_threats(
+            subject.model,
+            subject.split,
+            threats,
+            suite,
+            out=folders,
+            seed=given.seed,
+            batch_size=given.batch_size,
+            precision="32" if given.precision == "32" else "auto",
+            overwrite=given.overwrite,
+            progress=report,
+        )
+    if not is_first_process():
+        return Result(None, ())
+    quantised = list["Quantised | None"]()
+    for threat, outcome, out in zip(threats, outcomes, folders, strict=True):
+        if given.overwrite:
+            clear(out, suite.name)
+        with repeatable():
             quantised.append(_quantised(given.quantize, subject.model, subject.split, threat, outcome, out))
         for line in _as_autoattack(outcome) if outcome.suite in AUTOATTACK else ():
             say(f"{threat}: {line}" if len(threats) > 1 else line)
         training = {} if subject.parts else subject.stored
         _write_robustbench(out, outcome, subject.data.name, subject.model, subject.architecture, training)
-    if not is_first_process():
-        return Result(None, ())
     if given.eps is None and len(threats) > 1:
         result = _worst_case(subject.home, results, outcomes, quantised)
     else:
@@ -181,9 +176,9 @@ def _threats(text: str | None, eps: str | None, first: "Threat") -> list["Threat
     return threats if eps is None else radii_of(threats[0], eps)
 
 
-def _naming(threat: "Threat", report: Progress) -> Progress:
-    """Return progress that says which threat it is of."""
-    return lambda done, total, text: report(done, total, f"{threat}: {text}")
+def _other(threat: "Threat", usual: "Threat") -> list[str]:
+    """Return what tells the folder of a threat apart: nothing where it is the run's."""
+    return [str(threat)] if str(threat) != str(usual) else []
 
 
 def _quantised(
@@ -241,8 +236,9 @@ def _result(
     by_eps = {threat.eps: place for place, threat in enumerate(threats)}
     place = by_eps.get(asked.eps, by_eps[max(by_eps)])
     headline, rounded = outcomes[place], quantised[place]
-    for text in headline.warnings:
-        say(text, "warning")
+    for outcome in outcomes:
+        for text in outcome.warnings:
+            say(f"{outcome.threat}: {text}" if len(outcomes) > 1 else text, "warning")
     value = {"run": str(home)} | _json(headline, rounded)
     views = [_headline(headline, rounded), _attacks(headline)]
     if len(outcomes) > 1:
@@ -252,11 +248,15 @@ def _result(
                 key: outcome.json()[key]
                 for key in (*("threat", "n"), *("clean_accuracy", "robust_accuracy", "interval", "doubts"))
             }
+            | {"attacks": broken_by(outcome), "warnings": list(outcome.warnings)}
             for threat, outcome in zip(threats, outcomes, strict=True)
         ]
         write_json(results / f"{headline.suite}-curve-{asked.norm}.json", {"curve": value["curve"]})
-        rows = [(outcome.threat, robust_cell(outcome.robust_accuracy, outcome.doubts)) for outcome in outcomes]
-        views.append(table("", ("threat", "robust accuracy"), rows))
+        rows = [
+            (outcome.threat, robust_cell(outcome.robust_accuracy, outcome.doubts), _counts(broken_by(outcome)))
+            for outcome in outcomes
+        ]
+        views.append(table("", ("threat", "robust accuracy", "broken by"), rows))
     return Result(value, views)
 
 
@@ -299,8 +299,14 @@ def _json(outcome: Outcome, rounded: "Quantised | None") -> dict[str, Any]:
     return outcome.json() | ({} if rounded is None else {"quantised": rounded.json()})
 
 
+def broken_by(outcome: Outcome) -> dict[str, int]:
+    """Return how many examples each attack broke; one under another radius is named with it."""
+    names = [name for name in outcome.examples["attack"] if name]
+    return {name: names.count(name) for name in dict.fromkeys(names)}
+
+
 def _counts(counts: Mapping[Any, int]) -> str:
-    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def _union_headline(worst: "Union") -> Any:

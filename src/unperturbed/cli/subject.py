@@ -14,7 +14,7 @@ from unperturbed.cli.options import Parsed
 from unperturbed.data.check import mean_std
 from unperturbed.data.names import DATASETS
 from unperturbed.data.selection import Selection, choose, parse
-from unperturbed.data.sources import load_data
+from unperturbed.data.sources import load_data, with_choices
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, Trust
@@ -84,7 +84,7 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
     device = find_device(given.device)
     stored = stored_run(given.run)
     trust = given.trust if given.run is None else given.trust.of_file(Path(given.run), stored)
-    place = given.data or stored.get("data")
+    place = placed(given, given.data or stored.get("data"))
     if place is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
     tree, weights = model_and_weights(given, stored)
@@ -225,9 +225,15 @@ def load_into(model: nn.Module, weights: str, tree: Tree) -> None:
     say(str(load_weights(model, weights, keep_normalisation={"mean", "std"} <= tree.options.keys())))
 
 
+def placed(given: Parsed, place: str | None) -> str | None:
+    """Return the place of the data with what `--label` and `--resize` choose."""
+    asked = (given.label, given.resize)
+    return place if place is None or asked == (None, None) else with_choices(place, label=asked[0], resize=asked[1])
+
+
 def keep_place(spec: str) -> str:
     """Return data or weights given by a path in a form that holds from any folder."""
-    if spec in DATASETS:  # a name goes before a folder of that name
+    if spec.partition("?")[0] in DATASETS:  # a name goes before a folder of that name
         return spec
     place, mark, rest = spec.partition("?")
     return f"{Path(place).resolve()}{mark}{rest}" if Path(place).exists() else spec

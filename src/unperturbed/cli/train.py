@@ -13,8 +13,8 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, table
 from unperturbed.cli.options import Parsed, add_data_options, add_examples_options, add_fields, new_parser
-from unperturbed.errors import InputError, RunError
-from unperturbed.runs import CHECKPOINT, FolderLostError
+from unperturbed.errors import InputError, NotResumableError, RunError
+from unperturbed.runs import CHECKPOINT
 from unperturbed.specs.catalogue import listing
 from unperturbed.training.recipe import Recipe
 
@@ -88,7 +88,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
 
     Raises `InputError` for what is missing, unknown or of a wrong type, and for data outside the bounds.
     """
-    from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, slug, taken
+    from unperturbed.cli.subject import default_threat, keep_place, make_model, placed, read_bounds, slug, taken
     from unperturbed.data.check import check
     from unperturbed.data.sources import load_data
     from unperturbed.methods.at import AT
@@ -106,7 +106,8 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     recipe = Recipe(**settings | {"batch_size": None if given.batch_size == "auto" else given.batch_size})
     named = [] if given.loggers == "none" else given.loggers.split(",")
     loggers = [convert(name, Logger, "--loggers") for name in named]
-    data, chosen = _selected(load(given.data), given.examples, given.examples_seed)
+    place = str(placed(given, given.data))
+    data, chosen = _selected(load(place), given.examples, given.examples_seed)
     threat = Threat.parse(given.threat or default_threat(data), read_bounds(given.bounds, data.bounds))
     check(data.train, threat.bounds, len(data.classes))
     extra = None if given.extra is None else load(given.extra).train
@@ -114,7 +115,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     method_description, asked = written(method), taken(given, {})
     out = Path(given.out or Path("runs") / slug(data.name, method_description["class_path"]))
     config = {
-        "data": keep_place(given.data),
+        "data": keep_place(place),
         "classes": list(data.classes),
         "examples": chosen and chosen.record,
         "extra": given.extra and keep_place(given.extra),
@@ -190,7 +191,7 @@ def resumable(given: Parsed, out: Path) -> Iterator[None]:
     failures: tuple[type[BaseException], ...] = (KeyboardInterrupt, RunError, OSError, *lost)
     try:
         yield
-    except FolderLostError:
+    except NotResumableError:
         raise
     except failures as error:
         again = shlex.join(["unperturbed", "train", *(word for word in given.argv if word != "--resume"), "--resume"])

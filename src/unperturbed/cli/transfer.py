@@ -42,7 +42,6 @@ def run(given: Parsed) -> Result:
 
     from unperturbed.cli.subject import examples_of, load_into, make_model, stored_bounds, stored_run, taken
     from unperturbed.data.sources import load_data
-    from unperturbed.evaluation.store import Store
     from unperturbed.evaluation.transfer import transfer
     from unperturbed.networks.dtype import cast
     from unperturbed.networks.inputs import prepared
@@ -73,8 +72,6 @@ def run(given: Parsed) -> Result:
         model, _ = make_model(tree, data, trust=given.trust.of_file(Path(run), stored[run]))
         load_into(model, str(Path(run) / BEST), tree)
         models[run] = cast(prepared(model, **taken(None, stored[run])), torch.float32, device)
-    store = Store(None if given.out is None else Path(given.out) / "transfer")
-    earlier = store.begun_when_finished(len(split), len(models))
     with progress() as report, nullcontext() if given.out is None else repeatable():
         found = transfer(
             models,
@@ -87,8 +84,6 @@ def run(given: Parsed) -> Result:
             batch_size=given.batch_size,
             progress=report,
         )
-    if earlier is not None and earlier == store.begun_when_finished(len(split), len(models)):
-        say(f"Read again from {store.folder}, which was finished before.")
     for text in found.warnings:
         say(text, "warning")
     value = found.json() | ({} if chosen is None else {"selection": str(chosen)})

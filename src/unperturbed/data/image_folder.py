@@ -20,26 +20,26 @@ def is_image_folder(folder: Path) -> bool:
     return any(_images(sub) for sub in _folders(_train_folder(folder) or folder))
 
 
-def load_images(folder: Path, name: str) -> Data:
+def load_images(folder: Path, name: str, size: tuple[int, int] | None = None) -> Data:
     """Return a folder of images as Data: train/CLASS/* and test/CLASS/*, or CLASS/*; files and classes in name order.
 
     Without train and test folders, the same 20% of every class become the test split, and a warning says so.
     """
     train_folder = _train_folder(folder)
     if train_folder is None:
-        return _divided(folder, name)
+        return _divided(folder, name, size)
     classes = _classes(train_folder)
     test_folder = next((folder / s for s in TEST if (folder / s).is_dir()), None)
-    train = _split(train_folder, classes, f"{name}/{train_folder.name}")
-    test = _split(test_folder, classes, f"{name}/{test_folder.name}") if test_folder else None
+    train = _split(train_folder, classes, f"{name}/{train_folder.name}", size)
+    test = _split(test_folder, classes, f"{name}/{test_folder.name}", size) if test_folder else None
     if test is not None and test.shape != train.shape:
         raise InputError(f"Images of {name} have shape {train.shape} in training and {test.shape} in the test split.")
     return Data(name, train, test, classes)
 
 
-def _divided(folder: Path, name: str) -> Data:
+def _divided(folder: Path, name: str, size: tuple[int, int] | None) -> Data:
     classes = _classes(folder)
-    every = _split(folder, classes, name)
+    every = _split(folder, classes, name, size)
     train, test = hold_out(every.labels, _HELD_OUT)
     warnings.warn(
         f"{folder} has no train and test folders: {len(test)} of its {len(every)} images ({_HELD_OUT:.0%} of every "
@@ -57,7 +57,14 @@ def _classes(folder: Path) -> tuple[str, ...]:
     return tuple(sub.name for sub in _folders(folder) if _images(sub))
 
 
-def _split(folder: Path, classes: Sequence[str], where: str) -> Split:
+def _split(folder: Path, classes: Sequence[str], where: str, size: tuple[int, int] | None) -> Split:
+    empty = [sub.name for sub in _folders(folder) if not _images(sub)]
+    if empty:
+        warnings.warn(
+            f"{len(empty)} of the folders in {folder} hold no images and make no class: {', '.join(empty[:5])}"
+            f"{', ...' * (len(empty) > 5)}.",
+            stacklevel=3,
+        )
     unknown = sorted(set(_classes(folder)) - set(classes))
     if unknown:
         raise InputError(f"{folder} has classes that are not in the training folder: {', '.join(unknown)}.")
@@ -67,7 +74,7 @@ def _split(folder: Path, classes: Sequence[str], where: str) -> Split:
         found = _images(folder / name)
         files += found
         labels += [label] * len(found)
-    return picture_split(lambda ids: [files[i] for i in ids], torch.tensor(labels, dtype=torch.int64), where)
+    return picture_split(lambda ids: [files[i] for i in ids], torch.tensor(labels, dtype=torch.int64), where, size)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ HUB_SPECS: dict[str, str] = {
 
 LOCAL_FORMS = (
     "a folder of Parquet files (train*.parquet, test*.parquet), a folder of class folders of images "
-    "(train/CLASS/*.png, test/CLASS/*.png), an .npz file (x_train, y_train, x_test, y_test), or package.module:function"
+    "(train/CLASS/*.png, test/CLASS/*.png), an .npz file (x_train, y_train, x_test, y_test), a .csv file, "
+    "or package.module:function"
 )
 """The forms of data that need no network, as messages name them."""

@@ -30,12 +30,24 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 class Choice:
     """What to take where a dataset leaves it open: a configuration, the image and the label column; None: the only one.
 
-    Written behind the place of the data: `PLACE?config=NAME&image=COLUMN&label=COLUMN`.
+    Written behind the place of the data: `PLACE?config=NAME&image=COLUMN&label=COLUMN`. `resize=HEIGHT,WIDTH` is of
+    images, `scale=unit` of tables.
     """
 
     config: str | None = None
     image: str | None = None
     label: str | None = None
+    resize: str | None = None
+    scale: str | None = None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that images are resized to; raises InputError for what is none."""
+        found = None if self.resize is None else re.fullmatch(r"(\d{1,5}),(\d{1,5})", self.resize)
+        size = None if found is None else (int(found[1]), int(found[2]))
+        if self.resize is not None and (size is None or not 1 <= size[0] * size[1] <= pictures.MOST_PIXELS):
+            raise InputError(f"The size is {self.resize!r}, but must be HEIGHT,WIDTH in pixels, such as 32,32.")
+        return size
 
 
 def find_parquet(folder: Path) -> list[PurePosixPath]:
@@ -60,7 +72,7 @@ def load_parquet(folder: Path, name: str, choice: Choice) -> Data:
         paths = [folder / p for p in files[split_name]]
         _check_shards(paths)
         columns = find_columns(paths[0], choice)
-        split = _load_split(paths, columns, f"the {split_name} split of {name}")
+        split = _load_split(paths, columns, f"the {split_name} split of {name}", choice.size)
         if split is not None:
             splits[split_name] = split
             classes = classes or columns.classes
@@ -166,12 +178,12 @@ def _pick(chosen: str | None, candidates: list[str], role: str, path: Path, name
     raise InputError(f"{path.name} has no column of {wanted}, only {', '.join(names)}: give other data as .npz.")
 
 
-def _load_split(paths: list[Path], columns: Columns, where: str) -> Split | None:
+def _load_split(paths: list[Path], columns: Columns, where: str, size: tuple[int, int] | None) -> Split | None:
     """Return the split, or None where its labels are hidden (all negative, as the hub writes them)."""
     labels = _labels(paths, columns.label, where)
     if len(labels) and bool((labels < 0).all()):
         return None
-    return picture_split(_pictures(paths, columns.image, where), labels, where)
+    return picture_split(_pictures(paths, columns.image, where), labels, where, size)
 
 
 def _labels(paths: list[Path], column: str, where: str) -> torch.Tensor:

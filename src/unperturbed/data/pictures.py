@@ -53,7 +53,7 @@ class PictureSplit(Split):
         for place, (i, picture) in enumerate(zip(ids, self.pictures(ids), strict=True)):
             with _opened(picture, i, self.where) as image:
                 try:
-                    out[place] = pixels(image, self.mode)
+                    out[place] = pixels(image, self.mode, self.shape[1:])
                 except Exception as error:  # damaged files make decoders raise anything
                     name = _named(picture, i, self.where)
                     raise InputError(f"{name} is damaged ({error}): replace or remove it.") from error
@@ -83,13 +83,14 @@ class KeptPictures(PictureSplit):
             self._there[some] = True
 
 
-def picture_split(pictures: Pictures, labels: Labels, where: str) -> Split:
+def picture_split(pictures: Pictures, labels: Labels, where: str, resize: tuple[int, int] | None = None) -> Split:
     """Return encoded images and their labels as a split; `where` names their place in messages.
 
-    Grey images give one channel; if any of them is in colour, all have three. Raises InputError for images of
-    different sizes, and of more than 8 bits; damaged ones are found when they are decoded (`Split.read`).
+    With `resize` (height, width) images are resized, bilinearly and antialiased. Grey images give one channel; if any
+    of them is in colour, all have three. Raises InputError for images of different sizes, and of more than 8 bits;
+    damaged ones are found when they are decoded (`Split.read`).
     """
-    size, mode = _measure(pictures, len(labels), where)
+    size, mode = _measure(pictures, len(labels), where, resize)
     fits = len(labels) * math.prod(size) * (1 if mode == "L" else 3) <= MEMORY_LIMIT
     return (KeptPictures if fits else PictureSplit)(pictures, labels, size, mode, where)
 
@@ -99,9 +100,12 @@ def is_image(value: Any) -> bool:
     return isinstance(value, Image.Image)
 
 
-def pixels(image: Image.Image, mode: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return an image in Pillow's mode "L" or "RGB" as uint8 (channels, height, width)."""
-    array = np.asarray(image if image.mode == mode else image.convert(mode))
+def pixels(image: Image.Image, mode: str, size: tuple[int, ...] | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return an image in Pillow's mode "L" or "RGB" as uint8 (channels, height, width), resized if it differs."""
+    image = image if image.mode == mode else image.convert(mode)
+    if size is not None and image.size != (size[1], size[0]):
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    array = np.asarray(image)
     return array[None].copy() if mode == "L" else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
@@ -125,9 +129,9 @@ def _named(picture: Picture, i: int, where: str) -> str:
     return f"Image {i} of {where}" + (f" ({picture})" if isinstance(picture, Path) else "")
 
 
-def _measure(pictures: Pictures, n: int, where: str) -> tuple[tuple[int, int], str]:
+def _measure(pictures: Pictures, n: int, where: str, resize: tuple[int, int] | None) -> tuple[tuple[int, int], str]:
     """Return the one size (width, height) of all images, and the mode that loses nothing of any; reads headers only."""
-    size, mode = None, "L"
+    size, mode = None if resize is None else (resize[1], resize[0]), "L"
     for ids in _blocks(n):
         for i, picture in zip(ids, pictures(ids), strict=True):
             own, kind = _header(picture, i, where)
@@ -137,10 +141,10 @@ def _measure(pictures: Pictures, n: int, where: str) -> tuple[tuple[int, int], s
                     f"{_named(picture, i, where)} claims {own[0]:,} x {own[1]:,} pixels, but it must have 1 to "
                     f"{MOST_PIXELS:,}: replace or remove it."
                 )
-            if own != size:
+            if own != size and resize is None:
                 raise InputError(
                     f"Images of {where} differ in size: image 0 is {_by(size)}, image {i} is {_by(own)}. "
-                    "Resize them to one size first, for instance with Pillow's ImageOps.fit"
+                    f"Resize them to one size: --resize {size[1]},{size[0]} (height, width)"
                     + (f" ({picture})." if isinstance(picture, Path) else ".")
                 )
             if kind in _COLOUR:

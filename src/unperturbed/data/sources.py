@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from unperturbed.checks import checked
 from unperturbed.data.check import check, mean_std
@@ -18,6 +18,7 @@ from unperturbed.data.names import DATASETS, HUB_SPECS, LOCAL_FORMS
 from unperturbed.data.npz import load_npz
 from unperturbed.data.parquet import Choice, find_parquet, load_parquet
 from unperturbed.data.split import Data, Split, select
+from unperturbed.data.table import load_table
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, Trust, dotted, follow, is_function, is_known, returned_type
 
@@ -39,9 +40,10 @@ def load_data(spec: str, trust: Trust = OWN) -> Data:
     """
     if spec == "digits":
         return load_digits()
-    if spec in HUB_SPECS:
-        return _load_hub(HUB_SPECS[spec], spec)
-    place = spec.partition("?")[0]
+    place, mark, query = spec.partition("?")
+    if place in HUB_SPECS:
+        joined = "&" if "?" in HUB_SPECS[place] else mark
+        return _load_hub(f"{HUB_SPECS[place]}{joined}{query}" if query else HUB_SPECS[place], place)
     if place and Path(place).exists():
         return _load_path(spec)
     if _FUNCTION.fullmatch(spec):
@@ -55,6 +57,13 @@ def load_data(spec: str, trust: Trust = OWN) -> Data:
     raise InputError(f"There is no data named {spec!r}: {hint} Otherwise give {LOCAL_FORMS}, or a Hugging Face id.")
 
 
+def with_choices(spec: str, **choices: str | None) -> str:
+    """Return the text with these choices behind the place; they replace those that stand there."""
+    place, _, query = spec.partition("?")
+    merged = dict(parse_qsl(query, keep_blank_values=True)) | {key: v for key, v in choices.items() if v is not None}
+    return f"{place}?{urlencode(merged, safe=',')}" if merged else place
+
+
 def _load_hub(spec: str, name: str) -> Data:
     repository, choice = _parse(spec)
     return load_parquet(fetch(repository, choice.config), name, choice)
@@ -65,15 +74,19 @@ def _load_path(spec: str) -> Data:
     path = Path(place)
     name = path.resolve().name
     if path.is_file():
+        if choice.resize is not None:
+            raise InputError(f"{path} holds no image files, which alone can be resized: resize its arrays first.")
         if path.suffix == ".npz":
             return load_npz(path)
-        raise InputError(f"{path} is a file, but not an .npz file: give {LOCAL_FORMS}.")
+        if path.suffix in (".csv", ".tsv"):
+            return load_table(path, path.stem, choice.label, choice.scale)
+        raise InputError(f"{path} is a file, but not an .npz file or a .csv table: give {LOCAL_FORMS}.")
     if not path.is_dir():
         raise InputError(f"{path} is neither a regular file nor a folder: give {LOCAL_FORMS}.")
     if find_parquet(path):
         return load_parquet(path, name, choice)
     if is_image_folder(path):
-        return load_images(path, name)
+        return load_images(path, name, choice.size)
     raise InputError(f"The folder {path} holds neither Parquet files nor class folders of images: give {LOCAL_FORMS}.")
 
 
@@ -91,7 +104,7 @@ def _parse(spec: str) -> tuple[str, Choice]:
     """Split `PLACE?config=..&image=..&label=..`."""
     place, _, query = spec.partition("?")
     choices = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = sorted(set(choices) - {"config", "image", "label"})
+    unknown = sorted(set(choices) - {"config", "image", "label", "resize", "scale"})
     if unknown:
-        raise InputError(f"{spec} has the unknown choice {unknown[0]!r}: config, image and label can be chosen.")
+        raise InputError(f"{spec} has the unknown choice {unknown[0]!r}: there is config, image, label, resize, scale.")
     return place, Choice(**choices)

@@ -15,6 +15,7 @@ from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
+from unperturbed.evaluation.carry import with_carried
 from unperturbed.evaluation.evidence import Doubt, doubts_of, examined, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.randomised import (
@@ -28,7 +29,7 @@ from unperturbed.evaluation.randomised import (
     random_block,
     randomness_warnings,
 )
-from unperturbed.evaluation.store import Part, Store, inputs_in_order, table_in_order
+from unperturbed.evaluation.store import Part, Store, inputs_in_order, read_again, table_in_order
 from unperturbed.evaluation.subject import (
     FLAT,
     Subject,
@@ -126,7 +127,7 @@ def evaluate(
     if rank == 0:
         store.begin(job, overwrite)
     meet()
-    job = store.begin(job, False)
+    job = store.join(job)
 
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
     blocks = torch.split(order, job["block"])
@@ -188,8 +189,11 @@ def evaluate(
             outcome = replace(outcome, warnings=(*outcome.warnings, expected))
     if draws_of(attacks) > 1:
         outcome = over_draws(outcome)
+    outcome = with_carried(outcome, store)
     if rank == 0:
         store.summarise(outcome.json())
+    if store.folder is not None and not open_blocks:
+        outcome = replace(outcome, warnings=(*outcome.warnings, read_again(store.folder)))
     return outcome
 
 

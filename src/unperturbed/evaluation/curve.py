@@ -22,7 +22,7 @@ from unperturbed.evaluation.evidence import Doubt, doubts_of, fallen_without_gra
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings, reach
 from unperturbed.evaluation.randomised import RANDOM
-from unperturbed.evaluation.store import Part, Store, inputs_in_order, table_in_order
+from unperturbed.evaluation.store import Part, Store, inputs_in_order, read_again, table_in_order
 from unperturbed.evaluation.subject import (
     FLAT,
     Subject,
@@ -256,12 +256,12 @@ def minimum_norm(
     at_once, fewer = AtOnce(places), AtOnce(few)
     search = Search(subject.classifier, threat, attacks, levels, seed, at_once, fewer)
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
-    parts, resumed = list[Part](), False
+    parts, resumed, read = list[Part](), False, 0
     with under_attack(subject.classifier), as_reported(subject.device):
         for number, ids in enumerate(torch.split(order, job["block"])):
             if store.is_finished(number):
                 parts.append(store.read(number))
-                resumed = True
+                resumed, read = True, read + 1
                 continue
             batch = subject.batch(split, ids, threat)
             begun = store.begun(number, batch, Surroundings)
@@ -322,6 +322,8 @@ def minimum_norm(
     found = replace(found, doubts=tuple(dict.fromkeys(doubt.short for doubt in doubts if doubt.short)))
     found = replace(found, counts=counts, warnings=tuple(dict.fromkeys(warnings)))
     store.summarise(found.json())
+    if store.folder is not None and read == len(parts):
+        found = replace(found, warnings=(*found.warnings, read_again(store.folder)))
     return found
 
 

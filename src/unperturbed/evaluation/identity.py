@@ -1,11 +1,8 @@
 """What an evaluation is of: two of the same identity give the same results, and one goes on where the other stopped."""
 
 import hashlib
-import inspect
 import os
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -14,6 +11,7 @@ from torch import nn
 from unperturbed.attacks.gradient import Suite
 from unperturbed.data.split import Split
 from unperturbed.evaluation.subject import Subject, data_hash, device_kind, version, weights_hash, without_addresses
+from unperturbed.networks.fingerprint import describe
 from unperturbed.processor import SETTING
 from unperturbed.threat import Threat
 from unperturbed.types import Bounds
@@ -22,8 +20,8 @@ from unperturbed.types import Bounds
 def identity(
     model: nn.Module, subject: Subject, split: Split, threat: Threat, suite: Suite, seed: int
 ) -> dict[str, Any]:
-    """Return versions, hashes and settings, by name."""
-    return {
+    """Return versions, hashes and settings, by name; `undescribed` where network or suite could be another one."""
+    settings = {
         "unperturbed": version(),
         "weights": weights_hash(model),
         "network": subject.network,
@@ -37,6 +35,8 @@ def identity(
         "torch": torch.__version__,
         "device": device_kind(subject.device),
     }
+    doubts = [*subject.undescribed, *describe(suite.attacks).doubts]
+    return settings | ({"undescribed": doubts} if doubts else {})
 
 
 def other_threads(job: Mapping[str, Any], subject: Subject) -> list[str]:
@@ -58,14 +58,9 @@ def other_threads(job: Mapping[str, Any], subject: Subject) -> list[str]:
 
 
 def settings_of(suite: Suite) -> str:
-    """Return the attacks with their settings, and a hash of the source of the functions and classes that they name."""
-    digest = hashlib.sha256()
-    for attack in suite.attacks:
-        values: list[Any] = [getattr(attack, each.name) for each in fields(attack)] if is_dataclass(attack) else []
-        for part in (type(attack), *(each if callable(each) else type(each) for each in values)):
-            with suppress(OSError, TypeError):  # built in, or typed into a prompt
-                digest.update(inspect.getsource(part).encode())
-    return f"{without_addresses(str(suite.attacks))} {digest.hexdigest()[:16]}"
+    """Return the attacks with their settings, and a hash of their code and of the functions that they name."""
+    described = describe(suite.attacks)
+    return f"{without_addresses(str(suite.attacks))} {described.hash(described)[:16]}"
 
 
 def _fingerprint(bounds: Bounds) -> str:

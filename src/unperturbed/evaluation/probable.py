@@ -30,7 +30,7 @@ from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import as_reported
 from unperturbed.networks.rounding import rounding
 from unperturbed.noise import Noise
-from unperturbed.statistics.intervals import wilson
+from unperturbed.statistics.intervals import share_within, wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, PerExample
 
@@ -48,7 +48,8 @@ class Probable:
         draws: of each example.
         clean_accuracy: share classified correctly without a perturbation.
         mean_accuracy: share of all draws classified correctly, with Wilson's interval for n answers.
-        accuracy: by rho, the share of examples with at most a share rho of their draws not classified correctly.
+        accuracy: by rho, the share of examples with at most a share rho of their draws not classified correctly; its
+            interval is that of the share whose chance of a wrong draw is at most rho.
         unknown: by rho, the examples that draws without finite logits leave undecided.
         seconds: in all.
         warnings: whatever makes the numbers doubtful.
@@ -112,8 +113,9 @@ def probable_accuracy(
 
     ProbAcc(rho) = mean over (x, y) of 1[P(f(z) = y) >= 1 - rho], z uniform in S(x) (Robey et al. 2022,
     https://arxiv.org/abs/2202.01136; their code calls it quantile accuracy, and asks for strictly more). P is taken
-    over `draws` draws, so that an example close to the limit may fall on either side of it. In L2 and L1 points are
-    uniform in the ball and then projected onto the box. A draw is correct where its margin is strictly below 0 in a
+    over `draws` draws, so that an example close to the limit may fall on either side of it: the interval covers the
+    draws as well as the examples (`share_within`), and is wide where many examples are near rho. In L2 and L1 points
+    are uniform in the ball and then projected onto the box. A draw is correct where its margin is strictly below 0 in a
     forward in the weights' own precision. One without finite logits is unknown: an example that passes counts it as
     wrong, and one that it leaves undecided widens the interval upwards.
 
@@ -177,7 +179,13 @@ def probable_accuracy(
         allowed = _allowed(share, draws)
         passed = sum(right >= draws - allowed for right in table["right"])
         undecided[share] = sum(wrong <= allowed for wrong in table["wrong"]) - passed
-        accuracy[share] = wilson(passed, n, passed + undecided[share])
+        one_point = threat.eps == 0
+        accuracy[share] = (
+            wilson(passed, n, passed + undecided[share])
+            if one_point
+            else share_within(table["wrong"], table["unknown"], draws, share)
+        )
+        warnings += [] if one_point else _few_draws(accuracy[share], share, draws)
     if lost:
         warnings.append(f"{lost} of {n * draws} draws have no finite logits: none of them counts as correct.")
     right_draws = sum(table["right"]) / draws
@@ -199,6 +207,7 @@ def probable_accuracy(
             **rounded,
             "seed": seed,
             "weights": weights_hash(model),
+            "network": subject.network,
             "data": data_hash(split),
         },
         examples=table,
@@ -216,6 +225,17 @@ def _check(rho: Sequence[float], draws: int) -> None:
         if share > 0 and _allowed(share, draws) == 0:
             needed = math.ceil(1 / share - 1e-9)
             raise InputError(f"rho {share:g} allows none of {draws} draws to be wrong: take {needed} draws or more.")
+
+
+def _few_draws(found: Interval, rho: float, draws: int) -> list[str]:
+    """Return a warning where the draws, and not the examples, make an interval wide."""
+    examples = wilson(round(found.value * found.n), found.n)
+    if rho == 0 or found.high - found.low < 2 * (examples.high - examples.low) + 0.05:
+        return []
+    return [
+        f"At rho {rho:g}, {draws} draws leave open on which side of it many examples are ({found.low:.1%} to "
+        f"{found.high:.1%}): take more draws, such as {max(10 * draws, math.ceil(20 / rho))}."
+    ]
 
 
 def _allowed(rho: float, draws: int) -> int:

@@ -23,8 +23,8 @@ from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE
-from unperturbed.evaluation.store import Store
-from unperturbed.evaluation.subject import weights_hash
+from unperturbed.evaluation.store import CARRIED, Store, carried_of
+from unperturbed.evaluation.subject import network_hash, weights_hash
 from unperturbed.findings import Interval, Outcome, Verdict
 from unperturbed.losses import margin
 from unperturbed.networks.classifier import Classes, as_classifier
@@ -35,6 +35,7 @@ from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
 from unperturbed.runs import write_atomically, write_json
 from unperturbed.runs.lock import alone_in
+from unperturbed.runs.tensors import read_tensors
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
@@ -116,8 +117,10 @@ def quantize(
     check_eight_bit(split)
     device, dtype = home(model)
     weight = torch.zeros(0, device=device, dtype=dtype)
-    example = split.inputs(torch.zeros(1, dtype=torch.int64)).to(weight)
-    classifier = as_classifier(model, example, output, Classes.seen_in(split.labels))
+    first = split.inputs(split.names().argsort(stable=True)[:64]).to(weight)
+    classifier = as_classifier(model, first[:1], output, Classes.seen_in(split.labels))
+    if network_hash(classifier, first, int(outcome.environment["seed"]))[0] != outcome.environment["network"]:
+        raise InputError("The outcome is of another network with these weights: give the model that was evaluated.")
     seed, places = int(outcome.environment["seed"]), int(outcome.environment["batch_size"])
     place = {name: position for position, name in enumerate(split.names().tolist())}
     rows: list[dict[str, list[Any]]] = []
@@ -127,7 +130,7 @@ def quantize(
     random_states = torch.random.fork_rng([weight.device] if weight.device.type == "cuda" else [])
     with under_attack(classifier), as_reported(weight.device), random_states:
         torch.manual_seed(seed)
-        for ids, points in _adversarial(outcome, out):
+        for ids, points in adversarial_points(outcome, out):
             for some, z in zip(torch.split(ids, places), torch.split(points, places), strict=True):
                 where = torch.tensor([place[name] for name in some.tolist()], dtype=torch.int64)
                 batch = Batch(split.inputs(where).to(weight), split.labels[where].to(weight.device), some)
@@ -327,7 +330,7 @@ def _check_same(model: nn.Module, split: Split, threat: Threat, outcome: Outcome
         raise InputError("The outcome is of other examples or labels: give the data that were evaluated.")
 
 
-def _adversarial(outcome: Outcome, out: Path | str | None) -> Iterator[tuple[Labels, Inputs]]:
+def adversarial_points(outcome: Outcome, out: Path | str | None) -> Iterator[tuple[Labels, Inputs]]:
     """Return ids and perturbed inputs of the broken examples, from memory or a part at a time from the folder."""
     if outcome.adversarial is not None:
         verdicts = zip(outcome.examples["id"], outcome.examples["verdict"], strict=True)
@@ -340,6 +343,11 @@ def _adversarial(outcome: Outcome, out: Path | str | None) -> Iterator[tuple[Lab
         table = store.read(number).table
         ids = [i for i, v in zip(table["id"], table["verdict"], strict=True) if v == "broken"]
         yield torch.tensor(ids, dtype=torch.int64), store.read_adversarial(number)
+    carried = Path(out) / outcome.suite / CARRIED
+    if carried.exists():
+        tensors, about = read_tensors(carried)
+        if about is not None and about["of"] == carried_of(outcome):
+            yield torch.tensor([row["id"] for row in about["rows"]], dtype=torch.int64), tensors["adversarial"]
 
 
 def _write_images(folder: Path, ids: Labels, levels: Levels) -> None:

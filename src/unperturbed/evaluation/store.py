@@ -16,6 +16,7 @@ from unperturbed.evaluation.block import Block, Tally
 from unperturbed.evaluation.evidence import Evidence
 from unperturbed.evaluation.nearest import Surroundings
 from unperturbed.evaluation.randomised import RandomBlock
+from unperturbed.findings import Outcome
 from unperturbed.runs import write_atomically, write_json
 from unperturbed.runs.tensors import DamagedError, read_tensors, write_tensors
 from unperturbed.runs.verify import digest, file_hash, read_object, read_sealed, write_sealed
@@ -23,6 +24,8 @@ from unperturbed.types import Batch, Inputs
 
 log = logging.getLogger("unperturbed")
 JOB = "job.json"
+CARRIED = "part-carried.safetensors"
+"""Points from other threat sets that lie in this one's."""
 FILES = ("parquet", "safetensors")
 """What a finished block consists of, beside the JSON file that says so and holds their hashes."""
 Kept = Block | RandomBlock | Surroundings
@@ -57,34 +60,42 @@ class Store:
     def begin(self, job: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:
         """Make or find the folder of a job; return the job as it was begun.
 
-        A job is told by its `is_of`. Raises InputError where the folder holds another job, unless that may be
-        overwritten.
+        A job is told by its `is_of`. One with something `undescribed` in it could be another one: it begins anew.
+        Raises InputError where the folder holds another job, unless that may be overwritten.
         """
         if self.folder is None:
             return dict(job)
-        path = self.folder / JOB
-        if path.exists():
-            begun = read_sealed(path)
-            differences = _differences(read_object(path).get("is_of"), job["is_of"])
-            if not differences and begun:
-                return begun
-            differences = differences or [f"{JOB} is damaged"]
-            if not overwrite:
-                raise InputError(
-                    f"{self.folder} holds another evaluation ({'; '.join(differences)}): give another --out, or "
-                    "--overwrite."
-                )
+        begun, differences = self._begun(job)
+        if begun is not None and not differences and "undescribed" not in job["is_of"]:
+            return begun
+        if differences and not overwrite:
+            raise self._another(differences)
         self.clear()
-        write_sealed(path, job)
+        write_sealed(self.folder / JOB, job)
         return dict(job)
 
-    def begun_when_finished(self, n: int, models: int = 1) -> int | None:
-        """Return when the evaluation of n examples that is kept here was begun, in ns; None if it is not finished."""
+    def join(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the job as this or another process has begun it; raises InputError where the folder holds another."""
         if self.folder is None:
-            return None
-        block = read_sealed(self.folder / JOB).get("block", 0)
-        finished = block > 0 and not any(self._lacks(number) for number in range(-(-n // block) * models))
-        return (self.folder / JOB).stat().st_mtime_ns if finished else None
+            return dict(job)
+        begun, differences = self._begun(job)
+        if begun is None or differences:
+            raise self._another(differences or [f"{JOB} is missing"])
+        return begun
+
+    def _begun(self, job: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the job in the folder, None without one, and how it differs from this one."""
+        assert self.folder is not None
+        path = self.folder / JOB
+        if not path.exists():
+            return None, []
+        begun, differences = read_sealed(path), _differences(read_object(path).get("is_of"), job["is_of"])
+        return begun, differences if begun or differences else [f"{JOB} is damaged"]
+
+    def _another(self, differences: Sequence[str]) -> InputError:
+        return InputError(
+            f"{self.folder} holds another evaluation ({'; '.join(differences)}): give another --out, or --overwrite."
+        )
 
     def clear(self) -> None:
         """Remove an earlier evaluation, which may have had more parts; nothing else that lies there."""
@@ -178,6 +189,16 @@ class Store:
     def _path(self, number: int, suffix: str) -> Path:
         assert self.folder is not None
         return self.folder / f"part-{number:05d}.{suffix}"
+
+
+def carried_of(outcome: Outcome) -> dict[str, Any]:
+    """Return what tells whose points a file of carried points holds."""
+    return {"threat": outcome.threat} | {name: outcome.environment[name] for name in ("weights", "network", "data")}
+
+
+def read_again(folder: Path) -> str:
+    """Return the warning of a result that was measured by an earlier call."""
+    return f"Read again from {folder}, which was finished before."
 
 
 def table_in_order(parts: Sequence[Part], order: Tensor) -> dict[str, list[Any]]:

@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from unperturbed.evaluation.optimising import calls_autograd
 from unperturbed.networks.classifier import Classes, as_classifier
 from unperturbed.networks.dtype import home as home_of
 from unperturbed.networks.failures import failed_on_all, isolate
+from unperturbed.networks.fingerprint import describe
 from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import Output, notes_on
 from unperturbed.networks.modes import own_randomness, under_attack
@@ -27,6 +29,8 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs
 
 _READ = 1024
+_ANSWERED = 16
+"""Examples whose answers tell a network from others."""
 COUPLED = "An example's logits depend on the others in its batch, and so do its results: take the batch size 1."
 PROBABILITIES = (
     "The outputs look like probabilities (they sum to 1), but attacks work on logits: leave the softmax out."
@@ -56,7 +60,9 @@ class Subject:
     """The first examples."""
     classes: int
     network: str
-    """A hash of the network's description and of its answers to the first examples: weights alone do not tell it."""
+    """A hash of everything that the network's answers can depend on, and of its answers to the first examples."""
+    undescribed: tuple[str, ...]
+    """What in the network cannot be described: another network may have the same hash."""
     warnings: list[str]
 
     def doubts(self, places: int) -> list[Doubt]:
@@ -93,11 +99,10 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int, output: O
     warnings = [*notes_on(classifier), *misfit(classes, known), *warnings]
     if (weights := not_finite(model)) is not None:
         warnings.append(f"{weights}: nothing that is computed with them means anything.")
-    network = _network_hash(classifier, some, seed)
+    network, undescribed = network_hash(classifier, some, seed)
     check(split, threat.bounds, classes)
-    return Subject(
-        classifier, device, dtype, some, classes, network, [*split.notes, *warnings, *box_warnings(threat, some[0])]
-    )
+    warnings = [*split.notes, *warnings, *box_warnings(threat, some[0]), *_not_described(undescribed)]
+    return Subject(classifier, device, dtype, some, classes, network, undescribed, warnings)
 
 
 def check_kinds(model: Any, threat: Any) -> None:
@@ -314,13 +319,53 @@ def without_addresses(text: str) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
-def _network_hash(classifier: nn.Module, some: Inputs, seed: int) -> str:
-    digest = hashlib.sha256(without_addresses(repr(classifier)).encode())
-    with under_attack(classifier), own_randomness(seed, some.device):
-        parts, _ = isolate(lambda rows: padded_logits(classifier, some[rows], len(rows)), torch.arange(len(some)))
-    for rows, logits in parts:
-        digest.update(rows.numpy().tobytes() + logits.argmax(1).cpu().numpy().tobytes())
-    return digest.hexdigest()
+def _not_described(doubts: Sequence[str]) -> list[str]:
+    """Return a warning where another network could pass for this one."""
+    if not doubts:
+        return []
+    names = "; ".join(doubts[:3]) + (", ..." if len(doubts) > 3 else "")
+    return [
+        f"The network holds what cannot be described ({names}): another one may look the same, so that stored results "
+        "are never read again. It is measured anew each time."
+    ]
+
+
+def network_hash(classifier: nn.Module, some: Inputs, seed: int) -> tuple[str, tuple[str, ...]]:
+    """Return a SHA-256 of a network, the same in another process, and what in the network cannot be described.
+
+    Over all that its answers can depend on (`describe`), and the bits of its logits and input gradients at a few
+    examples, computed by one thread. What changes from forward to forward, such as a counter, is left out.
+    """
+    few, threads = some[:_ANSWERED], torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with under_attack(classifier):
+            first, before = _answers(classifier, few, seed), describe(classifier)
+            second, after = _answers(classifier, few, seed), describe(classifier)
+    finally:
+        torch.set_num_threads(threads)
+    digest = hashlib.sha256(before.hash(after).encode())
+    digest.update(first if first == second else b"other answers each time")
+    return digest.hexdigest(), before.doubts
+
+
+def _answers(classifier: nn.Module, x: Inputs, seed: int) -> bytes:
+    """Return the bits of the logits at x and of the gradient of a weighted sum of them."""
+
+    def answers(rows: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            z = x[rows].clone().requires_grad_()
+            logits = classifier(z)
+            weights = torch.arange(1, logits.shape[1] + 1).to(logits).cos()
+            (slope,) = torch.autograd.grad((logits * weights).sum(), z, materialize_grads=True)
+        return logits.detach().cpu(), slope.cpu()
+
+    with own_randomness(seed, x.device):
+        parts, _ = isolate(answers, torch.arange(len(x)))
+    digest = hashlib.sha256()
+    for values in (each for rows, found in parts for each in (rows, *found)):
+        digest.update(values.contiguous().numpy().tobytes())
+    return digest.digest()
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -22,7 +22,7 @@ from unperturbed.evaluation.block import Block, Networks, Tally, attack_block, u
 from unperturbed.evaluation.evidence import Doubt, examined
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.randomised import draws_of, draws_random_numbers
-from unperturbed.evaluation.store import Part, Store, table_in_order
+from unperturbed.evaluation.store import Part, Store, read_again, table_in_order
 from unperturbed.evaluation.subject import Subject, home, look_at, measured_split, physical_batch_size, versions
 from unperturbed.findings import Interval, Progress, Transfer, silent
 from unperturbed.losses import margin
@@ -132,7 +132,9 @@ def transfer(
         stack.enter_context(as_reported(device))
         for each in seen.values():
             stack.enter_context(under_attack(each.classifier))
-        parts, resumed = _parts(peers, split, torch.split(order, job["block"]), threat, seed, store, progress)
+        blocks = torch.split(order, job["block"])
+        finished = all(store.is_finished(number) for number in range(len(blocks) * len(peers)))
+        parts, resumed = _parts(peers, split, blocks, threat, seed, store, progress)
     warnings += [text for part in parts for text in part.warnings]
     for peer in peers:
         if peer.networks.places < places:
@@ -157,12 +159,15 @@ def transfer(
             **job.get("rounding", {}),
             "seed": seed,
             "weights": {name: job["is_of"][f"weights of {name}"] for name in models},
+            "network": {name: job["is_of"][f"network of {name}"] for name in models},
             "data": job["is_of"]["data"],
         },
     )
     short = {name: tuple(dict.fromkeys(doubt.short for doubt in each if doubt.short)) for name, each in doubts.items()}
     found = replace(found, doubts={name: each for name, each in short.items() if each})
     store.summarise(found.json())
+    if store.folder is not None and finished:
+        found = replace(found, warnings=(*found.warnings, read_again(store.folder)))
     return found
 
 
@@ -178,8 +183,10 @@ def _identity(
     whole = {name: replace(suite, attacks=(*suite.attacks, FURTHER)) for name, suite in suites.items()}
     each = {name: identity(model, seen[name], split, threat, whole[name], seed) for name, model in models.items()}
     own = ("weights", "network", "precision", "attacks")
-    common = {key: value for key, value in next(iter(each.values())).items() if key not in own}
-    return common | {"models": list(models)} | {f"{key} of {name}": each[name][key] for name in models for key in own}
+    common = {key: value for key, value in next(iter(each.values())).items() if key not in (*own, "undescribed")}
+    doubts = [f"{name}: {text}" for name, subject in seen.items() for text in subject.undescribed]
+    common |= {"models": list(models)} | ({"undescribed": doubts} if doubts else {})
+    return common | {f"{key} of {name}": each[name][key] for name in models for key in own}
 
 
 def _is_random(seen: Subject) -> bool:

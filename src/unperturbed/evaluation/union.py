@@ -77,7 +77,7 @@ def union(outcomes: Sequence[Outcome]) -> Union:
         raise InputError("There is no outcome: give at least one.")
     first, ids = outcomes[0], outcomes[0].examples["id"]
     for other in outcomes[1:]:
-        _check_same(first, other)
+        check_same(first, other)
     if len(set(ids)) < len(ids):
         raise InputError(f"{len(ids) - len(set(ids))} examples have the id of another one: they cannot be matched.")
     rows = [{name: row for row, name in enumerate(outcome.examples["id"])} for outcome in outcomes]
@@ -123,7 +123,8 @@ def _fewest_right(rows: list[tuple[list[int], ...]]) -> Interval:
     return wilson_over_draws(draws == 1, draws == -1)
 
 
-def _check_same(one: Outcome, other: Outcome) -> None:
+def check_same(one: Outcome, other: Outcome) -> None:
+    """Raise InputError where two outcomes are of different networks or data, or only one is a mean over draws."""
     if _over_draws(one) != _over_draws(other):
         raise InputError(
             f"Of the outcomes under {one.threat} and {other.threat} one is a mean over draws and the other is not: "

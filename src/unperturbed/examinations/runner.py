@@ -1,7 +1,6 @@
 """Run diagnostics on a network, keep what each found, and go on where an earlier call stopped."""
 
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from unperturbed.examinations.diagnostics.layers import layers
 from unperturbed.examinations.diagnostics.margins import margins
 from unperturbed.examinations.subject import Diagnostic, Subject
 from unperturbed.findings import Examined, Finding, Progress, silent
+from unperturbed.networks.fingerprint import describe
 from unperturbed.networks.logits import Output
 from unperturbed.runs.lock import alone_in
 from unperturbed.runs.verify import read_sealed, write_sealed
@@ -140,6 +140,11 @@ def diagnose(
     }
     notes = tuple(dict.fromkeys(note for split in (test, train) if split is not None for note in split.notes))
     kept, made_again = _kept(out, identity)
+    if kept and looked.undescribed:
+        made_again = (
+            f"{out} could be of another network, since {looked.undescribed[0]} is in this one: it was made again."
+        )
+        kept = {}
     findings, failed = dict[str, Finding](), dict[str, str]()
     for number, diagnostic in enumerate(diagnostics):
         title, source = name_of(diagnostic), _source(diagnostic)
@@ -203,17 +208,15 @@ def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str
 
 
 def _source(diagnostic: Diagnostic) -> str:
-    """Return a hash of the source that a finding came from: its file's, or those of all that built-in ones are of.
+    """Return a hash of the code that a finding came from: its own, or the source of all that built-in ones are of.
 
-    Empty where there is no file, as in a notebook: who knows what has changed.
+    Empty where it cannot be described: who knows what has changed.
     """
-    file = inspect.getsourcefile(inspect.unwrap(diagnostic))
-    if file is None or not Path(file).exists():
-        return ""
-    sources = [Path(file)]
-    if sources[0].parent == Path(__file__).with_name("diagnostics"):
-        sources = [each for each in sorted(sources[0].parent.glob("*.py")) if each.name not in FINDING_NOTHING]
+    if not diagnostic.__module__.startswith("unperturbed."):
+        described = describe(diagnostic)
+        return "" if described.doubts else described.hash(described)
     digest = hashlib.sha256()
-    for each in sources:
-        digest.update(each.read_bytes())
+    for each in sorted(Path(__file__).with_name("diagnostics").glob("*.py")):
+        if each.name not in FINDING_NOTHING:
+            digest.update(each.read_bytes())
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
-from unperturbed.errors import InputError, RunError
+from unperturbed.errors import InputError, NotResumableError, RunError
 from unperturbed.reading import parse_yaml, read_small
 
 CONFIG = "config.yaml"
@@ -32,7 +32,7 @@ HOST = re.sub(r"[^A-Za-z0-9_]+", "-", socket.gethostname())
 _LONGEST_LINE = 2**20
 
 
-class FolderLostError(RunError):
+class FolderLostError(NotResumableError):
     """A folder was moved or deleted while it was written into."""
 
 

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import binomtest, t
+from scipy.stats import beta, binom, binomtest, t
 
 from unperturbed.findings import Interval
+
+_SIDE = 0.01
+"""Of the binomial distribution: what lies beyond is taken for certain, and paid for."""
 
 
 def wilson(successes: int, n: int, at_most: int | None = None) -> Interval:
@@ -19,6 +22,38 @@ def wilson(successes: int, n: int, at_most: int | None = None) -> Interval:
     low = binomtest(successes, n).proportion_ci(method="wilson").low
     high = binomtest(successes if at_most is None else at_most, n).proportion_ci(method="wilson").high
     return Interval(successes / n, float(low), float(high), n)
+
+
+def share_within(wrong: Sequence[int], lost: Sequence[int], draws: int, rho: float) -> Interval:
+    """Return the share of examples whose chance of a wrong draw is at most rho, from the wrong ones of so many draws.
+
+    The value is the share with at most rho * draws of them wrong. An example near rho falls on either side of it, so
+    that this says little there, and the interval covers both the examples and the draws. With K the wrong draws of an
+    example, G the share that is looked for and B the binomial distribution function of `draws` and rho, for every c
+
+        (P(K <= c) - B(c)) / (1 - B(c)) <= G <= P(K <= c) / B(c),
+
+    since P(K <= c) is at most B(c) for the others, and at least B(c) for those that are meant. The low end takes the
+    exact low end (Clopper & Pearson 1934) of P(K <= c) at the largest c with B(c) <= 1%, or 0; the high end the high
+    one at the smallest c with B(c) >= 99%. At rho 0 the low end is 0: no number of draws shows that none can be wrong.
+
+    Args:
+        wrong: draws of each example that are wrong for certain.
+        lost: draws of each that are unknown: wrong for value and low end, right for the high end.
+        draws: of each example.
+        rho: in [0, 1).
+    """
+    known, n = np.array(wrong), len(wrong)
+    at_most = known + np.array(lost)
+    value = float((at_most <= int(rho * draws + 1e-9)).mean())
+    below = binom.cdf(np.arange(draws + 1), draws, rho)
+    few = max(int((below <= _SIDE).sum()) - 1, 0)
+    many = int((below < 1 - _SIDE).sum())
+    sure, possible = int((at_most <= few).sum()), int((known <= many).sum())
+    share = beta.ppf(0.025, sure, n - sure + 1) if sure > 0 else 0.0
+    low = (share - below[few]) / (1 - below[few]) if below[few] < 1 else 0.0
+    high = beta.ppf(0.975, possible + 1, n - possible) / below[many] if possible < n else 1.0
+    return Interval(value, float(min(max(low, 0.0), value)), float(max(min(high, 1.0), value)), n)
 
 
 def wilson_over_draws(right: np.ndarray, unknown: np.ndarray) -> Interval:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unperturbed.errors import RunError
+from unperturbed.errors import NotResumableError, RunError
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.methods.base import Method
 from unperturbed.runs import BEST, CHECKPOINT, PREVIOUS, write_atomically
@@ -62,12 +62,12 @@ def load(path: Path) -> dict[str, Any]:
     """
     damage = damage_of_zip(path)
     if damage:
-        raise RunError(damaged(path, damage))
+        raise NotResumableError(damaged(path, damage))
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # whatever a file that was not written by `save` makes the unpickler do
         kind = type(error).__name__  # torch's own words advise to load without care
-        raise RunError(damaged(path, kind)) from error
+        raise NotResumableError(damaged(path, kind)) from error
 
 
 def damaged(path: Path, damage: str) -> str:

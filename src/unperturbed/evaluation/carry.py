@@ -1,0 +1,203 @@
+"""Misclassified points that were found in one threat set and lie in another: the example is broken there, too."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unperturbed.data.split import Split
+from unperturbed.evaluation.block import TIE
+from unperturbed.evaluation.quantize import adversarial_points
+from unperturbed.evaluation.store import CARRIED, Store, carried_of
+from unperturbed.evaluation.union import check_same
+from unperturbed.findings import AttackRecord, Outcome, Verdict
+from unperturbed.runs.lock import alone_in
+from unperturbed.runs.tensors import DamagedError, read_tensors, write_tensors
+from unperturbed.statistics.intervals import wilson, wilson_over_draws
+from unperturbed.threat import Threat
+from unperturbed.types import Inputs
+
+OPEN: tuple[Verdict, ...] = ("survived", "unknown")
+"""Verdicts that a misclassified point from elsewhere turns."""
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """Points from other threat sets, verified there, one an example."""
+
+    z: Inputs
+    rows: list[dict[str, Any]]
+    """Of each point: `id`, `margin`, `distance`, `attack` (which found it, and under which threat) and `threat`."""
+
+
+def points_between(
+    outcomes: Sequence[Outcome], threats: Sequence[Threat], split: Split, folders: Sequence[Path] | None
+) -> list[Carried]:
+    """Return, for each outcome, points of the others that lie in its threat set, of examples that stand under it.
+
+    A point that a fresh forward has found misclassified is so in any threat set; it lies within one as
+    `Threat.contains` says. Points of smaller radii come first.
+
+    Args:
+        outcomes: of `evaluate`, of one network on the same examples.
+        threats: theirs, in this order.
+        split: the examples.
+        folders: the `out` of each; None where the outcomes hold their points.
+
+    Raises:
+        InputError: where network or data of the outcomes differ.
+    """
+    for other in outcomes[1:]:
+        check_same(outcomes[0], other)
+    places = [None] * len(outcomes) if folders is None else list(folders)
+    order = sorted(range(len(outcomes)), key=lambda number: threats[number].eps)
+    position = {name: row for row, name in enumerate(split.names().tolist())}
+    return [
+        _into(outcome, threats[number], split, position, ((outcomes[k], places[k]) for k in order if k != number))
+        for number, outcome in enumerate(outcomes)
+    ]
+
+
+@alone_in(lambda given: (given["folder"] / given["outcome"].suite, ""))
+def keep(outcome: Outcome, points: Carried, folder: Path) -> None:
+    """Keep points beside the parts of an outcome, where a later `evaluate` finds them, and correct its summary."""
+    if not points.rows:
+        return
+    store = Store(folder / outcome.suite)
+    path, z, rows = folder / outcome.suite / CARRIED, [points.z], list(points.rows)
+    try:
+        tensors, about = read_tensors(path) if path.exists() else ({}, None)
+    except DamagedError:
+        tensors, about = {}, None
+    if about is not None and about["of"] == carried_of(outcome):
+        z, rows = [tensors["adversarial"].to(points.z), points.z], [*about["rows"], *points.rows]
+    write_tensors(path, {"adversarial": torch.cat(z).contiguous().cpu()}, {"of": carried_of(outcome), "rows": rows})
+    store.summarise(with_points(outcome, points).json())
+
+
+def _into(
+    outcome: Outcome,
+    threat: Threat,
+    split: Split,
+    position: dict[int, int],
+    sources: Iterator[tuple[Outcome, Path | None]],
+) -> Carried:
+    """Return points of the sources that lie in the threat set of an outcome, of examples that stand there."""
+    table = zip(outcome.examples["id"], outcome.examples["verdict"], strict=True)
+    standing = {name for name, verdict in table if verdict in OPEN}
+    kept, rows = list[Inputs](), list[dict[str, Any]]()
+    for source, folder in sources:
+        known = {name: row for row, name in enumerate(source.examples["id"])}
+        for ids, z in adversarial_points(source, folder) if standing else ():
+            wanted = torch.tensor([row for row, name in enumerate(ids.tolist()) if name in standing]).long()
+            if len(wanted) == 0:
+                continue
+            points = z[wanted]
+            x = threat.boxed(split.inputs(torch.tensor([position[name] for name in ids[wanted].tolist()])).to(points))
+            inside, distance = threat.contains(x, points), threat.distance(x, points)
+            for row in inside.nonzero()[:, 0].tolist():
+                name = int(ids[wanted[row]])
+                found_by = source.examples["attack"][known[name]]
+                rows.append(
+                    {
+                        "id": name,
+                        "margin": source.examples["margin"][known[name]],
+                        "distance": float(distance[row]),
+                        "attack": found_by if " under " in found_by else f"{found_by} under {source.threat}",
+                        "threat": source.threat,
+                    }
+                )
+                kept.append(points[row])
+                standing.discard(name)
+    return Carried(torch.stack(kept) if kept else torch.zeros(0, *split.shape), rows)
+
+
+def with_points(outcome: Outcome, points: Carried) -> Outcome:
+    """Return the outcome with these examples broken, where they stood."""
+    place = {name: row for row, name in enumerate(outcome.examples["id"])}
+    rows = [(k, row) for k, row in enumerate(points.rows) if row["id"] in place]
+    rows = [(k, row) for k, row in rows if outcome.examples["verdict"][place[row["id"]]] in OPEN]
+    if not rows:
+        return outcome
+    table = {name: list(values) for name, values in outcome.examples.items()}
+    adversarial = _by_id(outcome)
+    attacks, warnings = list(outcome.attacks), list(outcome.warnings)
+    for k, row in rows:
+        for column in ("margin", "distance", "attack"):
+            table[column][place[row["id"]]] = row[column]
+        table["verdict"][place[row["id"]]] = "broken"
+        adversarial[row["id"]] = points.z[k]
+    counts: dict[Verdict, int] = {verdict: table["verdict"].count(verdict) for verdict in outcome.counts}
+    standing = outcome.counts["survived"] + outcome.counts["unknown"]
+    for source in dict.fromkeys(row["threat"] for _, row in rows):
+        broken = sum(row["threat"] == source for _, row in rows)
+        standing -= broken
+        attacks.append(AttackRecord(f"points of {source}", broken, standing / outcome.n, 0.0, 0, 0))
+        warnings.append(
+            f"{broken} examples broke under {source} at points that lie in {outcome.threat}, too, where the attacks "
+            "missed them: they count as broken."
+        )
+    points_in_order = [adversarial[name] for name in table["id"] if name in adversarial]
+    return replace(
+        outcome,
+        robust_accuracy=wilson(counts["survived"], outcome.n, counts["survived"] + counts["unknown"]),
+        counts=counts,
+        attacks=tuple(attacks),
+        ties=sum(abs(margin) <= TIE for margin in table["margin"]),
+        warnings=tuple(warnings),
+        examples=table,
+        adversarial=None if outcome.adversarial is None else torch.stack(points_in_order),
+    )
+
+
+def with_carried(outcome: Outcome, store: Store) -> Outcome:
+    """Return the outcome with the points that an earlier `carry` has kept beside its parts."""
+    path = None if store.folder is None else store.folder / CARRIED
+    if path is None or not path.exists():
+        return outcome
+    try:
+        tensors, about = read_tensors(path)
+    except DamagedError as error:
+        text = f"{path} is damaged ({error}): points found at other radii are lost. Evaluate at all the radii again."
+        return replace(outcome, warnings=(*outcome.warnings, text))
+    if about is None or about["of"] != carried_of(outcome):
+        return outcome
+    return with_points(outcome, Carried(tensors["adversarial"], about["rows"]))
+
+
+def _by_id(outcome: Outcome) -> dict[int, Inputs]:
+    """Return the perturbed inputs of the broken examples that an outcome holds in memory."""
+    if outcome.adversarial is None:
+        return {}
+    table = zip(outcome.examples["id"], outcome.examples["verdict"], strict=True)
+    return dict(zip((name for name, verdict in table if verdict == "broken"), outcome.adversarial, strict=True))
+
+
+def over_smaller_radii(threat: Threat, outcomes: Sequence[Outcome], threats: Sequence[Threat]) -> Outcome:
+    """Return the outcome under a threat with the draws of smaller radii where fewer are right.
+
+    For suites that take means over draws of a random network: what its draws are at a point of the smaller ball holds
+    in the larger one.
+    """
+    within = [
+        outcome
+        for outcome, other in sorted(zip(outcomes, threats, strict=True), key=lambda pair: -pair[1].eps)
+        if other.norm == threat.norm and other.eps <= threat.eps
+    ]
+    first, ids = within[0], within[0].examples["id"]
+    table = {name: list(values) for name, values in first.examples.items()}
+    for source in within[1:]:
+        known = {name: row for row, name in enumerate(source.examples["id"])}
+        for row, name in enumerate(ids):
+            other = known[name]
+            if source.examples["draws"][other].count(1) < table["draws"][row].count(1):
+                broken = source.examples["verdict"][other] == "broken" and table["verdict"][row] in OPEN
+                for column in ("draws", "margin", "distance", *(("verdict", "attack") if broken else ())):
+                    table[column][row] = source.examples[column][other]
+    draws = np.array(table["draws"])
+    robust = wilson_over_draws(draws == 1, draws == -1)
+    counts: dict[Verdict, int] = {verdict: table["verdict"].count(verdict) for verdict in first.counts}
+    return replace(first, robust_accuracy=robust, counts=counts, examples=table)

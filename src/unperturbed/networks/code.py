@@ -1,0 +1,182 @@
+"""Python code as data: what a function or class computes, by bytecode, and which objects its code names."""
+
+import dis
+import hashlib
+import os
+import sys
+import sysconfig
+import types
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+Origin = Literal["known", "package", "installed", "user"]
+"""Of a module: Python, torch or NumPy, whose versions say enough; this package; another library; anything else."""
+Child = tuple[str, Any]
+
+_SKIPPED = {
+    *("__new__", "__del__", "__repr__", "__str__", "extra_repr", "__reduce__", "__getstate__", "__firstlineno__"),
+    *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__static_attributes__"),
+    *("__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__", "__match_args__", "__qualname__"),
+    *("__dataclass_fields__", "__dataclass_params__", "__annotate__", "__annotations_cache__", "__slots__"),
+}
+"""Class attributes that no forward depends on."""
+_WRITERS = (types.FunctionType, staticmethod, classmethod, property)
+
+
+@cache
+def origin(module: str) -> Origin:
+    """Return where a module comes from, by the place of its file."""
+    top = module.partition(".")[0]
+    if top in {"torch", "numpy", "builtins"}:
+        return "known"
+    if top == "unperturbed":
+        return "package"
+    if top == "__main__":
+        return "user"
+    file = getattr(sys.modules.get(top), "__file__", None)
+    if file is None:
+        return "known" if top in sys.stdlib_module_names else "user"
+    return _origin_of_file(file)
+
+
+@cache
+def _origin_of_file(file: str) -> Origin:
+    parts = Path(file).parts
+    if {"site-packages", "dist-packages"} & set(parts):
+        return "known" if {"torch", "numpy"} & set(parts) else "installed"
+    if file.startswith("<frozen") or file.startswith(sysconfig.get_path("stdlib") + os.sep):
+        return "known"
+    return "user"
+
+
+def origin_of_function(function: types.FunctionType) -> Origin:
+    """Return where a function comes from; one of the user's that bears a library's name is the user's."""
+    place = origin(function.__module__ or "__main__")
+    file = function.__code__.co_filename
+    if place == "known" and not file.startswith("<"):
+        return _origin_of_file(file)
+    return place
+
+
+def code_hash(code: types.CodeType) -> str:
+    """Return a SHA-256 over what a code object does, without names of files and numbers of lines.
+
+    The bytecode and not the source: the file may have been edited since it was imported.
+    """
+    digest = hashlib.sha256(code.co_code)
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    digest.update(repr((names, counts)).encode() + getattr(code, "co_exceptiontable", b""))
+    digest.update("".join(_constant(each) for each in code.co_consts).encode())
+    return digest.hexdigest()
+
+
+def _constant(value: object) -> str:
+    if isinstance(value, types.CodeType):
+        return code_hash(value)
+    if isinstance(value, tuple):
+        return f"({','.join(map(_constant, value))})"
+    if isinstance(value, frozenset):  # whose order differs from process to process
+        return f"{{{','.join(sorted(map(_constant, value)))}}}"
+    return f"{type(value).__name__} {value!r}"
+
+
+def parts_of_function(function: types.FunctionType) -> Iterator[Child]:
+    """Return what a function depends on beside its bytecode: defaults, closure, attributes, and the globals it names.
+
+    The globals of library code are left out: the library's version stands for them.
+    """
+    yield ".defaults", function.__defaults__
+    yield ".keyword_defaults", function.__kwdefaults__
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield f".closure[{name}]", cell.cell_contents
+        except ValueError:  # not bound yet
+            yield f".closure[{name}]", "unbound"
+    for name, value in sorted(vars(function).items()):
+        yield f".{name}", value
+    if origin_of_function(function) == "user":
+        yield from _globals_of(function)
+
+
+def _globals_of(function: types.FunctionType) -> Iterator[Child]:
+    scope, used = function.__globals__, _codes(function.__code__)
+    attributes = sorted({name for code in used for name in code.co_names})
+    for name in sorted({name for code in used for name in _loaded(code)}):
+        value = scope.get(name, _imported(name, scope.get("__package__")))
+        if isinstance(value, types.ModuleType):
+            yield from _of_module(f".globals[{name}]", value, attributes, {id(value)})
+        elif value is not None or name in scope:
+            yield f".globals[{name}]", value
+            yield from constructors(f".globals[{name}]", value)
+    if {"environ", "getenv"} & set(attributes):
+        texts = {text for code in used for text in code.co_consts if isinstance(text, str)}
+        yield ".environment", {text: os.environ[text] for text in sorted(texts) if text in os.environ}
+
+
+def constructors(path: str, value: object) -> Iterator[Child]:
+    """Return the constructors of a class of the user's that code names: there it may be called."""
+    if isinstance(value, type) and origin(value.__module__) == "user":
+        for kind in value.__mro__:
+            if "__init__" in vars(kind) and origin(kind.__module__) == "user":
+                yield f"{path}.{kind.__qualname__}.__init__", vars(kind)["__init__"]
+
+
+def _of_module(path: str, module: types.ModuleType, names: list[str], seen: set[int]) -> Iterator[Child]:
+    """Return what code that names a module, and these attributes, may read from it; from modules in it alike."""
+    for name in names:
+        value = vars(module).get(name)
+        if isinstance(value, types.ModuleType):
+            if id(value) not in seen:
+                seen.add(id(value))
+                yield from _of_module(f"{path}.{name}", value, names, seen)
+        elif value is not None and (origin(module.__name__) == "user" or not _belongs(value)):
+            yield f"{path}.{name}", value
+            yield from constructors(f"{path}.{name}", value)
+
+
+def _belongs(value: object) -> bool:
+    """Tell whether a library's attribute is the library's, as far as can be seen: a patch is the user's function."""
+    if isinstance(value, types.FunctionType):
+        return origin_of_function(value) != "user"
+    module = getattr(value, "__module__", None) if callable(value) else None
+    return not isinstance(module, str) or origin(module) != "user"
+
+
+def _imported(name: str, package: Any) -> types.ModuleType | None:
+    return sys.modules.get(f"{package}.{name}") or sys.modules.get(name)
+
+
+def _codes(code: types.CodeType) -> list[types.CodeType]:
+    return [code, *(inner for each in code.co_consts if isinstance(each, types.CodeType) for inner in _codes(each))]
+
+
+def _loaded(code: types.CodeType) -> set[str]:
+    """Return the names that a code object takes from its module or imports."""
+    kinds = ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME", "IMPORT_FROM")
+    names = {str(each.argval) for each in dis.get_instructions(code) if each.opname in kinds}
+    return {part for name in names for part in (name, name.partition(".")[0]) if part}
+
+
+def parts_of_class(kind: type) -> Iterator[Child]:
+    """Return what objects of a class have in common: its functions and other attributes, and its bases.
+
+    Of Python's, torch's and NumPy's classes only functions that are not theirs: somebody has put them there.
+    """
+    place = origin(kind.__module__)
+    for name, value in sorted(vars(kind).items()):
+        if name in _SKIPPED or name.startswith("__beartype"):
+            continue
+        inner = getattr(value, "__func__", value)
+        if place == "known" and not (isinstance(inner, types.FunctionType) and origin_of_function(inner) == "user"):
+            continue
+        if place in ("package", "installed") and not isinstance(value, (*_WRITERS, int, float, str)):
+            continue
+        constructor = name == "__init__" and isinstance(value, types.FunctionType)
+        yield f".{name}", value.__code__ if constructor else value  # which acts through the attributes that it sets
+    if place != "known":
+        yield from ((f".base{number}", base) for number, base in enumerate(kind.__bases__))
+        if type(kind) is not type and origin(type(kind).__module__) == "user":
+            yield ".metaclass", type(kind)

@@ -1,0 +1,100 @@
+"""Tables: labels by name, features by number, and what cannot be used named by row and column."""
+
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from unperturbed.data.sources import load_data, with_choices
+from unperturbed.errors import InputError
+
+
+def table(folder: Path, *lines: str, rows: int = 10) -> str:
+    path = folder / "flowers.csv"
+    body = lines or tuple(f"{k}.5,{1000 * k},{('iris', 'rose')[k % 2]}" for k in range(rows))
+    path.write_text("\n".join(("length,weight,kind", *body)) + "\n")
+    return str(path)
+
+
+def load(spec: str):  # type: ignore[no-untyped-def]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return load_data(spec)
+
+
+def test_labels_that_are_texts_name_the_classes(tmp_path: Path) -> None:
+    for spec in (table(tmp_path), table(tmp_path) + "?label=kind"):
+        data = load(spec)
+        assert data.classes == ("iris", "rose") and (len(data.train), len(data.test)) == (8, 2)
+        x = torch.cat([data.train.x, data.test.x])
+        assert sorted(x[:, 1].tolist()) == [1000.0 * k for k in range(10)]
+        even = (x[:, 1] / 1000).long() % 2
+        assert torch.equal(torch.cat([data.train.y, data.test.y]), even)
+
+
+def test_bounds_are_those_of_each_feature_or_of_the_unit_box(tmp_path: Path) -> None:
+    low, high = load(table(tmp_path)).bounds
+    assert low.tolist() == [0.5, 0] and high.tolist() == [9.5, 9000]
+    data = load(table(tmp_path) + "?scale=unit")
+    assert data.bounds == (0.0, 1.0)
+    x = torch.cat([data.train.x, data.test.x])
+    torch.testing.assert_close(x.sort(0).values, (torch.arange(10) / 9)[:, None].expand(10, 2))
+
+
+def test_features_of_very_different_ranges_are_told_with_quantiles(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        load_data(table(tmp_path))
+    pattern = r"length \(0\.5.*weight \(0, .*9000\).*scale=unit"
+    assert any(re.search(pattern, str(each.message)) for each in seen)
+
+
+def test_numbers_as_labels_are_classes_in_their_order(tmp_path: Path) -> None:
+    rows = [f"{k},{k},{(10, 3, 7)[k % 3]}" for k in range(30)]
+    assert load(table(tmp_path, *rows) + "?label=kind").classes == ("3", "7", "10")
+
+
+@pytest.mark.parametrize(
+    ("lines", "query", "parts"),
+    [
+        (("1,,iris", "2,3,rose"), "", ["1 missing", "'weight'", "row 1"]),
+        (("1,2,iris", "2,3,"), "?label=kind", ["'kind'", "row 2"]),
+        (("1,2,iris", "2,nan,rose"), "", ["'weight'", "row 2"]),
+        (("1,inf,iris", "2,3,rose"), "", ["inf", "row 1", "'weight'"]),
+        (("1,heavy,iris", "2,3,rose"), "?label=kind", ["'weight'", "heavy"]),
+        (("1,2,iris",), "?label=sort", ["'sort'", "length, weight, kind"]),
+        (("1,2,0.5", "1,2,0.7"), "?label=kind", ["not whole"]),
+        (("1,2,3",), "", ["--label COLUMN"]),
+        (("1,2",), "", ["cannot be read as CSV"]),
+        (("1,2,iris",), "", ["too few"]),
+        (("1,2,iris",), "?scale=big", ["'big'"]),
+        (("1,2,iris",), "?resize=3,3", ["resize"]),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path: Path, lines: tuple[str, ...], query: str, parts: list[str]) -> None:
+    with pytest.raises(InputError) as error:
+        load(table(tmp_path, *lines) + query)
+    assert all(part in str(error.value) for part in parts), error.value
+
+
+def test_damaged_tables_end_in_words(tmp_path: Path) -> None:
+    whole, rng = Path(table(tmp_path, rows=40)).read_bytes(), np.random.default_rng(0)
+    for number in range(40):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), 3):
+            damaged[place] = rng.integers(0, 256)
+        path = tmp_path / f"{number}.csv"
+        path.write_bytes(bytes(damaged))
+        try:
+            load(str(path))
+        except InputError as error:
+            assert path.name in str(error)
+
+
+def test_choices_are_put_behind_the_place_and_replace_others() -> None:
+    assert with_choices("mnist", resize="8,8") == "mnist?resize=8,8"
+    assert with_choices("a.csv?label=x&scale=unit", label="y") == "a.csv?label=y&scale=unit"
+    assert with_choices("digits", label=None) == "digits"
