@@ -8,6 +8,7 @@ held against the rule of its argument, if it has one; annotations that are not k
 import functools
 import inspect
 import os
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +23,8 @@ LARGEST = 3.4028234663852886e38
 """Of float32, in which results are computed: a larger number would be infinite there."""
 MOST = 1_000_000
 """Steps, epochs, draws: more would not end."""
+NUMERAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+"""A number as text."""
 REMEDIES = {
     "Module": "give a torch.nn.Module, the network itself; of a run folder, load_run(folder)",
     "Threat": "give a Threat, such as Threat.parse('Linf:8/255')",
@@ -113,6 +116,12 @@ def check(name: str, value: Any, kind: Any, rule: Rule | None = None) -> Any:
     if remedy:
         raise InputError(f"{name} is {_shown(value)}{remedy}.")
     raise InputError(f"{name} is {_shown(value)}, but must be {expected}{says}{_or_none(kinds)}.")
+
+
+def check_numeral(option: str, given: Any, value: Any) -> None:
+    """Raise InputError for a number that is not written as one: 1:30, 0x10, 1_000, digits of other scripts, .inf."""
+    if _is_number(value) and isinstance(given, str) and not NUMERAL.fullmatch(given.strip()):
+        raise InputError(f"{option} is {given!r}: write a number such as 10, 0.5 or 1e-3.")
 
 
 @functools.cache

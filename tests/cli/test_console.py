@@ -42,3 +42,23 @@ def test_nothing_is_shown_where_there_is_no_terminal(capsys: pytest.CaptureFixtu
     with console.progress() as report:
         report(1, 2, "half")
     assert capsys.readouterr() == ("", "")
+
+
+def test_piped_work_writes_a_line_an_epoch_and_an_estimate_every_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with console.progress() as report:
+        for step in range(1, 7):
+            clock[0] += 5
+            report(step, 6, f"epoch {(step + 1) // 2}/3")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" done")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    with console.progress() as report:
+        for minute in range(6):
+            clock[0] += 30
+            report(minute, 6, "APGD-CE: 100 examples")
+    out, err = capsys.readouterr()
+    assert out == "" and err.splitlines()[0] == "APGD-CE: 100 examples: 17%, about 0:02:30 left"
+    assert len(err.splitlines()) == 3

@@ -79,8 +79,8 @@ def test_help_goes_to_standard_output_and_names_the_options(run: Run) -> None:
 
 def test_help_writes_choices_as_they_are_given(run: Run) -> None:
     text = " ".join(run("train", "--help")[1].split())
-    assert "(type: auto | 32 | bf16 | 64, default: auto)" in text and "(type: auto | int | null, default: null)" in text
-    assert "Literal" not in text and "Union" not in text
+    assert "{auto,32,bf16,64}" in text and "(default: 10)" in text
+    assert not any(noise in text for noise in ("Literal", "Union", "type:", "null", "SUPPRESS"))
 
 
 def test_no_command_is_wrong_usage(run: Run) -> None:

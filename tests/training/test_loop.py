@@ -27,10 +27,11 @@ from unperturbed.methods.sora import SORA
 from unperturbed.methods.trades import TRADES
 from unperturbed.noise import Noise
 from unperturbed.runs import read_yaml
+from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint, loop
 from unperturbed.training.alarm import Alarm, Probe
-from unperturbed.training.loop import Trained, train
+from unperturbed.training.loop import Trained, at_chance, train
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.schedule import learning_rate
 from unperturbed.types import Batch, Inner, Model, Terms
@@ -649,6 +650,21 @@ def test_a_conclusion_says_which_epoch_it_is_of(best: int, monkeypatch: pytest.M
     assert trained.best_epoch == best
     told = "" if best == 3 else " This is of the last epoch, 3; the weights kept are those of epoch 1."
     assert trained.conclusions == ("Done." + told,) and trained.feasible is None
+
+
+@pytest.mark.parametrize(("right", "standing", "told"), [
+    (52, 50, "clean and the robust"), (90, 50, "The robust"), (90, 0, None), (90, 80, None), (40, 0, "The clean"),
+])  # fmt: skip
+def test_a_run_that_ends_at_chance_says_so(right: int, standing: int, told: str | None) -> None:
+    text = at_chance(wilson(right, 100), wilson(standing, 100), 2)
+    assert text is None if told is None else told in str(text) and "chance (50%)" in str(text)
+
+
+def test_a_run_that_learns_nothing_warns_of_chance() -> None:
+    x = torch.rand(200, 6)
+    labels = torch.arange(200) % 2  # which nothing in x tells
+    trained = train(mlp(6, 2), (x, labels), THREAT, ERM(), Recipe(epochs=1, lr=1e-6, validation=0.3))
+    assert any("told from chance (50%)" in text for text in trained.warnings)
 
 
 class Root(nn.Module):

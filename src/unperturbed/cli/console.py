@@ -22,6 +22,11 @@ from unperturbed.findings import Interval, doubted, silent
 from unperturbed.findings import Progress as Report
 from unperturbed.runs import finite
 
+FIRST_LINE = 10.0
+"""Seconds after which long work that is piped says how long it takes."""
+BETWEEN_LINES = 60.0
+"""Seconds between such lines."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -110,10 +115,15 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """Yield what long work reports to: a bar with the time left on a terminal, nothing elsewhere."""
+    """Yield what long work reports to: a bar with the time left on a terminal, else lines now and then."""
     console = Console(stderr=True)
-    if not console.is_terminal or not is_first_process():
+    if not is_first_process():
         yield silent
+        return
+    if not console.is_terminal:
+        lines = _Piped()
+        yield lines.report
+        lines.end()
         return
     columns = (
         TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
@@ -136,6 +146,35 @@ def progress() -> Iterator[Report]:
             bar.update(task, completed=done, total=total, description=text, ends=ends)
 
         yield report
+
+
+class _Piped:
+    """Writes lines where no terminal is: at the end of an epoch; of other work after ten seconds and every minute."""
+
+    def __init__(self) -> None:
+        self.began: tuple[float, float] | None = None
+        self.due = FIRST_LINE
+        self.text = ""
+        self.left = ""
+
+    def report(self, done: float, total: float, text: str) -> None:
+        """Write a line where an epoch has ended, or where it is time."""
+        now = time.monotonic()
+        self.began = self.began or (now, done)
+        seconds = now - self.began[0]
+        left = seconds_left(seconds, done - self.began[1], total - done)
+        if self.text.startswith("epoch ") and text != self.text:
+            self.end()
+        self.left = "" if left is None else f", about {timedelta(seconds=round(left))} left"
+        self.text = text
+        if seconds >= self.due and left is not None and not text.startswith("epoch "):
+            self.due = seconds + BETWEEN_LINES
+            say(f"{text}: {done / total:.0%}{self.left}")
+
+    def end(self) -> None:
+        """Write the line of an epoch that has ended."""
+        if self.text.startswith("epoch "):
+            say(f"{self.text} done{self.left}")
 
 
 def seconds_left(seconds: float, done: float, remaining: float) -> float | None:

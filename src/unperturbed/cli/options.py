@@ -2,7 +2,7 @@
 
 import json
 import re
-from argparse import Action
+from argparse import SUPPRESS, Action
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Literal, get_type_hints
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
+from unperturbed.checks import check_numeral
 from unperturbed.errors import InputError
 from unperturbed.imports import Trust, user_trust
 from unperturbed.reading import parse_yaml, read_small
@@ -25,6 +26,8 @@ LISTS = ("bounds", "eps", "loggers", "normalise", "threat")
 """Options whose text is a list with commas."""
 REPEATED = ("threat",)
 """Those of them that may also be given several times."""
+NONE = ("augment", "bounds", "loggers")
+"""Options that take the word none."""
 IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "over")
 """Options whose values, or some of them, may be import paths."""
 NOTES = ("unperturbed", "chosen", "classes")
@@ -52,16 +55,16 @@ class Parsed:
         return getattr(self.plain, name)
 
 
-class _PlainTypes(DefaultHelpFormatter):
-    """Writes the choices that an option has as they are given: auto | 32, not Union[Literal['auto'], int]."""
+class _WithoutTypes(DefaultHelpFormatter):
+    """Writes an option's help without Python's types, and its default where it has one."""
 
     def _expand_help(self, action: Action) -> str:
-        text: str = super()._expand_help(action)
-        for wrapper in ("Literal", "Union"):  # the first may be inside the second
-            text = re.sub(
-                rf"\b{wrapper}\[([^]]*)\]", lambda found: found[1].replace(", ", " | ").replace("'", ""), text
-            )
-        return text
+        noise = r" *\((?:type: [^()]*?)?(?:, )?(?:default: ([^()]*|\([^()]*\)))?\)$"
+        text = re.sub(noise, "", super()._expand_help(action))
+        default = action.default
+        if isinstance(default, bool) or default in (None, SUPPRESS) or "(default: " in text:
+            return text
+        return f"{text} (default: {', '.join(map(str, default)) if isinstance(default, list | tuple) else default})"
 
 
 def new_parser(command: str, summary: str, epilog: str = "") -> ArgumentParser:
@@ -71,7 +74,7 @@ def new_parser(command: str, summary: str, epilog: str = "") -> ArgumentParser:
         description=summary,
         epilog=epilog,
         exit_on_error=False,
-        formatter_class=_PlainTypes,
+        formatter_class=_WithoutTypes,
     )
     parser.add_argument(
         "--trust",
@@ -157,7 +160,11 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
     """
     known = known_options(parser, positional)
     pairs, places = _split(argv, known)
+    for key, value in pairs:
+        _check_given(key, value)
     pairs = _joined(pairs)
+    if (places and not all(map(str.strip, places))) or any("\0" in word for word in argv):
+        raise InputError("An argument is empty, or holds the character 0: leave it out, or name a folder.")
     file = next((value for key, value in reversed(pairs) if key == "config"), None)
     below = _from_yaml(Path(str(file)), known) if file is not None else []
 
@@ -167,8 +174,10 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
     tokens = [_token(key, value) for key, value in plain_pairs if not (key in FLAGS and value is False)]
     try:
         plain = parser.parse_args([*places, *tokens])
-    except ArgumentError as error:
+    except (ArgumentError, OverflowError, RecursionError) as error:
         raise InputError(_readable(str(error), parser.prog)) from error
+    for key, value in pairs:
+        check_numeral(f"--{key}", value, getattr(plain, key.replace("-", "_"), None))
     trust = _trust(pairs, plain.trust)
     if file is not None:
         trust = trust.of_file(Path(str(file)), [value for _, value in below])
@@ -223,11 +232,21 @@ def _split(argv: Sequence[str], known: Sequence[str]) -> tuple[list[tuple[str, A
     return pairs, places
 
 
+def _check_given(key: str, value: Any) -> None:
+    """Refuse a value that says nothing: empty text, and YAML's words for none where none is no value of the option."""
+    below = "." in key  # an option of an option may be None
+    nothing = ("", "~") if below else ("", "~", "null", "none")
+    if isinstance(value, str) and value.strip().lower() in nothing and (value.lower() != "none" or key not in NONE):
+        raise InputError(f"--{key} is {value!r}, which is no value: give one, or leave the option out.")
+
+
 def _joined(pairs: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Return the options with those that may be given several times as one list, at the first one's place."""
     joined: dict[int, tuple[str, Any]] = {}
     for number, (key, value) in enumerate(pairs):
         earlier = next((place for place, (name, _) in joined.items() if name == key), None)
+        if earlier is not None and key not in (*REPEATED, *FLAGS, "over"):
+            raise InputError(f"--{key} is given twice, as {joined[earlier][1]} and as {value}: leave one of them out.")
         if key in REPEATED and earlier is not None:
             joined[earlier] = key, f"{joined[earlier][1]},{value}"
         else:

@@ -175,7 +175,7 @@ def _place(model: nn.Module, batch: Batch, row: int) -> str:
 def doubts_of(evidence: Evidence, n: int, flat_told: bool) -> list[Doubt]:
     """Return what speaks against the accuracy on n examples; of flat gradients nothing where that was told before."""
     doubts, flat = [], flat_told or evidence.flat > FALLEN * n
-    if evidence.wrong > _WRONG * evidence.slopes:
+    if evidence.wrong > _WRONG * evidence.slopes and not flat:  # which says it already
         text = (
             f"The gradient is wrong: on {evidence.wrong} of {evidence.slopes} examples looked at closely it is not the "
             "slope that small differences of the logits show (a detached path, a straight-through or a changed "
@@ -183,7 +183,7 @@ def doubts_of(evidence: Evidence, n: int, flat_told: bool) -> list[Doubt]:
             "attacks without one find (--suite square; docs/defences.md)."
         )
         doubts.append(Doubt("the gradient is wrong", text))
-    if evidence.off > _OFF * evidence.segments and not flat:  # which says it already
+    if evidence.off > _OFF * evidence.segments and not flat:
         text = (
             f"The gradient says nothing of what happens within eps: on {evidence.off} of {evidence.segments} examples "
             "looked at closely the slopes along a segment do not add up to how the logits change along it (rounding, "

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from unperturbed.checks import check_numeral
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, RISKY, Trust, check_nested, dotted, follow, is_class_of, may_make
 from unperturbed.specs.catalogue import NOUNS, expand, hint, short
@@ -222,11 +223,13 @@ def convert(value: object, annotation: Any, option: str, trust: Trust = OWN) -> 
     except ValueError:
         parser.add_argument("--value", type=Any)
     try:
-        return parser.parse_object({"value": value}).value
-    except ArgumentError as error:
+        converted = parser.parse_object({"value": value}).value
+    except (ArgumentError, OverflowError, RecursionError) as error:
         name = annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
         choices = " or ".join(map(repr, get_args(annotation))) if get_origin(annotation) is Literal else ""
         raise InputError(f"{option} is {value!r}, but must be {choices or f'of type {name}'}.") from error
+    check_numeral(option, value, converted)
+    return converted
 
 
 def _is_plain(annotation: Any) -> bool:

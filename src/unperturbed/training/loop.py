@@ -617,10 +617,14 @@ class _Run:
         for text in conclusions:
             if self.fabric.is_global_zero:
                 log.info(text)
+        clean, robust = (wilson(round(best[name] * best["n"]), best["n"]) for name in ("clean", "many_steps"))
+        chance = at_chance(clean, robust, self.classes)
+        if chance is not None:
+            self.warn(chance)
         trained = Trained(
             model=self.model,
-            clean_accuracy=wilson(round(best["clean"] * best["n"]), best["n"]),
-            robust_accuracy=wilson(round(best["many_steps"] * best["n"]), best["n"]),
+            clean_accuracy=clean,
+            robust_accuracy=robust,
             best_epoch=state.best_epoch,
             epochs=len(state.probes),
             seconds=state.seconds,
@@ -634,6 +638,23 @@ class _Run:
         if self.folder is not None and self.fabric.is_global_zero:
             runs.write_json(self.folder / runs.RESULT, trained.json())
         return trained
+
+
+def at_chance(clean: Interval, robust: Interval, classes: int) -> str | None:
+    """Return a warning where a run ends at chance: its accuracies are not told from those of a constant answer.
+
+    Clean accuracy is at chance where its interval does not lie above it, robust accuracy where its interval holds it
+    (below it, points were searched and found: that is no chance). Under 20 examples nothing is said.
+    """
+    chance = 1 / classes
+    low = {"clean": clean.low <= chance, "robust": robust.low <= chance <= robust.high}
+    names = [name for name, is_low in low.items() if is_low]
+    if clean.n < 20 or not names:
+        return None
+    return (
+        f"The {' and the '.join(names)} accuracy on the probe's {clean.n} examples cannot be told from chance "
+        f"({chance:.0%}): the network may answer alike everywhere. Train longer, let eps grow (ramp), or lower lr."
+    )
 
 
 def _without_seconds(values: Mapping[str, Any]) -> dict[str, Any]:
