@@ -153,9 +153,8 @@ def test_a_network_whose_code_was_edited_is_not_answered_with_the_results_of_the
     rounding = Edited(lambda x: (x * 3).round() / 3)
     straight = Edited(lambda x: x + ((x * 3).round() / 3 - x).detach())
     evaluate(rounding, data, THREAT, QUICK, out=tmp_path)
-    with pytest.raises(InputError, match="network was"):
-        evaluate(straight, data, THREAT, QUICK, out=tmp_path)
-    measured = evaluate(straight, data, THREAT, QUICK, out=tmp_path, overwrite=True)
+    measured = evaluate(straight, data, THREAT, QUICK, out=tmp_path)
+    assert any("measured anew" in text for text in measured.warnings)
     assert measured.counts == evaluate(straight, data, THREAT, QUICK).counts
 
 
@@ -227,13 +226,14 @@ class Squared(nn.Linear):
         return super().forward(x**2)
 
 
-def test_another_network_with_the_same_weights_is_refused(tmp_path: Path) -> None:
+def test_another_network_with_the_same_weights_is_measured_anew(tmp_path: Path) -> None:
     model, data = problem()
     evaluate(model, data, THREAT, QUICK, out=tmp_path)
     other = Squared(6, 3)
     other.load_state_dict(model.state_dict())
-    with pytest.raises(InputError, match="network was"):
-        evaluate(other, data, THREAT, QUICK, out=tmp_path)
+    measured = evaluate(other, data, THREAT, QUICK, out=tmp_path)
+    assert any("measured anew" in text for text in measured.warnings)
+    assert measured.examples == evaluate(other, data, THREAT, QUICK).examples
 
 
 class Shifted(nn.Module):

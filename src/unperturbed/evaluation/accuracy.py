@@ -29,7 +29,7 @@ from unperturbed.evaluation.randomised import (
     random_block,
     randomness_warnings,
 )
-from unperturbed.evaluation.store import Part, Store, inputs_in_order, read_again, table_in_order
+from unperturbed.evaluation.store import OUTDATED, Part, Store, inputs_in_order, read_again, table_in_order
 from unperturbed.evaluation.subject import (
     FLAT,
     Subject,
@@ -124,6 +124,7 @@ def evaluate(
         "batch_size": networks.places,
         "block": _block_size(len(split), processes),
     }
+    warnings += [OUTDATED] if rank == 0 and store.is_outdated(job) else []
     if rank == 0:
         store.begin(job, overwrite)
     meet()

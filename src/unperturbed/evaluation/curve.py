@@ -22,7 +22,7 @@ from unperturbed.evaluation.evidence import Doubt, doubts_of, fallen_without_gra
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings, reach
 from unperturbed.evaluation.randomised import RANDOM
-from unperturbed.evaluation.store import Part, Store, inputs_in_order, read_again, table_in_order
+from unperturbed.evaluation.store import OUTDATED, Part, Store, inputs_in_order, read_again, table_in_order
 from unperturbed.evaluation.subject import (
     FLAT,
     Subject,
@@ -250,6 +250,7 @@ def minimum_norm(
         "block": max(256, min(8192, HELD // max(subject.some[0].numel(), 1))),
     }
     store = Store(None if out is None else Path(out) / f"curve-{threat.norm}")
+    warnings += [OUTDATED] if store.is_outdated(job) else []
     job = store.begin(job, overwrite)
     warnings += other_threads(job, subject)
     places, few = job["batch_size"], min(job["batch_size"], _share(n, len(levels)))

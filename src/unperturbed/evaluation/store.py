@@ -28,6 +28,7 @@ CARRIED = "part-carried.safetensors"
 """Points from other threat sets that lie in this one's."""
 FILES = ("parquet", "safetensors")
 """What a finished block consists of, beside the JSON file that says so and holds their hashes."""
+OUTDATED = "The folder held an evaluation of the same weights in another network (edited code?): it was measured anew."
 Kept = Block | RandomBlock | Surroundings
 B = TypeVar("B", bound=Kept)
 
@@ -60,19 +61,29 @@ class Store:
     def begin(self, job: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:
         """Make or find the folder of a job; return the job as it was begun.
 
-        A job is told by its `is_of`. One with something `undescribed` in it could be another one: it begins anew.
-        Raises InputError where the folder holds another job, unless that may be overwritten.
+        A job is told by its `is_of`. One with something `undescribed` in it could be another one: it begins anew. So
+        does one of the same weights in a network that computes something else (`is_outdated`). Raises InputError where
+        the folder holds another job, unless that may be overwritten.
         """
         if self.folder is None:
             return dict(job)
         begun, differences = self._begun(job)
         if begun is not None and not differences and "undescribed" not in job["is_of"]:
             return begun
-        if differences and not overwrite:
+        if differences and not overwrite and not self.is_outdated(job):
             raise self._another(differences)
         self.clear()
         write_sealed(self.folder / JOB, job)
         return dict(job)
+
+    def is_outdated(self, job: Mapping[str, Any]) -> bool:
+        """Tell whether the folder holds this job but for what the network computes: its code was edited, say."""
+        if self.folder is None or not (self.folder / JOB).exists():
+            return False
+        before = read_object(self.folder / JOB).get("is_of")
+        if not isinstance(before, Mapping):
+            return False
+        return {name for name, value in job["is_of"].items() if before.get(name) != value} == {"network"}
 
     def join(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Return the job as this or another process has begun it; raises InputError where the folder holds another."""
