@@ -6,54 +6,123 @@ if sys.argv[:1] == ["-m"] and {"unperturbed", "-munperturbed"} & {*sys.orig_argv
     del sys.path[0]  # `python -m unperturbed` puts the current folder there: a file in it would shadow any other module
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unperturbed import architectures as architectures
+    from unperturbed import attacks as attacks
+    from unperturbed import maximise as maximise
+    from unperturbed import methods as methods
+    from unperturbed.attacks.gradient import Suite as Suite
     from unperturbed.data.sources import load_data as load_data
+    from unperturbed.errors import InputError as InputError
+    from unperturbed.errors import RunError as RunError
     from unperturbed.evaluation.accuracy import evaluate as evaluate
+    from unperturbed.evaluation.attack import attack as attack
+    from unperturbed.evaluation.comparison import PairedComparison as PairedComparison
+    from unperturbed.evaluation.comparison import compare as compare
     from unperturbed.evaluation.curve import minimum_norm as minimum_norm
+    from unperturbed.evaluation.probable import probable_accuracy as probable_accuracy
+    from unperturbed.evaluation.quantize import quantize as quantize
     from unperturbed.evaluation.threats import evaluate_threats as evaluate_threats
+    from unperturbed.evaluation.transfer import transfer as transfer
+    from unperturbed.evaluation.union import union as union
     from unperturbed.examinations.runner import diagnose as diagnose
+    from unperturbed.findings import Outcome as Outcome
+    from unperturbed.findings import Transfer as Transfer
     from unperturbed.methods.at import AT as AT
     from unperturbed.threat import Threat as Threat
+    from unperturbed.training.loop import Trained as Trained
     from unperturbed.training.loop import train as train
     from unperturbed.training.recipe import Recipe as Recipe
+    from unperturbed.training.robust_loss import robust_loss as robust_loss
     from unperturbed.weights.files import build_model as build_model
     from unperturbed.weights.files import load_run as load_run
     from unperturbed.weights.files import load_weights as load_weights
+    from unperturbed.weights.files import save_weights as save_weights
+
+    __version__: str
 
 _HOMES = {
     "AT": "methods.at",
-    "Recipe": "training.recipe",
-    "Threat": "threat",
+    "attack": "evaluation.attack",
     "build_model": "weights.files",
+    "compare": "evaluation.comparison",
     "diagnose": "examinations.runner",
     "evaluate": "evaluation.accuracy",
     "evaluate_threats": "evaluation.threats",
+    "InputError": "errors",
     "load_data": "data.sources",
     "load_run": "weights.files",
     "load_weights": "weights.files",
     "minimum_norm": "evaluation.curve",
+    "Outcome": "findings",
+    "PairedComparison": "evaluation.comparison",
+    "probable_accuracy": "evaluation.probable",
+    "quantize": "evaluation.quantize",
+    "Recipe": "training.recipe",
+    "robust_loss": "training.robust_loss",
+    "RunError": "errors",
+    "save_weights": "weights.files",
+    "Suite": "attacks.gradient",
+    "Threat": "threat",
     "train": "training.loop",
+    "Trained": "training.loop",
+    "Transfer": "findings",
+    "transfer": "evaluation.transfer",
+    "union": "evaluation.union",
 }
+"""Public names, and the modules that they are in."""
+_PACKAGES = ("architectures", "attacks", "maximise", "methods")
+"""Packages with a table of contents."""
 __all__ = [
+    "__version__",
     "AT",
+    "InputError",
+    "Outcome",
+    "PairedComparison",
     "Recipe",
+    "RunError",
+    "Suite",
     "Threat",
+    "Trained",
+    "Transfer",
+    "architectures",
+    "attack",
+    "attacks",
     "build_model",
+    "compare",
     "diagnose",
     "evaluate",
     "evaluate_threats",
     "load_data",
     "load_run",
     "load_weights",
+    "maximise",
+    "methods",
     "minimum_norm",
+    "probable_accuracy",
+    "quantize",
+    "robust_loss",
+    "save_weights",
     "train",
+    "transfer",
+    "union",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that the command line can answer before PyTorch is loaded."""
+    if name == "__version__":
+        return version("unperturbed")
+    if name in _PACKAGES:
+        return import_module(f"unperturbed.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"unperturbed.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

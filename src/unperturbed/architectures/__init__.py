@@ -1,0 +1,15 @@
+"""Networks with names, a file each: `architectures.SmallCNN`."""
+
+from typing import Any
+
+from unperturbed.contents import contents, load
+
+
+def __getattr__(name: str) -> Any:
+    """Import a class when it is first used."""
+    return load(__name__, name)
+
+
+def __dir__() -> list[str]:
+    """Return the classes."""
+    return sorted(contents(__name__))

@@ -1,1 +1,15 @@
-"""Attacks: a maximiser, a loss, and a status per example."""
+"""The attacks that suites are made of, a file each: `attacks.GradientAttack`."""
+
+from typing import Any
+
+from unperturbed.contents import contents, load
+
+
+def __getattr__(name: str) -> Any:
+    """Import a class when it is first used."""
+    return load(__name__, name)
+
+
+def __dir__() -> list[str]:
+    """Return the classes."""
+    return sorted(contents(__name__))

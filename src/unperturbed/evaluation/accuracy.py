@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from unperturbed.attacks.function import FunctionAttack
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
@@ -66,7 +67,7 @@ def evaluate(
     model: nn.Module,
     data: Any,
     threat: Threat,
-    suite: str | Suite = "pgd",
+    suite: str | Suite | Callable[..., Any] = "pgd",
     *,
     out: Path | str | None = None,
     overwrite: bool = False,
@@ -274,10 +275,13 @@ def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int)
     return Networks(classifier, searched, rough if sound and precision == "auto" else None, places)
 
 
-def find_suite(suite: str | Suite) -> Suite:
-    """Return the suite of this name or of these attacks ("apgd-ce,square"), or the suite that is given."""
+def find_suite(suite: str | Suite | Callable[..., Any]) -> Suite:
+    """Return the suite of this name or of these attacks ("apgd-ce,square"), of one function, or the one given."""
     if isinstance(suite, Suite):
         return suite
+    if not isinstance(suite, str):
+        label = getattr(suite, "__name__", type(suite).__name__)
+        return Suite(label, (FunctionAttack(label, suite),), "upper bound only: one attack of the user's own")
     if suite in SUITES:
         return SUITES[suite]
     names = suite.split(",")

@@ -1,1 +1,15 @@
-"""The inner maximisation: one ascent loop, and a step rule a file."""
+"""What climbs a score within a threat set, a rule a file: `maximise.PGD`."""
+
+from typing import Any
+
+from unperturbed.contents import contents, load
+
+
+def __getattr__(name: str) -> Any:
+    """Import a class when it is first used."""
+    return load(__name__, name)
+
+
+def __dir__() -> list[str]:
+    """Return the classes."""
+    return sorted(contents(__name__))

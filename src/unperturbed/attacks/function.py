@@ -1,0 +1,67 @@
+"""Attacks of other libraries, or one's own, as a function."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unperturbed.attacks.base import Attack, Found, padded_logits
+from unperturbed.errors import InputError
+from unperturbed.losses import margin
+from unperturbed.noise import Noise
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inputs, Labels, Logits, Model
+
+
+@dataclass(frozen=True)
+class FunctionAttack(Attack):
+    """A function of (model, x, y) that returns perturbed inputs z of the shape of x.
+
+    It sees at most `places` examples at a time, the network in eval mode with frozen weights. Its points are projected
+    onto the threat set; a point with NaN counts as none. It need not be trusted: a success is verified like any other.
+
+    Attributes:
+        label: how tables name the attack.
+        function: the attack.
+    """
+
+    label: str
+    function: Callable[[Model, Inputs, Labels], Tensor]
+    restarts: int = 1
+
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+        """Call the function on parts of the batch; passes are what the network was seen to be called with.
+
+        Raises:
+            InputError: where the function returns no tensor of the shape of x.
+        """
+        counted, points = _Counted(model), list[Tensor]()
+        for rows in torch.split(torch.arange(len(batch.x), device=batch.x.device), places):
+            x = batch.x[rows]
+            with torch.enable_grad():
+                z = self.function(counted, x.clone(), batch.y[rows])
+            if not isinstance(z, Tensor) or z.shape != x.shape:
+                given = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+                raise InputError(f"The attack {self.label} returned {given} for inputs of shape {tuple(x.shape)}.")
+            z = z.detach().to(x)
+            finite = z.isfinite().flatten(1).all(dim=1).view(-1, *[1] * (x.dim() - 1))
+            points.append(threat.project(x, torch.where(finite, z, x)))
+        z = torch.cat(points) if points else batch.x
+        margins = margin(padded_logits(model, z, places), batch.y)
+        once = torch.ones_like(batch.y)
+        return Found(z, margins, margins.isfinite(), once, counted.examples + len(z), counted.examples)
+
+
+class _Counted(nn.Module):
+    """The network as the function gets it; it counts the examples that the function puts through."""
+
+    def __init__(self, network: Model) -> None:
+        super().__init__()
+        self.network, self.examples = network, 0
+        self.eval()
+
+    def forward(self, x: Inputs) -> Logits:
+        self.examples += len(x)
+        logits: Logits = self.network(x)
+        return logits

@@ -1,0 +1,69 @@
+"""Adversarial examples by one call, as attack libraries give them."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unperturbed.attacks.gradient import Suite
+from unperturbed.checks import COUNT, SEED, checked
+from unperturbed.errors import InputError
+from unperturbed.evaluation.accuracy import as_searched, find_suite
+from unperturbed.evaluation.block import attack_block, untouched
+from unperturbed.evaluation.randomised import draws_of
+from unperturbed.evaluation.subject import look_at, measured_split, physical_batch_size
+from unperturbed.networks.modes import under_attack
+from unperturbed.networks.precision import as_reported
+from unperturbed.threat import Threat
+
+BLOCK = 2048
+"""Examples that are attacked together."""
+
+
+@checked(seed=SEED, batch_size=COUNT)
+def attack(
+    model: nn.Module,
+    x: Any,
+    y: Any,
+    threat: Threat,
+    suite: str | Suite | Callable[..., Any] = "pgd",
+    *,
+    seed: int = 0,
+    batch_size: int | Literal["auto"] = "auto",
+    output: Any = None,
+) -> Tensor:
+    """Return the worst point that a suite finds for each example, inside the threat set.
+
+    Args:
+        model: returns logits; it is attacked in eval mode and left as it was.
+        x: inputs (n, ...), within the bounds of the threat.
+        y: their labels (n,).
+        threat: the threat set.
+        suite: as in `evaluate`: a name, a `Suite`, or a function of (model, x, y) that returns perturbed inputs.
+        seed: of random starts.
+        batch_size: examples that the network sees at a time.
+        output: which part of what the model returns are the logits.
+
+    Returns:
+        Inputs of the shape of x, on the device and in the precision of the weights: the first verified adversarial
+        example where there is one, else the point of the largest margin that was seen, which is x itself where the
+        model is wrong without a perturbation.
+
+    Raises:
+        InputError: on what `evaluate` refuses, and for suites of means over draws.
+    """
+    split = measured_split((x, y))
+    subject = look_at(model, split, threat, seed, output)
+    attacks = find_suite(suite).against(threat.norm, subject.classes)
+    if draws_of(attacks) > 1:
+        raise InputError(f"The suite {attacks.name} takes means over draws, which single points are not: use standard.")
+    networks = as_searched(subject, "auto", physical_batch_size(batch_size, subject, len(split)))
+    points = []
+    with under_attack(subject.classifier), as_reported(subject.device):
+        for rows in torch.split(torch.arange(len(split)), BLOCK):
+            block = untouched(networks.reported, subject.batch(split, rows, threat), networks.places, seed)
+            for _ in attacks.attacks:
+                attack_block(networks, block, threat, attacks, seed)
+            points.append(block.z)
+    return torch.cat(points)
