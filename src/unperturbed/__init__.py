@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from unperturbed.training.loop import train as train
     from unperturbed.training.recipe import Recipe as Recipe
     from unperturbed.weights.files import build_model as build_model
-    from unperturbed.weights.files import load_run as load_run
     from unperturbed.weights.files import load_weights as load_weights
+    from unperturbed.weights.rebuild import load_run as load_run
 
 _HOMES = {
     "AT": "methods.at",
@@ -29,7 +29,7 @@ _HOMES = {
     "diagnose": "examinations.runner",
     "evaluate": "evaluation.accuracy",
     "load_data": "data.sources",
-    "load_run": "weights.files",
+    "load_run": "weights.rebuild",
     "load_weights": "weights.files",
     "minimum_norm": "evaluation.curve",
     "train": "training.loop",

@@ -1,8 +1,7 @@
 """Train over values of one or two options, evaluate every run, and show clean against robust accuracy."""
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
@@ -16,6 +15,7 @@ from unperturbed.cli.options import TREES, Parsed, divide, known_options, new_pa
 from unperturbed.cli.sweep_table import SEED, Axis, Run, write
 from unperturbed.errors import InputError, RunError
 from unperturbed.imports import Trust
+from unperturbed.reading import parse_json, read_small
 from unperturbed.runs import CONFIG
 from unperturbed.specs.catalogue import hint
 
@@ -103,7 +103,11 @@ def _check_over(out: Path, options: Sequence[str]) -> None:
     """Refuse a folder with the table of a sweep over other options, which this one's would replace."""
     if not (out / "sweep.json").exists():
         return
-    earlier = list(json.loads((out / "sweep.json").read_text())["over"])
+    table = parse_json(read_small(out / "sweep.json"), out / "sweep.json")
+    over = table.get("over") if isinstance(table, Mapping) else None
+    if not isinstance(over, Mapping):
+        raise InputError(f"{out / 'sweep.json'} holds no table of a sweep: remove it, or give another --out.")
+    earlier = list(over)
     if earlier != list(options):
         raise InputError(
             f"{out} holds a sweep over {' and '.join(earlier)}, not over {' and '.join(options)}: give another --out."

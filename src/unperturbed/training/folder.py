@@ -9,11 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from unperturbed import runs
+from unperturbed.data.sources import keep_place
+from unperturbed.data.split import Data
 from unperturbed.errors import InputError
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.methods.base import Method
+from unperturbed.runs.record import SCHEMA, RunRecord, TrainedOn, plain, write_rows
 from unperturbed.threat import Threat
 from unperturbed.training.recipe import Recipe
+from unperturbed.weights.rebuild import network_of, spec_of
 
 
 def describe(thing: object) -> Any:
@@ -49,7 +53,11 @@ def describe_run(
     method.
     """
     shown = describe(method)
+    known = {each.name for each in fields(RunRecord)}
+    notes = {name: value for name, value in config.items() if name not in known}
+    config = {name: value for name, value in config.items() if name in known} | ({"notes": notes} if notes else {})
     return {
+        "schema": SCHEMA,
         "unperturbed": version("unperturbed"),
         "threat": f"{threat.norm}:{threat.eps!r}",
         "bounds": describe(threat.bounds),
@@ -60,6 +68,20 @@ def describe_run(
     }
 
 
+def origin(model: nn.Module, data: Data, extra: object, weights: Path | str | None) -> dict[str, Any]:
+    """Return what config.yaml holds of the network, the data and the first weights, as far as the objects show it."""
+    shown: dict[str, Any] = {"data": data.place, "model": None, "network": plain(network_of(model))}
+    if data.place is not None:
+        shown["classes"] = list(data.classes)
+    if (spec := spec_of(model)) is not None:
+        shown["model"] = plain(spec)
+    rows = write_rows(data.train.names().tolist())
+    shown["trained_on"] = plain(TrainedOn(data.name, len(data.train), tuple(data.train.shape), rows))
+    shown["extra"] = extra.place if isinstance(extra, Data) else None
+    shown["weights"] = None if weights is None else keep_place(str(weights))
+    return shown
+
+
 def _filled(said: Any, shown: Any) -> Any:
     """Return what was said of a method, with the values that it took itself where None was said."""
     if isinstance(said, Mapping) and isinstance(shown, Mapping):
@@ -67,7 +89,7 @@ def _filled(said: Any, shown: Any) -> Any:
     return shown if said is None else said
 
 
-FREE = {"unperturbed", "recipe.checkpoint_minutes"}
+FREE = {"schema", "unperturbed", "recipe.checkpoint_minutes"}
 """What a run may be resumed with whatever it was before: its result does not depend on it, or is not known to."""
 
 
@@ -85,11 +107,13 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
         raise InputError(f"The output folder {folder} is not empty and holds no run: choose another one.")
     if not resume:
         raise InputError(f"The output folder {folder} already holds a run: pass --resume to go on, or choose another.")
-    earlier, now = _flat(runs.read_yaml(folder / runs.CONFIG)), _flat(description)
+    record = RunRecord.read(folder)
+    earlier, now = _flat(record.plain()), _flat(RunRecord.of(description, "this run").plain())
+    free = FREE | (now.keys() - earlier.keys() if record.schema < SCHEMA else set())  # which said less
     changed = [
         f"{key} was {earlier.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(earlier.keys() | now.keys())
-        if key not in FREE and earlier.get(key) != now.get(key)
+        if key not in free and earlier.get(key) != now.get(key)
     ]
     if changed:
         raise InputError(

@@ -29,11 +29,12 @@ from unperturbed.methods.base import EpochEnd, Method
 from unperturbed.networks.modes import buffers_restored, under_attack
 from unperturbed.networks.precision import InPrecision, Precision, as_reported, choose, full_float32
 from unperturbed.noise import Noise
+from unperturbed.runs.record import RunRecord
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
 from unperturbed.training.alarm import Probe, probe, recognise
-from unperturbed.training.folder import claim, describe_run
+from unperturbed.training.folder import claim, describe_run, origin
 from unperturbed.training.prepare import (
     Examples,
     chosen,
@@ -172,12 +173,15 @@ def train(
         strategy="auto" if devices == 1 else "ddp",
         loggers=_loggers(loggers, folder),
     )
+    shown = origin(model, all_data, extra, weights)
     classifier = classify(model, all_data)
     if weights is not None:
         log.info("%s", load_weights(model, weights))
     fabric.launch()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
-    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples, model), config or {})
+    description = describe_run(
+        threat, method, recipe, chosen(recipe, precision, examples, model), shown | dict(config or {})
+    )
     if folder is not None:
         claim(folder, description, resume)
     fabric.barrier()
@@ -187,7 +191,7 @@ def train(
         if resume and folder is not None and (folder / runs.CHECKPOINT).exists():
             run.restore()
         elif folder is not None and fabric.is_global_zero:
-            runs.write_yaml(folder / runs.CONFIG, description)
+            RunRecord.of(description, "this run").write(folder)
             (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
         fabric.barrier()
         run.go(progress)
@@ -493,7 +497,9 @@ class _Run:
         torch.set_rng_state(own["random"].clone())  # of a view it would read the wrong memory, or none
         if self.fabric.device.type == "cuda":
             torch.cuda.set_rng_state(own["device_random"].clone(), self.fabric.device)
-        lines = [line for line in runs.read_jsonl(self.folder / runs.METRICS) if line["step"] <= self.state.step]
+        lines = [
+            line for line in runs.read_jsonl(self.folder / runs.METRICS) if _is_step(line.get("step"), self.state.step)
+        ]
         if self.fabric.is_global_zero:
             runs.write_jsonl(self.folder / runs.METRICS, lines)
             for logger in self.fabric.loggers:  # which are told of everything anew
@@ -548,6 +554,11 @@ class _Run:
         if self.folder is not None and self.fabric.is_global_zero:
             runs.write_json(self.folder / runs.RESULT, trained.json())
         return trained
+
+
+def _is_step(step: object, last: int) -> bool:
+    """Tell whether a line of metrics.jsonl is of a step up to the last; a line without one was written by another."""
+    return isinstance(step, int) and 0 <= step <= last
 
 
 def _rank(feasible: bool | None, probed: Mapping[str, float]) -> tuple[bool, float, float]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unperturbed.errors import InputError, RunError
 from unperturbed.imports import OWN, follow, is_function, may_make
-from unperturbed.runs import BEST, CONFIG, read_yaml, write_atomically
+from unperturbed.runs import write_atomically
 from unperturbed.types import Inputs, Logits
 from unperturbed.weights.layouts import MEAN, STD, Found, find_weights, plain_names
 
@@ -52,20 +52,11 @@ def build_model(
     return model
 
 
-def load_run(folder: Path | str) -> nn.Module:
-    """Return the network of a run folder that `unperturbed train` made, with its best weights, in eval mode.
+def load_run(folder: Path | str, trust: bool = False) -> nn.Module:
+    """Return the network of a run folder: see `weights.rebuild`."""
+    from unperturbed.weights import rebuild
 
-    Raises `InputError` where the folder does not say what its network is: a run from Python knows it only as an object.
-    """
-    path = Path(folder)
-    if not (path / CONFIG).exists() or not (path / BEST).exists():
-        raise InputError(f"{path} is no run folder with weights: it has no {CONFIG}, or no {BEST}")
-    made = read_yaml(path / CONFIG).get("model")
-    if made is None:
-        raise InputError(f"{path} does not say what its network is: build it, and load_weights(model, {path / BEST})")
-    model = build_model(made["class_path"], made["init_args"], (), 0, (), ())
-    load_weights(model, path / BEST)
-    return model.eval()
+    return rebuild.load_run(folder, trust)
 
 
 def named_models() -> dict[str, type[nn.Module]]:
