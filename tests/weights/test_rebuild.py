@@ -87,7 +87,7 @@ def test_a_run_of_another_activation_is_not_rebuilt(tmp_path: Path) -> None:
     folder(tmp_path, model)
     x = torch.rand(3, 5)
     assert torch.equal(load_run(tmp_path)(x), model.eval()(x))
-    relu = {"class_path": "mlp", "init_args": {"input_shape": [5], "hidden": [3]}}
+    relu = {"class_path": "mlp", "init_args": {"input_shape": [5], "classes": 2, "hidden": [3]}}
     folder(tmp_path, model, model=relu)
     with pytest.raises(InputError, match="another network than the unperturbed.architectures.mlp.MLP"):
         load_run(tmp_path)
