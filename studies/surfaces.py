@@ -18,8 +18,8 @@ from unperturbed.examinations.explanations.surface import loss_surface
 from unperturbed.losses import margin
 from unperturbed.networks.modes import under_attack
 from unperturbed.noise import Noise
-from unperturbed.reports.charts.surfaces import Panel, surfaces_svg
-from unperturbed.runs import write_text
+from unperturbed.reports.charts.style import save_chart
+from unperturbed.reports.charts.surfaces import Panel, surfaces_chart
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Model
 from unperturbed.weights.files import load_weights
@@ -73,7 +73,7 @@ def main() -> None:
             Panel(name, f"at most {roughness:.2g} off its tangent plane", surface.along, surface.values[0].tolist())
         )
     words = f"Loss around test example {int(example.ids)} ({data.classes[int(example.y)]}), {THREAT}"
-    write_text(given.out, surfaces_svg(panels, words))
+    save_chart(surfaces_chart(panels, words), given.out)
     print(f"{words}: {given.out}")
 
 

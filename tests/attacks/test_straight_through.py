@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from support.examples import untouched
 from support.toys import QUICK, linear, uniform
 from unperturbed.attacks.straight_through import StraightThrough, identity, jpeg_like, reduce_bits
+from unperturbed.curvature.products import tangents
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.networks.modes import under_attack
@@ -106,7 +107,7 @@ def test_a_piece_may_change_shape_and_precision_if_the_surrogate_does() -> None:
 
 def test_forward_mode_is_refused_by_name() -> None:
     """By torch itself, whose versions differ in the type of the error."""
-    with forward_ad.dual_level(), pytest.raises((NotImplementedError, RuntimeError), match="jvp|forward"):
+    with tangents(), pytest.raises((NotImplementedError, RuntimeError), match="jvp|forward"):
         dual = forward_ad.make_dual(torch.ones(2, 2), torch.ones(2, 2))  # type: ignore[no-untyped-call]
         StraightThrough(torch.round)(dual)
 

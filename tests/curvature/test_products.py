@@ -1,6 +1,9 @@
 """Derivatives against finite differences and full Hessians, and where torch's own forward mode is wrong."""
 
 import importlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -458,3 +461,15 @@ def test_a_network_with_a_given_loss_has_it() -> None:
     torch.testing.assert_close(gradient, function.gradient(x))
     expected = function.hessian + 0.5 * torch.diag_embed(x)
     torch.testing.assert_close(hessians(model, x, loss), expected.detach())
+
+
+def test_forward_mode_needs_no_warning_of_torch_about_its_rules() -> None:
+    """A new process, in which warnings are errors: torch loads its rules for tangents at the first one."""
+    code = (
+        "import torch; from unperturbed.curvature.products import forward_slope; x = torch.ones(2, 3); "
+        "print(forward_slope(torch.nn.Linear(3, 2), x, x, lambda logits: logits.sum(1))[1].shape)"
+    )
+    call = [sys.executable, "-W", "error::FutureWarning", "-W", "error::DeprecationWarning:torch", "-c", code]
+    there = os.environ | {"PYTHONPATH": str(Path(products.__file__).parents[2])}
+    done = subprocess.run(call, env=there, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == "torch.Size([2])", done.stderr

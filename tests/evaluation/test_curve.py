@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from support import attack_laws as laws
 from support.examples import NORMS, Counted, untouched
+from support.rounding import round_alike
 from support.toys import Function, blobs, linear, mlp, uniform, wavy
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.fab import FAB
@@ -344,31 +345,50 @@ def test_the_median_is_infinite_where_it_was_not_found() -> None:
 # The search
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("norm", NORMS)
-def test_results_are_bit_identical_in_any_order_and_company(norm: Norm) -> None:
+def test_results_are_the_same_in_any_order_and_company(norm: Norm) -> None:
+    """In every bit where the network rounds rows alike; elsewhere distances, nearly, of nearly all examples."""
     x, model = uniform(60, 8, seed=6), wavy().eval()
     y = model(x).argmax(1)
     y[::9] = (y[::9] + 1) % 3
     whole, order = array_split(x, y), torch.randperm(60, generator=torch.Generator().manual_seed(0))
     threat = Threat(norm, {"Linf": 0.1, "L2": 0.3, "L1": 0.6}[norm])
 
-    def table(rows: Tensor) -> dict[int, tuple[object, ...]]:
+    def table(rows: Tensor) -> dict[int, tuple[Any, ...]]:
         found = minimum_norm(model, select(whole, rows), threat, SHORT, batch_size=16)
         columns = [found.examples[name] for name in ("id", "attack", "margin", "distance", "doubt")]
         return {int(row[0]): row for row in zip(*columns, strict=True)}
 
     straight, shuffled, part = table(torch.arange(60)), table(order), table(order[:25])
-    assert straight == shuffled and part == {row: straight[row] for row in order[:25].tolist()}
     assert len({row[1] for row in straight.values()}) == 3 and table(order) == shuffled
+    if all(round_alike(model, x, places, 60) for places in (1, 2, 4, 8, 16)):
+        assert straight == shuffled and part == {row: straight[row] for row in order[:25].tolist()}
+    else:
+        assert_nearly_the_same(shuffled, straight)
+        assert_nearly_the_same(part, straight)
 
 
+def assert_nearly_the_same(found: dict[int, tuple[Any, ...]], whole: dict[int, tuple[Any, ...]]) -> None:
+    """Assert distances within a hundredth for nine examples in ten: a search that turns elsewhere may end elsewhere."""
+    pairs = [(found[row][3], whole[row][3]) for row in found]
+    near = [one == other or abs(one - other) <= 0.01 * other for one, other in pairs]
+    assert sum(near) >= 0.9 * len(near), pairs
+
+
+@pytest.mark.rounding
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     x, model = uniform(300, 8, seed=6), wavy()
     y, threat = model(x).argmax(1), Threat("L2", 0.2)
     whole = minimum_norm(model, (x, y), threat, SHORT, batch_size=16, radii=[0.1])
     monkeypatch.setattr("unperturbed.evaluation.curve.HELD", 0)  # then blocks have 256 examples
     parts = minimum_norm(model, (x, y), threat, SHORT, batch_size=16, radii=[0.1])
-    assert parts.examples == whole.examples and torch.equal(parts.nearest, whole.nearest)
+    if all(round_alike(model, x, places, 300) for places in (1, 2, 4, 8, 16)):
+        assert parts.examples == whole.examples and torch.equal(parts.nearest, whole.nearest)
+    else:
+        names = ("id", "attack", "margin", "distance")
+        columns = [[each.examples[name] for name in names] for each in (parts, whole)]
+        assert_nearly_the_same(*(dict(enumerate(zip(*each, strict=True))) for each in columns))
 
 
 def test_each_example_withstands_the_attacks_at_one_radius_only() -> None:

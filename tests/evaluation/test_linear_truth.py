@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from support.rounding import round_alike
 from support.toys import QUICK, SHORT, blobs, linear, mlp, uniform, wavy
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.evaluation.accuracy import evaluate
@@ -97,6 +98,7 @@ def test_without_a_budget_robust_is_clean() -> None:
         assert outcome.counts == {"misclassified": 6, "broken": 0, "survived": 54, "unknown": 0}
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("suite", [QUICK, *SHORT], ids=lambda suite: suite.name)
 def test_verdicts_do_not_depend_on_the_batch_size(suite: Suite, norm: Norm) -> None:
@@ -112,8 +114,10 @@ def test_verdicts_do_not_depend_on_the_batch_size(suite: Suite, norm: Norm) -> N
     assert outcomes[0].counts["broken"] > 2 and outcomes[0].counts["survived"] > 2
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("norm", NORMS)
-def test_results_are_bit_identical_in_any_order(norm: Norm) -> None:
+def test_results_are_the_same_in_any_order(norm: Norm) -> None:
+    """In every bit where the network rounds rows alike; elsewhere verdicts, but for ties."""
     x, model = uniform(60, 8, seed=6), wavy().eval()
     y = model(x).argmax(1)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
@@ -126,19 +130,36 @@ def test_results_are_bit_identical_in_any_order(norm: Norm) -> None:
         return list(result.verdicts()), result.z, result.margin
 
     straight, shuffled = block(torch.arange(60)), block(order)
-    assert [straight[0][i] for i in order] == shuffled[0] and len(set(shuffled[0])) == 2
-    assert torch.equal(straight[1][order], shuffled[1]) and torch.equal(straight[2][order], shuffled[2])
+    assert len(set(shuffled[0])) == 2
+    if round_alike(model, x, 16, 60):
+        assert torch.equal(straight[1][order], shuffled[1]) and torch.equal(straight[2][order], shuffled[2])
+        assert [straight[0][i] for i in order] == shuffled[0]
+    else:
+        assert_same_verdicts([straight[0][i] for i in order], straight[2][order], shuffled[0], shuffled[2])
 
 
+def assert_same_verdicts(verdicts: list[str], margins: Tensor, others: list[str], other_margins: Tensor) -> None:
+    """Assert the same verdict of every example but for ties, of which there are few."""
+    ties = torch.minimum(margins.abs(), other_margins.abs()) <= TIE
+    assert all(a == b or tie for a, b, tie in zip(verdicts, others, ties.tolist(), strict=True))
+    assert ties.sum() < len(ties) / 8
+
+
+@pytest.mark.rounding
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     x, model, threat = uniform(60, 8, seed=6), wavy(), Threat("L2", 0.12)
     y = model(x).argmax(1)
     whole = evaluate(model, (x, y), threat, QUICK, batch_size=16)
     monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 13)
     parts = evaluate(model, (x, y), threat, QUICK, batch_size=16)
-    assert parts.examples == whole.examples and parts.counts == whole.counts
-    assert torch.equal(parts.adversarial, whole.adversarial)
-    assert [a.broken for a in parts.attacks] == [a.broken for a in whole.attacks]
+    if round_alike(model, x, 16, 60):
+        assert parts.examples == whole.examples and parts.counts == whole.counts
+        assert torch.equal(parts.adversarial, whole.adversarial)
+        assert [a.broken for a in parts.attacks] == [a.broken for a in whole.attacks]
+    else:
+        tables = (whole.examples, parts.examples)
+        found, others = ((table["verdict"], torch.tensor(table["margin"])) for table in tables)
+        assert_same_verdicts(*found, *others)
 
 
 def test_a_network_in_float64_is_evaluated_in_float64() -> None:

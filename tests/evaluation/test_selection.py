@@ -1,16 +1,20 @@
 """An example's result belongs to the example: not to its place, its company, or the selection it is seen through.
 
-In every bit, with networks whose matrix products round alike in every row (layers of a handful of features do not).
+In every bit where the network's matrix products round every row alike; elsewhere verdicts, but for ties.
 """
+
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from support.rounding import round_alike
 from support.toys import QUICK
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Split, select
 from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.block import TIE
 from unperturbed.findings import Outcome
 from unperturbed.threat import Threat
 from unperturbed.types import Norm
@@ -25,23 +29,36 @@ def problem() -> tuple[nn.Module, Split]:
     return model, as_split((x, model(x).argmax(1)))
 
 
-def by_id(outcome: Outcome) -> dict[int, tuple[object, ...]]:
-    return {row[0]: row for row in zip(*outcome.examples.values(), strict=True)}
+def by_id(outcome: Outcome) -> dict[int, dict[str, Any]]:
+    rows = [dict(zip(outcome.examples, row, strict=True)) for row in zip(*outcome.examples.values(), strict=True)]
+    return {row["id"]: row for row in rows}
 
 
+def assert_part(part: Outcome, whole: Outcome, alike: bool) -> None:
+    rows = by_id(whole)
+    for name, row in by_id(part).items():
+        if alike:
+            assert row == rows[name]
+        elif min(abs(row["margin"]), abs(rows[name]["margin"])) > TIE:
+            assert row["verdict"] == rows[name]["verdict"]
+
+
+@pytest.mark.rounding
 @pytest.mark.parametrize("norm", EPS)
-def test_a_shuffled_split_gives_the_same_table_bit_for_bit(norm: Norm) -> None:
+def test_a_shuffled_split_gives_the_same_table(norm: Norm) -> None:
     (model, split), threat = problem(), Threat(norm, EPS[norm], (-1.0, 1.0))
     order = torch.randperm(80, generator=torch.Generator().manual_seed(1))
     straight = evaluate(model, split, threat, QUICK, batch_size=16)
     shuffled = evaluate(model, select(split, order), threat, QUICK, batch_size=16)
     assert shuffled.examples["id"] == order.tolist()
-    assert by_id(straight) == by_id(shuffled)
+    assert_part(shuffled, straight, round_alike(model, split.inputs(order), 16))
     assert straight.counts["broken"] > 1 and straight.counts["survived"] > 1
 
 
+@pytest.mark.rounding
 def test_a_part_of_a_split_gives_the_part_of_its_table() -> None:
     (model, split), threat = problem(), Threat("Linf", EPS["Linf"], (-1.0, 1.0))
-    whole = by_id(evaluate(model, split, threat, QUICK, batch_size=16))
-    some = by_id(evaluate(model, select(split, torch.arange(7, 60, 3)), threat, QUICK, batch_size=16))
-    assert all(whole[name] == row for name, row in some.items()) and len(some) == 18
+    whole = evaluate(model, split, threat, QUICK, batch_size=16)
+    some = evaluate(model, select(split, torch.arange(7, 60, 3)), threat, QUICK, batch_size=16)
+    assert_part(some, whole, round_alike(model, split.inputs(torch.arange(80)), 16))
+    assert some.examples["id"] == list(range(7, 60, 3)) and min(some.counts["broken"], some.counts["survived"]) > 0

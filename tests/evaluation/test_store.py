@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from support.toys import QUICK, blobs, linear
 from unperturbed.attacks.gradient import Suite
 from unperturbed.data.split import Split
+from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.findings import Outcome
 from unperturbed.losses import margin
@@ -115,3 +116,77 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.
 
         evaluate(model, Drawn(n), THREAT, QUICK, out=tmp_path / str(n), progress=look)
     assert 20 * 768 < held[60] and held[240] < 1.2 * held[60], held
+
+
+@pytest.mark.parametrize("name", ["Linf:0.3", "s3:bucket", "a b", "%20", "ünï", "file:x", "x#y?z"])
+def test_a_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
+    """Arrow takes what stands before a colon for a file system."""
+    first = evaluated(30, tmp_path / name)
+    assert comparable(evaluated(30, tmp_path / name)) == comparable(first)
+
+
+def comparable(outcome: Outcome) -> tuple[object, ...]:
+    attacks = [(each.name, each.broken, each.forwards) for each in outcome.attacks]
+    return repr(outcome.examples), outcome.robust_accuracy, outcome.counts, attacks
+
+
+DAMAGES = {
+    "bit": lambda content: content[:-30] + bytes([content[-30] ^ 16]) + content[-29:],
+    "cut": lambda content: content[:-20],
+    "emptied": lambda content: b"",
+    "garbage": lambda content: b"garbage" * 40,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("suffix", ["json", "parquet", "safetensors"])
+def test_a_damaged_part_is_measured_again_with_a_warning(
+    suffix: str, damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, path = evaluated(50, tmp_path), tmp_path / f"pgd/part-00001.{suffix}"
+    content, other = path.read_bytes(), (tmp_path / "pgd/part-00000.parquet").stat().st_mtime_ns
+    path.write_bytes(DAMAGES[damage](content))
+    assert comparable(evaluated(50, tmp_path)) == comparable(first)
+    assert f"part-00001.{suffix} is missing or damaged. This block is measured again." in caplog.text
+    assert suffix == "json" or path.read_bytes() == content
+    assert (tmp_path / "pgd/part-00000.parquet").stat().st_mtime_ns == other  # what is sound is left
+
+
+def test_the_parts_of_another_job_are_measured_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Sound files, of other weights."""
+    first = evaluated(50, tmp_path / "a")
+    evaluate(linear(6, 3, seed=1), blobs(50), THREAT, QUICK, out=tmp_path / "b")
+    for path in (tmp_path / "b/pgd").glob("part-00002.*"):
+        (tmp_path / "a/pgd" / path.name).write_bytes(path.read_bytes())
+    assert comparable(evaluated(50, tmp_path / "a")) == comparable(first)
+    assert "is of another job" in caplog.text
+
+
+def test_a_part_in_the_place_of_another_is_measured_again(tmp_path: Path) -> None:
+    first = evaluated(50, tmp_path)
+    for path in (tmp_path / "pgd").glob("part-00001.*"):
+        path.write_bytes(path.with_name(path.name.replace("1.", "0.", 1)).read_bytes())
+    assert comparable(evaluated(50, tmp_path)) == comparable(first)
+
+
+def test_a_number_changed_in_the_record_of_a_part_is_not_reported(tmp_path: Path) -> None:
+    first, path = evaluated(50, tmp_path), tmp_path / "pgd/part-00001.json"
+    path.write_text(path.read_text().replace('"forwards": ', '"forwards": 9'))
+    assert comparable(evaluated(50, tmp_path)) == comparable(first)
+    job = tmp_path / "pgd/job.json"
+    job.write_text(job.read_text().replace('"batch_size": ', '"batch_size": 1'))
+    with pytest.raises(InputError, match="job.json is damaged.*--overwrite"):
+        evaluated(50, tmp_path)
+
+
+def test_two_evaluations_do_not_write_one_folder_and_other_folders_are_free(tmp_path: Path) -> None:
+    refused = []
+
+    def beside(done: float, total: float, text: str) -> None:
+        if not refused:
+            with pytest.raises(InputError, match="pgd is being written by process"):
+                evaluated(50, tmp_path)
+            refused.append(evaluated(15, tmp_path, Suite("other", QUICK.attacks[:1], "a test")))
+
+    first = evaluate(linear(6, 3), blobs(50), THREAT, QUICK, out=tmp_path, progress=beside)
+    assert len(refused) == 1 and comparable(evaluated(50, tmp_path)) == comparable(first)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import unperturbed.maximise
 from support.examples import NORMS, brief, bumpy_score, classes_in, inputs_within, make, modules_of
+from support.rounding import round_alike
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise import ascent as ascent_module
 from unperturbed.maximise.adam import Adam
@@ -91,32 +92,51 @@ class Watched(Ascent):
         return self.ascent.step(x, z, value, gradient, k, memory, threat)
 
 
+def assert_same_verdicts(ranks: PerExample, others: PerExample) -> None:
+    """Assert the same examples broken, but for ties, and where none is broken ranks that are close.
+
+    Of those broken, in other rounding another climb may be the first to break one.
+    """
+    ties = torch.stack([ranks, others]).abs().amin(0) <= 1e-4
+    assert torch.equal((ranks > 0)[~ties], (others > 0)[~ties]) and ties.sum() < len(ranks) / 4
+    standing = (ranks <= 0) & (others <= 0)
+    torch.testing.assert_close(ranks[standing], others[standing], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.rounding
 @pytest.mark.parametrize("kind", ASCENTS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_result_is_bit_identical_in_any_order(kind: type, norm: Norm) -> None:
-    """At one number of places; though other examples then finish earlier and others take their places."""
+def test_the_result_is_the_same_in_any_order(kind: type, norm: Norm) -> None:
+    """At one number of places; though other examples then finish earlier and others take their places.
+
+    In every bit where the network rounds rows alike; elsewhere verdicts, but for ties.
+    """
+    model, x, *_ = problem(norm=norm)
+    alike = round_alike(model, x, 8)
     rows, order = torch.arange(37), torch.randperm(37, generator=torch.Generator().manual_seed(2))
     first, second = (attack(brief(kind), 8, r, norm=norm) for r in (rows, order))
     broken = first.rank > 0
     assert 5 < broken.sum() < 32, "both kinds must occur"
-    assert torch.equal(second.z, first.z[order]) and torch.equal(second.rank, first.rank[order])
-    assert torch.equal(second.restart, first.restart[order]) and second.passes == first.passes
     part = attack(brief(kind), 8, order[:20], norm=norm)
-    assert torch.equal(part.z, first.z[order[:20]]) and torch.equal(part.rank, first.rank[order[:20]])
+    for found, rows in ((second, order), (part, order[:20])):
+        if alike:
+            assert torch.equal(found.z, first.z[rows]) and torch.equal(found.rank, first.rank[rows])
+            assert torch.equal(found.restart, first.restart[rows])
+        else:
+            assert_same_verdicts(found.rank, first.rank[rows])
+    assert second.passes == first.passes or not alike
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("kind", ASCENTS, ids=lambda kind: kind.__name__)
 def test_verdicts_agree_at_any_number_of_places(kind: type) -> None:
     """Except where the final margin is within 1e-4 of a tie: those are counted and shown."""
     found = {places: attack(brief(kind), places, torch.arange(37)) for places in (1, 8, 64)}
-    ties = torch.stack([best.rank for best in found.values()]).abs().amin(0) <= 1e-4
-    print(f"{int(ties.sum())} of 37 within 1e-4 of a tie")
     for best in found.values():
-        broken = best.rank > 0  # in several places at once, another climb may be the first to break an example
-        assert torch.equal(broken[~ties], (found[1].rank > 0)[~ties])
-        torch.testing.assert_close(best.rank[~broken], found[1].rank[~broken], rtol=1e-3, atol=1e-3)
+        assert_same_verdicts(best.rank, found[1].rank)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("kind", ASCENTS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_best_iterate_is_kept_and_lies_inside(kind: type, norm: Norm) -> None:
@@ -133,11 +153,29 @@ def test_the_best_iterate_is_kept_and_lies_inside(kind: type, norm: Norm) -> Non
     best = search(ascent, recorded, x, threat, noise, 1, places=6)
     assert len(seen) == ascent.steps + 1
     assert torch.equal(best.rank, torch.stack(seen).amax(0))
-    assert (best.rank > seen[-1]).any() or kind is FrankWolfe, "the last iterate must not always be the best here"
+    assert (best.rank >= seen[-1]).all(), "whether it is more, on a climb that has converged, rounding decides"
     assert torch.equal(score(best.z, torch.arange(6)) - 1e3, best.rank)  # type: ignore[operator]
     assert (best.rank >= score(ascent.starts[0], torch.arange(6)) - 1e3).all()  # type: ignore[operator]
     assert threat.contains(x, best.z).all() and not best.z.requires_grad and not best.rank.requires_grad
     assert best.finite.all() and torch.equal(best.restart, torch.ones(6, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("kind", ASCENTS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("norm", NORMS)
+def test_an_iterate_on_the_way_is_kept_and_not_the_last_one(kind: type, norm: Norm) -> None:
+    """The rank makes the fourth look the best for every second example and the second look for the others."""
+    model, x, y, threat, noise = problem(6, norm, 0.3)
+    score, seen = bumpy_score(x, 4), list[Inputs]()
+    middle = torch.tensor([3, 1, 3, 1, 3, 1])
+
+    def recorded(z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
+        rank = -1.0 - (middle[rows] - len(seen)).abs().float()
+        seen.append(z.detach().clone())
+        return score(z, rows) - 1e3, rank  # type: ignore[operator]
+
+    best = search(brief(kind), recorded, x, threat, noise, 1, places=6)
+    assert len(seen) > 5 and best.rank.tolist() == [-1.0] * 6
+    assert torch.equal(best.z, torch.stack(seen)[middle, torch.arange(6)])
 
 
 def test_the_rank_decides_not_the_score() -> None:

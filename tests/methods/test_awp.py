@@ -263,7 +263,7 @@ def test_it_costs_a_forward_and_a_backward_to_the_weights_more() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")
 def test_a_compiled_network_is_perturbed_too() -> None:
     made = []
     for compiled in (False, True):

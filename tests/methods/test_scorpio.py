@@ -22,7 +22,17 @@ from support.calculus import (
     times,
     weight_gradient,
 )
-from support.examples import NORMS, inputs_within, make_batch, network, noise_for, smoothed, total, untouched
+from support.examples import (
+    NORMS,
+    differentiable_once,
+    inputs_within,
+    make_batch,
+    network,
+    noise_for,
+    smoothed,
+    total,
+    untouched,
+)
 from unperturbed.curvature.products import cross_entropy_with, dot, hessian_product
 from unperturbed.errors import InputError
 from unperturbed.maximise.pgd import PGD
@@ -409,7 +419,7 @@ def test_examine_against_full_hessians(norm: Norm) -> None:
 
 
 class Prototypes(nn.Module):
-    """Logits are distances, to which torch has no second derivative."""
+    """Logits are distances, without a second derivative."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -418,7 +428,7 @@ class Prototypes(nn.Module):
             self.centres = nn.Parameter(torch.rand(3, 32, dtype=torch.float64))
 
     def forward(self, x: Inputs) -> Tensor:
-        return -torch.cdist(x.flatten(1), self.centres)
+        return -torch.cdist(differentiable_once(x.flatten(1)), self.centres)
 
 
 def test_a_network_without_second_derivatives_is_examined_by_differences() -> None:

@@ -11,7 +11,7 @@ from support.toys import QUICK, Function, blobs, linear
 from unperturbed.attacks.base import Found
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.curve import NEAREST, minimum_norm
 from unperturbed.evaluation.transfer import FURTHER, transfer
@@ -44,8 +44,9 @@ def test_what_fails_alone_is_told_from_the_rest(poison: set[int]) -> None:
 
 
 def test_what_fails_on_all_of_many_is_raised_and_on_all_of_a_few_is_kept() -> None:
-    with pytest.raises(ValueError, match="cannot do"):
+    with pytest.raises(RunError, match="20 examples, which fail even alone: ValueError: cannot do") as caught:
         isolate(raising_on(set(range(20))), torch.arange(20))  # type: ignore[arg-type]
+    assert isinstance(caught.value.__cause__, ValueError)
     results, failures = isolate(raising_on({0, 1}), torch.arange(2))  # type: ignore[arg-type]
     assert not results and set(failures) == {0, 1}
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from support.calculus import gradient_error, weight_gradient
 from support.examples import network, same, snapshot, untouched, with_gradients
+from unperturbed.curvature.products import tangents
 from unperturbed.errors import InputError
 from unperturbed.networks.modes import (
     buffers_restored,
@@ -254,7 +255,7 @@ def test_the_statistics_keep_their_graph_to_the_weights(kind: str) -> None:
 def test_tangents_see_constant_statistics_from_the_first_forward_on() -> None:
     norm, x, v = nn.BatchNorm1d(3).double(), given("1d", 0), given("1d", 1)
     scale = (x.var(0, correction=0) + norm.eps).rsqrt()
-    with clean_batch_stats(norm), forward_ad.dual_level():
+    with clean_batch_stats(norm), tangents():
         for _ in range(2):
             out = forward_ad.unpack_dual(norm(forward_ad.make_dual(x, v)))
             close(out.primal, (x - x.mean(0)) * scale)

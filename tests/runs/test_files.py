@@ -5,9 +5,10 @@ import stat
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from unperturbed import runs
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, RunError
 
 
 def names(folder: Path) -> set[str]:
@@ -19,8 +20,18 @@ def test_a_write_makes_its_folder_and_leaves_nothing_else(tmp_path: Path) -> Non
     assert (tmp_path / "a/b/c.txt").read_text() == "text" and names(tmp_path / "a/b") == {"c.txt"}
 
 
-@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_a_write_that_fails_leaves_the_old_file(error: type[BaseException], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError, RunError),
+        (SafetensorError, RunError),
+        (RuntimeError, RunError),
+        (KeyboardInterrupt, KeyboardInterrupt),
+    ],
+)
+def test_a_write_that_fails_leaves_the_old_file(
+    error: type[BaseException], raised: type[BaseException], tmp_path: Path
+) -> None:
     path = tmp_path / "model.safetensors"
     runs.write_text(path, "old")
 
@@ -28,7 +39,7 @@ def test_a_write_that_fails_leaves_the_old_file(error: type[BaseException], tmp_
         temporary.write_text("ne")
         raise error("no space left")
 
-    with pytest.raises(error, match="no space left"):
+    with pytest.raises(raised, match="no space left"):
         runs.write_atomically(path, half)
     assert path.read_text() == "old" and names(tmp_path) == {path.name}
 

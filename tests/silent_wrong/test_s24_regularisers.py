@@ -142,7 +142,7 @@ def compiled() -> Compiled:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")
 @every_case
 def test_s24_compiled(name: str, compiled: Compiled) -> None:
     compiled.calls = 0
@@ -159,7 +159,7 @@ def traced() -> Iterator[Compiled]:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")
 @every_case
 def test_s24_the_search_on_a_compiled_network(name: str, traced: Compiled) -> None:
     found = points(CASES[name], traced.networks[CASES[name].norm])

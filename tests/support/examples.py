@@ -122,6 +122,35 @@ def inputs_within(threat: Threat, n: int, shape: tuple[int, ...], dtype: torch.d
     return (low + (like * 1.6 - 0.3) * (high - low)).clamp(low, high)
 
 
+class _Once(torch.autograd.Function):
+    """A gradient, handed on, whose derivative is refused in torch's words for operations that lack one."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        raise NotImplementedError("the derivative for 'once_backward' is not implemented.")
+
+
+class _DifferentiableOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        once: Tensor = _Once.apply(gradients[0])
+        return once
+
+
+def differentiable_once(x: Tensor) -> Tensor:
+    """Return x, through which there is no second derivative in any version of torch."""
+    same: Tensor = _DifferentiableOnce.apply(x)
+    return same
+
+
 # Losses
 
 

@@ -1,5 +1,8 @@
 """A run that stops anywhere and goes on ends in the same bits."""
 
+import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,3 +259,91 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(RunError, match="is damaged"):
         at_run(tmp_path, resume=True)
+
+
+# What is damaged, or taken away
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 64
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_left_for_the_one_before_it(tmp_path: Path) -> None:
+    at_run(tmp_path / "straight")
+    run = tmp_path / "run"
+    with pytest.raises(Stopped):
+        at_run(run, progress=stop_at(8))
+    flip(run / runs.CHECKPOINT)
+    with pytest.raises(RunError, match="last.pt is damaged .*delete it, and --resume goes on from .*previous.pt"):
+        at_run(run, resume=True)
+    (run / runs.CHECKPOINT).unlink()
+    at_run(run, resume=True)
+    assert same(everything(tmp_path / "straight"), everything(run)) and not (run / runs.PREVIOUS).exists()
+
+
+def test_damaged_best_weights_are_written_anew_where_the_checkpoint_has_them(tmp_path: Path) -> None:
+    at_run(tmp_path / "straight")
+    with pytest.raises(Stopped):
+        at_run(tmp_path / "run", progress=stop_at(5))
+    flip(tmp_path / "run" / runs.BEST)
+    at_run(tmp_path / "run", resume=True)
+    assert same(everything(tmp_path / "straight"), everything(tmp_path / "run"))
+
+
+def test_lost_best_weights_of_an_earlier_epoch_are_named(tmp_path: Path) -> None:
+    at_run(tmp_path)
+    assert json.loads((tmp_path / runs.RESULT).read_text())["best_epoch"] < 4
+    flip(tmp_path / runs.BEST)
+    with pytest.raises(RunError, match="best.safetensors is damaged or missing .*put back a copy"):
+        at_run(tmp_path, resume=True)
+
+
+def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    at_run(tmp_path / "run")
+    train(mlp(6, 3), blobs(60), THREAT, ERM(), Recipe(4, 18), out=tmp_path / "other")
+    (tmp_path / "run" / runs.CHECKPOINT).write_bytes((tmp_path / "other" / runs.CHECKPOINT).read_bytes())
+    with pytest.raises(RunError, match="it is of another run"):
+        at_run(tmp_path / "run", resume=True)
+
+
+def test_changed_metrics_are_restored_from_the_checkpoint(tmp_path: Path) -> None:
+    at_run(tmp_path)
+    path = tmp_path / runs.METRICS
+    before = without_seconds(runs.read_jsonl(path))
+    path.write_text(path.read_text().replace('"loss": 0', '"loss": 1').replace('"loss": 1', '"loss": 3'))
+    assert without_seconds(runs.read_jsonl(path)) != before
+    at_run(tmp_path, resume=True)
+    assert without_seconds(runs.read_jsonl(path)) == before
+
+
+def test_a_live_run_is_neither_begun_again_nor_resumed_beside_itself(tmp_path: Path) -> None:
+    refused = []
+
+    def beside(done: float, total: float, text: str) -> None:
+        if done == 5:
+            for resume in (False, True):
+                with pytest.raises(InputError, match=f"is being written by process {os.getpid()} on"):
+                    at_run(tmp_path / "run", resume=resume)
+                refused.append(resume)
+
+    at_run(tmp_path / "straight")
+    at_run(tmp_path / "run", progress=beside)
+    assert refused == [False, True]
+    assert same(everything(tmp_path / "straight"), everything(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_run_whose_folder_is_moved_or_deleted_ends_with_the_truth(deleted: bool, tmp_path: Path) -> None:
+    def away(done: float, total: float, text: str) -> None:
+        if done == 5:
+            shutil.rmtree(tmp_path / "run") if deleted else (tmp_path / "run").rename(tmp_path / "elsewhere")
+
+    at_run(tmp_path / "straight")
+    with pytest.raises(RunError, match="run was moved or deleted while it was written into"):
+        at_run(tmp_path / "run", progress=away)
+    assert not (tmp_path / "run").exists()
+    if not deleted:
+        at_run(tmp_path / "elsewhere", resume=True)
+        assert same(everything(tmp_path / "straight"), everything(tmp_path / "elsewhere"))

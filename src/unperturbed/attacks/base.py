@@ -1,12 +1,13 @@
 """What an attack is, and what it gives back."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from unperturbed.checks import check_fields
 from unperturbed.maximise.places import enough_places
 from unperturbed.networks.precision import plainly
 from unperturbed.noise import Noise
@@ -43,6 +44,11 @@ class Attack(ABC):
     """How often an example is begun with at most (with all targets each time); 1 where there are no restarts."""
     bears_rounding: ClassVar[bool] = False
     """Whether the search is as good on a network in bfloat16, whose margins are right to a hundredth or so."""
+
+    def __post_init__(self) -> None:
+        """Check the settings of an attack that is a dataclass; raises InputError."""
+        if is_dataclass(self):
+            check_fields(self)
 
     @abstractmethod
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:

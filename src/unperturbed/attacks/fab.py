@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unperturbed.attacks.base import Attack, Found, likely_targets
+from unperturbed.checks import check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Places, at_least_two
@@ -58,6 +59,7 @@ class FAB(Attack):
 
     def __post_init__(self) -> None:
         """Refuse numbers that leave nothing to do."""
+        check_fields(self)
         if self.steps < 1 or self.restarts < 1 or self.targets < 0:
             raise InputError(
                 f"FAB with steps {self.steps}, restarts {self.restarts}, targets {self.targets}: at least 1, 1 and 0."

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.eot import averaged
+from unperturbed.checks import ANY, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.ascent import Ascent, search
@@ -38,6 +39,7 @@ class GradientAttack(Attack):
 
     def __post_init__(self) -> None:
         """Refuse numbers that leave nothing to do."""
+        check_fields(self, enough=ANY)
         check_climbs(self.label, self.restarts, self.draws, self.enough)
 
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
@@ -83,6 +85,7 @@ class Suite:
 
     def __post_init__(self) -> None:
         """Refuse a suite without an attack, which would call everything robust."""
+        check_fields(self)
         if not self.attacks:
             raise InputError(f"The suite {self.name!r} has no attacks, and would call everything robust: give one.")
 

@@ -8,7 +8,6 @@ from jsonargparse import ArgumentParser
 from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
 from unperturbed.errors import InputError
-from unperturbed.runs import write_text
 from unperturbed.specs.catalogue import hint
 
 if TYPE_CHECKING:
@@ -40,7 +39,8 @@ def run(given: Parsed) -> Result:
     from unperturbed.cli.subject import find_subject, radii_of, slug
     from unperturbed.evaluation.curve import SUITES, minimum_norm
     from unperturbed.evaluation.store import Store
-    from unperturbed.reports.charts.curves import Line, curves_svg
+    from unperturbed.reports.charts.curves import Line, curves_chart
+    from unperturbed.reports.charts.style import save_chart
 
     if given.suite not in SUITES:
         raise InputError(f"There is no suite {given.suite!r} for distances. {hint(given.suite, SUITES)}")
@@ -71,19 +71,20 @@ def run(given: Parsed) -> Result:
     line = Line("", steps, [found.at(eps) for eps in steps], found.radii)
     caption = f"{threat.norm}, n = {found.n}, median distance {_length(found.quantile(0.5))}: upper bounds"
     picture = folder / f"curve-{threat.norm}.svg"
-    write_text(picture, curves_svg([line], "Robust accuracy against eps", caption, f"eps ({threat.norm})"))
+    save_chart(curves_chart([line], "Robust accuracy against eps", caption, f"eps ({threat.norm})"), picture)
     for text in found.warnings:
         say(text, "warning")
-    value = {"run": str(subject.home), "figure": str(picture)} | found.json()
-    return Result(value, [_headline(found), _curve(found), f"Picture: {picture}"])
+    value = {"run": str(subject.home), "figure": str(picture), "selection": subject.examples} | found.json()
+    return Result(value, [_headline(found, subject.examples), _curve(found), f"Picture: {picture}"])
 
 
-def _headline(found: "Distances") -> Any:
+def _headline(found: "Distances", chosen: str) -> Any:
     rows = [
         ("clean accuracy", str(found.clean_accuracy)),
         ("distances", ", ".join(f"{_length(found.quantile(share))} ({share:.0%})" for share in (0.25, 0.5, 0.75))),
         ("", f"suite {found.suite}: {found.note}"),
         ("examples", ", ".join(f"{count} {verdict}" for verdict, count in found.counts.items())),
+        *([("", f"selected: {chosen}")] if chosen != "all" else []),
         ("nearest by", ", ".join(f"{each.name} {each.nearest}" for each in found.searches)),
         ("time", f"{found.seconds:.1f} s"),
     ]

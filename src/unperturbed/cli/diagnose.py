@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, say, table
-from unperturbed.cli.options import Parsed, add_data_options, new_parser
+from unperturbed.cli.options import Parsed, add_data_options, add_examples_options, new_parser
 from unperturbed.errors import InputError, RunError
 from unperturbed.imports import Trust, follow, is_function
 from unperturbed.runs import write_json, write_text
@@ -17,6 +17,7 @@ from unperturbed.specs.catalogue import hint
 
 if TYPE_CHECKING:
     from unperturbed.cli.subject import Subject
+    from unperturbed.data.selection import Selection
     from unperturbed.data.split import Data, Split
     from unperturbed.examinations.subject import Diagnostic
     from unperturbed.findings import Comparison, Examined
@@ -36,7 +37,7 @@ def parser() -> ArgumentParser:
     made.add_argument("runs", type=str, nargs="*", help="run folders; or give --model, --weights and --data")
     add_data_options(made)
     made.add_argument("--diagnostics", type=str, default="all", metavar="NAME,...", help=DIAGNOSTICS_HELP)
-    made.add_argument("--examples", type=int, default=1000, metavar="N", help="of the test and training split each")
+    add_examples_options(made, "test and as many training", default=1000)
     made.add_argument("--seed", type=int, default=0, help="of random directions and starts")
     made.add_argument(
         "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that a network sees at a time"
@@ -48,6 +49,7 @@ def parser() -> ArgumentParser:
 def run(given: Parsed) -> Result:
     """Diagnose each network, set them side by side, and write the page."""
     from unperturbed.cli.subject import find_subject
+    from unperturbed.data.selection import parse
     from unperturbed.examinations.compare import compare
     from unperturbed.examinations.runner import diagnose
     from unperturbed.reports.page.page import findings_page
@@ -60,12 +62,13 @@ def run(given: Parsed) -> Result:
     if len({Path(each).resolve() for each in runs}) < len(runs):
         raise InputError(f"A run is named twice in {', '.join(runs)}.")
     chosen = _diagnostics(given.diagnostics, given.trust)
-    asked = {"examples_seed": None, "examples": None}
+    all_of_them = {"examples_seed": None, "examples": None}
     if len(runs) < 2:
-        subjects = [find_subject(_with(given, run=runs[0] if runs else None, **asked))]
+        subjects = [find_subject(_with(given, run=runs[0] if runs else None, **all_of_them))]
     else:
-        subjects = [find_subject(_with(given, run=each, out=None, **asked)) for each in runs]
-    _check_same_data(subjects, given.examples)
+        subjects = [find_subject(_with(given, run=each, out=None, **all_of_them)) for each in runs]
+    asked_for = parse(given.examples, given.examples_seed)
+    _check_same_data(subjects, asked_for)
     threat = _common_threat(subjects, given.threat is not None)
     out = _home(subjects, given.out)
     for subject in subjects:
@@ -89,7 +92,7 @@ def run(given: Parsed) -> Result:
                     name=name,
                     strength=strength,
                     trained_seed=seed,
-                    examples=given.examples,
+                    examples=str(asked_for),
                     seed=given.seed,
                     batch_size=given.batch_size,
                     out=subject.home / _findings_file(given, threat, subject.parts),
@@ -100,6 +103,8 @@ def run(given: Parsed) -> Result:
     for found in diagnoses:
         if found.made_again:
             say(found.made_again)
+        for text in found.notes:
+            say(text, "warning")
         for name, error in found.failed.items():
             say(f"{name} failed on {found.examined.name}: {error}", "warning")
 
@@ -111,7 +116,7 @@ def run(given: Parsed) -> Result:
     page = out / "diagnosis.html"
     write_text(
         page,
-        findings_page(examined, comparison, _title(examined), _facts(subjects[0], threat, given.examples, given.seed)),
+        findings_page(examined, comparison, _title(examined), _facts(subjects[0], threat, asked_for, given.seed)),
     )
     if comparison is not None:
         write_json(out / "comparison.json", {"models": [_told(model) for model in examined]} | asdict(comparison))
@@ -121,6 +126,7 @@ def run(given: Parsed) -> Result:
     value = {
         "page": str(page),
         "threat": str(threat),
+        "warnings": list(dict.fromkeys(text for found in diagnoses for text in found.notes)),
         "models": [_told(model) | {"findings": [found.json() for found in model.findings]} for model in examined],
         "comparison": None if comparison is None else asdict(comparison),
     }
@@ -130,9 +136,12 @@ def run(given: Parsed) -> Result:
 def _findings_file(given: Parsed, threat: "Threat", parts: Sequence[str]) -> str:
     """Return the name of a file of its own for each threat, number of examples, seed, and other weights or data."""
     from unperturbed.cli.subject import slug
+    from unperturbed.data.selection import parse
 
     seed = [f"seed {given.seed}"] if given.seed else []
-    return f"{slug('diagnosis', *parts, str(threat), f'first {given.examples}', *seed)}.json"
+    asked = parse(given.examples, given.examples_seed)
+    chosen = f"first {asked.count}" if asked.how == "auto" else str(asked)
+    return f"{slug('diagnosis', *parts, str(threat), chosen, *seed)}.json"
 
 
 def _diagnostics(text: str, trust: Trust) -> list["Diagnostic"]:
@@ -164,19 +173,15 @@ def _with(given: Parsed, **values: Any) -> Parsed:
     return replace(given, plain=plain)
 
 
-def _check_same_data(subjects: Sequence["Subject"], examples: int) -> None:
+def _check_same_data(subjects: Sequence["Subject"], examples: "Selection") -> None:
     """Check that all networks are examined on the same examples: what pairs them is their places."""
-    import torch
-
-    from unperturbed.data.split import select
     from unperturbed.evaluation.subject import data_hash
+    from unperturbed.examinations.runner import chosen
 
-    if examples < 1:
-        raise InputError(f"--examples is {examples}, but must be at least 1.")
     if len(subjects) < 2:
         return
     first, *others = subjects
-    hashes = [data_hash(select(each.split, torch.arange(min(examples, len(each.split))))) for each in subjects]
+    hashes = [data_hash(chosen(each.split, str(examples), "test")) for each in subjects]
     for other, digest in zip(others, hashes[1:], strict=True):
         if digest != hashes[0] or first.data.classes != other.data.classes:
             raise InputError(
@@ -251,9 +256,12 @@ def _trained_on(data: "Data", stored: "RunRecord | None", place: str | None, run
 
 def _selections(train: "Split", stored: "RunRecord", run: object) -> Iterator[Sequence[int]]:
     """Yield the examples that a run may have been trained on: those of the recorded names, all, and the first ones."""
+    from unperturbed.data.selection import parse_record, positions
     from unperturbed.runs.record import read_rows
 
-    n = stored.examples if isinstance(stored.examples, int) else len(train)
+    if stored.examples is not None:
+        yield positions(train.labels, parse_record(stored.examples)).tolist()
+    n = len(train)
     if stored.trained_on is not None:
         n = stored.trained_on.examples
         places = {name: place for place, name in enumerate(train.names().tolist())}
@@ -262,22 +270,23 @@ def _selections(train: "Split", stored: "RunRecord", run: object) -> Iterator[Se
             yield [places[name] for name in names]
     if n <= len(train):
         yield range(n)
-    if n < len(train) and stored.trained_on is None:
-        yield range(len(train))
 
 
 def _title(examined: Sequence["Examined"]) -> str:
     return f"Diagnosis of {examined[0].name if len(examined) == 1 else f'{len(examined)} networks'}"
 
 
-def _facts(subject: "Subject", threat: "Threat", examples: int, seed: int) -> list[str]:
+def _facts(subject: "Subject", threat: "Threat", examples: "Selection", seed: int) -> list[str]:
     import torch
 
+    from unperturbed.data.selection import choose
     from unperturbed.evaluation.subject import version
 
+    _, selection = choose(subject.split, examples)
+    chosen = f"the first {selection.count}" if selection.how == "first" else str(selection)
     return [
-        f"Data: {subject.data.name}; the first {min(examples, len(subject.split))} test examples and as many of those "
-        "trained on, unless a figure says otherwise.",
+        f"Data: {subject.data.name}; {chosen} test examples and as many of those trained on, unless a figure says "
+        "otherwise.",
         f"Perturbations: {threat}, the same for every network.",
         f"unperturbed {version()}, PyTorch {torch.__version__}; seed {seed}.",
     ]

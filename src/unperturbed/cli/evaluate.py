@@ -10,10 +10,10 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, is_first_process, progress, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, RunError
 from unperturbed.findings import Outcome, Progress
 from unperturbed.imports import OWN, Trust, follow
-from unperturbed.runs import write_json
+from unperturbed.runs import FolderLostError, write_json
 from unperturbed.specs.catalogue import hint
 
 if TYPE_CHECKING:
@@ -125,8 +125,11 @@ def _evaluated(given: Parsed) -> Result:
     if not is_first_process():
         return Result(None, ())
     if given.eps is None and len(threats) > 1:
-        return _worst_case(subject.home, results, outcomes, quantised)
-    return _result(subject.home, results, threats, outcomes, quantised, subject.threat)
+        result = _worst_case(subject.home, results, outcomes, quantised)
+    else:
+        result = _result(subject.home, results, threats, outcomes, quantised, subject.threat)
+    chosen = [] if subject.examples == "all" else [f"Examples: {subject.examples}"]
+    return Result({**result.value, "selection": subject.examples}, [*chosen, *result.views])
 
 
 @contextmanager
@@ -134,9 +137,10 @@ def repeatable() -> Iterator[None]:
     """Within: an interruption or failure takes along how to go on."""
     try:
         yield
-    except (KeyboardInterrupt, OSError) as error:
+    except (KeyboardInterrupt, OSError, RunError) as error:
         note = "The model is as it was. The same command goes on where this one stopped."
-        if note not in getattr(error, "__notes__", ()):  # one of several processes may have said so
+        said = note in getattr(error, "__notes__", ())  # by one of several processes
+        if not said and not isinstance(error, FolderLostError):
             error.add_note(note)
         raise
 

@@ -13,7 +13,9 @@ from rich.table import Table
 from unperturbed.cli.console import Result, is_first_process, results_only_on_stdout, say, show, write_json
 from unperturbed.cli.memory import keep_freed_memory
 from unperturbed.cli.options import parse
+from unperturbed.cli.signals import code_of, signals_interrupt, words_of
 from unperturbed.errors import InputError, RunError
+from unperturbed.processor import round_rows_alike
 from unperturbed.specs.catalogue import hint, summary_of
 
 COMMANDS = (
@@ -25,13 +27,16 @@ HELP = ("-h", "--help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 failed on the way, 2 wrong usage or bad input, 130 interrupted.
+    """Run a command and return its exit code: 0 done, 1 failed on the way, 2 wrong usage or bad input.
+
+    130 is an interruption by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 
     With `--json`, one JSON value goes to standard output; everything else goes to standard error.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        with signals_interrupt():
+            return _dispatch(words)
     except InputError as error:
         return _end(error, 2)
     except BrokenPipeError:  # whoever read the output has seen enough (a pager, head)
@@ -40,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RunError, OSError) as error:
         return _end(error, 1)
     except KeyboardInterrupt as error:
-        return _end(error, 130)
+        return _end(error, code_of(error))
 
 
 def _dispatch(words: list[str]) -> int:
@@ -55,6 +60,7 @@ def _dispatch(words: list[str]) -> int:
         raise InputError(f"There is no command {command!r}. {hint(command, COMMANDS)}")
 
     keep_freed_memory()
+    round_rows_alike()  # before torch is loaded
     module = import_module(f"unperturbed.cli.{command}")
     parser = module.parser()
     if any(word in HELP for word in rest):
@@ -94,8 +100,8 @@ def _overview() -> Table:
 
 
 def _end(error: BaseException, code: int) -> int:
-    if code == 2 and not is_first_process():
+    if (code == 2 or isinstance(error, KeyboardInterrupt)) and not is_first_process():
         return code  # the first process says it
-    text = "interrupted" if code == 130 else str(error) or type(error).__name__
+    text = words_of(error) if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
     say("\n".join([text, *getattr(error, "__notes__", ())]), "error")
     return code

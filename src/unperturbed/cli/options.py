@@ -104,14 +104,28 @@ def add_data_options(parser: ArgumentParser) -> None:
 
 def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> None:
     """Add which test examples are looked at, and how; told what the seed is of, and what `--precision auto` is."""
-    parser.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
-    parser.add_argument("--examples-seed", type=int | None, metavar="S", help="N random ones instead")
+    add_examples_options(parser, "test")
     parser.add_argument("--seed", type=int, default=0, help=seed)
     parser.add_argument(
         "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that the network sees at a time"
     )
     parser.add_argument(
         "--precision", type=Literal["auto", "32", "64"], default="auto", help=f"of the arithmetic (auto: {precision})"
+    )
+
+
+def add_examples_options(parser: ArgumentParser, what: str, prefix: str = "", default: int | None = None) -> None:
+    """Add which of the examples are used, where not all are."""
+    parser.add_argument(
+        f"--{prefix}examples",
+        type=int | str | None,
+        default=default,
+        metavar="N",
+        help=f"only the first N {what} examples or, where these are not like the rest, N drawn from every class in "
+        "proportion; first:N, stratified:N or random:N insists",
+    )
+    parser.add_argument(
+        f"--{prefix}examples-seed", type=int | None, metavar="S", help="N random ones; or the seed of stratified:N"
     )
 
 

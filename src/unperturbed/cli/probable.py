@@ -8,6 +8,7 @@ from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.runs import write_json
+from unperturbed.runs.lock import locked
 
 if TYPE_CHECKING:
     from unperturbed.evaluation.probable import Probable
@@ -40,7 +41,7 @@ def run(given: Parsed) -> Result:
     subject.keep()
     other = [str(subject.threat)] if str(subject.threat) != str(subject.usual) else []
     folder = subject.home / "evaluation" / slug(*subject.parts, *other, *subject.selection)
-    with progress() as report:
+    with locked(folder, "probable"), progress() as report:
         found = probable_accuracy(
             subject.model,
             subject.split,
@@ -53,8 +54,9 @@ def run(given: Parsed) -> Result:
         )
     for text in found.warnings:
         say(text, "warning")
-    write_json(folder / "probable.json", found.json())
-    return Result({"run": str(subject.home)} | found.json(), [_headline(found)])
+    value = found.json() | {"selection": subject.examples}
+    write_json(folder / "probable.json", value)
+    return Result({"run": str(subject.home)} | value, [_headline(found, subject.examples)])
 
 
 def _shares(text: str) -> list[float]:
@@ -64,13 +66,14 @@ def _shares(text: str) -> list[float]:
         raise InputError(f"--rho is {text!r}: write shares with commas, such as 0.1,0.05,0.01.") from error
 
 
-def _headline(found: "Probable") -> Any:
+def _headline(found: "Probable", chosen: str) -> Any:
     rows = [
         ("clean accuracy", str(found.clean_accuracy)),
         ("mean over draws", str(found.mean_accuracy)),
         *((f"right on {100 * (1 - rho):.4g}% of draws", str(each)) for rho, each in found.accuracy.items()),
         ("", f"{found.draws} {found.note}"),
         ("undecided", ", ".join(map(str, found.unknown.values())) if any(found.unknown.values()) else "none"),
+        *([("examples", chosen)] if chosen != "all" else []),
         ("time", f"{found.seconds:.1f} s"),
     ]
     return table("", ("", found.threat), rows)

@@ -1,6 +1,7 @@
 """A command that runs itself in several processes of one machine, which meet in one `torch.distributed` group."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 
 from unperturbed.cli.console import results_only_on_stdout
+from unperturbed.cli.signals import ENDING, end_with_parent
 from unperturbed.errors import InputError, RunError
+from unperturbed.processor import workers_round_rows_alike
 from unperturbed.training.prepare import find_device
 
 T = TypeVar("T")
@@ -55,7 +58,7 @@ def together(number: int, work: Callable[..., T], *arguments: Any) -> T:
     `work` is a function at the top of a module. What any of them raises ends the others and is raised here.
     """
     threads, context = max(1, torch.get_num_threads() // number), get_context("spawn")
-    with TemporaryDirectory(prefix="unperturbed-") as folder:
+    with TemporaryDirectory(prefix="unperturbed-") as folder, workers_round_rows_alike():
         readers, processes = list[Connection](), list[SpawnProcess]()
         try:
             for rank in range(number):
@@ -66,7 +69,7 @@ def together(number: int, work: Callable[..., T], *arguments: Any) -> T:
                 processes[-1].start()
                 writer.close()  # then the process that ends without a word closes the last one
                 readers.append(reader)
-            return cast(T, _first_result(readers))
+            return cast(T, _first_result(readers, processes))
         finally:
             for process in processes:
                 process.terminate()
@@ -74,7 +77,7 @@ def together(number: int, work: Callable[..., T], *arguments: Any) -> T:
                 process.join()
 
 
-def _first_result(readers: list[Connection]) -> Any:
+def _first_result(readers: list[Connection], processes: list[SpawnProcess]) -> Any:
     """Return what the first process says once all have come to their end; raise what any of them says instead."""
     waiting, first = list(readers), None
     while waiting:
@@ -84,26 +87,32 @@ def _first_result(readers: list[Connection]) -> Any:
             try:
                 failed, value = reader.recv()
             except EOFError:
-                raise _silent(readers.index(reader) + 1, len(readers)) from None
+                raise _silent(readers.index(reader), processes) from None
             if failed:
-                raise _cause(value, readers, waiting)
+                raise _cause(value, readers, waiting, processes)
             first = value if reader is readers[0] else first
     return first
 
 
-def _cause(failure: BaseException, readers: list[Connection], others: list[Connection]) -> BaseException:
+def _cause(
+    failure: BaseException, readers: list[Connection], others: list[Connection], processes: list[SpawnProcess]
+) -> BaseException:
     """Return a failure, or that another process ended without a word: the one that fails may have waited for it."""
     for reader in wait(others, timeout=1.0) if others else ():
         assert isinstance(reader, Connection)
         try:
             reader.recv()
         except EOFError:
-            return _silent(readers.index(reader) + 1, len(readers))
+            return _silent(readers.index(reader), processes)
     return failure
 
 
-def _silent(number: int, of: int) -> RunError:
-    return RunError(f"Process {number} of {of} ended without a word: perhaps memory ran out.")
+def _silent(place: int, processes: list[SpawnProcess]) -> RunError:
+    processes[place].join(1.0)
+    code = processes[place].exitcode or 0
+    asked = -code in ENDING
+    how = f"was ended by {signal.Signals(-code).name}" if asked else "ended without a word: perhaps memory ran out"
+    return RunError(f"Process {place + 1} of {len(processes)} {how}.")
 
 
 def _one(
@@ -111,6 +120,7 @@ def _one(
 ) -> None:
     """Be one of the processes: say what was returned, or what went wrong."""
     os.environ["LOCAL_RANK"] = str(rank)
+    end_with_parent()
     torch.set_num_threads(threads)
     try:
         torch.distributed.init_process_group(

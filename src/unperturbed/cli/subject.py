@@ -13,14 +13,17 @@ from torch import nn
 from unperturbed.cli.console import say
 from unperturbed.cli.options import Parsed
 from unperturbed.data.check import mean_std
+from unperturbed.data.selection import Selection, choose, parse
 from unperturbed.data.sources import keep_place as keep_place
 from unperturbed.data.sources import load_data
-from unperturbed.data.split import Data, Split, select
+from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, Trust
-from unperturbed.runs import BEST, CONFIG, METRICS, RESULT, read_jsonl
+from unperturbed.runs import BEST, CONFIG, METRICS, RESULT, is_free, read_jsonl
 from unperturbed.runs.record import SCHEMA, UNSAID, ModelSpec, RunRecord
-from unperturbed.specs.trees import ABSENT, Choice, Tree, choose, parameters_of, written
+from unperturbed.runs.weights import check_weights
+from unperturbed.specs.trees import ABSENT, Choice, Tree, parameters_of, written
+from unperturbed.specs.trees import choose as choose_class
 from unperturbed.threat import Threat
 from unperturbed.training.folder import describe
 from unperturbed.training.prepare import find_device
@@ -50,6 +53,7 @@ class Subject:
         architecture: the model's name or import path, and its arguments.
         stored: what the run folder says of itself; None: there is none.
         kept: what a folder of these weights keeps of where they came from; None: it is a run folder, which knows.
+        examples: which of the test examples, such as "first:100" or "all".
     """
 
     model: nn.Module
@@ -63,6 +67,7 @@ class Subject:
     architecture: Mapping[str, Any]
     stored: RunRecord | None
     kept: RunRecord | None
+    examples: str
 
     def keep(self) -> None:
         """Write what a folder of these weights keeps: before anything else, so that the same command may go on."""
@@ -84,6 +89,9 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
     if place is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
     tree, weights = model_and_weights(given, stored)
+    if given.run is not None and given.weights is None:
+        for text in check_weights(Path(given.run)):
+            say(text, "warning")
     data = _with_test(load_data(place, trust), stored is not None and keep_place(place) == stored.data)
     check_classes(data, stored, other_data=given.data is not None)
     bounds = read_bounds(
@@ -92,7 +100,7 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
     first = given.threat.split(",")[0] if given.threat else None
     usual = Threat.parse((stored.threat if stored is not None else first) or default_threat(data), bounds)
     threat = Threat.parse(first, bounds) if first else usual
-    split = examples_of(data, given.examples, given.examples_seed)
+    split, chosen = examples_of(data, given.examples, given.examples_seed)
     check_examples(split)
     model, description = make_model(tree, data, trust=trust)
     if stored is not None:
@@ -120,14 +128,23 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
         *([data.name] if stored is not None and stored.data not in (None, keep_place(place)) else []),
         *([f"bounds {given.bounds}"] if given.run and given.bounds else []),
     )
-    seed = given.examples_seed
-    chosen = f"first {len(split)}" if seed is None else f"random {len(split)} seed {seed}"
     selection = (
-        *([chosen] if data.test is not None and len(split) < len(data.test) else []),
+        *([str(chosen)] if chosen is not None else []),
         *([f"attack seed {given.seed}"] if given.seed else []),
     )
     return Subject(
-        model, split, data, threat, usual, home, parts, selection, description, stored, kept if own_folder else None
+        model,
+        split,
+        data,
+        threat,
+        usual,
+        home,
+        parts,
+        selection,
+        description,
+        stored,
+        kept if own_folder else None,
+        "all" if chosen is None else str(chosen),
     )
 
 
@@ -172,7 +189,7 @@ def stored_bounds(value: Any) -> Bounds:
 def make_model(tree: Tree, data: Data, seed: int = 0, trust: Trust = OWN) -> tuple[nn.Module, Mapping[str, Any]]:
     """Return the model that was asked for, and what a run folder keeps of it; the data gives the arguments `FILLED`."""
     named = Tree("small-cnn" if len(data.train.shape) == 3 else "mlp").under(tree)
-    choice = choose(named, "architectures", "model", filled=FILLED, trust=trust)
+    choice = choose_class(named, "architectures", "model", filled=FILLED, trust=trust)
     arguments = {
         name: tuple(value) if name in FILLED and isinstance(value, list) else value
         for name, value in choice.arguments.items()
@@ -275,27 +292,16 @@ def radii_of(threat: Threat, eps: str | None) -> list[Threat]:
     return [replace(threat, eps=Threat.parse(f"{threat.norm}:{text}").eps) for text in eps.split(",")]
 
 
-def examples_of(data: Data, count: int | None, seed: int | None) -> Split:
-    """Return the test split, its first `count` examples, or `count` random ones."""
+def examples_of(data: Data, asked: int | str | None, seed: int | None) -> tuple[Split, Selection | None]:
+    """Return the test split, or what `--examples` and `--examples-seed` select of it, and the selection (None: all)."""
     if data.test is None:
         raise InputError(f"The data {data.name!r} has no test split, and robustness is not measured on training data.")
-    if seed is not None and count is None:
+    if seed is not None and asked is None:
         raise InputError("--examples-seed chooses random examples: say how many with --examples.")
-    if count is None:
-        return data.test
-    n = len(data.test)
-    if count < 1:
-        raise InputError(f"--examples is {count}, but must be at least 1.")
-    if count > n:
-        say(f"There are only {n} test examples, not {count}: all are used.", "warning")
-    order = torch.arange(n) if seed is None else torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    chosen = select(data.test, order[:count].sort().values)
-    missing = sorted(set(range(len(data.classes))) - set(chosen.labels.tolist()))
-    if missing:
-        names = ", ".join(data.classes[label] for label in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        classes = "class is" if len(missing) == 1 else "classes are"
-        say(f"Among these {len(chosen)} examples {len(missing)} {classes} missing ({names}).", "warning")
-    return chosen
+    if asked is None:
+        return data.test, None
+    split, chosen = choose(data.test, parse(asked, seed), data.classes)
+    return split, chosen if len(split) < len(data.test) else None
 
 
 def check_free(folder: Path, record: RunRecord) -> None:
@@ -304,7 +310,7 @@ def check_free(folder: Path, record: RunRecord) -> None:
         earlier = RunRecord.read(folder)
         if replace(earlier, schema=record.schema).plain() != record.plain():
             raise InputError(f"{folder} holds another run: give another --out.")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and not is_free(folder):
         raise InputError(f"{folder} is not empty and holds no run: give another --out.")
 
 

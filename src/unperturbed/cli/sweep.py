@@ -6,21 +6,26 @@ from dataclasses import replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli import evaluate, train
 from unperturbed.cli.console import Result, say
-from unperturbed.cli.options import TREES, Parsed, divide, known_options, new_parser, parse
+from unperturbed.cli.options import TREES, Parsed, add_examples_options, divide, known_options, new_parser, parse
 from unperturbed.cli.sweep_table import SEED, Axis, Run, write
 from unperturbed.errors import InputError, RunError
 from unperturbed.imports import Trust
-from unperturbed.reading import parse_json, read_small
 from unperturbed.runs import CONFIG
+from unperturbed.runs.lock import locked
+from unperturbed.runs.verify import read_object
 from unperturbed.specs.catalogue import hint
 
 POSITIONAL = None
-OWN = ("over", "suite", "examples", "evaluate-threat", "train-examples", "overwrite", "out", "json")
+OWN = (
+    *("over", "suite", "examples", "examples-seed", "evaluate-threat", "train-examples", "train-examples-seed"),
+    *("overwrite", "out", "json"),
+)
 """Options that are not `train`'s, or not as they are given here."""
 EXAMPLE = "--over method.nominal_loss=0.05,0.1"
 
@@ -37,11 +42,11 @@ def parser() -> ArgumentParser:
         "summed up in one row)",
     )
     made.add_argument("--suite", type=str, default="pgd", help=evaluate.SUITE_HELP)
-    made.add_argument("--examples", type=int | None, metavar="N", help="evaluate on the first N test examples alone")
+    add_examples_options(made, "test")
     made.add_argument(
         "--evaluate-threat", type=str | None, metavar="THREAT", help="evaluate under this one, not each run's own"
     )
-    made.add_argument("--train-examples", type=int | None, metavar="N", help="only the first N training examples")
+    add_examples_options(made, "training", "train-")
     made.add_argument("--overwrite", action="store_true", help="replace evaluations of other weights or versions")
     train.add_training_options(made)
     return made
@@ -62,8 +67,10 @@ def run(given: Parsed) -> Result:
     suite = evaluate.suite_of(own.suite, given.trust)
     if own.train_examples is not None:
         words = [*words, f"--examples={own.train_examples}"]
+    if own.train_examples_seed is not None:
+        words = [*words, f"--examples-seed={own.train_examples_seed}"]
     runs = _runs(axes, words, out)
-    _check(runs, own.examples, given.trust)
+    _check(runs, own.examples, own.examples_seed, given.trust)
     _check_over(out, [axis.option for axis in axes])
 
     about = {
@@ -74,9 +81,24 @@ def run(given: Parsed) -> Result:
     }
     evaluation = [f"--suite={own.suite}", f"--device={given.device}"]
     evaluation += [] if own.examples is None else [f"--examples={own.examples}"]
+    evaluation += [] if own.examples_seed is None else [f"--examples-seed={own.examples_seed}"]
     evaluation += [] if own.evaluate_threat is None else [f"--threat={own.evaluate_threat}"]
     evaluation += ["--overwrite"] if own.overwrite else []
     # What is there already comes first: if its options differ, that is told before anything is trained or written.
+    with locked(out):
+        return _done(given, own, axes, runs, about, evaluation)
+
+
+def _done(
+    given: Parsed,
+    own: Parsed,
+    axes: Sequence[Axis],
+    runs: Sequence[Run],
+    about: Mapping[str, Any],
+    evaluation: Sequence[str],
+) -> Result:
+    """Train and evaluate each run that is not done yet."""
+    out = Path(own.out or "runs/sweep")
     begun, new = [each for each in runs if each.folder.exists()], [each for each in runs if not each.folder.exists()]
     for number, each in enumerate([*begun, *new], 1):
         say(f"{number} of {len(runs)}: {each.name}")
@@ -103,11 +125,10 @@ def _check_over(out: Path, options: Sequence[str]) -> None:
     """Refuse a folder with the table of a sweep over other options, which this one's would replace."""
     if not (out / "sweep.json").exists():
         return
-    table = parse_json(read_small(out / "sweep.json"), out / "sweep.json")
-    over = table.get("over") if isinstance(table, Mapping) else None
-    if not isinstance(over, Mapping):
-        raise InputError(f"{out / 'sweep.json'} holds no table of a sweep: remove it, or give another --out.")
-    earlier = list(over)
+    try:
+        earlier = list(dict(read_object(out / "sweep.json")["over"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{out / 'sweep.json'} is damaged: delete it, or give another --out.") from error
     if earlier != list(options):
         raise InputError(
             f"{out} holds a sweep over {' and '.join(earlier)}, not over {' and '.join(options)}: give another --out."
@@ -187,7 +208,7 @@ def _runs(axes: Sequence[Axis], words: Sequence[str], out: Path) -> list[Run]:
     return list(runs.values())
 
 
-def _check(runs: Sequence[Run], examples: int | None, trust: Trust) -> None:
+def _check(runs: Sequence[Run], examples: int | str | None, seed: int | None, trust: Trust) -> None:
     """Refuse what cannot be trained or evaluated before anything is, and runs that are the same."""
     from unperturbed.cli.subject import examples_of
     from unperturbed.data.sources import load_data
@@ -204,4 +225,4 @@ def _check(runs: Sequence[Run], examples: int | None, trust: Trust) -> None:
         seen.append((described, each.name))
         if given.data not in looked_at:
             looked_at.add(given.data)
-            examples_of(plan.data, examples, None)
+            examples_of(plan.data, examples, seed)

@@ -7,7 +7,8 @@ from typing import Any
 
 from unperturbed.cli.console import table
 from unperturbed.findings import Interval
-from unperturbed.reports.charts.trade_off import Point, mark_dominated, trade_off_svg
+from unperturbed.reports.charts.style import save_chart
+from unperturbed.reports.charts.trade_off import Point, mark_dominated, trade_off_chart
 from unperturbed.runs import write_json, write_text
 
 SEED = "seed"
@@ -132,9 +133,8 @@ def write(
         under = threats[0] if len(threats) == 1 else "each its own threat"
         named = [axis.name for axis in axes if axis.option != SEED]
         labels = f", labelled by {' and '.join(named)}" if named else ""
-        write_text(
-            picture, trade_off_svg(points, "Clean against robust accuracy", f"{under}, {about['suite']}{labels}")
-        )
+        caption = f"{under}, {about['suite']}{labels}"
+        save_chart(trade_off_chart(points, "Clean against robust accuracy", caption), picture)
     else:
         picture.unlink(missing_ok=True)
     return value, [table("", columns, cells), *notes, *([f"Picture: {picture}"] if points else [])]

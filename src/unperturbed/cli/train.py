@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, table
-from unperturbed.cli.options import Parsed, add_data_options, add_fields, new_parser
+from unperturbed.cli.options import Parsed, add_data_options, add_examples_options, add_fields, new_parser
 from unperturbed.errors import InputError, RunError
-from unperturbed.runs import CHECKPOINT
+from unperturbed.runs import CHECKPOINT, FolderLostError
 from unperturbed.specs.catalogue import listing
 from unperturbed.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from unperturbed.data.selection import Selection
     from unperturbed.data.split import Data, Split
     from unperturbed.methods.base import Method
     from unperturbed.threat import Threat
@@ -33,7 +34,7 @@ def parser() -> ArgumentParser:
     """Return the command's parser."""
     made = new_parser("train", str(__doc__))
     add_training_options(made)
-    made.add_argument("--examples", type=int | None, metavar="N", help="only the first N training examples")
+    add_examples_options(made, "training")
     made.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     made.add_argument("--devices", type=int, default=1, help="processes, each with a part of every batch")
     return made
@@ -67,6 +68,7 @@ class Plan:
         loggers: beside metrics.jsonl.
         out: the run folder.
         config: where data, model and method come from, as config.yaml will hold it.
+        selection: which of the training examples; None: all.
     """
 
     model: "nn.Module"
@@ -78,6 +80,7 @@ class Plan:
     loggers: Sequence[Logger]
     out: Path
     config: Mapping[str, Any]
+    selection: "Selection | None" = None
 
 
 def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
@@ -101,7 +104,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     recipe = Recipe(**settings | {"batch_size": None if given.batch_size == "auto" else given.batch_size})
     named = [] if given.loggers == "none" else given.loggers.split(",")
     loggers = [convert(name, Logger, "--loggers") for name in named]
-    data = _first(load(given.data), given.examples)
+    data, chosen = _selected(load(given.data), given.examples, given.examples_seed)
     threat = Threat.parse(given.threat or default_threat(data), read_bounds(given.bounds, data.bounds))
     check(data.train, threat.bounds, len(data.classes))
     extra = None if given.extra is None else load(given.extra).train
@@ -111,13 +114,13 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     config = {
         "data": keep_place(given.data),
         "classes": list(data.classes),
-        "examples": given.examples,
+        "examples": chosen and chosen.record,
         "extra": given.extra and keep_place(given.extra),
         "model": model_description,
         "weights": given.weights and keep_place(given.weights),
         "method": method_description,
     }
-    return Plan(model, data, extra, threat, objective, recipe, loggers, out, config)
+    return Plan(model, data, extra, threat, objective, recipe, loggers, out, config, chosen)
 
 
 def run(given: Parsed) -> Result:
@@ -148,6 +151,7 @@ def run(given: Parsed) -> Result:
     seen = f"on {trained.clean_accuracy.n} {'held-out training' if trained.held_out else 'training'} examples"
     rows = [
         ("run", str(trained.folder)),
+        ("examples", "all" if asked.selection is None else str(asked.selection)),
         (
             "epochs",
             f"{trained.epochs} in {trained.seconds:.0f} s; the best weights are from epoch {trained.best_epoch}",
@@ -157,20 +161,23 @@ def run(given: Parsed) -> Result:
         *(("method", text) for text in trained.conclusions),
     ]
     following = f"How robust it is: unperturbed evaluate {shlex.quote(str(asked.out))}"
-    return Result(trained.json(), (table("", ("", str(asked.threat)), rows), following))
+    value = {**trained.json(), "selection": "all" if asked.selection is None else str(asked.selection)}
+    return Result(value, (table("", ("", str(asked.threat)), rows), following))
 
 
-def _first(data: "Data", count: int | None) -> "Data":
-    """Return the data with the first `count` training examples alone, or all of it."""
-    import torch
+def _selected(data: "Data", asked: int | str | None, seed: int | None) -> "tuple[Data, Selection | None]":
+    """Return the data with the training examples asked for alone, and which they are (None: all)."""
+    from unperturbed.data.selection import choose, parse
 
-    from unperturbed.data.split import select
-
-    if count is None:
-        return data
-    if not 1 <= count <= len(data.train):
-        raise InputError(f"--examples is {count}, but there are {len(data.train)} training examples: take 1 to that.")
-    return replace(data, train=select(data.train, torch.arange(count)))
+    if asked is None and seed is not None:
+        raise InputError("--examples-seed chooses random examples: say how many with --examples.")
+    if asked is None:
+        return data, None
+    selection = parse(asked, seed)
+    if selection.count > len(data.train):
+        raise InputError(f"--examples is {asked}, but there are {len(data.train)} training examples: take 1 to that.")
+    split, chosen = choose(data.train, selection, data.classes, "training")
+    return replace(data, train=split), chosen
 
 
 @contextmanager
@@ -180,6 +187,8 @@ def resumable(given: Parsed, out: Path) -> Iterator[None]:
     failures: tuple[type[BaseException], ...] = (KeyboardInterrupt, RunError, OSError, *lost)
     try:
         yield
+    except FolderLostError:
+        raise
     except failures as error:
         again = shlex.join(["unperturbed", "train", *(word for word in given.argv if word != "--resume"), "--resume"])
         stands = (

@@ -9,10 +9,11 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.evaluate import SUITE_HELP, repeatable, suite_of
-from unperturbed.cli.options import Parsed, new_parser
+from unperturbed.cli.options import Parsed, add_examples_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.findings import Transfer
 from unperturbed.runs import BEST
+from unperturbed.runs.weights import check_weights
 
 POSITIONAL = "runs..."
 
@@ -22,7 +23,7 @@ def parser() -> ArgumentParser:
     made = new_parser("transfer", str(__doc__))
     made.add_argument("runs", type=str, nargs="*", help="two run folders or more, of the same data")
     made.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
-    made.add_argument("--examples", type=int | None, metavar="N", help="only the first N test examples")
+    add_examples_options(made, "test")
     made.add_argument("--threat", type=str | None, help="norm and radius for all of them (default: the runs' own)")
     made.add_argument("--out", type=str | None, metavar="FOLDER", help="where the matrix is kept, so that it can go on")
     made.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
@@ -64,12 +65,14 @@ def run(given: Parsed) -> Result:
     if first.data is None:
         raise InputError(f"{runs[0]} does not say where its data are: train from what load_data(...) returns.")
     data = load_data(first.data, given.trust.of_file(Path(runs[0]), first.plain()))
-    split = examples_of(data, given.examples, None)
+    split, chosen = examples_of(data, given.examples, given.examples_seed)
     threat = Threat.parse(given.threat or first.threat, stored_bounds(first.bounds))
     models = {}
     for run in runs:
         if not (Path(run) / BEST).exists():
             raise InputError(f"{Path(run) / BEST} is not there: the run has not finished an epoch. Go on with it.")
+        for text in check_weights(Path(run)):
+            say(f"{run}: {text}", "warning")
         tree = model_of(stored[run], run, named=False)
         model, _ = make_model(tree, data, trust=given.trust.of_file(Path(run), stored[run].plain()))
         check_same_network(model, tree, stored[run], run)
@@ -93,7 +96,10 @@ def run(given: Parsed) -> Result:
         say(f"Read again from {store.folder}, which was finished before.")
     for text in found.warnings:
         say(text, "warning")
-    return Result(found.json(), [f"{found.threat}, n={found.n}, suite {found.suite}: {found.note}", _matrix(found)])
+    value = found.json() | ({} if chosen is None else {"selection": str(chosen)})
+    return Result(
+        value, [f"{found.threat}, n={found.n} ({chosen or 'all'}), suite {found.suite}: {found.note}", _matrix(found)]
+    )
 
 
 def _check_same(key: str, values: Mapping[str, Any]) -> None:

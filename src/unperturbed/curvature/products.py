@@ -4,7 +4,10 @@
 belong inside `clean_batch_stats`, and the first forward, at x, is then the one that sets the statistics.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import nn
@@ -78,13 +81,29 @@ def gradient_with_graph(model: Model, x: Inputs, loss: LossOnLogits) -> ValueAnd
     return value, gradient
 
 
+@contextmanager
+def tangents() -> Iterator[None]:
+    """Enter a level of forward mode, without the warning of torch about its own code, which may count as an error."""
+    _load_tangent_rules()
+    with forward_ad.dual_level():
+        yield
+
+
+@cache
+def _load_tangent_rules() -> None:
+    """Have torch load its rules for tangents: it does so at the first one, and scripts them, which it deprecates."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.filterwarnings("ignore", message=r".torch\.jit\.script")
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))  # type: ignore[no-untyped-call]
+
+
 def forward_slope(model: Model, x: Inputs, v: Inputs, loss: LossOnLogits) -> ValueAndSlope:
     """Return the loss at x and <gradient, v>, by one forward pass that carries v along as a tangent.
 
     Costs two forwards, and two backwards to the weights, but no second derivative. Right only on networks for which
     `not_proven` finds nothing, and for losses that tangents pass through, such as `cross_entropy_with`.
     """
-    with forward_ad.dual_level():
+    with tangents():
         out = loss(model(forward_ad.make_dual(x.detach(), v.detach())))  # type: ignore[no-untyped-call]
         value, tangent = forward_ad.unpack_dual(out)  # type: ignore[no-untyped-call]
     return value, torch.zeros_like(value) if tangent is None else tangent  # None: nothing depends on the input

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from unperturbed.checks import checked
 from unperturbed.data.check import check, mean_std
 from unperturbed.data.convert import as_data, as_split
 from unperturbed.data.digits import load_digits
@@ -27,6 +28,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
+@checked()
 def load_data(spec: str, trust: Trust = OWN) -> Data:
     """Return the data that a text names.
 

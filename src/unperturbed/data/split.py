@@ -20,12 +20,14 @@ class Split(ABC):
         labels: all of them, int64, on the CPU.
         eight_bit: whether the inputs are 8-bit images divided by 255, hence finite and within [0, 1] unread.
         in_memory: whether examples are at hand at once, so that reading ahead gains nothing.
+        notes: warnings that belong to every result on these examples, such as how they were selected.
     """
 
     shape: tuple[int, ...]
     labels: Labels
     eight_bit: bool = False
     in_memory: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,8 +66,8 @@ class ArraySplit(Split):
 class SelectedSplit(Split):
     """Some examples of another split, with positions of their own."""
 
-    def __init__(self, split: Split, ids: Rows) -> None:
-        self.split, self.ids = split, ids
+    def __init__(self, split: Split, ids: Rows, notes: tuple[str, ...] = ()) -> None:
+        self.split, self.ids, self.notes = split, ids, notes
         self.shape, self.eight_bit, self.in_memory = split.shape, split.eight_bit, split.in_memory
         self.labels = split.labels[ids]
 
@@ -99,7 +101,7 @@ def select(split: Split, ids: Rows) -> Split:
     """Return the examples at these positions as a split of their own, at positions 0 to len(ids) - 1."""
     if len(ids) and not (0 <= int(ids.min()) and int(ids.max()) < len(split)):
         raise InputError(f"Examples {int(ids.min())} to {int(ids.max())} were asked for, but there are {len(split)}.")
-    return SelectedSplit(split, ids)
+    return SelectedSplit(split, ids, split.notes)
 
 
 def hold_out(labels: Labels, share: float) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
 from unperturbed.evaluation.identity import identity, other_threads
@@ -34,8 +35,10 @@ from unperturbed.evaluation.subject import (
 )
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.maximise.places import Watch, watched
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import InPrecision, as_reported, choose
+from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.autoattack import PLUS, RAND, STANDARD
 from unperturbed.suites.by_name import ATTACKS, custom
@@ -47,6 +50,13 @@ BLOCK = 1024
 """Examples that are evaluated, held in memory and written together."""
 
 
+def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return the folder that an evaluation writes into."""
+    return None if given["out"] is None else (Path(given["out"]) / find_suite(given["suite"]).name, "")
+
+
+@checked(seed=SEED, batch_size=COUNT)
+@alone_in(_place)
 def evaluate(
     model: nn.Module,
     data: Any,
@@ -58,6 +68,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
+    output: Output = None,
     progress: Progress = silent,
 ) -> Outcome:
     """Return how many examples the model classifies correctly, and on how many of those the suite cannot change that.
@@ -80,6 +91,7 @@ def evaluate(
         batch_size: examples that the network sees at a time, raised to a power of two; fewer where fewer are left.
         precision: "auto" lets attacks that bear it search in bfloat16 where the processor multiplies that natively and
             the network is convolutional, and repeats in float32 what came close to a break; "32": all in float32.
+        output: which part of what the model returns are the logits: a place, a name, or a function of it.
         progress: told of every attack that is through with a block of examples, and about twice a second of how far
             it is: the bound within an attack counts what it claims, which a fresh forward has yet to confirm.
 
@@ -90,7 +102,7 @@ def evaluate(
     """
     began = time.perf_counter()
     split = measured_split(data)
-    subject = look_at(model, split, threat, seed)
+    subject = look_at(model, split, threat, seed, output)
     attacks, warnings = find_suite(suite).against(threat.norm, subject.classes), list(subject.warnings)
     networks = as_searched(subject, precision, physical_batch_size(batch_size, subject, len(split)))
     if batch_size != "auto" and batch_size > len(split):
@@ -103,6 +115,7 @@ def evaluate(
         "is_of": identity(model, subject, split, threat, attacks, seed)
         | {"search": _name(subject.dtype if networks.rough is None else torch.bfloat16)},
         "threads": torch.get_num_threads(),
+        "rounding": networks.rounding(subject.some),
         "batch_size": networks.places,
         "block": _block_size(len(split), processes),
     }
@@ -146,7 +159,9 @@ def evaluate(
     if out is not None:
         meet()
         parts = [store.read(number) for number in range(len(blocks))]
-    environment = job["is_of"] | {
+    environment = {
+        **job["is_of"],
+        **job.get("rounding", {}),
         "python": platform.python_version(),
         "batch_size": job["batch_size"],
         "threads": job["threads"],
@@ -212,7 +227,7 @@ def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int)
             logits = rough(x)
             (slope,) = torch.autograd.grad(logits.sum(), x)
             sound = bool(logits.isfinite().all() and slope.isfinite().all())
-    except RuntimeError:  # an operation that does not know bfloat16
+    except Exception:  # an operation that does not know bfloat16
         sound = False
     return Networks(classifier, searched, rough if sound and precision == "auto" else None, places)
 

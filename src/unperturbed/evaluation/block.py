@@ -14,8 +14,9 @@ from unperturbed.attacks.gradient import Suite
 from unperturbed.findings import Verdict
 from unperturbed.losses import margin
 from unperturbed.maximise.places import part_of_search
-from unperturbed.networks.failures import failed_on, isolate, within_memory
+from unperturbed.networks.failures import failed_on, failed_on_all, isolate, within_memory
 from unperturbed.networks.modes import own_randomness
+from unperturbed.networks.rounding import rounding
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Logits, Model, PerExample
@@ -42,6 +43,11 @@ class Networks:
     """In bfloat16, where that is faster still."""
     places: int
     """Halved where memory runs out."""
+
+    def rounding(self, examples: Inputs) -> dict[str, bool | str | None]:
+        """Return whether rows are rounded alike by all of them, as part of a result's environment."""
+        every = (self.reported, self.searched, self.rough)
+        return rounding([network for network in every if network is not None], examples, self.places)
 
 
 @dataclass
@@ -130,7 +136,7 @@ def untouched(model: Model, batch: Batch, places: int, seed: int) -> Block:
     with _draws_of(seed, batch, -1):
         parts, failures = isolate(clean_logits, torch.arange(len(batch.y)))
     if not parts:
-        raise next(iter(failures.values()))
+        raise failed_on_all(failures)
     logits: Logits = torch.full((len(batch.y), parts[0][1].shape[1]), torch.nan).to(batch.x)
     for rows, values in parts:
         logits[rows] = values

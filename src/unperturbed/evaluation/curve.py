@@ -15,6 +15,7 @@ from torch import nn
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.attacks.square import Square
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings, reach
@@ -25,8 +26,11 @@ from unperturbed.evaluation.subject import (
     physical_batch_size,
 )
 from unperturbed.findings import Interval, Progress, Verdict, silent
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
+from unperturbed.networks.rounding import rounding
+from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.autoattack import PLUS, STANDARD
 from unperturbed.threat import Threat
@@ -175,6 +179,13 @@ class Distances:
         return robust, sum(distance > within for distance, _, within in rows) - robust
 
 
+def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return the folder that distances are written into."""
+    return None if given["out"] is None else (Path(given["out"]) / f"curve-{given['threat'].norm}", "")
+
+
+@checked(seed=SEED, batch_size=COUNT)
+@alone_in(_place)
 def minimum_norm(
     model: nn.Module,
     data: Any,
@@ -186,6 +197,7 @@ def minimum_norm(
     overwrite: bool = False,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
+    output: Output = None,
     progress: Progress = silent,
 ) -> Distances:
     """Return for every example an upper bound on the distance to the nearest misclassified point, box respected.
@@ -211,6 +223,7 @@ def minimum_norm(
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time, raised to a power of two.
         progress: told of every radius done, and about twice a second of how far an attack is.
+        output: which part of what the model returns are the logits: a place, a name, or a function of it.
 
     Raises:
         InputError: on what `evaluate` refuses, on an eps of 0, on radii that are not within (0, eps], and where `out`
@@ -218,12 +231,13 @@ def minimum_norm(
     """
     began = time.perf_counter()
     chosen, split, levels = _suite(suite), measured_split(data), _radii(radii, threat.eps)
-    subject = look_at(model, split, threat, seed)
+    subject = look_at(model, split, threat, seed, output)
     warnings, n = list(subject.warnings), len(split)
     attacks, places = chosen.against(threat.norm, subject.classes), physical_batch_size(batch_size, subject, n)
     job: dict[str, Any] = {
         "is_of": identity(model, subject, split, threat, attacks, seed) | {"radii": list(levels)},
         "threads": torch.get_num_threads(),
+        "rounding": rounding([subject.classifier], subject.some, places),
         "batch_size": places,
         "block": max(256, min(8192, HELD // max(subject.some[0].numel(), 1))),
     }
@@ -254,7 +268,7 @@ def minimum_norm(
     if at_once.places < places or fewer.places < few:
         least = min(at_once.places, fewer.places)
         warnings.append(f"Memory ran out: the network saw {least} examples at a time in the end.")
-    environment = job["is_of"] | {"python": platform.python_version(), "batch_size": places}
+    environment = job["is_of"] | job.get("rounding", {}) | {"python": platform.python_version(), "batch_size": places}
     table = table_in_order(parts, order)
     correct = sum(margin < 0 for margin in table["clean_margin"])
     not_finite = sum(margin != margin for margin in table["clean_margin"])

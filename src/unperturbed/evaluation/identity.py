@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
@@ -13,6 +14,7 @@ from torch import nn
 from unperturbed.attacks.gradient import Suite
 from unperturbed.data.split import Split
 from unperturbed.evaluation.subject import Subject, data_hash, device_kind, version, weights_hash, without_addresses
+from unperturbed.processor import SETTING
 from unperturbed.threat import Threat
 from unperturbed.types import Bounds
 
@@ -38,13 +40,21 @@ def identity(
 
 
 def other_threads(job: Mapping[str, Any], subject: Subject) -> list[str]:
-    """Return a warning if the job was begun with another number of threads."""
-    if subject.device.type != "cpu" or torch.get_num_threads() == job["threads"]:
+    """Return warnings if the job was begun with another number of threads or another MKL_CBWR."""
+    if subject.device.type != "cpu":
         return []
-    return [
-        f"The evaluation was begun with {job['threads']} threads and goes on with {torch.get_num_threads()}: the last "
-        "bits of what is computed may differ, and verdicts where they are ties."
-    ]
+    effect = "the last bits of what is computed may differ, and verdicts where they are ties."
+    warnings, threads = list[str](), torch.get_num_threads()
+    if threads != job["threads"]:
+        warnings.append(f"The evaluation was begun with {job['threads']} threads and goes on with {threads}: {effect}")
+    now = os.environ.get(SETTING, "")
+    before = job.get("rounding", {}).get(SETTING, now)  # an earlier version did not write it down
+    if before != now:
+        warnings.append(
+            f"The evaluation was begun with {SETTING}={before or '(unset)'} and resumes with {now or '(unset)'}: "
+            f"{effect}"
+        )
+    return warnings
 
 
 def settings_of(suite: Suite) -> str:

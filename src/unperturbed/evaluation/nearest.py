@@ -16,7 +16,7 @@ from unperturbed.evaluation.block import Tally, verify
 from unperturbed.evaluation.randomised import draws_random_numbers
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Watch, watched
-from unperturbed.networks.failures import carefully, failed_on
+from unperturbed.networks.failures import carefully, failed_on, failed_on_all
 from unperturbed.networks.modes import own_randomness
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -194,7 +194,7 @@ class Search:
             lambda some, places: padded_logits(self.model, batch.x[some], places), rows, self.at_once
         )
         if not parts:
-            raise next(iter(failures.values()))
+            raise failed_on_all(failures)
         warnings += failed_on(failures, batch.ids, "the forward")
         logits = torch.full((len(rows), parts[0][1].shape[1]), torch.nan).to(batch.x)
         for some, values in parts:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.base import padded_logits
+from unperturbed.checks import AT_LEAST_ONE, COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import BLOCK
 from unperturbed.evaluation.randomised import draws_random_numbers
@@ -23,9 +24,11 @@ from unperturbed.evaluation.subject import (
 )
 from unperturbed.findings import Interval, Progress, silent
 from unperturbed.losses import margin
-from unperturbed.networks.failures import isolate, within_memory
+from unperturbed.networks.failures import failed_on_all, isolate, within_memory
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import as_reported
+from unperturbed.networks.rounding import rounding
 from unperturbed.noise import Noise
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
@@ -92,6 +95,7 @@ class Probable:
         }
 
 
+@checked(draws=AT_LEAST_ONE, seed=SEED, batch_size=COUNT)
 def probable_accuracy(
     model: nn.Module,
     data: Any,
@@ -101,6 +105,7 @@ def probable_accuracy(
     draws: int = 100,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
+    output: Output = None,
     progress: Progress = silent,
 ) -> Probable:
     """Return the share of examples that are classified correctly on at least a share 1 - rho of random points of S(x).
@@ -123,6 +128,7 @@ def probable_accuracy(
         seed: of the draws.
         batch_size: examples that the network sees at a time, raised to a power of two.
         progress: told of every draw of every block.
+        output: which part of what the model returns are the logits: a place, a name, or a function of it.
 
     Raises:
         InputError: on what `evaluate` refuses, no draw, and shares outside [0, 1) or too small for so few draws.
@@ -131,9 +137,10 @@ def probable_accuracy(
     shares = [rho] if isinstance(rho, int | float) else list(rho)
     _check(shares, draws)
     split = measured_split(data)
-    subject = look_at(model, split, threat, seed)
+    subject = look_at(model, split, threat, seed, output)
     classifier, warnings = subject.classifier, list(subject.warnings)
     places = physical_batch_size(batch_size, subject, len(split))
+    rounded = rounding([classifier], subject.some, places)
     columns: dict[str, list[Any]] = {name: [] for name in ("id", "label", "clean", "right", "wrong", "unknown")}
     order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
     with under_attack(classifier), as_reported(subject.device), own_randomness(seed, subject.device):
@@ -189,6 +196,7 @@ def probable_accuracy(
         | {
             "device": str(subject.device),
             "batch_size": places,
+            **rounded,
             "seed": seed,
             "weights": weights_hash(model),
             "data": data_hash(split),
@@ -219,7 +227,7 @@ def _margins(model: nn.Module, batch: Batch, z: Inputs, places: int) -> tuple[Pe
     """Return the margins at z, NaN where the logits are not finite or the network fails even alone, and a warning."""
     parts, failures = isolate(lambda rows: padded_logits(model, z[rows], places), torch.arange(len(z)))
     if not parts:
-        raise next(iter(failures.values()))
+        raise failed_on_all(failures)
     margins: Tensor = torch.full((len(z),), torch.nan).to(z)
     for rows, logits in parts:
         margins[rows] = torch.where(logits.isfinite().all(dim=1), margin(logits, batch.y[rows]), torch.nan)

@@ -12,29 +12,32 @@ from math import floor
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.parquet
 import torch
 from jaxtyping import Float64, Int64
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unperturbed.attacks.base import padded_logits
+from unperturbed.checks import checked
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE
+from unperturbed.evaluation.store import Store
 from unperturbed.evaluation.subject import weights_hash
 from unperturbed.findings import Interval, Outcome, Verdict
 from unperturbed.losses import margin
+from unperturbed.networks.classifier import Classes, as_classifier
+from unperturbed.networks.dtype import home
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
 from unperturbed.runs import write_atomically, write_json
+from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
-from unperturbed.weights.files import as_classifier
 
 Levels = Int64[Tensor, "n ..."]
 Rounding = Literal["nearest", "gradient", "random"]
@@ -79,8 +82,16 @@ class Quantised:
         }
 
 
+@checked()
+@alone_in(lambda given: given["out"] and (images_folder(Path(given["out"]), given["outcome"].suite), ""))
 def quantize(
-    model: nn.Module, data: Any, threat: Threat, outcome: Outcome, *, out: Path | str | None = None
+    model: nn.Module,
+    data: Any,
+    threat: Threat,
+    outcome: Outcome,
+    *,
+    out: Path | str | None = None,
+    output: Output = None,
 ) -> Quantised:
     """Round the adversarial examples of an evaluation to 8-bit images inside S(x), and look again which of them break.
 
@@ -94,6 +105,7 @@ def quantize(
         outcome: of `evaluate`.
         out: the folder that `evaluate` wrote to; images and `index.csv` go to `SUITE/png` in it, a summary beside it.
             None where the outcome was not written, and then the images are returned.
+        output: which part of what the model returns are the logits: a place, a name, or a function of it.
 
     Raises:
         InputError: where the originals are no 8-bit images of one or three channels, where model, data or threat are
@@ -102,8 +114,10 @@ def quantize(
     split = data.test if isinstance(data, Data) and data.test is not None else as_split(data)
     _check_same(model, split, threat, outcome)
     check_eight_bit(split)
-    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
-    classifier = as_classifier(model, split.inputs(torch.zeros(1, dtype=torch.int64)).to(weight))
+    device, dtype = home(model)
+    weight = torch.zeros(0, device=device, dtype=dtype)
+    example = split.inputs(torch.zeros(1, dtype=torch.int64)).to(weight)
+    classifier = as_classifier(model, example, output, Classes.seen_in(split.labels))
     seed, places = int(outcome.environment["seed"]), int(outcome.environment["batch_size"])
     place = {name: position for position, name in enumerate(split.names().tolist())}
     rows: list[dict[str, list[Any]]] = []
@@ -321,10 +335,11 @@ def _adversarial(outcome: Outcome, out: Path | str | None) -> Iterator[tuple[Lab
         return
     if out is None:
         raise InputError("The adversarial examples of this outcome were written to a folder: give it as out.")
-    for part in sorted((Path(out) / outcome.suite).glob("part-*.parquet")):
-        table = pyarrow.parquet.read_table(part, columns=["id", "verdict"]).to_pydict()
+    store = Store(Path(out) / outcome.suite)
+    for number in range(len(list((Path(out) / outcome.suite).glob("part-*.parquet")))):
+        table = store.read(number).table
         ids = [i for i, v in zip(table["id"], table["verdict"], strict=True) if v == "broken"]
-        yield torch.tensor(ids, dtype=torch.int64), load_file(part.with_suffix(".safetensors"))["adversarial"]
+        yield torch.tensor(ids, dtype=torch.int64), store.read_adversarial(number)
 
 
 def _write_images(folder: Path, ids: Labels, levels: Levels) -> None:

@@ -15,11 +15,14 @@ from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
-from unperturbed.networks.failures import isolate
+from unperturbed.networks.classifier import Classes, as_classifier
+from unperturbed.networks.dtype import home as home_of
+from unperturbed.networks.failures import failed_on_all, isolate
+from unperturbed.networks.guard import trying
+from unperturbed.networks.logits import Output, notes_on
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs
-from unperturbed.weights.files import as_classifier
 
 _READ = 1024
 
@@ -46,8 +49,8 @@ class Subject:
         return Batch(threat.boxed(x.to(self.device, self.dtype)), y.to(self.device), ids.to(self.device))
 
 
-def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subject:
-    """Return the model as a subject of measurements.
+def look_at(model: nn.Module, split: Split, threat: Threat, seed: int, output: Output = None) -> Subject:
+    """Return the model as a subject of measurements; `output` says which part of what it returns are the logits.
 
     Raises:
         InputError: on weights that are neither float32 nor float64, outputs that are no logits, of another type than
@@ -59,16 +62,20 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int) -> Subjec
     device, dtype = home(model)
     first = split.names().argsort(stable=True)[:64]
     some = split.inputs(first).to(device, dtype)
-    classifier = as_classifier(model, some[:1])
-    with own_randomness(seed, device):
+    known = Classes.seen_in(split.labels)
+    classifier = as_classifier(model, some[:1], output, known)
+    with own_randomness(seed, device), trying("taking logits and gradients of the first examples", first, some):
         classes, warnings = check_outputs(classifier, some)
         _check_type(classifier, some)
         warnings += _flat(classifier, some)
+    warnings = [*notes_on(classifier), *misfit(classes, known), *warnings]
     if (weights := not_finite(model)) is not None:
         warnings.append(f"{weights}: nothing that is computed with them means anything.")
     network = _network_hash(classifier, some, seed)
     check(split, threat.bounds, classes)
-    return Subject(classifier, device, dtype, some, classes, network, warnings + box_warnings(threat, some[0]))
+    return Subject(
+        classifier, device, dtype, some, classes, network, [*split.notes, *warnings, *box_warnings(threat, some[0])]
+    )
 
 
 def check_kinds(model: Any, threat: Any) -> None:
@@ -103,10 +110,20 @@ def measured_split(data: Any) -> Split:
 
 def home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Return the device and precision of the weights."""
-    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
-    if weight.dtype not in (torch.float32, torch.float64):
-        raise InputError(f"The weights are {weight.dtype}, but results are computed in float32: call model.float().")
-    return weight.device, weight.dtype
+    device, dtype = home_of(model)
+    if dtype not in (torch.float32, torch.float64):
+        raise InputError(f"The weights are {dtype}, but results are computed in float32: call model.float().")
+    return device, dtype
+
+
+def misfit(columns: int, classes: Classes) -> list[str]:
+    """Return a warning if the network tells apart more classes than the data has."""
+    if columns <= classes.count or classes.fit(columns):
+        return []
+    return [
+        f"The network returns {columns} logits, but {classes}: are these its logits, and do the labels suit them? "
+        "output= (--output) picks another part of what it returns."
+    ]
 
 
 def device_kind(device: torch.device) -> str:
@@ -184,7 +201,7 @@ def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
     with under_attack(model):
         parts, failures = isolate(lambda rows: padded_logits(model, some[rows], len(rows)), torch.arange(len(some)))
         if not parts:
-            raise next(iter(failures.values()))
+            raise failed_on_all(failures)
         logits = torch.cat([part for _, part in parts])
         with torch.enable_grad():
             reached = model(some[:1].clone().requires_grad_()).requires_grad

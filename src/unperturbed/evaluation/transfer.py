@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unperturbed.attacks.base import Attack, Found
 from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import BLOCK, find_suite
@@ -27,9 +28,12 @@ from unperturbed.losses import margin
 from unperturbed.maximise.apgd import APGD
 from unperturbed.maximise.places import watched
 from unperturbed.networks.failures import carefully, failed_on
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import as_reported
+from unperturbed.networks.rounding import rounding
 from unperturbed.noise import Noise
+from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, PerExample
@@ -48,6 +52,8 @@ class _Peer:
     suite: Suite
 
 
+@checked(seed=SEED, batch_size=COUNT)
+@alone_in(lambda given: None if given["out"] is None else (Path(given["out"]) / "transfer", ""))
 def transfer(
     models: Mapping[str, nn.Module],
     data: Any,
@@ -58,6 +64,7 @@ def transfer(
     overwrite: bool = False,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
+    output: Output | Mapping[str, Output] = None,
     progress: Progress = silent,
 ) -> Transfer:
     """Attack every model, and return the accuracy of every model on the points found on every other.
@@ -80,6 +87,8 @@ def transfer(
         seed: of the attacks' random starts.
         batch_size: examples that a network sees at a time, raised to a power of two.
         progress: told of every model attacked on every block, and about twice a second of how far that is.
+        output: which part of what the models return are the logits: a place, a name, a function of it, or one of
+            these for each name.
 
     Raises:
         InputError: on fewer than two models, a suite for random networks, as `evaluate` does, and where `out` holds a
@@ -89,16 +98,19 @@ def transfer(
     if len(models) < 2:
         raise InputError(f"Transfer is between models: give two or more, not {len(models)}.")
     split, device = measured_split(data), _device(models)
-    seen = {name: look_at(model, split, threat, seed) for name, model in models.items()}
+    outputs = output if isinstance(output, Mapping) else dict.fromkeys(models, output)
+    seen = {name: look_at(model, split, threat, seed, outputs.get(name)) for name, model in models.items()}
     suites = {name: find_suite(suite).against(threat.norm, each.classes) for name, each in seen.items()}
     first = next(iter(suites.values()))
     if draws_of(first) > 1:
         raise InputError(f"The suite {first.name} takes means over draws, which a matrix does not: use standard.")
     warnings = [f"{name}: {text}" for name, each in seen.items() for text in (*each.warnings, *_randomness(each))]
+    places = min(physical_batch_size(batch_size, each, len(split)) for each in seen.values())
     job: dict[str, Any] = {
         "is_of": _identity(models, seen, split, threat, suites, seed),
         "threads": torch.get_num_threads(),
-        "batch_size": min(physical_batch_size(batch_size, each, len(split)) for each in seen.values()),
+        "rounding": rounding([each.classifier for each in seen.values()], next(iter(seen.values())).some, places),
+        "batch_size": places,
         "block": min(BLOCK, len(split)),
     }
     store = Store(None if out is None else Path(out) / "transfer")
@@ -134,6 +146,7 @@ def transfer(
         | {
             "device": str(device),
             "batch_size": places,
+            **job.get("rounding", {}),
             "seed": seed,
             "weights": {name: job["is_of"][f"weights of {name}"] for name in models},
             "data": job["is_of"]["data"],

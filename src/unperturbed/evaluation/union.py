@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from unperturbed.checks import checked
 from unperturbed.errors import InputError
 from unperturbed.findings import Interval, Outcome, Verdict
 from unperturbed.statistics.intervals import wilson, wilson_over_draws
@@ -56,6 +57,7 @@ class Union:
         }
 
 
+@checked()
 def union(outcomes: Sequence[Outcome]) -> Union:
     """Return the worst case, example by example, over evaluations of one model on the same examples.
 

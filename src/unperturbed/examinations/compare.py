@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.stats import t
 
+from unperturbed.checks import checked
 from unperturbed.errors import InputError
 from unperturbed.findings import Claim, Comparison, Decision, Examined, Row, Trend
 
@@ -47,6 +48,7 @@ CONTROLS = (
 """The same claims read off otherwise; they are shown beside the four and do not count among them."""
 
 
+@checked()
 def compare(models: Sequence[Examined], seed: int = 0) -> Comparison:
     """Return every quantity against the strength, and which claims hold on these networks.
 

@@ -11,7 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from unperturbed.data.split import Split, select
+from unperturbed.checks import COUNT, NOT_NEGATIVE, SEED, checked
+from unperturbed.data.check import check
+from unperturbed.data.selection import choose, parse
+from unperturbed.data.split import Split
 from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.subject import (
     data_hash,
@@ -30,7 +33,9 @@ from unperturbed.examinations.diagnostics.layers import layers
 from unperturbed.examinations.diagnostics.margins import margins
 from unperturbed.examinations.subject import Diagnostic, Subject
 from unperturbed.findings import Examined, Finding, Progress, silent
-from unperturbed.runs import write_json
+from unperturbed.networks.logits import Output
+from unperturbed.runs.lock import alone_in
+from unperturbed.runs.verify import read_sealed, write_sealed
 from unperturbed.threat import Threat
 from unperturbed.types import Batch
 
@@ -56,8 +61,17 @@ class Diagnosis:
     """The errors of those that raised one, by the diagnostic's name."""
     made_again: str
     """Why findings that were kept in the file were not used; empty: they were, or there were none."""
+    notes: tuple[str, ...] = ()
+    """How the examples were selected, where they are not the first ones."""
 
 
+def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return the folder of the file that findings are written to, and its name."""
+    return None if given["out"] is None else (Path(given["out"]).parent, Path(given["out"]).stem)
+
+
+@checked(strength=NOT_NEGATIVE, examples=COUNT, seed=SEED, batch_size=COUNT)
+@alone_in(_place)
 def diagnose(
     model: nn.Module,
     test: Any,
@@ -68,10 +82,11 @@ def diagnose(
     name: str = "network",
     strength: float = 0.0,
     trained_seed: int = 0,
-    examples: int | None = 1000,
+    examples: int | str | None = 1000,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     out: str | Path | None = None,
+    output: Output = None,
     progress: Progress = silent,
 ) -> Diagnosis:
     """Examine a network with each diagnostic.
@@ -85,19 +100,25 @@ def diagnose(
         name: what tables and figures call the network.
         strength: the eps that it was trained at, for comparisons.
         trained_seed: the seed that it was trained with.
-        examples: the first so many of each split are examined; None: all.
+        examples: of each split so many are examined: N, "first:N", "stratified:N" or "random:N", as
+            `data.selection.choose` says; None: all.
         seed: of random directions and starts.
         batch_size: examples that the network sees at a time.
         out: a JSON file. What it holds of the same network, examples and settings is not computed again, and each
             finding is written as soon as it is there.
+        output: which part of what the model returns are the logits: a place, a name, or a function of it.
         progress: called before each diagnostic.
 
     Raises:
         InputError: where model and data do not fit each other or the threat's box.
     """
-    test = _first(measured_split(test), examples)
-    train = None if train is None else _first(measured_split(train), examples)
-    looked = look_at(model, test, threat, seed)
+    test = chosen(measured_split(test), examples, "test")
+    train = None if train is None else chosen(measured_split(train), examples, "training")
+    looked = look_at(model, test, threat, seed, output)
+    if train is not None:
+        if train.shape != test.shape:
+            raise InputError(f"Examples have shape {train.shape} in training and {test.shape} in the test split.")
+        check(train, threat.bounds, looked.classes)
     places = physical_batch_size(batch_size, looked, len(test))
 
     def batch(split: Split) -> Batch:
@@ -117,6 +138,7 @@ def diagnose(
         "seed": seed,
         "places": places,
     }
+    notes = tuple(dict.fromkeys(note for split in (test, train) if split is not None for note in split.notes))
     kept, made_again = _kept(out, identity)
     findings, failed = dict[str, Finding](), dict[str, str]()
     for number, diagnostic in enumerate(diagnostics):
@@ -134,8 +156,8 @@ def diagnose(
             continue
         kept[title] = {"source": source, "finding": findings[title].json()}
         if out is not None:
-            write_json(Path(out), {"of": identity, "strength": strength, "findings": kept})
-    return Diagnosis(Examined(name, strength, trained_seed, tuple(findings.values())), failed, made_again)
+            write_sealed(Path(out), {"of": identity, "strength": strength, "findings": kept})
+    return Diagnosis(Examined(name, strength, trained_seed, tuple(findings.values())), failed, made_again, notes)
 
 
 def name_of(diagnostic: Callable[..., Any]) -> str:
@@ -144,10 +166,12 @@ def name_of(diagnostic: Callable[..., Any]) -> str:
     return f"{diagnostic.__module__}:{diagnostic.__qualname__}" if own else diagnostic.__qualname__
 
 
-def _first(split: Split, count: int | None) -> Split:
-    if count is not None and count < 1:
-        raise InputError(f"examples is {count}, but must be at least 1.")
-    return split if count is None or count >= len(split) else select(split, torch.arange(count))
+def chosen(split: Split, examples: int | str | None, what: str, seed: int | None = None) -> Split:
+    """Return the examples of a split that are examined: all where there are fewer than asked for."""
+    if examples is None:
+        return split
+    selection = parse(examples, seed, "examples")
+    return split if selection.count >= len(split) else choose(split, selection, what=what)[0]
 
 
 def _checked(found: object, title: str) -> Finding:
@@ -169,8 +193,10 @@ def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str
         differing = [key for key, each in identity.items() if value["of"].get(key) != each]
         kept = value["findings"].items()
         findings = {name: {"source": each["source"], "finding": each["finding"]} for name, each in kept}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{out} is no diagnosis: move it away, or write to another place.") from error
+    if not read_sealed(Path(out)):
+        return {}, f"{out} was damaged or changed: the diagnosis was made again."
     if differing:
         return {}, f"{out} held a diagnosis of other {', '.join(differing)}: it was made again."
     return findings, ""

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unperturbed.checks import AT_LEAST_ONE, POSITIVE, check_fields
 from unperturbed.maximise.ascent import Ascent, Memory
-from unperturbed.maximise.pgd import check_steps
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, PerExample
@@ -34,7 +34,7 @@ class Adam(Ascent):
 
     def __post_init__(self) -> None:
         """Refuse a number of steps or a step size that is not positive."""
-        check_steps(self.steps, self.step_size)
+        check_fields(self, steps=AT_LEAST_ONE, step_size=POSITIVE)
 
     def start(self, x: Inputs, threat: Threat, noise: Noise) -> Inputs:
         """Return a random point of S(x), or x."""

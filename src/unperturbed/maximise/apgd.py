@@ -7,9 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unperturbed.errors import InputError
+from unperturbed.checks import AT_LEAST_ONE, SHARE, check_fields
 from unperturbed.maximise.ascent import Ascent, Memory
-from unperturbed.maximise.pgd import check_steps
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, PerExample
@@ -46,9 +45,7 @@ class APGD(Ascent):
 
     def __post_init__(self) -> None:
         """Refuse a number of steps below 1, and a share outside of [0, 1]."""
-        check_steps(self.steps, None)
-        if not 0 <= self.rho <= 1:
-            raise InputError(f"rho is {self.rho}, but is a share of the moves: give a number from 0 to 1.")
+        check_fields(self, steps=AT_LEAST_ONE, rho=SHARE)
 
     def start(self, x: Inputs, threat: Threat, noise: Noise) -> Inputs:
         """Return a random point far from x."""

@@ -1,12 +1,13 @@
 """The one ascent loop, in its two uses: a fixed number of moves (training), and a search over a queue (evaluation)."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from unperturbed.checks import check_fields
 from unperturbed.maximise.places import Places, at_least_two
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -18,6 +19,11 @@ Memory = dict[str, Tensor]
 
 class Maximiser(ABC):
     """Looks for the highest score inside the threat set."""
+
+    def __post_init__(self) -> None:
+        """Check the settings of a maximiser that is a dataclass; raises InputError."""
+        if is_dataclass(self):
+            check_fields(self)
 
     @abstractmethod
     def __call__(self, score: Score, x: Inputs, threat: Threat, noise: Noise, start: Inputs | None = None) -> Inputs:

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from unperturbed.checks import AT_LEAST_ONE, check_fields
 from unperturbed.maximise.ascent import Ascent, Memory
-from unperturbed.maximise.pgd import check_steps
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, PerExample
@@ -27,7 +27,7 @@ class FrankWolfe(Ascent):
 
     def __post_init__(self) -> None:
         """Refuse a number of steps below 1."""
-        check_steps(self.steps, None)
+        check_fields(self, steps=AT_LEAST_ONE)
 
     def start(self, x: Inputs, threat: Threat, noise: Noise) -> Inputs:
         """Return x."""

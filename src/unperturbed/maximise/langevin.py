@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from unperturbed.errors import InputError
+from unperturbed.checks import NONE_OR_MORE, NOT_NEGATIVE, POSITIVE, check_fields
 from unperturbed.maximise.ascent import Ascent, Memory
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -52,16 +52,7 @@ class Langevin(Ascent):
 
     def __post_init__(self) -> None:
         """Refuse what no step or temperature can be, and words that are not choices."""
-        if self.steps < 0:
-            raise InputError(f"steps is {self.steps}, but must not be negative (0: the start stays).")
-        if self.step_size is not None and not self.step_size > 0:
-            raise InputError(f"step_size is {self.step_size}, but must be positive, or None for automatic.")
-        if not 0 <= self.temperature < math.inf:
-            raise InputError(f"temperature is {self.temperature}, but must be 0 or more, and finite.")
-        if self.law not in {"gaussian", "laplacian"}:
-            raise InputError(f"law is {self.law!r}, but must be 'gaussian' or 'laplacian'.")
-        if self.move not in {"sign", "noisy-sign", "plain"}:
-            raise InputError(f"move is {self.move!r}, but must be 'sign', 'noisy-sign' or 'plain'.")
+        check_fields(self, steps=NONE_OR_MORE, step_size=POSITIVE, temperature=NOT_NEGATIVE)
 
     def start(self, x: Inputs, threat: Threat, noise: Noise) -> Inputs:
         """Return a random point of S(x), or x."""

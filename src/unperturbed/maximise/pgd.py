@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from unperturbed.errors import InputError
+from unperturbed.checks import AT_LEAST_ONE, POSITIVE, check_fields
 from unperturbed.maximise.ascent import Ascent, Memory
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -31,7 +31,7 @@ class PGD(Ascent):
 
     def __post_init__(self) -> None:
         """Refuse a number of steps or a step size that is not positive."""
-        check_steps(self.steps, self.step_size)
+        check_fields(self, steps=AT_LEAST_ONE, step_size=POSITIVE)
 
     def start(self, x: Inputs, threat: Threat, noise: Noise) -> Inputs:
         """Return a random point of S(x), or x."""
@@ -54,11 +54,3 @@ class PGD(Ascent):
         """Return P(z + step_size * eps * d)."""
         length = threat.eps * (min(2.5 / self.steps, 1.25) if self.step_size is None else self.step_size)
         return threat.project(x, z + length * threat.steepest_ascent(z, gradient))
-
-
-def check_steps(steps: int, step_size: float | None) -> None:
-    """Raise InputError unless steps and step_size are positive."""
-    if steps < 1:
-        raise InputError(f"steps is {steps}, but an ascent takes at least 1.")
-    if step_size is not None and not step_size > 0:
-        raise InputError(f"step_size is {step_size}, but must be positive (in units of eps), or None for automatic.")

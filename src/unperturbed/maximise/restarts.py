@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from unperturbed.errors import InputError
+from unperturbed.checks import AT_LEAST_ONE, check_fields
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
@@ -28,8 +28,7 @@ class Restarts(Maximiser):
 
     def __post_init__(self) -> None:
         """Refuse a count below 1."""
-        if self.count < 1:
-            raise InputError(f"count is {self.count}, but a maximiser runs at least once.")
+        check_fields(self, count=AT_LEAST_ONE)
 
     def __call__(self, score: Score, x: Inputs, threat: Threat, noise: Noise, start: Inputs | None = None) -> Inputs:
         """Return the best end of each example; only the first run begins at `start`."""

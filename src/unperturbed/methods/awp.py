@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from unperturbed.checks import NOT_NEGATIVE, check_fields
 from unperturbed.errors import InputError, RunError
 from unperturbed.losses import cross_entropy
 from unperturbed.methods.at import AT
-from unperturbed.methods.base import Method, Wrapper, check_not_negative, mean_over_processes
+from unperturbed.methods.base import Method, Wrapper, mean_over_processes
 from unperturbed.networks.modes import buffers_restored, eager, own_randomness
 from unperturbed.networks.precision import plainly
 from unperturbed.noise import Noise
@@ -42,7 +43,7 @@ class AWP(Wrapper):
 
     def __post_init__(self) -> None:
         """Refuse a negative gamma, and adopt what the method asks for."""
-        check_not_negative(gamma=self.gamma)
+        check_fields(self, gamma=NOT_NEGATIVE)
         self.adopt()
 
     def around(self, objective: Method) -> "AWP":

@@ -1,6 +1,5 @@
 """What a training method is: a perturb and a loss."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -9,17 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from unperturbed.checks import check_fields
 from unperturbed.errors import InputError
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, PerExample, Terms
-
-
-def check_not_negative(**values: float) -> None:
-    """Raise InputError unless each value is 0 or more, and finite."""
-    for name, value in values.items():
-        if not 0 <= value < math.inf:
-            raise InputError(f"{name} is {value}, but must be finite and not negative.")
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
@@ -72,6 +65,11 @@ class Method(ABC):
     """Optimisation steps that a batch is used for."""
     ramp: ClassVar[float] = 0.0
     """Share of the run over which eps grows from 0, unless the recipe says otherwise."""
+
+    def __post_init__(self) -> None:
+        """Check the settings of a method that is a dataclass; raises InputError."""
+        if is_dataclass(self):
+            check_fields(self)
 
     @abstractmethod
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:

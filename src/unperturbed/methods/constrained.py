@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from unperturbed.checks import NOT_NEGATIVE, Rule, checked
 from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
 from unperturbed.methods.at import AT
-from unperturbed.methods.base import EpochEnd, Method, Wrapper, check_not_negative, mean_over_processes
+from unperturbed.methods.base import EpochEnd, Method, Wrapper, mean_over_processes
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, PerExample, Terms
@@ -73,6 +74,15 @@ class Constrained(nn.Module, Wrapper):
     examples: Tensor
     averaged: Tensor
 
+    @checked(
+        nominal_loss=NOT_NEGATIVE,
+        nominal_accuracy=Rule("is a share: give a number between 0 and 1", lambda value: 0 < value < 1),
+        objective_loss=NOT_NEGATIVE,
+        dual_step=NOT_NEGATIVE,
+        wait=Rule("is a share of the run: give 0 or more, and less than 1", lambda value: 0 <= value < 1),
+        dual_start=NOT_NEGATIVE,
+        dual_max=NOT_NEGATIVE,
+    )
     def __init__(
         self,
         objective: Method = _AT,
@@ -90,15 +100,8 @@ class Constrained(nn.Module, Wrapper):
         given = {name: limit for name, limit in limits if limit is not None}
         if len(given) > 1:
             raise InputError("Give only one of nominal_loss, nominal_accuracy and objective_loss.")
-        if nominal_accuracy is not None and not 0 < nominal_accuracy < 1:
-            raise InputError(f"nominal_accuracy is {nominal_accuracy}, but is a share: give a number between 0 and 1.")
-        check_not_negative(**given, dual_step=dual_step, dual_start=dual_start)
-        if not 0 <= wait < 1:
-            raise InputError(f"wait is {wait}, but is a share of the run: give 0 or more, and less than 1.")
-        if not dual_start <= dual_max < math.inf:
-            raise InputError(f"dual_max is {dual_max}, but must be finite and at least dual_start, {dual_start}.")
-        if every not in {"batch", "epoch"}:
-            raise InputError(f"every is {every!r}, but must be 'batch' or 'epoch'.")
+        if dual_max < dual_start:
+            raise InputError(f"dual_max is {dual_max}, but must be at least dual_start, {dual_start}.")
         self.objective = objective
         self.nominal_loss = nominal_loss if given else 0.1
         self.nominal_accuracy, self.objective_loss = nominal_accuracy, objective_loss

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from unperturbed.checks import NOT_NEGATIVE, POSITIVE, check_fields
 from unperturbed.curvature.products import (
     cross_entropy_with,
     dot,
@@ -13,8 +14,7 @@ from unperturbed.curvature.products import (
     root,
 )
 from unperturbed.curvature.safeguards import dropout_warning, piecewise_linear_warning
-from unperturbed.errors import InputError
-from unperturbed.methods.base import Method, check_not_negative
+from unperturbed.methods.base import Method
 from unperturbed.networks.modes import clean_batch_stats
 from unperturbed.networks.precision import plainly
 from unperturbed.noise import Noise
@@ -48,11 +48,7 @@ class CURE(Method):
 
     def __post_init__(self) -> None:
         """Refuse a negative weight, a step that is not positive, and another direction."""
-        check_not_negative(weight=self.weight)
-        if self.step is not None and not self.step > 0:
-            raise InputError(f"step is {self.step}, but must be positive (in units of the inputs), or None.")
-        if self.direction not in {"sign", "gradient"}:
-            raise InputError(f"direction is {self.direction!r}, but must be 'sign' or 'gradient'.")
+        check_fields(self, weight=NOT_NEGATIVE, step=POSITIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the inputs as they are, and the displacement h u to measure the curvature along."""

@@ -5,12 +5,13 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from unperturbed.checks import NOT_NEGATIVE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import boosted_cross_entropy, cross_entropy, kl, log_wrong
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.langevin import Langevin
 from unperturbed.maximise.restarts import Restarts
-from unperturbed.methods.base import Method, check_not_negative
+from unperturbed.methods.base import Method
 from unperturbed.methods.constrained import Constrained
 from unperturbed.methods.trades import near
 from unperturbed.noise import Noise
@@ -48,15 +49,7 @@ class _Sampled(Method):
 
     def __post_init__(self) -> None:
         """Refuse a negative weight, and losses that are not choices."""
-        check_not_negative(weight=self.weight)
-        choices = {
-            "robust": ("cross-entropy", "boosted", "kl"),
-            "sampler": ("log-wrong", "cross-entropy", "kl"),
-            "nominal": ("cross-entropy", "boosted"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} is {getattr(self, name)!r}, but must be one of {', '.join(allowed)}.")
+        check_fields(self, weight=NOT_NEGATIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Run the chain."""

@@ -6,12 +6,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from unperturbed.checks import NOT_NEGATIVE, SHARE, check_fields, checked
 from unperturbed.curvature.safeguards import dropout_warning
-from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
 from unperturbed.methods.at import AT
-from unperturbed.methods.base import Method, check_not_negative, mean_over_processes
+from unperturbed.methods.base import Method, mean_over_processes
 from unperturbed.methods.fgsm import FGSM
 from unperturbed.networks.modes import clean_batch_stats
 from unperturbed.networks.precision import plainly
@@ -41,7 +41,7 @@ class ELLE(Method):
 
     def __post_init__(self) -> None:
         """Refuse a negative weight."""
-        check_not_negative(weight=self.weight)
+        check_fields(self, weight=NOT_NEGATIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return FGSM's points."""
@@ -82,11 +82,9 @@ class ELLE_A(nn.Module, Method):
     mean: Tensor
     squares: Tensor
 
+    @checked(weight=NOT_NEGATIVE, sensitivity=NOT_NEGATIVE, decay=SHARE)
     def __init__(self, weight: float = 4000.0, sensitivity: float = 2.0, decay: float = 0.99) -> None:
         super().__init__()
-        check_not_negative(weight=weight, sensitivity=sensitivity)
-        if not 0 <= decay <= 1:
-            raise InputError(f"decay is {decay}, but must lie in [0, 1]: the weight is multiplied by it.")
         self.weight, self.sensitivity, self.decay = weight, sensitivity, decay
         self.register_buffer("current", torch.tensor(0.0))
         self.register_buffer("count", torch.tensor(0))

@@ -5,11 +5,12 @@ from typing import ClassVar
 
 import torch
 
+from unperturbed.checks import NOT_NEGATIVE, POSITIVE, check_fields
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.ascent import climb
-from unperturbed.maximise.pgd import PGD, check_steps
+from unperturbed.maximise.pgd import PGD
 from unperturbed.methods.at import AT, cross_entropy_score
-from unperturbed.methods.base import Method, check_not_negative
+from unperturbed.methods.base import Method
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Model, Terms
@@ -55,8 +56,7 @@ class RS_FGSM(Method):
 
     def __post_init__(self) -> None:
         """Refuse a step size that is not positive, or not finite."""
-        check_not_negative(step_size=self.step_size)
-        check_steps(1, self.step_size)
+        check_fields(self, step_size=POSITIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return P(start + step_size * eps * d) for a random start in S(x)."""
@@ -91,7 +91,7 @@ class N_FGSM(Method):
 
     def __post_init__(self) -> None:
         """Refuse sizes that are negative."""
-        check_not_negative(noise_size=self.noise_size, step_size=self.step_size)
+        check_fields(self, noise_size=NOT_NEGATIVE, step_size=NOT_NEGATIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the box's nearest point to start + step_size * eps * d."""

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from unperturbed.checks import COUNT, checked
 from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.ascent import Maximiser
@@ -70,6 +71,7 @@ class FWATAdapt(nn.Module, Method):
     total: Tensor
     eps: Tensor
 
+    @checked(cycle=COUNT, monitored=COUNT)
     def __init__(self, cycle: int = 50_000, monitored: int = 1_000, r: float = 0.9) -> None:
         super().__init__()
         if not 0 < r < 1:

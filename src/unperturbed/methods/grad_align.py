@@ -5,12 +5,13 @@ from typing import ClassVar
 
 import torch
 
+from unperturbed.checks import NOT_NEGATIVE, check_fields
 from unperturbed.curvature.products import cross_entropy_with, dot, gradient_with_graph, input_gradient
 from unperturbed.curvature.safeguards import dropout_warning
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
 from unperturbed.methods.at import AT
-from unperturbed.methods.base import Method, check_not_negative
+from unperturbed.methods.base import Method
 from unperturbed.networks.modes import running_stats
 from unperturbed.networks.precision import plainly
 from unperturbed.noise import Noise
@@ -39,7 +40,7 @@ class GradAlign(Method):
 
     def __post_init__(self) -> None:
         """Refuse a negative weight."""
-        check_not_negative(weight=self.weight)
+        check_fields(self, weight=NOT_NEGATIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return argmax_{z in S(x)} <g(x), z>, and g(x)."""

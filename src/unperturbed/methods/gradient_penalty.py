@@ -5,10 +5,10 @@ from typing import ClassVar, Literal
 
 import torch
 
+from unperturbed.checks import NOT_NEGATIVE, POSITIVE, check_fields
 from unperturbed.curvature.products import cross_entropy_with, dot, gradient_with_graph, input_gradient
 from unperturbed.curvature.safeguards import dropout_warning
-from unperturbed.errors import InputError
-from unperturbed.methods.base import Method, check_not_negative
+from unperturbed.methods.base import Method
 from unperturbed.networks.modes import clean_batch_stats
 from unperturbed.networks.precision import plainly
 from unperturbed.noise import Noise
@@ -48,11 +48,7 @@ class GradientPenalty(Method):
 
     def __post_init__(self) -> None:
         """Refuse a negative weight, another form, and a step that is not positive."""
-        check_not_negative(weight=self.weight)
-        if self.form not in {"forward", "central", "exact"}:
-            raise InputError(f"form is {self.form!r}, but must be 'forward', 'central' or 'exact'.")
-        if not self.step > 0:
-            raise InputError(f"step is {self.step}, but a difference needs a positive one.")
+        check_fields(self, weight=NOT_NEGATIVE, step=POSITIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the inputs as they are."""

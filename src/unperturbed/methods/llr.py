@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from unperturbed.checks import AT_LEAST_ONE, NOT_NEGATIVE, check_fields
 from unperturbed.curvature.linearity import least_linear, linearity_gap
 from unperturbed.curvature.products import cross_entropy_with, not_proven, slope, three_point_slope
 from unperturbed.curvature.safeguards import check_slope, dropout_warning, piecewise_linear_warning
@@ -17,7 +18,7 @@ from unperturbed.losses import cross_entropy
 from unperturbed.maximise.adam import Adam
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
-from unperturbed.methods.base import Method, check_not_negative, several_processes
+from unperturbed.methods.base import Method, several_processes
 from unperturbed.networks.modes import Again, clean_batch_stats
 from unperturbed.networks.precision import plainly
 from unperturbed.noise import Noise
@@ -62,11 +63,7 @@ class LLR(Method):
 
     def __post_init__(self) -> None:
         """Refuse negative weights, another form, and less than one part."""
-        check_not_negative(nominal=self.nominal, gap=self.gap, slope=self.slope)
-        if self.form not in {"exact", "differences"}:
-            raise InputError(f"form is {self.form!r}, but must be 'exact' or 'differences'.")
-        if self.parts < 1:
-            raise InputError(f"parts is {self.parts}, but must be at least 1.")
+        check_fields(self, nominal=NOT_NEGATIVE, gap=NOT_NEGATIVE, slope=NOT_NEGATIVE, parts=AT_LEAST_ONE)
 
     @classmethod
     def released(cls, eps: float = 8 / 255) -> "LLR":

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from unperturbed.checks import NOT_NEGATIVE, check_fields
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
 from unperturbed.methods.at import cross_entropy_score
-from unperturbed.methods.base import Method, check_not_negative
+from unperturbed.methods.base import Method
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Logits, Model, PerExample, Terms
@@ -31,7 +32,7 @@ class ALP(Method):
 
     def __post_init__(self) -> None:
         """Refuse a negative weight."""
-        check_not_negative(weight=self.weight)
+        check_fields(self, weight=NOT_NEGATIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Maximise the cross-entropy."""
@@ -66,7 +67,7 @@ class CLP(Method):
 
     def __post_init__(self) -> None:
         """Refuse a negative weight."""
-        check_not_negative(weight=self.weight)
+        check_fields(self, weight=NOT_NEGATIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Maximise the cross-entropy."""
@@ -100,7 +101,7 @@ class CLPOriginal(Method):
 
     def __post_init__(self) -> None:
         """Refuse a negative weight."""
-        check_not_negative(weight=self.weight, sigma=self.sigma)
+        check_fields(self, weight=NOT_NEGATIVE, sigma=NOT_NEGATIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the noisy inputs, inside the box."""

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from unperturbed.checks import NOT_NEGATIVE, check_fields
 from unperturbed.losses import boosted_cross_entropy, cross_entropy, kl
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
 from unperturbed.methods.at import cross_entropy_score
-from unperturbed.methods.base import Method, check_not_negative
+from unperturbed.methods.base import Method
 from unperturbed.methods.trades import near
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -33,7 +34,7 @@ class MART(Method):
 
     def __post_init__(self) -> None:
         """Refuse a negative beta."""
-        check_not_negative(beta=self.beta)
+        check_fields(self, beta=NOT_NEGATIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Maximise the cross-entropy."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unperturbed.checks import AT_LEAST_ONE, Rule, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
 from unperturbed.methods.base import Method
@@ -36,10 +37,8 @@ class PRL(Method):
 
     def __post_init__(self) -> None:
         """Refuse less than one draw, and a share that holds none."""
-        if self.samples < 1:
-            raise InputError(f"samples is {self.samples}, but must be at least 1.")
-        if not 0 < self.beta <= 1:
-            raise InputError(f"beta is {self.beta}, but is a share of the draws: above 0, at most 1.")
+        share = Rule("is a share of the draws: above 0, at most 1", lambda value: 0 < value <= 1)
+        check_fields(self, samples=AT_LEAST_ONE, beta=share)
         if self.beta * self.samples < 1 - 1e-9:
             raise InputError(
                 f"beta is {self.beta}, less than one of {self.samples} draws: give samples of at least "

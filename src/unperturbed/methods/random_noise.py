@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from unperturbed.checks import NOT_NEGATIVE, check_fields
 from unperturbed.losses import cross_entropy
-from unperturbed.methods.base import Method, check_not_negative
+from unperturbed.methods.base import Method
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, Terms
@@ -25,7 +26,7 @@ class RandomNoise(Method):
 
     def __post_init__(self) -> None:
         """Refuse a size that is negative or not finite."""
-        check_not_negative(size=self.size)
+        check_fields(self, size=NOT_NEGATIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return a random point of S(x), or of a smaller or larger one."""

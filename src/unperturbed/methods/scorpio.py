@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from unperturbed.checks import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, check_fields
 from unperturbed.curvature.products import (
     DIFFERENCE,
     LossOnLogits,
@@ -20,12 +21,11 @@ from unperturbed.curvature.products import (
 )
 from unperturbed.curvature.quadratic import Quadratic
 from unperturbed.curvature.safeguards import dropout_warning, piecewise_linear_warning
-from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.frank_wolfe import FrankWolfe
 from unperturbed.maximise.pgd import PGD
 from unperturbed.methods.at import cross_entropy_score
-from unperturbed.methods.base import Method, check_not_negative
+from unperturbed.methods.base import Method
 from unperturbed.networks.modes import clean_batch_stats
 from unperturbed.networks.precision import plainly
 from unperturbed.noise import Noise
@@ -63,14 +63,7 @@ class SCORPIO(Method):
 
     def __post_init__(self) -> None:
         """Refuse what no step or weight can be, and words that are not choices."""
-        FrankWolfe(self.steps)
-        check_not_negative(weight=self.weight)
-        if not 0 < self.step < float("inf"):
-            raise InputError(f"step is {self.step}, but a difference needs a positive one.")
-        if self.product not in {"forward", "central", "exact"}:
-            raise InputError(f"product is {self.product!r}, but must be 'forward', 'central' or 'exact'.")
-        if self.value not in {"loss-gap", "quadratic"}:
-            raise InputError(f"value is {self.value!r}, but must be 'loss-gap' or 'quadratic'.")
+        check_fields(self, steps=AT_LEAST_ONE, weight=NOT_NEGATIVE, step=POSITIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Maximise the quadratic model."""

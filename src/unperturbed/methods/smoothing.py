@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from unperturbed.checks import NOT_NEGATIVE, check_fields
 from unperturbed.losses import cross_entropy
-from unperturbed.methods.base import Method, check_not_negative
+from unperturbed.methods.base import Method
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, Terms
@@ -28,7 +29,7 @@ class Smoothing(Method):
 
     def __post_init__(self) -> None:
         """Refuse a negative sigma."""
-        check_not_negative(sigma=self.sigma)
+        check_fields(self, sigma=NOT_NEGATIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the noisy inputs, outside the box as well."""

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 
+from unperturbed.checks import NOT_NEGATIVE, POSITIVE, check_fields
 from unperturbed.curvature.products import (
     cross_entropy_with,
     dot,
@@ -13,11 +14,10 @@ from unperturbed.curvature.products import (
     root,
 )
 from unperturbed.curvature.safeguards import dropout_warning, piecewise_linear_warning
-from unperturbed.errors import InputError
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
 from unperturbed.methods.at import cross_entropy_score
-from unperturbed.methods.base import Method, check_not_negative
+from unperturbed.methods.base import Method
 from unperturbed.networks.modes import clean_batch_stats
 from unperturbed.networks.precision import plainly
 from unperturbed.noise import Noise
@@ -54,11 +54,7 @@ class SOAR(Method):
 
     def __post_init__(self) -> None:
         """Refuse a negative weight, and a step or a clip that is not positive."""
-        check_not_negative(weight=self.weight)
-        if not self.step > 0:
-            raise InputError(f"step is {self.step}, but a difference needs a positive one.")
-        if self.clip is not None and not self.clip > 0:
-            raise InputError(f"clip is {self.clip}, but must be positive, or None for no clipping.")
+        check_fields(self, weight=NOT_NEGATIVE, step=POSITIVE, clip=POSITIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Maximise the cross-entropy within half of eps."""

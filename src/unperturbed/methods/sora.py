@@ -6,12 +6,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from unperturbed.checks import NOT_NEGATIVE, POSITIVE, SHARE, checked
 from unperturbed.curvature.products import cross_entropy_with, dot, input_gradient
-from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
 from unperturbed.methods.at import AT
-from unperturbed.methods.base import Method, check_not_negative, sum_over_processes
+from unperturbed.methods.base import Method, sum_over_processes
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, PerExample, Terms
@@ -40,13 +40,9 @@ class SORA(nn.Module, Method):
     ramp: ClassVar[float] = 0.25
     kappa: Tensor
 
+    @checked(step_size=NOT_NEGATIVE, bend=POSITIVE, rate=SHARE)
     def __init__(self, step_size: float = 2.0, bend: float = 0.02, rate: float = 0.05) -> None:
         super().__init__()
-        check_not_negative(step_size=step_size)
-        if not bend > 0:
-            raise InputError(f"bend is {bend}, but must be positive: without any, steps would have no length.")
-        if not 0 <= rate <= 1:
-            raise InputError(f"rate is {rate}, but must lie in [0, 1]: it is a share.")
         self.step_size, self.bend, self.rate = step_size, bend, rate
         self.register_buffer("kappa", torch.tensor(0.99))
 

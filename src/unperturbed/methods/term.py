@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 
+from unperturbed.checks import check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
 from unperturbed.methods.base import Method, several_processes, sum_over_processes
@@ -30,7 +31,8 @@ class TERM(Method):
 
     def __post_init__(self) -> None:
         """Refuse a tilt of 0, which is ordinary training, and one that is not finite."""
-        if self.tilt == 0 or not math.isfinite(self.tilt):
+        check_fields(self)
+        if self.tilt == 0:
             raise InputError(f"tilt is {self.tilt}, but must be finite and not 0 (that is the method erm).")
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:

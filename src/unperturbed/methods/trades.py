@@ -5,10 +5,11 @@ from typing import ClassVar
 
 import torch
 
+from unperturbed.checks import NOT_NEGATIVE, check_fields
 from unperturbed.losses import cross_entropy, kl
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.maximise.pgd import PGD
-from unperturbed.methods.base import Method, check_not_negative
+from unperturbed.methods.base import Method
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Model, PerExample, Rows, Terms
@@ -33,7 +34,7 @@ class TRADES(Method):
 
     def __post_init__(self) -> None:
         """Refuse a negative beta."""
-        check_not_negative(beta=self.beta)
+        check_fields(self, beta=NOT_NEGATIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Maximise the divergence from the clean prediction."""

@@ -6,7 +6,8 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, RunError
+from unperturbed.networks.guard import explain
 
 T = TypeVar("T")
 _MANY = 8
@@ -54,7 +55,7 @@ def isolate(run: Callable[[Tensor], T], rows: Tensor) -> tuple[list[tuple[Tensor
                 continue
         waiting += [half for half in some.tensor_split(2)[::-1] if len(half) > 0]
     if not results and len(rows) > _MANY:
-        raise next(iter(failures.values()))
+        raise failed_on_all(failures)
     return results, failures
 
 
@@ -68,6 +69,16 @@ def carefully(
         return result
 
     return isolate(within, rows)
+
+
+def failed_on_all(failures: dict[int, Exception]) -> Exception:
+    """Return what is raised where every example fails, even alone: that the network does, where and why."""
+    error = next(iter(failures.values()))
+    if isinstance(error, RunError) or type(error).__name__ in ("AcceleratorError", "OutOfMemoryError"):
+        return error
+    told = RunError(explain(error, f"running the network on {len(failures)} examples, which fail even alone"))
+    told.__cause__ = error
+    return told
 
 
 def failed_on(failures: dict[int, Exception], names: Tensor, what: str) -> list[str]:

@@ -3,23 +3,37 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, RunError
 from unperturbed.reading import parse_yaml, read_small
 
 CONFIG = "config.yaml"
 MODEL = "model.safetensors"
 BEST = "best.safetensors"
 CHECKPOINT = "checkpoints/last.pt"
+PREVIOUS = "checkpoints/previous.pt"
+"""The checkpoint before the last one."""
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
+DAY = 86400.0
+"""Seconds."""
+HOST = re.sub(r"[^A-Za-z0-9_]+", "-", socket.gethostname())
+"""The name of this computer, as temporary files have it."""
 _LONGEST_LINE = 2**20
+
+
+class FolderLostError(RunError):
+    """A folder was moved or deleted while it was written into."""
 
 
 def evaluation_folder(run: Path, suite: str) -> Path:
@@ -28,18 +42,97 @@ def evaluation_folder(run: Path, suite: str) -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place in one move."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    """Let `write` fill a temporary file beside `path`, then put it in place in one move.
+
+    Raises:
+        RunError: if it cannot be written (a full disk), or a folder that is written into was moved or deleted. What
+            was there before then stands.
+    """
+    check_in_place()
+    temporary = path.with_name(f".{path.stem}.{HOST}-{os.getpid()}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        check_in_place()
+        if isinstance(error, (OSError, RuntimeError, SafetensorError)) and not isinstance(error, RunError):
+            raise _unwritten(path, error) from error
         raise
+
+
+def _unwritten(path: Path, error: Exception) -> RunError:
+    return RunError(f"Cannot write {path} ({error}): nothing there has changed. Free space, or check permissions.")
+
+
+_in_place: dict[Path, tuple[int, int]] = {}
+"""Folders that jobs write into now, with what tells them from another folder of the same name."""
+
+
+@contextmanager
+def in_place(folder: Path) -> Iterator[None]:
+    """Within: every write, and the end, fail with RunError once this folder has been moved or deleted."""
+    folder = folder.absolute()
+    before = _in_place.get(folder)
+    status = folder.stat()
+    _in_place[folder] = (status.st_dev, status.st_ino)
+    try:
+        yield
+        check_in_place()
+    finally:
+        if before is None:
+            del _in_place[folder]
+
+
+def check_in_place() -> None:
+    """Raise FolderLostError where a folder that is written into is no longer there: a new one would hide the loss."""
+    for folder, identity in _in_place.items():
+        try:
+            status = folder.stat()
+        except OSError:
+            status = None
+        if status is None or (status.st_dev, status.st_ino) != identity:
+            raise FolderLostError(
+                f"The folder {folder} was moved or deleted while it was written into. What had been written is where "
+                "the folder is now: to resume, give the same command with the new place of the folder."
+            )
+
+
+def is_free(folder: Path) -> bool:
+    """Return whether a folder holds nothing but hidden files: those of a lock, or of a run that was killed."""
+    return folder.is_dir() and all(each.name.startswith(".") for each in folder.iterdir())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that no longer run (on this host; of other hosts, after a day)."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        left = _TEMPORARY.fullmatch(path.name)
+        if left is None or not path.is_file():
+            continue
+        with suppress(OSError):
+            old = time.time() - path.stat().st_mtime > DAY
+            if not is_running(int(left["pid"])) if left["host"] == HOST else old:
+                path.unlink()
+
+
+_TEMPORARY = re.compile(r"\..+?\.(?P<host>[A-Za-z0-9_-]+)-(?P<pid>\d+)(?:\.[A-Za-z0-9]+)?")
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process of this host runs; one that has ended and was not waited for does not."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -85,9 +178,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one line to a JSON-lines file."""
-    with path.open("a") as file:
-        file.write(json.dumps(value) + "\n")
+    """Append one line to a JSON-lines file; raises RunError, and leaves no half of it, where it cannot be written."""
+    check_in_place()
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(value) + "\n")
+    except OSError as error:
+        with suppress(OSError):
+            os.truncate(path, size)
+        raise _unwritten(path, error) from error
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

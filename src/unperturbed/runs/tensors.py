@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from unperturbed.runs.files import write_atomically
@@ -26,7 +27,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     """Write tensors (on the CPU, contiguous) whole, with plain values about them and a hash of both."""
     note = {"about": dict(about), "sha256": _hash(tensors, about)}
     metadata = {NOTE: json.dumps(note, sort_keys=True)}
-    write_atomically(path, lambda temporary: save_file(dict(tensors), temporary, metadata))
+    write_atomically(path, lambda temporary: safetensors.torch.save_file(dict(tensors), temporary, metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -51,6 +52,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     if expected != _hash(tensors, about):
         raise DamagedError("its contents do not match their checksum")
     return tensors, about
+
+
+def damage_of_zip(path: Path) -> str:
+    """Return what is wrong with a zip archive, as `torch.save` writes them; "" where every checksum is right."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                return "it is compressed, as torch.save writes no file"
+            bad = archive.testzip()
+    except Exception as error:  # damaged fields of an archive raise anything
+        return str(error) or type(error).__name__
+    return f"the checksum of its part {bad} is wrong" if bad else ""
 
 
 def _hash(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.checks import checked
 from unperturbed.errors import InputError
 from unperturbed.suites.autoattack import FEW, PLUS, STANDARD
 
@@ -16,6 +17,7 @@ ATTACKS = _by_label(PGD_SUITE.attacks, PLUS.attacks, STANDARD.attacks)
 _IN_L1 = _by_label(PGD_SUITE.attacks, PLUS.l1, STANDARD.l1)
 
 
+@checked()
 def custom(names: Sequence[str]) -> Suite:
     """Return the suite of these attacks, in this order, each as in `standard`, else as in `plus` or `pgd`.
 

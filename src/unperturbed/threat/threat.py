@@ -16,14 +16,16 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from unperturbed.checks import LARGEST, Rule, check
 from unperturbed.errors import InputError
 from unperturbed.noise import Noise
 from unperturbed.types import Bounds, Inputs, Norm, PerExample
 
 _NORMS = {"linf": "Linf", "inf": "Linf", "l2": "L2", "2": "L2", "l1": "L1", "1": "L1"}
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
-_THREAT = re.compile(rf"\s*(\w+)\s*:\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?", re.IGNORECASE)
+_THREAT = re.compile(rf"\s*(\w+)\s*:\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?", re.IGNORECASE | re.ASCII)
 
+_RADIUS = Rule("must be a finite radius of 0 or more, in input units", lambda eps: 0 <= eps <= LARGEST)
 _INSIDE = 5e-7
 """A projection lets points alone that lie beyond eps by less than this share: half of what `contains` allows."""
 _STEEPEST_LIMIT = 1e6
@@ -54,7 +56,7 @@ class Threat:
     @classmethod
     def parse(cls, text: str, bounds: Bounds = (0.0, 1.0)) -> "Threat":
         """Read a threat from text such as "Linf:8/255", "l2:0.5" or "1:12"; raises InputError for anything else."""
-        found = _THREAT.fullmatch(text)
+        found = _THREAT.fullmatch(check("threat", text, str))
         norm = _NORMS.get(found[1].lower()) if found else None
         if found is None or norm is None:
             raise InputError(f"{text!r} is not a threat: write NORM:EPS with NORM Linf, L2 or L1, such as Linf:8/255")
@@ -253,10 +255,7 @@ class Threat:
 def _checked_eps(eps: object) -> float:
     if not isinstance(eps, Real) or isinstance(eps, bool):
         raise InputError(f"eps is {eps!r}, not a number: give a number, or read text with Threat.parse('Linf:8/255')")
-    number = float(eps)
-    if not 0 <= number < float("inf"):
-        raise InputError(f"eps is {number:g}: give a finite radius of 0 or more, in input units")
-    return number
+    return float(check("eps", eps, float, _RADIUS))
 
 
 def _checked_bounds(bounds: object) -> Bounds:
@@ -264,11 +263,13 @@ def _checked_bounds(bounds: object) -> Bounds:
         return None
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise InputError(f"bounds are {bounds!r}: give (low, high), as two numbers or two tensors, or None")
-    if all(isinstance(bound, Real) for bound in bounds):
+    if all(isinstance(bound, Real) and not isinstance(bound, bool) for bound in bounds):
         low, high = float(bounds[0]), float(bounds[1])
         if not low <= high:
             raise InputError(f"bounds are ({low:g}, {high:g}): the lower one comes first and neither is NaN")
         return low, high
+    if not all(isinstance(bound, Real | Tensor | np.ndarray) and not isinstance(bound, bool) for bound in bounds):
+        raise InputError(f"bounds are {bounds!r:.80}: give (low, high), as two numbers or two tensors, or None")
     lows, highs = torch.as_tensor(bounds[0]), torch.as_tensor(bounds[1])
     wrong = int((~(lows <= highs)).sum())
     if wrong:

@@ -1,6 +1,6 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped."""
 
-import pickle
+import os
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from unperturbed.errors import RunError
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.methods.base import Method
-from unperturbed.runs import write_atomically
+from unperturbed.runs import BEST, CHECKPOINT, PREVIOUS, write_atomically
+from unperturbed.runs.tensors import damage_of_zip
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -21,10 +22,36 @@ def save(path: Path, state: dict[str, Any]) -> None:
     Raises:
         RunError: if it cannot be written (a full disk); an earlier checkpoint then stands.
     """
+
+    def write(temporary: Path) -> None:
+        torch.save(state, temporary)
+        if path.exists():
+            _keep_as_previous(path)
+
     try:
-        write_atomically(path, lambda temporary: torch.save(state, temporary))
-    except (OSError, RuntimeError) as error:
-        raise RunError(f"The checkpoint {path} cannot be written ({error}).") from error
+        write_atomically(path, write)
+    except RunError as error:
+        raise RunError(f"The checkpoint {path} cannot be written ({error.__cause__ or error}).") from error
+
+
+def last_of(folder: Path) -> Path | None:
+    """Return a run's last checkpoint, the one before it where that is gone, or None."""
+    return next((folder / name for name in (CHECKPOINT, PREVIOUS) if (folder / name).exists()), None)
+
+
+def forget_previous(folder: Path) -> None:
+    """Remove the checkpoint before the last one."""
+    (folder / PREVIOUS).unlink(missing_ok=True)
+
+
+def _keep_as_previous(path: Path) -> None:
+    """Keep a checkpoint that is about to be replaced, at no cost in time or, until then, in space."""
+    previous = path.with_name(Path(PREVIOUS).name)
+    previous.unlink(missing_ok=True)
+    try:
+        os.link(path, previous)
+    except OSError:  # a file system without links
+        os.replace(path, previous)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -33,11 +60,26 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         RunError: if the file is damaged.
     """
+    damage = damage_of_zip(path)
+    if damage:
+        raise RunError(damaged(path, damage))
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # whatever a file that was not written by `save` makes the unpickler do
         kind = type(error).__name__  # torch's own words advise to load without care
-        raise RunError(f"The checkpoint {path} is damaged ({kind}): start the run again in another folder.") from error
+        raise RunError(damaged(path, kind)) from error
+
+
+def damaged(path: Path, damage: str) -> str:
+    """Return the message that a checkpoint is damaged, with the ways back that there are."""
+    previous, best = path.with_name(Path(PREVIOUS).name), path.parent.parent / BEST
+    ways = []
+    if path != previous and previous.exists() and not damage_of_zip(previous):
+        ways.append(f"delete it, and --resume goes on from the checkpoint before it, {previous}")
+    if best.exists():
+        ways.append(f"train on from the best weights so far, in another folder, with --weights {best}")
+    ways.append("start the run again in another folder")
+    return f"The checkpoint {path} is damaged ({damage}): {'; or '.join(ways)}."
 
 
 def memory(method: Method) -> dict[str, Tensor]:

@@ -1,11 +1,13 @@
 """What a run folder says of its run, and whose it is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from unperturbed import runs
@@ -14,7 +16,9 @@ from unperturbed.data.split import Data
 from unperturbed.errors import InputError
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.methods.base import Method
+from unperturbed.runs.lock import locked
 from unperturbed.runs.record import SCHEMA, RunRecord, TrainedOn, plain, write_rows
+from unperturbed.runs.weights import FREE
 from unperturbed.threat import Threat
 from unperturbed.training.recipe import Recipe
 from unperturbed.weights.rebuild import network_of, spec_of
@@ -89,8 +93,30 @@ def _filled(said: Any, shown: Any) -> Any:
     return shown if said is None else said
 
 
-FREE = {"schema", "unperturbed", "recipe.checkpoint_minutes"}
-"""What a run may be resumed with whatever it was before: its result does not depend on it, or is not known to."""
+@contextmanager
+def alone(fabric: Fabric, folder: Path | None) -> Iterator[None]:
+    """Within: no other job works in the run folder; the processes of this one share the lock that the first holds.
+
+    Raises:
+        InputError: in all of them, where another job does.
+    """
+    refusal = None
+    with ExitStack() as stack:
+        if folder is not None and fabric.is_global_zero:
+            try:
+                stack.enter_context(locked(folder))
+            except InputError as error:
+                refusal = str(error)
+        if fabric.world_size > 1:
+            refusal = fabric.broadcast(refusal)
+        if refusal is not None:
+            raise InputError(refusal)
+        try:
+            yield
+        except KeyboardInterrupt:  # a signal may have come to this process alone
+            for process in getattr(fabric.strategy.launcher, "procs", ()):
+                process.terminate()
+            raise
 
 
 def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
@@ -101,7 +127,7 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
     """
     if not folder.exists():
         return
-    if folder.is_dir() and all(each.name.startswith(".") for each in folder.iterdir()):  # of a run that was killed
+    if runs.is_free(folder):
         return
     if not (folder / runs.CONFIG).is_file():
         raise InputError(f"The output folder {folder} is not empty and holds no run: choose another one.")
@@ -109,7 +135,7 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
         raise InputError(f"The output folder {folder} already holds a run: pass --resume to go on, or choose another.")
     record = RunRecord.read(folder)
     earlier, now = _flat(record.plain()), _flat(RunRecord.of(description, "this run").plain())
-    free = FREE | (now.keys() - earlier.keys() if record.schema < SCHEMA else set())  # which said less
+    free = {*FREE} | (now.keys() - earlier.keys() if record.schema < SCHEMA else set())  # which said less
     changed = [
         f"{key} was {earlier.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(earlier.keys() | now.keys())

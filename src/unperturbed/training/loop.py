@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unperturbed import runs
+from unperturbed.checks import COUNT, checked
 from unperturbed.data.augment import augmentation
 from unperturbed.data.convert import as_data
 from unperturbed.errors import InputError, RunError
@@ -26,15 +27,21 @@ from unperturbed.findings import Interval, Progress, silent
 from unperturbed.maximise.places import at_least_two
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import EpochEnd, Method
-from unperturbed.networks.modes import buffers_restored, under_attack
+from unperturbed.networks.dtype import cast as cast_network
+from unperturbed.networks.guard import running, trying
+from unperturbed.networks.logits import Output, unwrapped
+from unperturbed.networks.modes import buffers_restored, eager, under_attack
 from unperturbed.networks.precision import InPrecision, Precision, as_reported, choose, full_float32
+from unperturbed.networks.second import is_missing, lacking
 from unperturbed.noise import Noise
 from unperturbed.runs.record import RunRecord
+from unperturbed.runs.tensors import DamagedError, read_tensors
+from unperturbed.runs.weights import note_of
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
 from unperturbed.training.alarm import Probe, probe, recognise
-from unperturbed.training.folder import claim, describe_run, origin
+from unperturbed.training.folder import alone, claim, describe_run, origin
 from unperturbed.training.prepare import (
     Examples,
     chosen,
@@ -48,7 +55,7 @@ from unperturbed.training.recipe import Recipe
 from unperturbed.training.schedule import learning_rate, ramped
 from unperturbed.training.step import optimisation_step
 from unperturbed.types import Batch, Inputs, Labels
-from unperturbed.weights.files import LogitsOnly, load_weights, save_weights
+from unperturbed.weights.files import load_weights, save_weights
 
 T = TypeVar("T")
 log = logging.getLogger("unperturbed")
@@ -113,6 +120,7 @@ class Trained:
         }
 
 
+@checked(devices=COUNT)
 def train(
     model: nn.Module,
     data: Any,
@@ -126,6 +134,7 @@ def train(
     devices: int = 1,
     extra: Any = None,
     weights: Path | str | None = None,
+    output: Output = None,
     loggers: Sequence[Literal["csv", "tensorboard"]] = (),
     config: Mapping[str, Any] | None = None,
     progress: Progress = silent,
@@ -147,6 +156,8 @@ def train(
         devices: processes, each with a part of every batch.
         extra: more training data, of which every batch has the recipe's `extra_ratio`.
         weights: a weights file to start from.
+        output: which part of what the model returns are the logits: a place, a name or a function of it; None: see
+            `model`.
         loggers: beside metrics.jsonl, in the run folder.
         config: what else config.yaml shall hold (where data and model came from).
         progress: told of every step.
@@ -157,7 +168,6 @@ def train(
     """
     method, recipe = method or AT(), recipe or Recipe()
     check_kinds(model, threat)
-    _check_kind(method)
     if checkpoint.memory(method):
         # so that another run of it begins as this one does; a method that holds the network still holds this one
         method = deepcopy(method, {id(model): model})
@@ -174,33 +184,33 @@ def train(
         loggers=_loggers(loggers, folder),
     )
     shown = origin(model, all_data, extra, weights)
-    classifier = classify(model, all_data)
+    classifier = classify(model, all_data, output)
     if weights is not None:
         log.info("%s", load_weights(model, weights))
     fabric.launch()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
-    description = describe_run(
-        threat, method, recipe, chosen(recipe, precision, examples, model), shown | dict(config or {})
-    )
-    if folder is not None:
-        claim(folder, description, resume)
-    fabric.barrier()
-    with full_float32(), torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
-        torch.manual_seed(recipe.seed + fabric.global_rank)
-        run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder)
-        if resume and folder is not None and (folder / runs.CHECKPOINT).exists():
-            run.restore()
-        elif folder is not None and fabric.is_global_zero:
-            RunRecord.of(description, "this run").write(folder)
-            (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+    picked = chosen(recipe, precision, examples, model)
+    record = RunRecord.of(describe_run(threat, method, recipe, picked, shown | dict(config or {})), "this run")
+    description = record.plain()
+    with alone(fabric, folder):
+        if folder is not None:
+            claim(folder, description, resume)
         fabric.barrier()
-        run.go(progress)
-    return run.finish()
-
-
-def _check_kind(method: Any) -> None:
-    if not isinstance(method, Method):
-        raise InputError(f"The method is {method!r:.80}: give an objective, such as AT().")
+        with full_float32(), torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
+            torch.manual_seed(recipe.seed + fabric.global_rank)
+            begun = resume and folder is not None and (folder / runs.CONFIG).is_file()
+            note = note_of(runs.read_yaml(folder / runs.CONFIG) if begun and folder is not None else description)
+            run = _Run(fabric, model, classifier, examples, threat, method, recipe, precision, folder, note)
+            if resume and folder is not None and (last := checkpoint.last_of(folder)) is not None:
+                run.restore(last)
+            else:
+                run.preflight()
+                if folder is not None and fabric.is_global_zero:
+                    record.write(folder)
+                    (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            fabric.barrier()
+            run.go(progress)
+        return run.finish()
 
 
 @dataclass
@@ -235,7 +245,10 @@ class _Run:
         recipe: Recipe,
         precision: Precision,
         folder: Path | None,
+        note: Mapping[str, str],
     ) -> None:
+        self.note = note
+        """What the run's files say of the run that they belong to."""
         self.fabric, self.model, self.classifier, self.threat = fabric, model, classifier, threat
         self.method, self.recipe, self.precision, self.folder = method, recipe, precision, folder
         self.batches, self.classes = examples.batches, examples.classes
@@ -244,12 +257,14 @@ class _Run:
         self.sums: dict[str, Tensor] = {}
         """Of this epoch's terms and diagnostics over its steps, as this process sees them."""
         self.best: dict[str, Tensor] = {}
+        self.metrics: list[dict[str, Any]] = []
+        """Of every epoch, as metrics.jsonl has them, but for the time."""
         self.steps = recipe.epochs * len(self.batches)
         self.ramp = method.ramp if recipe.ramp is None else recipe.ramp
         self.augment = augmentation(recipe.augment)
         self.peak = peak_learning_rate(recipe, classifier)
 
-        classifier.to(fabric.device, precision.dtype)
+        cast_network(classifier, precision.dtype, fabric.device)
         classifier.to(memory_format=precision.memory_format)  # type: ignore[call-overload]
         checkpoint.move_memory(method, fabric.device)
         self.attacked = InPrecision(classifier, precision.autocast, compile=recipe.compile)
@@ -286,21 +301,41 @@ class _Run:
 
     def go(self, progress: Progress) -> None:
         """Train until the last epoch, or until the run is stopped."""
-        if self.state.step == 0:
-            self.check_method()
         while self.state.step < self.steps and not self.state.stopped:
             self.epoch(progress)
 
-    def check_method(self) -> None:
-        """Let the method look at the network before the first step, and leave it and the random state as they were."""
+    def preflight(self) -> None:
+        """Try a step on two examples, and let the method look at the network: before the run folder is made.
+
+        Network, method and random state are as before. Raises `InputError` for what would fail at the first step.
+        """
         rows = at_least_two(torch.arange(min(CHECKED, len(self.probed.x)), device=self.fabric.device))  # for batch norm
         few = Batch(self.probed.x[rows], self.probed.y[rows], self.probed.ids[rows])
         noise = Noise.of(self.recipe.seed, few.ids).fold(-3)
-        self.wrapped.train()
         device = [self.fabric.device] if self.fabric.device.type == "cuda" else []
+        self.wrapped.train()
+        with buffers_restored(self.attacked), torch.random.fork_rng(device), eager():
+            self.try_step(_first(few, 2), noise.rows(torch.arange(2, device=self.fabric.device)))
         with buffers_restored(self.attacked), torch.random.fork_rng(device):
             for text in self.method.check(self.attacked, few, self.threat, noise):
                 self.warn(text)
+
+    def try_step(self, two: Batch, noise: Noise) -> None:
+        """Take the gradient of a step on two examples, on a copy of a method with memory; nothing moves."""
+        method = deepcopy(self.method, {id(self.model): self.model}) if checkpoint.memory(self.method) else self.method
+        weights = [weight for weight in self.classifier.parameters() if weight.requires_grad]
+        with trying(f"trying a step of {getattr(method, 'name', type(method).__name__)}", two.ids, two.x):
+            try:
+                with under_attack(self.attacked):
+                    inner = method.perturb(self.attacked, two, self.threat, noise)
+                terms = method.loss(self.attacked, two, inner, self.threat, noise)
+                loss = torch.stack(list(terms.values())).sum()
+                if loss.requires_grad:
+                    torch.autograd.grad(loss, weights, allow_unused=True)
+            except RuntimeError as error:
+                if is_missing(error):
+                    raise InputError(lacking(self.classifier, two.x, error)) from error
+                raise
 
     def epoch(self, progress: Progress) -> None:
         """Train to the end of the epoch, look at the result, and save."""
@@ -338,12 +373,13 @@ class _Run:
         batch = self.batch(ids, x, y, augmenting.fold(0))
         threat = ramped(self.threat, self.ramp, share)
         try:
-            terms, inner = optimisation_step(
-                self.fabric, self.attacked, self.wrapped, self.optimiser, self.method, batch, threat, noise.fold(1),
-                self.recipe.clip_grad_norm,
-            )  # fmt: skip
+            with running("taking a step", ids, x):
+                terms, inner = optimisation_step(
+                    self.fabric, self.attacked, self.wrapped, self.optimiser, self.method, batch, threat, noise.fold(1),
+                    self.recipe.clip_grad_norm,
+                )  # fmt: skip
         except RunError as error:
-            raise RunError(f"Step {step + 1}: {error}") from error
+            raise RunError(f"Step {step + 1}: {error}") from error.__cause__ or error
         if self.average is not None:
             self.average.update_parameters(self.classifier)
         loss = sum(float(term) for term in terms.values())
@@ -421,16 +457,19 @@ class _Run:
         return self.classifier if self.average is None else self.average.module
 
     def plain(self) -> nn.Module:
-        """Return that network without the wrapper that picks out the logits."""
-        subject = self.subject()
-        return subject.module if isinstance(subject, LogitsOnly) else subject
+        """Return that network without the wrappers around it."""
+        return unwrapped(self.subject())
 
     def keep_best(self) -> None:
         """Keep the present weights as the best ones."""
         if self.folder is None:
             self.best = {name: value.detach().clone() for name, value in self.plain().state_dict().items()}
         elif self.fabric.is_global_zero:
-            save_weights(self.plain(), self.folder / runs.BEST)
+            save_weights(self.plain(), self.folder / runs.BEST, self.about(self.state.best_epoch))
+
+    def about(self, epoch: int) -> dict[str, Any]:
+        """Return what a weights file says of itself."""
+        return {"config": dict(self.note), "epoch": epoch}
 
     def warn(self, text: str) -> None:
         """Say it, and keep it for the result."""
@@ -443,6 +482,7 @@ class _Run:
         """Append the epoch to metrics.jsonl and tell the loggers."""
         if self.folder is not None and self.fabric.is_global_zero:
             runs.append_jsonl(self.folder / runs.METRICS, values)
+            self.metrics.append(_without_seconds(values))
         self.fabric.log_dict(values, step=values["step"])
         for logger in self.fabric.loggers:
             logger.save()
@@ -467,14 +507,24 @@ class _Run:
                 "average": None if self.average is None else self.average.state_dict(),
                 "state": asdict(self.state),
                 "own": gathered,
+                "metrics": self.metrics,
+                "config": dict(self.note),
             }
             checkpoint.save(self.folder / runs.CHECKPOINT, content)
         self.fabric.barrier()
 
-    def restore(self) -> None:
-        """Go back to the last checkpoint."""
+    def restore(self, path: Path) -> None:
+        """Go back to a checkpoint.
+
+        Raises:
+            RunError: where it is damaged or another run's, or the best weights are.
+        """
         assert self.folder is not None
-        content = checkpoint.load(self.folder / runs.CHECKPOINT)
+        if path.name == Path(runs.PREVIOUS).name:
+            log.warning("%s is not there: resumed from %s.", self.folder / runs.CHECKPOINT, path)
+        content = checkpoint.load(path)
+        if content.get("config", self.note) != self.note:
+            raise RunError(checkpoint.damaged(path, "it is of another run"))
         own = content["own"]
         begun = len(own["random"]) if own["random"].dim() > 1 else 1
         if begun != self.fabric.world_size:
@@ -497,9 +547,11 @@ class _Run:
         torch.set_rng_state(own["random"].clone())  # of a view it would read the wrong memory, or none
         if self.fabric.device.type == "cuda":
             torch.cuda.set_rng_state(own["device_random"].clone(), self.fabric.device)
-        lines = [
-            line for line in runs.read_jsonl(self.folder / runs.METRICS) if _is_step(line.get("step"), self.state.step)
-        ]
+        self.check_best()
+        lines = runs.read_jsonl(self.folder / runs.METRICS)
+        earlier = [_without_seconds(line) for line in lines if line.get("step", 0) <= self.state.step]
+        self.metrics = content.get("metrics", earlier)  # a checkpoint of an earlier version holds none
+        lines = _restored(self.metrics, lines)
         if self.fabric.is_global_zero:
             runs.write_jsonl(self.folder / runs.METRICS, lines)
             for logger in self.fabric.loggers:  # which are told of everything anew
@@ -507,6 +559,29 @@ class _Run:
         for line in lines:
             self.fabric.log_dict(line, step=line["step"])
         log.info("Resumed at step %d of %d.", self.state.step, self.steps)
+
+    def check_best(self) -> None:
+        """Check that the best weights are there, as they were written; write them anew where the checkpoint has them.
+
+        Raises:
+            RunError: where they are lost.
+        """
+        assert self.folder is not None
+        state, path = self.state, self.folder / runs.BEST
+        if state.best_epoch < 0:
+            return
+        try:
+            about = read_tensors(path)[1] or {}
+            if about.get("config") != self.note or about.get("epoch", 0) < state.best_epoch:
+                raise DamagedError("it is of another run or epoch")
+        except DamagedError as error:
+            if state.best_epoch * len(self.batches) != state.step:
+                raise RunError(
+                    f"{path} is damaged or missing ({error}), and with it the weights of the best epoch, "
+                    f"{state.best_epoch}: put back a copy, or start the run again in another folder."
+                ) from error
+            log.warning("%s was damaged or missing (%s): it is written anew from the checkpoint.", path, error)
+            self.keep_best()
 
     def kept(self) -> str:
         """Say which weights are kept, and what the method measured of them: its conclusion is of the last epoch."""
@@ -525,11 +600,12 @@ class _Run:
         """Write the last weights and the result, and return the model with the best ones."""
         state, best = self.state, self.state.probes[self.state.best_epoch - 1]
         if self.folder is not None and self.fabric.is_global_zero:
-            save_weights(self.plain(), self.folder / runs.MODEL)
+            save_weights(self.plain(), self.folder / runs.MODEL, self.about(len(state.probes)))
+            checkpoint.forget_previous(self.folder)
         self.fabric.barrier()
         self.classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         if self.folder is None:
-            self.model.load_state_dict(self.best)
+            unwrapped(self.model).load_state_dict(self.best)
         else:
             load_weights(self.model, self.folder / runs.BEST)
         self.model.eval()
@@ -556,9 +632,18 @@ class _Run:
         return trained
 
 
-def _is_step(step: object, last: int) -> bool:
-    """Tell whether a line of metrics.jsonl is of a step up to the last; a line without one was written by another."""
-    return isinstance(step, int) and 0 <= step <= last
+def _without_seconds(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != "seconds"}
+
+
+def _restored(metrics: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl as they were written: those of the file, but for the damaged and later ones."""
+    read = {line.get("step"): line for line in lines if not isinstance(line.get("step"), (list, dict))}
+    restored = []
+    for kept in metrics:
+        line = read.get(kept["step"], {})
+        restored.append(dict(line if _without_seconds(line) == kept else kept))
+    return restored
 
 
 def _rank(feasible: bool | None, probed: Mapping[str, float]) -> tuple[bool, float, float]:

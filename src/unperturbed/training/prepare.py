@@ -15,14 +15,17 @@ from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split, hold_out
 from unperturbed.errors import InputError
-from unperturbed.evaluation.subject import box_warnings, check_outputs, not_finite
+from unperturbed.evaluation.subject import box_warnings, check_outputs, misfit, not_finite
+from unperturbed.networks.classifier import Classes, as_classifier
+from unperturbed.networks.dtype import home
+from unperturbed.networks.guard import trying
+from unperturbed.networks.logits import Output, notes_on
 from unperturbed.networks.precision import Precision
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.training.batches import Batches
 from unperturbed.training.recipe import Recipe
 from unperturbed.types import Rows
-from unperturbed.weights.files import as_classifier
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,22 +64,29 @@ def find_device(device: str) -> torch.device:
     return chosen
 
 
-def classify(model: nn.Module, data: Data) -> nn.Module:
-    """Return the model, wrapped if what it returns is not a tensor of logits."""
-    weight = next(iter(model.parameters()), torch.zeros(0))
-    return as_classifier(model, data.train.inputs(torch.arange(1)).to(weight.device, weight.dtype))
+def classify(model: nn.Module, data: Data, output: Output = None) -> nn.Module:
+    """Return the model, tried in eval and train mode and wrapped if it does not take inputs to logits as it is."""
+    x = data.train.inputs(torch.arange(min(len(data.train), 2)))
+    return as_classifier(model, x.to(*home(model)), output, classes_of(data), (False, True))
+
+
+def classes_of(data: Data) -> Classes:
+    """Return how many classes the data has, as its names and labels say."""
+    return Classes(len(data.classes), len(data.train))
 
 
 def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recipe: Recipe, fabric: Fabric) -> Examples:
     """Check all training data against model and threat, hold some out, and divide the rest into batches."""
     train = data.train
-    weight = next(iter(classifier.parameters()), torch.zeros(0))
-    some = train.inputs(torch.arange(min(len(train), 64))).to(weight.device, weight.dtype)
-    classes, warnings = check_outputs(classifier, some)
+    first = torch.arange(min(len(train), 64))
+    some = train.inputs(first).to(*home(classifier))
+    with trying("taking logits of the first examples", first, some):
+        classes, warnings = check_outputs(classifier, some)
+    warnings = [*notes_on(classifier), *misfit(classes, classes_of(data)), *warnings]
     if len(data.classes) > classes:
         raise InputError(f"The data has {len(data.classes)} classes, but the model returns {classes} logits.")
     check(train, threat.bounds, classes)
-    warnings += box_warnings(threat, some[0]) + _missing(train, data.classes)
+    warnings += [*train.notes, *box_warnings(threat, some[0]), *_missing(train, data.classes)]
     if (wrong := not_finite(classifier)) is not None:
         raise InputError(f"{wrong}, before the first step: give other weights.")
     augmentation(recipe.augment)(some, Noise.of(0, torch.arange(len(some), device=some.device)))

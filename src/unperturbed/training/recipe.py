@@ -1,9 +1,9 @@
 """The frozen description of how a run is optimised (what it optimises is the method's and the threat's)."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
-from unperturbed.errors import InputError
+from unperturbed.checks import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, SHARE_BELOW_ONE, check_fields
 
 
 @dataclass(frozen=True)
@@ -61,29 +61,20 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        for name, kind in get_type_hints(Recipe).items():
-            value = getattr(self, name)
-            if get_origin(kind) is Literal and value not in get_args(kind):
-                raise InputError(f"{name} is {value!r}, but must be one of {', '.join(get_args(kind))}.")
-        for name in ("epochs", "batch_size", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}, but must be at least 1.")
-        for name in ("lr", "clip_grad_norm"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name} is {value}, but must be positive.")
-        for name in ("label_smoothing", "validation", "averaging", "extra_ratio"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise InputError(f"{name} is {value}, but must lie in [0, 1).")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed is {self.seed}, but must lie in [0, 2**63).")
-        if not self.checkpoint_minutes >= 0:
-            raise InputError(f"checkpoint_minutes is {self.checkpoint_minutes}, but must not be negative.")
-        if not all(0 <= milestone <= 1 for milestone in self.milestones):
-            raise InputError(f"milestones are {self.milestones}, but must be shares of the run, in [0, 1].")
-        if self.ramp is not None and not 0 <= self.ramp <= 1:
-            raise InputError(f"ramp is {self.ramp}, but must be a share of the run, in [0, 1].")
-        if not self.weight_decay >= 0:
-            raise InputError(f"weight_decay is {self.weight_decay}, but must not be negative.")
+        check_fields(
+            self,
+            epochs=AT_LEAST_ONE,
+            batch_size=AT_LEAST_ONE,
+            patience=AT_LEAST_ONE,
+            lr=POSITIVE,
+            clip_grad_norm=POSITIVE,
+            weight_decay=NOT_NEGATIVE,
+            milestones=SHARE,
+            ramp=SHARE,
+            label_smoothing=SHARE_BELOW_ONE,
+            validation=SHARE_BELOW_ONE,
+            averaging=SHARE_BELOW_ONE,
+            extra_ratio=SHARE_BELOW_ONE,
+            checkpoint_minutes=NOT_NEGATIVE,
+            seed=SEED,
+        )

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from unperturbed.errors import RunError
 from unperturbed.methods.base import Method
 from unperturbed.networks.modes import under_attack
+from unperturbed.networks.second import is_missing, lacking
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Terms
@@ -45,11 +46,10 @@ def optimisation_step(
     optimiser.zero_grad(set_to_none=True)
     try:
         fabric.backward(loss)
-    except NotImplementedError as error:  # torch's, of an operation without a second derivative: it has no other sign
-        raise RunError(
-            f"An operation of the network lacks a derivative ({error}). Methods by differences do without a second "
-            "one: scorpio, elle, gradient-penalty, or llr with --method.form differences."
-        ) from error
+    except RuntimeError as error:
+        if is_missing(error):
+            raise RunError(lacking(attacked, batch.x[:2], error)) from error
+        raise
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     if not bool(nn.utils.get_total_norm(gradients, torch.inf).isfinite()):

@@ -3,32 +3,38 @@
 import difflib
 import importlib
 import inspect
+import logging
 import pickletools
 import pkgutil
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, get_origin
+from typing import Any, get_origin
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from unperturbed.errors import InputError, RunError
+from unperturbed.checks import checked
+from unperturbed.errors import InputError
 from unperturbed.imports import OWN, follow, is_function, may_make
-from unperturbed.runs import write_atomically
-from unperturbed.types import Inputs, Logits
+from unperturbed.networks.classifier import as_classifier
+from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
+from unperturbed.runs.tensors import DamagedError, damage_of_zip, read_tensors, write_tensors
 from unperturbed.weights.layouts import MEAN, STD, Found, find_weights, plain_names
+
+__all__ = ("LogitsOnly", "as_classifier", "output_logits")  # their place was here
+
+log = logging.getLogger("unperturbed")
 
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
+@checked()
 def build_model(
     spec: str,
     arguments: Mapping[str, object],
@@ -52,6 +58,7 @@ def build_model(
     return model
 
 
+@checked()
 def load_run(folder: Path | str, trust: bool = False) -> nn.Module:
     """Return the network of a run folder: see `weights.rebuild`."""
     from unperturbed.weights import rebuild
@@ -110,84 +117,6 @@ def _checked_arguments(
     return complete
 
 
-# --- outputs --------------------------------------------------------------------------------------------------------
-
-
-def output_logits(output: object) -> Tensor:
-    """Return the logits in what a model returned: a tensor, an object's `.logits`, or the first item of a tuple.
-
-    Raises `InputError` where there are none.
-    """
-    if isinstance(output, Tensor):
-        return output
-    if hasattr(output, "logits"):
-        return output_logits(output.logits)
-    if isinstance(output, Mapping) and "logits" in output:
-        return output_logits(output["logits"])
-    if isinstance(output, tuple | list) and output:
-        return output_logits(output[0])
-    raise InputError(
-        f"the model returned a {type(output).__name__} without logits: return a tensor (n, classes), a tuple that"
-        " starts with it, or an object with .logits"
-    )
-
-
-class LogitsOnly(nn.Module):
-    """A model, at `.module`, whose logits lie within what it returns."""
-
-    forward_mode: ClassVar[bool] = True
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Inputs) -> Logits:
-        """Return the logits."""
-        return output_logits(self.module(x))
-
-
-def as_classifier(model: nn.Module, example: Inputs) -> nn.Module:
-    """Return `model`, or `LogitsOnly(model)` where its output is no tensor, after trying the first of `example`.
-
-    The trial runs in eval mode; modes, buffers and random numbers are as before. Raises `InputError` where the model
-    fails on the input, or does not return logits of shape (1, classes).
-    """
-    parameter = next(model.parameters(), example)
-    one = example[:1].to(parameter.device)
-    with _untouched(model, one.device), torch.no_grad():
-        try:
-            output = model(one)
-        except Exception as error:
-            raise InputError(
-                f"the model fails on an input of shape {tuple(one.shape)} ({type(error).__name__}: {error}): build it"
-                " for inputs of that shape"
-            ) from error
-    logits = output_logits(output)
-    if logits.dim() != 2 or len(logits) != 1 or not logits.is_floating_point():
-        raise InputError(
-            f"the model turned one input into {logits.dtype} of shape {tuple(logits.shape)}: return floating-point"
-            " logits of shape (n, classes)"
-        )
-    return model if isinstance(output, Tensor) else LogitsOnly(model)
-
-
-@contextmanager
-def _untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Within: eval mode. After: every mode, buffer and the random state as before."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            model.eval()
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-
-
 # --- weights --------------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +157,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     return {plain: stored[name] for plain, name in plain_names(stored).items()}
 
 
+@checked()
 def load_weights(
     model: nn.Module, path: Path | str, strict: bool = True, keep_normalisation: bool = False
 ) -> KeyReport:
@@ -240,6 +170,7 @@ def load_weights(
     """
     path = Path(path)
     found = _read(path)
+    model = unwrapped(model)
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     fitting, report = _match(own, found, str(path))
     if keep_normalisation or _is_identity(own, report.missing):
@@ -250,25 +181,23 @@ def load_weights(
     return report
 
 
-def save_weights(model: nn.Module, path: Path | str) -> None:
+@checked()
+def save_weights(model: nn.Module, path: Path | str, about: Mapping[str, object] | None = None) -> None:
     """Write the model's state as safetensors, whole or not at all; shared tensors are written under each name.
+
+    The metadata hold a hash of the contents, and plain values `about` them.
 
     Raises `InputError` where the state holds something other than tensors, and `RunError` where the file cannot be
     written; a file that was there then stands.
     """
     path = Path(path)
-    state = model.state_dict()
+    state = unwrapped(model).state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise InputError(f"{name} of the model is a {type(value).__name__}: safetensors hold tensors only")
     # a copy of each: safetensors refuses tensors that share memory or are not contiguous
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
-    try:
-        write_atomically(path, lambda temporary: safetensors.torch.save_file(tensors, temporary, {"format": "pt"}))
-    except (OSError, safetensors.SafetensorError) as error:
-        raise RunError(
-            f"cannot write {path} ({error}): nothing there has changed; free space or check permissions"
-        ) from error
+    write_tensors(path, tensors, about or {})
 
 
 def _match(own: Mapping[str, Tensor], found: Found, path: str) -> tuple[dict[str, Tensor], KeyReport]:
@@ -386,15 +315,19 @@ def _refuse_text(path: Path, head: bytes) -> None:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path} is a damaged or truncated safetensors file ({error}): download it again") from error
+        return read_tensors(path)[0]
+    except DamagedError as error:
+        raise InputError(
+            f"{path} is a damaged or truncated safetensors file ({error}): download it again, or put back a copy"
+        ) from error
 
 
 def _read_pickled(path: Path, head: bytes) -> object:
     """Return what `torch.save` wrote, without ever running code in it."""
     if head.startswith(b"PK") and not zipfile.is_zipfile(path):
         raise InputError(f"{path} is truncated: it ends before its table of contents; download it again")
+    if damage := damage_of_zip(path) if head.startswith(b"PK") else "":
+        raise InputError(f"{path} is damaged ({damage}): download it again, or put back a copy")
     try:
         # an open file: of a path, torch judges by the suffix; it warns on pickles that it did not write
         with warnings.catch_warnings(action="ignore"), path.open("rb") as file:

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from unperturbed.errors import InputError
 from unperturbed.imports import RISKY, check_nested, follow, may_make, user_trust
 from unperturbed.runs.files import BEST
 from unperturbed.runs.record import ModelSpec, Network, RunRecord
+from unperturbed.runs.weights import check_weights
 from unperturbed.weights.files import build_model, load_weights, named_models
 
+log = logging.getLogger("unperturbed")
 PLAIN = (str, int, float, bool, type(None))
 
 
@@ -83,6 +86,8 @@ def load_run(folder: Path | str, trust: bool = False) -> nn.Module:
             own.check(name, where)
     model = build_model(spec, record.model.init_args, (), 0, (), ())
     check_rebuilt(model, record.network, spec, path, "Build the one that was trained, and load_weights into it.")
+    for text in check_weights(path):
+        log.warning(text)
     load_weights(model, path / BEST)
     return model.eval()
 

@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unperturbed.anatomy.blocks import Block, blocks, features
+from unperturbed.curvature.products import tangents
 from unperturbed.examinations.subject import Subject
 from unperturbed.findings import Distribution, Finding, Line
 from unperturbed.networks.modes import under_attack
@@ -57,7 +58,7 @@ class Tangents:
             if self.step is not None:
                 ahead, behind = (features(self.model, x + h * u, found) for h in (self.step, -self.step))
                 return [(a - b) / (2 * self.step) for a, b in zip(ahead, behind, strict=True)]
-            with forward_ad.dual_level(), _with_tangents():
+            with tangents(), _with_tangents():
                 values = features(self.model, forward_ad.make_dual(x, u), found)  # type: ignore[no-untyped-call]
                 pairs = [forward_ad.unpack_dual(value) for value in values]  # type: ignore[no-untyped-call]
                 return [torch.zeros_like(p.primal) if p.tangent is None else p.tangent for p in pairs]

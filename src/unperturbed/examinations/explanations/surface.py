@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unperturbed.checks import checked
 from unperturbed.curvature.products import cross_entropy_with, dot, input_gradient
 from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
@@ -55,6 +56,7 @@ class Surface:
         return (self.values - self.tangent)[:, first:last, first:last].abs().flatten(1).amax(dim=1)
 
 
+@checked()
 def loss_surface(
     model: Model, batch: Batch, threat: Threat, noise: Noise, points: int = 33, reach: float = 1.0
 ) -> Surface:

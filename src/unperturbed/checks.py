@@ -1,0 +1,221 @@
+"""What arguments must be: of their annotation's type and within a range, else refused with the value and the remedy.
+
+The one place that refuses text for a number, True for 1, 1.5 steps, NaN, a class for an object, or an empty path.
+Dataclasses call `check_fields` when they are made; functions and constructors are decorated with `checked`. A number is
+held against the rule of its argument, if it has one; annotations that are not known here are not checked.
+"""
+
+import functools
+import inspect
+import os
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral, Number, Real
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from unperturbed.errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+LARGEST = 3.4028234663852886e38
+"""Of float32, in which results are computed: a larger number would be infinite there."""
+MOST = 1_000_000
+"""Steps, epochs, draws: more would not end."""
+REMEDIES = {
+    "Module": "give a torch.nn.Module, the network itself; of a run folder, load_run(folder)",
+    "Threat": "give a Threat, such as Threat.parse('Linf:8/255')",
+    "Method": "give an objective, such as AT()",
+    "Maximiser": "give a maximiser, such as PGD(steps=10)",
+    "Recipe": "give a Recipe, such as Recipe(epochs=10)",
+    "Suite": "give a suite's name, such as 'standard', or a Suite",
+}
+"""What to do where an object of a class is missing."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What numbers must be: in words, such as "must be at least 1", and as a test."""
+
+    says: str
+    holds: Callable[[Any], bool]
+
+
+FINITE = Rule("must be finite", lambda value: abs(value) <= LARGEST)
+NOT_NEGATIVE = Rule("must be finite and not negative", lambda value: 0 <= value <= LARGEST)
+POSITIVE = Rule("must be positive and finite", lambda value: 0 < value <= LARGEST)
+SHARE = Rule("must lie in [0, 1]", lambda value: 0 <= value <= 1)
+SHARE_BELOW_ONE = Rule("must lie in [0, 1)", lambda value: 0 <= value < 1)
+AT_LEAST_ONE = Rule("must be at least 1 (and no more than a million)", lambda value: 1 <= value <= MOST)
+COUNT = Rule("must be at least 1", lambda value: 1 <= value < 2**63)
+NONE_OR_MORE = Rule("must be 0 or more (and no more than a million)", lambda value: 0 <= value <= MOST)
+SEED = Rule("must lie in [0, 2**63)", lambda value: 0 <= value < 2**63)
+ANY = Rule("must be a number", lambda _: True)
+"""For numbers whose range is checked with others'."""
+
+
+def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator that checks a function's arguments by their annotations, and numbers by these rules.
+
+    The call raises InputError for what does not fit.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            given, kinds = signature.bind(*args, **kwargs), _kinds(function)
+            for name, value in given.arguments.items():
+                if name in kinds and value is not signature.parameters[name].default:
+                    given.arguments[name] = check(name, value, kinds[name], rules.get(name))
+            return function(*given.args, **given.kwargs)
+
+        return call
+
+    return decorate
+
+
+def check_fields(instance: Any, **rules: Rule) -> None:
+    """Check the fields of a dataclass by their annotations, and numbers by these rules; raises InputError."""
+    described: Any = type(instance)
+    kinds = _kinds(described)
+    for field in fields(instance):
+        if field.name in kinds:
+            value = getattr(instance, field.name)
+            fitting = check(field.name, value, kinds[field.name], rules.get(field.name))
+            if fitting is not value:
+                object.__setattr__(instance, field.name, fitting)
+
+
+def check(name: str, value: Any, kind: Any, rule: Rule | None = None) -> Any:
+    """Return the value, a NumPy number as Python's and a list as the tuple that is wanted.
+
+    Raises:
+        InputError: where it is not of this kind, or a number that does not meet the rule.
+    """
+    kinds = _alternatives(kind)
+    if isinstance(value, str) and any(inspect.isclass(each) and issubclass(each, os.PathLike) for each in kinds):
+        if not _is_place(value):
+            raise InputError(f"{name} is {value!r:.80}, but must be a path that is not empty{_or_none(kinds)}.")
+    for each in kinds:
+        fitting, fits = _as_kind(name, value, each, rule)
+        if fits:
+            numbers = fitting if isinstance(fitting, tuple | list) else (fitting,)
+            bound = rule or FINITE
+            wrong = [number for number in numbers if _is_number(number) and not _meets(number, bound)]
+            if wrong:
+                raise InputError(f"{name} is {wrong[0]!r:.80}, but {bound.says}{_or_none(kinds)}.")
+            return fitting
+    expected = " or ".join(dict.fromkeys(_named(each) for each in kinds if each is not type(None)))
+    says = f", and {rule.says}" if rule is not None and {int, float} & set(kinds) else ""
+    remedy = next((f": {REMEDIES[each.__name__]}" for each in kinds if getattr(each, "__name__", "") in REMEDIES), "")
+    if remedy:
+        raise InputError(f"{name} is {_shown(value)}{remedy}.")
+    raise InputError(f"{name} is {_shown(value)}, but must be {expected}{says}{_or_none(kinds)}.")
+
+
+@functools.cache
+def _kinds(described: Any) -> Mapping[str, Any]:
+    """Return the annotations of a function's parameters or of a class's fields; none where they cannot be read."""
+    try:
+        return get_type_hints(described)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    if get_origin(kind) in (Union, types.UnionType):
+        return tuple(inner for each in get_args(kind) for inner in _alternatives(each))
+    return (kind,)
+
+
+def _as_kind(name: str, value: Any, kind: Any, rule: Rule | None) -> tuple[Any, bool]:
+    """Return the value as this kind has it, and whether it is of the kind."""
+    origin = get_origin(kind)
+    if kind in (int, float, bool):
+        plain: Any = getattr(value, "item", lambda: value)() if isinstance(value, Number) else value
+        if type(plain).__name__ == "bool" or type(value).__name__ == "bool_":
+            return bool(plain), kind is bool
+        return plain, kind is not bool and isinstance(plain, Integral if kind is int else Real)
+    if kind is type(None):
+        return value, value is None
+    if kind is str:
+        return value, isinstance(value, str)
+    if origin is Literal:
+        return value, any(isinstance(value, type(each)) and value == each for each in get_args(kind))
+    if origin in (tuple, list, Sequence):
+        return _as_sequence(name, value, kind, rule)
+    if origin is Mapping or kind is Mapping:
+        return value, isinstance(value, Mapping)
+    if origin is Callable or kind is Callable:
+        return value, callable(value)
+    module = getattr(kind, "__module__", "")
+    if not inspect.isclass(kind) or getattr(kind, "_is_protocol", False) or module.startswith(("jaxtyping", "typing")):
+        return value, True
+    if issubclass(kind, os.PathLike):
+        return value, isinstance(value, kind) and _is_place(os.fspath(value))
+    stands_in = callable(value) and not inspect.isclass(value) and "__call__" in vars(kind)
+    return value, kind is object or isinstance(value, kind) or stands_in  # a function may do as a maximiser
+
+
+def _as_sequence(name: str, value: Any, kind: Any, rule: Rule | None) -> tuple[Any, bool]:
+    if hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1 and not hasattr(value, "mask"):
+        value = value.tolist()
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        return value, False
+    inner = get_args(kind)
+    if get_origin(kind) is tuple and not (len(inner) == 2 and inner[1] is ...):
+        if len(inner) != len(value):
+            return value, False
+        items = [check(name, item, each, rule) for item, each in zip(value, inner, strict=True)]
+    else:
+        items = [check(f"{name}[{place}]", item, inner[0], rule) for place, item in enumerate(value)]
+    changed = any(new is not old for new, old in zip(items, value, strict=True))
+    if get_origin(kind) is tuple:
+        return (value if isinstance(value, tuple) and not changed else tuple(items)), True
+    return (items if changed else value), True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _meets(number: Any, rule: Rule) -> bool:
+    try:
+        return bool(rule.holds(number))  # NaN meets none
+    except (OverflowError, ArithmeticError):  # a whole number that no float holds
+        return False
+
+
+def _is_place(text: str | bytes) -> bool:
+    return bool(os.fsdecode(text).strip()) and "\0" not in os.fsdecode(text)
+
+
+def _named(kind: Any) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
+    names = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+    if kind in names:
+        return names[kind]
+    if origin is Literal:
+        choices = ", ".join(map(str, inner))
+        return f"one of {choices}" if len(inner) > 1 else repr(inner[0])
+    if origin in (tuple, list, Sequence):
+        return f"a list, of {_named(inner[0]).removeprefix('a ')} each" if inner else "a list"
+    if origin is Callable or kind is Callable:
+        return "a function"
+    name = getattr(kind, "__name__", str(kind))
+    return "a torch.nn.Module" if name == "Module" else f"a{'n' * (name[:1] in 'AEIOUaeiou')} {name}"
+
+
+def _or_none(kinds: Sequence[Any]) -> str:
+    return ", or None" if type(None) in kinds else ""
+
+
+def _shown(value: Any) -> str:
+    """Return a value in a message: its text, cut; its type where it has no good text."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # whatever a user's object may do
+        text = f"of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."

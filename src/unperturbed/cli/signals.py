@@ -1,0 +1,60 @@
+"""SIGTERM and SIGHUP as interruptions: what is done is kept, and how to resume is printed."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What a scheduler or a closed terminal sends."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the process to end; its number is the argument."""
+
+
+@contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """Within: SIGTERM and SIGHUP raise `Interrupted`, unless they are ignored (as under nohup)."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield
+        return
+
+    def interrupt(number: int, _: object) -> None:
+        raise Interrupted(number)
+
+    before = {number: signal.getsignal(number) for number in ENDING}
+    mine = [number for number, handler in before.items() if handler is not signal.SIG_IGN and handler is not None]
+    for number in mine:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, before[number])
+
+
+def code_of(error: KeyboardInterrupt) -> int:
+    """Return the exit code of an interruption: 128 and the number of the signal, which is 130 for Ctrl-C."""
+    return 128 + (int(error.args[0]) if isinstance(error, Interrupted) else signal.SIGINT)
+
+
+def words_of(error: KeyboardInterrupt) -> str:
+    """Return what a user reads of an interruption."""
+    return f"interrupted by {signal.Signals(error.args[0]).name}" if isinstance(error, Interrupted) else "interrupted"
+
+
+def end_with_parent() -> None:
+    """End this process once the one that started it has ended, however that was: nobody would wait for its result."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

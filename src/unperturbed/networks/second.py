@@ -1,0 +1,70 @@
+"""Which layers of a network lack a second derivative."""
+
+import re
+
+import torch
+from torch import Tensor, nn
+
+from unperturbed.networks.guard import named
+from unperturbed.types import Inputs
+
+REMEDY = (
+    "Methods by differences do without a second derivative: scorpio, elle, gradient-penalty, or llr with --method.form "
+    "differences (in Python, LLR(form='differences'))"
+)
+"""What to do about it."""
+INSTEAD = {"Hardsigmoid": "nn.Sigmoid", "Hardswish": "nn.SiLU", "Hardtanh": "nn.Tanh"}
+"""Smooth activations that may stand where these do."""
+
+
+def is_missing(error: BaseException) -> bool:
+    """Tell whether an error is torch's for an operation without a second derivative: its type is not always one."""
+    text = str(error)
+    return bool(re.search(r"derivative for .* is not implemented|double backward|differentiated twice", text))
+
+
+def lacking(model: nn.Module, x: Inputs, error: BaseException) -> str:
+    """Return in words that the network lacks a second derivative, at which layers, and what to do."""
+    layers = layers_without(model, x)
+    shown = ", ".join(f"{name!r} ({kind})" for name, kind in list(layers.items())[:4])
+    where = f" at the layer{'s' * (len(layers) > 1)} {shown}{', ...' * (len(layers) > 4)}" if layers else ""
+    swap = next((f", or {INSTEAD[kind]} in place of nn.{kind}" for kind in layers.values() if kind in INSTEAD), "")
+    return f"The network lacks a second derivative{where}, which this method needs ({named(error)}). {REMEDY}{swap}."
+
+
+def layers_without(model: nn.Module, x: Inputs) -> dict[str, str]:
+    """Return the layers without parts that have no second derivative at the inputs that x brings them, by name."""
+    seen: dict[str, tuple[nn.Module, Tensor]] = {}
+
+    def keep(name: str, module: nn.Module) -> None:
+        def hook(_: nn.Module, given: tuple[object, ...], __: object) -> None:
+            if given and isinstance(given[0], Tensor) and given[0].is_floating_point():
+                seen.setdefault(name, (module, given[0].detach().clone()))
+
+        hooks.append(module.register_forward_hook(hook))
+
+    hooks: list[torch.utils.hooks.RemovableHandle] = []
+    for name, module in model.named_modules():
+        if next(module.children(), None) is None:
+            keep(name, module)
+    try:
+        with torch.no_grad():
+            model(x.clone())
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return {name: type(module).__name__ for name, (module, h) in seen.items() if not _twice(module, h)}
+
+
+def _twice(module: nn.Module, h: Tensor) -> bool:
+    """Tell whether a layer has a second derivative at h."""
+    h = h.requires_grad_()
+    with torch.enable_grad():
+        try:
+            out = module(1 * h)  # not the leaf itself, which a layer may not change in place
+            (slope,) = torch.autograd.grad((out * torch.ones_like(out).cumsum(-1)).sum(), h, create_graph=True)
+            if slope.requires_grad:
+                torch.autograd.grad(slope.sum(), h, allow_unused=True)
+        except RuntimeError as error:
+            return not is_missing(error)
+    return True

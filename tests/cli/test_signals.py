@@ -1,0 +1,57 @@
+import os
+import signal
+import time
+
+import pytest
+
+from unperturbed.cli.main import main
+from unperturbed.cli.processes import together
+from unperturbed.errors import RunError
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (signal.SIGTERM, 143, "interrupted by SIGTERM"),
+        (signal.SIGHUP, 129, "interrupted by SIGHUP"),
+        (signal.SIGINT, 130, "interrupted"),
+    ],
+)
+def test_a_signal_is_an_interruption_with_a_message_and_its_exit_code(
+    number: int, code: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(given: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    monkeypatch.setattr("unperturbed.cli.models.run", run)
+    before = signal.getsignal(number)
+    assert main(["models"]) == code
+    assert words in capsys.readouterr().err and signal.getsignal(number) is before
+
+
+def test_an_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under nohup."""
+    seen = []
+    monkeypatch.setattr("unperturbed.cli.models.run", lambda given: seen.append(signal.getsignal(signal.SIGHUP)))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with pytest.raises(AttributeError):  # it returned nothing
+            main(["models"])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert seen == [signal.SIG_IGN]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_worker_that_a_signal_ended_is_not_said_to_lack_memory(number: int) -> None:
+    words = "Process 2 of 2 was ended by SIGTERM" if number == signal.SIGTERM else "perhaps memory ran out"
+    with pytest.raises(RunError, match=words):
+        together(2, _ended, number)
+
+
+def _ended(number: int) -> None:
+    if os.environ["LOCAL_RANK"] == "1":
+        os.kill(os.getpid(), number)
+    time.sleep(30)

@@ -1,0 +1,13 @@
+"""A command killed with SIGKILL and run again ends in the bits of an undisturbed one; the whole is in benchmarks."""
+
+from pathlib import Path
+
+import pytest
+from benchmarks import kills
+
+
+@pytest.mark.slow
+def test_eight_kills_lose_nothing(tmp_path: Path) -> None:
+    results = kills.run(tmp_path / "kills", 8)
+    assert [each["differing"] for each in results] == [[]] * 8
+    assert sum(each["killed"] for each in results) >= 4  # the moments were before the end
