@@ -87,8 +87,8 @@ def test_a_run_of_another_activation_is_not_rebuilt(tmp_path: Path) -> None:
     folder(tmp_path, model)
     x = torch.rand(3, 5)
     assert torch.equal(load_run(tmp_path)(x), model.eval()(x))
-    relu = {"class_path": "mlp", "init_args": {"input_shape": [5], "classes": 2, "hidden": [3]}}
-    folder(tmp_path, model, model=relu)
+    given = {"input_shape": [5], "classes": 2, "mean": [0.0], "std": [1.0], "hidden": [3], "activation": "relu"}
+    folder(tmp_path, model, model={"class_path": "mlp", "init_args": given})
     with pytest.raises(InputError, match="another network than the unperturbed.architectures.mlp.MLP"):
         load_run(tmp_path)
     folder(tmp_path, Own(3))
