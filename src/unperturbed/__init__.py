@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from unperturbed.training.recipe import Recipe as Recipe
     from unperturbed.training.robust_loss import robust_loss as robust_loss
     from unperturbed.weights.files import build_model as build_model
-    from unperturbed.weights.files import load_run as load_run
     from unperturbed.weights.files import load_weights as load_weights
     from unperturbed.weights.files import save_weights as save_weights
+    from unperturbed.weights.rebuild import load_run as load_run
 
     __version__: str
 
@@ -54,7 +54,7 @@ _HOMES = {
     "evaluate_threats": "evaluation.threats",
     "InputError": "errors",
     "load_data": "data.sources",
-    "load_run": "weights.files",
+    "load_run": "weights.rebuild",
     "load_weights": "weights.files",
     "minimum_norm": "evaluation.curve",
     "Outcome": "findings",

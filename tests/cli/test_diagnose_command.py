@@ -10,6 +10,7 @@ from test_main import Run, runner
 
 from unperturbed.cli.diagnose import _training
 from unperturbed.runs import read_yaml, write_yaml
+from unperturbed.runs.record import RunRecord
 
 QUICK = ("--diagnostics", "margins")
 OWN = '''
@@ -89,12 +90,13 @@ def test_what_a_run_was_not_trained_on_is_not_called_its_training(run: Run) -> N
 def test_ordinary_training_is_told_by_what_perturbs() -> None:
     """A wrapper perturbs as what it wraps does, and a run from Python keeps the method's whole path."""
     erm = {"class_path": "unperturbed.methods.erm.ERM", "init_args": {}}
-    rest = {"threat": "Linf:0.1", "recipe": {"seed": 4}}
+    recipe = {"seed": 4, "epochs": 1, "validation": 0.1}
+    rest = {"threat": "Linf:0.1", "bounds": None, "recipe": recipe, "chosen": {}}
     for method in ({"class_path": "erm"}, erm, {"class_path": "awp", "init_args": {"gamma": 0.1, "objective": erm}}):
-        assert _training({"method": method} | rest) == (0.0, 4)
+        assert _training(RunRecord.of({"method": method} | rest, "config.yaml")) == (0.0, 4)
     at = {"class_path": "at", "init_args": {}}
     for method in (at, {"class_path": "awp", "init_args": {"objective": at}}):
-        assert _training({"method": method} | rest) == (0.1, 4)
+        assert _training(RunRecord.of({"method": method} | rest, "config.yaml")) == (0.1, 4)
 
 
 def test_networks_of_other_test_examples_are_not_paired(run: Run) -> None:

@@ -60,13 +60,13 @@ def test_a_run_folder_gives_its_network_with_the_best_weights(tmp_path: Path) ->
     made, rows = build("mlp", hidden=[8]), torch.rand(5, 29)
     described = {"class_path": "mlp", "init_args": {"input_shape": [29], "classes": 3, "mean": [0.5], "std": [2.0]}}
     described["init_args"] |= {"hidden": [8], "activation": "relu"}
-    with pytest.raises(InputError, match="is no run folder with weights"):
+    with pytest.raises(InputError, match="is no run folder"):
         load_run(tmp_path)
-    write_yaml(tmp_path / CONFIG, {"model": described})
+    write_yaml(tmp_path / CONFIG, {"model": described, "threat": "Linf:0.1", "bounds": None})
     save_weights(made, tmp_path / BEST)
     model = load_run(tmp_path)
     assert not model.training and torch.equal(model(rows), made.eval()(rows))
-    write_yaml(tmp_path / CONFIG, {"recipe": {}})
+    write_yaml(tmp_path / CONFIG, {"threat": "Linf:0.1", "bounds": None})
     with pytest.raises(InputError, match="does not say what its network is: build it, and load_weights"):
         load_run(str(tmp_path))
 

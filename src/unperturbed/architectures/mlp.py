@@ -7,10 +7,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unperturbed.architectures.normalise import normalise_inputs
-from unperturbed.architectures.parts import activation_named, check_positive, check_shape
+from unperturbed.architectures.parts import activation_named, check_positive, check_shape, keeps_arguments
 from unperturbed.types import Inputs, Logits
 
 
+@keeps_arguments
 class MLP(nn.Module):
     """Fully connected layers, for feature vectors; inputs of more dimensions are flattened.
 

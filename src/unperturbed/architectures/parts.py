@@ -1,10 +1,33 @@
 """What the models share: activations, and the checks of their arguments."""
 
+import functools
+import inspect
+from typing import Any, TypeVar, cast
+
 from torch import nn
 
 from unperturbed.errors import InputError
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "softplus": nn.Softplus}
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def keeps_arguments(kind: type[M]) -> type[M]:
+    """Let networks of this class keep the arguments that they were built with, defaults included, as `init_args`."""
+    original = kind.__init__
+    signature = inspect.signature(kind)
+
+    @functools.wraps(original)
+    def init(self: M, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
+        bound = signature.bind(*arguments, **options)
+        bound.apply_defaults()
+        cast(Any, self).init_args = dict(bound.arguments)
+
+    cast(Any, kind).__init__ = init
+    return kind
 
 
 def activation_named(name: str) -> nn.Module:

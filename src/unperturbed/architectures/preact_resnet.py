@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unperturbed.architectures.normalise import normalise_inputs
-from unperturbed.architectures.parts import activation_named, check_image_shape, check_positive
+from unperturbed.architectures.parts import activation_named, check_image_shape, check_positive, keeps_arguments
 from unperturbed.errors import InputError
 from unperturbed.types import Inputs, Logits
 
@@ -33,6 +33,7 @@ class _Block(nn.Module):
         return h + kept
 
 
+@keeps_arguments
 class PreActResNet(nn.Module):
     """Pre-activation residual network of basic blocks, for small images (PreActResNet-18 by default).
 

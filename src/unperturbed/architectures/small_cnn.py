@@ -5,10 +5,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unperturbed.architectures.normalise import normalise_inputs
-from unperturbed.architectures.parts import activation_named, check_image_shape, check_positive
+from unperturbed.architectures.parts import activation_named, check_image_shape, check_positive, keeps_arguments
 from unperturbed.types import Inputs, Logits
 
 
+@keeps_arguments
 class SmallCNN(nn.Module):
     """Two strided convolutions and two linear layers, for small images.
 

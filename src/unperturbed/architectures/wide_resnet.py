@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unperturbed.architectures.normalise import normalise_inputs
-from unperturbed.architectures.parts import activation_named, check_image_shape, check_positive
+from unperturbed.architectures.parts import activation_named, check_image_shape, check_positive, keeps_arguments
 from unperturbed.errors import InputError
 from unperturbed.types import Inputs, Logits
 
@@ -48,6 +48,7 @@ class _Stage(nn.Module):
         return h
 
 
+@keeps_arguments
 class WideResNet(nn.Module):
     """Wide residual network WRN-`depth`-`width`, for small images (WRN-28-10 by default).
 

@@ -1,6 +1,6 @@
 """Examine what robustness did to trained networks: margins, layers, features, confidence, generalisation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unperturbed.data.split import Data, Split
     from unperturbed.examinations.subject import Diagnostic
     from unperturbed.findings import Comparison, Examined
+    from unperturbed.runs.record import RunRecord
     from unperturbed.threat import Threat
 
 POSITIONAL = "runs..."
@@ -86,7 +87,7 @@ def run(given: Parsed) -> Result:
                     subject.model,
                     subject.split,
                     threat,
-                    train=_trained_on(subject.data, subject.stored, given.data),
+                    train=_trained_on(subject.data, subject.stored, given.data, subject.home),
                     diagnostics=chosen,
                     name=name,
                     strength=strength,
@@ -107,7 +108,7 @@ def run(given: Parsed) -> Result:
         for name, error in found.failed.items():
             say(f"{name} failed on {found.examined.name}: {error}", "warning")
 
-    norms = {str(each.stored["threat"]).partition(":")[0] for each in subjects if _training(each.stored)[0] > 0}
+    norms = {each.stored.threat.partition(":")[0] for each in subjects if each.stored and _training(each.stored)[0] > 0}
     if len(norms) > 1:
         say(f"No comparison: eps in training was measured in different norms ({', '.join(sorted(norms))}).", "warning")
     several = len({model.strength for model in examined}) > 1 and len(norms) < 2
@@ -219,32 +220,56 @@ def _names(subjects: Sequence["Subject"]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(subject.home) for subject in subjects]
 
 
-def _training(stored: Mapping[str, Any]) -> tuple[float, int]:
+def _training(stored: "RunRecord | None") -> tuple[float, int]:
     """Return the eps and the seed that a run was trained with; 0 where it ran no attack, or nothing is known."""
-    method = stored.get("method")
-    if not method:
+    if stored is None or stored.recipe is None:
         return 0.0, 0
-    while isinstance(inner := (method.get("init_args") or {}).get("objective"), Mapping):
-        method = inner  # a wrapper perturbs as what it wraps does
-    ordinary = method.get("class_path") in ("erm", "unperturbed.methods.erm.ERM")
-    strength = 0.0 if ordinary else float(str(stored["threat"]).rpartition(":")[2])
-    return strength, int(stored["recipe"]["seed"])
+    return stored.strength, int(stored.recipe["seed"])
 
 
-def _trained_on(data: "Data", stored: Mapping[str, Any], place: str | None) -> "Split | None":
-    """Return the examples that a run was trained on; None: on other data. Without a run, the training split."""
-    from unperturbed.cli.subject import keep_place
-    from unperturbed.data.selection import parse_record, positions
+def _trained_on(data: "Data", stored: "RunRecord | None", place: str | None, run: object) -> "Split | None":
+    """Return the examples that a run was trained on; None: on other data. Without a run, the training split.
+
+    Raises `InputError` where they are not among these data.
+    """
+    import torch
+
+    from unperturbed.data.sources import keep_place
     from unperturbed.data.split import hold_out, select
+    from unperturbed.training.prepare import fingerprint
 
-    if place is not None and "data" in stored and keep_place(place) != stored["data"]:
+    if stored is None or stored.recipe is None:
+        return data.train
+    if place is not None and stored.data is not None and keep_place(place) != stored.data:
         return None
-    kept_as = stored.get("examples")
-    train = data.train if kept_as is None else select(data.train, positions(data.train.labels, parse_record(kept_as)))
-    if "recipe" not in stored:
-        return train
-    kept, _ = hold_out(train.labels, stored["recipe"]["validation"])
-    return select(train, kept)
+    known = (stored.chosen or {}).get("data")
+    for rows in _selections(data.train, stored, run):
+        found = select(data.train, torch.tensor(rows))
+        if known is None or fingerprint(found) == known:
+            kept, _ = hold_out(found.labels, stored.recipe["validation"])
+            return select(found, kept)
+    raise InputError(
+        f"{run} was trained on examples that are not among the training examples of {data.name}: give --data "
+        "with exactly those, such as an .npz file of x_train, y_train, x_test and y_test (in Python: train=...)."
+    )
+
+
+def _selections(train: "Split", stored: "RunRecord", run: object) -> Iterator[Sequence[int]]:
+    """Yield the examples that a run may have been trained on: those of the recorded names, all, and the first ones."""
+    from unperturbed.data.selection import parse_record, positions
+    from unperturbed.runs.record import read_rows
+
+    if stored.examples is not None:
+        yield positions(train.labels, parse_record(stored.examples)).tolist()
+    n = len(train)
+    if stored.trained_on is not None:
+        n = stored.trained_on.examples
+        places = {name: place for place, name in enumerate(train.names().tolist())}
+        names = read_rows(stored.trained_on.rows, run) if stored.trained_on.rows else []
+        if names and all(name in places for name in names):
+            yield [places[name] for name in names]
+    if n <= len(train):
+        yield range(n)
 
 
 def _title(examined: Sequence["Examined"]) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from unperturbed.data.split import Split
     from unperturbed.evaluation.quantize import Quantised
     from unperturbed.evaluation.union import Union
+    from unperturbed.runs.record import RunRecord
     from unperturbed.threat import Threat
 
 POSITIONAL = "run"
@@ -117,7 +118,7 @@ def _evaluated(given: Parsed) -> Result:
             quantised.append(_quantised(given.quantize, subject.model, subject.split, threat, outcome, out))
         for line in _as_autoattack(outcome) if outcome.suite in AUTOATTACK else ():
             say(f"{threat}: {line}" if len(threats) > 1 else line)
-        training = {} if subject.parts else subject.stored
+        training = None if subject.parts else subject.stored
         _write_robustbench(out, outcome, subject.data.name, subject.model, subject.architecture, training)
     if given.eps is None and len(threats) > 1:
         result = _worst_case(subject.home, results, outcomes, quantised)
@@ -207,9 +208,9 @@ def _as_autoattack(outcome: Outcome) -> list[str]:
 
 
 def _write_robustbench(
-    out: Path, outcome: Outcome, data: str, model: "nn.Module", description: Mapping[str, Any], run: Mapping[str, Any]
+    out: Path, outcome: Outcome, data: str, model: "nn.Module", description: Mapping[str, Any], run: "RunRecord | None"
 ) -> None:
-    """Write the outcome in RobustBench's fields; `run` is what is known of the training, or empty."""
+    """Write the outcome in RobustBench's fields; `run` is what is known of the training."""
     from unperturbed.evaluation.robustbench import model_info
 
     arguments = description.get("init_args", {})
@@ -218,7 +219,9 @@ def _write_robustbench(
         outcome,
         dataset=data,
         architecture="-".join([type(model).__name__, *sizes]),
-        additional_data=run.get("extra") is not None if "extra" in run and run.get("weights") is None else None,
+        additional_data=None
+        if run is None or run.chosen is None or run.weights
+        else run.chosen.get("extra") is not None,
         number_forward_passes=None if ":" in str(description["class_path"]) else 1,
     )
     write_json(out / f"{outcome.suite}-robustbench.json", info)

@@ -30,7 +30,7 @@ NONE = ("augment", "bounds", "loggers")
 """Options that take the word none."""
 IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "over")
 """Options whose values, or some of them, may be import paths."""
-NOTES = ("unperturbed", "chosen", "classes")
+NOTES = ("schema", "unperturbed", "chosen", "classes", "network", "trained_on", "notes")
 """What a run's config.yaml holds beside options; `recipe` holds some of them."""
 
 
@@ -166,7 +166,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
     if (places and not all(map(str.strip, places))) or any("\0" in word for word in argv):
         raise InputError("An argument is empty, or holds the character 0: leave it out, or name a folder.")
     file = next((value for key, value in reversed(pairs) if key == "config"), None)
-    below = _from_yaml(Path(str(file)), known) if file is not None else []
+    below = _from_yaml(Path(str(file)), known, "model" in dict(pairs)) if file is not None else []
 
     if len(places) > (positional is not None) and not (positional or "").endswith("..."):
         raise InputError(f"{places[-1]!r} is one argument too many: options begin with --. See {parser.prog} --help.")
@@ -262,12 +262,14 @@ def _checked(key: str, known: Sequence[str]) -> str:
     return root + dot + rest.replace("-", "_")
 
 
-def _from_yaml(file: Path, known: Sequence[str]) -> list[tuple[str, Any]]:
+def _from_yaml(file: Path, known: Sequence[str], model_given: bool) -> list[tuple[str, Any]]:
     content = parse_yaml(read_small(file), f"--config {file}")
     if not isinstance(content, Mapping):
         raise InputError(f"--config {file} holds no mapping of options to values.")
     if "trust" in content:
         raise InputError(f"--config {file} vouches for itself: take `trust` out, and give --trust if you trust it.")
+    if "network" in content and "model" not in content and not model_given:
+        raise InputError(f"--config {file} is of a network that was built in Python: name one that is, with --model.")
     settings = {key: value for key, value in content.items() if key not in (*NOTES, "recipe")}
     settings |= content.get("recipe") or {}
     return [(_checked(str(key), known), _as_text(str(key), value)) for key, value in settings.items()]

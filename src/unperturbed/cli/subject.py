@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,25 @@ from torch import nn
 from unperturbed.cli.console import say
 from unperturbed.cli.options import Parsed
 from unperturbed.data.check import mean_std
-from unperturbed.data.names import DATASETS
 from unperturbed.data.selection import Selection, choose, parse
+from unperturbed.data.sources import keep_place as keep_place
 from unperturbed.data.sources import load_data, with_choices
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, Trust
 from unperturbed.networks.dtype import cast
 from unperturbed.networks.inputs import prepared, read_numbers
-from unperturbed.runs import BEST, CONFIG, METRICS, RESULT, is_free, read_jsonl, read_yaml, write_yaml
+from unperturbed.runs import BEST, CONFIG, METRICS, RESULT, is_free, read_jsonl
+from unperturbed.runs.record import SCHEMA, UNSAID, ModelSpec, RunRecord
 from unperturbed.runs.weights import check_weights
-from unperturbed.specs.trees import Choice, Tree, parameters_of, written
+from unperturbed.specs.trees import ABSENT, Choice, Tree, parameters_of, written
 from unperturbed.specs.trees import choose as choose_class
 from unperturbed.threat import Threat
 from unperturbed.training.folder import describe
 from unperturbed.training.prepare import find_device
 from unperturbed.types import Bounds
 from unperturbed.weights.files import build_model, load_weights
+from unperturbed.weights.rebuild import architecture, check_rebuilt
 
 FILLED = ("input_shape", "classes", "mean", "std")
 """Arguments of models that the data gives."""
@@ -50,7 +53,7 @@ class Subject:
         parts: what tells apart, in the run folder, an examination of other weights, data or bounds.
         selection: what tells apart an examination of some of the examples, or with another seed.
         architecture: the model's name or import path, and its arguments.
-        stored: what the run folder says of itself.
+        stored: what the run folder says of itself; None: there is none.
         kept: what a folder of these weights keeps of where they came from; None: it is a run folder, which knows.
         examples: which of the test examples, such as "first:100" or "all".
     """
@@ -64,14 +67,14 @@ class Subject:
     parts: tuple[str, ...]
     selection: tuple[str, ...]
     architecture: Mapping[str, Any]
-    stored: Mapping[str, Any]
-    kept: Mapping[str, Any] | None
+    stored: RunRecord | None
+    kept: RunRecord | None
     examples: str
 
     def keep(self) -> None:
         """Write what a folder of these weights keeps: before anything else, so that the same command may go on."""
         if self.kept is not None:
-            write_yaml(self.home / CONFIG, self.kept)
+            self.kept.write(self.home)
 
 
 def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len) -> Subject:
@@ -82,24 +85,30 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
     Raises `InputError` where something is missing, is not trained, or belongs to other classes.
     """
     device = find_device(given.device)
-    stored = stored_run(given.run)
-    trust = given.trust if given.run is None else given.trust.of_file(Path(given.run), stored)
-    place = placed(given, given.data or stored.get("data"))
+    stored = None if given.run is None else stored_run(given.run)
+    trust = given.trust if stored is None else given.trust.of_file(Path(given.run), stored.plain())
+    place = placed(given, given.data or (stored.data if stored is not None else None))
     if place is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
     tree, weights = model_and_weights(given, stored)
     if given.run is not None and given.weights is None:
         for text in check_weights(Path(given.run)):
             say(text, "warning")
-    data = _with_test(load_data(place, trust), keep_place(place) == stored.get("data"))
+    data = _with_test(load_data(place, trust), stored is not None and keep_place(place) == stored.data)
     check_classes(data, stored, other_data=given.data is not None)
-    bounds = read_bounds(given.bounds, stored_bounds(stored["bounds"]) if "bounds" in stored else data.bounds)
+    bounds = read_bounds(
+        given.bounds, data.bounds if stored is None or stored.bounds is UNSAID else stored_bounds(stored.bounds)
+    )
     first = given.threat.split(",")[0] if given.threat else None
-    usual = Threat.parse(stored.get("threat") or first or default_threat(data), bounds)
+    usual = Threat.parse((stored.threat if stored is not None else first) or default_threat(data), bounds)
     threat = Threat.parse(first, bounds) if first else usual
     split, chosen = examples_of(data, given.examples, given.examples_seed)
     check_examples(split)
     model, description = make_model(tree, data, trust=trust)
+    if stored is not None:
+        check_same_network(model, tree, stored, given.run)
+    elif weights is not None:
+        _warn_of_other_network(model, weights)
     if weights is not None:
         load_into(model, weights, tree)
     asked = taken(given, stored)
@@ -107,20 +116,21 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
     model = cast(prepared(model, **asked), dtype, device)
 
     home = Path(given.out or given.run or Path("runs") / slug(data.name, description["class_path"]))
-    kept = {
-        "data": keep_place(place),
-        "model": description,
-        "weights": weights and keep_place(weights),
-        "threat": f"{threat.norm}:{threat.eps!r}",
-        "bounds": describe(bounds),
-        **describe(asked),
-    }
+    kept = RunRecord(
+        threat=f"{threat.norm}:{threat.eps!r}",
+        bounds=describe(bounds),
+        data=keep_place(place),
+        model=ModelSpec(description["class_path"], description["init_args"]),
+        weights=keep_place(weights) if weights else None,
+        schema=SCHEMA,
+        **asked,
+    )
     own_folder = bool(given.out or not given.run)
     if own_folder:
         check_free(home, kept)
     parts = (
         *([Path(given.weights).stem] if given.run and given.weights else []),
-        *([data.name] if keep_place(place) != stored.get("data", keep_place(place)) else []),
+        *([data.name] if stored is not None and stored.data not in (None, keep_place(place)) else []),
         *([f"bounds {given.bounds}"] if given.run and given.bounds else []),
         *([f"{name} {value}" for name, value in asked.items() if given.run and value != taken(None, stored).get(name)]),
     )
@@ -172,9 +182,9 @@ def read_bounds(text: str | None, otherwise: Bounds) -> Bounds:
     return low, high
 
 
-def taken(given: Parsed | None, stored: Mapping[str, Any]) -> dict[str, Any]:
+def taken(given: Parsed | None, stored: RunRecord | None) -> dict[str, Any]:
     """Return which of `prepared`'s arguments are asked for, by options or else by what a run folder says."""
-    chosen = {name: stored.get(name) for name in ("output", "scale", "normalise")}
+    chosen: dict[str, Any] = {name: getattr(stored, name, None) for name in ("output", "scale", "normalise")}
     if given is not None:
         options = {"output": given.output, "scale": given.scale, "normalise": given.normalise}
         chosen |= {name: value for name, value in options.items() if value is not None}
@@ -231,46 +241,31 @@ def placed(given: Parsed, place: str | None) -> str | None:
     return place if place is None or asked == (None, None) else with_choices(place, label=asked[0], resize=asked[1])
 
 
-def keep_place(spec: str) -> str:
-    """Return data or weights given by a path in a form that holds from any folder."""
-    if spec.partition("?")[0] in DATASETS:  # a name goes before a folder of that name
-        return spec
-    place, mark, rest = spec.partition("?")
-    return f"{Path(place).resolve()}{mark}{rest}" if Path(place).exists() else spec
-
-
 def slug(*parts: str) -> str:
     """Return a folder name made of these words; of an import path, the last one."""
     words = (re.sub(r"^[A-Za-z_][\w.]*:(?=[A-Za-z_])", "", part) for part in parts)
     return "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-") for word in words)
 
 
-def stored_run(run: str | None) -> Mapping[str, Any]:
+def stored_run(run: str) -> RunRecord:
     """Return what a run folder says about itself."""
-    if run is None:
-        return {}
-    if not (Path(run) / CONFIG).exists():
-        weights = Path(run).is_file()
-        raise InputError(
-            f"{run} is no run folder{' but a file' * weights}: "
-            + (f"give --model and --weights {run}." if weights
-               else f"there is no {CONFIG} in it. Give one that unperturbed train made.")
-        )  # fmt: skip
-    return read_yaml(Path(run) / CONFIG)
+    if Path(run).is_file():
+        raise InputError(f"{run} is no run folder but a file: give --model and --weights {run}.")
+    return RunRecord.read(Path(run))
 
 
-def model_and_weights(given: Parsed, stored: Mapping[str, Any]) -> tuple[Tree, str | None]:
-    """Return which model and weights are meant; raises `InputError` where they would be untrained ones."""
+def model_and_weights(given: Parsed, stored: RunRecord | None) -> tuple[Tree, str | None]:
+    """Return which model and weights are meant; raises `InputError` where they would be untrained or guessed ones."""
     tree, weights = Tree(), given.weights
-    if given.run is not None:
-        tree.put([], stored.get("model", {}))
+    if stored is not None:
+        tree = model_of(stored, given.run, given.trees["model"].value is not ABSENT)
         best = Path(given.run) / BEST
-        if weights is None and not best.exists():
+        if weights is None and not best.is_file():
             raise InputError(
                 f"{best} is not there: the run has not finished an epoch. Go on with it, or give --weights."
             )
         if weights is None and not (Path(given.run) / RESULT).exists():
-            begun, planned = len(read_jsonl(Path(given.run) / METRICS)), stored.get("recipe", {}).get("epochs")
+            begun, planned = len(read_jsonl(Path(given.run) / METRICS)), (stored.recipe or {}).get("epochs")
             say(f"{given.run} has not ended: its best weights after {begun} of {planned} epochs are taken.", "warning")
         weights = weights or str(best)
     tree = tree.under(given.trees["model"])
@@ -280,6 +275,41 @@ def model_and_weights(given: Parsed, stored: Mapping[str, Any]) -> tuple[Tree, s
             "returns a trained model needs none)."
         )
     return tree, weights
+
+
+def model_of(stored: RunRecord, run: str, named: bool) -> Tree:
+    """Return how to build a run's network; raises `InputError` where that is unknown, unless one was `named`."""
+    tree = Tree()
+    if stored.model is not None:
+        tree.put([], {"class_path": stored.model.class_path, "init_args": stored.model.init_args})
+    elif not named:
+        what = f"a {stored.network.class_path}" if stored.network is not None else "a network"
+        raise InputError(
+            f"{run} is of {what} that was built in Python, so that the folder cannot tell how: give --model "
+            "package.module:Name, which builds the same one."
+        )
+    return tree
+
+
+def check_same_network(model: nn.Module, tree: Tree, stored: RunRecord, run: str) -> None:
+    """Raise `InputError` where the network that was built is not the one that the run trained."""
+    remedy = (
+        "Name the one that it was trained with; for its weights in another one on purpose, give --model, --weights "
+        f"{Path(run) / BEST} and --data without the run."
+    )
+    check_rebuilt(model, stored.network, f"--model {tree.value}", run, remedy)
+
+
+def _warn_of_other_network(model: nn.Module, weights: str) -> None:
+    """Warn where weights from a run folder go into another network than that run's."""
+    home = Path(weights).parent
+    if not (home / CONFIG).is_file():
+        return
+    with suppress(InputError):
+        trained = RunRecord.read(home).network
+        if trained is not None and architecture(model) != trained.architecture:
+            text = f"{weights} was trained in another network, a {trained.class_path}"
+            say(f"{text}: what is measured here is not what was trained there.", "warning")
 
 
 def radii_of(threat: Threat, eps: str | None) -> list[Threat]:
@@ -301,18 +331,20 @@ def examples_of(data: Data, asked: int | str | None, seed: int | None) -> tuple[
     return split, chosen if len(split) < len(data.test) else None
 
 
-def check_free(folder: Path, description: Mapping[str, Any]) -> None:
+def check_free(folder: Path, record: RunRecord) -> None:
     """Check that a folder is free for the evaluation of one model; raises `InputError` if it holds something else."""
-    config = folder / CONFIG
-    if config.exists() and read_yaml(config) != description:
-        raise InputError(f"{folder} holds another run: give another --out.")
-    if not config.exists() and folder.exists() and not is_free(folder):
+    if (folder / CONFIG).exists():
+        earlier = RunRecord.read(folder)
+        if replace(earlier, schema=record.schema).plain() != record.plain():
+            raise InputError(f"{folder} holds another run: give another --out.")
+    elif folder.exists() and not is_free(folder):
         raise InputError(f"{folder} is not empty and holds no run: give another --out.")
 
 
-def check_classes(data: Data, stored: Mapping[str, Any], other_data: bool) -> None:
+def check_classes(data: Data, stored: RunRecord | None, other_data: bool) -> None:
     """Refuse data whose classes are not those of the run; for other data on purpose, say so."""
-    trained, now = list(stored.get("classes", data.classes)), list(data.classes)
+    now = list(data.classes)
+    trained = now if stored is None or stored.classes is None else list(stored.classes)
     if trained == now:
         return
     text = f"The classes were {', '.join(trained[:10])} in training, and are {', '.join(now[:10])} here"

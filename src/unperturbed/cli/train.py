@@ -112,7 +112,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     check(data.train, threat.bounds, len(data.classes))
     extra = None if given.extra is None else load(given.extra).train
     model, model_description = make_model(given.trees["model"], data, recipe.seed, given.trust)
-    method_description, asked = written(method), taken(given, {})
+    method_description, asked = written(method), taken(given, None)
     out = Path(given.out or Path("runs") / slug(data.name, method_description["class_path"]))
     config = {
         "data": keep_place(place),

@@ -14,7 +14,6 @@ from unperturbed.errors import InputError
 from unperturbed.findings import Transfer, doubted
 from unperturbed.runs import BEST
 from unperturbed.runs.weights import check_weights
-from unperturbed.specs.trees import Tree
 
 POSITIONAL = "runs..."
 
@@ -40,7 +39,16 @@ def run(given: Parsed) -> Result:
     """Return the matrix: a row for the points found on each model, a column for each model measured on them."""
     import torch
 
-    from unperturbed.cli.subject import examples_of, load_into, make_model, stored_bounds, stored_run, taken
+    from unperturbed.cli.subject import (
+        check_same_network,
+        examples_of,
+        load_into,
+        make_model,
+        model_of,
+        stored_bounds,
+        stored_run,
+        taken,
+    )
     from unperturbed.data.sources import load_data
     from unperturbed.evaluation.transfer import transfer
     from unperturbed.networks.dtype import cast
@@ -54,22 +62,24 @@ def run(given: Parsed) -> Result:
         raise InputError(f"Transfer is between different models: give two run folders or more, not {runs}.")
     stored = {run: stored_run(run) for run in runs}
     for key in ("data", "classes", "bounds", *(() if given.threat else ("threat",))):
-        _check_same(key, {run: config.get(key) for run, config in stored.items()})
+        _check_same(key, {run: getattr(record, key) for run, record in stored.items()})
     device = find_device(given.device)
 
     first = stored[runs[0]]
-    data = load_data(first["data"], given.trust.of_file(Path(runs[0]), first))
+    if first.data is None:
+        raise InputError(f"{runs[0]} does not say where its data are: train from what load_data(...) returns.")
+    data = load_data(first.data, given.trust.of_file(Path(runs[0]), first.plain()))
     split, chosen = examples_of(data, given.examples, given.examples_seed)
-    threat = Threat.parse(given.threat or first["threat"], stored_bounds(first["bounds"]))
+    threat = Threat.parse(given.threat or first.threat, stored_bounds(first.bounds))
     models = {}
     for run in runs:
         if not (Path(run) / BEST).exists():
             raise InputError(f"{Path(run) / BEST} is not there: the run has not finished an epoch. Go on with it.")
         for text in check_weights(Path(run)):
             say(f"{run}: {text}", "warning")
-        tree = Tree()
-        tree.put([], stored[run]["model"])
-        model, _ = make_model(tree, data, trust=given.trust.of_file(Path(run), stored[run]))
+        tree = model_of(stored[run], run, named=False)
+        model, _ = make_model(tree, data, trust=given.trust.of_file(Path(run), stored[run].plain()))
+        check_same_network(model, tree, stored[run], run)
         load_into(model, str(Path(run) / BEST), tree)
         models[run] = cast(prepared(model, **taken(None, stored[run])), torch.float32, device)
     with progress() as report, nullcontext() if given.out is None else repeatable():

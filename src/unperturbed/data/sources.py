@@ -4,6 +4,7 @@ import difflib
 import inspect
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -38,6 +39,18 @@ def load_data(spec: str, trust: Trust = OWN) -> Data:
     place: `owner/name?config=NAME&image=COLUMN&label=COLUMN`. A name goes before a folder of that name (`./mnist`).
     `trust` says which functions are called (the caller's own: all). Raises InputError for everything else.
     """
+    return replace(_load(spec, trust), place=keep_place(spec))
+
+
+def keep_place(spec: str) -> str:
+    """Return data or weights given by a path in a form that holds from any folder."""
+    if spec in DATASETS:  # a name goes before a folder of that name
+        return spec
+    place, mark, rest = spec.partition("?")
+    return f"{Path(place).resolve()}{mark}{rest}" if Path(place).exists() else spec
+
+
+def _load(spec: str, trust: Trust) -> Data:
     if spec == "digits":
         return load_digits()
     place, mark, query = spec.partition("?")

@@ -144,6 +144,8 @@ class Data:
     test: Split | None
     classes: tuple[str, ...]
     bounds: Bounds = (0.0, 1.0)
+    place: str | None = None
+    """By what `load_data` finds it again, from any folder; None: it was not loaded by that."""
 
     def __repr__(self) -> str:
         """Return a line: what it is called, and its sizes."""

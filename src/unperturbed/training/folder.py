@@ -11,13 +11,18 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from unperturbed import runs
+from unperturbed.data.sources import keep_place
+from unperturbed.data.split import Data
 from unperturbed.errors import InputError
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.methods.base import Method
+from unperturbed.networks.logits import unwrapped
 from unperturbed.runs.lock import locked
+from unperturbed.runs.record import SCHEMA, RunRecord, TrainedOn, plain, write_rows
 from unperturbed.runs.weights import FREE
 from unperturbed.threat import Threat
 from unperturbed.training.recipe import Recipe
+from unperturbed.weights.rebuild import network_of, spec_of
 
 
 def describe(thing: object) -> Any:
@@ -53,7 +58,11 @@ def describe_run(
     method.
     """
     shown = describe(method)
+    known = {each.name for each in fields(RunRecord)}
+    notes = {name: value for name, value in config.items() if name not in known}
+    config = {name: value for name, value in config.items() if name in known} | ({"notes": notes} if notes else {})
     return {
+        "schema": SCHEMA,
         "unperturbed": version("unperturbed"),
         "threat": f"{threat.norm}:{threat.eps!r}",
         "bounds": describe(threat.bounds),
@@ -62,6 +71,20 @@ def describe_run(
         "recipe": describe(asdict(recipe)),
         "chosen": describe(chosen),
     }
+
+
+def origin(model: nn.Module, data: Data, extra: object, weights: Path | str | None) -> dict[str, Any]:
+    """Return what config.yaml holds of the network, the data and the first weights, as far as the objects show it."""
+    shown: dict[str, Any] = {"data": data.place, "model": None, "network": plain(network_of(unwrapped(model)))}
+    if data.place is not None:
+        shown["classes"] = list(data.classes)
+    if (spec := spec_of(unwrapped(model))) is not None:
+        shown["model"] = plain(spec)
+    rows = write_rows(data.train.names().tolist())
+    shown["trained_on"] = plain(TrainedOn(data.name, len(data.train), tuple(data.train.shape), rows))
+    shown["extra"] = extra.place if isinstance(extra, Data) else None
+    shown["weights"] = None if weights is None else keep_place(str(weights))
+    return shown
 
 
 def _filled(said: Any, shown: Any) -> Any:
@@ -111,11 +134,13 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
         raise InputError(f"The output folder {folder} is not empty and holds no run: choose another one.")
     if not resume:
         raise InputError(f"The output folder {folder} already holds a run: pass --resume to go on, or choose another.")
-    earlier, now = _flat(runs.read_yaml(folder / runs.CONFIG)), _flat(description)
+    record = RunRecord.read(folder)
+    earlier, now = _flat(record.plain()), _flat(RunRecord.of(description, "this run").plain())
+    free = {*FREE} | (now.keys() - earlier.keys() if record.schema < SCHEMA else set())  # which said less
     changed = [
         f"{key} was {earlier.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(earlier.keys() | now.keys())
-        if key not in FREE and earlier.get(key) != now.get(key)
+        if key not in free and earlier.get(key) != now.get(key)
     ]
     if changed:
         raise InputError(

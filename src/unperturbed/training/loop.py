@@ -35,13 +35,14 @@ from unperturbed.networks.modes import buffers_restored, eager, under_attack
 from unperturbed.networks.precision import InPrecision, Precision, as_reported, choose, full_float32
 from unperturbed.networks.second import is_missing, lacking
 from unperturbed.noise import Noise
+from unperturbed.runs.record import RunRecord
 from unperturbed.runs.tensors import DamagedError, read_tensors
 from unperturbed.runs.weights import note_of
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
 from unperturbed.training.alarm import Probe, probe, recognise
-from unperturbed.training.folder import alone, claim, describe_run
+from unperturbed.training.folder import alone, claim, describe_run, origin
 from unperturbed.training.prepare import (
     Examples,
     check_devices,
@@ -185,12 +186,15 @@ def train(
         strategy="auto" if devices == 1 else strategy_for(classifier, all_data),
         loggers=_loggers(loggers, folder),
     )
+    shown = origin(model, all_data, extra, weights)
     if weights is not None:
         log.info("%s", load_weights(model, weights))
     fabric.launch()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
-    said = {**(config or {}), **({} if output is None else {"output": output})}
-    description = describe_run(threat, method, recipe, chosen(recipe, precision, examples, model), said)
+    said = {**shown, **(config or {}), **({} if output is None else {"output": output})}
+    picked = chosen(recipe, precision, examples, model)
+    record = RunRecord.of(describe_run(threat, method, recipe, picked, said), "this run")
+    description = record.plain()
     with alone(fabric, folder):
         if folder is not None:
             claim(folder, description, resume)
@@ -202,7 +206,7 @@ def train(
             if last is None:
                 run.preflight()
             if folder is not None and last is None and fabric.is_global_zero:
-                runs.write_yaml(folder / runs.CONFIG, description)
+                record.write(folder)
                 (folder / runs.METRICS).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
             fabric.barrier()
             run.note = {} if folder is None else note_of(runs.read_yaml(folder / runs.CONFIG))

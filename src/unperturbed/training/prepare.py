@@ -193,12 +193,12 @@ def chosen(recipe: Recipe, precision: Precision, examples: Examples, model: nn.M
         "lr": peak_learning_rate(recipe, model),
         "training_examples": len(examples.batches.ids),
         "held_out_examples": len(examples.held_out),
-        "data": _fingerprint(examples.batches.split),
-        "extra": None if examples.batches.extra is None else _fingerprint(examples.batches.extra),
+        "data": fingerprint(examples.batches.split),
+        "extra": None if examples.batches.extra is None else fingerprint(examples.batches.extra),
     }
 
 
-def _fingerprint(split: Split) -> str:
+def fingerprint(split: Split) -> str:
     """Return a hash of the labels and of 64 inputs spread over the split: to read all of them may take minutes."""
     n = min(64, len(split))
     digest = hashlib.sha256(split.labels.numpy().tobytes())

@@ -23,11 +23,8 @@ from unperturbed.checks import checked
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, follow, is_function, may_make
 from unperturbed.networks.classifier import as_classifier
-from unperturbed.networks.inputs import prepared
 from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
-from unperturbed.runs import BEST, CONFIG, read_yaml
 from unperturbed.runs.tensors import DamagedError, damage_of_zip, read_tensors, write_tensors
-from unperturbed.runs.weights import check_weights
 from unperturbed.weights.layouts import MEAN, STD, Found, find_weights, plain_names
 
 __all__ = ("LogitsOnly", "as_classifier", "output_logits")  # their place was here
@@ -62,23 +59,11 @@ def build_model(
 
 
 @checked()
-def load_run(folder: Path | str) -> nn.Module:
-    """Return the network of a run folder that `unperturbed train` made, with its best weights, in eval mode.
+def load_run(folder: Path | str, trust: bool = False) -> nn.Module:
+    """Return the network of a run folder: see `weights.rebuild`."""
+    from unperturbed.weights import rebuild
 
-    Raises `InputError` where the folder does not say what its network is: a run from Python knows it only as an object.
-    """
-    path = Path(folder)
-    if not (path / CONFIG).exists() or not (path / BEST).exists():
-        raise InputError(f"{path} is no run folder with weights: it has no {CONFIG}, or no {BEST}")
-    stored = read_yaml(path / CONFIG)
-    made = stored.get("model")
-    if made is None:
-        raise InputError(f"{path} does not say what its network is: build it, and load_weights(model, {path / BEST})")
-    model = build_model(made["class_path"], made["init_args"], (), 0, (), ())
-    for text in check_weights(path):
-        log.warning(text)
-    load_weights(model, path / BEST)
-    return prepared(model, *(stored.get(name) for name in ("output", "scale", "normalise"))).eval()
+    return rebuild.load_run(folder, trust)
 
 
 def named_models() -> dict[str, type[nn.Module]]:

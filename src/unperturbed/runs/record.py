@@ -1,0 +1,314 @@
+"""What a run folder says of its run: `config.yaml`, which this file alone reads and writes."""
+
+import difflib
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from unperturbed.errors import InputError
+from unperturbed.runs.files import CONFIG, read_yaml, write_yaml
+
+MOST_ROWS = 10_000_000
+SCHEMA = 2
+"""Of records as they are written now; those before had no number, and did not say what a Python run was of."""
+T = TypeVar("T")
+UNSAID: Any = object()
+"""Bounds that a record does not give: those of the data, then."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """How to build a network: a short name or import path, and the arguments to call it with."""
+
+    class_path: str
+    init_args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network that was trained: its class, a hash of its modules and shapes, and the number of its weights."""
+
+    class_path: str
+    architecture: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The training examples, those held out included.
+
+    Attributes:
+        name: of the data.
+        examples: how many.
+        shape: of one.
+        rows: their positions in the training split of the data, as in "0-199,310"; None where that would be too long.
+    """
+
+    name: str
+    examples: int
+    shape: tuple[int, ...]
+    rows: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What was trained, on what and how; or, for a folder of evaluations alone, what is evaluated.
+
+    Attributes:
+        threat: such as "Linf:0.1".
+        bounds: the lowest and highest inputs, numbers or nested lists of an example's shape; None: there are none.
+        data: the place or name of the data; None: it was passed from Python, without a place.
+        classes: their names.
+        examples: the number of training examples that was asked for; None: all.
+        extra: the place of further training data.
+        model: how to build the network; None: it was built in Python, and is not known to the command.
+        weights: where its first (or, in a folder of evaluations, its only) weights are from.
+        output: which part of what the network returns are its logits.
+        scale: what its first layer multiplies inputs by.
+        normalise: the means, then the standard deviations, of its first layer.
+        method: class path and arguments.
+        recipe: the fields of the recipe.
+        chosen: what was chosen automatically, with a hash of the training data.
+        network: what was trained, known or not.
+        trained_on: the examples.
+        notes: what a caller of `train` added.
+        unperturbed: the version that wrote it.
+        schema: of the record; 1 where a file has none.
+    """
+
+    threat: str
+    bounds: Any = UNSAID
+    data: str | None = None
+    classes: tuple[str, ...] | None = None
+    examples: int | str | None = None
+    extra: str | None = None
+    model: ModelSpec | None = None
+    weights: str | None = None
+    output: int | str | None = None
+    scale: float | None = None
+    normalise: tuple[float, ...] | None = None
+    method: Mapping[str, Any] | str | None = None
+    recipe: Mapping[str, Any] | None = None
+    chosen: Mapping[str, Any] | None = None
+    network: Network | None = None
+    trained_on: TrainedOn | None = None
+    notes: Mapping[str, Any] | None = None
+    unperturbed: str | None = None
+    schema: int = 1
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunRecord":
+        """Return the record of a run folder.
+
+        Raises:
+            InputError: where there is none, or something in it is unknown, missing or of a wrong type.
+        """
+        path = folder / CONFIG
+        if not path.is_file():
+            raise InputError(f"{folder} is no run folder: there is no file {CONFIG} in it. Give one that train made.")
+        return cls.of(read_yaml(path), path)
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], where: object) -> "RunRecord":
+        """Return the record that a mapping holds; `where` names its file in what is raised."""
+        record = _made(cls, content, str(where), "")
+        if not 1 <= record.schema <= SCHEMA:
+            raise _wrong(where, "schema", record.schema, f"1 to {SCHEMA} (newer versions write higher ones)")
+        _check_threat(record, where)
+        if record.bounds is not None and record.bounds is not UNSAID:
+            _check_bounds(record.bounds, where)
+        needed = ("bounds", "method", "recipe", "chosen")  # of a training
+        absent = [name for name in needed if name not in content or (name != "bounds" and content[name] is None)]
+        if absent and not {"method", "recipe", "chosen"} <= {*absent}:
+            raise InputError(f"{where} has no {absent[0]}: restore it, or train again.")
+        if isinstance(record.method, Mapping):
+            _check_tree(record.method, where, "method")
+        _check_numbers(record, where)
+        return record
+
+    def plain(self) -> dict[str, Any]:
+        """Return what `config.yaml` holds: a mapping of plain values, without what is not there to be said."""
+        kept = ("data", "classes", "examples", "extra", "weights") if self.recipe is not None else ("weights",)
+        order = ("schema", "unperturbed", *(each.name for each in fields(self)))
+        values = {name: plain(getattr(self, name)) for name in order}
+        said = {name: value for name, value in values.items() if value is not UNSAID}
+        return {name: value for name, value in said.items() if value is not None or name in ("bounds", *kept)}
+
+    def write(self, folder: Path) -> None:
+        """Write it into a run folder."""
+        write_yaml(folder / CONFIG, self.plain())
+
+    @property
+    def strength(self) -> float:
+        """The radius that the run was trained with: 0 where it ran no attack, or nothing is known of its training."""
+        method = self.method
+        if method is None:
+            return 0.0
+        while isinstance(method, Mapping) and isinstance(
+            inner := (method.get("init_args") or {}).get("objective"), Mapping
+        ):
+            method = inner  # a wrapper perturbs as what it wraps does
+        path = method.get("class_path") if isinstance(method, Mapping) else method
+        ordinary = str(path) == "erm" or str(path).endswith("erm.ERM")
+        return 0.0 if ordinary else _radius(self.threat)
+
+
+def _made(kind: type[T], content: object, where: str, prefix: str) -> T:
+    """Return a dataclass from a mapping, checked field by field."""
+    if not isinstance(content, Mapping):
+        raise _wrong(where, prefix.rstrip("."), content, "a mapping")
+    hints = get_type_hints(kind)
+    unknown = [str(key) for key in content if key not in hints]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], hints, 1, 0.6)
+        remedy = f"did you mean {near[0]!r}?" if near else "take it out."
+        raise InputError(f"{where} holds the unknown field {prefix + unknown[0]!r} ({_short(content)}): {remedy}")
+    values = {}
+    for each in fields(kind):  # type: ignore[arg-type]
+        if each.name in content:
+            values[each.name] = _checked(content[each.name], hints[each.name], where, prefix + each.name)
+        elif each.default is MISSING and each.default_factory is MISSING:
+            raise InputError(f"{where} has no field {prefix + each.name!r}: restore it, or train again.")
+    return kind(**values)
+
+
+def _checked(value: Any, hint: Any, where: str, name: str) -> Any:
+    """Return a value of a field, tuples for lists and dataclasses for mappings; raises where its type is another."""
+    if hint is Any:
+        return value
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in parts:
+            return None
+        for part in parts:
+            if part is not type(None) and _fits(value, part):
+                return _checked(value, part, where, name)
+        raise _wrong(where, name, value, " or ".join(map(_noun, parts)))
+    if not _fits(value, hint):
+        raise _wrong(where, name, value, _noun(hint))
+    if is_dataclass(hint):
+        return _made(hint, value, where, f"{name}.")  # type: ignore[arg-type]
+    if origin is tuple:
+        return tuple(_checked(part, parts[0], where, f"{name}[{k}]") for k, part in enumerate(value))
+    return value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if is_dataclass(hint) or get_origin(hint) is Mapping:
+        return isinstance(value, Mapping)
+    if get_origin(hint) is tuple:
+        return isinstance(value, list | tuple)
+    if hint in (int, float):
+        return isinstance(value, int | hint) and not isinstance(value, bool) and value == value
+    return isinstance(value, hint) and value != ""
+
+
+def _noun(hint: Any) -> str:
+    if is_dataclass(hint) or get_origin(hint) is Mapping:
+        return "a mapping"
+    if get_origin(hint) is tuple:
+        return "a list"
+    return {int: "a whole number", float: "a number", str: "text", type(None): "null"}.get(hint, str(hint))
+
+
+def _wrong(where: object, name: str, value: object, wanted: str) -> InputError:
+    shown = name or "the content"
+    return InputError(f"{where}: {shown} is {_short(value)}, but must be {wanted}. Restore it, or train again.")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _radius(threat: str) -> float:
+    number, _, divisor = threat.partition(":")[2].partition("/")
+    return float(number) / float(divisor or 1)
+
+
+def _check_threat(record: RunRecord, where: object) -> None:
+    try:
+        fine = math.isfinite(_radius(record.threat)) and _radius(record.threat) >= 0
+    except (ValueError, ZeroDivisionError):
+        fine = False
+    if not fine or record.threat.partition(":")[0] not in ("Linf", "L2", "L1", "L0"):
+        raise _wrong(where, "threat", record.threat, "a norm and a radius, such as Linf:8/255")
+
+
+def _check_bounds(bounds: Any, where: object) -> None:
+    def numbers(value: Any) -> Any:
+        """Return the shape of nested lists of numbers; None where they are no such thing."""
+        if isinstance(value, list | tuple):
+            shapes = {numbers(part) for part in value}
+            return (len(value), *shapes.pop()) if len(shapes) == 1 and None not in shapes else None
+        return () if isinstance(value, int | float) and not isinstance(value, bool) and value == value else None
+
+    low_high = isinstance(bounds, list | tuple) and len(bounds) == 2
+    if not low_high or numbers(bounds[0]) is None or numbers(bounds[1]) is None:
+        raise _wrong(where, "bounds", bounds, "null, or a list of the lowest and the highest input")
+
+
+def _check_tree(tree: Mapping[str, Any], where: object, name: str) -> None:
+    path, arguments = tree.get("class_path"), tree.get("init_args")
+    if not isinstance(path, str) or not path:
+        raise _wrong(where, f"{name}.class_path", path, "text")
+    if arguments is not None and not isinstance(arguments, Mapping):
+        raise _wrong(where, f"{name}.init_args", arguments, "a mapping")
+    for key, value in (arguments or {}).items():
+        if isinstance(value, Mapping) and "class_path" in value:
+            _check_tree(value, where, f"{name}.init_args.{key}")
+
+
+def _check_numbers(record: RunRecord, where: object) -> None:
+    """Check those settings of a training that others compute with."""
+    for part, name, kinds in (
+        ("recipe", "seed", int),
+        ("recipe", "epochs", int),
+        ("recipe", "validation", int | float),
+        ("chosen", "training_examples", int),
+        ("chosen", "held_out_examples", int),
+        ("chosen", "data", str),
+    ):
+        value = (getattr(record, part) or {}).get(name)
+        missing = part == "recipe" and record.recipe is not None and value is None
+        if missing or (value is not None and (not isinstance(value, kinds) or isinstance(value, bool))):
+            raise _wrong(where, f"{part}.{name}", value, "text" if kinds is str else "a number")
+        if isinstance(value, int | float) and (value < 0 or (name == "validation" and not value < 1)):
+            raise _wrong(where, f"{part}.{name}", value, "in [0, 1)" if name == "validation" else "at least 0")
+
+
+def plain(value: Any) -> Any:
+    """Return a part of a record as YAML takes it."""
+    if is_dataclass(value):
+        values = {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        return {name: part for name, part in values.items() if part is not None and part != {}}
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def write_rows(rows: list[int], longest: int = 100_000) -> str | None:
+    """Return positions as text, "0-199,310"; None where it would be longer than that."""
+    parts, start = list[str](), 0
+    for k in range(1, len(rows) + 1):
+        if k == len(rows) or rows[k] != rows[k - 1] + 1:
+            parts.append(f"{rows[start]}-{rows[k - 1]}" if k - 1 > start else f"{rows[start]}")
+            start = k
+    text = ",".join(parts)
+    return text if len(text) <= longest else None
+
+
+def read_rows(text: str, where: object) -> list[int]:
+    """Return the positions that `write_rows` wrote; raises InputError where the text holds something else."""
+    spans = list[tuple[int, int]]()
+    for part in text.split(","):
+        low, dash, high = part.partition("-")
+        if not low.isdecimal() or (dash and not high.isdecimal()):
+            raise _wrong(where, "trained_on.rows", text, "positions, such as 0-199,310")
+        spans.append((int(low), int(high if dash else low) + 1))
+    if sum(max(0, end - start) for start, end in spans) > MOST_ROWS:
+        raise _wrong(where, "trained_on.rows", text, f"at most {MOST_ROWS:,} positions")
+    return [row for start, end in spans for row in range(start, end)]
