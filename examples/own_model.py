@@ -1,7 +1,7 @@
 """A network of one's own, trained and evaluated from the command line by its import path, in this folder:
 
     unperturbed train --data digits --model own_model:Residual --model.width 32 --epochs 5 --out runs/own-model
-    unperturbed evaluate runs/own-model
+    unperturbed evaluate runs/own-model --trust
 
 `input_shape`, `classes`, `mean` and `std` are filled in from the data where the class has arguments of these names;
 everything else is set with --model.NAME.

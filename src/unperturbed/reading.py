@@ -48,7 +48,7 @@ def parse_yaml(text: str, where: object) -> Any:
                 f"{where} stands for {_about(count)} values through its aliases (*name), but at most {MOST_VALUES:,} "
                 "are read: write the values out."
             )
-        return yaml.load(text, Loader=_Loader)
+        return _Loader(text).get_single_data()
     except InputError:
         raise
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:

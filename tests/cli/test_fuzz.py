@@ -155,11 +155,6 @@ def test_an_empty_value_is_not_taken_for_an_option_left_out(option: str, text: s
     assert not Path("runs").exists()
 
 
-def test_an_option_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert code_of("train", "--data", "tiny.npz", "--epochs", "1", "--epochs", "2") == 2
-    assert "--epochs is given twice, as 1 and as 2" in " ".join(capsys.readouterr().err.split())
-
-
 @pytest.mark.parametrize("text", ["=", "lr", "lr=", "lr=,", "lr=~", "=1", "nothing=1", "epochs=1,1", "seed=x"])
 def test_nonsense_is_no_option_to_sweep_over(text: str) -> None:
     words = [

@@ -41,11 +41,12 @@ from unperturbed.curvature.products import (
 from unperturbed.losses import cross_entropy
 from unperturbed.methods.awp import At, layers
 from unperturbed.methods.llr import LLR
+from unperturbed.networks.inputs import FirstLayer
+from unperturbed.networks.logits import Copied, LogitsOnly, OneLogit
 from unperturbed.networks.modes import clean_batch_stats
 from unperturbed.networks.precision import InPrecision
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs
-from unperturbed.weights.files import LogitsOnly
 
 Y = torch.arange(5) % 3
 
@@ -149,6 +150,9 @@ OWN: dict[str, Callable[[], nn.Module]] = {
     "WideResNet": lambda: WideResNet(IMAGE, 3, depth=10, width=1, activation="silu"),
     "InPrecision": lambda: InPrecision(SmallCNN(IMAGE, 3, width=2, activation="silu")),
     "LogitsOnly": lambda: LogitsOnly(MLP(IMAGE, 3, hidden=(8,), activation="silu")),
+    "FirstLayer": lambda: FirstLayer(MLP(IMAGE, 3, hidden=(8,), activation="silu"), 2.0, (0.4, 0.5), (0.2, 0.3)),
+    "Copied": lambda: Copied(MLP(IMAGE, 3, hidden=(8,), activation="silu")),
+    "OneLogit": lambda: nn.Sequential(OneLogit(MLP(IMAGE, 1, hidden=(8,), activation="silu")), nn.Linear(2, 3)),
     "at other weights": lambda: Moved(SmallCNN(IMAGE, 3, width=4, activation="silu")),
 }
 """Our own networks and wrappers; each class that says `forward_mode = True` is in one of them."""

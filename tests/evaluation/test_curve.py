@@ -238,6 +238,9 @@ class Liar(Attack):
     label: str = "liar"
     restarts: int = 1
 
+    def __post_init__(self) -> None:
+        """Take any shift, NaN too."""
+
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
         n = len(batch.x)
         z = batch.x + self.shift
@@ -468,7 +471,7 @@ def test_the_suites_are_those_of_evaluations_with_fab_for_the_nearest() -> None:
         ({"threat": Threat("L2", 0.0)}, "eps is 0"),
         ({"radii": [0.0]}, "radius 0 does not lie"),
         ({"radii": [0.1, 0.3]}, "radius 0.3 does not lie"),
-        ({"radii": [math.nan]}, "radius nan does not lie"),
+        ({"radii": [math.nan]}, "is nan, but must be finite"),
         ({"suite": "rand"}, "no suite 'rand'"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"data": (torch.full((3, 4), 2.0), torch.zeros(3, dtype=torch.int64))}, "outside the bounds"),
@@ -542,7 +545,9 @@ def test_an_interrupted_search_goes_on_where_it_stopped(
         assert torch.equal(*kept)
     assert not list(tmp_path.rglob("*.unfinished"))
     monkeypatch.setattr(Search, "__call__", None)
-    assert found(rows).json() | {"seconds": 0.0} == resumed.json() | {"seconds": 0.0}, "it is read again"
+    again = found(rows).json()
+    assert again["warnings"].pop().startswith("Read again")
+    assert again | {"seconds": 0.0} == resumed.json() | {"seconds": 0.0}
 
 
 def test_other_distances_are_refused_or_replaced(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_a_network_that_draws_random_numbers_is_told() -> None:
         ({"rho": (0.1, 0.1)}, "each once"),
         ({"rho": (-0.1,)}, "rho is -0.1"),
         ({"rho": (1.0,)}, "rho is 1.0"),
-        ({"rho": (float("nan"),)}, "rho is nan"),
+        ({"rho": (float("nan"),)}, "is nan, but must be finite"),
         ({"draws": 0}, "draws is 0"),
     ],
 )

@@ -179,7 +179,7 @@ def test_a_network_right_nine_times_in_ten_is_ninety_per_cent_robust() -> None:
         assert found.low < 0.9 < found.high and abs(found.value - 0.9) < 0.01 and found.n == 300
     assert outcome.counts == {"misclassified": 0, "broken": 0, "survived": 300, "unknown": 0}
     assert outcome.environment["draws"] == DRAWS
-    assert ["gradient at the inputs is exactly 0" in text for text in outcome.warnings] == [True], "as it is here"
+    assert sum("gradient at the inputs is exactly 0" in text for text in outcome.warnings) == 1, "as it is here"
 
     single = evaluate(Function(nine_in_ten), data, THREAT, QUICK)
     assert single.robust_accuracy.value < 0.5 and any("use rand" in text for text in single.warnings)

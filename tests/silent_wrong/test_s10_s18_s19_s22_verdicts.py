@@ -140,6 +140,9 @@ class Liar(Attack):
     label: str = "liar"
     restarts: int = 1
 
+    def __post_init__(self) -> None:
+        """Take any shift, NaN too."""
+
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
         n = len(batch.x)
         z = batch.x + self.shift

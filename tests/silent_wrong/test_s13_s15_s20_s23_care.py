@@ -112,6 +112,7 @@ def recorded(test: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, Any
         return probe(model, batch, threat, noise)
 
     monkeypatch.setattr(loop, "probe", remembering)
+    monkeypatch.setattr(loop._Run, "preflight", lambda run: None)  # its step is no training
     method, model = Recording(), mlp(6, 3)
     recipe = unperturbed.Recipe(epochs=4, validation=0.2)
     trained = unperturbed.train(model, (blobs(120), test), THREAT, method, recipe)

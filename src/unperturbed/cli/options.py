@@ -245,8 +245,6 @@ def _joined(pairs: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     joined: dict[int, tuple[str, Any]] = {}
     for number, (key, value) in enumerate(pairs):
         earlier = next((place for place, (name, _) in joined.items() if name == key), None)
-        if earlier is not None and key not in (*REPEATED, *FLAGS, "over"):
-            raise InputError(f"--{key} is given twice, as {joined[earlier][1]} and as {value}: leave one of them out.")
         if key in REPEATED and earlier is not None:
             joined[earlier] = key, f"{joined[earlier][1]},{value}"
         else:

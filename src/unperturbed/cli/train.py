@@ -164,7 +164,8 @@ def run(given: Parsed) -> Result:
         ("robust accuracy", f"{trained.robust_accuracy}, {seen}: ten steps, a quick look"),
         *(("method", text) for text in trained.conclusions),
     ]
-    following = f"How robust it is: unperturbed evaluate {shlex.quote(str(asked.out))}"
+    own = " --trust" if ":" in str(asked.config["model"]["class_path"]) else ""  # code that the run folder names
+    following = f"How robust it is: unperturbed evaluate {shlex.quote(str(asked.out))}{own}"
     value = {**trained.json(), "selection": "all" if asked.selection is None else str(asked.selection)}
     return Result(value, (table("", ("", str(asked.threat)), rows), following))
 
