@@ -140,7 +140,7 @@ def test_stopped_between_training_and_evaluation_it_goes_on(run: Run, monkeypatc
 
     monkeypatch.setattr(threats, "evaluate", stopped)
     code, out, err = run(*SWEEP, "--over", "seed=0,1,2", "--json")
-    assert (code, out) == (130, "") and "The same command goes on" in err and "--resume" not in err
+    assert (code, out) == (130, "") and "Run the same command again" in err and "--resume" not in err
     statuses = [each["status"] for each in json.loads(Path("out/sweep.json").read_text())["runs"]]
     assert statuses == ["done", "waiting", "waiting"]
     taken = steps_count(monkeypatch)

@@ -134,7 +134,7 @@ def repeatable() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, OSError, RunError) as error:
-        note = "The model is as it was. The same command goes on where this one stopped."
+        note = "The model is unchanged. Run the same command again to resume."
         said = note in getattr(error, "__notes__", ())  # by one of several processes
         if not said and not isinstance(error, FolderLostError):
             error.add_note(note)

@@ -114,7 +114,7 @@ def _done(
             each.error = str(error) if ours else f"{type(error).__name__}: {error}"
             say(f"{each.name} failed: {each.error}", "error")
         except (KeyboardInterrupt, OSError) as error:
-            error.__notes__ = [f"What is done stands in {out}. The same command goes on where this one stopped."]
+            error.__notes__ = [f"Finished runs are kept in {out}. Run the same command again to resume."]
             raise
         if number >= len(begun):
             value, views = write(out, about, axes, runs)

@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Store:
-    """Where the blocks of a job are kept; without a folder nowhere, and then none was ever begun.
+    """Where the blocks of a job are kept; with `folder=None`, nothing is stored.
 
     Every file is verified when it is read: a block whose files are not as they were written, or that belongs to another
     job, is an unfinished one.

@@ -22,7 +22,7 @@ _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
 class _Left(BaseException):
-    """Carries what a watch has raised past whoever takes it for a failure of the search."""
+    """Carries a progress callback's exception past the search's error handling."""
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def watched(watch: Watch) -> Iterator[None]:
 
 @contextmanager
 def part_of_search(low: float, high: float, over: int = 0) -> Iterator[None]:
-    """Have what is done inside count from `low` to `high` of the search around it, which is over for some already."""
+    """Report progress in this block as `low` to `high` of the enclosing search, which some examples have left."""
     whole = _watch.get()
     if whole is None:
         yield

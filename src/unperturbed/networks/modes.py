@@ -1,4 +1,4 @@
-"""Modes that whoever changes them restores."""
+"""Context managers that restore a network's state on exit."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

@@ -69,7 +69,7 @@ EXAMINED = 128
 CHECKED = 8
 """Of those, the first ones, that a method is checked on before the first step."""
 STRONGER = 2
-"""How often the alarm may double the inner steps: what four times of them do not help, more will not."""
+"""Doublings of the inner steps that the alarm may make: if four times the steps fail, more will not help."""
 
 
 @dataclass(frozen=True, eq=False)
