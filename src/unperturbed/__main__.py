@@ -1,6 +1,6 @@
 """`python -m unperturbed`."""
 
-from unperturbed.cli.main import main
+from unperturbed.cli.main import program
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(program())

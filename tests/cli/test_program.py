@@ -51,3 +51,21 @@ def test_the_demonstration_prints_its_table(tmp_path: Path) -> None:
     result = json.loads((tmp_path / "runs/demo/evaluation/pgd.json").read_text())
     assert result["clean_accuracy"] > 0.9 and result["robust_accuracy"] > 0.5
     assert time.monotonic() - began < 180
+
+
+def test_an_unforeseen_error_ends_in_a_sentence_and_debug_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from unperturbed.cli import main as module
+
+    def broken() -> int:
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr(module, "main", broken)
+    monkeypatch.setattr(sys, "argv", ["unperturbed", "evaluate"])
+    assert module.program() == 1
+    text = capsys.readouterr().err
+    assert "ZeroDivisionError: division by zero" in text and "--debug" in text and "Traceback" not in text
+    monkeypatch.setattr(sys, "argv", ["unperturbed", "evaluate", "--debug"])
+    with pytest.raises(ZeroDivisionError):
+        module.program()

@@ -51,6 +51,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ended(error, code_of(error))
 
 
+def program() -> int:
+    """Run a command as `main` does, and end in one sentence on errors that nothing foresees, too."""
+    try:
+        return main()
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())[:300] or "no message"
+        say(
+            f"{type(error).__name__}: {text} ({last.filename}:{last.lineno}). This was not foreseen: --debug shows the "
+            "traceback, which says whose code it is.",
+            "error",
+        )
+        return 1
+
+
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in (*HELP, "help"):
         show(_overview())

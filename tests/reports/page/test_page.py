@@ -61,15 +61,17 @@ def test_numbers_carry_interval_unit_and_n() -> None:
 def test_histograms_share_their_bins_and_hold_every_example() -> None:
     figure = distribution_figure("output margin", [examined("a", 0.0), examined("b", 0.1, shift=0.5)])
     first, second = figure.data
-    assert list(first.x) == list(second.x) and [first.name, second.name] == ["eps 0", "eps 0.1"]
+    assert list(first.x) == list(second.x) and [first.name, second.name] == ["a, eps 0", "b, eps 0.1"]
     assert sum(first.y) == pytest.approx(1) and sum(second.y) == pytest.approx(1)
 
 
-def test_networks_of_one_strength_are_put_together() -> None:
+def test_networks_of_one_strength_are_told_apart_by_name_and_dash() -> None:
     models = [examined("a", 0.0), examined("b", 0.0), examined("c", 0.2)]
-    assert [trace.name for trace in distribution_figure("output margin", models).data] == ["eps 0", "eps 0.2"]
-    lines = line_figure("spread", models).data
-    assert len(lines) == 3 and [bool(line.showlegend) for line in lines] == [True, False, True]
+    names = ["a, eps 0", "b, eps 0", "c, eps 0.2"]
+    for figure in (distribution_figure("output margin", models), line_figure("spread", models)):
+        assert [trace.name for trace in figure.data] == names
+        first, second, third = [(trace.line.color, trace.line.dash) for trace in figure.data]
+        assert first[0] == second[0] != third[0] and first[1] != second[1]
 
 
 def test_a_single_network_shows_the_range_around_its_line() -> None:

@@ -15,6 +15,10 @@ SCALE = ((63, 111, 181), (46, 155, 130), (196, 158, 48), (214, 84, 62))
 """Colours from the weakest strength to the strongest; others lie between them."""
 
 
+DASHES = ("solid", "dash", "dot", "dashdot")
+"""Of lines, in order; then from the start again."""
+
+
 def colours(models: Sequence[Examined]) -> list[str]:
     """Return a colour for each network, by its strength, or each its own where all have the same."""
     strengths = sorted({model.strength for model in models})
@@ -24,25 +28,22 @@ def colours(models: Sequence[Examined]) -> list[str]:
 
 
 def distribution_figure(name: str, models: Sequence[Examined]) -> go.Figure:
-    """Return the distributions of this name as outlines of histograms over the same bins, one a strength.
-
-    Networks of the same strength are put together.
-    """
-    groups = _by_strength(models)
-    found = {label: _pooled(name, group) for label, group in groups.items()}
-    every = np.concatenate([values for values in found.values()])
+    """Return the distributions of this name as outlines of histograms over the same bins, one a network."""
+    ordered = sorted(models, key=lambda model: model.strength)
+    values_of = {k: _values(name, model) for k, model in enumerate(ordered)}
+    every = np.concatenate(list(values_of.values()))
     log = _first_distribution(name, models).log and bool((every > 0).all())
     edges = _edges(np.log10(every) if log else every)
     figure = go.Figure()
-    for (label, values), group in zip(found.items(), groups.values(), strict=True):
-        if not len(values):
+    for k, (model, colour, dash) in enumerate(zip(ordered, colours(ordered), _dashes(ordered), strict=True)):
+        if not len(values := values_of[k]):
             continue
         inside = np.clip(np.log10(values) if log else values, edges[0], edges[-1])
         counts, _ = np.histogram(inside, bins=edges)
         shown = edges if not log else 10**edges
         figure.add_scatter(
-            x=shown, y=[*(counts / len(values)), 0.0], name=label, mode="lines",
-            line={"shape": "hv", "color": colours(models)[models.index(group[0])]},
+            x=shown, y=[*(counts / len(values)), 0.0], name=_label(model, models), mode="lines",
+            line={"shape": "hv", "color": colour, "dash": dash},
         )  # fmt: skip
     unit = _first_distribution(name, models).unit
     _lay_out(figure, name, f"{name}{f' ({unit})' if unit else ''}", "share of examples")
@@ -54,7 +55,7 @@ def distribution_figure(name: str, models: Sequence[Examined]) -> go.Figure:
 def line_figure(name: str, models: Sequence[Examined]) -> go.Figure:
     """Return the lines of this name, one a network; with their ranges where there is only one."""
     figure = go.Figure()
-    for model, colour in zip(models, colours(models), strict=True):
+    for model, colour, dash in zip(models, colours(models), _dashes(models), strict=True):
         line = model.line(name)
         if line is None:
             continue
@@ -63,10 +64,9 @@ def line_figure(name: str, models: Sequence[Examined]) -> go.Figure:
             figure.add_scatter(x=line.x, y=line.low, **band)
             figure.add_scatter(x=line.x, y=line.high, fill="tonexty", fillcolor=_faded(colour), **band)
         figure.add_scatter(
-            x=line.x, y=line.y, name=_label(model), legendgroup=f"{model.strength:g}", mode="lines+markers",
-            line={"color": colour, "width": 1.6}, marker={"size": 4}, text=[model.name] * len(line.x),
+            x=line.x, y=line.y, name=_label(model, models), mode="lines+markers",
+            line={"color": colour, "width": 1.6, "dash": dash}, marker={"size": 4}, text=[model.name] * len(line.x),
         )  # fmt: skip
-    _one_entry_a_group(figure)
     lines = [line for model in models if (line := model.line(name)) is not None]
     drawn, abouts = lines[0], {line.about for line in lines}
     _lay_out(figure, name, drawn.across, drawn.unit or name, drawn.about if len(abouts) == 1 else "")
@@ -109,36 +109,28 @@ def _first_distribution(name: str, models: Sequence[Examined]) -> Distribution:
     return next(found for model in models if (found := model.distribution(name)) is not None)
 
 
-def _pooled(name: str, group: Sequence[Examined]) -> np.ndarray:
-    values = [found.values for model in group if (found := model.distribution(name)) is not None]
-    return np.concatenate([np.asarray(each, dtype=float) for each in values]) if values else np.empty(0)
+def _values(name: str, model: Examined) -> np.ndarray:
+    found = model.distribution(name)
+    return np.asarray(() if found is None else found.values, dtype=float)
 
 
-def _by_strength(models: Sequence[Examined]) -> dict[str, list[Examined]]:
-    """Return the networks by strength where there are several, otherwise each alone, under what a legend calls them."""
-    if len({model.strength for model in models}) == 1:
-        return {model.name: [model] for model in models}
-    ordered = sorted(models, key=lambda model: model.strength)
-    return {_label(model): [each for each in ordered if each.strength == model.strength] for model in ordered}
+def _dashes(models: Sequence[Examined]) -> list[str]:
+    """Return a dash for each network, so that those of one strength, which share a colour, differ."""
+    strengths = [model.strength for model in models]
+    if len(set(strengths)) == 1:
+        return [DASHES[0]] * len(models)
+    return [DASHES[strengths[:k].count(strength) % len(DASHES)] for k, strength in enumerate(strengths)]
 
 
-def _label(model: Examined) -> str:
-    return f"eps {model.strength:.6g}"
+def _label(model: Examined, models: Sequence[Examined]) -> str:
+    """Return the name of a network in the legend, with its strength where the strengths differ."""
+    return model.name if len({each.strength for each in models}) == 1 else f"{model.name}, eps {model.strength:.6g}"
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
     """Return edges of bins over all but the outermost thousandths, which go into the outer bins."""
     low, high = np.quantile(values, [0.001, 0.999])
     return np.linspace(low, high if high > low else low + 1, BINS + 1)
-
-
-def _one_entry_a_group(figure: go.Figure) -> None:
-    """Leave one entry in the legend for lines of the same group, which share its name."""
-    seen = set()
-    for trace in figure.data:
-        if trace.legendgroup is not None:
-            trace.showlegend = trace.legendgroup not in seen
-            seen.add(trace.legendgroup)
 
 
 def _lay_out(figure: go.Figure, title: str, across: str, up: str, about: str = "") -> None:
