@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -159,3 +160,31 @@ def test_without_held_out_examples_a_warning_says_what_best_rests_on() -> None:
     assert len(examples.held_out) == 0 and torch.equal(examples.probed, torch.arange(60))
     assert any("best weights and alarm rest on training examples" in text for text in examples.warnings)
     assert prepared(Recipe()).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("classes", "extra", "fits"),
+    [
+        (("cat", "dog"), ("cat", "dog"), True),
+        (("cat", "dog", "emu"), ("cat", "dog"), True),
+        (("cat", "dog", "emu"), ("cat", "emu"), False),
+        (("cat", "dog"), ("dog", "cat"), False),
+        (("cat", "dog"), ("0", "1"), True),  # numbers without names are taken at their word
+        (("0", "1", "2"), ("0", "1"), True),
+        (("0", "1"), ("0", "1", "2"), True),
+        (("0", "1", "2"), ("1", "2"), False),  # a table without rows of class 0
+        (("3", "7"), ("0", "1"), False),
+    ],
+)
+def test_extra_labels_that_mean_other_classes_are_refused(
+    classes: tuple[str, ...], extra: tuple[str, ...], fits: bool
+) -> None:
+    """A class that the extra table lacks shifted the numbers of those after it."""
+    data = replace(as_data(blobs(60)), classes=classes)
+    more = replace(as_data(blobs(30, seed=5)), classes=extra)
+    recipe = Recipe(batch_size=20)
+    if fits:
+        assert prepared(recipe, data, more).batches.extra is more.train
+    else:
+        with pytest.raises(InputError, match="labels would not mean the same"):
+            prepared(recipe, data, more)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from unperturbed.data.selection import Selection
-    from unperturbed.data.split import Data, Split
+    from unperturbed.data.split import Data
     from unperturbed.methods.base import Method
     from unperturbed.threat import Threat
 
@@ -73,7 +73,7 @@ class Plan:
 
     model: "nn.Module"
     data: "Data"
-    extra: "Split | None"
+    extra: "Data | None"
     threat: "Threat"
     objective: "Method"
     recipe: Recipe
@@ -90,7 +90,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     """
     from unperturbed.cli.subject import default_threat, keep_place, make_model, placed, read_bounds, slug, taken
     from unperturbed.data.check import check
-    from unperturbed.data.sources import load_data
+    from unperturbed.data.sources import load_data, with_applicable
     from unperturbed.methods.at import AT
     from unperturbed.networks.inputs import prepared
     from unperturbed.specs.trees import choose, convert, written
@@ -110,7 +110,8 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     data, chosen = _selected(load(place), given.examples, given.examples_seed)
     threat = Threat.parse(given.threat or default_threat(data), read_bounds(given.bounds, data.bounds))
     check(data.train, threat.bounds, len(data.classes))
-    extra = None if given.extra is None else load(given.extra).train
+    extra_place = given.extra and with_applicable(given.extra, label=given.label, resize=given.resize)
+    extra = None if extra_place is None else load(extra_place)
     model, model_description = make_model(given.trees["model"], data, recipe.seed, given.trust)
     method_description, asked = written(method), taken(given, None)
     out = Path(given.out or Path("runs") / slug(data.name, method_description["class_path"]))
@@ -118,7 +119,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
         "data": keep_place(place),
         "classes": list(data.classes),
         "examples": chosen and chosen.record,
-        "extra": given.extra and keep_place(given.extra),
+        "extra": extra_place and keep_place(extra_place),
         "model": model_description,
         "weights": given.weights and keep_place(given.weights),
         "method": method_description,

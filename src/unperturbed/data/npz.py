@@ -29,6 +29,9 @@ def load_npz(path: Path) -> Data:
     names = next((pair for pair in _TRAIN if pair[0] in arrays and pair[1] in arrays), None)
     if names is None:
         raise InputError(f"{path} holds {', '.join(arrays) or 'nothing'}, but needs x_train and y_train (or x and y).")
+    lone = [name for name in ("x_test", "y_test") if name in arrays]
+    if len(lone) == 1:
+        raise InputError(f"{path} holds {lone[0]} alone, but a test split is x_test and y_test: give both, or neither.")
     pairs = [names, *([("x_test", "y_test")] if "x_test" in arrays and "y_test" in arrays else [])]
     named = named_labels(*(arrays[y] for _, y in pairs))
     labels = [arrays[y] for _, y in pairs] if named is None else named[0]

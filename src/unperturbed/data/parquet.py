@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 
 from unperturbed.data import pictures
+from unperturbed.data.forms import Choice
 from unperturbed.data.pictures import Picture, Pictures, picture_split
 from unperturbed.data.split import Data, Split, number_classes
 from unperturbed.errors import InputError
@@ -24,30 +25,6 @@ TEST = ("test", "testing", "validation", "valid", "val", "dev")
 
 _SPLIT = re.compile(r"(?:partial-)?([a-z]+)(?![a-z])")
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What to take where a dataset leaves it open: a configuration, the image and the label column; None: the only one.
-
-    Written behind the place of the data: `PLACE?config=NAME&image=COLUMN&label=COLUMN`. `resize=HEIGHT,WIDTH` is of
-    images, `scale=unit` of tables.
-    """
-
-    config: str | None = None
-    image: str | None = None
-    label: str | None = None
-    resize: str | None = None
-    scale: str | None = None
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Height and width that images are resized to; raises InputError for what is none."""
-        found = None if self.resize is None else re.fullmatch(r"(\d{1,5}),(\d{1,5})", self.resize)
-        size = None if found is None else (int(found[1]), int(found[2]))
-        if self.resize is not None and (size is None or not 1 <= size[0] * size[1] <= pictures.MOST_PIXELS):
-            raise InputError(f"The size is {self.resize!r}, but must be HEIGHT,WIDTH in pixels, such as 32,32.")
-        return size
 
 
 def find_parquet(folder: Path) -> list[PurePosixPath]:

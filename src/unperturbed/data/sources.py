@@ -13,11 +13,12 @@ from unperturbed.checks import checked
 from unperturbed.data.check import check, mean_std
 from unperturbed.data.convert import as_data, as_split
 from unperturbed.data.digits import load_digits
+from unperturbed.data.forms import DIGITS, FUNCTION, IMAGES, NAMES, NPZ, PARQUET, TABLE, Choice, Form
 from unperturbed.data.hub import fetch
 from unperturbed.data.image_folder import is_image_folder, load_images
 from unperturbed.data.names import DATASETS, HUB_SPECS, LOCAL_FORMS
 from unperturbed.data.npz import load_npz
-from unperturbed.data.parquet import Choice, find_parquet, load_parquet
+from unperturbed.data.parquet import find_parquet, load_parquet
 from unperturbed.data.split import Data, Split, select
 from unperturbed.data.table import load_table
 from unperturbed.errors import InputError
@@ -36,71 +37,95 @@ def load_data(spec: str, trust: Trust = OWN) -> Data:
     A name (digits, mnist, cifar10, cifar100, svhn), a folder of Parquet files or of class folders of images, an .npz
     file, `package.module:function` (called without arguments; it returns Data, a pair (x, y), or two of them for
     training and testing), or a Hugging Face dataset id `owner/name`. Where Parquet files leave a choice, it follows the
-    place: `owner/name?config=NAME&image=COLUMN&label=COLUMN`. A name goes before a folder of that name (`./mnist`).
-    `trust` says which functions are called (the caller's own: all). Raises InputError for everything else.
+    place: `owner/name?config=NAME&image=COLUMN&label=COLUMN`; tables take `label` and `scale=unit`, image files and
+    Parquet files `resize=H,W`. A name goes before a folder of that name (`./mnist`). `trust` says which functions are
+    called (the caller's own: all). Raises InputError for everything else, and for choices that do not apply.
     """
     return replace(_load(spec, trust), place=keep_place(spec))
 
 
 def keep_place(spec: str) -> str:
     """Return data or weights given by a path in a form that holds from any folder."""
-    if spec in DATASETS:  # a name goes before a folder of that name
-        return spec
     place, mark, rest = spec.partition("?")
+    if place in DATASETS:  # a name goes before a folder of that name
+        return spec
     return f"{Path(place).resolve()}{mark}{rest}" if Path(place).exists() else spec
 
 
 def _load(spec: str, trust: Trust) -> Data:
-    if spec == "digits":
-        return load_digits()
-    place, mark, query = spec.partition("?")
-    if place in HUB_SPECS:
-        joined = "&" if "?" in HUB_SPECS[place] else mark
-        return _load_hub(f"{HUB_SPECS[place]}{joined}{query}" if query else HUB_SPECS[place], place)
-    if place and Path(place).exists():
-        return _load_path(spec)
-    if _FUNCTION.fullmatch(spec):
-        return _load_function(spec, trust)
-    if _HUB_ID.fullmatch(place):
-        return _load_hub(spec, place)
-    if os.sep in spec or Path(spec).suffix:
-        raise InputError(f"There is no file or folder {spec}: give {LOCAL_FORMS}.")
-    near = difflib.get_close_matches(spec, DATASETS, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}?" if near else f"the names are {', '.join(DATASETS)}."
-    raise InputError(f"There is no data named {spec!r}: {hint} Otherwise give {LOCAL_FORMS}, or a Hugging Face id.")
-
-
-def with_choices(spec: str, **choices: str | None) -> str:
-    """Return the text with these choices behind the place; they replace those that stand there."""
-    place, _, query = spec.partition("?")
-    merged = dict(parse_qsl(query, keep_blank_values=True)) | {key: v for key, v in choices.items() if v is not None}
-    return f"{place}?{urlencode(merged, safe=',')}" if merged else place
-
-
-def _load_hub(spec: str, name: str) -> Data:
-    repository, choice = _parse(spec)
-    return load_parquet(fetch(repository, choice.config), name, choice)
-
-
-def _load_path(spec: str) -> Data:
     place, choice = _parse(spec)
+    form = _form(place)
+    form.check(choice, place)
+    if form is DIGITS:
+        return load_digits()
+    if form is FUNCTION:
+        return _load_function(place, trust)
     path = Path(place)
+    if place in HUB_SPECS or not path.exists():
+        repository, choice = _parse(_merged(HUB_SPECS[place], spec)) if place in HUB_SPECS else (place, choice)
+        return load_parquet(fetch(repository, choice.config), place, choice)
+    if form is NPZ:
+        return load_npz(path)
+    if form is TABLE:
+        return load_table(path, path.stem, choice.label, choice.scale)
     name = path.resolve().name
+    return load_parquet(path, name, choice) if form is PARQUET else load_images(path, name, choice.size)
+
+
+def _form(place: str) -> Form:
+    """Return which form of data is at a place; raises InputError where there is none."""
+    if place == "digits" or place in HUB_SPECS:
+        return DIGITS if place == "digits" else PARQUET
+    if place and Path(place).exists():
+        return _form_of_path(Path(place))
+    if _FUNCTION.fullmatch(place):
+        return FUNCTION
+    if _HUB_ID.fullmatch(place):
+        return PARQUET
+    if os.sep in place or Path(place).suffix:
+        raise InputError(f"There is no file or folder {place}: give {LOCAL_FORMS}.")
+    near = difflib.get_close_matches(place, DATASETS, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else f"the names are {', '.join(DATASETS)}."
+    raise InputError(f"There is no data named {place!r}: {hint} Otherwise give {LOCAL_FORMS}, or a Hugging Face id.")
+
+
+def _form_of_path(path: Path) -> Form:
     if path.is_file():
-        if choice.resize is not None:
-            raise InputError(f"{path} holds no image files, which alone can be resized: resize its arrays first.")
-        if path.suffix == ".npz":
-            return load_npz(path)
-        if path.suffix in (".csv", ".tsv"):
-            return load_table(path, path.stem, choice.label, choice.scale)
+        forms = {".npz": NPZ, ".csv": TABLE, ".tsv": TABLE}
+        if path.suffix in forms:
+            return forms[path.suffix]
         raise InputError(f"{path} is a file, but not an .npz file or a .csv table: give {LOCAL_FORMS}.")
     if not path.is_dir():
         raise InputError(f"{path} is neither a regular file nor a folder: give {LOCAL_FORMS}.")
     if find_parquet(path):
-        return load_parquet(path, name, choice)
+        return PARQUET
     if is_image_folder(path):
-        return load_images(path, name, choice.size)
+        return IMAGES
     raise InputError(f"The folder {path} holds neither Parquet files nor class folders of images: give {LOCAL_FORMS}.")
+
+
+def with_choices(spec: str, **choices: str | None) -> str:
+    """Return the text with these choices behind the place; they replace those that stand there."""
+    asked = {name: value for name, value in choices.items() if value is not None}
+    return _merged(spec, f"?{urlencode(asked, safe=',')}" if asked else "")
+
+
+def with_applicable(spec: str, **choices: str | None) -> str:
+    """Return the text with those of these choices that apply to its form and that it does not make itself."""
+    place, choice = _parse(spec)
+    takes = _form(place).takes
+    return with_choices(spec, **{k: value for k, value in choices.items() if k in takes and getattr(choice, k) is None})
+
+
+def _merged(below: str, above: str) -> str:
+    """Return the place of `below`, with its choices where `above` makes no others."""
+    place, _, query = below.partition("?")
+    merged = {key: value for spec in (query, above.partition("?")[2]) for key, value in _pairs(spec)}
+    return f"{place}?{urlencode(merged, safe=',')}" if merged else place
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    return parse_qsl(query, keep_blank_values=True)
 
 
 def _load_function(spec: str, trust: Trust) -> Data:
@@ -114,10 +139,17 @@ def _load_function(spec: str, trust: Trust) -> Data:
 
 
 def _parse(spec: str) -> tuple[str, Choice]:
-    """Split `PLACE?config=..&image=..&label=..`."""
+    """Split `PLACE?config=..&image=..&label=..`; raises InputError for other choices, and for one made twice."""
     place, _, query = spec.partition("?")
-    choices = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = sorted(set(choices) - {"config", "image", "label", "resize", "scale"})
+    pairs = _pairs(query)
+    names = [name for name, _ in pairs]
+    unknown = sorted(set(names) - set(NAMES))
     if unknown:
-        raise InputError(f"{spec} has the unknown choice {unknown[0]!r}: there is config, image, label, resize, scale.")
-    return place, Choice(**choices)
+        raise InputError(f"{spec} has the unknown choice {unknown[0]!r}: there is {', '.join(NAMES)}.")
+    twice = [name for name in NAMES if names.count(name) > 1]
+    if twice:
+        raise InputError(f"{spec} chooses {twice[0]} twice: give one value.")
+    empty = [name for name, value in pairs if not value.strip() and name != "config"]
+    if empty:
+        raise InputError(f"{spec} has no value for {empty[0]}: give one, or leave it out.")
+    return place, Choice(**dict(pairs))

@@ -121,6 +121,8 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
     if (wrong := not_finite(classifier)) is not None:
         raise InputError(f"{wrong}, before the first step: give other weights.")
     augmentation(recipe.augment)(some, Noise.of(0, torch.arange(len(some), device=some.device)))
+    if isinstance(extra, Data):
+        _check_same_classes(data.classes, extra.classes)
     more = None if extra is None else extra.train if isinstance(extra, Data) else as_split(extra)
     if more is not None:
         if more.shape != train.shape:
@@ -142,6 +144,24 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
     extra_size = min(extra_size, size - 1)
     batches = Batches(train, ids, more, size, extra_size, recipe.seed, fabric.global_rank, fabric.world_size)
     return Examples(batches, held_out, classes, warnings)
+
+
+def _check_same_classes(classes: Sequence[str], extra: Sequence[str]) -> None:
+    """Raise InputError where a label of the extra examples means another class than in the training data.
+
+    Labels are numbers: names in another order, or without one of them, would train on wrong ones. Classes that are
+    merely numbered from 0 have no names.
+    """
+    numbered = [list(map(str, range(len(names)))) == list(names) for names in (classes, extra)]
+    numerals = [all(name.isdecimal() for name in names) for names in (classes, extra)]
+    alike = list(extra) == list(classes)[: len(extra)]
+    if alike or all(numbered) or (any(numbered) and not all(numerals)):
+        return
+    raise InputError(
+        f"The classes of the extra data are {', '.join(extra[:10])}, but those of the training data are "
+        f"{', '.join(classes[:10])}: labels would not mean the same. Let both have the same classes in one order, or "
+        "give the extra data as an .npz file with class numbers."
+    )
 
 
 def _missing(split: Split, classes: Sequence[str]) -> list[str]:
