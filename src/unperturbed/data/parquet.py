@@ -1,6 +1,5 @@
 """Parquet files in the layout of the Hugging Face hub: an image column and a label column, found by what they hold."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from unperturbed.data import pictures
 from unperturbed.data.pictures import Picture, Pictures, picture_split
 from unperturbed.data.split import Data, Split, number_classes
 from unperturbed.errors import InputError
+from unperturbed.reading import parse_json
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "validation", "valid", "val", "dev")
@@ -140,7 +140,7 @@ def find_columns(path: Path, choice: Choice) -> Columns:
         schema = pq.read_schema(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} cannot be read as Parquet ({error}): fetch it again.") from error
-    features = _features(schema)
+    features = _features(schema, path)
     images = [f.name for f in schema if _is_image(f.type, features.get(f.name, {}))]
     integers = [f.name for f in schema if pa.types.is_integer(f.type)]
     labels = [name for name in integers if features.get(name, {}).get("_type") == "ClassLabel"] or integers
@@ -149,11 +149,12 @@ def find_columns(path: Path, choice: Choice) -> Columns:
     return Columns(image, label, tuple(features.get(label, {}).get("names") or ()))
 
 
-def _features(schema: Any) -> dict[str, dict[str, Any]]:
+def _features(schema: Any, path: Path) -> dict[str, dict[str, Any]]:
     """Return the Hugging Face features that a file declares, by column."""
-    declared = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = declared.get("info", {}).get("features", {})
-    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    value = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"), f"The metadata (huggingface) of {path}")
+    for name in ("info", "features"):
+        value = value.get(name) if isinstance(value, dict) else None
+    return {name: feature for name, feature in (value or {}).items() if isinstance(feature, dict)}
 
 
 def _is_image(kind: Any, feature: dict[str, Any]) -> bool:
