@@ -42,7 +42,7 @@ test: $(READY)
 	$(PYTEST) -n auto --maxprocesses 8
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -n auto --maxprocesses 8 -m slow
 
 test-rounding: $(READY)
 	MKL_CBWR= $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow"

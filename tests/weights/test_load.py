@@ -120,10 +120,10 @@ def test_what_cannot_be_built_is_told(user_module: str, spec: str, arguments: di
     assert told in str(error.value)
 
 
-def test_a_fault_within_the_users_code_stays_its_own(user_module: str) -> None:
-    with pytest.raises(ValueError, match="a fault of its own") as error:
+def test_a_fault_within_the_users_code_is_named_with_its_place(user_module: str) -> None:
+    with pytest.raises(InputError, match=rf"ValueError: a fault of its own at {user_module}\.py:\d+") as error:
         build(f"{user_module}:broken", depth=1)
-    assert not isinstance(error.value, InputError)
+    assert isinstance(error.value.__cause__, ValueError)
 
 
 LOGITS = torch.arange(6.0).view(2, 3)

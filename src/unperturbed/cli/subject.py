@@ -88,6 +88,8 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
     stored = None if given.run is None else stored_run(given.run)
     trust = given.trust if stored is None else given.trust.of_file(Path(given.run), stored.plain())
     place = placed(given, given.data or (stored.data if stored is not None else None))
+    if place is None and given.run is not None:
+        raise InputError(f"{Path(given.run) / CONFIG} does not say where the data is: give it by --data.")
     if place is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
     tree, weights = model_and_weights(given, stored)

@@ -83,6 +83,13 @@ def _constant(value: object) -> str:
     return f"{type(value).__name__} {value!r}"
 
 
+@cache
+def source_hash(module: str) -> str:
+    """Return a hash of the file of a module of this package: its code is what the file says."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else "no file"
+
+
 def parts_of_function(function: types.FunctionType) -> Iterator[Child]:
     """Return what a function depends on beside its bytecode: defaults, closure, attributes, and the globals it names.
 
@@ -163,16 +170,20 @@ def _loaded(code: types.CodeType) -> set[str]:
 def parts_of_class(kind: type) -> Iterator[Child]:
     """Return what objects of a class have in common: its functions and other attributes, and its bases.
 
-    Of Python's, torch's and NumPy's classes only functions that are not theirs: somebody has put them there.
+    Of Python's, torch's, NumPy's and this package's classes only functions that are not theirs: somebody has put them
+    there.
     """
     place = origin(kind.__module__)
     for name, value in sorted(vars(kind).items()):
         if name in _SKIPPED or name.startswith("__beartype"):
             continue
         inner = getattr(value, "__func__", value)
-        if place == "known" and not (isinstance(inner, types.FunctionType) and origin_of_function(inner) == "user"):
+        foreign = isinstance(inner, types.FunctionType) and origin_of_function(inner) == "user"
+        if place == "known" and not foreign:
             continue
-        if place in ("package", "installed") and not isinstance(value, (*_WRITERS, int, float, str)):
+        if place == "package" and not foreign and not isinstance(value, int | float | str):
+            continue  # the hash of its file stands for the rest
+        if place == "installed" and not isinstance(value, (*_WRITERS, int, float, str)):
             continue
         constructor = name == "__init__" and isinstance(value, types.FunctionType)
         yield f".{name}", value.__code__ if constructor else value  # which acts through the attributes that it sets

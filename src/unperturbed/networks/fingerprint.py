@@ -33,6 +33,7 @@ from unperturbed.networks.code import (
     origin_of_function,
     parts_of_class,
     parts_of_function,
+    source_hash,
 )
 
 MOST = 500_000
@@ -220,6 +221,7 @@ def _function(value: types.FunctionType) -> tuple[str, Iterator[Child]]:
     place = origin_of_function(value)
     if place == "package":  # without decorators that check and remember types
         value = inspect.unwrap(value)
+        return f"{value.__module__}.{value.__qualname__} {source_hash(value.__module__)}", parts_of_function(value)
     text = f"{value.__module__}.{value.__qualname__}" if place == "known" else code_hash(value.__code__)
     return text, parts_of_function(value)
 
@@ -238,8 +240,10 @@ def _built_in(value: Any) -> tuple[str, Iterator[Child]]:
 
 
 def _class(value: type) -> tuple[str, Iterator[Child]]:
-    name = f"class {value.__qualname__}"
-    return (f"{value.__module__}: {name}" if origin(value.__module__) == "known" else name), parts_of_class(value)
+    name, place = f"class {value.__qualname__}", origin(value.__module__)
+    if place == "package":
+        return f"{value.__module__}: {name} {source_hash(value.__module__)}", parts_of_class(value)
+    return (f"{value.__module__}: {name}" if place == "known" else name), parts_of_class(value)
 
 
 def _python_module(value: types.ModuleType) -> tuple[str, Iterator[Child]]:

@@ -23,6 +23,7 @@ from unperturbed.checks import checked
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, follow, is_function, may_make
 from unperturbed.networks.classifier import as_classifier
+from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
 from unperturbed.runs.tensors import DamagedError, damage_of_zip, read_tensors, write_tensors
 from unperturbed.weights.layouts import MEAN, STD, Found, find_weights, plain_names
@@ -48,11 +49,13 @@ def build_model(
     What `spec` names is called with `arguments`, and with `input_shape`, `classes`, `mean` and `std` where its
     signature has a parameter of that name and `arguments` does not. A function that returns a module will do as well.
     Raises `InputError` on an unknown name (with the nearest), a failing import, an argument that is not there (with
-    those that are) or missing, and on a result that is not a module.
+    those that are) or missing, on what the constructor raises, and on a result that is not a module.
     """
     make = _find_maker(spec)
     offered = {"input_shape": input_shape, "classes": classes, "mean": mean, "std": std}
-    model = make(**_checked_arguments(spec, make, arguments, offered))
+    given = _checked_arguments(spec, make, arguments, offered)
+    with trying(f"building the model {spec} with {given!r:.300}"):
+        model = make(**given)
     if not isinstance(model, nn.Module):
         raise InputError(f"{spec} returned a {type(model).__name__}, not a torch.nn.Module: name a class that is one")
     return model

@@ -13,7 +13,7 @@ from torch import nn
 from unperturbed.errors import InputError
 from unperturbed.imports import RISKY, check_nested, follow, may_make, user_trust
 from unperturbed.networks.inputs import prepared
-from unperturbed.runs.files import BEST
+from unperturbed.runs.files import BEST, CONFIG
 from unperturbed.runs.record import ModelSpec, Network, RunRecord
 from unperturbed.runs.weights import check_weights
 from unperturbed.weights.files import build_model, load_weights, named_models
@@ -85,7 +85,10 @@ def load_run(folder: Path | str, trust: bool = False) -> nn.Module:
     for name in RISKY:
         if record.model.init_args.get(name):
             own.check(name, where)
-    model = build_model(spec, record.model.init_args, (), 0, (), ())
+    try:
+        model = build_model(spec, record.model.init_args, (), 0, (), ())
+    except InputError as error:
+        raise InputError(f"{path / CONFIG}, model: {error}") from error.__cause__ or error
     check_rebuilt(model, record.network, spec, path, "Build the one that was trained, and load_weights into it.")
     for text in check_weights(path):
         log.warning(text)
