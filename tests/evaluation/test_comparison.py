@@ -101,11 +101,14 @@ def test_one_network_is_no_comparison() -> None:
         compare({"a": outcome(FIRST)})
 
 
-def test_an_evaluation_is_read_from_its_folder_as_it_was(tmp_path: Path) -> None:
+def test_an_evaluation_is_read_from_its_folder_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
+    monkeypatch.chdir(tmp_path)
+    run = Path("Linf:0.3")  # of this, Arrow would take "Linf" for the scheme of an address
     data = (torch.rand(20, 4), torch.arange(20) % 3)
-    written = evaluate(nn.Linear(4, 3), data, Threat("Linf", 0.1), "apgd-ce", out=tmp_path / "evaluation")
-    ((summary, read),) = stored_evaluations(tmp_path).items()
+    written = evaluate(nn.Linear(4, 3), data, Threat("Linf", 0.1), "apgd-ce", out=run / "evaluation")
+    (run / "evaluation" / "deep.json").write_text("[" * 100_000)
+    ((summary, read),) = stored_evaluations(run).items()
     whole = with_examples(summary, read)
     assert whole.examples == written.examples and whole.json() == written.json()
     (summary.with_suffix("") / "part-00000.parquet").unlink()

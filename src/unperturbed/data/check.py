@@ -78,7 +78,7 @@ def uneven_features(split: Split) -> tuple[FeatureRange, FeatureRange] | None:
         return None
     used = max(2, min(len(split), 10_000, _MOST_VALUES // max(1, math.prod(split.shape))))
     ids = torch.arange(used) * len(split) // used
-    values = torch.cat([split.inputs(block).flatten(1).double() for block in ids.split(_BLOCK)]).sort(0).values
+    values = torch.cat([split.inputs(block).flatten(1).double() for block in torch.split(ids, _BLOCK)]).sort(0).values
     width = values[-1] - values[0]
     varying = (values[used // 10] < values[used - 1 - used // 10]).nonzero().flatten()
     if len(varying) == 0:

@@ -1,15 +1,15 @@
 """Finished evaluations read from a run folder."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.parquet
 
 from unperturbed.errors import InputError
 from unperturbed.findings import AttackRecord, Interval, Outcome
+from unperturbed.reading import parse_json
+from unperturbed.runs.tables import read_table
 
 
 def stored_evaluations(run: Path) -> dict[Path, Outcome]:
@@ -17,7 +17,7 @@ def stored_evaluations(run: Path) -> dict[Path, Outcome]:
     outcomes = {}
     for path in sorted((run / "evaluation").rglob("*.json")):
         try:
-            outcomes[path] = _outcome(json.loads(path.read_text()))
+            outcomes[path] = _outcome(parse_json(path.read_bytes(), path))
         except (OSError, ValueError, KeyError, TypeError):  # another kind of result, or a damaged one
             continue
     return outcomes
@@ -32,7 +32,7 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     parts = sorted(summary.with_suffix("").glob("part-*.parquet"))
     remedy = "repeat the evaluation with --overwrite"
     try:
-        tables = [pyarrow.parquet.read_table(part).to_pydict() for part in parts]
+        tables = [read_table(part) for part in parts]
     except (OSError, pyarrow.ArrowException) as error:
         raise InputError(f"The table of {summary} is damaged ({error}): {remedy}.") from error
     columns = {name: [value for table in tables for value in table[name]] for name in (tables[0] if tables else {})}
