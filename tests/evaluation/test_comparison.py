@@ -121,11 +121,11 @@ def test_an_evaluation_is_read_from_its_folder_as_it_was(tmp_path: Path, monkeyp
         text = summary.read_text()
         summary.write_text(json.dumps(json.loads(text) | {field: value}))
         with pytest.raises(InputError, match="--overwrite"):
-            with_examples(summary, stored_evaluations(tmp_path)[summary])
+            with_examples(summary, stored_evaluations(run)[summary])
         summary.write_text(text)
     summary.write_text(text[:100])
     with pytest.raises(InputError, match="not JSON"):
-        stored_evaluations(tmp_path)
+        stored_evaluations(run)
     summary.write_text(text)
     (summary.with_suffix("") / "part-00000.parquet").unlink()
     with pytest.raises(InputError, match="--overwrite"):
@@ -138,6 +138,6 @@ def test_points_of_smaller_radii_and_doubts_are_read_with_the_evaluation(tmp_pat
     written = evaluate_threats(model, data, [Threat("Linf", eps) for eps in (0.02, 0.2)], "apgd-ce", out=[
         tmp_path / "evaluation" / name for name in ("small", "large")
     ])  # fmt: skip
-    read = {path.parent.name: with_examples(path, one) for path, one in stored_evaluations(tmp_path).items()}
+    read = {path.parent.name: with_examples(path, one) for path, one in stored_evaluations(run).items()}
     for name, outcome in zip(("small", "large"), written, strict=True):
         assert read[name].examples == outcome.examples and read[name].doubts == outcome.doubts
