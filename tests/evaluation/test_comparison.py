@@ -138,6 +138,6 @@ def test_points_of_smaller_radii_and_doubts_are_read_with_the_evaluation(tmp_pat
     written = evaluate_threats(model, data, [Threat("Linf", eps) for eps in (0.02, 0.2)], "apgd-ce", out=[
         tmp_path / "evaluation" / name for name in ("small", "large")
     ])  # fmt: skip
-    read = {path.parent.name: with_examples(path, one) for path, one in stored_evaluations(run).items()}
+    read = {path.parent.name: with_examples(path, one) for path, one in stored_evaluations(tmp_path).items()}
     for name, outcome in zip(("small", "large"), written, strict=True):
         assert read[name].examples == outcome.examples and read[name].doubts == outcome.doubts
