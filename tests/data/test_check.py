@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from unperturbed.data.check import check, mean_std
+from unperturbed.data.check import check, mean_std, uneven_features
 from unperturbed.data.split import Split, array_split
 from unperturbed.errors import InputError
 from unperturbed.types import Inputs, Rows
@@ -97,3 +97,27 @@ def test_constant_features_are_not_magnified() -> None:
 def test_a_limit_is_spread_over_sorted_data() -> None:
     mean, _ = mean_std(array_split(np.arange(1000.0)[:, None], np.zeros(1000, dtype=int)), limit=10)
     assert mean == (450.0,)
+
+
+def features(*widths: float, n: int = 200) -> Split:
+    """Return vectors whose features are spread evenly over these widths."""
+    return array_split(np.linspace(0, 1, n)[:, None] * np.array(widths), np.zeros(n, dtype=int))
+
+
+def test_the_narrowest_and_the_widest_feature_are_named_from_a_ratio_of_100_on() -> None:
+    uneven = uneven_features(features(1, 50_000, 0.5, 30))
+    assert uneven is not None
+    narrow, wide = uneven
+    assert (narrow.index, narrow.low, narrow.high) == (2, 0.0, 0.5)
+    assert (wide.index, wide.low, wide.high) == (1, 0.0, 50_000.0)
+    assert uneven_features(features(1, 100.1)) is not None and uneven_features(features(1, 99)) is None
+
+
+def test_constant_and_rarely_varying_features_and_images_are_not_uneven() -> None:
+    split = features(1, 0)
+    assert uneven_features(split) is None
+    margin = np.zeros((200, 784))
+    margin[:, 0], margin[:15, 1] = np.linspace(0, 1, 200), 1 / 255
+    assert uneven_features(array_split(margin, np.zeros(200, dtype=int))) is None
+    images = np.linspace(0, 1, 200)[:, None, None, None] * np.array([[[1e-3, 1.0]]])
+    assert uneven_features(array_split(images.astype(np.float32), np.zeros(200, dtype=int))) is None

@@ -188,3 +188,42 @@ def test_what_the_hubs_own_library_writes_is_read(tmp_path: Path) -> None:
     data = load(tmp_path)
     assert data.classes == ("cat", "dog")
     assert torch.equal(data.train.inputs(torch.arange(8)), expected(list(range(8))))
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[" * 100_000, b"\xff"])
+def test_metadata_that_is_no_json_is_named_with_its_file(tmp_path: Path, text: str | bytes) -> None:
+    write_pets(path := tmp_path / "train.parquet", range(6))
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"huggingface": text}), path)
+    with pytest.raises(InputError, match=r"huggingface.*train\.parquet"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("value", [[1], 3, None, {"info": [1]}, {"info": {"features": ["pet"]}}])
+def test_metadata_of_another_form_declares_nothing(tmp_path: Path, value: Any) -> None:
+    write(path := tmp_path / "train.parquet", {"what": [0, 1], "pet": [encoded(PIXELS[i]) for i in range(2)]})
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"huggingface": json.dumps(value)}), path)
+    assert load(tmp_path).train.labels.tolist() == [0, 1]
+
+
+def test_class_names_that_are_no_list_are_not_taken_for_names(tmp_path: Path) -> None:
+    columns = {"what": [0, 1], "pet": [encoded(PIXELS[i]) for i in range(2)]}
+    write(tmp_path / "train.parquet", columns, {"what": {"_type": "ClassLabel", "names": "ab"}, "pet": IMAGE})
+    assert load(tmp_path).classes == ("0", "1")
+
+
+@pytest.mark.parametrize("name", ["Linf:0.3", "file:", "s3::a", "a%20b", "a[1]*"])
+def test_a_folder_whose_name_looks_like_an_address_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_pets(tmp_path / "train.parquet", range(6))
+    (tmp_path / name).mkdir()
+    (tmp_path / "train.parquet").rename(tmp_path / name / "train.parquet")
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(load(Path(name)).train.inputs(torch.tensor([5, 0])), expected([5, 0]))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(pictures, "MEMORY_LIMIT", 0)
+    if name in ("s3::a", "a[1]*"):
+        with pytest.raises(InputError, match="rename"):
+            load(Path(name))
+    else:
+        assert torch.equal(load(Path(name)).train.inputs(torch.tensor([5, 0])), expected([5, 0]))

@@ -1,5 +1,6 @@
 """Paired comparisons count what they say, whatever the order of the examples."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.comparison import compare
 from unperturbed.evaluation.stored import stored_evaluations, with_examples
+from unperturbed.evaluation.threats import evaluate_threats
 from unperturbed.findings import Interval, Outcome
 from unperturbed.threat import Threat
 
@@ -72,6 +74,11 @@ def test_examples_that_one_network_lacks_are_left_out_and_reported() -> None:
     assert found.pairs[0].n == 2 and "Only 2 of up to 4" in found.warnings[0]
 
 
+def test_a_robust_accuracy_that_is_not_to_be_believed_stays_so() -> None:
+    found = compare({"a": outcome(FIRST), "b": outcome(SECOND, doubts=("the gradient is wrong",))})
+    assert found.doubts == {"b": ("the gradient is wrong",)} == found.json()["doubts"]
+
+
 def test_seeds_count_in_the_interval() -> None:
     stable = [outcome({name: "survived" if name < 60 else "broken" for name in range(100)})] * 3
     better = [outcome({name: "survived" if name < 60 + k else "broken" for name in range(100)}) for k in (0, 20, 40)]
@@ -101,13 +108,36 @@ def test_one_network_is_no_comparison() -> None:
         compare({"a": outcome(FIRST)})
 
 
-def test_an_evaluation_is_read_from_its_folder_as_it_was(tmp_path: Path) -> None:
+def test_an_evaluation_is_read_from_its_folder_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
+    monkeypatch.chdir(tmp_path)
+    run = Path("Linf:0.3")  # of this, Arrow would take "Linf" for the scheme of an address
     data = (torch.rand(20, 4), torch.arange(20) % 3)
-    written = evaluate(nn.Linear(4, 3), data, Threat("Linf", 0.1), "apgd-ce", out=tmp_path / "evaluation")
-    ((summary, read),) = stored_evaluations(tmp_path).items()
+    written = evaluate(nn.Linear(4, 3), data, Threat("Linf", 0.1), "apgd-ce", out=run / "evaluation")
+    ((summary, read),) = stored_evaluations(run).items()
     whole = with_examples(summary, read)
     assert whole.examples == written.examples and whole.json() == written.json()
+    for field, value in (("robust_accuracy", 2.0), ("counts", {"survived": 20, "broken": 0}), ("n", "many")):
+        text = summary.read_text()
+        summary.write_text(json.dumps(json.loads(text) | {field: value}))
+        with pytest.raises(InputError, match="--overwrite"):
+            with_examples(summary, stored_evaluations(run)[summary])
+        summary.write_text(text)
+    summary.write_text(text[:100])
+    with pytest.raises(InputError, match="not JSON"):
+        stored_evaluations(run)
+    summary.write_text(text)
     (summary.with_suffix("") / "part-00000.parquet").unlink()
     with pytest.raises(InputError, match="--overwrite"):
         with_examples(summary, read)
+
+
+def test_points_of_smaller_radii_and_doubts_are_read_with_the_evaluation(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    data, model = (torch.rand(20, 4), torch.arange(20) % 3), nn.Linear(4, 3)
+    written = evaluate_threats(model, data, [Threat("Linf", eps) for eps in (0.02, 0.2)], "apgd-ce", out=[
+        tmp_path / "evaluation" / name for name in ("small", "large")
+    ])  # fmt: skip
+    read = {path.parent.name: with_examples(path, one) for path, one in stored_evaluations(tmp_path).items()}
+    for name, outcome in zip(("small", "large"), written, strict=True):
+        assert read[name].examples == outcome.examples and read[name].doubts == outcome.doubts

@@ -3,11 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from unperturbed.errors import InputError, RunError
 from unperturbed.runs import BEST, CONFIG, MODEL, write_yaml
-from unperturbed.runs.tensors import DamagedError, damage_of_zip, read_tensors, write_tensors
+from unperturbed.runs.tensors import NOTE, DamagedError, damage_of_zip, read_tensors, write_tensors
 from unperturbed.runs.verify import digest, read_sealed, write_sealed
 from unperturbed.runs.weights import check_weights, note_of
 from unperturbed.training import checkpoint
@@ -41,6 +42,14 @@ def test_an_object_that_was_changed_is_not_read(tmp_path: Path) -> None:
 
 def test_the_order_of_names_and_what_is_not_finite_do_not_change_a_hash() -> None:
     assert digest({"a": 1, "b": float("nan")}) == digest({"b": None, "a": 1}) != digest({"a": 2, "b": None})
+
+
+@pytest.mark.parametrize("note", ["[" * 100_000, "[1]", "{", '{"about": 3}', '{"about": {}}'])
+def test_a_checksum_that_is_none_is_damage(tmp_path: Path, note: str) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"w": torch.zeros(2)}, path, {NOTE: note})
+    with pytest.raises(DamagedError, match="checksum"):
+        read_tensors(path)
 
 
 def test_every_flipped_bit_of_a_tensor_file_is_seen(tmp_path: Path) -> None:

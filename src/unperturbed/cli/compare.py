@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from unperturbed.cli.console import Result, say, table
 from unperturbed.cli.options import Parsed, new_parser
 from unperturbed.errors import InputError
-from unperturbed.findings import Outcome
+from unperturbed.findings import Outcome, doubted
 
 if TYPE_CHECKING:
     from unperturbed.evaluation.comparison import Difference, Pair
@@ -45,6 +45,7 @@ def run(given: Parsed) -> Result:
     for text in found.warnings:
         say(text, "warning")
     views: list[Any] = [f"{found.threat}, suite {found.suite}"]
+    views += [f"{name}, robust accuracy{doubted(doubts)}" for name, doubts in found.doubts.items()]
     for pair in found.pairs:
         views += [_headline(pair), _classes(pair)]
         views += [

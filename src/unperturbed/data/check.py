@@ -1,6 +1,8 @@
 """What a look at all of the data tells: whether it can be used at all, and its mean and spread."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,7 +11,11 @@ from unperturbed.data.split import Split
 from unperturbed.errors import InputError
 from unperturbed.types import Bounds, Inputs, Rows
 
+FAR = 100.0
+"""Ratio of the widest feature to the narrowest from which one eps cannot suit both."""
 _BLOCK = 1024
+_MOST_VALUES = 2**24
+"""Values that the ranges of features are taken from."""
 _SLACK = 1e-6
 
 
@@ -46,6 +52,42 @@ def mean_std(split: Split, limit: int = 10_000) -> tuple[tuple[float, ...], tupl
     std = (squares / values - mean.square()).clamp(min=0).sqrt()
     std = torch.where(std > 1e-6 * (squares / values).sqrt(), std, 1.0)
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+@dataclass(frozen=True)
+class FeatureRange:
+    """The lowest and the highest value of a feature of vectors, and its place in them, from 0."""
+
+    index: int
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """How far the values spread."""
+        return self.high - self.low
+
+
+def uneven_features(split: Split) -> tuple[FeatureRange, FeatureRange] | None:
+    """Return the narrowest and the widest feature of vectors, where the ratio of their ranges is `FAR` or more.
+
+    None where it is smaller, and for images. Features that are constant but for 10% of the examples do not count: the
+    pixels at an image's margin are such. Over at most 10,000 examples, evenly spaced.
+    """
+    if len(split.shape) > 2 or split.eight_bit:
+        return None
+    used = max(2, min(len(split), 10_000, _MOST_VALUES // max(1, math.prod(split.shape))))
+    ids = torch.arange(used) * len(split) // used
+    values = torch.cat([split.inputs(block).flatten(1).double() for block in torch.split(ids, _BLOCK)]).sort(0).values
+    width = values[-1] - values[0]
+    varying = (values[used // 10] < values[used - 1 - used // 10]).nonzero().flatten()
+    if len(varying) == 0:
+        return None
+    narrow, wide = (int(varying[place]) for place in (width[varying].argmin(), width[varying].argmax()))
+    if width[wide] < FAR * width[narrow]:
+        return None
+    first, second = (FeatureRange(k, float(values[0, k]), float(values[-1, k])) for k in (narrow, wide))
+    return first, second
 
 
 def _check_labels(split: Split, classes: int) -> None:

@@ -1,6 +1,5 @@
 """Parquet files in the layout of the Hugging Face hub: an image column and a label column, found by what they hold."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +17,14 @@ from unperturbed.data.forms import Choice
 from unperturbed.data.pictures import Picture, Pictures, picture_split
 from unperturbed.data.split import Data, Split, number_classes
 from unperturbed.errors import InputError
+from unperturbed.reading import parse_json
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "validation", "valid", "val", "dev")
 """Names of the split that results are reported on; the first that a dataset has, with labels, is taken."""
 
 _SPLIT = re.compile(r"(?:partial-)?([a-z]+)(?![a-z])")
+_SPECIAL = re.compile(r"[*?\[\]]|::")
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 
 
@@ -114,22 +115,29 @@ class Columns:
 def find_columns(path: Path, choice: Choice) -> Columns:
     """Return the image column and the label column of a file: by the Hugging Face feature types, else by Arrow's."""
     try:
-        schema = pq.read_schema(path)
+        with path.open("rb") as file:  # of a path, Arrow takes a colon for a scheme's
+            schema = pq.read_schema(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} cannot be read as Parquet ({error}): fetch it again.") from error
-    features = _features(schema)
+    features = _features(schema, path)
     images = [f.name for f in schema if _is_image(f.type, features.get(f.name, {}))]
     integers = [f.name for f in schema if pa.types.is_integer(f.type)]
     labels = [name for name in integers if features.get(name, {}).get("_type") == "ClassLabel"] or integers
     image = _pick(choice.image, images, "image", path, schema.names)
     label = _pick(choice.label, labels, "label", path, schema.names)
-    return Columns(image, label, tuple(features.get(label, {}).get("names") or ()))
+    return Columns(image, label, _class_names(features.get(label, {}).get("names")))
 
 
-def _features(schema: Any) -> dict[str, dict[str, Any]]:
+def _class_names(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
+
+
+def _features(schema: Any, path: Path) -> dict[str, dict[str, Any]]:
     """Return the Hugging Face features that a file declares, by column."""
-    declared = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = declared.get("info", {}).get("features", {})
+    value = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"), f"The metadata (huggingface) of {path}")
+    for name in ("info", "features"):
+        value = value.get(name) if isinstance(value, dict) else None
+    features = value if isinstance(value, dict) else {}
     return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
 
 
@@ -182,14 +190,18 @@ def _pictures(paths: list[Path], column: str, where: str) -> Pictures:
         return lambda ids: [encoded[i] for i in ids]
     import datasets
 
+    places = [str(p.absolute()) for p in paths]
+    if special := next((p for p in places if _SPECIAL.search(p)), None):  # datasets would take it for a pattern
+        raise InputError(f"{special} is part of a large dataset, and its path holds one of * ? [ ] or ::: rename it.")
     with _quietly():
-        table = datasets.Dataset.from_parquet([str(p) for p in paths], columns=[column]).with_format("arrow")
+        table = datasets.Dataset.from_parquet(places, columns=[column]).with_format("arrow")
     return lambda ids: [b for chunk in table[list(ids)].column(column).chunks for b in _encoded(chunk, where)]
 
 
 def _column(path: Path, column: str) -> Any:
     try:
-        return pq.read_table(path, columns=[column]).column(column)
+        with path.open("rb") as file:
+            return pq.read_table(file, columns=[column]).column(column)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} cannot be read as Parquet ({error}): fetch it again.") from error
 

@@ -9,14 +9,13 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import torch
 
+from unperturbed.data.check import uneven_features
 from unperturbed.data.split import ArraySplit, Data, hold_out, named_labels, select
 from unperturbed.errors import InputError
 from unperturbed.reading import check_memory
 
 HELD_OUT = 0.2
 _LABELS = ("label", "class", "target", "y")
-_FAR = 100.0
-"""Ratio of the widest feature to the narrowest from which one eps cannot suit both."""
 
 
 def load_table(path: Path, name: str, label: str | None, scale: str | None) -> Data:
@@ -36,13 +35,13 @@ def load_table(path: Path, name: str, label: str | None, scale: str | None) -> D
     x = np.stack([_numbers(table, each, path) for each in names], 1)
     labels, classes = _labels(table, column, path)
     low, high = x.min(0), x.max(0)
-    _tell_ranges(x, names, path, scaled=scale == "unit")
     bounds: tuple[float, float] | tuple[torch.Tensor, torch.Tensor] = (0.0, 1.0)
     if scale == "unit":
         x = (x - low) / np.where(high > low, high - low, 1)
     else:
         bounds = torch.from_numpy(low.astype(np.float32)), torch.from_numpy(high.astype(np.float32))
     every = ArraySplit(torch.from_numpy(x.astype(np.float32)), labels)
+    _tell_ranges(every, names, path)
     train, test = hold_out(labels, HELD_OUT)
     if len(test) == 0 or len(train) == 0:
         raise InputError(f"{path} has too few examples of a class to hold out {HELD_OUT:.0%}: give more, or an .npz.")
@@ -128,18 +127,17 @@ def _labels(table: pa.Table, column: str, path: Path) -> tuple[torch.Tensor, tup
     return torch.from_numpy(codes.astype(np.int64)), tuple(str(kind) for kind in kinds.tolist())
 
 
-def _tell_ranges(x: np.ndarray, names: list[str], path: Path, scaled: bool) -> None:
-    """Warn where one eps cannot suit all features, with quantiles of the widest and the narrowest."""
-    width = x.max(0) - x.min(0)
-    varying = np.flatnonzero(width > 0)
-    if scaled or len(varying) == 0 or width[varying].max() < _FAR * width[varying].min():
+def _tell_ranges(split: ArraySplit, names: list[str], path: Path) -> None:
+    """Warn where one eps cannot suit all features, with quantiles of the narrowest and the widest."""
+    if (uneven := uneven_features(split)) is None:
         return
-    told = []
-    for k in (varying[width[varying].argmin()], varying[width[varying].argmax()]):
-        quantiles = ", ".join(f"{value:.4g}" for value in np.quantile(x[:, k], [0, 0.05, 0.5, 0.95, 1]))
-        told.append(f"{names[k]} ({quantiles})")
+    ranges = []
+    for feature in uneven:
+        values = split.stored[:, feature.index].numpy()
+        quantiles = ", ".join(f"{value:.4g}" for value in np.quantile(values, [0, 0.05, 0.5, 0.95, 1]))
+        ranges.append(f"{names[feature.index]} ({quantiles})")
     warnings.warn(
-        f"The features of {path} have very different ranges; quantiles at 0, 5, 50, 95 and 100%: {' and '.join(told)}. "
-        f"One eps means little for both: {path}?scale=unit maps every feature to [0, 1].",
+        f"The features of {path} have very different ranges; quantiles at 0, 5, 50, 95 and 100%: "
+        f"{' and '.join(ranges)}. One eps means little for both: {path}?scale=unit maps every feature to [0, 1].",
         stacklevel=3,
     )

@@ -1,7 +1,7 @@
 """Evaluated networks compared example by example: differences of clean and robust accuracy, and their examples."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -79,12 +79,14 @@ class PairedComparison:
         suite: that all were evaluated with.
         pairs: of each network with each later one.
         warnings: what makes the differences doubtful.
+        doubts: by network, why its robust accuracy is not to be believed; only those with such reasons.
     """
 
     threat: str
     suite: str
     pairs: tuple[Pair, ...]
     warnings: tuple[str, ...] = ()
+    doubts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -117,7 +119,12 @@ def compare(networks: Mapping[str, Outcome | Sequence[Outcome]]) -> PairedCompar
         warnings.insert(0, f"Only {len(ids)} of up to {largest} examples were evaluated on all of the networks.")
     tables = {name: [_Table.of(outcome, ids) for outcome in group] for name, group in groups.items()}
     pairs = [_pair(first, second, tables[first], tables[second], ids) for first, second in combinations(groups, 2)]
-    return PairedComparison(outcomes[0].threat, outcomes[0].suite, tuple(pairs), tuple(warnings))
+    doubts = {
+        name: tuple(dict.fromkeys(text for outcome in group for text in outcome.doubts))
+        for name, group in groups.items()
+        if any(outcome.doubts for outcome in group)
+    }
+    return PairedComparison(outcomes[0].threat, outcomes[0].suite, tuple(pairs), tuple(warnings), doubts)
 
 
 @dataclass(frozen=True)

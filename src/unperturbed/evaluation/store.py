@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow
-import pyarrow.parquet
 import torch
 from torch import Tensor
 
@@ -17,7 +15,8 @@ from unperturbed.evaluation.evidence import Evidence
 from unperturbed.evaluation.nearest import Surroundings
 from unperturbed.evaluation.randomised import RandomBlock
 from unperturbed.findings import Outcome
-from unperturbed.runs import write_atomically, write_json
+from unperturbed.runs import write_json
+from unperturbed.runs.tables import read_table, write_table
 from unperturbed.runs.tensors import DamagedError, read_tensors, write_tensors
 from unperturbed.runs.verify import digest, file_hash, read_object, read_sealed, write_sealed
 from unperturbed.types import Batch, Inputs
@@ -126,7 +125,7 @@ class Store:
         if self.folder is None:
             return Part(table, block.tallies, block.warnings, inputs, block.evidence)
         write_tensors(self._path(number, "safetensors"), {"adversarial": inputs}, {})
-        write_atomically(self._path(number, "parquet"), lambda path: _write_table(table, path))
+        write_table(self._path(number, "parquet"), table)
         hashes = {suffix: file_hash(self._path(number, suffix)) for suffix in FILES}
         write_sealed(self._path(number, "json"), self._place(number) | _done(block) | {"files": hashes})
         self._path(number, "unfinished").unlink(missing_ok=True)
@@ -144,8 +143,7 @@ class Store:
     def read(self, number: int) -> Part:
         """Return a finished block."""
         done = read_sealed(self._path(number, "json"))
-        with self._path(number, "parquet").open("rb") as file:  # of a path, Arrow takes a colon for a scheme's
-            table = pyarrow.parquet.read_table(file).to_pydict()
+        table = read_table(self._path(number, "parquet"))
         tallies = [Tally(**tally) for tally in done["attacks"]]
         return Part(table, tallies, done["warnings"], None, Evidence(**done["evidence"]))
 
@@ -227,11 +225,6 @@ def inputs_in_order(parts: Sequence[Part], order: Tensor) -> Inputs | None:
     names = [name for part in parts for name in part.table["attack"]]
     place = {row: number for number, row in enumerate(row for row, name in enumerate(names) if name)}
     return torch.cat(inputs)[[place[row] for row in order.argsort().tolist() if row in place]]
-
-
-def _write_table(table: Mapping[str, list[Any]], path: Path) -> None:
-    with path.open("wb") as file:
-        pyarrow.parquet.write_table(pyarrow.table(dict(table)), file)
 
 
 def _differences(stored: Any, now: Mapping[str, Any]) -> list[str]:

@@ -1,64 +1,83 @@
 """Finished evaluations read from a run folder."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
 from unperturbed.errors import InputError
+from unperturbed.evaluation.carry import with_carried
+from unperturbed.evaluation.store import JOB, Store
 from unperturbed.findings import AttackRecord, Interval, Outcome
+from unperturbed.reading import parse_json, read_small
+from unperturbed.runs.verify import read_sealed
+
+REMEDY = "Repeat the evaluation with --overwrite."
 
 
 def stored_evaluations(run: Path) -> dict[Path, Outcome]:
-    """Return the finished evaluations below a run folder by the place of their summary, without their examples."""
-    outcomes = {}
-    for path in sorted((run / "evaluation").rglob("*.json")):
-        try:
-            outcomes[path] = _outcome(json.loads(path.read_text()))
-        except (OSError, ValueError, KeyError, TypeError):  # another kind of result, or a damaged one
-            continue
-    return outcomes
+    """Return the finished evaluations below a run folder by the place of their summary, without their examples.
+
+    Raises:
+        InputError: where the summary of an evaluation is damaged.
+    """
+    jobs = sorted((run / "evaluation").rglob(JOB))
+    summaries = [job.parent.with_name(f"{job.parent.name}.json") for job in jobs if not _is_other(job.parent)]
+    return {path: _outcome(path) for path in summaries if path.is_file()}
 
 
 def with_examples(summary: Path, outcome: Outcome) -> Outcome:
-    """Return an evaluation with its table of examples, read from the folder beside its summary.
+    """Return an evaluation with its table of examples, read from the verified parts in the folder beside its summary.
 
     Raises:
-        InputError: where the table is damaged, or has not as many examples as the summary says.
+        InputError: where a part is missing or damaged, or the summary says something else than the table.
     """
-    parts = sorted(summary.with_suffix("").glob("part-*.parquet"))
-    remedy = "repeat the evaluation with --overwrite"
-    try:
-        tables = [pyarrow.parquet.read_table(part).to_pydict() for part in parts]
-    except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(f"The table of {summary} is damaged ({error}): {remedy}.") from error
-    columns = {name: [value for table in tables for value in table[name]] for name in (tables[0] if tables else {})}
-    if len(columns.get("id", [])) != outcome.n:
-        there = len(columns.get("id", []))
-        raise InputError(f"{summary} is of {outcome.n} examples, but its table has {there}: {remedy}.")
-    return replace(outcome, examples=columns)
+    store = Store(summary.with_suffix(""))
+    block = read_sealed(summary.with_suffix("") / JOB).get("block", 0)
+    numbers = range(-(-outcome.n // block)) if isinstance(block, int) and block > 0 else range(0)
+    if not numbers or not all(store.is_finished(number) for number in numbers):
+        raise InputError(f"Parts of the table of {summary} are missing or damaged. {REMEDY}")
+    tables = [store.read(number).table for number in numbers]
+    columns = {name: [value for table in tables for value in table[name]] for name in tables[0]}
+    counts = {verdict: columns["verdict"].count(verdict) for verdict in outcome.counts}
+    whole = with_carried(replace(outcome, counts=counts, examples=columns), store)
+    seen = {verdict: whole.examples["verdict"].count(verdict) for verdict in outcome.counts}
+    correct = sum(margin < 0 for margin in whole.examples["clean_margin"])
+    said = (dict(outcome.counts), outcome.clean_accuracy.value, outcome.robust_accuracy.value)
+    if said != (seen, correct / outcome.n, seen["survived"] / outcome.n) and "draws" not in columns:
+        raise InputError(f"{summary} says {said}, but its table of examples {seen}: it was changed. {REMEDY}")
+    return replace(outcome, examples=whole.examples)
 
 
-def _outcome(given: dict[str, Any]) -> Outcome:
+def _is_other(folder: Path) -> bool:
+    """Tell whether a folder holds another kind of result: distances, or a matrix."""
+    return folder.name.startswith("curve-") or folder.name == "transfer"
+
+
+def _outcome(path: Path) -> Outcome:
     """Return the outcome that a summary describes, without its examples."""
-    n = int(given["n"])
-    (clean_low, clean_high), (low, high) = given["clean_interval"], given["interval"]
-    return Outcome(
-        suite=str(given["suite"]),
-        note=str(given["note"]),
-        threat=str(given["threat"]),
-        n=n,
-        clean_accuracy=Interval(given["clean_accuracy"], clean_low, clean_high, n),
-        robust_accuracy=Interval(given["robust_accuracy"], low, high, n),
-        counts=dict(given["counts"]),
-        attacks=tuple(AttackRecord(**attack) for attack in given["attacks"]),
-        ties=int(given["ties"]),
-        unverified=int(given["unverified"]),
-        seconds=float(given["seconds"]),
-        warnings=tuple(given["warnings"]),
-        environment=dict(given["environment"]),
-        examples={},
-    )
+    content = parse_json(read_small(path), path)
+    given: dict[str, Any] = content if isinstance(content, dict) else {}
+    try:
+        n = int(given["n"])
+        (clean_low, clean_high), (low, high) = given["clean_interval"], given["interval"]
+        return Outcome(
+            suite=str(given["suite"]),
+            note=str(given["note"]),
+            threat=str(given["threat"]),
+            n=n,
+            clean_accuracy=Interval(float(given["clean_accuracy"]), float(clean_low), float(clean_high), n),
+            robust_accuracy=Interval(float(given["robust_accuracy"]), float(low), float(high), n),
+            counts={name: int(given["counts"][name]) for name in ("misclassified", "broken", "survived", "unknown")},
+            attacks=tuple(AttackRecord(**attack) for attack in given["attacks"]),
+            ties=int(given["ties"]),
+            unverified=int(given["unverified"]),
+            seconds=float(given["seconds"]),
+            warnings=tuple(given["warnings"]),
+            environment=dict(given["environment"]),
+            examples={},
+            doubts=tuple(given.get("doubts", ())),
+        )
+    except KeyError as error:
+        raise InputError(f"{path} has no {error.args[0]!r}. {REMEDY}") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} holds a value that does not fit ({error}). {REMEDY}") from error

@@ -18,6 +18,7 @@ from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.evidence import Doubt
 from unperturbed.evaluation.optimising import calls_autograd
+from unperturbed.evaluation.reach import reach_warnings
 from unperturbed.networks.classifier import Classes, as_classifier
 from unperturbed.networks.dtype import home as home_of
 from unperturbed.networks.failures import failed_on_all, isolate
@@ -101,7 +102,7 @@ def look_at(model: nn.Module, split: Split, threat: Threat, seed: int, output: O
         warnings.append(f"{weights}: nothing that is computed with them means anything.")
     network, undescribed = network_hash(classifier, some, seed)
     check(split, threat.bounds, classes)
-    warnings = [*split.notes, *warnings, *box_warnings(threat, some[0]), *_not_described(undescribed)]
+    warnings = [*split.notes, *warnings, *reach_warnings(threat, split), *_not_described(undescribed)]
     return Subject(classifier, device, dtype, some, classes, network, undescribed, warnings)
 
 
@@ -287,20 +288,6 @@ def _flat(model: nn.Module, some: Inputs) -> list[str]:
         f"{FLAT} for {flat} of the first {len(some)} examples: searches by gradient "
         "find no way there, and what they leave standing says nothing. Attack through a stand-in with a gradient "
         "(docs/defences.md), and see what attacks without gradients find (--suite square)."
-    ]
-
-
-def box_warnings(threat: Threat, example: Tensor) -> list[str]:
-    """Return a warning if eps spans the whole box, so that every input may become any other."""
-    low, high = threat.limits(example[None])
-    sides = (high - low).expand(1, *example.shape).flatten().double()
-    width = float(torch.linalg.vector_norm(sides, {"Linf": torch.inf, "L2": 2, "L1": 1}[threat.norm]))
-    if threat.eps < width:
-        return []
-    meant = f" Is eps meant as {threat.eps:g}/255?" if 1 <= threat.eps <= 255 and float(sides.max()) == 1 else ""
-    return [
-        f"eps is {threat.eps:g} and the box only {width:g} wide in {threat.norm}: every input may become any "
-        f"other.{meant}"
     ]
 
 

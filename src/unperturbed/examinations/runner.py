@@ -34,6 +34,7 @@ from unperturbed.examinations.subject import Diagnostic, Subject
 from unperturbed.findings import Examined, Finding, Progress, silent
 from unperturbed.networks.fingerprint import describe
 from unperturbed.networks.logits import Output
+from unperturbed.reading import parse_json
 from unperturbed.runs.lock import alone_in
 from unperturbed.runs.verify import read_sealed, write_sealed
 from unperturbed.threat import Threat
@@ -194,11 +195,11 @@ def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str
     if out is None or not Path(out).exists():
         return {}, ""
     try:
-        value = json.loads(Path(out).read_text(encoding="utf-8"))
+        value = parse_json(Path(out).read_bytes(), out)
         differing = [key for key, each in identity.items() if value["of"].get(key) != each]
         kept = value["findings"].items()
         findings = {name: {"source": each["source"], "finding": each["finding"]} for name, each in kept}
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{out} is no diagnosis: move it away, or write to another place.") from error
     if not read_sealed(Path(out)):
         return {}, f"{out} was damaged or changed: the diagnosis was made again."

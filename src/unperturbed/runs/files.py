@@ -15,7 +15,7 @@ import yaml
 from safetensors import SafetensorError
 
 from unperturbed.errors import InputError, NotResumableError, RunError
-from unperturbed.reading import parse_yaml, read_small
+from unperturbed.reading import parse_json, parse_yaml, read_small
 
 CONFIG = "config.yaml"
 MODEL = "model.safetensors"
@@ -200,8 +200,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         return values
     with path.open(encoding="utf-8", errors="replace") as file:
         while line := file.readline(_LONGEST_LINE):
-            with suppress(ValueError, RecursionError):
-                if isinstance(value := json.loads(line), dict):
+            with suppress(InputError):
+                if isinstance(value := parse_json(line, path), dict):
                     values.append(value)
     return values
 

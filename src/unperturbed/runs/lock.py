@@ -24,6 +24,7 @@ from typing import Any, ParamSpec, TypeVar
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from unperturbed.errors import InputError
+from unperturbed.reading import parse_json
 from unperturbed.runs.files import HOST, in_place, remove_leftovers
 
 log = logging.getLogger("unperturbed")
@@ -172,7 +173,7 @@ def _refusal(what: Path, holder: Holder | None) -> InputError:
 def _holder(beside: Path) -> Holder | None:
     """Return who wrote itself down as the holder; None where nobody did."""
     try:
-        value = json.loads(beside.read_bytes())
+        value = parse_json(beside.read_bytes(), beside)
         return Holder(str(value["host"]), int(value["pid"]), str(value["since"]), str(value["command"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None

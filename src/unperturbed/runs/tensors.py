@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from unperturbed.reading import parse_json
 from unperturbed.runs.files import write_atomically
 from unperturbed.runs.verify import digest
 
@@ -45,7 +46,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     if NOTE not in metadata:
         return tensors, None
     try:
-        note = json.loads(metadata[NOTE])
+        note = parse_json(metadata[NOTE], f"The checksum of {path}")
         about, expected = dict(note["about"]), note["sha256"]
     except (ValueError, TypeError, KeyError) as error:
         raise DamagedError("its checksum cannot be read") from error

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unperturbed.reading import parse_json
 from unperturbed.runs.files import finite, write_json
 
 SEAL = "sha256"
@@ -35,8 +36,8 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object that a file holds, verified or not; an empty one where it holds none."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        value = parse_json(path.read_bytes(), path)
+    except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
 

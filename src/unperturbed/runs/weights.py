@@ -1,6 +1,5 @@
 """Whether a run folder's weights are those of the run that its config.yaml describes."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from unperturbed.errors import InputError
+from unperturbed.reading import parse_json
 from unperturbed.runs.files import BEST, CONFIG, MODEL, read_yaml
 from unperturbed.runs.tensors import NOTE
 from unperturbed.runs.verify import digest
@@ -53,6 +53,6 @@ def _note(path: Path) -> dict[str, str] | None:
     """Return what a weights file says of the run that wrote it; None where it says nothing, or is damaged."""
     try:
         with safe_open(path, "pt") as file:
-            return dict(json.loads((file.metadata() or {})[NOTE])["about"]["config"])
+            return dict(parse_json((file.metadata() or {})[NOTE], path)["about"]["config"])
     except (OSError, SafetensorError, ValueError, TypeError, KeyError):
         return None

@@ -16,7 +16,8 @@ from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split, hold_out
 from unperturbed.errors import InputError
-from unperturbed.evaluation.subject import box_warnings, check_outputs, misfit, not_finite
+from unperturbed.evaluation.reach import reach_warnings
+from unperturbed.evaluation.subject import check_outputs, misfit, not_finite
 from unperturbed.networks.classifier import Classes, as_classifier, untouched
 from unperturbed.networks.dtype import home
 from unperturbed.networks.guard import trying
@@ -117,7 +118,7 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
     if len(data.classes) > classes:
         raise InputError(f"The data has {len(data.classes)} classes, but the model returns {classes} logits.")
     check(train, threat.bounds, classes)
-    warnings += [*train.notes, *box_warnings(threat, some[0]), *_missing(train, data.classes)]
+    warnings += [*train.notes, *reach_warnings(threat, train), *_missing(train, data.classes)]
     if (wrong := not_finite(classifier)) is not None:
         raise InputError(f"{wrong}, before the first step: give other weights.")
     augmentation(recipe.augment)(some, Noise.of(0, torch.arange(len(some), device=some.device)))

@@ -1,0 +1,27 @@
+"""Tables of examples as Parquet files, opened by this module: of a path, Arrow takes a colon for a scheme's."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from unperturbed.runs.files import write_atomically
+
+
+def write_table(path: Path, columns: Mapping[str, list[Any]]) -> None:
+    """Write a table whole."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            pyarrow.parquet.write_table(pyarrow.table(dict(columns)), file)
+
+    write_atomically(path, write)
+
+
+def read_table(path: Path) -> dict[str, list[Any]]:
+    """Return the columns of a table; raises OSError or pyarrow.ArrowException where it cannot be read."""
+    with path.open("rb") as file:
+        columns: dict[str, list[Any]] = pyarrow.parquet.read_table(file).to_pydict()
+    return columns
