@@ -82,7 +82,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "unperturbed.cli.main:os.system": {"command": "touch EXECUTED"},
     "unperturbed.specs.catalogue:ast": {},
     "unperturbed.weights.files:build_model": LOADER,
-    "unperturbed.weights.files:load_run": {"folder": "run"},
+    "unperturbed.weights.rebuild:load_run": {"folder": "run"},
     "mlp": {"activation": {"class_path": "evil.Net"}},
     "small-cnn": {"width": "{class_path: evil.Net}"},
 }

@@ -61,14 +61,6 @@ def build_model(
     return model
 
 
-@checked()
-def load_run(folder: Path | str, trust: bool = False) -> nn.Module:
-    """Return the network of a run folder: see `weights.rebuild`."""
-    from unperturbed.weights import rebuild
-
-    return rebuild.load_run(folder, trust)
-
-
 def named_models() -> dict[str, type[nn.Module]]:
     """Return the models of this folder by their short names."""
     package = "unperturbed.architectures"
