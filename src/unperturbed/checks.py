@@ -68,15 +68,23 @@ def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            given, kinds = signature.bind(*args, **kwargs), _kinds(function)
-            for name, value in given.arguments.items():
-                if name in kinds and value is not signature.parameters[name].default:
-                    given.arguments[name] = check(name, value, kinds[name], rules.get(name))
+            given = signature.bind(*args, **kwargs)
+            check_arguments(function, given, rules)
             return function(*given.args, **given.kwargs)
 
         return call
 
     return decorate
+
+
+def check_arguments(
+    function: Callable[..., Any], given: inspect.BoundArguments, rules: Mapping[str, Rule]
+) -> None:
+    """Check bound arguments by the function's annotations, and numbers by these rules; raises InputError."""
+    kinds, parameters = _kinds(function), given.signature.parameters
+    for name, value in given.arguments.items():
+        if name in kinds and value is not parameters[name].default:
+            given.arguments[name] = check(name, value, kinds[name], rules.get(name))
 
 
 def check_fields(instance: Any, **rules: Rule) -> None:
@@ -104,11 +112,12 @@ def check(name: str, value: Any, kind: Any, rule: Rule | None = None) -> Any:
     for each in kinds:
         fitting, fits = _as_kind(name, value, each, rule)
         if fits:
-            numbers = fitting if isinstance(fitting, tuple | list) else (fitting,)
+            several = isinstance(fitting, tuple | list)
             bound = rule or FINITE
-            wrong = [number for number in numbers if _is_number(number) and not _meets(number, bound)]
-            if wrong:
-                raise InputError(f"{name} is {wrong[0]!r:.80}, but {bound.says}{_or_none(kinds)}.")
+            for place, number in enumerate(fitting if several else (fitting,)):
+                if _is_number(number) and not _meets(number, bound):
+                    where = f"{name}[{place}]" if several else name
+                    raise InputError(f"{where} is {number!r:.80}, but {bound.says}{_or_none(kinds)}.")
             return fitting
     expected = " or ".join(dict.fromkeys(_named(each) for each in kinds if each is not type(None)))
     says = f", and {rule.says}" if rule is not None and {int, float} & set(kinds) else ""
@@ -156,10 +165,12 @@ def _as_kind(name: str, value: Any, kind: Any, rule: Rule | None) -> tuple[Any, 
     if origin in (tuple, list, Sequence):
         return _as_sequence(name, value, kind, rule)
     if origin is Mapping or kind is Mapping:
-        return value, isinstance(value, Mapping)
+        return _as_mapping(name, value, kind)
     if origin is Callable or kind is Callable:
         return value, callable(value)
     module = getattr(kind, "__module__", "")
+    if getattr(kind, "_is_protocol", False) and "__call__" in vars(kind):
+        return value, callable(value) and not inspect.isclass(value)
     if not inspect.isclass(kind) or getattr(kind, "_is_protocol", False) or module.startswith(("jaxtyping", "typing")):
         return value, True
     if issubclass(kind, os.PathLike):
@@ -186,6 +197,17 @@ def _as_sequence(name: str, value: Any, kind: Any, rule: Rule | None) -> tuple[A
     return (items if changed else value), True
 
 
+def _as_mapping(name: str, value: Any, kind: Any) -> tuple[Any, bool]:
+    """Return a mapping, and whether it is one; its keys and values are checked by their annotations."""
+    if not isinstance(value, Mapping):
+        return value, False
+    if len(inner := get_args(kind)) == 2:
+        for key, item in value.items():
+            check(f"a name in {name}", key, inner[0])
+            check(f"{name}[{key!r}]", item, inner[1])
+    return value, True
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
@@ -209,6 +231,8 @@ def _named(kind: Any) -> str:
     if origin is Literal:
         choices = ", ".join(map(str, inner))
         return f"one of {choices}" if len(inner) > 1 else repr(inner[0])
+    if origin is Mapping:
+        return f"a dictionary from {_named(inner[0])} to {_named(inner[1])}" if inner else "a dictionary"
     if origin in (tuple, list, Sequence):
         return f"a list, of {_named(inner[0]).removeprefix('a ')} each" if inner else "a list"
     if origin is Callable or kind is Callable:

@@ -36,7 +36,7 @@ class FunctionAttack(Attack):
         Raises:
             InputError: where the function returns no tensor of the shape of x.
         """
-        counted, points = _Counted(model), list[Tensor]()
+        counted, points, lost = _Counted(model), list[Tensor](), 0
         for rows in torch.split(torch.arange(len(batch.x), device=batch.x.device), places):
             x = batch.x[rows]
             with torch.enable_grad():
@@ -44,13 +44,18 @@ class FunctionAttack(Attack):
             if not isinstance(z, Tensor) or z.shape != x.shape:
                 given = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
                 raise InputError(f"The attack {self.label} returned {given} for inputs of shape {tuple(x.shape)}.")
+            if z.layout != x.layout or z.is_complex() or z.is_quantized or z.device.type == "meta":
+                raise InputError(f"The attack {self.label} returned a tensor of {z.dtype} that is not dense or not real.")
             z = z.detach().to(x)
             finite = z.isfinite().flatten(1).all(dim=1).view(-1, *[1] * (x.dim() - 1))
+            lost += int((~finite).sum())
             points.append(threat.project(x, torch.where(finite, z, x)))
         z = torch.cat(points) if points else batch.x
         margins = margin(padded_logits(model, z, places), batch.y)
         once = torch.ones_like(batch.y)
-        return Found(z, margins, margins.isfinite(), once, counted.examples + len(z), counted.examples)
+        text = f"{self.label} returned NaN or infinite points for {lost} examples: they count as none."
+        passes = counted.examples + len(z)
+        return Found(z, margins, margins.isfinite(), once, passes, counted.examples, warnings=(text,) * (lost > 0))
 
 
 class _Counted(nn.Module):
