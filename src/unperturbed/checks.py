@@ -25,6 +25,10 @@ MOST = 1_000_000
 """Steps, epochs, draws: more would not end."""
 NUMERAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 """A number as text."""
+LONGEST_NAME = 255
+"""Bytes that the name of a file or folder may have."""
+PLACE = f"it is not empty, ~ is written out, and names have {LONGEST_NAME} bytes at most"
+"""What paths are."""
 REMEDIES = {
     "Module": "give a torch.nn.Module, the network itself; of a run folder, load_run(folder)",
     "Threat": "give a Threat, such as Threat.parse('Linf:8/255')",
@@ -77,9 +81,7 @@ def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def check_arguments(
-    function: Callable[..., Any], given: inspect.BoundArguments, rules: Mapping[str, Rule]
-) -> None:
+def check_arguments(function: Callable[..., Any], given: inspect.BoundArguments, rules: Mapping[str, Rule]) -> None:
     """Check bound arguments by the function's annotations, and numbers by these rules; raises InputError."""
     kinds, parameters = _kinds(function), given.signature.parameters
     for name, value in given.arguments.items():
@@ -108,7 +110,7 @@ def check(name: str, value: Any, kind: Any, rule: Rule | None = None) -> Any:
     kinds = _alternatives(kind)
     if isinstance(value, str) and any(inspect.isclass(each) and issubclass(each, os.PathLike) for each in kinds):
         if not _is_place(value):
-            raise InputError(f"{name} is {value!r:.80}, but must be a path that is not empty{_or_none(kinds)}.")
+            raise InputError(f"{name} is {value!r:.80}, but must be a path{_or_none(kinds)}: {PLACE}.")
     for each in kinds:
         fitting, fits = _as_kind(name, value, each, rule)
         if fits:
@@ -220,7 +222,9 @@ def _meets(number: Any, rule: Rule) -> bool:
 
 
 def _is_place(text: str | bytes) -> bool:
-    return bool(os.fsdecode(text).strip()) and "\0" not in os.fsdecode(text)
+    parts = os.fsdecode(text).split(os.sep)
+    names_fit = all(len(os.fsencode(part)) <= LONGEST_NAME for part in parts)
+    return bool(os.fsdecode(text).strip()) and "\0" not in os.fsdecode(text) and parts[0] != "~" and names_fit
 
 
 def _named(kind: Any) -> str:

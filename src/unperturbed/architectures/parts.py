@@ -39,7 +39,9 @@ def keeps_arguments(kind: type[M]) -> type[M]:
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and not re.search("allocate|overflow", str(error)):
                 raise
-            raise InputError(f"Memory does not hold a {kind.__name__} with {kept!r:.300}: give smaller sizes.") from error
+            raise InputError(
+                f"Memory does not hold a {kind.__name__} with {kept!r:.300}: give smaller sizes."
+            ) from error
         cast(Any, self).init_args = kept
 
     cast(Any, kind).__init__ = init

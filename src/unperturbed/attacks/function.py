@@ -1,5 +1,6 @@
 """Attacks of other libraries, or one's own, as a function."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.base import Attack, Found, padded_logits
+from unperturbed.checks import AT_LEAST_ONE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
 from unperturbed.noise import Noise
@@ -30,6 +32,18 @@ class FunctionAttack(Attack):
     function: Callable[[Model, Inputs, Labels], Tensor]
     restarts: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse what is no function of (model, x, y)."""
+        check_fields(self, restarts=AT_LEAST_ONE)
+        try:
+            inspect.signature(self.function).bind(None, None, None)
+        except ValueError:  # a function of another language, which does not say
+            return
+        except TypeError as error:
+            raise InputError(
+                f"function is {self.function!r:.80}, but an attack is called with (model, x, y): {error}."
+            ) from error
+
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
         """Call the function on parts of the batch; passes are what the network was seen to be called with.
 
@@ -45,7 +59,9 @@ class FunctionAttack(Attack):
                 given = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
                 raise InputError(f"The attack {self.label} returned {given} for inputs of shape {tuple(x.shape)}.")
             if z.layout != x.layout or z.is_complex() or z.is_quantized or z.device.type == "meta":
-                raise InputError(f"The attack {self.label} returned a tensor of {z.dtype} that is not dense or not real.")
+                raise InputError(
+                    f"The attack {self.label} returned a tensor of {z.dtype} that is not dense or not real."
+                )
             z = z.detach().to(x)
             finite = z.isfinite().flatten(1).all(dim=1).view(-1, *[1] * (x.dim() - 1))
             lost += int((~finite).sum())

@@ -246,8 +246,8 @@ def check_dense(values: Tensor, role: str) -> None:
         raise InputError(f"The {role} are of type {values.dtype}, but must be real numbers.")
 
 
-def as_labels(y: "np.ndarray | Tensor") -> Labels:
-    """Return labels as int64 of shape (n,); a trailing dimension of 1 is dropped."""
+def as_labels(y: "np.ndarray | Tensor", role: str = "labels") -> Labels:
+    """Return labels (or what else `role` says) as int64 of shape (n,); a trailing dimension of 1 is dropped."""
     values = (
         torch.from_numpy(np.require(y, y.dtype.newbyteorder("="), ("C", "W")))
         if isinstance(y, np.ndarray) and y.dtype.kind in "fiub"
@@ -255,18 +255,18 @@ def as_labels(y: "np.ndarray | Tensor") -> Labels:
     )
     if not isinstance(values, Tensor):
         raise InputError(
-            f"The labels are of type {values.dtype} (first: {values.flat[0] if values.size else ''!r}), but must be "
+            f"The {role} are of type {values.dtype} (first: {values.flat[0] if values.size else ''!r}), but must be "
             "integers: number the classes from 0, by numpy.unique(labels, return_inverse=True)[1]."
         )
-    check_dense(values, "labels")
+    check_dense(values, role)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
         shape = tuple(values.shape)
-        raise InputError(f"The labels have shape {shape}, but must be one integer an example: y.argmax(1) of one-hot.")
+        raise InputError(f"The {role} have shape {shape}, but must be one integer an example: y.argmax(1) of one-hot.")
     if values.is_floating_point():
         first = values[0].item() if len(values) else ""
-        raise InputError(f"The labels are {values.dtype} (first: {first}), not integers: convert them to int64.")
+        raise InputError(f"The {role} are {values.dtype} (first: {first}), not integers: convert them to int64.")
     return values.detach().cpu().long()
 
 

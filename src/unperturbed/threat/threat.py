@@ -275,11 +275,10 @@ def _checked_bounds(bounds: object) -> Bounds:
         raise InputError(f"bounds are {bounds!r:.80}: give (low, high), as two numbers or two tensors, or None")
     lows, highs = _as_bound(bounds[0]), _as_bound(bounds[1])
     try:
-        torch.broadcast_shapes(lows.shape, highs.shape)
+        wrong = int((~(lows <= highs)).sum())
     except RuntimeError as error:
         shapes = f"{tuple(lows.shape)} and {tuple(highs.shape)}"
         raise InputError(f"bounds have the shapes {shapes}: give both the shape of an example") from error
-    wrong = int((~(lows <= highs)).sum())
     if wrong:
         raise InputError(f"bounds have low > high or NaN in {wrong} places: give (low, high) with low <= high in each")
     return lows, highs

@@ -113,7 +113,7 @@ def _checked_batch(
     check_dense(x, "inputs x")
     if not x.is_floating_point() or x.dim() < 2 or x.numel() == 0:
         raise InputError(f"The inputs x are {x.dtype} of shape {tuple(x.shape)}: give floating-point ones, (n, ...).")
-    numbers = {"labels y": as_labels(y)} | ({} if ids is None else {"ids": as_labels(ids)})
+    numbers = {"labels y": as_labels(y)} | ({} if ids is None else {"ids": as_labels(ids, "ids")})
     for role, values in numbers.items():
         if len(values) != len(x):
             raise InputError(f"There are {len(x)} inputs x and {len(values)} {role}: give one for each input.")
