@@ -54,6 +54,7 @@ POSITIVE = Rule("must be positive and finite", lambda value: 0 < value <= LARGES
 SHARE = Rule("must lie in [0, 1]", lambda value: 0 <= value <= 1)
 SHARE_BELOW_ONE = Rule("must lie in [0, 1)", lambda value: 0 <= value < 1)
 AT_LEAST_ONE = Rule("must be at least 1 (and no more than a million)", lambda value: 1 <= value <= MOST)
+NOT_MORE = Rule("must be no more than a million", lambda value: value <= MOST)
 COUNT = Rule("must be at least 1", lambda value: 1 <= value < 2**63)
 NONE_OR_MORE = Rule("must be 0 or more (and no more than a million)", lambda value: 0 <= value <= MOST)
 SEED = Rule("must lie in [0, 2**63)", lambda value: 0 <= value < 2**63)

@@ -9,7 +9,8 @@ from torch import Tensor
 from unperturbed.attacks.base import Attack, Found, likely_targets
 from unperturbed.attacks.eot import averaged
 from unperturbed.attacks.gradient import check_climbs
-from unperturbed.checks import ANY, AT_LEAST_ONE, check_fields
+from unperturbed.checks import ANY, NOT_MORE, check_fields
+from unperturbed.errors import InputError
 from unperturbed.losses import margin, targeted_margin
 from unperturbed.maximise.ascent import Ascent, search
 from unperturbed.maximise.pgd import PGD
@@ -47,8 +48,10 @@ class MultiTargeted(Attack):
 
     def __post_init__(self) -> None:
         """Refuse numbers that leave nothing to do."""
-        check_fields(self, enough=ANY, restarts=AT_LEAST_ONE, draws=AT_LEAST_ONE, targets=AT_LEAST_ONE)
+        check_fields(self, enough=ANY, restarts=NOT_MORE, draws=NOT_MORE, targets=NOT_MORE)
         check_climbs(self.label, self.restarts, self.draws, self.enough)
+        if self.targets is not None and self.targets < 1:
+            raise InputError(f"{self.label} with targets {self.targets}: at least 1, or None for all other classes.")
 
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
         """Attack every example; iterates are ranked by margin."""

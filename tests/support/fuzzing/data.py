@@ -97,7 +97,7 @@ ODD_INPUTS: list[Make] = [
     lambda: inputs().numpy().astype(np.float16),
     lambda: inputs().numpy().astype(np.longdouble),
     lambda: np.broadcast_to(inputs().numpy()[0], (N, FEATURES)),
-    lambda: np.asmatrix(inputs().numpy()),
+    lambda: quietly(lambda: np.asmatrix(inputs().numpy())),
     lambda: inputs().tolist(),
     lambda: list(inputs()),
     lambda: tuple(inputs().numpy()),
@@ -142,7 +142,7 @@ ODD_LABELS: list[Make] = [
     lambda: tuple(labels()),
     lambda: labels().repeat(2)[::2],
     lambda: torch.zeros(1, dtype=torch.int64).expand(N),
-    lambda: np.asmatrix(labels().numpy()).T,
+    lambda: quietly(lambda: np.asmatrix(labels().numpy()).T),
 ]
 
 
