@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unperturbed.attacks.base import Attack, Found, padded_logits
+from unperturbed.attacks.base import Attack, AttackResult, padded_logits
 from unperturbed.checks import AT_LEAST_ONE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
@@ -20,8 +20,9 @@ from unperturbed.types import Batch, Inputs, Labels, Logits, Model
 class FunctionAttack(Attack):
     """A function of (model, x, y) that returns perturbed inputs z of the shape of x.
 
-    It sees at most `places` examples at a time, the network in eval mode with frozen weights. Its points are projected
-    onto the threat set; a point with NaN counts as none. It need not be trusted: a success is verified like any other.
+    It sees at most `batch_size` examples at a time, the network in eval mode with frozen weights. Its points are
+    projected onto the threat set; a point with NaN counts as none. It need not be trusted: a success is verified like
+    any other.
 
     Attributes:
         label: how tables name the attack.
@@ -44,14 +45,14 @@ class FunctionAttack(Attack):
                 f"function is {self.function!r:.80}, but an attack is called with (model, x, y): {error}."
             ) from error
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Call the function on parts of the batch; passes are what the network was seen to be called with.
 
         Raises:
             InputError: where the function returns no tensor of the shape of x.
         """
         counted, points, lost = _Counted(model), list[Tensor](), 0
-        for rows in torch.split(torch.arange(len(batch.x), device=batch.x.device), places):
+        for rows in torch.split(torch.arange(len(batch.x), device=batch.x.device), batch_size):
             x = batch.x[rows]
             with torch.enable_grad():
                 z = self.function(counted, x.clone(), batch.y[rows])
@@ -67,11 +68,11 @@ class FunctionAttack(Attack):
             lost += int((~finite).sum())
             points.append(threat.project(x, torch.where(finite, z, x)))
         z = torch.cat(points) if points else batch.x
-        margins = margin(padded_logits(model, z, places), batch.y)
+        margins = margin(padded_logits(model, z, batch_size), batch.y)
         once = torch.ones_like(batch.y)
         text = f"{self.label} returned NaN or infinite points for {lost} examples: they count as none."
         passes = counted.examples + len(z)
-        return Found(z, margins, margins.isfinite(), once, passes, counted.examples, warnings=(text,) * (lost > 0))
+        return AttackResult(z, margins, margins.isfinite(), once, passes, counted.examples, warnings=(text,) * (lost > 0))
 
 
 class _Counted(nn.Module):

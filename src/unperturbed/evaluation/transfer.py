@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unperturbed.attacks.base import Attack, Found
+from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
@@ -283,7 +283,7 @@ def _attack(
             attack_block(networks, block, threat, suite, seed)
         keep(block)
 
-    def climb(rows: Tensor, places: int) -> tuple[Found, PerExample]:
+    def climb(rows: Tensor, places: int) -> tuple[AttackResult, PerExample]:
         some = Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
         found = FURTHER(networks.reported, some, threat, Noise.of(seed, some.ids).fold(len(attacks)), places)
         return found, verify(networks.reported, some, found.z, threat, places)
