@@ -72,7 +72,9 @@ class FunctionAttack(Attack):
         once = torch.ones_like(batch.y)
         text = f"{self.label} returned NaN or infinite points for {lost} examples: they count as none."
         passes = counted.examples + len(z)
-        return AttackResult(z, margins, margins.isfinite(), once, passes, counted.examples, warnings=(text,) * (lost > 0))
+        return AttackResult(
+            z, margins, margins.isfinite(), once, passes, counted.examples, warnings=(text,) * (lost > 0)
+        )
 
 
 class _Counted(nn.Module):
