@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 import test_layers
 import unperturbed.methods
 from support.examples import Counted, find_classes, make_batch, network, noise_for
-from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.cli.options import Parsed, parse
 from unperturbed.evaluation import accuracy
 from unperturbed.examinations.compare import CLAIMS
@@ -30,6 +30,7 @@ from unperturbed.methods.base import Method
 from unperturbed.networks.precision import InPrecision
 from unperturbed.specs import catalogue as names
 from unperturbed.specs.trees import choose
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 from unperturbed.training.step import optimisation_step
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import unperturbed as un
-from unperturbed.contents import contents
+from unperturbed.catalogue import contents
 
 PACKAGES = ("architectures", "attacks", "maximise", "methods")
 

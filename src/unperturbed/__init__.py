@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from unperturbed.training.loop import train as train
     from unperturbed.training.recipe import Recipe as Recipe
     from unperturbed.training.robust_loss import robust_loss as robust_loss
+    from unperturbed.training.run import Run as Run
     from unperturbed.weights.files import build_model as build_model
     from unperturbed.weights.files import load_weights as load_weights
     from unperturbed.weights.files import save_weights as save_weights
@@ -65,6 +66,7 @@ _HOMES = {
     "quantize": "evaluation.quantize",
     "Recipe": "training.recipe",
     "robust_loss": "training.robust_loss",
+    "Run": "training.run",
     "RunError": "errors",
     "save_weights": "weights.files",
     "Suite": "attacks.gradient",
@@ -85,6 +87,7 @@ __all__ = [
     "Outcome",
     "PairedComparison",
     "Recipe",
+    "Run",
     "RunError",
     "Suite",
     "Threat",

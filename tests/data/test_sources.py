@@ -55,7 +55,7 @@ def test_a_function_of_the_users_own(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("minst", "did you mean mnist"),
+        ("minst", "Did you mean 'mnist'"),
         ("qqqqq", "the names are digits"),
         ("a/b/c", "no file or folder a/b/c"),
         ("mine.npz", "no file or folder mine.npz"),

@@ -1,6 +1,6 @@
 """Examine what robustness did to trained networks: margins, layers, features, confidence, generalisation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,15 +10,13 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_examples_options, new_parser
-from unperturbed.errors import InputError, RunError
+from unperturbed.errors import InputError, RunError, hint
 from unperturbed.imports import Trust, follow, is_function
 from unperturbed.runs import write_json, write_text
-from unperturbed.specs.catalogue import hint
 
 if TYPE_CHECKING:
-    from unperturbed.cli.subject import Subject
+    from unperturbed.cli.setup import Setup
     from unperturbed.data.selection import Selection
-    from unperturbed.data.split import Data, Split
     from unperturbed.examinations.subject import Diagnostic
     from unperturbed.findings import Comparison, Examined
     from unperturbed.runs.record import RunRecord
@@ -48,11 +46,12 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Diagnose each network, set them side by side, and write the page."""
-    from unperturbed.cli.subject import find_subject
+    from unperturbed.cli.setup import find_setup
     from unperturbed.data.selection import parse
     from unperturbed.examinations.compare import compare
     from unperturbed.examinations.runner import diagnose
     from unperturbed.reports.page.page import findings_page
+    from unperturbed.training.run import training_examples
 
     if "," in (given.threat or ""):
         raise InputError(
@@ -64,9 +63,9 @@ def run(given: Parsed) -> Result:
     chosen = _diagnostics(given.diagnostics, given.trust)
     all_of_them = {"examples_seed": None, "examples": None}
     if len(runs) < 2:
-        subjects = [find_subject(_with(given, run=runs[0] if runs else None, **all_of_them))]
+        subjects = [find_setup(_with(given, run=runs[0] if runs else None, **all_of_them))]
     else:
-        subjects = [find_subject(_with(given, run=each, out=None, **all_of_them)) for each in runs]
+        subjects = [find_setup(_with(given, run=each, out=None, **all_of_them)) for each in runs]
     asked_for = parse(given.examples, given.examples_seed)
     _check_same_data(subjects, asked_for)
     threat = _common_threat(subjects, given.threat is not None)
@@ -87,7 +86,7 @@ def run(given: Parsed) -> Result:
                     subject.model,
                     subject.split,
                     threat,
-                    train=_trained_on(subject.data, subject.stored, given.data, subject.home),
+                    train=training_examples(subject.stored, subject.data, subject.home, given.data),
                     diagnostics=chosen,
                     name=name,
                     strength=strength,
@@ -135,7 +134,7 @@ def run(given: Parsed) -> Result:
 
 def _findings_file(given: Parsed, threat: "Threat", parts: Sequence[str]) -> str:
     """Return the name of a file of its own for each threat, number of examples, seed, and other weights or data."""
-    from unperturbed.cli.subject import slug
+    from unperturbed.cli.setup import slug
     from unperturbed.data.selection import parse
 
     seed = [f"seed {given.seed}"] if given.seed else []
@@ -173,7 +172,7 @@ def _with(given: Parsed, **values: Any) -> Parsed:
     return replace(given, plain=plain)
 
 
-def _check_same_data(subjects: Sequence["Subject"], examples: "Selection") -> None:
+def _check_same_data(subjects: Sequence["Setup"], examples: "Selection") -> None:
     """Check that all networks are examined on the same examples: what pairs them is their places."""
     from unperturbed.evaluation.subject import data_hash
     from unperturbed.examinations.runner import chosen
@@ -190,9 +189,9 @@ def _check_same_data(subjects: Sequence["Subject"], examples: "Selection") -> No
             )
 
 
-def _common_threat(subjects: Sequence["Subject"], asked: bool) -> "Threat":
+def _common_threat(subjects: Sequence["Setup"], asked: bool) -> "Threat":
     """Return the threat asked for, or the largest of the networks' own: perturbations are of one size for all."""
-    from unperturbed.cli.subject import default_threat
+    from unperturbed.cli.setup import default_threat
     from unperturbed.threat import Threat
 
     threats = [subject.threat for subject in subjects]
@@ -207,14 +206,14 @@ def _common_threat(subjects: Sequence["Subject"], asked: bool) -> "Threat":
     return Threat.parse(default_threat(subjects[0].data), largest.bounds)
 
 
-def _home(subjects: Sequence["Subject"], out: str | None) -> Path:
+def _home(subjects: Sequence["Setup"], out: str | None) -> Path:
     """Return the folder of the page: the one asked for, the network's, or one beside the networks' folders."""
     if len(subjects) == 1:
         return subjects[0].home
     return Path(out) if out is not None else subjects[0].home.parent / "diagnosis"
 
 
-def _names(subjects: Sequence["Subject"]) -> list[str]:
+def _names(subjects: Sequence["Setup"]) -> list[str]:
     """Return the folders' last names, or whole paths where those are not different."""
     short = [subject.home.name for subject in subjects]
     return short if len(set(short)) == len(short) else [str(subject.home) for subject in subjects]
@@ -227,56 +226,11 @@ def _training(stored: "RunRecord | None") -> tuple[float, int]:
     return stored.strength, int(stored.recipe["seed"])
 
 
-def _trained_on(data: "Data", stored: "RunRecord | None", place: str | None, run: object) -> "Split | None":
-    """Return the examples that a run was trained on; None: on other data. Without a run, the training split.
-
-    Raises `InputError` where they are not among these data.
-    """
-    import torch
-
-    from unperturbed.data.sources import keep_place
-    from unperturbed.data.split import hold_out, select
-    from unperturbed.training.prepare import fingerprint
-
-    if stored is None or stored.recipe is None:
-        return data.train
-    if place is not None and stored.data is not None and keep_place(place) != stored.data:
-        return None
-    known = (stored.chosen or {}).get("data")
-    for rows in _selections(data.train, stored, run):
-        found = select(data.train, torch.tensor(rows))
-        if known is None or fingerprint(found) == known:
-            kept, _ = hold_out(found.labels, stored.recipe["validation"])
-            return select(found, kept)
-    raise InputError(
-        f"{run} was trained on examples that are not among the training examples of {data.name}: give --data "
-        "with exactly those, such as an .npz file of x_train, y_train, x_test and y_test (in Python: train=...)."
-    )
-
-
-def _selections(train: "Split", stored: "RunRecord", run: object) -> Iterator[Sequence[int]]:
-    """Yield the examples that a run may have been trained on: those of the recorded names, all, and the first ones."""
-    from unperturbed.data.selection import parse_record, positions
-    from unperturbed.runs.record import read_rows
-
-    if stored.examples is not None:
-        yield positions(train.labels, parse_record(stored.examples)).tolist()
-    n = len(train)
-    if stored.trained_on is not None:
-        n = stored.trained_on.examples
-        places = {name: place for place, name in enumerate(train.names().tolist())}
-        names = read_rows(stored.trained_on.rows, run) if stored.trained_on.rows else []
-        if names and all(name in places for name in names):
-            yield [places[name] for name in names]
-    if n <= len(train):
-        yield range(n)
-
-
 def _title(examined: Sequence["Examined"]) -> str:
     return f"Diagnosis of {examined[0].name if len(examined) == 1 else f'{len(examined)} networks'}"
 
 
-def _facts(subject: "Subject", threat: "Threat", examples: "Selection", seed: int) -> list[str]:
+def _facts(subject: "Setup", threat: "Threat", examples: "Selection", seed: int) -> list[str]:
     import torch
 
     from unperturbed.data.selection import choose

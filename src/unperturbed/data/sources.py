@@ -1,6 +1,5 @@
 """The door to data: what the text behind `--data` means, and whatever else callers need of this folder."""
 
-import difflib
 import inspect
 import os
 import re
@@ -21,7 +20,7 @@ from unperturbed.data.npz import load_npz
 from unperturbed.data.parquet import find_parquet, load_parquet
 from unperturbed.data.split import Data, Split, select
 from unperturbed.data.table import load_table
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, hint
 from unperturbed.imports import OWN, Trust, dotted, follow, is_function, is_known, returned_type
 
 __all__ = ["Data", "Split", "as_data", "as_split", "check", "load_data", "mean_std", "select"]
@@ -84,9 +83,9 @@ def _form(place: str) -> Form:
         return PARQUET
     if os.sep in place or Path(place).suffix:
         raise InputError(f"There is no file or folder {place}: give {LOCAL_FORMS}.")
-    near = difflib.get_close_matches(place, DATASETS, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}?" if near else f"the names are {', '.join(DATASETS)}."
-    raise InputError(f"There is no data named {place!r}: {hint} Otherwise give {LOCAL_FORMS}, or a Hugging Face id.")
+    raise InputError(
+        f"There is no data named {place!r}. {hint(place, DATASETS)} Otherwise give {LOCAL_FORMS}, or a Hugging Face id."
+    )
 
 
 def _form_of_path(path: Path) -> Form:

@@ -11,8 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unperturbed.attacks.function import FunctionAttack
-from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
@@ -46,12 +45,11 @@ from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import InPrecision, as_reported, choose
 from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
-from unperturbed.suites.autoattack import PLUS, RAND, STANDARD
-from unperturbed.suites.by_name import ATTACKS, custom
+from unperturbed.suites.by_name import SUITES as SUITES
+from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 from unperturbed.types import Batch
 
-SUITES = {suite.name: suite for suite in (PGD_SUITE, STANDARD, PLUS, RAND)}
 BLOCK = 1024
 """Examples that are evaluated, held in memory and written together."""
 
@@ -273,24 +271,6 @@ def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int)
     except Exception:  # an operation that does not know bfloat16
         sound = False
     return Networks(classifier, searched, rough if sound and precision == "auto" else None, places)
-
-
-def find_suite(suite: str | Suite | Callable[..., Any]) -> Suite:
-    """Return the suite of this name or of these attacks ("apgd-ce,square"), of one function, or the one given."""
-    if isinstance(suite, Suite):
-        return suite
-    if not isinstance(suite, str):
-        label = getattr(suite, "__name__", type(suite).__name__)
-        return Suite(label, (FunctionAttack(label, suite),), "upper bound only: one attack of the user's own")
-    if suite in SUITES:
-        return SUITES[suite]
-    names = suite.split(",")
-    if len(names) == 1 and suite.lower() not in ATTACKS:
-        raise InputError(
-            f"The suite {suite!r} does not exist; there is: {', '.join(SUITES)}, or attacks with commas between them: "
-            f"{', '.join(ATTACKS)}."
-        )
-    return custom(names)
 
 
 def group() -> tuple[int, int]:

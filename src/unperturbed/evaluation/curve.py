@@ -14,7 +14,7 @@ from torch import nn
 
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.fab import FAB
-from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.attacks.gradient import Suite
 from unperturbed.attacks.square import Square
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
@@ -38,6 +38,7 @@ from unperturbed.networks.rounding import rounding
 from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.autoattack import PLUS, STANDARD
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 
 

@@ -17,7 +17,7 @@ from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError
-from unperturbed.evaluation.accuracy import BLOCK, doubts_about, find_suite
+from unperturbed.evaluation.accuracy import BLOCK, doubts_about
 from unperturbed.evaluation.block import Block, Networks, Tally, attack_block, untouched, verify
 from unperturbed.evaluation.evidence import Doubt, examined
 from unperturbed.evaluation.identity import identity, other_threads
@@ -36,6 +36,7 @@ from unperturbed.networks.rounding import rounding
 from unperturbed.noise import Noise
 from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
+from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, PerExample
 
