@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from unperturbed.methods.at import AT as AT
     from unperturbed.specs.model_for import model_for as model_for
     from unperturbed.threat import Threat as Threat
-    from unperturbed.training.loop import Trained as Trained
     from unperturbed.training.loop import train as train
     from unperturbed.training.recipe import Recipe as Recipe
     from unperturbed.training.robust_loss import robust_loss as robust_loss
     from unperturbed.training.run import Run as Run
+    from unperturbed.training.trained import Trained as Trained
     from unperturbed.weights.files import build_model as build_model
     from unperturbed.weights.files import load_weights as load_weights
     from unperturbed.weights.files import save_weights as save_weights
@@ -72,7 +72,7 @@ _HOMES = {
     "Suite": "attacks.gradient",
     "Threat": "threat",
     "train": "training.loop",
-    "Trained": "training.loop",
+    "Trained": "training.trained",
     "Transfer": "findings",
     "transfer": "evaluation.transfer",
     "union": "evaluation.union",

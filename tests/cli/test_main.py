@@ -329,12 +329,12 @@ WRAPPED = {
 def test_wrapped_methods_train_and_resume_in_the_same_bits(
     name: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unperturbed.training import loop
+    from unperturbed.training import engine
 
     words = (*TRAIN[:5], "--epochs", "3", "--method", *WRAPPED[name].split())
     code, out, err = run(*words, "--out", "straight", "--json")
     assert code == 0 and json.loads(out)["conclusions"], err
-    step, calls = loop.optimisation_step, []
+    step, calls = engine.optimisation_step, []
 
     def interrupted(*given: Any) -> Any:
         calls.append(given)
@@ -342,7 +342,7 @@ def test_wrapped_methods_train_and_resume_in_the_same_bits(
             raise KeyboardInterrupt
         return step(*given)
 
-    monkeypatch.setattr(loop, "optimisation_step", interrupted)
+    monkeypatch.setattr(engine, "optimisation_step", interrupted)
     code, _, err = run(*words, "--out", "stopped")
     assert code == 130 and "--resume" in err
     code, out, err = run(*words, "--out", "stopped", "--resume", "--json")

@@ -56,7 +56,7 @@ def test_a_function_of_the_users_own(folder: Path) -> None:
     ("spec", "message"),
     [
         ("minst", "Did you mean 'mnist'"),
-        ("qqqqq", "the names are digits"),
+        ("qqqqq", "Known are: cifar10"),
         ("a/b/c", "no file or folder a/b/c"),
         ("mine.npz", "no file or folder mine.npz"),
         ("notes.txt", "not an .npz file"),

@@ -16,8 +16,9 @@ from unperturbed.methods.at import AT
 from unperturbed.methods.fgsm import FGSM
 from unperturbed.threat import Threat
 from unperturbed.training.alarm import Probe, recognise
-from unperturbed.training.loop import Trained, train
+from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe
+from unperturbed.training.trained import Trained
 
 HEALTHY = Probe(clean=0.95, noise=0.94, one_step=0.7, many_steps=0.55, robust_loss=1.0, n=512)
 

@@ -112,7 +112,7 @@ def test_a_function_with_open_keywords_gets_the_users_arguments_alone(user_modul
         ("users_models:wrong", {}, "returned a str"),
         ("users_models:broken", {}, "missing a required argument: 'depth'"),
         ("users_models:Plain", {"widht": 3}, "has no argument 'widht'. Did you mean 'width'?"),
-        ("mlp", {"depth": 3}, "it accepts input_shape, classes, mean, std, hidden, activation"),
+        ("mlp", {"depth": 3}, "Known are: activation, classes, hidden, input_shape, mean, std"),
     ],
 )
 def test_what_cannot_be_built_is_told(user_module: str, spec: str, arguments: dict[str, object], told: str) -> None:
