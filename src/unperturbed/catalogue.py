@@ -81,6 +81,15 @@ def summary_of(file: Path) -> str:
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
+def literals_of(file: Path) -> dict[str, object]:
+    """Return the module-level names of a Python file whose values are literals, without importing it."""
+    values: dict[str, object] = {}
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            values |= {target.id: node.value.value for target in node.targets if isinstance(target, ast.Name)}
+    return values
+
+
 def expand(text: str, folder: str, option: str) -> str:
     """Return the dotted path of a short name of a folder, of `package.module:Name`, or of a dotted path.
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from unperturbed.architectures.small_cnn import SmallCNN
-from unperturbed.data.digits import load_digits
+from unperturbed.data.named.digits import load as load_digits
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.methods.at import AT
 from unperturbed.methods.fgsm import FGSM

@@ -12,6 +12,7 @@ from torch import nn
 from unperturbed.cli.console import say
 from unperturbed.cli.network import check_same_network, load_into, make_model, model_and_weights, warn_of_other_network
 from unperturbed.cli.options import Parsed
+from unperturbed.data.names import usual_threat
 from unperturbed.data.selection import Selection, choose, parse
 from unperturbed.data.sources import keep_place as keep_place
 from unperturbed.data.sources import load_data, with_choices
@@ -20,6 +21,7 @@ from unperturbed.errors import InputError
 from unperturbed.networks.dtype import cast
 from unperturbed.networks.inputs import prepared, read_numbers
 from unperturbed.runs import CONFIG, is_free
+from unperturbed.runs.files import slug as slug
 from unperturbed.runs.record import SCHEMA, UNSAID, ModelSpec, RunRecord
 from unperturbed.runs.weights import check_weights
 from unperturbed.specs.spec import bounds_of, describe
@@ -27,9 +29,6 @@ from unperturbed.threat import Threat
 from unperturbed.training.prepare import find_device
 from unperturbed.training.run import Run
 from unperturbed.types import Bounds
-
-THREATS = {"mnist": "Linf:0.3", "digits": "Linf:0.1"}
-OTHERWISE = "Linf:8/255"
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +162,7 @@ def _with_test(data: Data, trained_on: bool) -> Data:
 
 def default_threat(data: Data) -> str:
     """Return the threat that is usual for the data, by its name."""
-    return THREATS.get(data.name, OTHERWISE)
+    return usual_threat(data.name)
 
 
 def read_bounds(text: str | None, otherwise: Bounds) -> Bounds:
@@ -196,12 +195,6 @@ def placed(given: Parsed, place: str | None) -> str | None:
     """Return the place of the data with what `--label` and `--resize` choose."""
     asked = (given.label, given.resize)
     return place if place is None or asked == (None, None) else with_choices(place, label=asked[0], resize=asked[1])
-
-
-def slug(*parts: str) -> str:
-    """Return a folder name made of these words; of an import path, the last one."""
-    words = (re.sub(r"^[A-Za-z_][\w.]*:(?=[A-Za-z_])", "", part) for part in parts)
-    return "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-") for word in words)
 
 
 def radii_of(threat: Threat, eps: str | None) -> list[Threat]:

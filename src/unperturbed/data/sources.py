@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -11,8 +12,7 @@ from urllib.parse import parse_qsl, urlencode
 from unperturbed.checks import checked
 from unperturbed.data.check import check, mean_std
 from unperturbed.data.convert import as_data, as_split
-from unperturbed.data.digits import load_digits
-from unperturbed.data.forms import DIGITS, FUNCTION, IMAGES, NAMES, NPZ, PARQUET, TABLE, Choice, Form
+from unperturbed.data.forms import BUILT_IN, FUNCTION, IMAGES, NAMES, NPZ, PARQUET, TABLE, Choice, Form
 from unperturbed.data.hub import fetch
 from unperturbed.data.image_folder import is_image_folder, load_images
 from unperturbed.data.names import DATASETS, HUB_SPECS, LOCAL_FORMS
@@ -55,8 +55,9 @@ def _load(spec: str, trust: Trust) -> Data:
     place, choice = _parse(spec)
     form = _form(place)
     form.check(choice, place)
-    if form is DIGITS:
-        return load_digits()
+    if form is BUILT_IN:
+        loaded: Data = import_module(f"unperturbed.data.named.{place}").load()
+        return loaded
     if form is FUNCTION:
         return _load_function(place, trust)
     path = Path(place)
@@ -73,8 +74,8 @@ def _load(spec: str, trust: Trust) -> Data:
 
 def _form(place: str) -> Form:
     """Return which form of data is at a place; raises InputError where there is none."""
-    if place == "digits" or place in HUB_SPECS:
-        return DIGITS if place == "digits" else PARQUET
+    if place in DATASETS:
+        return PARQUET if place in HUB_SPECS else BUILT_IN
     if place and Path(place).exists():
         return _form_of_path(Path(place))
     if _FUNCTION.fullmatch(place):
