@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from unperturbed.evaluation.transfer import transfer as transfer
     from unperturbed.evaluation.union import union as union
     from unperturbed.examinations.runner import diagnose as diagnose
+    from unperturbed.examinations.several import diagnose_runs as diagnose_runs
     from unperturbed.findings import Outcome as Outcome
     from unperturbed.findings import Transfer as Transfer
     from unperturbed.methods.at import AT as AT
@@ -52,6 +53,7 @@ _HOMES = {
     "build_model": "weights.files",
     "compare": "evaluation.comparison",
     "diagnose": "examinations.runner",
+    "diagnose_runs": "examinations.several",
     "evaluate": "evaluation.accuracy",
     "evaluate_threats": "evaluation.threats",
     "InputError": "errors",
@@ -99,6 +101,7 @@ __all__ = [
     "build_model",
     "compare",
     "diagnose",
+    "diagnose_runs",
     "evaluate",
     "evaluate_threats",
     "load_data",

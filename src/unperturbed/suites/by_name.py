@@ -52,6 +52,8 @@ def find_suite(suite: str | Suite | Callable[..., Any], trust: Trust = OWN) -> S
     """
     if isinstance(suite, Suite):
         return suite
+    if isinstance(suite, Attack):
+        raise InputError(f"The suite is the attack {suite!r:.80}: put it into one, Suite('mine', (attack,), 'a note').")
     if not isinstance(suite, str):
         label = getattr(suite, "__name__", type(suite).__name__)
         return Suite(label, (FunctionAttack(label, suite),), "upper bound only: one attack of the user's own")
