@@ -26,8 +26,8 @@ class StraightThrough(nn.Module):
 
     Backward pass differentiable approximation (Athalye et al. 2018, https://arxiv.org/abs/1802.00420, section 4.1).
     It stands in front of a network (`nn.Sequential(StraightThrough(reduce_bits(3)), network)`) or within. The piece
-    gets a copy of its input, so that it may work in place; its own weights, if it is a module, get no gradient. A second
-    derivative is the surrogate's; forward-mode derivatives raise torch's error.
+    gets a copy of its input, so that it may work in place; its own weights, if it is a module, get no gradient. A
+    second derivative is the surrogate's; forward-mode derivatives raise torch's error.
 
     Args:
         forward_fn: the piece as it is; it need not be differentiable, nor be made of torch's functions, but returns a
