@@ -4,17 +4,17 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, Found, padded_logits
-from unperturbed.attacks.fab import FAB, Nearest
+from unperturbed.attacks.base import Attack, Found, MinimumNorm, Nearest, padded_logits
 from unperturbed.attacks.gradient import Suite
-from unperturbed.evaluation.block import Tally, verify
 from unperturbed.evaluation.evidence import Evidence, examined
+from unperturbed.evaluation.parts import Tally
 from unperturbed.evaluation.randomised import RANDOM, draws_random_numbers
+from unperturbed.evaluation.search import verify
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Watch, watched
 from unperturbed.maximise.slopes import noticing
@@ -105,8 +105,8 @@ class Surroundings:
         }
 
     def adversarial(self) -> Inputs:
-        """Return the nearest misclassified points of the examples that were correct and have one."""
-        return self.z[self.found_by >= 0]
+        """Return the nearest misclassified points of the examples that were correct and have one, on the CPU."""
+        return self.z[self.found_by >= 0].contiguous().cpu()
 
 
 class Search:
@@ -127,8 +127,8 @@ class Search:
         self.threat, self.anywhere = threat, replace(threat, eps=ANYWHERE)
         self.at_once, self.fewer = at_once, fewer
         numbered = list(enumerate(suite.attacks))
-        self.without_radius = [(k, attack) for k, attack in numbered if isinstance(attack, FAB)]
-        self.with_radius = [(k, attack) for k, attack in numbered if not isinstance(attack, FAB)]
+        self.without_radius = [(k, cast(MinimumNorm, attack)) for k, attack in numbered if not attack.needs_radius]
+        self.with_radius = [(k, attack) for k, attack in numbered if attack.needs_radius]
         self.looks = 0
         """Fresh forwards so far."""
 
@@ -212,19 +212,21 @@ class Search:
         """Give a network that draws random numbers the same ones each time this step looks at this block."""
         return own_randomness(int(Noise.of(self.seed, batch.ids[:1]).fold(step).keys), batch.x.device)
 
-    def _nearest(self, block: Surroundings, number: int, fab: FAB, within: Callable[[float, str], None]) -> None:
-        """Let FAB look for the nearest points, whatever their distance."""
+    def _nearest(
+        self, block: Surroundings, number: int, attack: MinimumNorm, within: Callable[[float, str], None]
+    ) -> None:
+        """Let a minimum-norm attack look for the nearest points, at any distance."""
         began, looks, tally = time.perf_counter(), self.looks, block.tallies[number]
         rows = block.correct.nonzero()[:, 0]
         noise = Noise.of(self.seed, block.batch.ids).fold(number)
 
         def run(some: Rows, places: int) -> Nearest:
-            return fab.nearest(self.model, _rows(block.batch, some), self.threat, noise.rows(some), places)
+            return attack.nearest(self.model, _rows(block.batch, some), self.threat, noise.rows(some), places)
 
-        with watched(_watch(within, 0.0, 1.0, f"nearest points, {fab.label}")), noticing() as replaced:
+        with watched(_watch(within, 0.0, 1.0, f"nearest points, {attack.label}")), noticing() as replaced:
             parts, failures = carefully(run, rows, self.at_once) if len(rows) else ([], {})
         tally.replaced = tally.replaced or replaced.any
-        self._fail(block, failures, fab.label)
+        self._fail(block, failures, attack.label)
         for some, nearest in parts:
             claimed = nearest.distance.isfinite()
             z = torch.where(_wide(claimed, nearest.z), nearest.z, nearest.found.z)
