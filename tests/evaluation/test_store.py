@@ -27,7 +27,7 @@ def evaluated(n: int, out: Path, suite: Suite = QUICK) -> Outcome:
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 20)
+    monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 20)
 
 
 def test_parts_and_summary_hold_what_the_outcome_says(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ class Nearest:
 
 
 @runtime_checkable
+@runtime_checkable
 class MinimumNorm(Protocol):
     """An attack that needs no radius: it looks for the nearest misclassified point."""
 

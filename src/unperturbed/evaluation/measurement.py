@@ -148,7 +148,7 @@ class Measurement:
             "threads": self.settings["threads"],
         }
 
-    def run(self, kind: type[S], measure: Callable[[Task[S]], Part], progress: Progress) -> Measured:
+    def run(self, kind: Callable[..., S], measure: Callable[[Task[S]], Part], progress: Progress) -> Measured:
         """Measure every block of every network that is not finished, by the engine, and return all the parts.
 
         Args:
@@ -192,10 +192,12 @@ class Measurement:
             self.store.summarise(result.json())
         if self.store.folder is None or len(self.read) < len(measured.parts):
             return result
-        text = f"This is the result that an earlier call has stored in {self.store.folder}: nothing was measured again."
+        text = f"Loaded from {self.store.folder}, where an earlier call finished this {self.question.noun}."
         return replace(result, warnings=(*result.warnings, text))
 
-    def _unit(self, number: int, rows: Tensor, kind: type[S], measure: Callable[[Task[S]], Part]) -> Unit[Part]:
+    def _unit(
+        self, number: int, rows: Tensor, kind: Callable[..., S], measure: Callable[[Task[S]], Part]
+    ) -> Unit[Part]:
         question, store = self.question, self.store
         network = number % len(question.subjects)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unperturbed.attacks.base import Attack, Found, MinimumNorm, Nearest, padded_logits
 from unperturbed.attacks.gradient import Suite
+from unperturbed.engines.base import Report
 from unperturbed.evaluation.evidence import Evidence, examined
 from unperturbed.evaluation.parts import Tally
 from unperturbed.evaluation.randomised import RANDOM, draws_random_numbers
@@ -137,7 +138,7 @@ class Search:
         batch: Batch,
         begun: Surroundings | None,
         keep: Callable[[Surroundings], None],
-        report: Callable[[float, str], None],
+        report: Report,
     ) -> Surroundings:
         """Return what is known of the examples in the end, kept after each step; go on with what is `begun`."""
         block = begun if begun is not None else self._begin(batch)
@@ -212,9 +213,7 @@ class Search:
         """Give a network that draws random numbers the same ones each time this step looks at this block."""
         return own_randomness(int(Noise.of(self.seed, batch.ids[:1]).fold(step).keys), batch.x.device)
 
-    def _nearest(
-        self, block: Surroundings, number: int, attack: MinimumNorm, within: Callable[[float, str], None]
-    ) -> None:
+    def _nearest(self, block: Surroundings, number: int, attack: MinimumNorm, within: Report) -> None:
         """Let a minimum-norm attack look for the nearest points, at any distance."""
         began, looks, tally = time.perf_counter(), self.looks, block.tallies[number]
         rows = block.correct.nonzero()[:, 0]
@@ -236,7 +235,7 @@ class Search:
         tally.forwards += self.looks - looks
         tally.seconds += time.perf_counter() - began
 
-    def _at(self, block: Surroundings, radius: float, step: int, within: Callable[[float, str], None]) -> None:
+    def _at(self, block: Surroundings, radius: float, step: int, within: Report) -> None:
         """Let the other attacks look within a radius, where nothing has broken and no larger one was withstood."""
         rows = (block.correct & ~block.withstood & block.unbroken(radius)).nonzero()[:, 0]
         for place, (number, attack) in enumerate(self.with_radius):
@@ -333,7 +332,7 @@ def _count(tally: Tally, found: Found) -> None:
     tally.backwards += found.passes if found.backwards is None else found.backwards
 
 
-def _watch(within: Callable[[float, str], None], before: float, part: float, text: str) -> Watch:
+def _watch(within: Report, before: float, part: float, text: str) -> Watch:
     return lambda share, _: within(before + share * part, text)
 
 

@@ -1,7 +1,7 @@
 """Where the blocks of a measurement are kept: a part per finished block, the unfinished one, and a summary."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ class Store:
         """Return whether something is kept of a block that was interrupted."""
         return self.folder is not None and self._path(number, "unfinished").exists()
 
-    def begun(self, number: int, batch: Batch, kind: type[S]) -> S | None:
+    def begun(self, number: int, batch: Batch, kind: Callable[..., S]) -> S | None:
         """Return what is known of a block that was interrupted; None if nothing is, or it is damaged."""
         if not self.is_begun(number):
             return None
@@ -135,7 +135,7 @@ def carried_of(outcome: Outcome) -> dict[str, Any]:
     return {"threat": outcome.threat} | {name: outcome.environment[name] for name in ("weights", "network", "data")}
 
 
-def _tensors(kind: type[Any]) -> list[str]:
+def _tensors(kind: Any) -> list[str]:
     return [each.name for each in fields(kind) if each.name not in ("batch", "tallies", "warnings", "evidence")]
 
 

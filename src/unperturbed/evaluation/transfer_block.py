@@ -133,5 +133,6 @@ def _own(block: Block) -> Tensor:
 
 
 def standing(margins: Tensor) -> Tensor:
+    """Return for margins how a model stands there: `CORRECT` below 0, `UNKNOWN` for NaN, else `WRONG`."""
     known = torch.where(margins < 0, CORRECT, WRONG)
     return torch.where(margins.isnan(), UNKNOWN, known).cpu()
