@@ -28,7 +28,7 @@ NUMERAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE | 
 REMEDIES = {
     "Module": "give a torch.nn.Module, the network itself; of a run folder, load_run(folder)",
     "Threat": "give a Threat, such as Threat.parse('Linf:8/255')",
-    "Method": "give an objective, such as AT()",
+    "Method": "give a method, such as AT()",
     "Maximiser": "give a maximiser, such as PGD(steps=10)",
     "Recipe": "give a Recipe, such as Recipe(epochs=10)",
     "Suite": "give a suite's name, such as 'standard', or a Suite",

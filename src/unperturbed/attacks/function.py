@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unperturbed.attacks.base import Attack, Found, padded_logits
+from unperturbed.attacks.base import Attack, AttackResult, padded_logits
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
 from unperturbed.noise import Noise
@@ -18,8 +18,9 @@ from unperturbed.types import Batch, Inputs, Labels, Logits, Model
 class FunctionAttack(Attack):
     """A function of (model, x, y) that returns perturbed inputs z of the shape of x.
 
-    It sees at most `places` examples at a time, the network in eval mode with frozen weights. Its points are projected
-    onto the threat set; a point with NaN counts as none. It need not be trusted: a success is verified like any other.
+    It sees at most `batch_size` examples at a time, the network in eval mode with frozen weights. Its points are
+    projected onto the threat set; a point with NaN counts as none. It need not be trusted: a success is verified like
+    any other.
 
     Attributes:
         label: how tables name the attack.
@@ -30,14 +31,14 @@ class FunctionAttack(Attack):
     function: Callable[[Model, Inputs, Labels], Tensor]
     restarts: int = 1
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Call the function on parts of the batch; passes are what the network was seen to be called with.
 
         Raises:
             InputError: where the function returns no tensor of the shape of x.
         """
         counted, points = _Counted(model), list[Tensor]()
-        for rows in torch.split(torch.arange(len(batch.x), device=batch.x.device), places):
+        for rows in torch.split(torch.arange(len(batch.x), device=batch.x.device), batch_size):
             x = batch.x[rows]
             with torch.enable_grad():
                 z = self.function(counted, x.clone(), batch.y[rows])
@@ -48,9 +49,9 @@ class FunctionAttack(Attack):
             finite = z.isfinite().flatten(1).all(dim=1).view(-1, *[1] * (x.dim() - 1))
             points.append(threat.project(x, torch.where(finite, z, x)))
         z = torch.cat(points) if points else batch.x
-        margins = margin(padded_logits(model, z, places), batch.y)
+        margins = margin(padded_logits(model, z, batch_size), batch.y)
         once = torch.ones_like(batch.y)
-        return Found(z, margins, margins.isfinite(), once, counted.examples + len(z), counted.examples)
+        return AttackResult(z, margins, margins.isfinite(), once, counted.examples + len(z), counted.examples)
 
 
 class _Counted(nn.Module):

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from unperturbed.attacks.base import Attack, Found
+from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.eot import averaged
 from unperturbed.checks import ANY, check_fields
 from unperturbed.errors import InputError
@@ -44,7 +44,7 @@ class GradientAttack(Attack):
         check_fields(self, enough=ANY)
         check_climbs(self.label, self.restarts, self.draws, self.enough)
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Attack every example; iterates are ranked by margin, whatever is climbed."""
 
         def score(z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
@@ -53,9 +53,9 @@ class GradientAttack(Attack):
             return self.loss(logits, y), margin(logits, y).detach()
 
         mean = averaged(score, self.draws)
-        best = search(self.ascent, mean, batch.x, threat, noise, self.restarts, places, self.enough)
+        best = search(self.ascent, mean, batch.x, threat, noise, self.restarts, batch_size, self.enough)
         passes, queries = self.draws * best.passes, self.draws * best.queries
-        return Found(best.z, best.rank, best.finite, best.restart, passes, queries=queries)
+        return AttackResult(best.z, best.rank, best.finite, best.restart, passes, queries=queries)
 
     def to_the_end(self) -> "GradientAttack":
         """Return the attack with every climb to its end."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, Found, likely_targets
+from unperturbed.attacks.base import Attack, AttackResult, likely_targets
 from unperturbed.attacks.eot import averaged
 from unperturbed.attacks.gradient import check_climbs
 from unperturbed.checks import ANY, check_fields
@@ -55,17 +55,17 @@ class MultiTargeted(Attack):
         if self.targets is not None and self.targets < 1:
             raise InputError(f"{self.label} with targets {self.targets}: at least 1, or None for all other classes.")
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Attack every example; iterates are ranked by margin."""
-        targets = likely_targets(model, batch, self.targets, places)
+        targets = likely_targets(model, batch, self.targets, batch_size)
         count = targets.shape[1]
         score = _Towards(model, batch.y, targets, self.loss, torch.zeros_like(batch.y))
         mean, climbs = averaged(score, self.draws), count * self.restarts
-        best = search(self.ascent, mean, batch.x, threat, noise, climbs, places, self.enough)
+        best = search(self.ascent, mean, batch.x, threat, noise, climbs, batch_size, self.enough)
         rounds = (best.restart + count - 1) // count
         passes = self.draws * best.passes
         queries = 1 + self.draws * best.queries
-        return Found(best.z, best.rank, best.finite, rounds, len(batch.y) + passes, passes, queries)
+        return AttackResult(best.z, best.rank, best.finite, rounds, len(batch.y) + passes, passes, queries)
 
     def to_the_end(self) -> "MultiTargeted":
         """Return the attack with every climb to its end."""

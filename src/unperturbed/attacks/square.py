@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, Found
+from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.checks import check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
@@ -53,11 +53,11 @@ class Square(Attack):
                 "least 1, the share lies in (0, 1], and there is one climb."
             )
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Attack every example."""
         x, n = batch.x, len(batch.x)
         patches = _Patches(threat, x, self.share)
-        at = Places(n, places, 1, x.device, self.queries)
+        at = Places(n, batch_size, 1, x.device, self.queries)
         best_z, best_margin = x.clone(), x.new_full((n,), -torch.inf)
         finite, forwards = torch.ones(n, dtype=torch.bool, device=x.device), 0
         k = torch.zeros_like(at.row)
@@ -99,7 +99,7 @@ class Square(Attack):
             z = patches.change(here, held, ends, plan.pop())
             if bool(done.any()):
                 fill_free_places()
-        return Found(best_z, best_margin, finite, at.needed, forwards, 0, at.moved)
+        return AttackResult(best_z, best_margin, finite, at.needed, forwards, 0, at.moved)
 
 
 @dataclass(frozen=True, eq=False)

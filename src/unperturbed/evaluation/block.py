@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, Found, padded_logits
+from unperturbed.attacks.base import Attack, AttackResult, padded_logits
 from unperturbed.attacks.gradient import Suite
 from unperturbed.evaluation.evidence import Evidence
 from unperturbed.evaluation.parts import Tally
@@ -163,7 +163,7 @@ def _draws_of(seed: int, batch: Batch, number: int) -> AbstractContextManager[No
 
 
 def _enter(
-    block: Block, rows: Labels, found: Found, margins: PerExample, number: int, attack: Attack, tally: Tally
+    block: Block, rows: Labels, found: AttackResult, margins: PerExample, number: int, attack: Attack, tally: Tally
 ) -> None:
     """Enter what an attack found for these rows, with the verified margins, into block and tally."""
     broken = margins > 0

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, Found, MinimumNorm, Nearest, padded_logits
+from unperturbed.attacks.base import Attack, AttackResult, MinimumNorm, Nearest, padded_logits
 from unperturbed.attacks.gradient import Suite
 from unperturbed.engines.base import Report
 from unperturbed.evaluation.evidence import Evidence, examined
@@ -250,7 +250,7 @@ class Search:
         began, looks, tally = time.perf_counter(), self.looks, block.tallies[number]
         ball, noise = replace(self.threat, eps=radius), Noise.of(self.seed, block.batch.ids).fold(number).fold(step)
 
-        def run(some: Rows, places: int) -> Found:
+        def run(some: Rows, places: int) -> AttackResult:
             return attack(self.model, _rows(block.batch, some), ball, noise.rows(some), places)
 
         with noticing() as replaced:
@@ -327,7 +327,7 @@ def reach(radius: float, rounding: Number) -> Number:
     return radius * (1 + 1e-6) + rounding
 
 
-def _count(tally: Tally, found: Found) -> None:
+def _count(tally: Tally, found: AttackResult) -> None:
     tally.forwards += found.passes
     tally.backwards += found.passes if found.backwards is None else found.backwards
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Found, padded_logits
+from unperturbed.attacks.base import AttackResult, padded_logits
 from unperturbed.attacks.gradient import Suite
 from unperturbed.evaluation.evidence import Evidence
 from unperturbed.evaluation.parts import Tally
@@ -203,7 +203,7 @@ def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, 
     attack, tally = suite.attacks[number], Tally()
     noise = Noise.of(seed, block.batch.ids).fold(number)
 
-    def run(rows: Rows, places: int) -> tuple[Found, Inputs, Tensor]:
+    def run(rows: Rows, places: int) -> tuple[AttackResult, Inputs, Tensor]:
         batch, own = _rows(block.batch, rows), noise.rows(rows)
         with own_randomness(int(own.fold(0).keys[0]), batch.x.device):  # the keys themselves are those of a draw
             found = attack.to_the_end()(networks.reported, batch, threat, own, places)

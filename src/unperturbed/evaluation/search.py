@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unperturbed.attacks.base import Attack, Found, padded_logits
+from unperturbed.attacks.base import Attack, AttackResult, padded_logits
 from unperturbed.evaluation.subject import Subject
 from unperturbed.losses import margin
 from unperturbed.maximise.places import part_of_search
@@ -69,7 +69,7 @@ def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int)
 
 def search(
     networks: Networks, whole: Batch, rows: Labels, unlike: Tensor, attack: Attack, threat: Threat, noise: Noise
-) -> tuple[Found, PerExample, Tensor]:
+) -> tuple[AttackResult, PerExample, Tensor]:
     """Return what an attack found for these rows of a batch, the verified margins there, and what `unlike` is now.
 
     `unlike` says for which of the rows gradients in lower precision were seen to be others than the network's.
@@ -79,10 +79,10 @@ def search(
     to flat ones, and then nothing moves). Where the latter was seen once, every later search is in full.
     """
 
-    def look(model: Model, some: Labels) -> tuple[Found, PerExample]:
+    def look(model: Model, some: Labels) -> tuple[AttackResult, PerExample]:
         batch = Batch(whole.x[some], whole.y[some], whole.ids[some])
 
-        def run(places: int) -> tuple[Found, PerExample]:
+        def run(places: int) -> tuple[AttackResult, PerExample]:
             found = attack(model, batch, threat, noise.rows(some), places)
             margins = verify(networks.reported, batch, found.z, threat, places, alone_up_to=torch.inf)
             not_finite = margins.isneginf() & threat.contains(batch.x, found.z)
@@ -143,8 +143,8 @@ def _slope(model: Model | None, z: Inputs, y: Labels) -> Tensor:
 
 
 def _merged(
-    x: Inputs, first: tuple[Tensor, Found, Tensor], second: tuple[Tensor, Found, Tensor]
-) -> tuple[Found, PerExample]:
+    x: Inputs, first: tuple[Tensor, AttackResult, Tensor], second: tuple[Tensor, AttackResult, Tensor]
+) -> tuple[AttackResult, PerExample]:
     """Return the results of two searches on rows of x: what the second one says where it ran, but the better point."""
     z, best = x.clone(), x.new_full((len(x),), -torch.inf)
     margin, finite = best.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -158,7 +158,7 @@ def _merged(
         queries[rows] += 0 if found.queries is None else found.queries
         forwards += found.passes
         backwards += found.passes if found.backwards is None else found.backwards
-    return Found(z, margin, finite, restart, forwards, backwards, queries), best
+    return AttackResult(z, margin, finite, restart, forwards, backwards, queries), best
 
 
 def verify(model: Model, batch: Batch, z: Inputs, threat: Threat, places: int, alone_up_to: float = TIE) -> PerExample:

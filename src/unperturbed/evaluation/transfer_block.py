@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Found
+from unperturbed.attacks.base import AttackResult
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.evaluation.block import Block, untouched
 from unperturbed.evaluation.evidence import examined
@@ -94,7 +94,7 @@ def _go_further(source: Peer, block: Block, threat: Threat, seed: int) -> None:
     """Find points as wrong as can be where the example no longer stands."""
     networks, batch, number = source.networks, block.batch, len(source.suite.attacks)
 
-    def climb(rows: Tensor, places: int) -> tuple[Found, PerExample]:
+    def climb(rows: Tensor, places: int) -> tuple[AttackResult, PerExample]:
         some = Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
         found = FURTHER(networks.reported, some, threat, Noise.of(seed, some.ids).fold(number), places)
         return found, verify(networks.reported, some, found.z, threat, places)

@@ -120,14 +120,14 @@ def diagnose(
         if train.shape != test.shape:
             raise InputError(f"Examples have shape {train.shape} in training and {test.shape} in the test split.")
         check(train, threat.bounds, looked.classes)
-    places = physical_batch_size(batch_size, looked, len(test))
+    size = physical_batch_size(batch_size, looked, len(test))
 
     def batch(split: Split) -> Batch:
         x = split.inputs(torch.arange(len(split))).to(looked.device, looked.dtype)
         return Batch(x, split.labels.to(looked.device), split.names().to(looked.device))
 
     training = None if train is None else batch(train)
-    subject = Subject(name, looked.classifier, batch(test), training, threat, looked.classes, seed, places)
+    subject = Subject(name, looked.classifier, batch(test), training, threat, looked.classes, seed, size)
     identity = {
         "unperturbed": version(),
         "torch": str(torch.__version__),
@@ -137,7 +137,7 @@ def diagnose(
         "train": None if train is None else data_hash(train),
         "threat": str(threat),
         "seed": seed,
-        "places": places,
+        "batch_size": size,
     }
     notes = tuple(dict.fromkeys(note for split in (test, train) if split is not None for note in split.notes))
     kept, made_again = _kept(out, identity)

@@ -26,7 +26,7 @@ from unperturbed.networks.classifier import as_classifier
 from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
 from unperturbed.runs.tensors import DamagedError, damage_of_zip, read_tensors, write_tensors
-from unperturbed.weights.layouts import MEAN, STD, Found, find_weights, plain_names
+from unperturbed.weights.layouts import MEAN, STD, StoredWeights, find_weights, plain_names
 
 __all__ = ("LogitsOnly", "as_classifier", "output_logits")  # their place was here
 
@@ -195,7 +195,7 @@ def save_weights(model: nn.Module, path: Path | str, about: Mapping[str, object]
     write_tensors(path, tensors, about or {})
 
 
-def _match(own: Mapping[str, Tensor], found: Found, path: str) -> tuple[dict[str, Tensor], KeyReport]:
+def _match(own: Mapping[str, Tensor], found: StoredWeights, path: str) -> tuple[dict[str, Tensor], KeyReport]:
     """Return what to load under the model's names, and the report on all names."""
     ours, theirs = _best_names(own, found.weights)
     fitting, mismatched = {}, []
@@ -269,7 +269,7 @@ def _problem(own: Mapping[str, Tensor], report: KeyReport) -> str:
     return f"build the model with the arguments that it was trained with\n{report}"
 
 
-def _read(path: Path) -> Found:
+def _read(path: Path) -> StoredWeights:
     """Return the weights in a file under their stored names."""
     head = _head(path)
     _refuse_text(path, head)
