@@ -93,6 +93,8 @@ def transfer(
     split = measured_split(data)
     _check_device(models)
     outputs = output if isinstance(output, Mapping) else dict.fromkeys(models, output)
+    if unknown := sorted(set(outputs) - set(models)):
+        raise InputError(f"output names {unknown[0]!r}, but the models are {', '.join(models)}.")
     subjects = {name: look_at(model, split, threat, seed, outputs.get(name)) for name, model in models.items()}
     suites = {name: find_suite(suite).against(threat.norm, subject.classes) for name, subject in subjects.items()}
     first, (some, *_) = next(iter(suites.values())), [subject.some for subject in subjects.values()]
