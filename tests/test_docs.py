@@ -163,6 +163,7 @@ def test_the_python_of_the_page_on_diagnosing_works(capsys: pytest.CaptureFixtur
     assert "margin" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_page_on_diagnosing_names_every_diagnostic_and_claim() -> None:
     text = (ROOT / "docs/diagnosing.md").read_text()
     measured = text.partition("## What is measured")[2].partition("\n## ")[0]
