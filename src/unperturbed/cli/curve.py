@@ -10,7 +10,7 @@ from unperturbed.cli.options import Parsed, add_data_options, add_measuring_opti
 from unperturbed.errors import InputError, hint
 
 if TYPE_CHECKING:
-    from unperturbed.evaluation.curve import Distances
+    from unperturbed.evaluation.distances import Distances
 
 POSITIONAL = "run"
 SUITE_HELP = "which attacks: nearest (AutoAttack without Square), standard, plus (longer), pgd (50 steps, 20 restarts)"

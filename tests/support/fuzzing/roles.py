@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from torch import nn
-from unperturbed.contents import contents
+from unperturbed.catalogue import contents
 
 import unperturbed as un
 from support.fuzzing import data, networks, threats
