@@ -14,8 +14,8 @@ from unperturbed.cli.console import say
 from unperturbed.cli.options import Parsed
 from unperturbed.data.check import mean_std
 from unperturbed.data.selection import Selection, choose, parse
+from unperturbed.data.sources import choices_of, load_data, with_choices
 from unperturbed.data.sources import keep_place as keep_place
-from unperturbed.data.sources import load_data, with_choices
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, Trust
@@ -28,7 +28,7 @@ from unperturbed.specs.trees import ABSENT, Choice, Tree, parameters_of, written
 from unperturbed.specs.trees import choose as choose_class
 from unperturbed.threat import Threat
 from unperturbed.training.folder import describe
-from unperturbed.training.prepare import find_device
+from unperturbed.training.prepare import check_same_features, find_device
 from unperturbed.types import Bounds
 from unperturbed.weights.files import build_model, load_weights
 from unperturbed.weights.rebuild import architecture, check_rebuilt
@@ -98,6 +98,9 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
             say(text, "warning")
     data = _with_test(load_data(place, trust), stored is not None and keep_place(place) == stored.data)
     check_classes(data, stored, other_data=given.data is not None)
+    check_same_features(None if stored is None else stored.features, data.features, "here")
+    if stored is not None and keep_place(place) != stored.data:
+        warn_of_other_scaling(place)
     bounds = read_bounds(
         given.bounds, data.bounds if stored is None or stored.bounds is UNSAID else stored_bounds(stored.bounds)
     )
@@ -238,9 +241,24 @@ def load_into(model: nn.Module, weights: str, tree: Tree) -> None:
 
 
 def placed(given: Parsed, place: str | None) -> str | None:
-    """Return the place of the data with what `--label` and `--resize` choose."""
-    asked = (given.label, given.resize)
-    return place if place is None or asked == (None, None) else with_choices(place, label=asked[0], resize=asked[1])
+    """Return the place of the data with what `--label` and `--resize` choose.
+
+    Raises `InputError` where `--data` itself chooses otherwise.
+    """
+    asked = {name: value for name, value in (("label", given.label), ("resize", given.resize)) if value is not None}
+    if place is None or not asked:
+        return place
+    for name, value in asked.items():
+        made = choices_of(given.data).get(name, value) if given.data else value
+        if made != value:
+            raise InputError(f"--data says {name}={made}, but --{name} is {value}: give one of them.")
+    return with_choices(place, **asked)
+
+
+def warn_of_other_scaling(place: str) -> None:
+    """Say that a table's features are mapped by their own ranges, where others may have been meant."""
+    if choices_of(place).get("scale") == "unit":
+        say(f"{place} is mapped to [0, 1] by its own ranges, not by those of the training data.", "warning")
 
 
 def slug(*parts: str) -> str:
