@@ -12,10 +12,11 @@ from torch import nn
 
 from unperturbed.cli.console import say
 from unperturbed.cli.options import Parsed
+from unperturbed.cli.places import placed, warn_of_other_scaling
 from unperturbed.data.check import mean_std
 from unperturbed.data.selection import Selection, choose, parse
-from unperturbed.data.sources import choices_of, load_data, with_choices
 from unperturbed.data.sources import keep_place as keep_place
+from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, Trust
@@ -238,27 +239,6 @@ def load_into(model: nn.Module, weights: str, tree: Tree) -> None:
     A file without normalisation is taken only where the user says which mean and std the network was trained with.
     """
     say(str(load_weights(model, weights, keep_normalisation={"mean", "std"} <= tree.options.keys())))
-
-
-def placed(given: Parsed, place: str | None) -> str | None:
-    """Return the place of the data with what `--label` and `--resize` choose.
-
-    Raises `InputError` where `--data` itself chooses otherwise.
-    """
-    asked = {name: value for name, value in (("label", given.label), ("resize", given.resize)) if value is not None}
-    if place is None or not asked:
-        return place
-    for name, value in asked.items():
-        made = choices_of(given.data).get(name, value) if given.data else value
-        if made != value:
-            raise InputError(f"--data says {name}={made}, but --{name} is {value}: give one of them.")
-    return with_choices(place, **asked)
-
-
-def warn_of_other_scaling(place: str) -> None:
-    """Say that a table's features are mapped by their own ranges, where others may have been meant."""
-    if choices_of(place).get("scale") == "unit":
-        say(f"{place} is mapped to [0, 1] by its own ranges, not by those of the training data.", "warning")
 
 
 def slug(*parts: str) -> str:

@@ -88,16 +88,8 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
 
     Raises `InputError` for what is missing, unknown or of a wrong type, and for data outside the bounds.
     """
-    from unperturbed.cli.subject import (
-        default_threat,
-        keep_place,
-        make_model,
-        placed,
-        read_bounds,
-        slug,
-        taken,
-        warn_of_other_scaling,
-    )
+    from unperturbed.cli.places import placed, warn_of_other_scaling
+    from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, slug, taken
     from unperturbed.data.check import check
     from unperturbed.data.sources import load_data, with_applicable
     from unperturbed.methods.at import AT
