@@ -12,6 +12,7 @@ import yaml
 from unperturbed.cli.diagnose import _trained_on
 from unperturbed.cli.main import main
 from unperturbed.data.sources import load_data
+from unperturbed.runs.record import RunRecord
 
 TRAIN = ("train", "--data", "sorted.npz", "--epochs", "1", "--method", "erm", "--threat", "Linf:0.01", "--out", "run")
 
@@ -39,18 +40,18 @@ def test_a_run_on_50_of_sorted_examples_knows_all_classes_and_which_they_were(
     assert json.loads(out)["selection"] == "stratified:50 seed 0" and "first:50 takes the first ones" in err
     stored = yaml.safe_load(Path("run/config.yaml").read_text())
     assert stored["examples"] == "stratified:50 seed 0"
-    trained_on = _trained_on(load_data("sorted.npz"), stored, None)
+    trained_on = _trained_on(load_data("sorted.npz"), RunRecord.read(Path("run")), None, "run")
     assert trained_on is not None and len(trained_on) == stored["chosen"]["training_examples"]
     assert sorted(torch.bincount(trained_on.labels).tolist()) == [14, 15, 15]
 
-    assert main(["evaluate", "run", "--examples", "12", "--suite", "apgd-ce,square", "--json"]) == 0
+    assert main(["evaluate", "run", "--examples", "12", "--suite", "apgd-ce", "--json"]) == 0
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert found["selection"] == "stratified:12 seed 0" and found["n"] == 12
     assert any("stratified:12" in text for text in found["warnings"]) and "no example of 1, 2" in err
     assert list(Path("run/evaluation").glob("stratified-12-seed-0/*.json"))
 
-    assert main(["evaluate", "run", "--examples", "first:12", "--suite", "apgd-ce,square"]) == 0
+    assert main(["evaluate", "run", "--examples", "first:12", "--suite", "apgd-ce"]) == 0
     out, err = capsys.readouterr()
     assert "first:12" in out and "2 classes are missing" in err
 

@@ -59,9 +59,8 @@ def steps_count(monkeypatch: pytest.MonkeyPatch, quit_at: int = -1) -> list[int]
     return taken
 
 
+@pytest.mark.slow
 # What it does
-
-
 def test_every_run_is_what_train_and_evaluate_make_of_it_and_seeds_are_summed_up_in_one_row(run: Run) -> None:
     code, out, err = run(*SWEEP, *OVER, "--examples", "10", "--json")
     assert code == 0, err
@@ -101,7 +100,7 @@ def test_the_table_the_page_and_the_picture_say_the_same(run: Run) -> None:
 
 
 def test_conclusions_of_the_method_are_told(run: Run) -> None:
-    words = ("--method", "constrained", "--method.objective", "at", "--method.objective.steps", "1")
+    words = ("--method", "constrained", "--method.method", "at", "--method.method.steps", "1")
     base = [word for word in SWEEP if word not in ("--method.steps", "2")]
     code, out, err = run(*base, *words, "--over", "method.nominal_loss=0.0001,9", "--json")
     assert code == 0, err
@@ -114,6 +113,7 @@ def test_conclusions_of_the_method_are_told(run: Run) -> None:
 # Going on
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing_and_more_values_only_what_is_new(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +214,7 @@ def test_where_all_fail_there_is_a_table_and_no_picture(run: Run) -> None:
 # What options mean
 
 
+@pytest.mark.slow
 def test_examples_are_of_the_evaluation_and_those_of_training_have_an_option(run: Run) -> None:
     Path("some.yaml").write_text(yaml.safe_dump({"examples": 50, "recipe": {"label_smoothing": 0.25}}))
     code, out, err = run(*SWEEP, "--over", "seed=0", "--examples", "8", "--config", "some.yaml", "--json")
@@ -243,11 +244,11 @@ def test_values_with_brackets_keep_their_commas_and_names_that_clash_are_long(ru
     over = ("--over", "model.hidden=[4,4],[8]", "--over", "method.maximiser.steps=1")
     code, _, err = run(*words, *over)
     assert code == 0 and folders() == {"hidden=-4-4-,steps=1", "hidden=-8-,steps=1"}, err
-    again = ("--method", "awp", "--over", "method.objective=at", "--over", "method.objective.objective=at")
+    again = ("--method", "awp", "--over", "method.method=at", "--over", "method.method.method=at")
     code, _, err = run(*words, *again)
-    assert code == 2 and "'objective'" in err, err
-    names = sweep._axes(["method.steps=1", "method.objective.steps=2"], parse(sweep.parser(), ["--data", "x"]))
-    assert [axis.name for axis in names] == ["method.objective.steps", "method.steps"]
+    assert code == 2 and "'method'" in err, err
+    names = sweep._axes(["method.steps=1", "method.method.steps=2"], parse(sweep.parser(), ["--data", "x"]))
+    assert [axis.name for axis in names] == ["method.method.steps", "method.steps"]
 
 
 @pytest.mark.parametrize(
