@@ -196,8 +196,8 @@ def _look(model: nn.Module, split: Split, threat: Threat, seed: int, output: Out
 
 def _plan(looked: Looked, split: Split, budget: float, examples: int | None, batch_size: int | Literal["auto"]) -> Plan:
     """Return how many examples an audit takes, by the seconds of a few passes."""
-    places = physical_batch_size(batch_size, looked, min(len(split), MOST if examples is None else examples))
-    x = looked.some[torch.arange(places, device=looked.device) % len(looked.some)]
+    batch_size = physical_batch_size(batch_size, looked, min(len(split), MOST if examples is None else examples))
+    x = looked.some[torch.arange(batch_size, device=looked.device) % len(looked.some)]
     times = []
     for _ in range(3):
         began = time.perf_counter()
@@ -205,11 +205,11 @@ def _plan(looked: Looked, split: Split, budget: float, examples: int | None, bat
             leaf = x.clone().requires_grad_()
             torch.autograd.grad(looked.classifier(leaf).sum(), leaf)
         times.append(time.perf_counter() - began)
-    per_example = PER_EXAMPLE * sorted(times)[1] / places
+    per_example = PER_EXAMPLE * sorted(times)[1] / batch_size
     affordable = int(0.8 * budget / per_example)
     n = min(len(split), max(LEAST, min(MOST, affordable)) if examples is None else examples)
     strength = min(1.0, max(0.25, affordable / n))
-    return Plan(n, n * per_example * (0.5 + strength / 2), strength, places)
+    return Plan(n, n * per_example * (0.5 + strength / 2), strength, batch_size)
 
 
 def _run_checks(

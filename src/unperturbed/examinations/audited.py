@@ -83,7 +83,7 @@ class Audited:
         threat: the threat set.
         classes: how many there are.
         seed: of every random number.
-        places: examples that the network sees at a time.
+        batch_size: examples that the network sees at a time.
         suite: the evaluation whose number is in question.
         evaluate: runs a suite on a network and these examples; a finished evaluation is loaded, not repeated.
         stored: evaluations of the same network and threat in the run folder.
@@ -94,7 +94,7 @@ class Audited:
     threat: Threat
     classes: int
     seed: int
-    places: int
+    batch_size: int
     suite: Suite
     evaluate: Callable[[nn.Module, Suite, str], Outcome]
     stored: tuple[Outcome, ...] = field(default=())
@@ -122,7 +122,7 @@ class Audited:
 
     def _warm_up(self) -> None:
         for _ in range(3):
-            for x in torch.split(self.batch.x, self.places):
+            for x in torch.split(self.batch.x, self.batch_size):
                 with torch.no_grad(), drawn(self.seed, x.device):
                     self.model(x)
 
@@ -183,7 +183,7 @@ class Audited:
     def answers_of(self, network: nn.Module, x: Inputs, draw: int = 0) -> Logits:
         """Return the logits of a network made of this one."""
         with as_reported(x.device), under_attack(network), drawn(self.seed + draw, x.device):
-            return padded_logits(network, x, self.places)
+            return padded_logits(network, x, self.batch_size)
 
     def mean_leads(self, batch: Batch, z: Inputs) -> PerExample:
         """Return the lead of the best wrong class at z; the mean over draws of networks that draw random numbers."""

@@ -30,7 +30,7 @@ def one_step(audited: Audited) -> CheckResult:
         (slope,) = torch.autograd.grad(cross_entropy(network(leaf), batch.y).sum(), leaf)
         attack = GradientAttack("PGD-20", margin, PGD(steps=20))
         noise = Noise.of(audited.seed, batch.ids).fold(13)
-        several = audited.wrong(batch, attack(network, batch, threat, noise, audited.places).z)
+        several = audited.wrong(batch, attack(network, batch, threat, noise, audited.batch_size).z)
     end = threat.maximise_linear(batch.x, slope.nan_to_num())
     ends = [audited.wrong(batch, torch.lerp(batch.x, end, k / SHORTER)) for k in range(1, SHORTER + 1)]
     full, shorter = ends[-1], torch.stack(ends[:-1]).any(0)

@@ -45,7 +45,7 @@ def slopes_at(audited: Audited, batch: Batch, z: Inputs) -> Tensor:
     network = audited.reachable
     with under_attack(network), drawn(audited.seed, z.device):
         rows = []
-        for part in torch.split(torch.arange(len(z), device=z.device), audited.places):
+        for part in torch.split(torch.arange(len(z), device=z.device), audited.batch_size):
             with torch.no_grad():
                 rival = rivals(network(z[part]), batch.y[part])
             rows.append(slope_of(network, z[part], batch.y[part], rival).flatten(1))

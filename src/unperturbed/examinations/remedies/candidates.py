@@ -155,7 +155,7 @@ def _tried(audited: "Audited", candidate: Candidate) -> Candidate | None:
                 (slope,) = torch.autograd.grad(logits.sum() + logits[:, 0].sum(), probe, allow_unused=True)
             if slope is None:
                 return None
-            z = attack(network, batch, threat, noise, audited.places).z
+            z = attack(network, batch, threat, noise, audited.batch_size).z
     except Exception:  # a network may do anything about hooks and modes: the way is then closed
         return None
     leads = audited.mean_leads(batch, z)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from unperturbed.attacks.base import Attack, Found, padded_logits
+from unperturbed.attacks.base import Attack, AttackResult, padded_logits
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.multi_targeted import MultiTargeted
 from unperturbed.attacks.square import Square
@@ -43,13 +43,13 @@ class OnSurrogate(Attack):
     restarts: int = 1
     draws: int = 1
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Attack every example of the batch on the surrogate."""
         with under_attack(self.surrogate):
-            found = self.attack(self.surrogate, batch, threat, noise, places)
-        margins = margin(padded_logits(model, found.z, places), batch.y)
+            found = self.attack(self.surrogate, batch, threat, noise, batch_size)
+        margins = margin(padded_logits(model, found.z, batch_size), batch.y)
         finite = found.finite & margins.isfinite()
-        return Found(
+        return AttackResult(
             found.z, margins, finite, found.restart, found.passes + len(batch.y), found.backwards, found.queries
         )
 
