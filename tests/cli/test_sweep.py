@@ -34,7 +34,7 @@ def without_seconds(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_seconds(each) for key, each in value.items() if key not in ("seconds", "run", "figure")}
     if isinstance(value, list):
-        return [without_seconds(each) for each in value if not str(each).startswith("Read again")]
+        return [without_seconds(each) for each in value if not str(each).startswith("Loaded from")]
     return value
 
 

@@ -25,7 +25,8 @@ from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.split import array_split, select
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.curve import NEAREST, SUITES, Distances, minimum_norm
+from unperturbed.evaluation.curve import NEAREST, SUITES, minimum_norm
+from unperturbed.evaluation.distances import Distances
 from unperturbed.evaluation.nearest import Search
 from unperturbed.evaluation.store import Store
 from unperturbed.evaluation.subject import data_hash
@@ -548,7 +549,7 @@ def test_an_interrupted_search_goes_on_where_it_stopped(
     assert not list(tmp_path.rglob("*.unfinished"))
     monkeypatch.setattr(Search, "__call__", None)
     again = found(rows).json()
-    assert again["warnings"].pop().startswith("Read again")
+    assert again["warnings"].pop().startswith("Loaded from")
     assert again | {"seconds": 0.0} == resumed.json() | {"seconds": 0.0}
 
 

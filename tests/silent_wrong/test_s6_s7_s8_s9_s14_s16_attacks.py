@@ -39,7 +39,7 @@ def test_s6_an_unlucky_draw_does_not_drop_an_example() -> None:
 
 
 def test_s7_a_network_that_is_random_on_the_last_example_alone_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 16)
+    monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 16)
     x = torch.linspace(0.1, 0.8, 50)[:, None].repeat(1, 3)
 
     def logits(z: Inputs) -> Logits:
