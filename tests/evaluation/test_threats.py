@@ -79,7 +79,7 @@ def test_points_are_kept_and_read_again_also_by_an_evaluation_at_one_radius(tmp_
     one = evaluate(Pocket(), pockets(), RADII[2], ATTACK, out=folder)
     assert one.robust_accuracy.value == 0 and one.examples["attack"] == first[2].examples["attack"]
     assert json.loads((folder / "one.json").read_text())["robust_accuracy"] == 0
-    assert any(text.startswith("Read again from") for text in one.warnings)
+    assert any(text.startswith("Loaded from") for text in one.warnings)
 
 
 def test_points_of_another_evaluation_in_the_same_folder_do_not_count(tmp_path: Path) -> None:

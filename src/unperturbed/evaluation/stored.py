@@ -6,9 +6,10 @@ from typing import Any
 
 from unperturbed.errors import InputError
 from unperturbed.evaluation.carry import with_carried
-from unperturbed.evaluation.store import JOB, Store
+from unperturbed.evaluation.store import Store
 from unperturbed.findings import AttackRecord, Interval, Outcome
 from unperturbed.reading import parse_json, read_small
+from unperturbed.runs.job import JOB
 from unperturbed.runs.verify import read_sealed
 
 REMEDY = "Repeat the evaluation with --overwrite."
@@ -49,8 +50,8 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
 
 
 def _is_other(folder: Path) -> bool:
-    """Tell whether a folder holds another kind of result: distances, or a matrix."""
-    return folder.name.startswith("curve-") or folder.name == "transfer"
+    """Tell whether a folder holds another kind of result: distances, a matrix, or counts of draws."""
+    return folder.name.startswith("curve-") or folder.name in ("transfer", "probable")
 
 
 def _outcome(path: Path) -> Outcome:
