@@ -12,10 +12,11 @@ from torch import nn
 from unperturbed.cli.console import say
 from unperturbed.cli.network import check_same_network, load_into, make_model, model_and_weights, warn_of_other_network
 from unperturbed.cli.options import Parsed
+from unperturbed.cli.places import placed, warn_of_other_scaling
 from unperturbed.data.names import usual_threat
 from unperturbed.data.selection import Selection, choose, parse
 from unperturbed.data.sources import keep_place as keep_place
-from unperturbed.data.sources import load_data, with_choices
+from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.networks.dtype import cast
@@ -26,7 +27,7 @@ from unperturbed.runs.record import SCHEMA, UNSAID, ModelSpec, RunRecord
 from unperturbed.runs.weights import check_weights
 from unperturbed.specs.spec import bounds_of, describe
 from unperturbed.threat import Threat
-from unperturbed.training.prepare import find_device
+from unperturbed.training.prepare import check_same_features, find_device
 from unperturbed.training.run import Run
 from unperturbed.types import Bounds
 
@@ -90,6 +91,9 @@ def find_setup(given: Parsed, check_examples: Callable[[Split], object] = len) -
             say(text, "warning")
     data = _with_test(load_data(place, trust), stored is not None and keep_place(place) == stored.data)
     check_classes(data, stored, other_data=given.data is not None)
+    check_same_features(None if stored is None else stored.features, data.features, "here")
+    if stored is not None and keep_place(place) != stored.data:
+        warn_of_other_scaling(place)
     bounds = read_bounds(
         given.bounds, data.bounds if stored is None or stored.bounds is UNSAID else bounds_of(stored.bounds)
     )
@@ -189,12 +193,6 @@ def taken(given: Parsed | None, stored: RunRecord | None) -> dict[str, Any]:
         read_numbers(numbers, "--normalise") if isinstance(numbers, str) else numbers and tuple(numbers)
     )
     return {name: value for name, value in chosen.items() if value is not None}
-
-
-def placed(given: Parsed, place: str | None) -> str | None:
-    """Return the place of the data with what `--label` and `--resize` choose."""
-    asked = (given.label, given.resize)
-    return place if place is None or asked == (None, None) else with_choices(place, label=asked[0], resize=asked[1])
 
 
 def radii_of(threat: Threat, eps: str | None) -> list[Threat]:
