@@ -134,7 +134,7 @@ def run(given: Parsed) -> Result:
 
 
 def _findings_file(given: Parsed, threat: "Threat", parts: Sequence[str]) -> str:
-    """Return the name of a file of its own for each threat, number of examples, seed, and other weights or data."""
+    """Return a separate file name for each threat, number of examples, seed, and other weights or data."""
     from unperturbed.cli.subject import slug
     from unperturbed.data.selection import parse
 
@@ -208,7 +208,7 @@ def _common_threat(subjects: Sequence["Subject"], asked: bool) -> "Threat":
 
 
 def _home(subjects: Sequence["Subject"], out: str | None) -> Path:
-    """Return the folder of the page: the one asked for, the network's, or one beside the networks' folders."""
+    """Return the folder of the page: the one asked for, the network's, or one next to the networks' folders."""
     if len(subjects) == 1:
         return subjects[0].home
     return Path(out) if out is not None else subjects[0].home.parent / "diagnosis"
@@ -299,6 +299,6 @@ def _told(examined: "Examined") -> dict[str, Any]:
 def _views(examined: Sequence["Examined"], comparison: "Comparison | None") -> list[Any]:
     if comparison is not None:
         claims, others = ("\n".join(map(str, trends)) for trends in (comparison.claims, comparison.controls))
-        return [claims, *([f"Other readings, beside the claims:\n{others}"] if others else []), *comparison.notes]
+        return [claims, *([f"Other quantities, not counted as claims:\n{others}"] if others else []), *comparison.notes]
     rows = [(each.name, f"{found.title}: {found.summary}") for each in examined for found in each.findings]
     return [table("", ("network", "what was found"), rows)]

@@ -1,4 +1,4 @@
-"""Run diagnostics on a network, keep what each found, and go on where an earlier call stopped."""
+"""Run diagnostics on a network, store each finding, and resume an earlier call."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ BUILT_IN: tuple[Diagnostic, ...] = (
     generalisation,
 )
 FINDING_NOTHING = ("compare.py", "diagnose.py")
-"""Files beside the diagnostics that what they find does not depend on."""
+"""Files next to the diagnostics that the findings do not depend on."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,12 +37,12 @@ class FolderLostError(NotResumableError):
 
 
 def evaluation_folder(run: Path, suite: str) -> Path:
-    """Return the folder of a suite's per-example results; its summary is `SUITE.json` beside it."""
+    """Return the folder of a suite's per-example results; its summary is `SUITE.json` next to it."""
     return run / "evaluation" / suite
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place in one move.
+    """Let `write` fill a temporary file next to `path`, then put it in place in one move.
 
     Raises:
         RunError: if it cannot be written (a full disk), or a folder that is written into was moved or deleted. What

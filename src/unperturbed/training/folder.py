@@ -44,8 +44,8 @@ def describe(thing: object) -> Any:
         settings = {name: value for name, value in vars(thing).items() if not name.startswith("_")}
         settings |= dict(thing.named_children())
         own = {k: v for k, v in settings.items() if k not in ("training", "ramp", "repeats")}
-        told = {k: describe(v) for k, v in own.items() if isinstance(v, (str, int, float, Method, Maximiser))}
-        return {"class_path": path, "init_args": told} if told else {"class_path": path}
+        settings = {k: describe(v) for k, v in own.items() if isinstance(v, (str, int, float, Method, Maximiser))}
+        return {"class_path": path, "init_args": settings} if settings else {"class_path": path}
     return getattr(thing, "__qualname__", repr(thing))
 
 
@@ -133,7 +133,9 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
     if not (folder / runs.CONFIG).is_file():
         raise InputError(f"The output folder {folder} is not empty and holds no run: choose another one.")
     if not resume:
-        raise InputError(f"The output folder {folder} already holds a run: pass --resume to go on, or choose another.")
+        raise InputError(
+            f"The output folder {folder} already holds a run: pass --resume to resume it, or choose another."
+        )
     record = RunRecord.read(folder)
     earlier, now = _flat(record.plain()), _flat(RunRecord.of(description, "this run").plain())
     free = {*FREE} | (now.keys() - earlier.keys() if record.schema < SCHEMA else set())  # which said less
