@@ -237,9 +237,7 @@ def test_a_network_without_layers_is_told() -> None:
     batch = Batch(torch.rand(2, 4), torch.zeros(2, dtype=torch.int64), torch.arange(2))
     found = layers(Subject("a network", Mean(), batch, None, Threat("Linf", 0.1), 3))
     assert not found.lines and not found.numbers
-    assert found.notes == (
-        "network (Mean) has 3 weights that are no linear map known here: they are left out",
-    )
+    assert found.notes == ("network (Mean) has 3 weights that are no linear map known here: they are left out",)
 
 
 def test_weights_that_are_not_finite_are_told() -> None:
