@@ -175,7 +175,7 @@ def _with(given: Parsed, **values: Any) -> Parsed:
 
 def _check_same_data(subjects: Sequence["Subject"], examples: "Selection") -> None:
     """Check that all networks are examined on the same examples: what pairs them is their places."""
-    from unperturbed.evaluation.subject import data_hash
+    from unperturbed.evaluation.hashes import data_hash
     from unperturbed.examinations.runner import chosen
 
     if len(subjects) < 2:
@@ -280,7 +280,7 @@ def _facts(subject: "Subject", threat: "Threat", examples: "Selection", seed: in
     import torch
 
     from unperturbed.data.selection import choose
-    from unperturbed.evaluation.subject import version
+    from unperturbed.evaluation.hashes import version
 
     _, selection = choose(subject.split, examples)
     chosen = f"the first {selection.count}" if selection.how == "first" else str(selection)

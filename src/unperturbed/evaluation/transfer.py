@@ -14,6 +14,7 @@ from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import find_suite
+from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
 from unperturbed.evaluation.evidence import Doubt
 from unperturbed.evaluation.identity import identity, of_suite
@@ -21,7 +22,7 @@ from unperturbed.evaluation.measurement import Measured, Measurement, Question, 
 from unperturbed.evaluation.parts import Part
 from unperturbed.evaluation.randomised import draws_of, draws_random_numbers
 from unperturbed.evaluation.search import Networks
-from unperturbed.evaluation.subject import Subject, home, look_at, measured_split, physical_batch_size
+from unperturbed.evaluation.subject import Subject, home, look_at, measured_split
 from unperturbed.evaluation.suite_run import doubts_about
 from unperturbed.evaluation.transfer_block import (
     CORRECT,

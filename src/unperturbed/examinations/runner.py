@@ -15,14 +15,9 @@ from unperturbed.data.check import check
 from unperturbed.data.selection import choose, parse
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError, RunError
-from unperturbed.evaluation.subject import (
-    data_hash,
-    look_at,
-    measured_split,
-    physical_batch_size,
-    version,
-    weights_hash,
-)
+from unperturbed.evaluation.batch_size import physical_batch_size
+from unperturbed.evaluation.hashes import data_hash, version, weights_hash
+from unperturbed.evaluation.subject import look_at, measured_split
 from unperturbed.examinations.diagnostics.confidence import confidence
 from unperturbed.examinations.diagnostics.directions import directions
 from unperturbed.examinations.diagnostics.features import feature_changes
