@@ -107,6 +107,15 @@ def test_the_architecture_gives_the_order_of_layers() -> None:
     assert tuple(order.split()) == test_layers.LAYERS
 
 
+def test_the_table_of_silent_failures_names_files_that_test_them() -> None:
+    rows = re.findall(r"^\| (S\d+) \| .* \| `(.*)` \|$", (ROOT / "tests/README.md").read_text(), re.MULTILINE)
+    assert [number for number, _ in rows] == [f"S{number}" for number in range(1, 26)]
+    for number, file in rows:
+        assert re.search(rf"{number}\b|_{number.lower()}\b|_{number.lower()}_", (ROOT / "tests" / file).read_text()), (
+            number
+        )
+
+
 # Commands
 
 

@@ -101,7 +101,7 @@ def expand(text: str, folder: str, option: str) -> str:
     if text not in entries:
         raise InputError(
             f"{option}: there is no {NOUNS[folder]} {text!r}. {hint(text, entries)} "
-            f"One of your own is given as package.module:Name."
+            "Give your own as package.module:Name."
         )
     return entries[text].path
 

@@ -12,7 +12,7 @@ class InputError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A failure on the way: the message says what happened, what stands, and how to go on."""
+    """A failure on the way: the message says what happened, what is saved, and how to resume."""
 
 
 class NotResumableError(RunError):

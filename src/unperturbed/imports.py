@@ -60,7 +60,7 @@ class Trust:
             return
         alike = f" name it yourself ({option} {path}), or" if option.startswith("--") else ""
         raise InputError(
-            f"{option}: {path} stands in a file, and following it may run code of whoever wrote the file. If you trust "
+            f"{option}: {path} stands in a file, and following it may run code of the file's author. If you trust "
             f"them,{alike} add --trust (in Python trust=True; for good, list the folder in {list_of_folders()})."
         )
 
@@ -126,7 +126,7 @@ def follow(path: str, option: str, trust: Trust) -> object:
         _look_in_current_folder()
     try:
         found: object = import_module(module_name)
-    except Exception as error:  # whatever the module raises
+    except Exception as error:  # any error of the module
         kind = "" if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: "
         raise InputError(
             f"{option}: cannot import {module_name!r} ({kind}{error}). A module cannot be imported unless it is "
@@ -212,7 +212,7 @@ def _check_reference(path: str, option: str, trust: Trust) -> None:
     try:
         found = getattr(import_module(module_name), name)
         layer = is_class_of(found, import_module("torch.nn").Module) and _root(_home(found)) == _root(path)
-    except Exception:  # whatever such a library raises when one of its parts cannot be had
+    except Exception:  # any error of a library whose optional part is missing
         layer = False
     if not layer:
         trust.check(path, option)

@@ -44,7 +44,7 @@ class GradientAttack(Attack):
         check_climbs(self.label, self.restarts, self.draws, self.enough)
 
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
-        """Attack every example; iterates are ranked by margin, whatever is climbed."""
+        """Attack every example; iterates are ranked by margin, for every loss."""
 
         def score(z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
             y = batch.y[rows]

@@ -108,8 +108,8 @@ def _folder(subject: "Setup", given: Parsed) -> Path:
 
 def _stored(subject: "Setup", suite: str) -> Sequence["Outcome"]:
     """Return the finished evaluations of the same weights by this suite, with their examples."""
+    from unperturbed.evaluation.hashes import data_hash, weights_hash
     from unperturbed.evaluation.stored import stored_evaluations, with_examples
-    from unperturbed.evaluation.subject import data_hash, weights_hash
 
     found, weights, data = [], weights_hash(subject.model), data_hash(subject.split)
     try:

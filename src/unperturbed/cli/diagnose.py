@@ -117,6 +117,6 @@ def _views(found: "Diagnoses") -> list[Any]:
     comparison = found.comparison
     if comparison is not None:
         claims, others = ("\n".join(map(str, trends)) for trends in (comparison.claims, comparison.controls))
-        return [claims, *([f"Other readings, beside the claims:\n{others}"] if others else []), *comparison.notes]
+        return [claims, *([f"Other quantities, not counted as claims:\n{others}"] if others else []), *comparison.notes]
     rows = [(each.name, f"{finding.title}: {finding.summary}") for each in found.examined for finding in each.findings]
     return [table("", ("network", "what was found"), rows)]

@@ -74,7 +74,8 @@ def _evaluated_by_one_of_several(words: Sequence[str]) -> Result:
 def _evaluated(given: Parsed) -> Result:
     from unperturbed.cli.setup import find_setup, slug
     from unperturbed.engines.group import meet
-    from unperturbed.evaluation.quantize import check_eight_bit, check_single_draws, clear
+    from unperturbed.evaluation.grid import check_eight_bit
+    from unperturbed.evaluation.quantize import check_single_draws, clear
     from unperturbed.evaluation.randomised import draws_of
     from unperturbed.evaluation.threats import evaluate_threats
     from unperturbed.suites.by_name import find_suite

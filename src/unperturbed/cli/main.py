@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _dispatch(words)
     except InputError as error:
         return ended(error, 2)
-    except BrokenPipeError:  # whoever read the output has seen enough (a pager, head)
+    except BrokenPipeError:  # the reader of the output has closed it (a pager, head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (RunError, OSError) as error:

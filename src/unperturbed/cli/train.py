@@ -35,7 +35,7 @@ def parser() -> ArgumentParser:
     made = new_parser("train", str(__doc__))
     add_training_options(made)
     add_examples_options(made, "training")
-    made.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    made.add_argument("--resume", action="store_true", help="resume from the last checkpoint in --out")
     made.add_argument("--devices", type=int, default=1, help="processes, each with a part of every batch")
     return made
 
@@ -65,7 +65,7 @@ class Plan:
         threat: the threat set.
         method: what is minimised.
         recipe: how.
-        loggers: beside metrics.jsonl.
+        loggers: in addition to metrics.jsonl.
         out: the run folder.
         config: where data, model and method come from, as config.yaml will hold it.
         selection: which of the training examples; None: all.
@@ -191,7 +191,7 @@ def _selected(data: "Data", asked: int | str | None, seed: int | None) -> "tuple
 
 @contextmanager
 def resumable(given: Parsed, out: Path) -> Iterator[None]:
-    """Within: an interruption or failure takes along how to go on."""
+    """Within: an interruption or failure gets a note on how to resume."""
     lost = device_errors()
     failures: tuple[type[BaseException], ...] = (KeyboardInterrupt, RunError, OSError, *lost)
     try:
@@ -203,9 +203,9 @@ def resumable(given: Parsed, out: Path) -> Iterator[None]:
         stands = (
             f"The last checkpoint stands in {out / CHECKPOINT}" if (out / CHECKPOINT).exists() else "No checkpoint yet"
         )
-        told = RunError(f"The device failed: {error}") if isinstance(error, lost) else error
-        told.add_note(f"{stands}. Go on with:\n  {again}")
-        raise told from error.__cause__
+        failure = RunError(f"The device failed: {error}") if isinstance(error, lost) else error
+        failure.add_note(f"{stands}. Resume with:\n  {again}")
+        raise failure from error.__cause__
 
 
 def device_errors() -> tuple[type[RuntimeError], ...]:

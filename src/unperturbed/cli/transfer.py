@@ -23,7 +23,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
     add_examples_options(made, "test")
     made.add_argument("--threat", type=str | None, help="norm and radius for all of them (default: the runs' own)")
-    made.add_argument("--out", type=str | None, metavar="FOLDER", help="where the matrix is kept, so that it can go on")
+    made.add_argument("--out", type=str | None, metavar="FOLDER", help="where the matrix is stored; rerunning resumes")
     made.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
     made.add_argument("--seed", type=int, default=0, help="of the attacks' random starts")
     made.add_argument(

@@ -37,7 +37,7 @@ def flip(x: Inputs, noise: Noise) -> Inputs:
 def crop(x: Inputs, noise: Noise) -> Inputs:
     """Shift each image (n, c, h, w) by up to 4 pixels in each direction.
 
-    The border is filled by reflection, which stays within whatever bounds the image has (zeros might not).
+    The border is filled by reflection, which stays within the bounds of the image (zeros might not).
     """
     _images_only(x)
     n, channels, height, width = x.shape

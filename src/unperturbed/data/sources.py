@@ -1,4 +1,4 @@
-"""The door to data: what the text behind `--data` means, and whatever else callers need of this folder."""
+"""The entry to data: the meaning of the text after `--data`, and the other public names of this folder."""
 
 import inspect
 import os
@@ -140,7 +140,7 @@ def _load_function(spec: str, trust: Trust) -> Data:
     function: Any = follow(spec, "--data", trust)
     own = trust.everything or not is_known(spec) or dotted(spec) in trust.named
     if not (is_function(function) or (own and inspect.isclass(function))):
-        raise InputError(f"{spec} is no function of your own, but of type {type(function).__name__}: name one.")
+        raise InputError(f"{spec} is no function, but of type {type(function).__name__}: name one.")
     if not own and returned_type(function) is not Data:
         raise InputError(f"{spec} does not say that it returns Data: a file may not name it. Give --data yourself.")
     return as_data(function(), spec)

@@ -11,6 +11,7 @@ from torch import nn
 
 from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
+from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
 from unperturbed.evaluation.carry import with_carried
 from unperturbed.evaluation.identity import identity, of_suite
@@ -18,7 +19,7 @@ from unperturbed.evaluation.measurement import Measured, Measurement, Question, 
 from unperturbed.evaluation.parts import Part, inputs_in_order
 from unperturbed.evaluation.randomised import RandomBlock, draws_of, over_draws
 from unperturbed.evaluation.search import TIE, as_searched
-from unperturbed.evaluation.subject import Subject, look_at, measured_split, physical_batch_size
+from unperturbed.evaluation.subject import Subject, look_at, measured_split
 from unperturbed.evaluation.suite_run import attacked_part, begin_block, doubts_about, kind_of, run_suite
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.networks.inputs import missing_layer

@@ -1,4 +1,4 @@
-"""Run diagnostics on a network, keep what each found, and go on where an earlier call stopped."""
+"""Run diagnostics on a network, store each finding, and resume an earlier call."""
 
 import hashlib
 import json
@@ -15,14 +15,9 @@ from unperturbed.data.check import check
 from unperturbed.data.selection import choose, parse
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError, RunError
-from unperturbed.evaluation.subject import (
-    data_hash,
-    look_at,
-    measured_split,
-    physical_batch_size,
-    version,
-    weights_hash,
-)
+from unperturbed.evaluation.batch_size import physical_batch_size
+from unperturbed.evaluation.hashes import data_hash, version, weights_hash
+from unperturbed.evaluation.subject import look_at, measured_split
 from unperturbed.examinations.by_name import find_diagnostics, name_of
 from unperturbed.examinations.subject import Diagnostic, Subject
 from unperturbed.findings import Examined, Finding, Progress, silent

@@ -13,7 +13,7 @@ from unperturbed.data.names import usual_threat
 from unperturbed.data.selection import Selection, choose, parse
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError, RunError
-from unperturbed.evaluation.subject import data_hash, version
+from unperturbed.evaluation.hashes import data_hash, version
 from unperturbed.examinations.by_name import find_diagnostics
 from unperturbed.examinations.compare import compare
 from unperturbed.examinations.runner import Diagnosis, chosen, diagnose

@@ -37,7 +37,7 @@ class FolderLostError(NotResumableError):
 
 
 def evaluation_folder(run: Path, suite: str) -> Path:
-    """Return the folder of a suite's per-example results; its summary is `SUITE.json` beside it."""
+    """Return the folder of a suite's per-example results; its summary is `SUITE.json` next to it."""
     return run / "evaluation" / suite
 
 
@@ -48,7 +48,7 @@ def slug(*parts: str) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place in one move.
+    """Let `write` fill a temporary file next to `path`, then put it in place in one move.
 
     Raises:
         RunError: if it cannot be written (a full disk), or a folder that is written into was moved or deleted. What

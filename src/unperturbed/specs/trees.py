@@ -85,8 +85,8 @@ def choose(
 ) -> Spec:
     """Return the class that a tree names, with the arguments that it gives.
 
-    Without a name, the tree's options go on top of the object `default`. An option that is not a parameter of the class
-    but one of its maximiser's is passed on to it: `--method at --method.steps 10` sets the steps of the default
+    Without a name, the tree's options replace those of the object `default`. An option that is not a parameter of the
+    class but one of its maximiser's is passed on to it: `--method at --method.steps 10` sets the steps of the default
     maximiser of `at` and keeps its other settings. `filled` names parameters that will be given later; `trust` says
     which import paths are followed (the caller's own: all).
 

@@ -103,7 +103,9 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
     if not (folder / runs.CONFIG).is_file():
         raise InputError(f"The output folder {folder} is not empty and holds no run: choose another one.")
     if not resume:
-        raise InputError(f"The output folder {folder} already holds a run: pass --resume to go on, or choose another.")
+        raise InputError(
+            f"The output folder {folder} already holds a run: pass --resume to resume it, or choose another."
+        )
     record = RunRecord.read(folder)
     earlier, now = _flat(record.plain()), _flat(RunRecord.of(description, "this run").plain())
     free = {*FREE} | (now.keys() - earlier.keys() if record.schema < SCHEMA else set())  # which said less

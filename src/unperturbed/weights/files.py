@@ -211,8 +211,8 @@ def _match(own: Mapping[str, Tensor], found: StoredWeights, path: str) -> tuple[
     absent = [ours[plain] for plain in ours if plain not in theirs]
     missing = [n for n in absent if not n.endswith("num_batches_tracked") and _memory(own[n]) not in there]
     unexpected = [theirs[plain] for plain in theirs if plain not in ours]
-    beside = f" (the file also holds {', '.join(found.others)})" if found.others else ""
-    source = path + "".join(f"[{name!r}]" for name in found.path) + beside
+    others = f" (the file also holds {', '.join(found.others)})" if found.others else ""
+    source = path + "".join(f"[{name!r}]" for name in found.path) + others
     return fitting, KeyReport(
         loaded=tuple(name for name in own if name in fitting),
         missing=tuple(missing),
