@@ -73,7 +73,7 @@ def sweep(
         raise InputError(f"The data {data.name!r} has no test split, and robustness is not measured on training data.")
     test = data.test if examples is None else choose(data.test, parse(examples, None), data.classes)[0]
     values = {_checked(option): {as_text(value): value for value in listed} for option, listed in over.items()}
-    axes = make_axes([(option, list(texts)) for option, texts in values.items()])
+    axes = make_axes([(option, list(map(as_text, listed))) for option, listed in over.items()])
     check_folder(folder, axes)
     found = find_suite(suite)
 
