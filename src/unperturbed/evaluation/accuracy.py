@@ -16,7 +16,7 @@ from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
-from unperturbed.evaluation.carry import with_carried
+from unperturbed.evaluation.carry import with_carried, with_points, write_points
 from unperturbed.evaluation.evidence import Doubt, doubts_of, examined, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.randomised import (
@@ -30,6 +30,7 @@ from unperturbed.evaluation.randomised import (
     random_block,
     randomness_warnings,
 )
+from unperturbed.evaluation.smaller_radii import points_of_smaller_radii
 from unperturbed.evaluation.store import OUTDATED, Part, Store, inputs_in_order, read_again, table_in_order
 from unperturbed.evaluation.subject import (
     FLAT,
@@ -192,6 +193,12 @@ def evaluate(
     if draws_of(attacks) > 1:
         outcome = over_draws(outcome)
     outcome = with_carried(outcome, store)
+    if out is not None and draws_of(attacks) == 1:
+        points = points_of_smaller_radii(outcome, threat, split, Path(out))
+        meet()  # all processes have read the folders as they were
+        if rank == 0:
+            write_points(outcome, points, Path(out))
+        outcome = with_points(outcome, points)
     if rank == 0:
         store.summarise(outcome.json())
     if store.folder is not None and not open_blocks:
