@@ -17,6 +17,7 @@ from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.block import TIE, Block, Networks, attack_block, untouched
 from unperturbed.evaluation.carry import with_carried, with_points, write_points
+from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.evidence import Doubt, doubts_of, examined, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.randomised import (
@@ -41,7 +42,6 @@ from unperturbed.evaluation.subject import (
 )
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.maximise.places import Watch, watched
-from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import InPrecision, as_reported, choose
@@ -181,15 +181,8 @@ def evaluate(
     warnings += [doubt.text for doubt in doubts if doubt.text not in warnings]
     outcome = _outcome(attacks, threat, parts, order, warnings, environment, seconds)
     outcome = replace(outcome, doubts=tuple(dict.fromkeys(doubt.short for doubt in doubts if doubt.short)))
-    if outcome.n >= 20 and outcome.clean_accuracy.low <= 1 / subject.classes:
-        text = f"The clean accuracy is not above chance ({1 / subject.classes:.0%}): are these weights trained, and do "
-        outcome = replace(outcome, warnings=(*outcome.warnings, text + "labels and inputs suit them?"))
-        some = order[torch.arange(min(len(order), 256)) * len(order) // min(len(order), 256)]
-        batch = subject.batch(split, some, threat)
-        with own_randomness(seed, subject.device):
-            expected = missing_layer(subject.classifier, batch.x, batch.y)
-        if expected is not None:
-            outcome = replace(outcome, warnings=(*outcome.warnings, expected))
+    chance = chance_warnings(subject, split, threat, outcome.clean_accuracy, seed)
+    outcome = replace(outcome, warnings=(*outcome.warnings, *chance))
     if draws_of(attacks) > 1:
         outcome = over_draws(outcome)
     outcome = with_carried(outcome, store)

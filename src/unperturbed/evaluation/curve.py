@@ -18,6 +18,7 @@ from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.attacks.square import Square
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
+from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.evidence import Doubt, doubts_of, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, other_threads
 from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings, reach
@@ -320,6 +321,7 @@ def minimum_norm(
         warnings += [f"{doubtful} examples are in doubt at one of the radii ({reasons}): not counted as robust."]
     doubts = _doubts(subject, attacks, parts, found, places)
     warnings += [doubt.text for doubt in doubts]
+    warnings += chance_warnings(subject, split, threat, found.clean_accuracy, seed)
     found = replace(found, doubts=tuple(dict.fromkeys(doubt.short for doubt in doubts if doubt.short)))
     found = replace(found, counts=counts, warnings=tuple(dict.fromkeys(warnings)))
     store.summarise(found.json())

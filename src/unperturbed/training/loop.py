@@ -30,8 +30,9 @@ from unperturbed.methods.at import AT
 from unperturbed.methods.base import EpochEnd, Method
 from unperturbed.networks.dtype import cast as cast_network
 from unperturbed.networks.guard import running, trying
+from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output, unwrapped
-from unperturbed.networks.modes import buffers_restored, eager, under_attack
+from unperturbed.networks.modes import buffers_restored, eager, own_randomness, under_attack
 from unperturbed.networks.precision import InPrecision, Precision, as_reported, choose, full_float32
 from unperturbed.networks.second import is_missing, lacking
 from unperturbed.noise import Noise
@@ -163,7 +164,7 @@ def train(
             `model`.
         loggers: beside metrics.jsonl, in the run folder.
         config: what else config.yaml shall hold (where data and model came from).
-        progress: told of every step.
+        progress: called after every step, with the mean loss of the epoch so far in the text.
 
     Raises:
         InputError: on bad input, before a run folder is made.
@@ -353,7 +354,8 @@ class _Run:
         for step, (ids, x, y) in zip(steps, self.batches.read_ahead(s // repeats for s in steps), strict=True):
             self.one_step(step, ids.to(self.fabric.device), x, y)
             self.state.step = step + 1
-            progress(step + 1, self.steps, f"epoch {step // length + 1}/{self.recipe.epochs}")
+            loss = float(self.sums["loss"]) / (step + 1 - end + length)
+            progress(step + 1, self.steps, f"epoch {step // length + 1}/{self.recipe.epochs}: loss {loss:.3f}")
             if step + 1 < end and self.all_agree(time.perf_counter() - saved > 60 * self.recipe.checkpoint_minutes):
                 self.state.seconds, saved = time.perf_counter() - began, time.perf_counter()
                 self.save()
@@ -625,6 +627,10 @@ class _Run:
         chance = at_chance(clean, robust, self.classes)
         if chance is not None:
             self.warn(chance)
+            with own_randomness(self.recipe.seed, self.fabric.device):
+                layer = missing_layer(self.classifier, self.probed.x, self.probed.y)
+            if layer is not None:
+                self.warn(layer)
         trained = Trained(
             model=self.model,
             clean_accuracy=clean,
