@@ -8,13 +8,10 @@ from unperturbed.data.split import Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.carry import Carried, points_of
 from unperturbed.evaluation.store import JOB
-from unperturbed.evaluation.stored import read_summary, with_examples
+from unperturbed.evaluation.stored import NEEDED, read_summary, with_examples
 from unperturbed.findings import Outcome
 from unperturbed.runs.verify import read_sealed
 from unperturbed.threat import Threat
-
-SAME = ("weights", "network", "data", "attacks")
-"""What two evaluations have in common if the points of one count in the other."""
 
 
 def points_of_smaller_radii(outcome: Outcome, threat: Threat, split: Split, out: Path) -> Carried:
@@ -32,7 +29,7 @@ def _stored(outcome: Outcome, threat: Threat, out: Path) -> Iterator[tuple[Outco
     job = f"{escape(outcome.suite)}/{JOB}"
     for path in sorted({*out.glob(f"*/{job}"), *out.parent.glob(job), *out.parent.glob(f"*/{job}")}):
         folder, is_of = path.parent.parent, read_sealed(path).get("is_of", {})
-        if "undescribed" in is_of or any(is_of.get(name) != outcome.environment[name] for name in SAME):
+        if "undescribed" in is_of or any(is_of.get(name) != outcome.environment[name] for name in NEEDED):
             continue
         try:
             found = read_summary(folder / f"{outcome.suite}.json")
