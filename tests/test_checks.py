@@ -101,7 +101,7 @@ def test_what_is_not_of_the_class_that_is_wanted_is_refused(value: Any) -> None:
     refused("threat", value, lambda: evaluate(MODEL, data, value))
     refused("threat", value, lambda: transfer({"a": MODEL, "b": MODEL}, data, value))
     refused("maximiser", value, lambda: AT(maximiser=value))
-    refused("objective", value, lambda: AWP(objective=value))
+    refused("method", value, lambda: AWP(method=value))
     refused("ascent", value, lambda: GradientAttack("PGD", cross_entropy, value))
     if value is not None:
         refused("method", value, lambda: train(MODEL, data, THREAT, value))

@@ -82,7 +82,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "unperturbed.cli.main:os.system": {"command": "touch EXECUTED"},
     "unperturbed.specs.catalogue:ast": {},
     "unperturbed.weights.files:build_model": LOADER,
-    "unperturbed.weights.files:load_run": {"folder": "run"},
+    "unperturbed.weights.rebuild:load_run": {"folder": "run"},
     "mlp": {"activation": {"class_path": "evil.Net"}},
     "small-cnn": {"width": "{class_path: evil.Net}"},
 }
@@ -110,7 +110,7 @@ def test_the_runs_of_a_matrix_do_not_execute_code(folder: Path) -> None:
     [
         {"model": "evil:Net"},
         {"method": "evil:Net"},
-        {"method": {"class_path": "awp", "init_args": {"objective": "evil:Net"}}},
+        {"method": {"class_path": "awp", "init_args": {"method": "evil:Net"}}},
         {"method": {"class_path": "at", "init_args": {"maximiser": {"class_path": "evil.Net"}}}},
         {"data": "evil:data"},
         {"extra": "evil:data"},

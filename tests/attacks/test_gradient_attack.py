@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from support.toys import Function, linear, mlp, uniform
-from unperturbed.attacks.base import Found
+from unperturbed.attacks.base import AttackResult
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.multi_targeted import MultiTargeted
 from unperturbed.errors import InputError
@@ -15,7 +15,9 @@ from unperturbed.types import Batch, Inputs, Logits, Loss, Norm
 ATTACK = GradientAttack("PGD", cross_entropy, PGD(steps=10), restarts=3)
 
 
-def found(model: torch.nn.Module, x: Inputs, threat: Threat, attack: GradientAttack = ATTACK, places: int = 8) -> Found:
+def found(
+    model: torch.nn.Module, x: Inputs, threat: Threat, attack: GradientAttack = ATTACK, places: int = 8
+) -> AttackResult:
     ids = torch.arange(len(x))
     batch = Batch(x, model(x).argmax(1), ids)
     return attack(model, batch, threat, Noise.of(0, ids), places)

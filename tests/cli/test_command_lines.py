@@ -29,9 +29,9 @@ unperturbed train --data mnist --model small-cnn --threat Linf:0.3 --method trad
 unperturbed train --data mnist --model small-cnn --threat Linf:0.3 --method llr --method.steps 2 --epochs 10 --out l
 unperturbed train --data mnist --method scorpio --method.steps 1 --method.product central --method.weight 0.8 --out o
 unperturbed train --data cifar10 --examples 10000 --method cure --method.step null --model.activation silu --out o
-unperturbed train --data mnist --method constrained --method.objective dale --method.objective.weight 0 --out o
-unperturbed train --data mnist --method constrained --method.nominal_accuracy 0.98 --method.objective scorpio --out o
-unperturbed train --data digits --method awp --method.objective trades --method.objective.beta 3 --method.gamma 0.01
+unperturbed train --data mnist --method constrained --method.method dale --method.method.weight 0 --out o
+unperturbed train --data mnist --method constrained --method.nominal_accuracy 0.98 --method.method scorpio --out o
+unperturbed train --data digits --method awp --method.method trades --method.method.beta 3 --method.gamma 0.01
 unperturbed train --data digits --method dale-laplacian --method.temperature 1e-5 --method.move plain --out o
 unperturbed train --data digits --method elle-a --method.weight 100 --out o
 unperturbed train --data digits --threat L2:0.5 --bounds none --extra more.npz --loggers csv,tensorboard --devices 2
@@ -46,7 +46,7 @@ unperturbed curve runs/at --threat Linf:0.4 --examples 1000 --eps 0.1,2/10 --sui
 unperturbed curve --model small-cnn --weights w.pt --data mnist --threat L2:2 --out runs/other --batch-size 64 --seed 2
 unperturbed transfer runs/at runs/trades
 unperturbed transfer a b c --suite pgd --examples 100 --threat Linf:0.1 --out matrix --json
-unperturbed sweep --data digits --method constrained --method.objective at --over method.nominal_loss=0.05,0.1 --lr 1
+unperturbed sweep --data digits --method constrained --method.method at --over method.nominal_loss=0.05,0.1 --lr 1
 unperturbed sweep --data digits --over seed=0,1 --over method.steps=1,2 --suite pgd --examples 100 --out s --json
 unperturbed sweep --data digits --over threat=Linf:0.1,L2:1 --evaluate-threat L2:1 --train-examples 9 --overwrite
 unperturbed probable runs/at --rho 0.1,0.01 --draws 1000 --examples 100 --seed 1 --threat L2:0.5 --json
@@ -93,28 +93,28 @@ def test_what_a_line_says_arrives() -> None:
 
 def test_a_nested_wrapper_is_understood_by_the_train_command() -> None:
     line = (
-        f"unperturbed train --data digits --method {HERE}:Outer --method.objective {HERE}:Middle "
-        "--method.objective.nominal_loss 0.3 --method.objective.objective at --method.objective.objective.steps 2"
+        f"unperturbed train --data digits --method {HERE}:Outer --method.method {HERE}:Middle "
+        "--method.method.nominal_loss 0.3 --method.method.method at --method.method.method.steps 2"
     )
     outer = method(line)
-    assert outer.objective.nominal_loss == 0.3  # type: ignore[attr-defined]
-    assert outer.objective.objective == AT(PGD(steps=2))  # type: ignore[attr-defined]
+    assert outer.method.nominal_loss == 0.3  # type: ignore[attr-defined]
+    assert outer.method.method == AT(PGD(steps=2))  # type: ignore[attr-defined]
 
 
 def test_the_package_s_own_wrappers_nest() -> None:
     line = (
-        "unperturbed train --data digits --method awp --method.gamma 0.02 --method.objective constrained "
-        "--method.objective.nominal_loss 0.3 --method.objective.every epoch --method.objective.objective llr "
-        "--method.objective.objective.steps 3"
+        "unperturbed train --data digits --method awp --method.gamma 0.02 --method.method constrained "
+        "--method.method.nominal_loss 0.3 --method.method.every epoch --method.method.method llr "
+        "--method.method.method.steps 3"
     )
     made = method(line)
     assert isinstance(made, AWP) and made.gamma == 0.02
-    limited = made.objective
+    limited = made.method
     assert isinstance(limited, Constrained) and (limited.nominal_loss, limited.every) == (0.3, "epoch")
-    assert limited.objective == LLR(maximiser=PGD(steps=3))
+    assert limited.method == LLR(maximiser=PGD(steps=3))
     for name, kind in (("trades", TRADES), ("scorpio", SCORPIO)):
-        made = method(f"unperturbed train --method constrained --method.objective {name} --method.dual_step 0.1")
-        assert isinstance(made, Constrained) and made.objective == kind() and made.dual_step == 0.1
+        made = method(f"unperturbed train --method constrained --method.method {name} --method.dual_step 0.1")
+        assert isinstance(made, Constrained) and made.method == kind() and made.dual_step == 0.1
     written_down = Tree()
     written_down.put([], written(method(line)))
     again = choose(written_down, "methods", "method").build()

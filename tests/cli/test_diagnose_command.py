@@ -92,10 +92,10 @@ def test_ordinary_training_is_told_by_what_perturbs() -> None:
     erm = {"class_path": "unperturbed.methods.erm.ERM", "init_args": {}}
     recipe = {"seed": 4, "epochs": 1, "validation": 0.1}
     rest = {"threat": "Linf:0.1", "bounds": None, "recipe": recipe, "chosen": {}}
-    for method in ({"class_path": "erm"}, erm, {"class_path": "awp", "init_args": {"gamma": 0.1, "objective": erm}}):
+    for method in ({"class_path": "erm"}, erm, {"class_path": "awp", "init_args": {"gamma": 0.1, "method": erm}}):
         assert _training(RunRecord.of({"method": method} | rest, "config.yaml")) == (0.0, 4)
     at = {"class_path": "at", "init_args": {}}
-    for method in (at, {"class_path": "awp", "init_args": {"objective": at}}):
+    for method in (at, {"class_path": "awp", "init_args": {"method": at}}):
         assert _training(RunRecord.of({"method": method} | rest, "config.yaml")) == (0.1, 4)
 
 

@@ -246,21 +246,21 @@ from unperturbed.methods.base import Method
 class Other(Method):
     ramp = 0.5
 
-    def __init__(self, objective, factor=1):
-        self.objective, self.factor = objective, factor
+    def __init__(self, method, factor=1):
+        self.method, self.factor = method, factor
 
     def perturb(self, *given):
-        return self.objective.perturb(*given)
+        return self.method.perturb(*given)
 
     def loss(self, *given):
-        return {name: self.factor * term for name, term in self.objective.loss(*given).items()}
+        return {name: self.factor * term for name, term in self.method.loss(*given).items()}
 """
 
 
 def test_a_method_of_ones_own_without_annotations_trains_and_resumes(run: Run, request: pytest.FixtureRequest) -> None:
     Path("my_method.py").write_text(OWN_METHOD)
     request.addfinalizer(lambda: sys.modules.pop("my_method", None))
-    words = [*TRAIN[:-2], "--method", "my_method:Other", "--method.objective", "at", "--method.objective.steps", "2"]
+    words = [*TRAIN[:-2], "--method", "my_method:Other", "--method.method", "at", "--method.method.steps", "2"]
     code, _, err = run(*words, "--method.factor", "0.5")
     assert code == 0 and Path("runs/blobs-Other").is_dir(), err
     code, _, err = run(*words, "--method.factor", "0.5", "--resume")
@@ -317,9 +317,9 @@ def test_an_interruption_ends_with_130_and_says_how_to_go_on(run: Run, monkeypat
 
 
 WRAPPED = {
-    "awp": "awp --method.objective constrained --method.objective.objective llr --method.objective.nominal_loss 0.3",
-    "scorpio": "constrained --method.objective scorpio --method.nominal_accuracy 0.9",
-    "trades": "constrained --method.objective trades --method.objective_loss 0.5 --method.every epoch",
+    "awp": "awp --method.method constrained --method.method.method llr --method.method.nominal_loss 0.3",
+    "scorpio": "constrained --method.method scorpio --method.nominal_accuracy 0.9",
+    "trades": "constrained --method.method trades --method.method_loss 0.5 --method.every epoch",
 }
 
 

@@ -101,7 +101,7 @@ def test_the_table_the_page_and_the_picture_say_the_same(run: Run) -> None:
 
 
 def test_conclusions_of_the_method_are_told(run: Run) -> None:
-    words = ("--method", "constrained", "--method.objective", "at", "--method.objective.steps", "1")
+    words = ("--method", "constrained", "--method.method", "at", "--method.method.steps", "1")
     base = [word for word in SWEEP if word not in ("--method.steps", "2")]
     code, out, err = run(*base, *words, "--over", "method.nominal_loss=0.0001,9", "--json")
     assert code == 0, err
@@ -243,11 +243,11 @@ def test_values_with_brackets_keep_their_commas_and_names_that_clash_are_long(ru
     over = ("--over", "model.hidden=[4,4],[8]", "--over", "method.maximiser.steps=1")
     code, _, err = run(*words, *over)
     assert code == 0 and folders() == {"hidden=-4-4-,steps=1", "hidden=-8-,steps=1"}, err
-    again = ("--method", "awp", "--over", "method.objective=at", "--over", "method.objective.objective=at")
+    again = ("--method", "awp", "--over", "method.method=at", "--over", "method.method.method=at")
     code, _, err = run(*words, *again)
-    assert code == 2 and "'objective'" in err, err
-    names = sweep._axes(["method.steps=1", "method.objective.steps=2"], parse(sweep.parser(), ["--data", "x"]))
-    assert [axis.name for axis in names] == ["method.objective.steps", "method.steps"]
+    assert code == 2 and "'method'" in err, err
+    names = sweep._axes(["method.steps=1", "method.method.steps=2"], parse(sweep.parser(), ["--data", "x"]))
+    assert [axis.name for axis in names] == ["method.method.steps", "method.steps"]
 
 
 @pytest.mark.parametrize(

@@ -23,38 +23,38 @@ HERE = __name__
 
 
 class Passing(Method):
-    """An objective that does what another one does."""
+    """An method that does what another one does."""
 
-    objective: Method
+    method: Method
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
-        return self.objective.perturb(model, batch, threat, noise)
+        return self.method.perturb(model, batch, threat, noise)
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
-        return self.objective.loss(model, batch, inner, threat, noise)
+        return self.method.loss(model, batch, inner, threat, noise)
 
 
 @dataclass(frozen=True)
 class Outer(Passing):
-    objective: Method = field(default_factory=AT)
+    method: Method = field(default_factory=AT)
     gamma: float = 0.005
 
 
 @dataclass(frozen=True)
 class Middle(Passing):
-    objective: Method = field(default_factory=TRADES)
+    method: Method = field(default_factory=TRADES)
     nominal_loss: float = 1.0
     tag: str = "x"
 
 
 class Bare(Passing):
-    def __init__(self, objective, strength=2, quiet=False) -> None:  # type: ignore[no-untyped-def]
-        self.objective, self.strength, self.quiet = objective, strength, quiet
+    def __init__(self, method, strength=2, quiet=False) -> None:  # type: ignore[no-untyped-def]
+        self.method, self.strength, self.quiet = method, strength, quiet
 
 
 class Needy(Passing):
-    def __init__(self, objective: Method, weight: float) -> None:
-        self.objective, self.weight = objective, weight
+    def __init__(self, method: Method, weight: float) -> None:
+        self.method, self.weight = method, weight
 
 
 @dataclass(frozen=True)
@@ -102,19 +102,19 @@ def test_a_maximiser_is_named_by_its_short_name_and_then_takes_what_is_passed_on
 
 
 def test_wrappers_nest_to_any_depth() -> None:
-    words = f"--method {HERE}:Outer --method.objective {HERE}:Middle --method.objective.nominal_loss 0.3".split()
-    words += "--method.objective.objective at --method.objective.objective.steps 2".split()
+    words = f"--method {HERE}:Outer --method.method {HERE}:Middle --method.method.nominal_loss 0.3".split()
+    words += "--method.method.method at --method.method.method.steps 2".split()
     assert method(*words) == Outer(Middle(AT(PGD(steps=2)), nominal_loss=0.3))
 
 
 def test_options_of_a_wrappers_default_objective_leave_the_rest_of_it_alone() -> None:
-    assert method("--method", f"{HERE}:Middle", "--method.objective.steps", "2") == Middle(TRADES(maximiser=PGD(2)))
+    assert method("--method", f"{HERE}:Middle", "--method.method.steps", "2") == Middle(TRADES(maximiser=PGD(2)))
 
 
 def test_a_class_without_annotations_takes_names_numbers_and_switches() -> None:
-    words = f"--method {HERE}:Bare --method.objective at --method.objective.steps 2 --method.strength 1e-3".split()
+    words = f"--method {HERE}:Bare --method.method at --method.method.steps 2 --method.strength 1e-3".split()
     bare = method(*words, "--method.quiet", "true")
-    assert (bare.objective, bare.strength, bare.quiet) == (AT(PGD(steps=2)), 0.001, True)
+    assert (bare.method, bare.strength, bare.quiet) == (AT(PGD(steps=2)), 0.001, True)
 
 
 def test_a_text_option_stays_text_when_it_looks_like_a_number() -> None:
@@ -133,10 +133,10 @@ def test_a_text_option_stays_text_when_it_looks_like_a_number() -> None:
         (["--method", f"{HERE}:Outr"], ["Outr", "did you mean 'Outer'"]),
         (["--method", "nowhere.at_all:Thing"], ["nowhere", "cannot be imported"]),
         (["--method", f"{HERE}:Threat"], ["Threat", "not a subclass", "Method"]),
-        (["--method", f"{HERE}:Needy", "--method.objective", "at"], ["needs", "--method.weight"]),
-        (["--method", f"{HERE}:Bare"], ["needs", "--method.objective"]),
-        (["--method", f"{HERE}:Bare", "--method.objective.steps", "3"], ["--method.objective, which is not named"]),
-        (["--method", "constrained", "--method.objective.weight", "0"], ["no option 'weight' for at"]),
+        (["--method", f"{HERE}:Needy", "--method.method", "at"], ["needs", "--method.weight"]),
+        (["--method", f"{HERE}:Bare"], ["needs", "--method.method"]),
+        (["--method", f"{HERE}:Bare", "--method.method.steps", "3"], ["--method.method, which is not named"]),
+        (["--method", "constrained", "--method.method.weight", "0"], ["no option 'weight' for at"]),
         (["--method.steps", "0"], ["steps is 0"]),
         (["--methd", "at"], ["--methd", "Did you mean '--method'"]),
         (["--method"], ["--method needs a value"]),

@@ -18,7 +18,7 @@ from support import attack_laws as laws
 from support.examples import NORMS, Counted, untouched
 from support.rounding import round_alike
 from support.toys import Function, blobs, linear, mlp, uniform, wavy
-from unperturbed.attacks.base import Attack, Found
+from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.split import array_split, select
@@ -241,10 +241,10 @@ class Liar(Attack):
     def __post_init__(self) -> None:
         """Take any shift, NaN too."""
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         n = len(batch.x)
         z = batch.x + self.shift
-        return Found(z, torch.ones(n), torch.ones(n, dtype=torch.bool), torch.ones_like(batch.y), n)
+        return AttackResult(z, torch.ones(n), torch.ones(n, dtype=torch.bool), torch.ones_like(batch.y), n)
 
 
 def half(z: Inputs) -> Tensor:
@@ -403,9 +403,9 @@ def test_each_example_withstands_the_attacks_at_one_radius_only() -> None:
         label: str = "watched"
         restarts: int = 1
 
-        def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+        def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
             asked.append((threat.eps, batch.ids.tolist()))
-            found: Found = CE(model, batch, threat, noise, places)
+            found: AttackResult = CE(model, batch, threat, noise, batch_size)
             return found
 
     x, model = uniform(40, 8, seed=6), wavy()

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from support.toys import QUICK, Function, blobs
-from unperturbed.attacks.base import Attack, Found
+from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.digits import load_digits
 from unperturbed.data.split import ArraySplit
@@ -139,9 +139,9 @@ class Move(Attack):
     label: str = "Move"
     restarts: int = 1
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         z = (batch.x + self.levels / 255).clamp(max=1)
-        return Found(z, margin(model(z), batch.y), torch.ones(len(z), dtype=torch.bool), batch.y * 0 + 1, len(z))
+        return AttackResult(z, margin(model(z), batch.y), torch.ones(len(z), dtype=torch.bool), batch.y * 0 + 1, len(z))
 
 
 def moved(levels: float) -> Suite:

@@ -289,14 +289,16 @@ def test_draws_that_are_not_finite_are_unknown_never_right(where: str) -> None:
 
 
 def test_a_point_outside_the_threat_set_does_not_count() -> None:
-    from unperturbed.attacks.base import Attack, Found
+    from unperturbed.attacks.base import Attack, AttackResult
 
     class Far(Attack):
         label, restarts, draws = "far", 1, 2
 
-        def __call__(self, model: nn.Module, batch: Batch, threat: Threat, noise: object, places: int) -> Found:
+        def __call__(
+            self, model: nn.Module, batch: Batch, threat: Threat, noise: object, batch_size: int
+        ) -> AttackResult:
             z, ones = 1 - batch.x, torch.ones_like(batch.y)
-            return Found(z, ones.float(), ones.bool(), ones, 0)
+            return AttackResult(z, ones.float(), ones.bool(), ones, 0)
 
     x, y = labelled(30)
     batch = Batch(x, y, torch.arange(30))

@@ -9,7 +9,7 @@ from torch import nn
 
 from support.examples import network
 from support.toys import QUICK
-from unperturbed.attacks.base import Attack, Found
+from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.convert import as_split
@@ -51,13 +51,15 @@ class Moving(Attack):
     restarts: int = 1
     bears_rounding: ClassVar[bool] = True
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         z = batch.x.clone()
         z[:, 0] = torch.tensor(self.goals)[batch.ids]
         with torch.no_grad():
             logits = model(z)
         n = len(z)
-        return Found(z, logits[:, 1] - logits[:, 0], torch.ones(n, dtype=torch.bool), torch.ones_like(batch.y), n)
+        return AttackResult(
+            z, logits[:, 1] - logits[:, 0], torch.ones(n, dtype=torch.bool), torch.ones_like(batch.y), n
+        )
 
 
 def verdicts(goals: list[float], rough: Reading, precise: Reading) -> tuple[list[str], int]:

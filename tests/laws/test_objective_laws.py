@@ -151,7 +151,7 @@ def points(inner: Inner, batch: Batch) -> Iterator[Inputs]:
 def steps_of(method: Any) -> int:
     """Return the steps of the inner maximisation, 1 where there is no such number."""
     if isinstance(method, Wrapper):
-        return steps_of(method.objective)
+        return steps_of(method.method)
     return int(getattr(getattr(method, "maximiser", method), "steps", 1))
 
 
@@ -513,17 +513,17 @@ def test_variants_cost_what_the_table_says(name: str, net: str) -> None:
 class Halved(Method):
     """A wrapper as a frozen dataclass."""
 
-    objective: Method
+    method: Method
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
-        return self.objective.perturb(model, batch, threat, noise)
+        return self.method.perturb(model, batch, threat, noise)
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
-        terms = self.objective.loss(model, batch, inner, threat, noise)
+        terms = self.method.loss(model, batch, inner, threat, noise)
         return {name: term / 2 for name, term in terms.items()}
 
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
-        self.objective.after_step(batch, inner, terms, threat)
+        self.method.after_step(batch, inner, terms, threat)
 
 
 class Weighted(nn.Module, Method):
@@ -531,21 +531,21 @@ class Weighted(nn.Module, Method):
 
     weight: Tensor
 
-    def __init__(self, objective: Method) -> None:
+    def __init__(self, method: Method) -> None:
         super().__init__()
-        self.objective = objective
+        self.method = method
         self.register_buffer("weight", torch.tensor(1.0))
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
-        return self.objective.perturb(model, batch, threat, noise)
+        return self.method.perturb(model, batch, threat, noise)
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
-        terms = self.objective.loss(model, batch, inner, threat, noise)
+        terms = self.method.loss(model, batch, inner, threat, noise)
         return {name: term * self.weight for name, term in terms.items()}
 
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
         self.weight = self.weight * 0.9 + 0.01 * total(terms).detach()
-        self.objective.after_step(batch, inner, terms, threat)
+        self.method.after_step(batch, inner, terms, threat)
 
 
 DEEP = "in a dataclass in a module"

@@ -96,9 +96,9 @@ def test_awp_is_the_published_form(name: str, net: str) -> None:
     weight = "1.weight" if net == "plain" else "0.weight"
     assert (model.state_dict()[weight] - plain.state_dict()[weight]).abs().max() > 1e-4, "it makes a difference"
     if isinstance(alone, nn.Module):
-        assert isinstance(method.objective, nn.Module)
+        assert isinstance(method.method, nn.Module)
         for key, buffer in alone.named_buffers():
-            torch.testing.assert_close(method.objective.get_buffer(key), buffer, rtol=0, atol=1e-6, equal_nan=True)
+            torch.testing.assert_close(method.method.get_buffer(key), buffer, rtol=0, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.parametrize("net", ["plain", "norm", "dropout"])
@@ -282,7 +282,7 @@ def test_wrapping() -> None:
     assert (AWP(Free()).repeats, AWP(ERM()).ramp) == (8, 0.0)
     stronger = AWP(Constrained(AT(PGD(2))), gamma=0.1).stronger()
     assert isinstance(stronger, AWP) and stronger.gamma == 0.1
-    assert isinstance(stronger.objective, Constrained) and stronger.objective.objective == AT(PGD(4))
+    assert isinstance(stronger.method, Constrained) and stronger.method.method == AT(PGD(4))
     assert AWP(ERM()).stronger() is None
     with pytest.raises(InputError, match="gamma is -1"):
         AWP(gamma=-1.0)

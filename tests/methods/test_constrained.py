@@ -114,7 +114,7 @@ def test_the_dual_variable_converges_to_the_multiplier(exchanged: bool) -> None:
     """Logistic regression on two Gaussians under Linf: weights and multiplier agree with scipy's."""
     batch, eps = gaussians(), 0.5
     limit = 0.62 if exchanged else 0.37
-    limits: dict[str, Any] = {"objective_loss": limit} if exchanged else {"nominal_loss": limit}
+    limits: dict[str, Any] = {"method_loss": limit} if exchanged else {"nominal_loss": limit}
     expected, multiplier = saddle(batch, eps, limit, exchanged)
     assert multiplier > 0.1
     model, method = logistic(), Constrained(AT(FGSM), dual_step=0.2, wait=0, dual_max=20, **limits)
@@ -242,7 +242,7 @@ def test_losses_of_the_steps_do_not_judge_a_running_average(seen: float) -> None
 @pytest.mark.parametrize("wrap", [Constrained, AWP])
 @pytest.mark.parametrize("inner", [0.1, AT, "at", None])
 def test_only_a_method_is_wrapped(wrap: Any, inner: Any, unchecked: None) -> None:
-    with pytest.raises(InputError, match="give an objective, such as AT"):
+    with pytest.raises(InputError, match="give a method, such as AT"):
         wrap(inner)
 
 
@@ -261,7 +261,7 @@ def test_it_is_feasible_where_its_sentence_says_so() -> None:
         return method
 
     cases = [after(seen, nominal_loss=0.5) for seen in (0.4, 0.5, 0.524, 0.53)]
-    cases += [after(seen, objective_loss=0.5) for seen in (0.524, 0.53)]
+    cases += [after(seen, method_loss=0.5) for seen in (0.524, 0.53)]
     cases += [after(seen, nominal_accuracy=0.95) for seen in (0.96, 0.95, 0.949)]
     assert [each.feasible() for each in cases] == [True, True, True, False, True, False, True, True, False]
     assert all(each.conclude()[0].startswith("Feasible") == each.feasible() for each in cases)
@@ -302,7 +302,7 @@ def test_a_dual_variable_that_rose_with_slack_left_is_called_rising() -> None:
 
 def test_a_limit_on_the_methods_terms_is_not_met_at_a_smaller_eps() -> None:
     """While eps grows, the terms are those of an easier task; the clean loss is the same task all the time."""
-    terms, clean = Constrained(AT(), objective_loss=0.5), Constrained(AT(), nominal_loss=0.5)
+    terms, clean = Constrained(AT(), method_loss=0.5), Constrained(AT(), nominal_loss=0.5)
     for method in (terms, clean):
         for eps in (0.05, 0.06):
             once(method, 0.2, Threat("Linf", eps))
@@ -341,13 +341,13 @@ def terms_of(method: Method, model: nn.Module) -> tuple[Terms, Inner]:
     return {name: term.detach() for name, term in terms.items()}, inner
 
 
-@pytest.mark.parametrize("objective", [TRADES(), LLR(), DALE(weight=0.5), DALELaplacian(weight=0.5), DALEKL()])
-def test_the_terms_are_the_lagrangian(objective: Method) -> None:
+@pytest.mark.parametrize("method", [TRADES(), LLR(), DALE(weight=0.5), DALELaplacian(weight=0.5), DALEKL()])
+def test_the_terms_are_the_lagrangian(method: Method) -> None:
     model = network("plain", torch.float64)
-    own, _ = terms_of(objective, model)
+    own, _ = terms_of(method, model)
     nominal = cross_entropy(model(BATCH.x), BATCH.y).mean().detach()
 
-    terms, inner = terms_of(Constrained(objective, nominal_loss=0.3, dual_start=1.7), model)
+    terms, inner = terms_of(Constrained(method, nominal_loss=0.3, dual_start=1.7), model)
     assert {name: float(terms[name]) for name in own} == pytest.approx({name: float(own[name]) for name in own})
     assert sum(map(float, terms.values())) == pytest.approx(
         sum(map(float, own.values())) + 1.7 * (float(nominal) - 0.3)
@@ -357,16 +357,16 @@ def test_the_terms_are_the_lagrangian(objective: Method) -> None:
     assert float(inner.log["dual"].mean()) == pytest.approx(1.7)
 
     total = sum(float(term) for term in own.values())
-    terms, inner = terms_of(Constrained(objective, objective_loss=0.4, dual_start=1.7), model)
+    terms, inner = terms_of(Constrained(method, method_loss=0.4, dual_start=1.7), model)
     assert terms.keys() == {*own, "constraint"}
     assert sum(map(float, terms.values())) == pytest.approx(float(nominal) + 1.7 * (total - 0.4))
-    assert float(inner.log["objective_loss"].mean()) == pytest.approx(total)
+    assert float(inner.log["method_loss"].mean()) == pytest.approx(total)
 
-    terms, _ = terms_of(Constrained(objective, nominal_accuracy=0.9, dual_start=1.7), model)
+    terms, _ = terms_of(Constrained(method, nominal_accuracy=0.9, dual_start=1.7), model)
     assert float(terms["constraint"]) == pytest.approx(1.7 * float(nominal))
 
 
-@pytest.mark.parametrize("limits", [{"nominal_loss": 0.3}, {"objective_loss": 0.4}])
+@pytest.mark.parametrize("limits", [{"nominal_loss": 0.3}, {"method_loss": 0.4}])
 def test_the_method_is_handed_all_of_its_own_terms_and_no_other(limits: dict[str, float]) -> None:
     handed: list[Terms] = []
 
@@ -393,7 +393,7 @@ def test_a_name_that_both_use_is_refused() -> None:
             terms_of(Constrained(kind()), network("plain", torch.float64))
 
 
-@pytest.mark.parametrize("limits", [{"nominal_loss": 0.3}, {"objective_loss": 0.4}])
+@pytest.mark.parametrize("limits", [{"nominal_loss": 0.3}, {"method_loss": 0.4}])
 def test_the_nominal_loss_is_of_the_labels_where_targets_are_smoothed(limits: dict[str, float]) -> None:
     model, method = network("plain", torch.float64), Constrained(ERM(), dual_start=1.7, **limits)
     smooth = nn.functional.one_hot(BATCH.y, 3) * 0.7 + 0.1
@@ -415,11 +415,11 @@ def test_no_gradient_moves_the_dual_variable() -> None:
 
 def test_the_inner_methods_memory_moves_and_sees_its_own_terms() -> None:
     """Also under an exchanged limit, whose dual variable scales what ELLE-A does not look at."""
-    for limits in ({"nominal_loss": 0.3}, {"objective_loss": 2.0}):
+    for limits in ({"nominal_loss": 0.3}, {"method_loss": 2.0}):
         method, alone = Constrained(ELLE_A(), **limits), ELLE_A()
         for each in (method, alone):
             steps(each, network("plain", torch.float64), BATCH, THREAT, 1, 0.0)
-        inner = method.objective
+        inner = method.method
         assert isinstance(inner, ELLE_A)
         torch.testing.assert_close(inner.mean, alone.mean)
         assert int(inner.count) == 1
@@ -434,10 +434,10 @@ def test_a_stronger_method_keeps_the_dual_variable() -> None:
     method = Constrained(AT(PGD(3)), nominal_loss=0.5, every="epoch", dual_max=7.0)
     method.dual = torch.tensor(2.5)
     stronger = method.stronger()
-    assert isinstance(stronger, Constrained) and stronger.objective == AT(PGD(6))
+    assert isinstance(stronger, Constrained) and stronger.method == AT(PGD(6))
     assert float(stronger.dual) == 2.5 and (stronger.every, stronger.dual_max) == ("epoch", 7.0)
     other = Constrained(ELLE_A()).stronger()
-    assert isinstance(other, Constrained) and other.objective == AT(PGD(2))
+    assert isinstance(other, Constrained) and other.method == AT(PGD(2))
     assert Constrained(ERM()).stronger() is None
 
 
@@ -447,12 +447,12 @@ def test_a_stronger_method_keeps_the_dual_variable() -> None:
         ({"nominal_loss": 0.1, "nominal_accuracy": 0.9}, "only one of"),
         ({"nominal_accuracy": 97.0}, "nominal_accuracy is 97.0, but is a share"),
         ({"nominal_loss": -0.1}, "nominal_loss is -0.1"),
-        ({"objective_loss": math.inf}, "objective_loss is inf"),
+        ({"method_loss": math.inf}, "method_loss is inf"),
         ({"dual_step": -1.0}, "dual_step is -1.0"),
         ({"wait": 4}, "wait is 4, but is a share of the run"),
         ({"wait": math.nan}, "wait is nan"),
         ({"dual_start": 3.0, "dual_max": 2.0}, "dual_max is 2.0"),
-        ({"objective": Constrained()}, "limited a second time"),
+        ({"method": Constrained()}, "limited a second time"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], message: str) -> None:
@@ -502,13 +502,13 @@ def test_a_clean_accuracy_reaches_the_dual_variable(tmp_path: Path) -> None:
 
 def test_another_inner_method_or_limit_is_another_run() -> None:
     cases = ((AT(PGD(3)), 0.1), (AT(PGD(4)), 0.1), (AT(PGD(3)), 0.2), (ELLE_A(), 0.1), (ELLE_A(10.0), 0.1))
-    described = [describe(Constrained(objective, nominal_loss=limit)) for objective, limit in cases]
+    described = [describe(Constrained(method, nominal_loss=limit)) for method, limit in cases]
     assert len({str(each) for each in described}) == 5
-    assert described[0]["init_args"]["objective"]["init_args"]["maximiser"]["init_args"]["steps"] == 3
+    assert described[0]["init_args"]["method"]["init_args"]["maximiser"]["init_args"]["steps"] == 3
 
 
 def test_the_memory_moves_to_the_device_wherever_it_is() -> None:
     method = Constrained(ELLE_A())
     checkpoint.move_memory(method, torch.device("meta"))
-    buffers: list[Tensor] = [method.dual, method.seen, *method.objective.buffers()]  # type: ignore[attr-defined]
+    buffers: list[Tensor] = [method.dual, method.seen, *method.method.buffers()]  # type: ignore[attr-defined]
     assert all(buffer.device.type == "meta" for buffer in buffers)

@@ -203,7 +203,7 @@ def test_the_chain_of_an_example_does_not_depend_on_the_batch_size(kind: type) -
 def test_the_dual_form_is_constrained_around_the_sampler(kind: type) -> None:
     chain = Langevin(steps=3)
     made = kind.dual(0.2, maximiser=chain, every="epoch", dual_start=0.5)
-    assert isinstance(made, Constrained) and made.objective == kind(weight=0.0, maximiser=chain)
+    assert isinstance(made, Constrained) and made.method == kind(weight=0.0, maximiser=chain)
     assert (made.nominal_loss, made.every, float(made.dual)) == (0.2, "epoch", 0.5)
     assert kind.dual(nominal_accuracy=0.9).nominal_accuracy == 0.9
     for settings in ({"nominal": "boosted"}, {"weight": 0.5}):

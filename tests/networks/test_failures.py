@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from support.toys import QUICK, Function, blobs, linear
-from unperturbed.attacks.base import Found
+from unperturbed.attacks.base import AttackResult
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.errors import InputError, RunError
@@ -333,7 +333,7 @@ def test_a_climb_to_its_end_that_fails_costs_nothing_else() -> None:
     model, poison = linear(6, 3), x[bad]
 
     class Failing(GradientAttack):
-        def __call__(self, model: object, batch: Batch, *rest: object) -> Found:
+        def __call__(self, model: object, batch: Batch, *rest: object) -> AttackResult:
             if (batch.x[:, None] == poison).all(2).any():
                 raise ValueError("not this one")
             return super().__call__(model, batch, *rest)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation import accuracy, curve
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
-from unperturbed.weights.files import load_run
+from unperturbed.weights.rebuild import load_run
 
 DAMAGES = 500
 SHARES = 20

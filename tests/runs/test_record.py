@@ -8,7 +8,7 @@ import yaml
 
 from unperturbed import runs
 from unperturbed.errors import InputError
-from unperturbed.runs.record import MOST_ROWS, ModelSpec, Network, RunRecord, TrainedOn, read_rows, write_rows
+from unperturbed.runs.record import MOST_ROWS, SCHEMA, ModelSpec, Network, RunRecord, TrainedOn, read_rows, write_rows
 
 RECIPE = {"seed": 3, "epochs": 2, "validation": 0.1, "lr": None}
 WHOLE: dict[str, Any] = {
@@ -45,6 +45,11 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_records_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    inner = {"class_path": "constrained", "init_args": {"objective": {"class_path": "at"}, "objective_loss": 0.1}}
+    write(tmp_path, WHOLE | {"method": {"class_path": "awp", "init_args": {"gamma": 0.1, "objective": inner}}})
+    renamed = {"class_path": "constrained", "init_args": {"method": {"class_path": "at"}, "method_loss": 0.1}}
+    method = RunRecord.read(tmp_path).method
+    assert method == {"class_path": "awp", "init_args": {"gamma": 0.1, "method": renamed}}
     new = ("schema", "network", "trained_on")
     write(tmp_path, {name: value for name, value in WHOLE.items() if name not in new})
     record = RunRecord.read(tmp_path)
@@ -135,8 +140,8 @@ def test_an_unknown_field_is_refused_with_the_nearest(tmp_path: Path) -> None:
     write(tmp_path, WHOLE | {"bonds": [0, 1]})
     with pytest.raises(InputError, match="unknown field 'bonds'.*did you mean 'bounds'"):
         RunRecord.read(tmp_path)
-    write(tmp_path, WHOLE | {"schema": 3})
-    with pytest.raises(InputError, match="schema is 3"):
+    write(tmp_path, WHOLE | {"schema": SCHEMA + 1})
+    with pytest.raises(InputError, match=f"schema is {SCHEMA + 1}"):
         RunRecord.read(tmp_path)
 
 

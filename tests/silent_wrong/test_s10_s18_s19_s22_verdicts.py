@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from support.toys import QUICK, Function, blobs, linear, mlp, uniform
-from unperturbed.attacks.base import Attack, Found
+from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.findings import Outcome
@@ -110,10 +110,12 @@ class Spy(Attack):
     label: str = "spy"
     restarts: int = 1
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         self.seen.append(batch)
         n = len(batch.x)
-        return Found(batch.x, torch.full((n,), -1.0), torch.ones(n, dtype=torch.bool), torch.ones_like(batch.y), 0)
+        return AttackResult(
+            batch.x, torch.full((n,), -1.0), torch.ones(n, dtype=torch.bool), torch.ones_like(batch.y), 0
+        )
 
 
 def test_s19_attacks_are_given_the_true_labels_and_only_what_is_classified_correctly() -> None:
@@ -143,10 +145,10 @@ class Liar(Attack):
     def __post_init__(self) -> None:
         """Take any shift, NaN too."""
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         n = len(batch.x)
         z = batch.x + self.shift
-        return Found(z, torch.ones(n), torch.ones(n, dtype=torch.bool), torch.ones_like(batch.y), n)
+        return AttackResult(z, torch.ones(n), torch.ones(n, dtype=torch.bool), torch.ones_like(batch.y), n)
 
 
 def sum_model() -> nn.Module:
@@ -218,9 +220,9 @@ class Modest(Attack):
     label: str = "modest"
     restarts: int = 1
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         n = len(batch.x)
-        return Found(batch.x + 0.3, torch.zeros(n), torch.ones(n, dtype=torch.bool), torch.ones_like(batch.y), n)
+        return AttackResult(batch.x + 0.3, torch.zeros(n), torch.ones(n, dtype=torch.bool), torch.ones_like(batch.y), n)
 
 
 def test_a_break_that_only_the_fresh_forward_sees_counts() -> None:

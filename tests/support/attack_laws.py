@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from support.examples import NORMS, Counted, untouched
-from unperturbed.attacks.base import Attack, Found
+from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.losses import margin
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -111,7 +111,7 @@ def zeros(x: Inputs) -> Tensor:
     return torch.zeros(len(x), dtype=torch.int64)
 
 
-def run(attack: Attack, model: nn.Module, batch: Batch, threat: Threat, places: int = 0, seed: int = 0) -> Found:
+def run(attack: Attack, model: nn.Module, batch: Batch, threat: Threat, places: int = 0, seed: int = 0) -> AttackResult:
     return attack(model.eval(), batch, threat, Noise.of(seed, batch.ids), places or max(len(batch.x), 1))
 
 

@@ -23,11 +23,11 @@ def subject(
     train: tuple[Inputs, Labels] | None = None,
     threat: Threat = WIDE,
     classes: int = 3,
-    places: int = 16,
+    batch_size: int = 16,
 ) -> Subject:
     """Return a subject; test examples have ids from 0 on, training examples from 1000 on."""
     examples = None if train is None else batch_of(*train, first=1000)
-    return Subject("a test", model, batch_of(x, y), examples, threat, classes, places=places)
+    return Subject("a test", model, batch_of(x, y), examples, threat, classes, batch_size=batch_size)
 
 
 def number(finding: Finding, name: str) -> Number:

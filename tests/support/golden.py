@@ -95,8 +95,8 @@ def command(line: str) -> Any:
     return json.loads(printed.getvalue())
 
 
-def interrupted() -> str:
-    """Train until the middle of the second epoch, stop, resume, and return the hash of the weights."""
+def interrupted(out: str = "stopped", stopped: bool = True) -> str:
+    """Train until the middle of the second epoch, stop (unless not `stopped`), resume; return the weights' hash."""
     data, threat = un.load_data("digits"), un.Threat("Linf", 0.1)
     few = (data.train.inputs(torch.arange(96)), data.train.labels[:96])
     recipe = un.Recipe(epochs=3, batch_size=16)
@@ -109,10 +109,11 @@ def interrupted() -> str:
         torch.manual_seed(0)
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 
-    with suppress(KeyboardInterrupt):
-        un.train(network(), few, threat, un.AT(), recipe, out="stopped", device="cpu", progress=stop)
-    un.train(network(), few, threat, un.AT(), recipe, out="stopped", device="cpu", resume=True)
-    return weights("stopped")
+    if stopped:
+        with suppress(KeyboardInterrupt):
+            un.train(network(), few, threat, un.AT(), recipe, out=out, device="cpu", progress=stop)
+    un.train(network(), few, threat, un.AT(), recipe, out=out, device="cpu", resume=stopped)
+    return weights(out)
 
 
 def calls() -> dict[str, Callable[[], Any]]:

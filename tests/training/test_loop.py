@@ -552,7 +552,7 @@ def test_a_method_that_refuses_the_network_stops_the_run_before_it_changes(tmp_p
     "make",
     [
         lambda: Constrained(AT(PGD(2)), nominal_loss=0.3),
-        lambda: AWP(Constrained(ELLE_A(), objective_loss=0.3)),
+        lambda: AWP(Constrained(ELLE_A(), method_loss=0.3)),
         ELLE_A,
         SORA,
         FWATAdapt,

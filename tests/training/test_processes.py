@@ -119,7 +119,7 @@ def test_two_processes_give_the_gradients_of_one(make: Callable[[], Method], nor
 LIMITED: dict[str, Callable[[], Method]] = {
     "awp, constrained, llr": lambda: AWP(Constrained(LLR(), nominal_loss=0.3, dual_step=0.5, wait=0), gamma=0.05),
     "constrained scorpio": lambda: Constrained(SCORPIO(), nominal_loss=0.3, dual_step=0.5, wait=0),
-    "constrained trades": lambda: Constrained(TRADES(), objective_loss=0.3, dual_step=0.5, wait=0),
+    "constrained trades": lambda: Constrained(TRADES(), method_loss=0.3, dual_step=0.5, wait=0),
     "awp, free": lambda: AWP(Free(), gamma=0.05),
     "dale, per epoch": lambda: DALE.dual(0.3, every="epoch", dual_step=0.5, wait=0),
     "dale-laplacian": DALELaplacian,

@@ -72,7 +72,7 @@ CASES = {
         Recipe(4, 18),
     ),
     "constrained scorpio": Case(lambda: Constrained(SCORPIO(), nominal_accuracy=0.9), recipe=Recipe(4, 18, "sgd")),
-    "constrained trades": Case(lambda: Constrained(TRADES(maximiser=PGD(2)), objective_loss=0.9)),
+    "constrained trades": Case(lambda: Constrained(TRADES(maximiser=PGD(2)), method_loss=0.9)),
     "dale in awp": Case(lambda: AWP(DALELaplacian())),
     "augmented, in bfloat16": Case(
         lambda: AT(PGD(2)),

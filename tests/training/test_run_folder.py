@@ -53,13 +53,13 @@ def test_config_says_what_the_result_depends_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("accuracy", "limit"), [(None, 0.1), (0.9, None)])
 def test_a_limit_that_is_left_to_the_method_is_written(accuracy: float | None, limit: float | None) -> None:
     """As the command line says it: with None for what was not given, also of a method in another one."""
-    arguments = {"nominal_loss": None, "nominal_accuracy": accuracy, "objective": None, "dual_max": 20.0}
+    arguments = {"nominal_loss": None, "nominal_accuracy": accuracy, "method": None, "dual_max": 20.0}
     method = Constrained(AT(), nominal_accuracy=accuracy)
-    said = {"class_path": "awp", "init_args": {"objective": {"class_path": "constrained", "init_args": arguments}}}
+    said = {"class_path": "awp", "init_args": {"method": {"class_path": "constrained", "init_args": arguments}}}
     told = describe_run(THREAT, AWP(method), Recipe(), {}, {"method": said})["method"]
-    found = told["init_args"]["objective"]
+    found = told["init_args"]["method"]
     assert told["class_path"] == "awp" and found["class_path"] == "constrained"
-    assert found["init_args"] == {**arguments, "nominal_loss": limit, "objective": describe(AT())}
+    assert found["init_args"] == {**arguments, "nominal_loss": limit, "method": describe(AT())}
 
 
 def test_bounds_per_feature_and_none_are_written(tmp_path: Path) -> None:

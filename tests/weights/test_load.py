@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from unperturbed.architectures.mlp import MLP
 from unperturbed.errors import InputError
 from unperturbed.runs import BEST, CONFIG, write_yaml
-from unperturbed.weights.files import LogitsOnly, as_classifier, build_model, load_run, output_logits, save_weights
+from unperturbed.weights.files import LogitsOnly, as_classifier, build_model, output_logits, save_weights
+from unperturbed.weights.rebuild import load_run
 
 USER_MODULE = """
 import torch

@@ -16,7 +16,7 @@ from unperturbed.types import Batch, Inputs, Logits, Model, PerExample, Rows
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class AttackResult:
     """An attack's result for each example of a batch."""
 
     z: Inputs
@@ -33,6 +33,8 @@ class Found:
     """Examples through it backward; None: as many as forward."""
     queries: Rows | None = None
     """Forwards for each example up to its break, or in all; None: not counted."""
+    warnings: tuple[str, ...] = ()
+    """What makes the result doubtful."""
 
 
 class Attack(ABC):
@@ -51,13 +53,13 @@ class Attack(ABC):
             check_fields(self)
 
     @abstractmethod
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
-        """Attack every example of the batch; the network sees `places` examples at a time."""
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
+        """Attack every example of the batch; the network sees `batch_size` examples at a time."""
 
 
-def padded_logits(model: Model, x: Inputs, places: int) -> Logits:
-    """Return the logits of x, the network seeing at most `places` examples at a time (padded by repetition)."""
-    logits, size = [], enough_places(len(x), places)
+def padded_logits(model: Model, x: Inputs, batch_size: int) -> Logits:
+    """Return the logits of x, the network seeing at most `batch_size` examples at a time (padded by repetition)."""
+    logits, size = [], enough_places(len(x), batch_size)
     with torch.no_grad():
         if len(x) == 0:
             return model(x)  # type: ignore[no-any-return]
@@ -67,13 +69,13 @@ def padded_logits(model: Model, x: Inputs, places: int) -> Logits:
     return torch.cat(logits)
 
 
-def likely_targets(model: Model, batch: Batch, most: int | None, places: int) -> Tensor:
+def likely_targets(model: Model, batch: Batch, most: int | None, batch_size: int) -> Tensor:
     """Return the other classes of each example, the likeliest first, `most` of them or all: (n, targets).
 
     By the logits in the precision of the weights, also where the search is in a lower one, which ties logits.
     """
     with plainly():
-        logits = padded_logits(model, batch.x, places)
+        logits = padded_logits(model, batch.x, batch_size)
     others = logits.scatter(1, batch.y[:, None], -torch.inf).nan_to_num(nan=-torch.inf)
     count = logits.shape[1] - 1
     ranked = others.sort(dim=1, descending=True, stable=True).indices

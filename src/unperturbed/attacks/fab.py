@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, Found, likely_targets
-from unperturbed.checks import check_fields
-from unperturbed.errors import InputError
+from unperturbed.attacks.base import Attack, AttackResult, likely_targets
+from unperturbed.checks import AT_LEAST_ONE, NONE_OR_MORE, check_fields
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Places, at_least_two
 from unperturbed.maximise.slopes import tells_nothing, usable
@@ -24,7 +23,7 @@ class Nearest:
     """That point; x where none was found."""
     distance: PerExample
     """Its distance; infinite where none was found."""
-    found: Found
+    found: AttackResult
     """The point of largest margin inside the threat set, and how the search went."""
 
 
@@ -60,25 +59,21 @@ class FAB(Attack):
 
     def __post_init__(self) -> None:
         """Refuse numbers that leave nothing to do."""
-        check_fields(self)
-        if self.steps < 1 or self.restarts < 1 or self.targets < 0:
-            raise InputError(
-                f"FAB with steps {self.steps}, restarts {self.restarts}, targets {self.targets}: at least 1, 1 and 0."
-            )
+        check_fields(self, steps=AT_LEAST_ONE, restarts=AT_LEAST_ONE, targets=NONE_OR_MORE)
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Look for a misclassified point inside the threat set."""
-        return self._run(model, batch, threat, noise, places, leave=True).found
+        return self._run(model, batch, threat, noise, batch_size, leave=True).found
 
-    def nearest(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Nearest:
+    def nearest(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> Nearest:
         """Look for the nearest misclassified point; the radius matters for random starts only."""
-        return self._run(model, batch, threat, noise, places, leave=False)
+        return self._run(model, batch, threat, noise, batch_size, leave=False)
 
-    def _run(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int, leave: bool) -> Nearest:
+    def _run(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int, leave: bool) -> Nearest:
         x, n = batch.x, len(batch.x)
-        targets = likely_targets(model, batch, self.targets or None, places)
+        targets = likely_targets(model, batch, self.targets or None, batch_size)
         climbs = targets.shape[1] if self.targets else 1
-        at = Places(n, places, climbs * self.restarts, x.device, self.steps)
+        at = Places(n, batch_size, climbs * self.restarts, x.device, self.steps)
         k = torch.zeros_like(at.row)
         here = x[at.row] if n else x.new_zeros((len(k), *x.shape[1:]))
         z, wide = here.clone(), (-1, *[1] * (x.dim() - 1))
@@ -127,7 +122,7 @@ class FAB(Attack):
                 fill_free_places()
                 give_up_places()
         rounds = (at.needed + climbs - 1) // climbs
-        found = Found(best.inside, best.margin, best.finite & led, rounds, forwards, backwards, 1 + 2 * at.moved)
+        found = AttackResult(best.inside, best.margin, best.finite & led, rounds, forwards, backwards, 1 + 2 * at.moved)
         return Nearest(best.nearest, best.distance, found)
 
     def _move(self, x: Inputs, z: Inputs, lead: PerExample, slope: Inputs, threat: Threat) -> Inputs:

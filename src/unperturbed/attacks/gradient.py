@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from unperturbed.attacks.base import Attack, Found
+from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.eot import averaged
-from unperturbed.checks import ANY, check_fields
+from unperturbed.checks import ANY, NOT_MORE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.ascent import Ascent, search
@@ -39,10 +39,10 @@ class GradientAttack(Attack):
 
     def __post_init__(self) -> None:
         """Refuse numbers that leave nothing to do."""
-        check_fields(self, enough=ANY)
+        check_fields(self, enough=ANY, restarts=NOT_MORE, draws=NOT_MORE)
         check_climbs(self.label, self.restarts, self.draws, self.enough)
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Attack every example; iterates are ranked by margin, whatever is climbed."""
 
         def score(z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
@@ -51,9 +51,9 @@ class GradientAttack(Attack):
             return self.loss(logits, y), margin(logits, y).detach()
 
         mean = averaged(score, self.draws)
-        best = search(self.ascent, mean, batch.x, threat, noise, self.restarts, places, self.enough)
+        best = search(self.ascent, mean, batch.x, threat, noise, self.restarts, batch_size, self.enough)
         passes, queries = self.draws * best.passes, self.draws * best.queries
-        return Found(best.z, best.rank, best.finite, best.restart, passes, queries=queries)
+        return AttackResult(best.z, best.rank, best.finite, best.restart, passes, queries=queries)
 
 
 def check_climbs(label: str, restarts: int, draws: int, enough: float) -> None:

@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, Found, likely_targets
+from unperturbed.attacks.base import Attack, AttackResult, likely_targets
 from unperturbed.attacks.eot import averaged
 from unperturbed.attacks.gradient import check_climbs
-from unperturbed.checks import ANY, check_fields
+from unperturbed.checks import ANY, NOT_MORE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin, targeted_margin
 from unperturbed.maximise.ascent import Ascent, search
@@ -48,22 +48,22 @@ class MultiTargeted(Attack):
 
     def __post_init__(self) -> None:
         """Refuse numbers that leave nothing to do."""
-        check_fields(self, enough=ANY)
+        check_fields(self, enough=ANY, restarts=NOT_MORE, draws=NOT_MORE, targets=NOT_MORE)
         check_climbs(self.label, self.restarts, self.draws, self.enough)
         if self.targets is not None and self.targets < 1:
             raise InputError(f"{self.label} with targets {self.targets}: at least 1, or None for all other classes.")
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Attack every example; iterates are ranked by margin."""
-        targets = likely_targets(model, batch, self.targets, places)
+        targets = likely_targets(model, batch, self.targets, batch_size)
         count = targets.shape[1]
         score = _Towards(model, batch.y, targets, self.loss, torch.zeros_like(batch.y))
         mean, climbs = averaged(score, self.draws), count * self.restarts
-        best = search(self.ascent, mean, batch.x, threat, noise, climbs, places, self.enough)
+        best = search(self.ascent, mean, batch.x, threat, noise, climbs, batch_size, self.enough)
         rounds = (best.restart + count - 1) // count
         passes = self.draws * best.passes
         queries = 1 + self.draws * best.queries
-        return Found(best.z, best.rank, best.finite, rounds, len(batch.y) + passes, passes, queries)
+        return AttackResult(best.z, best.rank, best.finite, rounds, len(batch.y) + passes, passes, queries)
 
 
 @dataclass(frozen=True, eq=False)

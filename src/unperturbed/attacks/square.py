@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, Found
-from unperturbed.checks import check_fields
+from unperturbed.attacks.base import Attack, AttackResult
+from unperturbed.checks import AT_LEAST_ONE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Places, at_least_two
@@ -44,18 +44,18 @@ class Square(Attack):
 
     def __post_init__(self) -> None:
         """Refuse what is no number of queries, and more than the one climb that there is."""
-        check_fields(self)
-        if self.queries < 1 or not 0 < self.share <= 1 or self.restarts != 1:
+        check_fields(self, queries=AT_LEAST_ONE, restarts=AT_LEAST_ONE)
+        if not 0 < self.share <= 1 or self.restarts != 1:
             raise InputError(
                 f"Square with queries {self.queries}, share {self.share}, restarts {self.restarts}: queries are at "
                 "least 1, the share lies in (0, 1], and there is one climb."
             )
 
-    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, places: int) -> Found:
+    def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Attack every example."""
         x, n = batch.x, len(batch.x)
         patches = _Patches(threat, x, self.share)
-        at = Places(n, places, 1, x.device, self.queries)
+        at = Places(n, batch_size, 1, x.device, self.queries)
         best_z, best_margin = x.clone(), x.new_full((n,), -torch.inf)
         finite, forwards = torch.ones(n, dtype=torch.bool, device=x.device), 0
         k = torch.zeros_like(at.row)
@@ -97,7 +97,7 @@ class Square(Attack):
             z = patches.change(here, held, ends, plan.pop())
             if bool(done.any()):
                 fill_free_places()
-        return Found(best_z, best_margin, finite, at.needed, forwards, 0, at.moved)
+        return AttackResult(best_z, best_margin, finite, at.needed, forwards, 0, at.moved)
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,7 +63,7 @@ class Plan:
         data: with the training examples asked for.
         extra: more of them, or None.
         threat: the threat set.
-        objective: what is minimised.
+        method: what is minimised.
         recipe: how.
         loggers: beside metrics.jsonl.
         out: the run folder.
@@ -75,7 +75,7 @@ class Plan:
     data: "Data"
     extra: "Data | None"
     threat: "Threat"
-    objective: "Method"
+    method: "Method"
     recipe: Recipe
     loggers: Sequence[Logger]
     out: Path
@@ -100,8 +100,8 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     load = load or partial(load_data, trust=given.trust)
     if given.data is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
-    method = choose(given.trees["method"], "methods", "method", default=AT(), trust=given.trust)
-    objective = method.build()
+    choice = choose(given.trees["method"], "methods", "method", default=AT(), trust=given.trust)
+    method = choice.build()
     settings = {each.name: getattr(given, each.name) for each in fields(Recipe)}
     recipe = Recipe(**settings | {"batch_size": None if given.batch_size == "auto" else given.batch_size})
     named = [] if given.loggers == "none" else given.loggers.split(",")
@@ -113,7 +113,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     extra_place = given.extra and with_applicable(given.extra, label=given.label, resize=given.resize)
     extra = None if extra_place is None else load(extra_place)
     model, model_description = make_model(given.trees["model"], data, recipe.seed, given.trust)
-    method_description, asked = written(method), taken(given, None)
+    method_description, asked = written(choice), taken(given, None)
     out = Path(given.out or Path("runs") / slug(data.name, method_description["class_path"]))
     config = {
         "data": keep_place(place),
@@ -125,7 +125,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
         "method": method_description,
         **describe(asked),
     }
-    return Plan(prepared(model, **asked), data, extra, threat, objective, recipe, loggers, out, config, chosen)
+    return Plan(prepared(model, **asked), data, extra, threat, method, recipe, loggers, out, config, chosen)
 
 
 def run(given: Parsed) -> Result:
@@ -142,7 +142,7 @@ def run(given: Parsed) -> Result:
             asked.model,
             asked.data,
             asked.threat,
-            asked.objective,
+            asked.method,
             asked.recipe,
             out=asked.out,
             resume=given.resume,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unperturbed.attacks.base import Attack, Found, padded_logits
+from unperturbed.attacks.base import Attack, AttackResult, padded_logits
 from unperturbed.attacks.gradient import Suite
 from unperturbed.evaluation.evidence import Evidence
 from unperturbed.findings import Verdict
@@ -177,6 +177,7 @@ def attack_block(networks: Networks, block: Block, threat: Threat, suite: Suite,
         tally.replaced = replaced.any
         for some, (found, margins, unlike) in parts:
             block.unlike[some] = unlike
+            block.warnings += found.warnings
             _enter(block, some, found, margins, number, attack, tally)
         block.finite[list(failures)] = False
         block.warnings += failed_on(failures, block.batch.ids, attack.label)
@@ -195,7 +196,7 @@ def _draws_of(seed: int, batch: Batch, number: int) -> AbstractContextManager[No
 
 def _attacked(
     networks: Networks, block: Block, rows: Labels, attack: Attack, threat: Threat, noise: Noise
-) -> tuple[Found, PerExample, Tensor]:
+) -> tuple[AttackResult, PerExample, Tensor]:
     """Return what the attack found for these rows, the verified margins there, and what `unlike` is for them now.
 
     A search in lower precision is repeated in full where it claimed what does not hold, where it came so close to a
@@ -204,10 +205,10 @@ def _attacked(
     """
     whole = block.batch
 
-    def search(model: Model, some: Labels) -> tuple[Found, PerExample]:
+    def search(model: Model, some: Labels) -> tuple[AttackResult, PerExample]:
         batch = Batch(whole.x[some], whole.y[some], whole.ids[some])
 
-        def run(places: int) -> tuple[Found, PerExample]:
+        def run(places: int) -> tuple[AttackResult, PerExample]:
             found = attack(model, batch, threat, noise.rows(some), places)
             margins = verify(networks.reported, batch, found.z, threat, places, alone_up_to=torch.inf)
             not_finite = margins.isneginf() & threat.contains(batch.x, found.z)
@@ -268,8 +269,8 @@ def _slope(model: Model | None, z: Inputs, y: Labels) -> Tensor:
 
 
 def _merged(
-    x: Inputs, first: tuple[Tensor, Found, Tensor], second: tuple[Tensor, Found, Tensor]
-) -> tuple[Found, PerExample]:
+    x: Inputs, first: tuple[Tensor, AttackResult, Tensor], second: tuple[Tensor, AttackResult, Tensor]
+) -> tuple[AttackResult, PerExample]:
     """Return the results of two searches on rows of x: what the second one says where it ran, but the better point."""
     z, best = x.clone(), x.new_full((len(x),), -torch.inf)
     margin, finite = best.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -283,11 +284,11 @@ def _merged(
         queries[rows] += 0 if found.queries is None else found.queries
         forwards += found.passes
         backwards += found.passes if found.backwards is None else found.backwards
-    return Found(z, margin, finite, restart, forwards, backwards, queries), best
+    return AttackResult(z, margin, finite, restart, forwards, backwards, queries), best
 
 
 def _enter(
-    block: Block, rows: Labels, found: Found, margins: PerExample, number: int, attack: Attack, tally: Tally
+    block: Block, rows: Labels, found: AttackResult, margins: PerExample, number: int, attack: Attack, tally: Tally
 ) -> None:
     """Enter what an attack found for these rows, with the verified margins, into block and tally."""
     broken = margins > 0

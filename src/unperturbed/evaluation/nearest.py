@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, Found, padded_logits
+from unperturbed.attacks.base import Attack, AttackResult, padded_logits
 from unperturbed.attacks.fab import FAB, Nearest
 from unperturbed.attacks.gradient import Suite
 from unperturbed.evaluation.block import Tally, verify
@@ -249,7 +249,7 @@ class Search:
         began, looks, tally = time.perf_counter(), self.looks, block.tallies[number]
         ball, noise = replace(self.threat, eps=radius), Noise.of(self.seed, block.batch.ids).fold(number).fold(step)
 
-        def run(some: Rows, places: int) -> Found:
+        def run(some: Rows, places: int) -> AttackResult:
             return attack(self.model, _rows(block.batch, some), ball, noise.rows(some), places)
 
         with noticing() as replaced:
@@ -263,7 +263,7 @@ class Search:
         tally.forwards += self.looks - looks
         tally.seconds += time.perf_counter() - began
 
-    def _fail(self, block: Surroundings, failures: dict[int, Exception], name: str) -> None:
+    def _fail(self, block: Surroundings, failures: dict[int, BaseException], name: str) -> None:
         """Enter that an attack failed on these examples even alone: nothing is known of them."""
         block.finite[list(failures)] = False
         block.warnings += failed_on(failures, block.batch.ids, name)
@@ -326,7 +326,7 @@ def reach(radius: float, rounding: Number) -> Number:
     return radius * (1 + 1e-6) + rounding
 
 
-def _count(tally: Tally, found: Found) -> None:
+def _count(tally: Tally, found: AttackResult) -> None:
     tally.forwards += found.passes
     tally.backwards += found.passes if found.backwards is None else found.backwards
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, Found, padded_logits
+from unperturbed.attacks.base import Attack, AttackResult, padded_logits
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.multi_targeted import MultiTargeted
 from unperturbed.evaluation.block import Networks, Tally
@@ -191,7 +191,7 @@ def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, 
     attack, tally = suite.attacks[number], Tally()
     noise = Noise.of(seed, block.batch.ids).fold(number)
 
-    def run(rows: Rows, places: int) -> tuple[Found, Inputs, Tensor]:
+    def run(rows: Rows, places: int) -> tuple[AttackResult, Inputs, Tensor]:
         batch, own = _rows(block.batch, rows), noise.rows(rows)
         with own_randomness(int(own.fold(0).keys[0]), batch.x.device):  # the keys themselves are those of a draw
             found = _to_the_end(attack)(networks.reported, batch, threat, own, places)

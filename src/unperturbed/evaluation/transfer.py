@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unperturbed.attacks.base import Attack, Found
+from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
@@ -102,6 +102,8 @@ def transfer(
         raise InputError(f"Transfer is between models: give two or more, not {len(models)}.")
     split, device = measured_split(data), _device(models)
     outputs = output if isinstance(output, Mapping) else dict.fromkeys(models, output)
+    if unknown := sorted(set(outputs) - set(models)):
+        raise InputError(f"output names {unknown[0]!r}, but the models are {', '.join(models)}.")
     seen = {name: look_at(model, split, threat, seed, outputs.get(name)) for name, model in models.items()}
     suites = {name: find_suite(suite).against(threat.norm, each.classes) for name, each in seen.items()}
     first = next(iter(suites.values()))
@@ -281,7 +283,7 @@ def _attack(
             attack_block(networks, block, threat, suite, seed)
         keep(block)
 
-    def climb(rows: Tensor, places: int) -> tuple[Found, PerExample]:
+    def climb(rows: Tensor, places: int) -> tuple[AttackResult, PerExample]:
         some = Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
         found = FURTHER(networks.reported, some, threat, Noise.of(seed, some.ids).fold(len(attacks)), places)
         return found, verify(networks.reported, some, found.z, threat, places)

@@ -123,14 +123,14 @@ def diagnose(
         if train.shape != test.shape:
             raise InputError(f"Examples have shape {train.shape} in training and {test.shape} in the test split.")
         check(train, threat.bounds, looked.classes)
-    places = physical_batch_size(batch_size, looked, len(test))
+    size = physical_batch_size(batch_size, looked, len(test))
 
     def batch(split: Split) -> Batch:
         x = split.inputs(torch.arange(len(split))).to(looked.device, looked.dtype)
         return Batch(x, split.labels.to(looked.device), split.names().to(looked.device))
 
     training = None if train is None else batch(train)
-    subject = Subject(name, looked.classifier, batch(test), training, threat, looked.classes, seed, places)
+    subject = Subject(name, looked.classifier, batch(test), training, threat, looked.classes, seed, size)
     identity = {
         "unperturbed": version(),
         "torch": str(torch.__version__),
@@ -140,7 +140,7 @@ def diagnose(
         "train": None if train is None else data_hash(train),
         "threat": str(threat),
         "seed": seed,
-        "places": places,
+        "batch_size": size,
     }
     notes = [note for split in (test, train) if split is not None for note in split.notes]
     notes += chance_warnings(looked, test, threat, _clean(subject), seed)
@@ -161,7 +161,7 @@ def diagnose(
             findings[title] = _checked(diagnostic(subject), title)
         except InputError:
             raise
-        except Exception as error:  # a user's own may raise anything, and the others are to be kept
+        except (Exception, SystemExit) as error:  # a user's own may raise anything, and the others are to be kept
             failed[title] = f"{type(error).__name__}: {error}"
             continue
         kept[title] = {"source": source, "finding": findings[title].json()}
@@ -212,7 +212,11 @@ def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str
     if out is None or not Path(out).exists():
         return {}, ""
     try:
-        value = parse_json(Path(out).read_bytes(), out)
+        content = Path(out).read_bytes()
+    except OSError as error:
+        raise InputError(f"out is {str(out)!r:.80}, which cannot be read ({error.strerror}): name a file.") from error
+    try:
+        value = parse_json(content, out)
         differing = [key for key, each in identity.items() if value["of"].get(key) != each]
         kept = value["findings"].items()
         findings = {name: {"source": each["source"], "finding": each["finding"]} for name, each in kept}

@@ -34,7 +34,7 @@ class Subject:
         threat: the size of perturbations. Models that are compared share it, whatever they were trained at.
         classes: how many there are.
         seed: of random directions and starts.
-        places: examples that the network sees at a time.
+        batch_size: examples that the network sees at a time.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Subject:
     threat: Threat
     classes: int
     seed: int = 0
-    places: int = 128
+    batch_size: int = 128
 
     def logits(self, x: Inputs) -> Logits:
         """Return the logits of any number of inputs, without a graph."""
         with as_reported(x.device), under_attack(self.classifier):
-            return padded_logits(self.classifier, x, self.places)
+            return padded_logits(self.classifier, x, self.batch_size)
 
     @cached_property
     def test_logits(self) -> Logits:
@@ -80,7 +80,7 @@ class Subject:
 
         noise = Noise.of(self.seed, batch.ids)
         with as_reported(batch.x.device), under_attack(self.classifier):
-            return search(PGD(steps=STEPS), score, batch.x, self.threat, noise, 1, self.places, torch.inf).z
+            return search(PGD(steps=STEPS), score, batch.x, self.threat, noise, 1, self.batch_size, torch.inf).z
 
     @property
     def _training(self) -> Batch:

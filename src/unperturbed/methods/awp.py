@@ -32,13 +32,13 @@ class AWP(Wrapper):
     Costs a forward and a backward to the weights more for each of the method's own.
 
     Attributes:
-        objective: the method.
+        method: the method.
         gamma: length of v_l over that of w_l.
     """
 
     name: ClassVar[str] = "awp"
     ramp: ClassVar[float] = 0.25
-    objective: Method = field(default_factory=AT)
+    method: Method = field(default_factory=AT)
     gamma: float = 0.005
 
     def __post_init__(self) -> None:
@@ -46,9 +46,9 @@ class AWP(Wrapper):
         check_fields(self, gamma=NOT_NEGATIVE)
         self.adopt()
 
-    def around(self, objective: Method) -> "AWP":
+    def around(self, method: Method) -> "AWP":
         """Return the same perturbation around another method."""
-        return replace(self, objective=objective)
+        return replace(self, method=method)
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
         """Return what the method has to say.
@@ -63,7 +63,7 @@ class AWP(Wrapper):
                 "This network computes activations again during the backward (activation checkpointing), but awp's "
                 "perturbed weights are in place during the forward only: its gradient would be wrong. Switch that off."
             )
-        return self.objective.check(model, batch, threat, noise)
+        return self.method.check(model, batch, threat, noise)
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the method's terms at the perturbed weights.
@@ -74,11 +74,11 @@ class AWP(Wrapper):
         places = _some_layers(model)
         weights = list(dict.fromkeys(places.values()))  # a weight in two places moves in both
         with buffers_restored(model):
-            terms = self.objective.loss(model, batch, inner, threat, noise)
+            terms = self.method.loss(model, batch, inner, threat, noise)
             found = torch.autograd.grad(torch.stack(list(terms.values())).sum(), weights, materialize_grads=True)
         moved = {w: w + self._ascent(w.detach(), mean_over_processes(g)) for w, g in zip(weights, found, strict=True)}
         at = At(model, {path: moved[weight] for path, weight in places.items()})
-        return self.objective.loss(at, batch, inner, threat, noise)
+        return self.method.loss(at, batch, inner, threat, noise)
 
     def _ascent(self, weight: Tensor, gradient: Tensor) -> Tensor:
         """Return gamma * |w| g / |g|, 0 where there is no gradient."""

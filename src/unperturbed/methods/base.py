@@ -129,9 +129,9 @@ def _longer(maximiser: Any) -> Any:
 
 
 class Wrapper(Method):
-    """An objective around another one, which it leaves as it is wherever it does not say otherwise."""
+    """A method around another one, which it leaves as it is wherever it does not say otherwise."""
 
-    objective: Method
+    method: Method
 
     def adopt(self) -> None:
         """Take over the inner method's repeats and ramp, once it is there.
@@ -139,50 +139,50 @@ class Wrapper(Method):
         Raises:
             InputError: if it is no method.
         """
-        if not isinstance(self.objective, Method):
-            raise InputError(f"The wrapped method is {self.objective!r:.80}: give an objective, such as AT().")
-        object.__setattr__(self, "repeats", self.objective.repeats)
-        object.__setattr__(self, "ramp", self.objective.ramp)
+        if not isinstance(self.method, Method):
+            raise InputError(f"The wrapped method is {self.method!r:.80}: give a method, such as AT().")
+        object.__setattr__(self, "repeats", self.method.repeats)
+        object.__setattr__(self, "ramp", self.method.ramp)
 
     @abstractmethod
-    def around(self, objective: Method) -> "Wrapper":
-        """Return the same wrapper, memory included, around another objective."""
+    def around(self, method: Method) -> "Wrapper":
+        """Return the same wrapper, memory included, around another method."""
 
     def inside(self) -> Iterator[Method]:
-        """Yield the wrapped objectives from the outermost to the innermost."""
-        yield self.objective
-        if isinstance(self.objective, Wrapper):
-            yield from self.objective.inside()
+        """Yield the wrapped methods from the outermost to the innermost."""
+        yield self.method
+        if isinstance(self.method, Wrapper):
+            yield from self.method.inside()
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the inner method's points."""
-        return self.objective.perturb(model, batch, threat, noise)
+        return self.method.perturb(model, batch, threat, noise)
 
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
         """Update the inner method's memory."""
-        self.objective.after_step(batch, inner, terms, threat)
+        self.method.after_step(batch, inner, terms, threat)
 
     def after_epoch(self, end: EpochEnd) -> None:
         """Update the inner method's memory."""
-        self.objective.after_epoch(end)
+        self.method.after_epoch(end)
 
     def feasible(self) -> bool | None:
         """Tell what the inner method says."""
-        return self.objective.feasible()
+        return self.method.feasible()
 
     def conclude(self) -> list[str]:
         """Return what the inner method has to say."""
-        return self.objective.conclude()
+        return self.method.conclude()
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
         """Return what the inner method has to say."""
-        return self.objective.check(model, batch, threat, noise)
+        return self.method.check(model, batch, threat, noise)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return what the inner method measures."""
-        return self.objective.examine(model, batch, threat, noise)
+        return self.method.examine(model, batch, threat, noise)
 
     def stronger(self) -> Method | None:
         """Return the wrapper around the stronger inner method, if there is one."""
-        inner = self.objective.stronger()
+        inner = self.method.stronger()
         return None if inner is None else self.around(inner)

@@ -16,7 +16,7 @@ from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, PerExample, Terms
 
-KINDS = ("nominal_loss", "nominal_accuracy", "objective_loss")
+KINDS = ("nominal_loss", "nominal_accuracy", "method_loss")
 """What may be limited."""
 MET = 1.05
 """A limit counts as met up to this factor: the loss of an epoch is an average over weights that still move."""
@@ -33,7 +33,7 @@ class Constrained(nn.Module, Wrapper):
     descend on R + dual * (N - rho), and the dual variable moves by dual_step * min((N - rho) / rho, 1), within
     [0, dual_max]. The paper's rule is without the minimum, and its step is dual_step / rho; but untrained networks are
     so far beyond any limit that the dual variable would need most of a run to come back. With N and R exchanged
-    (`objective_loss`), the nominal loss is minimised under a limit on R.
+    (`method_loss`), the nominal loss is minimised under a limit on R.
 
     Instead of a loss, the limit may be an accuracy on the held-out clean examples: the dual variable then follows the
     error rate, once an epoch, while the weights descend on R + dual * N, since an accuracy has no gradient (proxy
@@ -44,10 +44,10 @@ class Constrained(nn.Module, Wrapper):
     released code does, and takes a forward and a backward to the weights more than the method alone. Give one limit.
 
     Attributes:
-        objective: the method that is limited.
+        method: the method that is limited.
         nominal_loss: rho, the largest mean cross-entropy of the inputs as they are; 0.1 where no limit is given.
         nominal_accuracy: the least clean accuracy on held-out training examples, instead.
-        objective_loss: the largest sum of the method's terms, instead; the nominal loss is what is then minimised.
+        method_loss: the largest sum of the method's terms, instead; the nominal loss is what is then minimised.
         dual_step: of the ascent, for a batch; an epoch's is that of three batches.
         every: when the dual variable moves: after each "batch", as released, or each "epoch", as in the paper.
         wait: share of the run, in whole epochs, for which the dual variable keeps its first value. Every loss is above
@@ -77,7 +77,7 @@ class Constrained(nn.Module, Wrapper):
     @checked(
         nominal_loss=NOT_NEGATIVE,
         nominal_accuracy=Rule("is a share: give a number between 0 and 1", lambda value: 0 < value < 1),
-        objective_loss=NOT_NEGATIVE,
+        method_loss=NOT_NEGATIVE,
         dual_step=NOT_NEGATIVE,
         wait=Rule("is a share of the run: give 0 or more, and less than 1", lambda value: 0 <= value < 1),
         dual_start=NOT_NEGATIVE,
@@ -85,10 +85,10 @@ class Constrained(nn.Module, Wrapper):
     )
     def __init__(
         self,
-        objective: Method = _AT,
+        method: Method = _AT,
         nominal_loss: float | None = None,
         nominal_accuracy: float | None = None,
-        objective_loss: float | None = None,
+        method_loss: float | None = None,
         dual_step: float = 0.3,
         every: Literal["batch", "epoch"] = "batch",
         wait: float = 0.5,
@@ -96,15 +96,15 @@ class Constrained(nn.Module, Wrapper):
         dual_max: float = 5.0,
     ) -> None:
         super().__init__()
-        limits = zip(KINDS, (nominal_loss, nominal_accuracy, objective_loss), strict=True)
+        limits = zip(KINDS, (nominal_loss, nominal_accuracy, method_loss), strict=True)
         given = {name: limit for name, limit in limits if limit is not None}
         if len(given) > 1:
-            raise InputError("Give only one of nominal_loss, nominal_accuracy and objective_loss.")
+            raise InputError("Give only one of nominal_loss, nominal_accuracy and method_loss.")
         if dual_max < dual_start:
             raise InputError(f"dual_max is {dual_max}, but must be at least dual_start, {dual_start}.")
-        self.objective = objective
+        self.method = method
         self.nominal_loss = nominal_loss if given else 0.1
-        self.nominal_accuracy, self.objective_loss = nominal_accuracy, objective_loss
+        self.nominal_accuracy, self.method_loss = nominal_accuracy, method_loss
         self.dual_step, self.every, self.wait = dual_step, every, wait
         self.dual_start, self.dual_max = dual_start, dual_max
         self.adopt()
@@ -133,10 +133,10 @@ class Constrained(nn.Module, Wrapper):
     def _kind(self) -> str:
         return next(name for name in KINDS if getattr(self, name) is not None)
 
-    def around(self, objective: Method) -> "Constrained":
+    def around(self, method: Method) -> "Constrained":
         """Return the same limit, dual variable included, around another method."""
         made = Constrained(
-            objective, self.nominal_loss, self.nominal_accuracy, self.objective_loss,
+            method, self.nominal_loss, self.nominal_accuracy, self.method_loss,
             self.dual_step, self.every, self.wait, self.dual_start, self.dual_max,
         )  # fmt: skip
         for name, buffer in self.named_buffers(recurse=False):
@@ -145,7 +145,7 @@ class Constrained(nn.Module, Wrapper):
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the method's points, with room in the log for the limited loss, which `loss` fills in."""
-        inner = self.objective.perturb(model, batch, threat, noise)
+        inner = self.method.perturb(model, batch, threat, noise)
         unknown = torch.zeros(len(batch.x), dtype=batch.x.dtype, device=batch.x.device)
         dual = unknown + self.dual.to(unknown)
         own = {"dual": dual, "dual_at_zero": (dual == 0).to(dual), self._limited: unknown.clone()}
@@ -162,13 +162,13 @@ class Constrained(nn.Module, Wrapper):
         Raises:
             InputError: where a term of the method is called "constraint", too.
         """
-        terms = self.objective.loss(model, batch, inner, threat, noise)
+        terms = self.method.loss(model, batch, inner, threat, noise)
         losses = cross_entropy(model(batch.x), batch.y)
         nominal, dual = losses.mean(), self.dual.to(losses)
-        if self.objective_loss is not None:
+        if self.method_loss is not None:
             limited = torch.stack(list(terms.values())).sum()
             terms = {name: dual * term for name, term in terms.items()}
-            constraint = nominal - dual * self.objective_loss
+            constraint = nominal - dual * self.method_loss
         else:
             limited = nominal
             constraint = dual * (nominal - (self.nominal_loss or 0.0))
@@ -190,7 +190,7 @@ class Constrained(nn.Module, Wrapper):
         if self.every == "batch" and self.nominal_accuracy is None:
             self._ascend(self.dual_step, limited)
         own = {name: term for name, term in terms.items() if name != "constraint"}
-        self.objective.after_step(batch, inner, own, threat)
+        self.method.after_step(batch, inner, own, threat)
 
     def after_epoch(self, end: EpochEnd) -> None:
         """Note what the epoch has come to and, if it is time, let the dual variable follow."""
@@ -203,13 +203,13 @@ class Constrained(nn.Module, Wrapper):
         self.moved, self.began = self.dual - self.began, self.dual.clone()
         self.done, self.averaged = torch.full_like(self.done, end.done), torch.full_like(self.averaged, end.averaged)
         self.examples = torch.full_like(self.examples, end.examples)
-        self.objective.after_epoch(end)
+        self.method.after_epoch(end)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return what the method measures, and the nominal loss of the held-out examples."""
         with torch.no_grad():
             nominal = cross_entropy(model(batch.x), batch.y)
-        return {**self.objective.examine(model, batch, threat, noise), "nominal_loss": nominal}
+        return {**self.method.examine(model, batch, threat, noise), "nominal_loss": nominal}
 
     def feasible(self) -> bool | None:
         """Tell whether the last epoch has met the limit; one on the method's terms cannot be met while eps grows.
@@ -220,19 +220,19 @@ class Constrained(nn.Module, Wrapper):
 
     def _met(self) -> bool:
         seen = float(self.seen)
-        if self.objective_loss is not None and self.grew > 0:
+        if self.method_loss is not None and self.grew > 0:
             return False
         met = seen <= MET * self.limit if self.nominal_accuracy is None else float(self._slack(self.seen)) >= 0
-        return met and not math.isinf(seen) and self.objective.feasible() is not False
+        return met and not math.isinf(seen) and self.method.feasible() is not False
 
     def conclude(self) -> list[str]:
         """Say whether the limit was met, and by how much: in the last epoch, whichever weights are kept."""
-        return [*self.objective.conclude(), self._verdict(float(self.seen), float(self.dual))]
+        return [*self.method.conclude(), self._verdict(float(self.seen), float(self.dual))]
 
     def _verdict(self, seen: float, dual: float) -> str:
         if math.isinf(seen):
             return "Whether the limit is met is not known: no epoch was finished."
-        if self.objective_loss is not None and self.grew > 0:
+        if self.method_loss is not None and self.grew > 0:
             return (
                 "Not feasible as trained: eps still grew in the last epoch, and a limit on the method's own loss is "
                 "one at the full eps. Let eps grow over a smaller share of the run (ramp)."
@@ -273,7 +273,7 @@ class Constrained(nn.Module, Wrapper):
 
     def extra_repr(self) -> str:
         """Return the limited method and the limit, for what is printed."""
-        inner = "" if isinstance(self.objective, nn.Module) else f"{self.objective}, "  # which modules show themselves
+        inner = "" if isinstance(self.method, nn.Module) else f"{self.method}, "  # which modules show themselves
         return f"{inner}{self._kind}={self.limit:g}"
 
     @property
@@ -284,7 +284,7 @@ class Constrained(nn.Module, Wrapper):
     @property
     def _limited(self) -> str:
         """What the log calls the loss that the dual variable multiplies."""
-        return "nominal_loss" if self.objective_loss is None else "objective_loss"
+        return "nominal_loss" if self.method_loss is None else "method_loss"
 
     @property
     def _scale(self) -> float:

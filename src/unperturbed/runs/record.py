@@ -14,8 +14,9 @@ from unperturbed.errors import InputError
 from unperturbed.runs.files import CONFIG, read_yaml, write_yaml
 
 MOST_ROWS = 10_000_000
-SCHEMA = 2
-"""Of records as they are written now; those before had no number, and did not say what a Python run was of."""
+SCHEMA = 3
+"""Of records as they are written now. 1 had no number, and did not say what a Python run was of; up to 2, the method
+within a method was called `objective`."""
 T = TypeVar("T")
 UNSAID: Any = object()
 """Bounds that a record does not give: those of the data, then."""
@@ -111,7 +112,10 @@ class RunRecord:
         path = folder / CONFIG
         if not path.is_file():
             raise InputError(f"{folder} is no run folder: there is no file {CONFIG} in it. Give one that train made.")
-        return cls.of(read_yaml(path), path)
+        content = read_yaml(path)
+        if content.get("schema", 1) in (1, 2) and isinstance(content.get("method"), Mapping):
+            content = {**content, "method": _renamed(content["method"])}
+        return cls.of(content, path)
 
     @classmethod
     def of(cls, content: Mapping[str, Any], where: object) -> "RunRecord":
@@ -150,12 +154,18 @@ class RunRecord:
         if method is None:
             return 0.0
         while isinstance(method, Mapping) and isinstance(
-            inner := (method.get("init_args") or {}).get("objective"), Mapping
+            inner := (method.get("init_args") or {}).get("method"), Mapping
         ):
             method = inner  # a wrapper perturbs as what it wraps does
         path = method.get("class_path") if isinstance(method, Mapping) else method
         ordinary = str(path) == "erm" or str(path).endswith("erm.ERM")
         return 0.0 if ordinary else _radius(self.threat)
+
+
+def _renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a method of an earlier schema with the names of the present one, at any depth."""
+    names = {"objective": "method", "objective_loss": "method_loss"}
+    return {names.get(name, name): _renamed(part) if isinstance(part, Mapping) else part for name, part in tree.items()}
 
 
 def _made(kind: type[T], content: object, where: str, prefix: str) -> T:

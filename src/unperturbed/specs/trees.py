@@ -1,4 +1,4 @@
-"""Options of options: `--method awp --method.objective trades --method.objective.beta 3`, from text to objects."""
+"""Options of options: `--method awp --method.method trades --method.method.beta 3`, from text to objects."""
 
 import dataclasses
 import inspect
@@ -18,7 +18,7 @@ ABSENT: Any = object()
 """In the place of a value, default or annotation that is not there (None may well be one)."""
 BASES = {"methods": "unperturbed.methods.base.Method", "maximise": "unperturbed.maximise.ascent.Maximiser"}
 MODULE = "torch.nn.Module"
-FOLDERS = {"objective": "methods", "maximiser": "maximise"}
+FOLDERS = {"method": "methods", "maximiser": "maximise"}
 """Where the names of a parameter's values are listed, for parameters without an annotation."""
 
 

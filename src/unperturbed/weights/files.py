@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import json
 import logging
 import pickletools
 import pkgutil
@@ -26,7 +27,7 @@ from unperturbed.networks.classifier import as_classifier
 from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
 from unperturbed.runs.tensors import DamagedError, damage_of_zip, read_tensors, write_tensors
-from unperturbed.weights.layouts import MEAN, STD, Found, find_weights, plain_names
+from unperturbed.weights.layouts import MEAN, STD, StoredWeights, find_weights, plain_names
 
 __all__ = ("LogitsOnly", "as_classifier", "output_logits")  # their place was here
 
@@ -59,14 +60,6 @@ def build_model(
     if not isinstance(model, nn.Module):
         raise InputError(f"{spec} returned a {type(model).__name__}, not a torch.nn.Module: name a class that is one")
     return model
-
-
-@checked()
-def load_run(folder: Path | str, trust: bool = False) -> nn.Module:
-    """Return the network of a run folder: see `weights.rebuild`."""
-    from unperturbed.weights import rebuild
-
-    return rebuild.load_run(folder, trust)
 
 
 def named_models() -> dict[str, type[nn.Module]]:
@@ -194,6 +187,12 @@ def save_weights(model: nn.Module, path: Path | str, about: Mapping[str, object]
     written; a file that was there then stands.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"path is {path}, a folder: name the file in it that is to be written.")
+    try:
+        json.dumps(about)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"about is {about!r:.80}: give plain values ({error}).") from error
     state = unwrapped(model).state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
@@ -203,7 +202,7 @@ def save_weights(model: nn.Module, path: Path | str, about: Mapping[str, object]
     write_tensors(path, tensors, about or {})
 
 
-def _match(own: Mapping[str, Tensor], found: Found, path: str) -> tuple[dict[str, Tensor], KeyReport]:
+def _match(own: Mapping[str, Tensor], found: StoredWeights, path: str) -> tuple[dict[str, Tensor], KeyReport]:
     """Return what to load under the model's names, and the report on all names."""
     ours, theirs = _best_names(own, found.weights)
     fitting, mismatched = {}, []
@@ -277,7 +276,7 @@ def _problem(own: Mapping[str, Tensor], report: KeyReport) -> str:
     return f"build the model with the arguments that it was trained with\n{report}"
 
 
-def _read(path: Path) -> Found:
+def _read(path: Path) -> StoredWeights:
     """Return the weights in a file under their stored names."""
     head = _head(path)
     _refuse_text(path, head)

@@ -37,7 +37,7 @@ MEAN, STD = "normalise.mean", "normalise.std"
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class StoredWeights:
     """Named tensors, the containers that lead to them (`()`: none), and the other containers of weights beside them."""
 
     weights: Mapping[str, Tensor]
@@ -45,16 +45,16 @@ class Found:
     others: tuple[str, ...] = ()
 
 
-def find_weights(content: object) -> Found | None:
+def find_weights(content: object) -> StoredWeights | None:
     """Return the named tensors that an unpickled file holds, out of their containers; None where it holds none."""
     if not isinstance(content, Mapping):
         return None
     inside = {name: found for name in _CONTAINERS if (found := find_weights(content.get(name)))}
     if inside:
         (name, found), *others = inside.items()
-        return Found(found.weights, (name, *found.path), (*(other for other, _ in others), *found.others))
+        return StoredWeights(found.weights, (name, *found.path), (*(other for other, _ in others), *found.others))
     weights = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    return Found(weights) if weights else None
+    return StoredWeights(weights) if weights else None
 
 
 def plain_names(weights: Mapping[str, Tensor]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unperturbed.checks import checked
 from unperturbed.errors import InputError
 from unperturbed.imports import RISKY, check_nested, follow, may_make, user_trust
 from unperturbed.networks.inputs import prepared
@@ -61,6 +62,7 @@ def check_rebuilt(model: nn.Module, network: Network | None, made_by: str, run: 
         )
 
 
+@checked()
 def load_run(folder: Path | str, trust: bool = False) -> nn.Module:
     """Return the network of a run folder, with its best weights, in eval mode.
 

@@ -131,7 +131,9 @@ def test_the_calibration_error_by_hand() -> None:
 
 def test_a_calibrated_network_has_an_error_near_0_and_another_has_not() -> None:
     p = probabilities(1500)
-    right, wrong = (subject(LOG_P, p, y, threat=Threat("Linf", 0.0), places=512) for y in (labels(p), labels(p.sqrt())))
+    right, wrong = (
+        subject(LOG_P, p, y, threat=Threat("Linf", 0.0), batch_size=512) for y in (labels(p), labels(p.sqrt()))
+    )
     found, other = confidence(right), confidence(wrong)
     error = number(found, "expected calibration error, test")
     assert error.value < 0.04 and error.low == 0 and error.n == 1500

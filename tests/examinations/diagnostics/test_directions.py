@@ -30,9 +30,11 @@ RELATIVE = "spread of the input Jacobian's singular values"
 DISTRIBUTIONS = (SPREAD, LARGEST, SMALLEST, RELATIVE)
 
 
-def subject(model: nn.Module, x: Inputs, ids: Tensor | None = None, places: int = 128, seed: int = 0) -> Subject:
+def subject(model: nn.Module, x: Inputs, ids: Tensor | None = None, batch_size: int = 128, seed: int = 0) -> Subject:
     ids = torch.arange(len(x)) if ids is None else ids
-    return Subject("a model", model, Batch(x, torch.zeros_like(ids), ids), None, Threat("Linf", 0.1), 3, seed, places)
+    return Subject(
+        "a model", model, Batch(x, torch.zeros_like(ids), ids), None, Threat("Linf", 0.1), 3, seed, batch_size
+    )
 
 
 def line(finding: Finding, name: str) -> Line:
@@ -100,7 +102,7 @@ def test_a_diagonal_map_has_the_spread_that_quadrature_gives(monkeypatch: pytest
     length = (a**2 * t.cos() ** 2 + b**2 * t.sin() ** 2).sqrt()
     expected = float(length.std(correction=0) / length.mean())
     finding = directions(
-        subject(linear(torch.diag(torch.tensor([a, b], dtype=torch.float64))), flat(2, 2), places=4096)
+        subject(linear(torch.diag(torch.tensor([a, b], dtype=torch.float64))), flat(2, 2), batch_size=4096)
     )
     assert list(values(finding, SPREAD).values()) == pytest.approx([expected] * 2, rel=0.02)
     (rms,) = line(finding, "root mean square of the Jacobian's singular values").y
@@ -148,7 +150,7 @@ def test_neither_places_nor_order_matter(name: str, monkeypatch: pytest.MonkeyPa
     model, x, ids = built(name, torch.float64), images(3, torch.float64), torch.tensor([4, 9, 2])
     one = directions(subject(model, x, ids))
     order = torch.tensor([2, 0, 1])
-    other = directions(subject(model, x[order], ids[order], places=6))
+    other = directions(subject(model, x[order], ids[order], batch_size=6))
     for each in DISTRIBUTIONS:
         assert values(other, each) == pytest.approx(values(one, each), rel=1e-6)
     for a, b in zip(one.lines, other.lines, strict=True):

@@ -21,8 +21,8 @@ from unperturbed.types import Batch, Bounds, Inputs, Norm
 IDS = torch.tensor([7, 3, 11, 20, 5, 8])
 
 
-def subject(model: nn.Module, x: Inputs, threat: Threat, ids: Tensor = IDS, places: int = 4) -> Subject:
-    return Subject("a model", model, Batch(x, torch.zeros_like(ids), ids), None, threat, 3, places=places)
+def subject(model: nn.Module, x: Inputs, threat: Threat, ids: Tensor = IDS, batch_size: int = 4) -> Subject:
+    return Subject("a model", model, Batch(x, torch.zeros_like(ids), ids), None, threat, 3, batch_size=batch_size)
 
 
 def line(finding: Finding, name: str) -> Line:
@@ -154,7 +154,7 @@ def test_neither_places_nor_order_matter(name: str) -> None:
     threat = Threat("Linf", 4 / 255)
     one = feature_changes(subject(model, x, threat, ids))
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    other = feature_changes(subject(model, x[order], threat, ids[order], places=3))
+    other = feature_changes(subject(model, x[order], threat, ids[order], batch_size=3))
     for kind in KINDS:
         expected = values(one, f"feature change, {kind}")
         assert values(other, f"feature change, {kind}") == pytest.approx(expected, abs=1e-6)

@@ -94,8 +94,8 @@ def directions(subject: Subject) -> Finding:
     with as_reported(device), under_attack(model):
         found, notes = blocks(model, x)
         tangents, said = _choose(model, x, found, noise.fold(_TRIAL))
-        lengths = _lengths(tangents, x, found, noise.fold(_DIRECTION), subject.places)
-        values = _input_jacobian_values(model, x, subject.places)
+        lengths = _lengths(tangents, x, found, noise.fold(_DIRECTION), subject.batch_size)
+        values = _input_jacobian_values(model, x, subject.batch_size)
         largest, doubt = _largest_values(model, tangents, x, found, noise)
     spread = lengths.std(dim=1, correction=0) / lengths.mean(dim=1)
     sizes = torch.tensor([min(block.size, x[0].numel()) for block in found], device=device)
@@ -172,13 +172,15 @@ def _by(differences: Tangents) -> str:
     return f"J u is computed by central differences in {kind}, step {differences.step:g}"
 
 
-def _lengths(tangents: Tangents, x: Inputs, found: Sequence[Block], noise: Noise, places: int) -> Tensor:
+def _lengths(tangents: Tangents, x: Inputs, found: Sequence[Block], noise: Noise, batch_size: int) -> Tensor:
     """Return ||J_l u|| of every example and direction: (n, directions, blocks), float64."""
     lengths = []
-    for rows in torch.split(torch.arange(len(x), device=x.device), max(1, places // DIRECTIONS)):
+    for rows in torch.split(torch.arange(len(x), device=x.device), max(1, batch_size // DIRECTIONS)):
         u = _unit(noise.rows(rows).normal((DIRECTIONS, *x.shape[1:]), x.dtype).flatten(0, 1))
         at = x[rows].repeat_interleave(DIRECTIONS, dim=0)
-        parts = [tangents(*pair, found) for pair in zip(torch.split(at, places), torch.split(u, places), strict=True)]
+        parts = [
+            tangents(*pair, found) for pair in zip(torch.split(at, batch_size), torch.split(u, batch_size), strict=True)
+        ]
         here = torch.cat([torch.stack([_length(t) for t in part], dim=1) for part in parts])
         lengths.append(here.view(len(rows), DIRECTIONS, len(found)))
     return torch.cat(lengths)
@@ -198,13 +200,13 @@ def input_jacobian(model: Model, x: Inputs) -> Tensor:
     return torch.stack(rows, dim=1)
 
 
-def _input_jacobian_values(model: Model, x: Inputs, places: int) -> Tensor:
+def _input_jacobian_values(model: Model, x: Inputs, batch_size: int) -> Tensor:
     """Return the singular values of the input Jacobians, in falling order; of a few examples where each is dear."""
     with torch.no_grad():
         classes = model(x[:1]).shape[1]
     entries = classes * x[0].numel()
     values = []
-    for rows in torch.split(x[: max(4, int(WORK / (classes * entries)))], max(1, min(places, ROWS // entries))):
+    for rows in torch.split(x[: max(4, int(WORK / (classes * entries)))], max(1, min(batch_size, ROWS // entries))):
         matrices = input_jacobian(model, rows).double()
         usable = matrices.flatten(1).isfinite().all(dim=1)
         here = matrices.new_full((len(rows), min(matrices.shape[1:])), torch.nan)

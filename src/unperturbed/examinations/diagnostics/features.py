@@ -69,7 +69,7 @@ def relative_changes(subject: Subject, found: Sequence[Block]) -> list[Tensor]:
     model, test, worst = subject.classifier, subject.test, subject.worst_test
     changes: list[list[Tensor]] = [[] for _ in KINDS]
     with under_attack(model), torch.no_grad():
-        for rows in torch.split(torch.arange(len(test.x), device=test.x.device), subject.places):
+        for rows in torch.split(torch.arange(len(test.x), device=test.x.device), subject.batch_size):
             x, noise = test.x[rows], Noise.of(subject.seed, test.ids[rows])
             base = [x.flatten(1), *features(model, x, found)]
             for into, z in zip(changes, _points(x, worst[rows], subject.threat, noise), strict=True):

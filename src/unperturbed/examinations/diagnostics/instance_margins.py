@@ -58,22 +58,22 @@ def _searched(subject: Subject, batch: Batch, norm: Norm, suite: Suite, radii: S
         suite,
         radii=radii,
         seed=subject.seed,
-        batch_size=subject.places,
+        batch_size=subject.batch_size,
     )
     distance = torch.tensor(found.examples["distance"], dtype=torch.float64)
     evaluated = torch.tensor(found.examples["clean_margin"]).isfinite()
     return torch.where(evaluated & distance.isfinite(), distance, torch.nan)
 
 
-def first_order(model: Model, batch: Batch, norm: Norm, places: int) -> PerExample:
+def first_order(model: Model, batch: Batch, norm: Norm, batch_size: int) -> PerExample:
     """Return min_j (f_y - f_j) / ‖grad (f_y - f_j)‖ in the dual norm: the margin of the network linearised at x.
 
     0 where that is negative. An estimate: neither a bound from above nor from below, and it ignores the box. NaN where
     a value is not finite, or where no difference of logits has a gradient.
     """
-    targets, threat = likely_targets(model, batch, MOST_CLASSES, places), Threat(norm, 1.0)
+    targets, threat = likely_targets(model, batch, MOST_CLASSES, batch_size), Threat(norm, 1.0)
     parts = []
-    for rows in torch.split(torch.arange(len(batch.y), device=batch.x.device), places):
+    for rows in torch.split(torch.arange(len(batch.y), device=batch.x.device), batch_size):
         x, y, least = batch.x[rows].detach().requires_grad_(), batch.y[rows], torch.tensor(torch.inf)
         with torch.enable_grad():
             logits = model(x)
@@ -158,7 +158,7 @@ def _in_norm(subject: Subject, batch: Batch, norm: Norm, of: Chain | str) -> Fin
     logits = sound(subject.test_logits[: len(batch.y)]).cpu()
     right = margin(logits, batch.y.cpu()) < 0
     with under_attack(subject.classifier), as_reported(batch.x.device):
-        guess = first_order(subject.classifier, batch, norm, subject.places).cpu()
+        guess = first_order(subject.classifier, batch, norm, subject.batch_size).cpu()
     most = nearest(subject, batch, norm)
     upper = distribution(f"instance margin, upper bound, {norm}", most, batch.ids)
     estimate = distribution(f"instance margin, first-order estimate, {norm}", guess, batch.ids)
