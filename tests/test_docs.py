@@ -72,12 +72,20 @@ def step(method: Method) -> tuple[Counted, dict[str, torch.Tensor]]:
 # Links and paths
 
 
+def slug(heading: str) -> str:
+    """Return what a link calls a heading."""
+    return re.sub(r"[^\w -]", "", heading.lstrip("#").strip().lower()).replace(" ", "-")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)]+)\)", text):
         if not target.startswith("http"):
-            assert (page.parent / target.partition("#")[0]).exists(), target
+            place, _, part = target.partition("#")
+            file = page.parent / place if place else page
+            assert file.exists(), target
+            assert not part or part in {slug(line) for line in file.read_text().splitlines() if line[:1] == "#"}, target
     for target in re.findall(r"`((?:src|tests|docs|examples)/[\w/]+(?:\.\w+)?/?)`", text):
         assert (ROOT / target).exists() or "random_noise" in target, target
 
@@ -163,6 +171,7 @@ def test_the_python_of_the_page_on_diagnosing_works(capsys: pytest.CaptureFixtur
     assert "margin" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_page_on_diagnosing_names_every_diagnostic_and_claim() -> None:
     text = (ROOT / "docs/diagnosing.md").read_text()
     measured = text.partition("## What is measured")[2].partition("\n## ")[0]

@@ -180,12 +180,12 @@ CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """Yield a folder for commands and one for Python, each with two trained runs and a user's files in it."""
     with pytest.MonkeyPatch.context() as patch:
-        load, digits = sources.load_data, sources.load_data("digits")
+        load, digits = sources._load, sources.load_data("digits")
 
         def load_small(spec: str, trust: Trust = OWN) -> Data:
             return small(spec, digits) if spec in DATASETS else load(spec, trust)
 
-        patch.setattr(sources, "load_data", load_small)
+        patch.setattr(sources, "_load", load_small)
         attack = GradientAttack("PGD-CE", cross_entropy, PGD(steps=3))
         for suites, name in ((accuracy, "pgd"), (accuracy, "standard"), (curve, "nearest")):
             patch.setitem(suites.SUITES, name, Suite(name, (attack,), "a short one"))  # type: ignore[attr-defined]
@@ -222,6 +222,7 @@ def write_files() -> None:
     torch.save(network.state_dict(), "theirs.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", PAIRS)
 def test_a_command_and_its_python_give_the_same(line: str, folders: tuple[Path, Path]) -> None:
     verb, code = line.split()[1], PAIRS[line]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "unperturbed"
-GROUND = ("errors", "contents", "checks", "reading", "imports", "types", "findings", "processor", "runs")
+GROUND = ("errors", "contents", "checks", "reading", "imports", "types", "findings", "processor", "runs", "engines")
 LAYERS = (
     *GROUND,
     *("noise", "losses", "statistics", "networks", "threat", "architectures", "weights", "data"),

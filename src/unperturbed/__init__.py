@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from unperturbed.evaluation.threats import evaluate_threats as evaluate_threats
     from unperturbed.evaluation.transfer import transfer as transfer
     from unperturbed.evaluation.union import union as union
+    from unperturbed.examinations.audit import audit as audit
     from unperturbed.examinations.runner import diagnose as diagnose
     from unperturbed.findings import Outcome as Outcome
     from unperturbed.findings import Transfer as Transfer
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AT": "methods.at",
     "attack": "evaluation.attack",
+    "audit": "examinations.audit",
     "build_model": "weights.files",
     "compare": "evaluation.comparison",
     "diagnose": "examinations.runner",
@@ -93,6 +95,7 @@ __all__ = [
     "architectures",
     "attack",
     "attacks",
+    "audit",
     "build_model",
     "compare",
     "diagnose",

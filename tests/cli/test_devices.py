@@ -15,7 +15,7 @@ from support.toys import blobs
 from unperturbed.cli.main import main
 from unperturbed.cli.processes import MOST, number_of_devices, together
 from unperturbed.errors import InputError, RunError
-from unperturbed.evaluation import accuracy
+from unperturbed.evaluation.measurement import block_size
 
 OWN = """
 import os
@@ -71,7 +71,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [(500, 1, [500]), (1500, 1, [1024, 476]), (500, 2, [250, 250]), (3000, 2, [750] * 4), (3, 4, [1, 1, 1])],
 )
 def test_each_process_gets_as_many_blocks(n: int, processes: int, sizes: list[int]) -> None:
-    blocks = torch.split(torch.arange(n), accuracy._block_size(n, processes))
+    blocks = torch.split(torch.arange(n), block_size(n, processes, 1024))
     assert [len(block) for block in blocks] == sizes
 
 

@@ -208,25 +208,25 @@ def test_images_of_an_earlier_evaluation_do_not_remain(run: Run) -> None:
     words = (*MINE, "--threat", "Linf:4/255")
     code, out, err = run(*words, "--quantize")
     images = Path("out/evaluation/pgd/png")
-    assert code == 0 and "Read again" not in err
+    assert code == 0 and "Loaded from" not in err
     assert "as 8-bit images" in out and list(images.glob("*.png")) and (images / "index.csv").exists()
     code, _, err = run(*words)
-    assert code == 0 and "Read again" in err and list(images.glob("*.png"))
+    assert code == 0 and "Loaded from" in err and list(images.glob("*.png"))
     code, _, err = run(*words, "--overwrite")
-    assert code == 0 and "Read again" in err
+    assert code == 0 and "Loaded from" in err
     assert not list(images.iterdir()) and not Path("out/evaluation/pgd-8bit.json").exists()
 
 
 def test_what_is_computed_anew_is_not_said_to_be_read_again(run: Run) -> None:
     words = (*MINE, "--threat", "Linf:4/255")
-    assert "Read again" not in run(*words)[2]
+    assert "Loaded from" not in run(*words)[2]
     Path("out/evaluation/pgd.json").unlink()
-    assert "Read again" in run(*words)[2]
+    assert "Loaded from" in run(*words)[2]
     job = Path("out/evaluation/pgd/job.json")
     job.write_text(job.read_text().replace("Linf:", "L2:"))
-    assert "Read again" not in run(*words, "--overwrite")[2]
+    assert "Loaded from" not in run(*words, "--overwrite")[2]
     next(Path("out/evaluation/pgd").glob("part-*.parquet")).unlink()
-    assert "Read again" not in run(*words)[2]
+    assert "Loaded from" not in run(*words)[2]
 
 
 def test_every_threat_has_its_images(run: Run) -> None:
@@ -246,7 +246,9 @@ def test_every_radius_has_its_images_of_the_examples_asked_for(run: Run) -> None
     assert found["n"] == 12 and found["selection"] == "random:12 seed 0"
     robust = [each["robust_accuracy"] for each in found["curve"]]
     assert robust == sorted(robust, reverse=True) and robust[0] > robust[2]
-    indices = [list(csv.DictReader(path.read_text().splitlines())) for path in Path("out/evaluation").rglob("png/index.csv")]
+    indices = [
+        list(csv.DictReader(path.read_text().splitlines())) for path in Path("out/evaluation").rglob("png/index.csv")
+    ]
     ids = sorted(({row["id"] for row in rows} for rows in indices), key=len)
     assert [len(names) for names in ids] == [round(12 * (found["clean_accuracy"] - share)) for share in robust]
     assert ids[0] < ids[1] < ids[2], "what breaks at one radius breaks at the larger ones"

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from support.rounding import round_alike
+from support.shares import first
 from support.toys import QUICK, SHORT, blobs, linear, mlp, uniform, wavy
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.block import TIE, Networks, attack_block, untouched
+from unperturbed.evaluation.block import attack_block, untouched
+from unperturbed.evaluation.search import TIE, Networks
 from unperturbed.findings import Outcome
 from unperturbed.losses import margin
 from unperturbed.threat import Threat
@@ -100,7 +102,7 @@ def test_without_a_budget_robust_is_clean() -> None:
 
 @pytest.mark.rounding
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("suite", [QUICK, *SHORT], ids=lambda suite: suite.name)
+@pytest.mark.parametrize("suite", first(1, [QUICK, *SHORT]), ids=lambda suite: suite.name)
 def test_verdicts_do_not_depend_on_the_batch_size(suite: Suite, norm: Norm) -> None:
     """Float32 rounds differently at another physical size; only an example within 1e-4 of a tie may turn with it."""
     x, model = uniform(40, 8, seed=6), wavy()
@@ -150,7 +152,7 @@ def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     x, model, threat = uniform(60, 8, seed=6), wavy(), Threat("L2", 0.12)
     y = model(x).argmax(1)
     whole = evaluate(model, (x, y), threat, QUICK, batch_size=16)
-    monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 13)
+    monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 13)
     parts = evaluate(model, (x, y), threat, QUICK, batch_size=16)
     if round_alike(model, x, 16, 60):
         assert parts.examples == whole.examples and parts.counts == whole.counts

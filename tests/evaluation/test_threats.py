@@ -81,7 +81,7 @@ def test_points_are_kept_and_read_again_also_by_an_evaluation_at_one_radius(tmp_
     one = evaluate(Pocket(), pockets(), RADII[2], ATTACK, out=folder)
     assert one.robust_accuracy.value == 0 and one.examples["attack"] == first[2].examples["attack"]
     assert json.loads((folder / "one.json").read_text())["robust_accuracy"] == 0
-    assert any(text.startswith("Read again from") for text in one.warnings)
+    assert any(text.startswith("Loaded from") for text in one.warnings)
 
 
 @pytest.mark.parametrize("folders", [("a", "b", "c"), (".", "Linf-0.1", "Linf-0.3"), ("x", "x/y", "x/y/z")])

@@ -39,7 +39,7 @@ def test_s6_an_unlucky_draw_does_not_drop_an_example() -> None:
 
 
 def test_s7_a_network_that_is_random_on_the_last_example_alone_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 16)
+    monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 16)
     x = torch.linspace(0.1, 0.8, 50)[:, None].repeat(1, 3)
 
     def logits(z: Inputs) -> Logits:
@@ -109,6 +109,7 @@ SHORT: dict[str, Attack] = {
 SHORT |= {"FAB": FAB(steps=20), "Square": Square(queries=100)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_s16_directions_losses_and_criteria_are_right_in_every_norm(name: str) -> None:
     """A wrong L1 direction, swapped arguments of a loss, or a wrong criterion for targets would fall short."""

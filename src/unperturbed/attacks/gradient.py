@@ -1,5 +1,6 @@
 """Attacks that climb a loss along its gradient."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -30,6 +31,7 @@ class GradientAttack(Attack):
     """
 
     bears_rounding: ClassVar[bool] = True
+    needs_gradient: ClassVar[bool | None] = True
     label: str
     loss: Loss
     ascent: Ascent
@@ -54,6 +56,10 @@ class GradientAttack(Attack):
         best = search(self.ascent, mean, batch.x, threat, noise, self.restarts, batch_size, self.enough)
         passes, queries = self.draws * best.passes, self.draws * best.queries
         return AttackResult(best.z, best.rank, best.finite, best.restart, passes, queries=queries)
+
+    def to_the_end(self) -> "GradientAttack":
+        """Return the attack with every climb to its end."""
+        return replace(self, enough=math.inf)
 
 
 def check_climbs(label: str, restarts: int, draws: int, enough: float) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ class Square(Attack):
         share: of the image that the first squares cover.
     """
 
+    needs_gradient: ClassVar[bool | None] = False
     label: str = "Square"
     queries: int = 5000
     share: float = 0.8

@@ -11,7 +11,7 @@ from unperturbed.errors import InputError
 from unperturbed.specs.catalogue import hint
 
 if TYPE_CHECKING:
-    from unperturbed.evaluation.curve import Distances
+    from unperturbed.evaluation.distances import Distances
 
 POSITIONAL = "run"
 SUITE_HELP = "which attacks: nearest (AutoAttack without Square), standard, plus (longer), pgd (50 steps, 20 restarts)"

@@ -77,7 +77,7 @@ def _evaluated_by_one_of_several(words: Sequence[str]) -> Result:
 
 def _evaluated(given: Parsed) -> Result:
     from unperturbed.cli.subject import find_subject, slug
-    from unperturbed.evaluation.accuracy import meet
+    from unperturbed.engines.group import meet
     from unperturbed.evaluation.quantize import check_eight_bit, check_single_draws, clear
     from unperturbed.evaluation.randomised import draws_of
     from unperturbed.evaluation.threats import evaluate_threats

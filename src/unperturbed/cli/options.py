@@ -30,8 +30,11 @@ NONE = ("augment", "bounds", "loggers")
 """Options that take the word none."""
 IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "over")
 """Options whose values, or some of them, may be import paths."""
-NOTES = ("schema", "unperturbed", "chosen", "classes", "network", "trained_on", "notes")
+NOTES = ("schema", "unperturbed", "chosen", "classes", "features", "network", "trained_on", "notes")
 """What a run's config.yaml holds beside options; `recipe` holds some of them."""
+
+_KINDS = {"float": "a number", "int": "a whole number", "str": "text", "bool": "true or false"}
+"""Types of options in words."""
 
 
 @dataclass(frozen=True)
@@ -298,4 +301,11 @@ def _readable(message: str, program: str) -> str:
     """Return jsonargparse's message in one line."""
     text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(message.split()))
     text = re.sub(r'^Parser key "(\w+)":', lambda found: f"--{found[1].replace('_', '-')}:", text)
+    of_no_kind = re.fullmatch(r"(--[\w-]+): Does not validate .*? Subtypes: \[([\w, ]+)\] .* Given value: (.*)", text)
+    if of_no_kind is not None:
+        kinds = [_KINDS.get(kind, kind) for kind in of_no_kind[2].split(", ") if kind != "NoneType"]
+        text = f"{of_no_kind[1]} is {of_no_kind[3]!r:.80}, but must be {' or '.join(kinds)}."
+    single = re.fullmatch(r"(--[\w-]+): Expected an? (\w+)\. Got value: (.*)", text)
+    if single is not None:
+        text = f"{single[1]} is {single[3]!r:.80}, but must be {_KINDS.get(single[2], single[2])}."
     return f"{text} See {program} --help."

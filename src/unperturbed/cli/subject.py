@@ -12,10 +12,11 @@ from torch import nn
 
 from unperturbed.cli.console import say
 from unperturbed.cli.options import Parsed
+from unperturbed.cli.places import placed, warn_of_other_scaling
 from unperturbed.data.check import mean_std
 from unperturbed.data.selection import Selection, choose, parse
 from unperturbed.data.sources import keep_place as keep_place
-from unperturbed.data.sources import load_data, with_choices
+from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, Trust
@@ -28,7 +29,7 @@ from unperturbed.specs.trees import ABSENT, Choice, Tree, parameters_of, written
 from unperturbed.specs.trees import choose as choose_class
 from unperturbed.threat import Threat
 from unperturbed.training.folder import describe
-from unperturbed.training.prepare import find_device
+from unperturbed.training.prepare import check_same_features, find_device
 from unperturbed.types import Bounds
 from unperturbed.weights.files import build_model, load_weights
 from unperturbed.weights.rebuild import architecture, check_rebuilt
@@ -98,6 +99,9 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
             say(text, "warning")
     data = _with_test(load_data(place, trust), stored is not None and keep_place(place) == stored.data)
     check_classes(data, stored, other_data=given.data is not None)
+    check_same_features(None if stored is None else stored.features, data.features, "here")
+    if stored is not None and keep_place(place) != stored.data:
+        warn_of_other_scaling(place)
     bounds = read_bounds(
         given.bounds, data.bounds if stored is None or stored.bounds is UNSAID else stored_bounds(stored.bounds)
     )
@@ -235,12 +239,6 @@ def load_into(model: nn.Module, weights: str, tree: Tree) -> None:
     A file without normalisation is taken only where the user says which mean and std the network was trained with.
     """
     say(str(load_weights(model, weights, keep_normalisation={"mean", "std"} <= tree.options.keys())))
-
-
-def placed(given: Parsed, place: str | None) -> str | None:
-    """Return the place of the data with what `--label` and `--resize` choose."""
-    asked = (given.label, given.resize)
-    return place if place is None or asked == (None, None) else with_choices(place, label=asked[0], resize=asked[1])
 
 
 def slug(*parts: str) -> str:

@@ -88,7 +88,8 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
 
     Raises `InputError` for what is missing, unknown or of a wrong type, and for data outside the bounds.
     """
-    from unperturbed.cli.subject import default_threat, keep_place, make_model, placed, read_bounds, slug, taken
+    from unperturbed.cli.places import placed, warn_of_other_scaling
+    from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, slug, taken
     from unperturbed.data.check import check
     from unperturbed.data.sources import load_data, with_applicable
     from unperturbed.methods.at import AT
@@ -112,6 +113,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     check(data.train, threat.bounds, len(data.classes))
     extra_place = given.extra and with_applicable(given.extra, label=given.label, resize=given.resize)
     extra = None if extra_place is None else load(extra_place)
+    warn_of_other_scaling(extra_place or "")
     model, model_description = make_model(given.trees["model"], data, recipe.seed, given.trust)
     method_description, asked = written(choice), taken(given, None)
     out = Path(given.out or Path("runs") / slug(data.name, method_description["class_path"]))

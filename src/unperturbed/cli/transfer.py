@@ -115,7 +115,7 @@ def _matrix(found: Transfer) -> Any:
     def cells(row: Sequence[Any]) -> list[str]:
         return [f"{each.value:.1%} [{each.low:.1%}, {each.high:.1%}]" for each in row]
 
-    rows = [["no attack", *cells(found.clean)]]
+    rows = [["no attack", *cells(found.clean_accuracy)]]
     rows += [
         [f"{name}{doubted(found.doubts.get(name, ()))}", *cells(row)]
         for name, row in zip(found.names, found.accuracy, strict=True)

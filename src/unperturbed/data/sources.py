@@ -113,6 +113,11 @@ def with_choices(spec: str, **choices: str | None) -> str:
     return _merged(spec, f"?{urlencode(asked, safe=',')}" if asked else "")
 
 
+def choices_of(spec: str) -> dict[str, str]:
+    """Return the choices that stand behind a place."""
+    return dict(_pairs(spec.partition("?")[2]))
+
+
 def with_applicable(spec: str, **choices: str | None) -> str:
     """Return the text with those of these choices that apply to its form and that it does not make itself."""
     place, choice = _parse(spec)

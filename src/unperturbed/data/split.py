@@ -146,6 +146,8 @@ class Data:
     bounds: Bounds = (0.0, 1.0)
     place: str | None = None
     """By what `load_data` finds it again, from any folder; None: it was not loaded by that."""
+    features: tuple[str, ...] | None = None
+    """Names of the features of a table, in their order."""
 
     def __repr__(self) -> str:
         """Return a line: what it is called, and its sizes."""

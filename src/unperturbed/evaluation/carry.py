@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from unperturbed.data.split import Split
-from unperturbed.evaluation.block import TIE
 from unperturbed.evaluation.quantize import adversarial_points
+from unperturbed.evaluation.search import TIE
 from unperturbed.evaluation.store import CARRIED, Store, carried_of
 from unperturbed.evaluation.union import check_same
 from unperturbed.findings import AttackRecord, Outcome, Verdict

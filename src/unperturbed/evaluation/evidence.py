@@ -8,10 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.base import Attack
-from unperturbed.attacks.fab import FAB
-from unperturbed.attacks.gradient import GradientAttack
-from unperturbed.attacks.multi_targeted import MultiTargeted
-from unperturbed.attacks.square import Square
 from unperturbed.evaluation.gradient_check import MOST, GradientCheck, check_gradient, lead, rivals, slope_of
 from unperturbed.maximise.slopes import REPLACED
 from unperturbed.networks.failures import Seeing, carefully, isolate, within_memory
@@ -222,17 +218,18 @@ def _not_finite(evidence: Evidence, n: int) -> Doubt:
 
 
 def fallen_without_gradients(attacks: Sequence[Attack], broken: Sequence[int], n: int) -> list[Doubt]:
-    """Return a doubt where an attack without a loss to climb broke what attacks by gradient had left.
+    """Return a doubt where a black-box or minimum-norm attack broke what attacks that climb a loss had left.
 
     More than 0.2 points of all examples, AutoAttack's own flag; `broken` has the breaks of each attack, in order.
     """
     climbed, doubts = False, []
     for attack, count in zip(attacks, broken, strict=True):
-        if climbed and isinstance(attack, FAB | Square) and count > FALLEN * n:
+        climbs = attack.needs_gradient and attack.needs_radius
+        if climbed and (attack.needs_gradient is False or not attack.needs_radius) and count > FALLEN * n:
             text = (
                 f"{attack.label} broke {count} of {n} examples that attacks by gradient had left standing: gradients "
                 "may be masked, and more may break. See docs/defences.md."
             )
             doubts.append(Doubt(f"{attack.label} broke {count} that gradients left", text))
-        climbed = climbed or isinstance(attack, GradientAttack | MultiTargeted)
+        climbed = climbed or bool(climbs)
     return doubts

@@ -22,7 +22,7 @@ from unperturbed.checks import checked
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
-from unperturbed.evaluation.block import TIE
+from unperturbed.evaluation.search import TIE
 from unperturbed.evaluation.store import CARRIED, Store, carried_of
 from unperturbed.evaluation.subject import network_hash, weights_hash
 from unperturbed.findings import Interval, Outcome, Verdict

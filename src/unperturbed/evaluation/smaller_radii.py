@@ -7,9 +7,9 @@ from pathlib import Path
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.carry import Carried, points_of
-from unperturbed.evaluation.store import JOB
 from unperturbed.evaluation.stored import NEEDED, read_summary, with_examples
 from unperturbed.findings import Outcome
+from unperturbed.runs.job import JOB
 from unperturbed.runs.verify import read_sealed
 from unperturbed.threat import Threat
 

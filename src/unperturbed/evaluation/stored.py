@@ -7,9 +7,10 @@ from typing import Any, get_type_hints
 
 from unperturbed.errors import InputError
 from unperturbed.evaluation.carry import with_carried
-from unperturbed.evaluation.store import JOB, Store
+from unperturbed.evaluation.store import Store
 from unperturbed.findings import AttackRecord, Interval, Outcome, Verdict
 from unperturbed.reading import parse_json, read_small
+from unperturbed.runs.job import JOB
 from unperturbed.runs.verify import read_sealed
 from unperturbed.statistics.intervals import wilson
 
@@ -66,8 +67,8 @@ def _told(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:
 
 
 def _is_other(folder: Path) -> bool:
-    """Tell whether a folder holds another kind of result: distances, or a matrix."""
-    return folder.name.startswith("curve-") or folder.name == "transfer"
+    """Tell whether a folder holds another kind of result: distances, a matrix, or counts of draws."""
+    return folder.name.startswith("curve-") or folder.name in ("transfer", "probable")
 
 
 def read_summary(path: Path) -> Outcome:

@@ -65,6 +65,7 @@ class RunRecord:
         bounds: the lowest and highest inputs, numbers or nested lists of an example's shape; None: there are none.
         data: the place or name of the data; None: it was passed from Python, without a place.
         classes: their names.
+        features: the names of a table's features, in order.
         examples: the number of training examples that was asked for; None: all.
         extra: the place of further training data.
         model: how to build the network; None: it was built in Python, and is not known to the command.
@@ -86,6 +87,7 @@ class RunRecord:
     bounds: Any = UNSAID
     data: str | None = None
     classes: tuple[str, ...] | None = None
+    features: tuple[str, ...] | None = None
     examples: int | str | None = None
     extra: str | None = None
     model: ModelSpec | None = None

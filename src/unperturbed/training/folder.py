@@ -78,6 +78,8 @@ def origin(model: nn.Module, data: Data, extra: object, weights: Path | str | No
     shown: dict[str, Any] = {"data": data.place, "model": None, "network": plain(network_of(unwrapped(model)))}
     if data.place is not None:
         shown["classes"] = list(data.classes)
+    if data.features is not None:
+        shown["features"] = list(data.features)
     if (spec := spec_of(unwrapped(model))) is not None:
         shown["model"] = plain(spec)
     rows = write_rows(data.train.names().tolist())

@@ -121,5 +121,5 @@ def settings(kind: type, **fixed: Any) -> dict[str, Role]:
         if role is not None and not factory:
             roles[name] = role
         elif role is not None:
-            roles[name] = replace(role, valid=un.AT if name == "objective" else lambda: un.maximise.PGD(steps=2))
+            roles[name] = replace(role, valid=un.AT if hints[name] is Method else lambda: un.maximise.PGD(steps=2))
     return roles
