@@ -9,13 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from unperturbed.attacks.base import Attack
-from unperturbed.attacks.function import FunctionAttack
-from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
 from unperturbed.engines.group import group, meet
-from unperturbed.errors import InputError
+from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
 from unperturbed.evaluation.carry import with_carried, with_points, write_points
 from unperturbed.evaluation.chance import chance_warnings
@@ -25,16 +23,14 @@ from unperturbed.evaluation.parts import Part, inputs_in_order
 from unperturbed.evaluation.randomised import RandomBlock, draws_of, over_draws
 from unperturbed.evaluation.search import TIE, as_searched
 from unperturbed.evaluation.smaller_radii import points_of_smaller_radii
-from unperturbed.evaluation.subject import Subject, look_at, measured_split, physical_batch_size
+from unperturbed.evaluation.subject import Subject, look_at, measured_split
 from unperturbed.evaluation.suite_run import attacked_part, begin_block, doubts_about, kind_of, run_suite
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.networks.logits import Output
 from unperturbed.statistics.intervals import wilson
-from unperturbed.suites.autoattack import PLUS, RAND, STANDARD
-from unperturbed.suites.by_name import ATTACKS, custom
+from unperturbed.suites.by_name import SUITES as SUITES
+from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
-
-SUITES = {suite.name: suite for suite in (PGD_SUITE, STANDARD, PLUS, RAND)}
 
 
 @checked(seed=SEED, batch_size=COUNT)
@@ -127,26 +123,6 @@ def _with_stored_points(outcome: Outcome, threat: Threat, split: Split, out: Pat
     if group()[0] == 0:
         write_points(outcome, points, Path(out))
     return with_points(outcome, points)
-
-
-def find_suite(suite: str | Suite | Callable[..., Any]) -> Suite:
-    """Return the suite of this name or of these attacks ("apgd-ce,square"), of one function, or the one given."""
-    if isinstance(suite, Suite):
-        return suite
-    if isinstance(suite, Attack):
-        raise InputError(f"The suite is the attack {suite!r:.80}: put it into one, Suite('mine', (attack,), 'a note').")
-    if not isinstance(suite, str):
-        label = getattr(suite, "__name__", type(suite).__name__)
-        return Suite(label, (FunctionAttack(label, suite),), "upper bound only: one attack of the user's own")
-    if suite in SUITES:
-        return SUITES[suite]
-    names = suite.split(",")
-    if len(names) == 1 and suite.lower() not in ATTACKS:
-        raise InputError(
-            f"The suite {suite!r} does not exist; there is: {', '.join(SUITES)}, or attacks with commas between them: "
-            f"{', '.join(ATTACKS)}."
-        )
-    return custom(names)
 
 
 def _outcome(suite: Suite, measured: Measured, job: Measurement) -> Outcome:

@@ -158,7 +158,7 @@ def with_points(outcome: Outcome, points: Carried) -> Outcome:
 
 
 def with_carried(outcome: Outcome, store: Store) -> Outcome:
-    """Return the outcome with the points that an earlier `carry` has kept beside its parts."""
+    """Return the outcome with the points that an earlier `carry` stored next to its parts."""
     path = None if store.folder is None else store.folder / CARRIED
     if path is None or not path.exists():
         return outcome
