@@ -5,7 +5,6 @@ followed only into this package and the libraries `KNOWN`, where the caller name
 trusts the file.
 """
 
-import difflib
 import functools
 import inspect
 import os
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, get_type_hints
 
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, hint
 from unperturbed.reading import parse_yaml
 
 PACKAGE = __name__.partition(".")[0]
@@ -135,9 +134,8 @@ def follow(path: str, option: str, trust: Trust) -> object:
         ) from error
     for part in name.split("."):
         if not hasattr(found, part):
-            near = difflib.get_close_matches(part, [each for each in dir(found) if each[0] != "_"], 1, 0.5)
-            hint = f": did you mean {near[0]!r}?" if near else "."
-            raise InputError(f"{option}: {module_name!r} has no {name!r}{hint}")
+            public = [attribute for attribute in dir(found) if attribute[0] != "_"]
+            raise InputError(f"{option}: {module_name!r} has no {name!r}. {hint(part, public)}")
         found = getattr(found, part)
     if not own and _root(_home(found)) != _root(path):
         raise InputError(f"{option}: {name} of {module_name} comes from {_home(found)}, which a file may not name.")

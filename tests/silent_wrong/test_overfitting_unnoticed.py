@@ -10,14 +10,15 @@ import torch
 from torch.nn.functional import interpolate
 
 from unperturbed.architectures.small_cnn import SmallCNN
-from unperturbed.data.digits import load_digits
+from unperturbed.data.named.digits import load as load_digits
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.methods.at import AT
 from unperturbed.methods.fgsm import FGSM
 from unperturbed.threat import Threat
 from unperturbed.training.alarm import Probe, recognise
-from unperturbed.training.loop import Trained, train
+from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe
+from unperturbed.training.trained import Trained
 
 HEALTHY = Probe(clean=0.95, noise=0.94, one_step=0.7, many_steps=0.55, robust_loss=1.0, n=512)
 

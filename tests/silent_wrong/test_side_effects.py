@@ -21,9 +21,9 @@ from unperturbed.findings import Outcome
 from unperturbed.methods.at import AT
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.training import loop
+from unperturbed.training import engine, selection
 from unperturbed.training.alarm import Probe, probe
-from unperturbed.training.loop import Trained
+from unperturbed.training.trained import Trained
 from unperturbed.types import Batch, Inner, Inputs, Logits, Model, Terms
 
 THREAT = Threat("Linf", 0.1)
@@ -112,8 +112,8 @@ def recorded(test: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, Any
         probed.append(batch)
         return probe(model, batch, threat, noise)
 
-    monkeypatch.setattr(loop, "probe", remembering)
-    monkeypatch.setattr(loop._Run, "preflight", lambda run: None)  # its step is no training
+    monkeypatch.setattr(selection, "probe", remembering)
+    monkeypatch.setattr(engine.Engine, "preflight", lambda *_: [])  # its step is no training
     method, model = Recording(), mlp(6, 3)
     recipe = unperturbed.Recipe(epochs=4, validation=0.2)
     trained = unperturbed.train(model, (blobs(120), test), THREAT, method, recipe)

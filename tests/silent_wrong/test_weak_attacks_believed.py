@@ -11,7 +11,7 @@ from support import attack_laws as laws
 from support.toys import QUICK, Function, linear, uniform
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.fab import FAB
-from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.multi_targeted import MultiTargeted
 from unperturbed.attacks.square import Square
 from unperturbed.errors import InputError
@@ -20,6 +20,7 @@ from unperturbed.losses import cross_entropy, dlr_or_margin, margin, targeted_dl
 from unperturbed.maximise.apgd import APGD
 from unperturbed.maximise.pgd import PGD
 from unperturbed.suites.autoattack import STANDARD
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Logits
 

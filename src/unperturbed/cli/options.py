@@ -12,10 +12,9 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from unperturbed.checks import check_numeral
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, hint
 from unperturbed.imports import Trust, user_trust
 from unperturbed.reading import parse_yaml, read_small
-from unperturbed.specs.catalogue import hint
 from unperturbed.specs.trees import Tree
 
 FLAGS = ("debug", "json", "overwrite", "quantize", "resume", "trust")

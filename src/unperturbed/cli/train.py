@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
+from unperturbed.catalogue import listing
 from unperturbed.cli.console import Result, progress, table
 from unperturbed.cli.options import Parsed, add_data_options, add_examples_options, add_fields, new_parser
 from unperturbed.errors import InputError, NotResumableError, RunError
 from unperturbed.runs import CHECKPOINT
-from unperturbed.specs.catalogue import listing
 from unperturbed.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -88,21 +88,22 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
 
     Raises `InputError` for what is missing, unknown or of a wrong type, and for data outside the bounds.
     """
+    from unperturbed.cli.network import make_model
     from unperturbed.cli.places import placed, warn_of_other_scaling
-    from unperturbed.cli.subject import default_threat, keep_place, make_model, read_bounds, slug, taken
+    from unperturbed.cli.setup import default_threat, keep_place, read_bounds, slug, taken
     from unperturbed.data.check import check
     from unperturbed.data.sources import load_data, with_applicable
     from unperturbed.methods.at import AT
     from unperturbed.networks.inputs import prepared
-    from unperturbed.specs.trees import choose, convert, written
+    from unperturbed.specs.parameters import convert
+    from unperturbed.specs.spec import describe
+    from unperturbed.specs.trees import choose
     from unperturbed.threat import Threat
-    from unperturbed.training.folder import describe
 
     load = load or partial(load_data, trust=given.trust)
     if given.data is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
-    choice = choose(given.trees["method"], "methods", "method", default=AT(), trust=given.trust)
-    method = choice.build()
+    method = choose(given.trees["method"], "methods", "method", default=AT(), trust=given.trust).build()
     settings = {each.name: getattr(given, each.name) for each in fields(Recipe)}
     recipe = Recipe(**settings | {"batch_size": None if given.batch_size == "auto" else given.batch_size})
     named = [] if given.loggers == "none" else given.loggers.split(",")
@@ -115,8 +116,8 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     extra = None if extra_place is None else load(extra_place)
     warn_of_other_scaling(extra_place or "")
     model, model_description = make_model(given.trees["model"], data, recipe.seed, given.trust)
-    method_description, asked = written(choice), taken(given, None)
-    out = Path(given.out or Path("runs") / slug(data.name, method_description["class_path"]))
+    described, asked = describe(method), taken(given, None)
+    out = Path(given.out or Path("runs") / slug(data.name, described["class_path"]))
     config = {
         "data": keep_place(place),
         "classes": list(data.classes),
@@ -124,7 +125,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
         "extra": extra_place and keep_place(extra_place),
         "model": model_description,
         "weights": given.weights and keep_place(given.weights),
-        "method": method_description,
+        "method": described,
         **describe(asked),
     }
     return Plan(prepared(model, **asked), data, extra, threat, method, recipe, loggers, out, config, chosen)
@@ -132,7 +133,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
 
 def run(given: Parsed) -> Result:
     """Train, and return where the run is and how it does on the examples that the probe looks at."""
-    from unperturbed.cli.subject import load_into
+    from unperturbed.cli.network import load_into
     from unperturbed.training.loop import train
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say, config.yaml says

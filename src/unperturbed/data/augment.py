@@ -1,12 +1,11 @@
 """Augmentation, batched on the device; what an example becomes depends on its noise alone, not on its batch."""
 
-import difflib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, hint
 from unperturbed.noise import Noise
 from unperturbed.types import Inputs
 
@@ -19,8 +18,7 @@ _PAD = 4
 def augmentation(name: str) -> Augment:
     """Return the augmentation of this name: "none", "flip", "crop" or "flip-crop"; raises InputError for others."""
     if name not in AUGMENTATIONS:
-        near = difflib.get_close_matches(name, AUGMENTATIONS, n=1, cutoff=0.0)[0]
-        raise InputError(f"There is no augmentation {name!r}: did you mean {near}? ({', '.join(AUGMENTATIONS)})")
+        raise InputError(f"There is no augmentation {name!r}. {hint(name, AUGMENTATIONS)}")
     return AUGMENTATIONS[name]
 
 
