@@ -17,7 +17,8 @@ from unperturbed.cli.main import main
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, Trust, check_nested, follow, may_make
 from unperturbed.runs import BEST
-from unperturbed.specs.trees import Tree, choose, convert
+from unperturbed.specs.parameters import convert
+from unperturbed.specs.trees import Tree, choose
 from unperturbed.weights.files import save_weights
 
 EVIL = """
@@ -80,7 +81,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "evil:Net": {},
     "evil.Net": {},
     "unperturbed.cli.main:os.system": {"command": "touch EXECUTED"},
-    "unperturbed.specs.catalogue:ast": {},
+    "unperturbed.catalogue:ast": {},
     "unperturbed.weights.files:build_model": LOADER,
     "unperturbed.weights.rebuild:load_run": {"folder": "run"},
     "mlp": {"activation": {"class_path": "evil.Net"}},

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from support.toys import Function, uniform
-from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.cli.evaluate import _as_autoattack
 from unperturbed.cli.main import main
 from unperturbed.evaluation import accuracy
@@ -21,6 +21,7 @@ from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.pgd import PGD
 from unperturbed.suites.autoattack import STANDARD
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 
 Run = Callable[..., tuple[int, str, str]]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from support.toys import QUICK, Function, blobs
 from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.gradient import GradientAttack, Suite
-from unperturbed.data.digits import load_digits
+from unperturbed.data.named.digits import load as load_digits
 from unperturbed.data.split import ArraySplit
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate

@@ -194,7 +194,7 @@ def test_the_rank_decides_not_the_score() -> None:
     assert (ends.flatten(1).sum(1) > best.z.flatten(1).sum(1)).all()
 
 
-def test_s10_the_best_of_all_restarts_is_kept_for_each_example() -> None:
+def test_the_best_of_all_restarts_is_kept_for_each_example_s10() -> None:
     """Not the last, and not one restart for the whole batch."""
     model, x, y, threat, noise = problem(12, eps=0.3)
     score = bumpy_score(x, 4)

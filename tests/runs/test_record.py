@@ -126,7 +126,7 @@ def test_a_threat_that_is_none_is_refused(threat: str, tmp_path: Path) -> None:
 
 def test_an_unknown_field_is_refused_with_the_nearest(tmp_path: Path) -> None:
     write(tmp_path, WHOLE | {"bonds": [0, 1]})
-    with pytest.raises(InputError, match="unknown field 'bonds'.*did you mean 'bounds'"):
+    with pytest.raises(InputError, match="unknown field 'bonds'.*Did you mean 'bounds'"):
         RunRecord.read(tmp_path)
     write(tmp_path, WHOLE | {"schema": SCHEMA + 1})
     with pytest.raises(InputError, match=f"schema is {SCHEMA + 1}"):

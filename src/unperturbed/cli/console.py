@@ -84,7 +84,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text
 
 @contextmanager
 def results_only_on_stdout() -> Iterator[None]:
-    """Within: whatever else prints goes to standard error, and warnings and what is logged are lines there."""
+    """Within: other prints go to standard error, and warnings and what is logged are lines there."""
     log, lines = logging.getLogger("unperturbed"), _Lines()
     level = log.level
     log.addHandler(lines)
@@ -178,7 +178,7 @@ class _Piped:
 
 
 def seconds_left(seconds: float, done: float, remaining: float) -> float | None:
-    """Return how long the rest takes if it goes on as in these seconds, which did `done`; None where nothing is."""
+    """Return how long the rest takes at the speed of these seconds, which did `done`; None where nothing is."""
     return seconds * remaining / done if done > 0 else None
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from rich.table import Table
 
+from unperturbed.catalogue import summary_of
 from unperturbed.cli.console import Result, is_first_process, results_only_on_stdout, say, show, write_json
 from unperturbed.cli.memory import keep_freed_memory
 from unperturbed.cli.options import parse
 from unperturbed.cli.signals import code_of, signals_interrupt, words_of
-from unperturbed.errors import InputError, RunError
+from unperturbed.errors import InputError, RunError, hint
 from unperturbed.processor import round_rows_alike
-from unperturbed.specs.catalogue import hint, summary_of
 
 COMMANDS = (
     *("demo", "train", "evaluate", "curve", "probable", "transfer", "compare", "sweep", "diagnose", "audit"),
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _dispatch(words)
     except InputError as error:
         return ended(error, 2)
-    except BrokenPipeError:  # whoever read the output has seen enough (a pager, head)
+    except BrokenPipeError:  # the reader of the output has closed it (a pager, head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (RunError, OSError) as error:

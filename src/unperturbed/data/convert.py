@@ -1,4 +1,4 @@
-"""Whatever a caller holds (arrays, tensors, PyTorch datasets, pairs of them) as a Split or as Data."""
+"""Arrays, tensors, PyTorch datasets and pairs of them as a Split or as Data."""
 
 import math
 from collections.abc import Mapping

@@ -9,11 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from unperturbed.attacks.base import Attack
-from unperturbed.attacks.function import FunctionAttack
-from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
-from unperturbed.errors import InputError
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
 from unperturbed.evaluation.carry import with_carried
@@ -29,11 +26,10 @@ from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness
 from unperturbed.statistics.intervals import wilson
-from unperturbed.suites.autoattack import PLUS, RAND, STANDARD
-from unperturbed.suites.by_name import ATTACKS, custom
+from unperturbed.suites.by_name import SUITES as SUITES
+from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 
-SUITES = {suite.name: suite for suite in (PGD_SUITE, STANDARD, PLUS, RAND)}
 FEW = 20
 """From so many examples on, a clean accuracy at chance is reported."""
 
@@ -116,26 +112,6 @@ def evaluate(
         if draws_of(attacks) > 1:
             outcome = over_draws(outcome)
         return job.finish(with_carried(outcome, job.store), measured)
-
-
-def find_suite(suite: str | Suite | Callable[..., Any]) -> Suite:
-    """Return the suite of this name or of these attacks ("apgd-ce,square"), of one function, or the one given."""
-    if isinstance(suite, Suite):
-        return suite
-    if isinstance(suite, Attack):
-        raise InputError(f"The suite is the attack {suite!r:.80}: put it into one, Suite('mine', (attack,), 'a note').")
-    if not isinstance(suite, str):
-        label = getattr(suite, "__name__", type(suite).__name__)
-        return Suite(label, (FunctionAttack(label, suite),), "upper bound only: one attack of the user's own")
-    if suite in SUITES:
-        return SUITES[suite]
-    names = suite.split(",")
-    if len(names) == 1 and suite.lower() not in ATTACKS:
-        raise InputError(
-            f"The suite {suite!r} does not exist; there is: {', '.join(SUITES)}, or attacks with commas between them: "
-            f"{', '.join(ATTACKS)}."
-        )
-    return custom(names)
 
 
 def _outcome(suite: Suite, measured: Measured, job: Measurement) -> Outcome:

@@ -63,7 +63,7 @@ def points_between(
 
 @alone_in(lambda given: (given["folder"] / given["outcome"].suite, ""))
 def keep(outcome: Outcome, points: Carried, folder: Path) -> None:
-    """Keep points beside the parts of an outcome, where a later `evaluate` finds them, and correct its summary."""
+    """Store points next to the parts of an outcome, where a later `evaluate` reads them, and correct its summary."""
     if not points.rows:
         return
     store = Store(folder / outcome.suite)
@@ -154,7 +154,7 @@ def with_points(outcome: Outcome, points: Carried) -> Outcome:
 
 
 def with_carried(outcome: Outcome, store: Store) -> Outcome:
-    """Return the outcome with the points that an earlier `carry` has kept beside its parts."""
+    """Return the outcome with the points that an earlier `carry` stored next to its parts."""
     path = None if store.folder is None else store.folder / CARRIED
     if path is None or not path.exists():
         return outcome

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import nn
 
 from unperturbed.attacks.base import Attack
-from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.batch_size import physical_batch_size
@@ -28,6 +28,7 @@ from unperturbed.networks.logits import Output
 from unperturbed.networks.rounding import rounding
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.autoattack import PLUS, STANDARD
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 
 

@@ -87,14 +87,14 @@ def quantize(
     """Round the adversarial examples of an evaluation to 8-bit images inside S(x), and look again which of them break.
 
     Each goes to the grid point `nearest` to it. Where that no longer breaks the network, every pixel is rounded along
-    the gradient of the margin there, and then at random a few times: whatever breaks first is taken.
+    the gradient of the margin there, and then at random a few times; the first that breaks is taken.
 
     Args:
         model: as it was evaluated.
         data: as it was evaluated.
         threat: as it was evaluated.
         outcome: of `evaluate`.
-        out: the folder that `evaluate` wrote to; images and `index.csv` go to `SUITE/png` in it, a summary beside it.
+        out: the folder that `evaluate` wrote to; images and `index.csv` go to `SUITE/png` in it, a summary next to it.
             None where the outcome was not written, and then the images are returned.
         output: which part of what the model returns are the logits: a place, a name, or a function of it.
 

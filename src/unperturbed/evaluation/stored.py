@@ -27,7 +27,7 @@ def stored_evaluations(run: Path) -> dict[Path, Outcome]:
 
 
 def with_examples(summary: Path, outcome: Outcome) -> Outcome:
-    """Return an evaluation with its table of examples, read from the verified parts in the folder beside its summary.
+    """Return an evaluation with its table of examples, read from the verified parts in the folder next to its summary.
 
     Raises:
         InputError: where a part is missing or damaged, or the summary says something else than the table.

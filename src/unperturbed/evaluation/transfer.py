@@ -13,7 +13,6 @@ from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError
-from unperturbed.evaluation.accuracy import find_suite
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
 from unperturbed.evaluation.evidence import Doubt
@@ -41,6 +40,7 @@ from unperturbed.networks.modes import under_attack
 from unperturbed.networks.rounding import rounding
 from unperturbed.runs.job import UNDESCRIBED
 from unperturbed.statistics.intervals import wilson
+from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 
 OF_EACH = ("weights", "network", "precision", "attacks")

@@ -1,8 +1,8 @@
-"""Run diagnostics on a network, keep what each found, and go on where an earlier call stopped."""
+"""Run diagnostics on a network, store each finding, and resume an earlier call."""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,13 +18,7 @@ from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.hashes import data_hash, version, weights_hash
 from unperturbed.evaluation.subject import look_at, measured_split
-from unperturbed.examinations.diagnostics.confidence import confidence
-from unperturbed.examinations.diagnostics.directions import directions
-from unperturbed.examinations.diagnostics.features import feature_changes
-from unperturbed.examinations.diagnostics.generalisation import generalisation
-from unperturbed.examinations.diagnostics.instance_margins import instance_margins
-from unperturbed.examinations.diagnostics.layers import layers
-from unperturbed.examinations.diagnostics.margins import margins
+from unperturbed.examinations.by_name import find_diagnostics, name_of
 from unperturbed.examinations.subject import Diagnostic, Subject
 from unperturbed.findings import Examined, Finding, Progress, silent
 from unperturbed.networks.fingerprint import describe
@@ -34,18 +28,6 @@ from unperturbed.runs.lock import alone_in
 from unperturbed.runs.verify import read_sealed, write_sealed
 from unperturbed.threat import Threat
 from unperturbed.types import Batch
-
-BUILT_IN: tuple[Diagnostic, ...] = (
-    margins,
-    instance_margins,
-    confidence,
-    feature_changes,
-    directions,
-    layers,
-    generalisation,
-)
-FINDING_NOTHING = ("compare.py", "diagnose.py")
-"""Files beside the diagnostics that what they find does not depend on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +56,7 @@ def diagnose(
     threat: Threat,
     *,
     train: Any = None,
-    diagnostics: Sequence[Diagnostic] = BUILT_IN,
+    diagnostics: Sequence[Diagnostic | str] = ("all",),
     name: str = "network",
     strength: float = 0.0,
     trained_seed: int = 0,
@@ -92,7 +74,7 @@ def diagnose(
         test: examples that it was not trained on: a split, a `Data` (its test split), a pair of arrays, a dataset.
         threat: the size of perturbations; the same for networks that are to be compared.
         train: examples that it was trained on, in any of these forms.
-        diagnostics: functions from a `Subject` to a `Finding`.
+        diagnostics: names ("all": those of the package), or functions from a `Subject` to a `Finding`.
         name: what tables and figures call the network.
         strength: the eps that it was trained at, for comparisons.
         trained_seed: the seed that it was trained with.
@@ -141,10 +123,10 @@ def diagnose(
             f"{out} could be of another network, since {looked.undescribed[0]} is in this one: it was made again."
         )
         kept = {}
-    findings, failed = dict[str, Finding](), dict[str, str]()
-    for number, diagnostic in enumerate(diagnostics):
+    findings, failed, asked = dict[str, Finding](), dict[str, str](), find_diagnostics(diagnostics)
+    for number, diagnostic in enumerate(asked):
         title, source = name_of(diagnostic), _source(diagnostic)
-        progress(number, len(diagnostics), f"{name}: {title}")
+        progress(number, len(asked), f"{name}: {title}")
         if source and title in kept and kept[title]["source"] == source:
             findings[title] = Finding.of(kept[title]["finding"])
             continue
@@ -159,12 +141,6 @@ def diagnose(
         if out is not None:
             write_sealed(Path(out), {"of": identity, "strength": strength, "findings": kept})
     return Diagnosis(Examined(name, strength, trained_seed, tuple(findings.values())), failed, made_again, notes)
-
-
-def name_of(diagnostic: Callable[..., Any]) -> str:
-    """Return what a diagnostic is called: its function's name, with the module's where it is a user's own."""
-    own = not diagnostic.__module__.startswith("unperturbed.")
-    return f"{diagnostic.__module__}:{diagnostic.__qualname__}" if own else diagnostic.__qualname__
 
 
 def chosen(split: Split, examples: int | str | None, what: str, seed: int | None = None) -> Split:
@@ -216,7 +192,6 @@ def _source(diagnostic: Diagnostic) -> str:
         described = describe(diagnostic)
         return "" if described.doubts else described.hash(described)
     digest = hashlib.sha256()
-    for each in sorted(Path(__file__).with_name("diagnostics").glob("*.py")):
-        if each.name not in FINDING_NOTHING:
-            digest.update(each.read_bytes())
+    for file in sorted(Path(__file__).with_name("diagnostics").glob("*.py")):
+        digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -1,6 +1,5 @@
 """What a run folder says of its run: `config.yaml`, which this file alone reads and writes."""
 
-import difflib
 import math
 import types
 from collections.abc import Mapping
@@ -8,7 +7,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, hint
 from unperturbed.runs.files import CONFIG, read_yaml, write_yaml
 
 MOST_ROWS = 10_000_000
@@ -175,9 +174,8 @@ def _made(kind: type[T], content: object, where: str, prefix: str) -> T:
     hints = get_type_hints(kind)
     unknown = [str(key) for key in content if key not in hints]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], hints, 1, 0.6)
-        remedy = f"did you mean {near[0]!r}?" if near else "take it out."
-        raise InputError(f"{where} holds the unknown field {prefix + unknown[0]!r} ({_short(content)}): {remedy}")
+        field_name = prefix + unknown[0]
+        raise InputError(f"{where} holds the unknown field {field_name!r}: take it out. {hint(unknown[0], hints)}")
     values = {}
     for each in fields(kind):  # type: ignore[arg-type]
         if each.name in content:
