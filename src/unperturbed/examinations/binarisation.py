@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unperturbed.attacks.gradient import Suite
 from unperturbed.evaluation.attack import attack as attack_with
+from unperturbed.examinations.remedies.deployed import Reachable
 from unperturbed.examinations.remedies.layers import bare
 from unperturbed.networks.modes import under_attack
 from unperturbed.noise import Noise
@@ -101,7 +102,7 @@ def binarisation(
             draws = threat.sample(x.expand(DRAWS, *x.shape[1:]), Noise(noise.fold(3).keys + torch.arange(DRAWS)))
             with torch.no_grad():
                 chance += int((problem(draws).argmax(1) == 1).any())
-            z = attack_with(problem, x, y, threat, suite, seed=seed)
+            z = attack_with(Reachable(problem), x, y, threat, suite, seed=seed)
             with torch.no_grad():
                 solved += int(problem(z).argmax(1)[0] == 1 and bool(threat.contains(x, z)))
     return Binarisation(solved, valid, chance, "" if valid else "features do not separate the planted point")

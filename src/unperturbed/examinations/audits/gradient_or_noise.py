@@ -34,8 +34,8 @@ def gradient_or_noise(audited: Audited) -> CheckResult:
         "gradient_or_noise",
         "Does the gradient lead to more errors than random noise?",
         "fail" if bad else "pass",
-        f"{DRAWS} steps along the gradient break {found} of {n}, {DRAWS} random corners {int(by_noise.sum())}; {missed} "
-        "only to noise",
+        f"{DRAWS} steps along the gradient break {found} of {n}, {DRAWS} random corners {int(by_noise.sum())}; "
+        f"{missed} fall only to noise",
         f"at most {LEAD:.0%} fall to noise only",
         ("shattered",) if bad and not audited.behaviour.is_random else (),
         numbers=(
