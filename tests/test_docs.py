@@ -18,11 +18,11 @@ from lightning_fabric import Fabric
 import test_layers
 import unperturbed.methods
 from support.examples import Counted, find_classes, make_batch, network, noise_for
-from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.cli.options import Parsed, parse
 from unperturbed.evaluation import accuracy
+from unperturbed.examinations.by_name import BUILT_IN
 from unperturbed.examinations.compare import CLAIMS
-from unperturbed.examinations.runner import BUILT_IN, name_of
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
 from unperturbed.methods.at import AT
@@ -30,6 +30,7 @@ from unperturbed.methods.base import Method
 from unperturbed.networks.precision import InPrecision
 from unperturbed.specs import catalogue as names
 from unperturbed.specs.trees import choose
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 from unperturbed.training.step import optimisation_step
 
@@ -106,6 +107,15 @@ def test_the_architecture_gives_the_order_of_layers() -> None:
     assert tuple(order.split()) == test_layers.LAYERS
 
 
+def test_the_table_of_silent_failures_names_files_that_test_them() -> None:
+    rows = re.findall(r"^\| (S\d+) \| .* \| `(.*)` \|$", (ROOT / "tests/README.md").read_text(), re.MULTILINE)
+    assert [number for number, _ in rows] == [f"S{number}" for number in range(1, 26)]
+    for number, file in rows:
+        assert re.search(rf"{number}\b|_{number.lower()}\b|_{number.lower()}_", (ROOT / "tests" / file).read_text()), (
+            number
+        )
+
+
 # Commands
 
 
@@ -175,7 +185,7 @@ def test_the_python_of_the_page_on_diagnosing_works(capsys: pytest.CaptureFixtur
 def test_the_page_on_diagnosing_names_every_diagnostic_and_claim() -> None:
     text = (ROOT / "docs/diagnosing.md").read_text()
     measured = text.partition("## What is measured")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `(\w+)` \|", measured, re.MULTILINE) == [name_of(each) for each in BUILT_IN]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", measured, re.MULTILINE)) == sorted(BUILT_IN)
     assert re.findall(r"^\| (.*?) \| .* \| it falls \|$", text, re.MULTILINE) == [each.sentence for each in CLAIMS]
 
 

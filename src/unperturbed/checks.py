@@ -254,6 +254,6 @@ def _shown(value: Any) -> str:
     """Return a value in a message: its text, cut; its type where it has no good text."""
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # whatever a user's object may do
+    except Exception:  # any error of a user's object
         text = f"of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -5,7 +5,6 @@ followed only into this package and the libraries `KNOWN`, where the caller name
 trusts the file.
 """
 
-import difflib
 import functools
 import inspect
 import os
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, get_type_hints
 
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, hint
 from unperturbed.reading import parse_yaml
 
 PACKAGE = __name__.partition(".")[0]
@@ -61,7 +60,7 @@ class Trust:
             return
         alike = f" name it yourself ({option} {path}), or" if option.startswith("--") else ""
         raise InputError(
-            f"{option}: {path} stands in a file, and following it may run code of whoever wrote the file. If you trust "
+            f"{option}: {path} stands in a file, and following it may run code of the file's author. If you trust "
             f"them,{alike} add --trust (in Python trust=True; for good, list the folder in {list_of_folders()})."
         )
 
@@ -127,7 +126,7 @@ def follow(path: str, option: str, trust: Trust) -> object:
         _look_in_current_folder()
     try:
         found: object = import_module(module_name)
-    except Exception as error:  # whatever the module raises
+    except Exception as error:  # any error of the module
         kind = "" if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: "
         raise InputError(
             f"{option}: cannot import {module_name!r} ({kind}{error}). A module cannot be imported unless it is "
@@ -135,9 +134,8 @@ def follow(path: str, option: str, trust: Trust) -> object:
         ) from error
     for part in name.split("."):
         if not hasattr(found, part):
-            near = difflib.get_close_matches(part, [each for each in dir(found) if each[0] != "_"], 1, 0.5)
-            hint = f": did you mean {near[0]!r}?" if near else "."
-            raise InputError(f"{option}: {module_name!r} has no {name!r}{hint}")
+            public = [attribute for attribute in dir(found) if attribute[0] != "_"]
+            raise InputError(f"{option}: {module_name!r} has no {name!r}. {hint(part, public)}")
         found = getattr(found, part)
     if not own and _root(_home(found)) != _root(path):
         raise InputError(f"{option}: {name} of {module_name} comes from {_home(found)}, which a file may not name.")
@@ -214,7 +212,7 @@ def _check_reference(path: str, option: str, trust: Trust) -> None:
     try:
         found = getattr(import_module(module_name), name)
         layer = is_class_of(found, import_module("torch.nn").Module) and _root(_home(found)) == _root(path)
-    except Exception:  # whatever such a library raises when one of its parts cannot be had
+    except Exception:  # any error of a library whose optional part is missing
         layer = False
     if not layer:
         trust.check(path, option)

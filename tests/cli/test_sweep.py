@@ -15,7 +15,7 @@ from unperturbed.cli.options import parse
 from unperturbed.cli.sweep_table import Axis
 from unperturbed.evaluation import threats
 from unperturbed.statistics.intervals import wilson
-from unperturbed.training import loop
+from unperturbed.training import engine
 
 OPTIONS = ("--data", "blobs.npz", "--threat", "Linf:0.05", "--method.steps", "2")
 SWEEP = ("sweep", *OPTIONS, "--epochs", "1", "--out", "out")
@@ -47,15 +47,15 @@ def bars(out: str = "out") -> int:
 def steps_count(monkeypatch: pytest.MonkeyPatch, quit_at: int = -1) -> list[int]:
     """Return a list that grows with every step of training; the user interrupts one of them."""
     taken: list[int] = []
-    original = loop._Run.one_step
+    original = engine.Engine.step
 
-    def counted(self: Any, *given: Any) -> None:
+    def counted(self: Any, *given: Any) -> Any:
         taken.append(1)
         if len(taken) == quit_at:
             raise KeyboardInterrupt
-        original(self, *given)
+        return original(self, *given)
 
-    monkeypatch.setattr(loop._Run, "one_step", counted)
+    monkeypatch.setattr(engine.Engine, "step", counted)
     return taken
 
 

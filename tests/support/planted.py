@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
 from unperturbed.data.digits import load_digits
+
 from unperturbed.types import Inputs, Labels, Logits
 
 EPS = 0.15

@@ -1,4 +1,4 @@
-"""The blocks that a network is made of, whatever its classes, and what comes out of each."""
+"""The blocks of any network, and their outputs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -45,7 +45,7 @@ def blocks(model: Model, example: Inputs) -> tuple[tuple[Block, ...], tuple[str,
     A block is a module that is not opened. Opened are the network itself, plain `nn.Sequential`s and lists, and any
     module that holds, somewhere below, a list of several parts (a stage, a transformer's encoder) or that only wraps
     another one, unless something leads past the parts inside: a residual connection, parallel branches. So a residual
-    block is a block, whatever is in it. The last block's output, where it is the logits, is listed once, as "logits".
+    block is a block, with any content. The last block's output, where it is the logits, is listed once, as "logits".
     An output that holds several tensors is represented by the first one in floating point.
     """
     three = example[torch.arange(3, device=example.device) % len(example)]

@@ -14,12 +14,11 @@ from unperturbed.cli import evaluate, train
 from unperturbed.cli.console import Result, say
 from unperturbed.cli.options import TREES, Parsed, add_examples_options, divide, known_options, new_parser, parse
 from unperturbed.cli.sweep_table import SEED, Axis, Run, write
-from unperturbed.errors import InputError, RunError
+from unperturbed.errors import InputError, RunError, hint
 from unperturbed.imports import Trust
 from unperturbed.runs import CONFIG
 from unperturbed.runs.lock import locked
 from unperturbed.runs.verify import read_object
-from unperturbed.specs.catalogue import hint
 
 POSITIONAL = None
 OWN = (
@@ -54,6 +53,7 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Train and evaluate what is not done yet, and return the table; what fails is told in it, and exit code 1."""
+    from unperturbed.suites.by_name import find_suite
     from unperturbed.threat import Threat
 
     own_words, words = divide(parser(), given.argv, OWN)
@@ -64,7 +64,7 @@ def run(given: Parsed) -> Result:
         raise InputError(f"{out} is a run folder: give another --out, a folder for the run folders of the sweep.")
     if own.evaluate_threat is not None:
         Threat.parse(own.evaluate_threat)
-    suite = evaluate.suite_of(own.suite, given.trust)
+    suite = find_suite(own.suite, given.trust)
     if own.train_examples is not None:
         words = [*words, f"--examples={own.train_examples}"]
     if own.train_examples_seed is not None:
@@ -184,7 +184,8 @@ def _known(option: str, given: Parsed) -> str:
 def _below(given: Parsed) -> list[str]:
     """Return the options of the method, for those who leave its name out."""
     from unperturbed.methods.at import AT
-    from unperturbed.specs.trees import choose, parameters_of
+    from unperturbed.specs.parameters import parameters_of
+    from unperturbed.specs.trees import choose
 
     method = choose(given.trees["method"], "methods", "method", default=AT(), trust=given.trust)
     return [f"method.{name}" for name in parameters_of(method.target)]
@@ -210,9 +211,9 @@ def _runs(axes: Sequence[Axis], words: Sequence[str], out: Path) -> list[Run]:
 
 def _check(runs: Sequence[Run], examples: int | str | None, seed: int | None, trust: Trust) -> None:
     """Refuse what cannot be trained or evaluated before anything is, and runs that are the same."""
-    from unperturbed.cli.subject import examples_of
+    from unperturbed.cli.setup import examples_of
     from unperturbed.data.sources import load_data
-    from unperturbed.training.folder import describe
+    from unperturbed.specs.spec import describe
 
     load, seen, looked_at = cache(partial(load_data, trust=trust)), list[tuple[object, str]](), set[object]()
     for each in runs:

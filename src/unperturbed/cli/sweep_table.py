@@ -281,17 +281,17 @@ def _notes(about: Mapping[str, Any], axes: Sequence[Axis], rows: Sequence[Row]) 
 def _markdown(
     title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], notes: Sequence[str], runs: Sequence[Run]
 ) -> str:
-    """Return the page that stands beside the picture."""
+    """Return the page that accompanies the chart."""
 
     def line(row: Sequence[str]) -> str:
         return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in row)} |"
 
-    told = [(each, text) for each in runs if each.trained is not None for text in each.trained["conclusions"]]
+    conclusions = [(each, text) for each in runs if each.trained is not None for text in each.trained["conclusions"]]
     parts = [
         f"# Sweep over {title}",
         "\n".join([line(columns), line(["---"] * len(columns)), *map(line, cells)]),
         *notes,
-        "\n".join(f"- {each.name}: {text}" for each, text in told),
+        "\n".join(f"- {each.name}: {text}" for each, text in conclusions),
         "![Clean against robust accuracy](sweep.svg)" if any(each.outcome for each in runs) else "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

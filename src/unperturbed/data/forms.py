@@ -62,7 +62,7 @@ class Form:
                 )
 
 
-DIGITS = Form("a built-in data set", (), "leave it out")
+BUILT_IN = Form("a built-in data set", (), "leave it out")
 FUNCTION = Form("a function", (), "leave it out, and do this in the function")
 NPZ = Form(
     "an .npz file",

@@ -10,22 +10,26 @@ from typing import Any, Literal
 from torch import nn
 
 from unperturbed.attacks.base import Attack
-from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
+from unperturbed.evaluation.batch_size import physical_batch_size
+from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.distances import Distances, SearchRecord
 from unperturbed.evaluation.evidence import Doubt, doubts_of, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings
+from unperturbed.evaluation.outputs import FLAT
 from unperturbed.evaluation.parts import Part, inputs_in_order
 from unperturbed.evaluation.randomised import RANDOM
-from unperturbed.evaluation.subject import FLAT, Subject, look_at, measured_split, physical_batch_size
+from unperturbed.evaluation.subject import Subject, look_at, measured_split
 from unperturbed.findings import Progress, Verdict, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.rounding import rounding
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.autoattack import PLUS, STANDARD
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 
 
@@ -126,7 +130,8 @@ def minimum_norm(
 
         measured = job.run(Surroundings, measure, progress)
         found = _with_doubts(_distances(attacks, levels, measured, job), subject, attacks, measured, job)
-        return job.finish(found, measured)
+        chance = chance_warnings(subject, split, threat, found.clean_accuracy, seed)
+        return job.finish(replace(found, warnings=(*found.warnings, *chance)), measured)
 
 
 def _distances(suite: Suite, levels: tuple[float, ...], measured: Measured, job: Measurement) -> Distances:

@@ -11,13 +11,14 @@ from torch import nn
 
 from unperturbed.checks import AT_LEAST_ONE, COUNT, SEED, checked
 from unperturbed.errors import InputError
+from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.draws import Counts, count_draws
 from unperturbed.evaluation.identity import identity
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.nearest import AtOnce
 from unperturbed.evaluation.parts import Part
 from unperturbed.evaluation.randomised import draws_random_numbers
-from unperturbed.evaluation.subject import look_at, measured_split, physical_batch_size
+from unperturbed.evaluation.subject import look_at, measured_split
 from unperturbed.findings import Interval, Progress, Result, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack

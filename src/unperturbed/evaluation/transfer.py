@@ -13,7 +13,7 @@ from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError
-from unperturbed.evaluation.accuracy import find_suite
+from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
 from unperturbed.evaluation.evidence import Doubt
 from unperturbed.evaluation.identity import identity, of_suite
@@ -21,7 +21,7 @@ from unperturbed.evaluation.measurement import Measured, Measurement, Question, 
 from unperturbed.evaluation.parts import Part
 from unperturbed.evaluation.randomised import draws_of, draws_random_numbers
 from unperturbed.evaluation.search import Networks
-from unperturbed.evaluation.subject import Subject, home, look_at, measured_split, physical_batch_size
+from unperturbed.evaluation.subject import Subject, home, look_at, measured_split
 from unperturbed.evaluation.suite_run import doubts_about
 from unperturbed.evaluation.transfer_block import (
     CORRECT,
@@ -40,6 +40,7 @@ from unperturbed.networks.modes import under_attack
 from unperturbed.networks.rounding import rounding
 from unperturbed.runs.job import UNDESCRIBED
 from unperturbed.statistics.intervals import wilson
+from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 
 OF_EACH = ("weights", "network", "precision", "attacks")

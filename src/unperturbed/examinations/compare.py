@@ -45,7 +45,7 @@ CONTROLS = (
     ),
     Claim("Samples gather at the decision boundary, the networks' scale taken out", "output margin, test", -1, True),
 )
-"""The same claims read off otherwise; they are shown beside the four and do not count among them."""
+"""Other quantities for the same claims; they are shown after the four and do not count among them."""
 
 
 @checked()
@@ -112,7 +112,7 @@ def _values(claim: Claim, groups: Sequence[Sequence[Examined]]) -> list[np.ndarr
 
 
 def _column(claim: Claim, model: Examined) -> Mapping[int, float]:
-    """Return a network's values by the ids of the examples, a single number under an id of its own; or nothing."""
+    """Return a network's values by the ids of the examples, a single number under a separate id; or nothing."""
     found, number = model.distribution(claim.quantity), model.number(claim.quantity)
     if found is None and number is not None:
         return {_NUMBER: number}

@@ -12,7 +12,7 @@ class Number:
     Attributes:
         name: what it is; the same for every model, so that models can be compared.
         value: finite.
-        n: how many examples, layers or whatever else it was measured on.
+        n: the number of examples, layers or other units that it was measured on.
         low: lower end of its 95% interval; None: it has none.
         high: upper end.
         unit: what it is counted in; "%": a share, shown as a percentage.

@@ -91,7 +91,7 @@ def source_hash(module: str) -> str:
 
 
 def parts_of_function(function: types.FunctionType) -> Iterator[Child]:
-    """Return what a function depends on beside its bytecode: defaults, closure, attributes, and the globals it names.
+    """Return what a function depends on besides its bytecode: defaults, closure, attributes, and the globals it names.
 
     The globals of library code are left out: the library's version stands for them.
     """

@@ -17,7 +17,7 @@ from unperturbed.runs.verify import digest, read_object, read_sealed, write_seal
 
 JOB = "job.json"
 NETWORK = "network"
-"""The part of an identity that says what a network computes, beside its weights."""
+"""The part of an identity that says what a network computes, in addition to its weights."""
 UNDESCRIBED = "undescribed"
 """The part of an identity that is there where another piece of work may look the same."""
 

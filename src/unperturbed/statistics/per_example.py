@@ -60,7 +60,7 @@ def average(name: str, values: Sequence[float], unit: str = "") -> tuple[Number,
 def quantiles(name: str, values: Sequence[float], unit: str = "") -> tuple[Number, ...]:
     """Return the 1%, 5% and 50% quantiles, each with the 95% interval between two of the ordered values.
 
-    The number of values below the quantile is binomial, which gives the two, whatever the distribution; a quantile
+    The number of values below the quantile is binomial, which gives the two for any distribution; a quantile
     with fewer values beyond it than that needs has no interval.
     """
     if not values:

@@ -1,12 +1,9 @@
 """Models by name or import path, and weights from and to files."""
 
-import difflib
-import importlib
 import inspect
 import json
 import logging
 import pickletools
-import pkgutil
 import re
 import warnings
 import zipfile
@@ -20,8 +17,9 @@ from typing import Any, get_origin
 import torch
 from torch import Tensor, nn
 
+from unperturbed.catalogue import listing
 from unperturbed.checks import checked
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, hint
 from unperturbed.imports import OWN, follow, is_function, may_make
 from unperturbed.networks.classifier import as_classifier
 from unperturbed.networks.guard import trying
@@ -63,12 +61,11 @@ def build_model(
 
 
 def named_models() -> dict[str, type[nn.Module]]:
-    """Return the models of this folder by their short names."""
-    package = "unperturbed.architectures"
-    names = (found.name for found in pkgutil.iter_modules([str(Path(__file__).parents[1] / "architectures")]))
-    modules = [importlib.import_module(f"{package}.{name}") for name in names]
-    classes = (value for module in modules for value in vars(module).values() if isinstance(value, type))
-    return {vars(kind)["name"]: kind for kind in classes if issubclass(kind, nn.Module) and "name" in vars(kind)}
+    """Return the models of `architectures` by their short names."""
+    models: dict[str, Any] = {
+        name: follow(entry.path, "model", OWN) for name, entry in listing("architectures").items()
+    }
+    return models
 
 
 def _find_maker(spec: str) -> Callable[..., object]:
@@ -82,9 +79,7 @@ def _find_maker(spec: str) -> Callable[..., object]:
         return maker
     models = named_models()
     if spec not in models:
-        near = difflib.get_close_matches(spec, models, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(sorted(models))},"
-        raise InputError(f"unknown model {spec!r}: {hint} or give your own class as 'package.module:Class'")
+        raise InputError(f"There is no model {spec!r}. {hint(spec, models)} Your own class: 'package.module:Class'.")
     return models[spec]
 
 
@@ -98,9 +93,7 @@ def _checked_arguments(
     takes_any = any(kind is kind.VAR_KEYWORD for kind in kinds.values())
     for name in arguments:
         if name not in accepted and not takes_any:
-            near = difflib.get_close_matches(name, accepted, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise InputError(f"{spec} has no argument {name!r}: {hint}it accepts {', '.join(accepted) or 'none'}")
+            raise InputError(f"{spec} has no argument {name!r}. {hint(name, accepted)}")
     complete = {name: value for name, value in offered.items() if name in accepted} | dict(arguments)
     for name in complete.keys() & kinds.keys():  # YAML and JSON know no tuples
         value = complete[name]
@@ -218,8 +211,8 @@ def _match(own: Mapping[str, Tensor], found: StoredWeights, path: str) -> tuple[
     absent = [ours[plain] for plain in ours if plain not in theirs]
     missing = [n for n in absent if not n.endswith("num_batches_tracked") and _memory(own[n]) not in there]
     unexpected = [theirs[plain] for plain in theirs if plain not in ours]
-    beside = f" (the file also holds {', '.join(found.others)})" if found.others else ""
-    source = path + "".join(f"[{name!r}]" for name in found.path) + beside
+    others = f" (the file also holds {', '.join(found.others)})" if found.others else ""
+    source = path + "".join(f"[{name!r}]" for name in found.path) + others
     return fitting, KeyReport(
         loaded=tuple(name for name in own if name in fitting),
         missing=tuple(missing),

@@ -3,7 +3,7 @@
 RobustBench: under "state_dict", or bare, or under "last"; names behind "module." or "model."; buffers `mu` and `sigma`.
 MadryLab/robustness: under "model" (older: "state_dict"); the network twice, as "module.model." and
 "module.attacker.model.", with `normalizer.new_mean` and `new_std`. TRADES: bare, at times behind "module.". MAIR: under
-"rmodel"; "model." (parallel: "model.module."), with `n_classes`, `mean` and `std` beside it, or `model.0.mean` and the
+"rmodel"; "model." (parallel: "model.module."), together with `n_classes`, `mean` and `std`, or `model.0.mean` and the
 network as "model.1.". Only whole leading prefixes that every weight carries are taken off.
 """
 
@@ -38,7 +38,7 @@ MEAN, STD = "normalise.mean", "normalise.std"
 
 @dataclass(frozen=True, eq=False)
 class StoredWeights:
-    """Named tensors, the containers that lead to them (`()`: none), and the other containers of weights beside them."""
+    """Named tensors, the containers that lead to them (`()`: none), and the other containers of weights."""
 
     weights: Mapping[str, Tensor]
     path: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ def find_weights(content: object) -> StoredWeights | None:
 def plain_names(weights: Mapping[str, Tensor]) -> dict[str, str]:
     """Return plain name -> stored name, with wrappers' prefixes and bookkeeping gone.
 
-    The normalisation, whatever its name, becomes `normalise.mean` and `normalise.std`.
+    The normalisation, under any name, becomes `normalise.mean` and `normalise.std`.
     """
     names = {name: name for name in weights}
     while (shorter := _unwrapped(_without_attacker(names))) != names:

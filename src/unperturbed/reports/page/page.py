@@ -80,10 +80,10 @@ def _cell(name: str, found: Finding) -> str:
     return next((number_text(number) for number in found.numbers if number.name == name), "")
 
 
-def _notes(told: Sequence[tuple[str, str]], networks: int) -> list[tuple[str, str]]:
+def _notes(notes: Sequence[tuple[str, str]], networks: int) -> list[tuple[str, str]]:
     """Return each note once, with the networks that it is about unless it is about all of them."""
     about: dict[str, list[str]] = {}
-    for name, note in told:
+    for name, note in notes:
         about.setdefault(note, []).append(name)
     return [("" if len(names) == networks else ", ".join(names), note) for note, names in about.items()]
 
