@@ -163,7 +163,7 @@ class _Piped:
         self.began = self.began or (now, done)
         seconds = now - self.began[0]
         left = seconds_left(seconds, done - self.began[1], total - done)
-        if self.text.startswith("epoch ") and text != self.text:
+        if self.text.startswith("epoch ") and text.split(":")[0] != self.text.split(":")[0]:
             self.end()
         self.left = "" if left is None else f", about {timedelta(seconds=round(left))} left"
         self.text = text
@@ -174,7 +174,8 @@ class _Piped:
     def end(self) -> None:
         """Write the line of an epoch that has ended."""
         if self.text.startswith("epoch "):
-            say(f"{self.text} done{self.left}")
+            epoch, _, loss = self.text.partition(": ")
+            say(f"{epoch} done{loss and f': {loss}'}{self.left}")
 
 
 def seconds_left(seconds: float, done: float, remaining: float) -> float | None:

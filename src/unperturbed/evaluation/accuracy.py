@@ -11,27 +11,26 @@ from torch import nn
 
 from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
+from unperturbed.data.split import Split
+from unperturbed.engines.group import group, meet
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
-from unperturbed.evaluation.carry import with_carried
+from unperturbed.evaluation.carry import with_carried, with_points, write_points
+from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.parts import Part, inputs_in_order
 from unperturbed.evaluation.randomised import RandomBlock, draws_of, over_draws
 from unperturbed.evaluation.search import TIE, as_searched
+from unperturbed.evaluation.smaller_radii import points_of_smaller_radii
 from unperturbed.evaluation.subject import Subject, look_at, measured_split
 from unperturbed.evaluation.suite_run import attacked_part, begin_block, doubts_about, kind_of, run_suite
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
-from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
-from unperturbed.networks.modes import own_randomness
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.by_name import SUITES as SUITES
 from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
-
-FEW = 20
-"""From so many examples on, a clean accuracy at chance is reported."""
 
 
 @checked(seed=SEED, batch_size=COUNT)
@@ -108,10 +107,22 @@ def evaluate(
 
         measured = job.run(kind_of(attacks), measure, progress)
         outcome = _with_doubts(_outcome(attacks, measured, job), subject, attacks, measured, job)
-        outcome = _with_chance(outcome, question, subject)
+        chance = chance_warnings(subject, split, threat, outcome.clean_accuracy, seed)
+        outcome = replace(outcome, warnings=(*outcome.warnings, *chance))
         if draws_of(attacks) > 1:
             outcome = over_draws(outcome)
-        return job.finish(with_carried(outcome, job.store), measured)
+        return job.finish(_with_stored_points(with_carried(outcome, job.store), threat, split, out), measured)
+
+
+def _with_stored_points(outcome: Outcome, threat: Threat, split: Split, out: Path | str | None) -> Outcome:
+    """Return the outcome with what stored evaluations at smaller radii have broken; the points are kept in `out`."""
+    if out is None or "draws" in outcome.examples:
+        return outcome
+    points = points_of_smaller_radii(outcome, threat, split, Path(out))
+    meet()  # all processes have read the folders as they were
+    if group()[0] == 0:
+        write_points(outcome, points, Path(out))
+    return with_points(outcome, points)
 
 
 def _outcome(suite: Suite, measured: Measured, job: Measurement) -> Outcome:
@@ -200,17 +211,3 @@ def _with_doubts(outcome: Outcome, subject: Subject, suite: Suite, measured: Mea
         warnings=(*outcome.warnings, *(doubt.text for doubt in doubts if doubt.text not in outcome.warnings)),
         doubts=tuple(dict.fromkeys(doubt.short for doubt in doubts if doubt.short)),
     )
-
-
-def _with_chance(outcome: Outcome, question: Question, subject: Subject) -> Outcome:
-    """Return the outcome with a warning where its clean accuracy is at chance, and with what may be the cause."""
-    if outcome.n < FEW or outcome.clean_accuracy.low > 1 / subject.classes:
-        return outcome
-    text = f"The clean accuracy is not above chance ({1 / subject.classes:.0%}): are these weights trained, and do "
-    warnings = [text + "labels and inputs suit them?"]
-    order = question.split.names().argsort(stable=True)
-    some = order[torch.arange(min(len(order), 256)) * len(order) // min(len(order), 256)]
-    batch = subject.batch(question.split, some, question.threat)
-    with own_randomness(question.seed, subject.device):
-        expected = missing_layer(subject.classifier, batch.x, batch.y)
-    return replace(outcome, warnings=(*outcome.warnings, *warnings, *([] if expected is None else [expected])))

@@ -14,6 +14,7 @@ from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.batch_size import physical_batch_size
+from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.distances import Distances, SearchRecord
 from unperturbed.evaluation.evidence import Doubt, doubts_of, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, of_suite
@@ -129,7 +130,8 @@ def minimum_norm(
 
         measured = job.run(Surroundings, measure, progress)
         found = _with_doubts(_distances(attacks, levels, measured, job), subject, attacks, measured, job)
-        return job.finish(found, measured)
+        chance = chance_warnings(subject, split, threat, found.clean_accuracy, seed)
+        return job.finish(replace(found, warnings=(*found.warnings, *chance)), measured)
 
 
 def _distances(suite: Suite, levels: tuple[float, ...], measured: Measured, job: Measurement) -> Distances:

@@ -16,16 +16,19 @@ from unperturbed.data.selection import choose, parse
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.batch_size import physical_batch_size
+from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.hashes import data_hash, version, weights_hash
 from unperturbed.evaluation.subject import look_at, measured_split
 from unperturbed.examinations.by_name import find_diagnostics, name_of
 from unperturbed.examinations.subject import Diagnostic, Subject
-from unperturbed.findings import Examined, Finding, Progress, silent
+from unperturbed.findings import Examined, Finding, Interval, Progress, silent
+from unperturbed.networks.failures import isolate
 from unperturbed.networks.fingerprint import describe
 from unperturbed.networks.logits import Output
 from unperturbed.reading import parse_json
 from unperturbed.runs.lock import alone_in
 from unperturbed.runs.verify import read_sealed, write_sealed
+from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch
 
@@ -40,7 +43,7 @@ class Diagnosis:
     made_again: str
     """Why findings that were kept in the file were not used; empty: they were, or there were none."""
     notes: tuple[str, ...] = ()
-    """How the examples were selected, where they are not the first ones."""
+    """How the examples were selected, where they are not the first ones; a clean accuracy at chance level."""
 
 
 def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
@@ -116,7 +119,8 @@ def diagnose(
         "seed": seed,
         "batch_size": size,
     }
-    notes = tuple(dict.fromkeys(note for split in (test, train) if split is not None for note in split.notes))
+    notes = [note for split in (test, train) if split is not None for note in split.notes]
+    notes += chance_warnings(looked, test, threat, _clean(subject), seed)
     kept, made_again = _kept(out, identity)
     if kept and looked.undescribed:
         made_again = (
@@ -140,7 +144,12 @@ def diagnose(
         kept[title] = {"source": source, "finding": findings[title].json()}
         if out is not None:
             write_sealed(Path(out), {"of": identity, "strength": strength, "findings": kept})
-    return Diagnosis(Examined(name, strength, trained_seed, tuple(findings.values())), failed, made_again, notes)
+    return Diagnosis(
+        Examined(name, strength, trained_seed, tuple(findings.values())),
+        failed,
+        made_again,
+        tuple(dict.fromkeys(notes)),
+    )
 
 
 def chosen(split: Split, examples: int | str | None, what: str, seed: int | None = None) -> Split:
@@ -149,6 +158,13 @@ def chosen(split: Split, examples: int | str | None, what: str, seed: int | None
         return split
     selection = parse(examples, seed, "examples")
     return split if selection.count >= len(split) else choose(split, selection, what=what)[0]
+
+
+def _clean(subject: Subject) -> Interval:
+    """Return the accuracy on the test examples; those on which the network fails are not classified correctly."""
+    y = subject.test.y
+    parts, _ = isolate(lambda rows: subject.logits(subject.test.x[rows]), torch.arange(len(y)))
+    return wilson(sum(int((logits.argmax(1) == y[rows]).sum()) for rows, logits in parts), len(y))
 
 
 def _checked(found: object, title: str) -> Finding:

@@ -7,6 +7,8 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from unperturbed.errors import InputError, hint
 from unperturbed.runs.files import CONFIG, read_yaml, write_yaml
 
@@ -259,6 +261,13 @@ def _check_bounds(bounds: Any, where: object) -> None:
     low_high = isinstance(bounds, list | tuple) and len(bounds) == 2
     if not low_high or numbers(bounds[0]) is None or numbers(bounds[1]) is None:
         raise _wrong(where, "bounds", bounds, "null, or a list of the lowest and the highest input")
+    try:
+        low, high = (np.asarray(side, dtype=float) for side in bounds)
+        empty = bool((low > high).any())
+    except (ValueError, OverflowError):  # shapes that do not broadcast, or whole numbers beyond floats
+        empty = True
+    if empty:
+        raise _wrong(where, "bounds", bounds, "the lowest input, then the highest, for each feature or for all of them")
 
 
 def _check_tree(tree: Mapping[str, Any], where: object, name: str) -> None:

@@ -19,7 +19,9 @@ from unperturbed.evaluation.subject import check_kinds
 from unperturbed.findings import Progress, silent
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import Method
+from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
+from unperturbed.networks.modes import own_randomness
 from unperturbed.networks.precision import choose, full_float32
 from unperturbed.runs.record import RunRecord
 from unperturbed.runs.weights import note_of
@@ -187,7 +189,8 @@ class _Run:
                 self.journal.warn(warning)
             self.journal.add(values)
             state.step = step + 1
-            progress(step + 1, engine.steps, f"epoch {step // length + 1}/{engine.recipe.epochs}")
+            loss = float(self.journal.sums["loss"]) / (step + 1 - end + length)
+            progress(step + 1, engine.steps, f"epoch {step // length + 1}/{engine.recipe.epochs}: loss {loss:.3f}")
             if step + 1 < end and engine.agreed(time.perf_counter() - saved > 60 * minutes):
                 state.seconds, saved = time.perf_counter() - began, time.perf_counter()
                 resuming.save(engine, self.journal, state)
@@ -223,6 +226,11 @@ class _Run:
         chance = at_chance(clean, robust, engine.classes)
         if chance is not None:
             self.journal.warn(chance)
+            probed = self.selection.probed
+            with own_randomness(engine.recipe.seed, engine.fabric.device):
+                layer = missing_layer(engine.classifier, probed.x, probed.y)
+            if layer is not None:
+                self.journal.warn(layer)
         trained = Trained(
             model=engine.model,
             clean_accuracy=clean,
