@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 import test_layers
 import unperturbed.methods
 from support.examples import Counted, find_classes, make_batch, network, noise_for
+from unperturbed import catalogue as names
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.cli.options import Parsed, parse
 from unperturbed.evaluation import accuracy
@@ -28,14 +29,13 @@ from unperturbed.maximise.pgd import PGD
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import Method
 from unperturbed.networks.precision import InPrecision
-from unperturbed.specs import catalogue as names
 from unperturbed.specs.trees import choose
 from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 from unperturbed.training.step import optimisation_step
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = Path(names.__file__).parents[1]
+PACKAGE = Path(names.__file__).parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 METHODS = {kind.name: kind for kind in find_classes(unperturbed.methods, Method)}  # type: ignore[attr-defined]
 

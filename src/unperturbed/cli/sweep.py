@@ -48,7 +48,7 @@ def parser() -> ArgumentParser:
 
 
 def run(given: Parsed) -> Result:
-    """Train and evaluate what is not done yet, and return the table; a failed run is reported in it, with exit code 1."""
+    """Train and evaluate what is not done yet, and return the table with failed runs; exit code 1 if there are any."""
     from unperturbed.suites.by_name import find_suite
     from unperturbed.sweeps.grid import check_folder, combine, run_all
     from unperturbed.threat import Threat
