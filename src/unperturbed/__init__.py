@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from unperturbed.findings import Transfer as Transfer
     from unperturbed.methods.at import AT as AT
     from unperturbed.specs.model_for import model_for as model_for
+    from unperturbed.sweeps.sweep import sweep as sweep
+    from unperturbed.sweeps.table import Sweep as Sweep
     from unperturbed.threat import Threat as Threat
     from unperturbed.training.loop import train as train
     from unperturbed.training.recipe import Recipe as Recipe
@@ -76,6 +78,8 @@ _HOMES = {
     "RunError": "errors",
     "save_weights": "weights.files",
     "Suite": "attacks.gradient",
+    "Sweep": "sweeps.table",
+    "sweep": "sweeps.sweep",
     "Threat": "threat",
     "train": "training.loop",
     "Trained": "training.trained",
@@ -96,6 +100,7 @@ __all__ = [
     "Run",
     "RunError",
     "Suite",
+    "Sweep",
     "Threat",
     "Trained",
     "Transfer",
@@ -121,6 +126,7 @@ __all__ = [
     "quantize",
     "robust_loss",
     "save_weights",
+    "sweep",
     "train",
     "transfer",
     "union",

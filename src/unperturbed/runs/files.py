@@ -110,7 +110,7 @@ def check_in_place() -> None:
 
 def is_free(folder: Path) -> bool:
     """Return whether a folder holds nothing but hidden files: those of a lock, or of a run that was killed."""
-    return folder.is_dir() and all(each.name.startswith(".") for each in folder.iterdir())
+    return folder.is_dir() and all(file.name.startswith(".") for file in folder.iterdir())
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -160,9 +160,9 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(key): finite(each) for key, each in value.items()}
+        return {str(key): finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
+        return [finite(part) for part in value]
     return value
 
 

@@ -139,7 +139,7 @@ class RunRecord:
     def plain(self) -> dict[str, Any]:
         """Return what `config.yaml` holds: a mapping of plain values, without what is not there to be said."""
         kept = ("data", "classes", "examples", "extra", "weights") if self.recipe is not None else ("weights",)
-        order = ("schema", "unperturbed", *(each.name for each in fields(self)))
+        order = ("schema", "unperturbed", *(field.name for field in fields(self)))
         values = {name: plain(getattr(self, name)) for name in order}
         said = {name: value for name, value in values.items() if value is not UNSAID}
         return {name: value for name, value in said.items() if value is not None or name in ("bounds", *kept)}
@@ -302,7 +302,7 @@ def _check_numbers(record: RunRecord, where: object) -> None:
 def plain(value: Any) -> Any:
     """Return a part of a record as YAML takes it."""
     if is_dataclass(value):
-        values = {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        values = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
         return {name: part for name, part in values.items() if part is not None and part != {}}
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}
