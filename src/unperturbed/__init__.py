@@ -29,16 +29,21 @@ if TYPE_CHECKING:
     from unperturbed.evaluation.transfer import transfer as transfer
     from unperturbed.evaluation.union import union as union
     from unperturbed.examinations.audit import audit as audit
+    from unperturbed.examinations.preflight import doctor as doctor
     from unperturbed.examinations.runner import diagnose as diagnose
+    from unperturbed.examinations.several import diagnose_runs as diagnose_runs
     from unperturbed.findings import Outcome as Outcome
     from unperturbed.findings import Transfer as Transfer
     from unperturbed.methods.at import AT as AT
     from unperturbed.specs.model_for import model_for as model_for
+    from unperturbed.sweeps.sweep import sweep as sweep
+    from unperturbed.sweeps.table import Sweep as Sweep
     from unperturbed.threat import Threat as Threat
-    from unperturbed.training.loop import Trained as Trained
     from unperturbed.training.loop import train as train
     from unperturbed.training.recipe import Recipe as Recipe
     from unperturbed.training.robust_loss import robust_loss as robust_loss
+    from unperturbed.training.run import Run as Run
+    from unperturbed.training.trained import Trained as Trained
     from unperturbed.weights.files import build_model as build_model
     from unperturbed.weights.files import load_weights as load_weights
     from unperturbed.weights.files import save_weights as save_weights
@@ -53,6 +58,8 @@ _HOMES = {
     "build_model": "weights.files",
     "compare": "evaluation.comparison",
     "diagnose": "examinations.runner",
+    "diagnose_runs": "examinations.several",
+    "doctor": "examinations.preflight",
     "evaluate": "evaluation.accuracy",
     "evaluate_threats": "evaluation.threats",
     "InputError": "errors",
@@ -67,12 +74,15 @@ _HOMES = {
     "quantize": "evaluation.quantize",
     "Recipe": "training.recipe",
     "robust_loss": "training.robust_loss",
+    "Run": "training.run",
     "RunError": "errors",
     "save_weights": "weights.files",
     "Suite": "attacks.gradient",
+    "Sweep": "sweeps.table",
+    "sweep": "sweeps.sweep",
     "Threat": "threat",
     "train": "training.loop",
-    "Trained": "training.loop",
+    "Trained": "training.trained",
     "Transfer": "findings",
     "transfer": "evaluation.transfer",
     "union": "evaluation.union",
@@ -87,8 +97,10 @@ __all__ = [
     "Outcome",
     "PairedComparison",
     "Recipe",
+    "Run",
     "RunError",
     "Suite",
+    "Sweep",
     "Threat",
     "Trained",
     "Transfer",
@@ -99,6 +111,8 @@ __all__ = [
     "build_model",
     "compare",
     "diagnose",
+    "diagnose_runs",
+    "doctor",
     "evaluate",
     "evaluate_threats",
     "load_data",
@@ -112,6 +126,7 @@ __all__ = [
     "quantize",
     "robust_loss",
     "save_weights",
+    "sweep",
     "train",
     "transfer",
     "union",

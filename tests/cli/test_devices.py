@@ -166,6 +166,24 @@ def test_two_devices_give_one_result_and_one_goes_on_where_two_stopped(capsys: p
 
 
 @pytest.mark.slow
+def test_two_devices_share_the_examples_asked_for_at_every_radius(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*WORDS, "--model", "sharing:trained", "--examples", "random:30", "--eps", "0.1,0.2,0.4"]
+    found = []
+    for number in ("1", "2"):
+        code = main([*words, "--out", f"out{number}", "--devices", number])
+        captured = capsys.readouterr()
+        assert code == 0, captured.err
+        found.append(json.loads(captured.out))
+        parts = [len(list(job.parent.glob("part-*.parquet"))) for job in Path(f"out{number}").rglob("job.json")]
+        assert parts == [int(number)] * 3
+    names = ("n", "selection", "counts", "clean_accuracy", "robust_accuracy", "warnings")
+    assert [found[0][name] for name in names] == [found[1][name] for name in names] and found[0]["n"] == 30
+    assert found[0]["selection"] == "random:30 seed 0"
+    curves = [[(row["eps"], row["robust_accuracy"], row["attacks"]) for row in each["curve"]] for each in found]
+    assert curves[0] == curves[1] and len({row[1] for row in curves[0]}) == 3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "told"), [("raise", "the second process cannot do this"), ("exit", "ended without a word")]
 )

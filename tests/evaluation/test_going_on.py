@@ -1,6 +1,7 @@
 """An evaluation goes on where it stopped, and ends as if it had not stopped; what is another one is refused."""
 
 import importlib
+import math
 import os
 import subprocess
 import sys
@@ -23,10 +24,13 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation import block, identity, randomised
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.block import Block
+from unperturbed.evaluation.curve import minimum_norm
 from unperturbed.evaluation.identity import settings_of
+from unperturbed.evaluation.probable import probable_accuracy
 from unperturbed.evaluation.randomised import RandomBlock
 from unperturbed.evaluation.search import Networks
 from unperturbed.evaluation.store import Store
+from unperturbed.evaluation.transfer import transfer
 from unperturbed.findings import Outcome
 from unperturbed.maximise.pgd import PGD
 from unperturbed.runs.job import JOB
@@ -387,6 +391,9 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from support.toys import QUICK, SHORT, blobs, linear
 from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.curve import minimum_norm
+from unperturbed.evaluation.probable import probable_accuracy
+from unperturbed.evaluation.transfer import transfer
 from unperturbed.threat import Threat
 
 torch.set_num_threads(1)
@@ -397,6 +404,13 @@ torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", ra
 for suite in (QUICK, *SHORT):
     outcome = evaluate(linear(6, 3), blobs(90), Threat("L2", 0.2), suite, out=out)
     assert outcome.n == 90 == len(outcome.examples["id"])
+data, threat, networks = blobs(90), Threat("L2", 0.2), {"a": linear(6, 3), "b": linear(6, 3, seed=1)}
+results = [
+    transfer(networks, data, threat, QUICK, out=out),
+    minimum_norm(networks["a"], data, threat, QUICK, radii=[0.1], out=out),
+    probable_accuracy(networks["a"], data, threat, 0.1, draws=10, out=out),
+]
+(out / f"examples-{rank}.txt").write_text(repr([result.examples for result in results]))
 torch.distributed.destroy_process_group()
 if child:
     assert os.waitpid(child, 0)[1] == 0
@@ -416,3 +430,17 @@ def test_two_processes_give_the_verdicts_of_one(tmp_path: Path) -> None:
         for row, verdict in enumerate(one.examples["verdict"]):
             assert both["verdict"][row] == verdict or abs(one.examples["margin"][row]) <= 1e-4
         assert {"broken", "survived"} <= set(both["verdict"])
+    first, second = ((tmp_path / "out" / f"examples-{rank}.txt").read_text() for rank in range(2))
+    assert first == second, "every process has the whole result"
+    networks = {"a": linear(6, 3), "b": linear(6, 3, seed=1)}
+    alone = [
+        transfer(networks, blobs(90), THREAT, QUICK),
+        minimum_norm(networks["a"], blobs(90), THREAT, QUICK, radii=[0.1]),
+        probable_accuracy(networks["a"], blobs(90), THREAT, 0.1, draws=10),
+    ]
+    for one, shared in zip(alone, eval(first, {"nan": math.nan, "inf": math.inf}), strict=True):
+        assert list(one.examples) == list(shared) and one.examples["id"] == shared["id"]
+        for name in set(shared) & {"right", "b on points of a"}:
+            assert sum(a != b for a, b in zip(one.examples[name], shared[name], strict=True)) <= 1
+        if "distance" in shared:
+            assert shared["distance"] == pytest.approx(one.examples["distance"], rel=1e-3)

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from support.rounding import round_alike
 from support.shares import first
 from support.toys import QUICK, SHORT, blobs, linear, mlp, uniform, wavy
-from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.attacks.gradient import Suite
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.block import attack_block, untouched
 from unperturbed.evaluation.search import TIE, Networks
 from unperturbed.findings import Outcome
 from unperturbed.losses import margin
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Norm
 

@@ -105,7 +105,7 @@ class Drawn(Split):
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many numbers are held in tensors while three blocks are evaluated as while twelve are."""
-    for reader in ("unperturbed.evaluation.subject._READ", "unperturbed.data.check._BLOCK"):
+    for reader in ("unperturbed.evaluation.hashes._READ", "unperturbed.data.check._BLOCK"):
         monkeypatch.setattr(reader, 20)
     monkeypatch.setattr("unperturbed.maximise.places.PAUSE", 1e6)  # in the middle of a search more is held
     model, held = nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), dict[int, int]()

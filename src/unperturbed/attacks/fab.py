@@ -26,7 +26,7 @@ class FAB(Attack):
     without its final search, as in AutoAttack.)
 
     Called as an attack, it leaves an example as soon as a misclassified point lies inside the threat set; `nearest`
-    goes on to the shortest distance.
+    continues to the shortest distance.
 
     Attributes:
         label: how tables name the attack.
@@ -69,7 +69,7 @@ class FAB(Attack):
         here = x[at.row] if n else x.new_zeros((len(k), *x.shape[1:]))
         z, wide = here.clone(), (-1, *[1] * (x.dim() - 1))
         best = _Record(x, threat, 0.0 if leave else torch.inf)
-        led = torch.zeros(n, dtype=torch.bool, device=x.device)  # by a gradient that told something
+        led = torch.zeros(n, dtype=torch.bool, device=x.device)  # by an informative gradient
         forwards, backwards = n, 0
 
         def fill_free_places() -> None:

@@ -8,9 +8,8 @@ from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.eot import averaged
 from unperturbed.checks import ANY, NOT_MORE, check_fields
 from unperturbed.errors import InputError
-from unperturbed.losses import cross_entropy, margin
+from unperturbed.losses import margin
 from unperturbed.maximise.ascent import Ascent, search
-from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Loss, Model, Norm, PerExample, Rows
@@ -45,7 +44,7 @@ class GradientAttack(Attack):
         check_climbs(self.label, self.restarts, self.draws, self.enough)
 
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
-        """Attack every example; iterates are ranked by margin, whatever is climbed."""
+        """Attack every example; iterates are ranked by margin, for every loss."""
 
         def score(z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
             y = batch.y[rows]
@@ -99,13 +98,3 @@ class Suite:
         """Return the suite as it runs in this norm, on networks with so many classes."""
         attacks = self.l1 if norm == "L1" and self.l1 else self.attacks
         return replace(self, attacks=attacks, note=self.note + (self.few_classes if classes < 4 else ""))
-
-
-PGD_SUITE: Suite = Suite(
-    "pgd",
-    (
-        GradientAttack("PGD-CE", cross_entropy, PGD(steps=50), restarts=10),
-        GradientAttack("PGD-margin", margin, PGD(steps=50), restarts=10),
-    ),
-    "upper bound only: no AutoAttack",
-)

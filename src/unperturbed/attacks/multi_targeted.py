@@ -22,7 +22,7 @@ from unperturbed.types import Batch, Inputs, Model, PerExample, Rows, TargetedLo
 
 @dataclass(frozen=True)
 class MultiTargeted(Attack):
-    """Climb `loss` towards each of the targets, from a start of its own, until the example breaks.
+    """Climb `loss` towards each of the targets, each from a new start, until the example breaks.
 
     By default f_t - f_y towards all other classes (Gowal et al. 2019, https://arxiv.org/abs/1910.09338); with APGD, the
     targeted difference-of-logits ratio and 9 targets it is APGD-T (Croce & Hein 2020,

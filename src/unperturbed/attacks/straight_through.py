@@ -92,7 +92,7 @@ def reduce_bits(bits: int) -> Piece:
 def jpeg_like(step: float) -> Piece:
     """Return the rounding of images' 8 x 8 block cosine coefficients to multiples of `step`, as JPEG does.
 
-    What JPEG does beside that, colour spaces and a step a frequency, is left out. Images are (n, channels, h, w) in
+    JPEG's colour spaces and its step per frequency are left out. Images are (n, channels, h, w) in
     [0, 1], padded at the right and bottom to whole blocks, and the result is cut to [0, 1].
     """
     if not step > 0:

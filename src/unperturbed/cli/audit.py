@@ -14,7 +14,7 @@ from unperturbed.errors import InputError
 from unperturbed.runs import CONFIG, write_json
 
 if TYPE_CHECKING:
-    from unperturbed.cli.subject import Subject
+    from unperturbed.cli.setup import Setup
     from unperturbed.examinations.verdict import Audit
     from unperturbed.findings import Outcome
 
@@ -45,17 +45,18 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Audit, write audit.json and audit.sarif, and return the verdict."""
-    from unperturbed.cli.evaluate import repeatable, suite_of
-    from unperturbed.cli.subject import find_subject
+    from unperturbed.cli.evaluate import repeatable
+    from unperturbed.cli.setup import find_setup
     from unperturbed.examinations.audit import audit
     from unperturbed.examinations.sarif import sarif
+    from unperturbed.suites.by_name import find_suite
 
-    suite, budget = suite_of(given.suite, given.trust), seconds_of(given.budget)
+    suite, budget = find_suite(given.suite, given.trust), seconds_of(given.budget)
     if given.examples is not None and given.examples < 1:
         raise InputError(f"--examples is {given.examples}, but must be at least 1.")
     examples = given.examples
     given.plain.examples, given.plain.examples_seed = None, None
-    subject = find_subject(given)
+    subject = find_setup(given)
     subject.keep()
     folder = _folder(subject, given)
     with progress() as report, repeatable():
@@ -96,19 +97,19 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
-def _folder(subject: "Subject", given: Parsed) -> Path:
+def _folder(subject: "Setup", given: Parsed) -> Path:
     """Return where the audit of these weights, data and threat is kept: `audit` for the run's own threat."""
-    from unperturbed.cli.subject import slug
+    from unperturbed.cli.setup import slug
 
     other = [str(subject.threat)] if str(subject.threat) != str(subject.usual) else []
     seed = [f"seed {given.seed}"] if given.seed else []
     return subject.home / slug("audit", *subject.parts, *other, *seed)
 
 
-def _stored(subject: "Subject", suite: str) -> Sequence["Outcome"]:
+def _stored(subject: "Setup", suite: str) -> Sequence["Outcome"]:
     """Return the finished evaluations of the same weights by this suite, with their examples."""
+    from unperturbed.evaluation.hashes import data_hash, weights_hash
     from unperturbed.evaluation.stored import stored_evaluations, with_examples
-    from unperturbed.evaluation.subject import data_hash, weights_hash
 
     found, weights, data = [], weights_hash(subject.model), data_hash(subject.split)
     try:

@@ -12,16 +12,15 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from unperturbed.checks import check_numeral
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, hint
 from unperturbed.imports import Trust, user_trust
 from unperturbed.reading import parse_yaml, read_small
-from unperturbed.specs.catalogue import hint
 from unperturbed.specs.trees import Tree
 
 FLAGS = ("debug", "json", "overwrite", "quantize", "resume", "trust")
 """Options without a value."""
 TREES = ("method", "model")
-"""Options with options of their own."""
+"""Options whose values have options."""
 LISTS = ("bounds", "eps", "loggers", "normalise", "threat")
 """Options whose text is a list with commas."""
 REPEATED = ("threat",)
@@ -31,7 +30,7 @@ NONE = ("augment", "bounds", "loggers")
 IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "over")
 """Options whose values, or some of them, may be import paths."""
 NOTES = ("schema", "unperturbed", "chosen", "classes", "features", "network", "trained_on", "notes")
-"""What a run's config.yaml holds beside options; `recipe` holds some of them."""
+"""What a run's config.yaml holds in addition to options; `recipe` holds some of them."""
 
 _KINDS = {"float": "a number", "int": "a whole number", "str": "text", "bool": "true or false"}
 """Types of options in words."""
@@ -119,7 +118,7 @@ def add_data_options(parser: ArgumentParser) -> None:
 
 
 def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> None:
-    """Add which test examples are looked at, and how; told what the seed is of, and what `--precision auto` is."""
+    """Add which test examples are measured, and how; `seed` and `precision` complete the help of these options."""
     add_examples_options(parser, "test")
     parser.add_argument("--seed", type=int, default=0, help=seed)
     parser.add_argument(
@@ -277,7 +276,7 @@ def _from_yaml(file: Path, known: Sequence[str], model_given: bool) -> list[tupl
 
 
 def _as_text(key: str, value: Any) -> Any:
-    """Return what stands for a YAML value on the command line, for options that have a text form of their own."""
+    """Return what stands for a YAML value on the command line, for options with a text form."""
     if key == "bounds" and value is None:
         return "none"
     return ",".join(map(str, value)) if key in LISTS and isinstance(value, list) else value

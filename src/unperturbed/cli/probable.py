@@ -32,13 +32,13 @@ def parser() -> ArgumentParser:
 def run(given: Parsed) -> Result:
     """Draw, and return the share of examples that pass at each rho."""
     from unperturbed.cli.evaluate import repeatable
-    from unperturbed.cli.subject import find_subject, slug
+    from unperturbed.cli.setup import find_setup, slug
     from unperturbed.evaluation.probable import probable_accuracy
 
     rho = _shares(given.rho)
     if "," in (given.threat or ""):
         raise InputError(f"--threat is {given.threat}, but random perturbations are drawn from one: name one.")
-    subject = find_subject(given)
+    subject = find_setup(given)
     subject.keep()
     other = [str(subject.threat)] if str(subject.threat) != str(subject.usual) else []
     folder = subject.home / "evaluation" / slug(*subject.parts, *other, *subject.selection)

@@ -37,7 +37,7 @@ def find_parquet(folder: Path) -> list[PurePosixPath]:
 def load_parquet(folder: Path, name: str, choice: Choice) -> Data:
     """Return the Parquet files of a folder as Data.
 
-    The split is told by the name of a file or of its folder (train*, test*, validation*, ...), the configuration by
+    The split follows from the name of a file or of its folder (train*, test*, validation*, ...), the configuration by
     the folders above, "data" apart. Raises InputError where files, configurations or columns are missing or ambiguous.
     """
     files = choose_files(find_parquet(folder), str(folder), choice.config)

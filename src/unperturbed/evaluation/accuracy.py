@@ -9,32 +9,28 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from unperturbed.attacks.base import Attack
-from unperturbed.attacks.function import FunctionAttack
-from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
-from unperturbed.errors import InputError
+from unperturbed.data.split import Split
+from unperturbed.engines.group import group, meet
+from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
-from unperturbed.evaluation.carry import with_carried
+from unperturbed.evaluation.carry import with_carried, with_points, write_points
+from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.parts import Part, inputs_in_order
 from unperturbed.evaluation.randomised import RandomBlock, draws_of, over_draws
 from unperturbed.evaluation.search import TIE, as_searched
-from unperturbed.evaluation.subject import Subject, look_at, measured_split, physical_batch_size
+from unperturbed.evaluation.smaller_radii import points_of_smaller_radii
+from unperturbed.evaluation.subject import Subject, look_at, measured_split
 from unperturbed.evaluation.suite_run import attacked_part, begin_block, doubts_about, kind_of, run_suite
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
-from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
-from unperturbed.networks.modes import own_randomness
 from unperturbed.statistics.intervals import wilson
-from unperturbed.suites.autoattack import PLUS, RAND, STANDARD
-from unperturbed.suites.by_name import ATTACKS, custom
+from unperturbed.suites.by_name import SUITES as SUITES
+from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
-
-SUITES = {suite.name: suite for suite in (PGD_SUITE, STANDARD, PLUS, RAND)}
-FEW = 20
-"""From so many examples on, a clean accuracy at chance is reported."""
 
 
 @checked(seed=SEED, batch_size=COUNT)
@@ -52,29 +48,29 @@ def evaluate(
     output: Output = None,
     progress: Progress = silent,
 ) -> Outcome:
-    """Return how many examples the model classifies correctly, and on how many of those the suite cannot change that.
+    """Return the clean accuracy, and the robust accuracy: the share of examples on which every attack fails.
 
     Runs in eval mode and leaves the model as it was. Every success is verified by a fresh forward in the weights' own
     precision (float32 or float64), strictly (a tie is no success) and inside the threat set. An example that could not
     be evaluated, even alone, is unknown and never counts as robust.
 
-    With `out`, what is done is kept: the same call goes on where an interrupted one stopped, and gives the table that
-    it would have given. Processes of one `torch.distributed` group share the examples.
+    With `out`, results are stored: the same call resumes an interrupted one, with the same table as an uninterrupted
+    one. Processes of one `torch.distributed` group share the examples.
 
     Args:
         model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
         data: a `Data` (its test split), a `Split`, a pair of arrays (inputs, labels), or a map-style dataset.
         threat: the threat set; inputs must lie within its bounds.
         suite: a name ("pgd", "standard", "plus", "rand", "apgd-ce,square") or a `Suite`.
-        out: folder for `SUITE.json` and, in a folder of its own, the per-example tables and adversarial inputs.
+        out: folder for `SUITE.json` and, in a folder `SUITE/`, the per-example tables and adversarial inputs.
         overwrite: replace another evaluation that `out` holds.
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time, raised to a power of two; fewer where fewer are left.
-        precision: "auto" lets attacks that bear it search in bfloat16 where the processor multiplies that natively and
-            the network is convolutional, and repeats in float32 what came close to a break; "32": all in float32.
+        precision: "auto" lets attacks that tolerate rounding search in bfloat16 if the processor multiplies it natively
+            and the network is convolutional, and repeats searches near a break in float32; "32": all in float32.
         output: which part of what the model returns are the logits: a place, a name, or a function of it.
-        progress: told of every attack that is through with a block of examples, and about twice a second of how far
-            it is: the bound within an attack counts what it claims, which a fresh forward has yet to confirm.
+        progress: called after every attack on a block of examples, and about twice a second within one, where the
+            bound counts claims that a fresh forward has not verified yet.
 
     Raises:
         InputError: on data outside the bounds or with NaN, labels that do not fit the outputs, an unknown suite, and
@@ -111,30 +107,22 @@ def evaluate(
 
         measured = job.run(kind_of(attacks), measure, progress)
         outcome = _with_doubts(_outcome(attacks, measured, job), subject, attacks, measured, job)
-        outcome = _with_chance(outcome, question, subject)
+        chance = chance_warnings(subject, split, threat, outcome.clean_accuracy, seed)
+        outcome = replace(outcome, warnings=(*outcome.warnings, *chance))
         if draws_of(attacks) > 1:
             outcome = over_draws(outcome)
-        return job.finish(with_carried(outcome, job.store), measured)
+        return job.finish(_with_stored_points(with_carried(outcome, job.store), threat, split, out), measured)
 
 
-def find_suite(suite: str | Suite | Callable[..., Any]) -> Suite:
-    """Return the suite of this name or of these attacks ("apgd-ce,square"), of one function, or the one given."""
-    if isinstance(suite, Suite):
-        return suite
-    if isinstance(suite, Attack):
-        raise InputError(f"The suite is the attack {suite!r:.80}: put it into one, Suite('mine', (attack,), 'a note').")
-    if not isinstance(suite, str):
-        label = getattr(suite, "__name__", type(suite).__name__)
-        return Suite(label, (FunctionAttack(label, suite),), "upper bound only: one attack of the user's own")
-    if suite in SUITES:
-        return SUITES[suite]
-    names = suite.split(",")
-    if len(names) == 1 and suite.lower() not in ATTACKS:
-        raise InputError(
-            f"The suite {suite!r} does not exist; there is: {', '.join(SUITES)}, or attacks with commas between them: "
-            f"{', '.join(ATTACKS)}."
-        )
-    return custom(names)
+def _with_stored_points(outcome: Outcome, threat: Threat, split: Split, out: Path | str | None) -> Outcome:
+    """Return the outcome with what stored evaluations at smaller radii have broken; the points are kept in `out`."""
+    if out is None or "draws" in outcome.examples:
+        return outcome
+    points = points_of_smaller_radii(outcome, threat, split, Path(out))
+    meet()  # all processes have read the folders as they were
+    if group()[0] == 0:
+        write_points(outcome, points, Path(out))
+    return with_points(outcome, points)
 
 
 def _outcome(suite: Suite, measured: Measured, job: Measurement) -> Outcome:
@@ -223,17 +211,3 @@ def _with_doubts(outcome: Outcome, subject: Subject, suite: Suite, measured: Mea
         warnings=(*outcome.warnings, *(doubt.text for doubt in doubts if doubt.text not in outcome.warnings)),
         doubts=tuple(dict.fromkeys(doubt.short for doubt in doubts if doubt.short)),
     )
-
-
-def _with_chance(outcome: Outcome, question: Question, subject: Subject) -> Outcome:
-    """Return the outcome with a warning where its clean accuracy is at chance, and with what may be the cause."""
-    if outcome.n < FEW or outcome.clean_accuracy.low > 1 / subject.classes:
-        return outcome
-    text = f"The clean accuracy is not above chance ({1 / subject.classes:.0%}): are these weights trained, and do "
-    warnings = [text + "labels and inputs suit them?"]
-    order = question.split.names().argsort(stable=True)
-    some = order[torch.arange(min(len(order), 256)) * len(order) // min(len(order), 256)]
-    batch = subject.batch(question.split, some, question.threat)
-    with own_randomness(question.seed, subject.device):
-        expected = missing_layer(subject.classifier, batch.x, batch.y)
-    return replace(outcome, warnings=(*outcome.warnings, *warnings, *([] if expected is None else [expected])))

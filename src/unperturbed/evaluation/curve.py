@@ -10,22 +10,26 @@ from typing import Any, Literal
 from torch import nn
 
 from unperturbed.attacks.base import Attack
-from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
+from unperturbed.evaluation.batch_size import physical_batch_size
+from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.distances import Distances, SearchRecord
 from unperturbed.evaluation.evidence import Doubt, doubts_of, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings
+from unperturbed.evaluation.outputs import FLAT
 from unperturbed.evaluation.parts import Part, inputs_in_order
 from unperturbed.evaluation.randomised import RANDOM
-from unperturbed.evaluation.subject import FLAT, Subject, look_at, measured_split, physical_batch_size
+from unperturbed.evaluation.subject import Subject, look_at, measured_split
 from unperturbed.findings import Progress, Verdict, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.rounding import rounding
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.autoattack import PLUS, STANDARD
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 
 
@@ -66,27 +70,27 @@ def minimum_norm(
 ) -> Distances:
     """Return for every example an upper bound on the distance to the nearest misclassified point, box respected.
 
-    FAB needs no radius and goes first. The other attacks of the suite then look at one radius after the other, the
-    largest first, each time at the examples that have neither broken within it nor withstood a larger one: so each
-    example withstands the suite at most once, just below its distance. What withstands a radius counts as robust at
-    the smaller ones; there it is not attacked again. Whatever is found is drawn in towards the example, by halving the
-    line between them as long as the end stays misclassified. Every distance is measured on a point that a fresh forward
+    FAB needs no radius and runs first. The other attacks of the suite then take one radius after the other, the largest
+    first, each time on the examples that have neither broken within it nor withstood a larger one: so each example
+    withstands the suite at most once, just below its distance. An example that withstands a radius counts as robust at
+    the smaller ones, and is not attacked again. Each point found is moved towards its example by bisection of the line
+    between them, keeping a misclassified end. Every distance is measured on a point that a fresh forward
     in float32 (or float64) finds misclassified, strictly.
 
-    With `out`, what is done is kept after FAB and after each radius: the same call goes on where an interrupted one
-    stopped, and gives the table that it would have given.
+    With `out`, results are stored after FAB and after each radius: the same call resumes an interrupted one, with the
+    same table as an uninterrupted one.
 
     Args:
         model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
         data: a `Data` (its test split), a `Split`, a pair of arrays (inputs, labels), or a map-style dataset.
         threat: norm, box, and the largest radius of interest; distances beyond it are FAB's alone.
         suite: a name ("nearest", "standard", "plus", "pgd") or a `Suite`.
-        radii: where the attacks other than FAB look; by default 10 even steps from 0 to eps.
-        out: folder for `curve-NORM.json` and, in a folder of its own, the per-example tables and points.
+        radii: those of the attacks other than FAB; by default 10 even steps from 0 to eps.
+        out: folder for `curve-NORM.json` and, in a folder `curve-NORM/`, the per-example tables and points.
         overwrite: replace other distances that `out` holds.
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time, raised to a power of two.
-        progress: told of every radius done, and about twice a second of how far an attack is.
+        progress: called after every radius, and about twice a second within an attack.
         output: which part of what the model returns are the logits: a place, a name, or a function of it.
 
     Raises:
@@ -126,7 +130,8 @@ def minimum_norm(
 
         measured = job.run(Surroundings, measure, progress)
         found = _with_doubts(_distances(attacks, levels, measured, job), subject, attacks, measured, job)
-        return job.finish(found, measured)
+        chance = chance_warnings(subject, split, threat, found.clean_accuracy, seed)
+        return job.finish(replace(found, warnings=(*found.warnings, *chance)), measured)
 
 
 def _distances(suite: Suite, levels: tuple[float, ...], measured: Measured, job: Measurement) -> Distances:

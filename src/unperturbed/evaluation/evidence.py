@@ -106,7 +106,7 @@ def examined(
             seeing,
         )
         checks = sum((check for _, check in parts), GradientCheck())
-    except Exception as error:  # whatever the network raises: the attacks are done, and their results stand
+    except Exception as error:  # any error of the network: the attacks are done, and their results are valid
         return replace(known, failure=f"{type(error).__name__}: {error}"[:200])
     failure = next((repr(error)[:200] for error in failures.values()), "") if not parts else ""
     return replace(known, failure=failure, **asdict(checks))
@@ -137,7 +137,7 @@ def _checked(
 
 def _gradients(model: nn.Module, batch: Batch, seed: int, seeing: Seeing) -> Tensor:
     """Tell of every example whether the gradient there is exactly 0, whether not finite, and whether partly NaN."""
-    told = torch.zeros(3, len(batch.y), dtype=torch.bool, device=batch.y.device)
+    flags = torch.zeros(3, len(batch.y), dtype=torch.bool, device=batch.y.device)
 
     def look(rows: Tensor) -> list[Tensor]:
         def run(places: int) -> list[Tensor]:
@@ -155,8 +155,8 @@ def _gradients(model: nn.Module, batch: Batch, seed: int, seeing: Seeing) -> Ten
         parts, _ = isolate(look, torch.arange(len(batch.y), device=batch.y.device))
     for rows, slopes in parts:
         whole = torch.cat(slopes)
-        told[:, rows] = torch.stack([(whole == 0).all(1), ~whole.isfinite().all(1), whole.isnan().any(1)])
-    return told
+        flags[:, rows] = torch.stack([(whole == 0).all(1), ~whole.isfinite().all(1), whole.isnan().any(1)])
+    return flags
 
 
 def _place(model: nn.Module, batch: Batch, row: int) -> str:
@@ -169,7 +169,7 @@ def _place(model: nn.Module, batch: Batch, row: int) -> str:
 
 
 def doubts_of(evidence: Evidence, n: int, flat_told: bool) -> list[Doubt]:
-    """Return what speaks against the accuracy on n examples; of flat gradients nothing where that was told before."""
+    """Return the doubts about the accuracy on n examples; none about flat gradients if a warning already names them."""
     doubts, flat = [], flat_told or evidence.flat > FALLEN * n
     if evidence.wrong > _WRONG * evidence.slopes and not flat:  # which says it already
         text = (

@@ -9,7 +9,8 @@ from torch import nn
 
 from unperturbed.attacks.gradient import Suite
 from unperturbed.data.split import Split
-from unperturbed.evaluation.subject import Subject, data_hash, device_kind, version, weights_hash, without_addresses
+from unperturbed.evaluation.hashes import data_hash, device_kind, version, weights_hash, without_addresses
+from unperturbed.evaluation.subject import Subject
 from unperturbed.networks.fingerprint import describe
 from unperturbed.runs.job import UNDESCRIBED
 from unperturbed.threat import Threat

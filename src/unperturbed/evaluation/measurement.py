@@ -219,7 +219,7 @@ def measurement(
 
     Args:
         question: what is measured.
-        folder: where the parts are kept, the summary in a JSON file of the same name beside it; None: nowhere.
+        folder: where the parts are kept, the summary in a JSON file of the same name next to it; None: nowhere.
         overwrite: replace another measurement in the folder.
         engine: executes the blocks; by default the processes of the `torch.distributed` group, or this one.
 

@@ -58,7 +58,7 @@ class Surroundings:
     distance: PerExample
     """Of z: 0 where x itself is misclassified, infinite where no point is known."""
     doubt: PerExample
-    """The distance of the nearest point that cannot be called correct, beside z."""
+    """The distance of the nearest point other than z that cannot be called correct."""
     rounding: PerExample
     """By how much float32 may make a point of the threat set's edge look further away."""
     finite: Tensor
@@ -140,7 +140,7 @@ class Search:
         keep: Callable[[Surroundings], None],
         report: Report,
     ) -> Surroundings:
-        """Return what is known of the examples in the end, kept after each step; go on with what is `begun`."""
+        """Return what is known of the examples in the end, stored after each step; resume from `begun`."""
         block = begun if begun is not None else self._begin(batch)
         first, falling = len(self.without_radius), sorted(self.radii, reverse=True)
         steps = first + len(falling)

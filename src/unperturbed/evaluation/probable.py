@@ -11,13 +11,14 @@ from torch import nn
 
 from unperturbed.checks import AT_LEAST_ONE, COUNT, SEED, checked
 from unperturbed.errors import InputError
+from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.draws import Counts, count_draws
 from unperturbed.evaluation.identity import identity
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.nearest import AtOnce
 from unperturbed.evaluation.parts import Part
 from unperturbed.evaluation.randomised import draws_random_numbers
-from unperturbed.evaluation.subject import look_at, measured_split, physical_batch_size
+from unperturbed.evaluation.subject import look_at, measured_split
 from unperturbed.findings import Interval, Progress, Result, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
@@ -111,7 +112,7 @@ def probable_accuracy(
         overwrite: replace other counts that `out` holds.
         seed: of the draws.
         batch_size: examples that the network sees at a time, raised to a power of two.
-        progress: told of every draw of every block.
+        progress: called after every draw of every block.
         output: which part of what the model returns are the logits: a place, a name, or a function of it.
 
     Raises:

@@ -27,7 +27,7 @@ _REACH = 4.0
 _ALIKE = 0.9
 """Cosine between gradients above which a search in lower precision climbs where the network does."""
 _ROUGH = 0.8
-"""The share of an attack that its search in lower precision counts as, for whoever watches."""
+"""The share of an attack that its search in lower precision counts as, in reported progress."""
 
 
 @dataclass(eq=False)

@@ -104,7 +104,7 @@ class Store:
         return kind(batch=batch, tallies=tallies, warnings=about["warnings"], **known)
 
     def summarise(self, findings: Mapping[str, Any]) -> None:
-        """Write `NAME.json`, beside the folder of this name."""
+        """Write `NAME.json`, next to the folder of this name."""
         if self.folder is not None:
             write_json(self.folder.parent / f"{self.folder.name}.json", findings)
 

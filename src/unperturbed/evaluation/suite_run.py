@@ -9,6 +9,7 @@ from unperturbed.attacks.gradient import Suite
 from unperturbed.engines.base import Report
 from unperturbed.evaluation.block import Block, untouched
 from unperturbed.evaluation.evidence import Doubt, doubts_of, examined, fallen_without_gradients, total
+from unperturbed.evaluation.outputs import FLAT
 from unperturbed.evaluation.parts import Part, State
 from unperturbed.evaluation.randomised import (
     RANDOM,
@@ -19,7 +20,7 @@ from unperturbed.evaluation.randomised import (
     randomness_warnings,
 )
 from unperturbed.evaluation.search import Networks
-from unperturbed.evaluation.subject import FLAT, Subject
+from unperturbed.evaluation.subject import Subject
 from unperturbed.findings import Verdict
 from unperturbed.maximise.places import Watch, watched
 from unperturbed.threat import Threat

@@ -13,7 +13,7 @@ from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError
-from unperturbed.evaluation.accuracy import find_suite
+from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
 from unperturbed.evaluation.evidence import Doubt
 from unperturbed.evaluation.identity import identity, of_suite
@@ -21,7 +21,7 @@ from unperturbed.evaluation.measurement import Measured, Measurement, Question, 
 from unperturbed.evaluation.parts import Part
 from unperturbed.evaluation.randomised import draws_of, draws_random_numbers
 from unperturbed.evaluation.search import Networks
-from unperturbed.evaluation.subject import Subject, home, look_at, measured_split, physical_batch_size
+from unperturbed.evaluation.subject import Subject, home, look_at, measured_split
 from unperturbed.evaluation.suite_run import doubts_about
 from unperturbed.evaluation.transfer_block import (
     CORRECT,
@@ -40,6 +40,7 @@ from unperturbed.networks.modes import under_attack
 from unperturbed.networks.rounding import rounding
 from unperturbed.runs.job import UNDESCRIBED
 from unperturbed.statistics.intervals import wilson
+from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 
 OF_EACH = ("weights", "network", "precision", "attacks")
@@ -63,12 +64,12 @@ def transfer(
     """Attack every model, and return the accuracy of every model on the points found on every other.
 
     The point of an example is the one of largest verified margin on the model attacked, also where it is not wrong
-    there. Where it is (or x itself is), the search goes on to its end for a point that is as wrong as can be
+    there. Where it is (or x itself is), the search continues to its end for a point of largest margin
     (`FURTHER`). A model is correct at a point where its margin there is below 0 in a fresh forward inside the threat
     set; what is not finite is unknown, never correct. The diagonal is the robust accuracy that `evaluate` gives.
 
-    With `out`, what is done is kept after each attack on each model: the same call goes on where an interrupted one
-    stopped, and gives the matrix that it would have given.
+    With `out`, results are stored after each attack on each model: the same call resumes an interrupted one, with the
+    same matrix as an uninterrupted one.
 
     Args:
         models: by name, at least two, on one device.
@@ -79,7 +80,7 @@ def transfer(
         overwrite: replace another matrix that `out` holds.
         seed: of the attacks' random starts.
         batch_size: examples that a network sees at a time, raised to a power of two.
-        progress: told of every model attacked on every block, and about twice a second of how far that is.
+        progress: called for every model attacked on every block, and about twice a second within one.
         output: which part of what the models return are the logits: a place, a name, a function of it, or one of
             these for each name.
 

@@ -90,7 +90,7 @@ def causes_of(checks: Sequence[CheckResult], claimed: float, headline: float) ->
     named = {name for check in checks if check.verdict == "fail" for name in check.causes}
     others = named - {"catastrophic overfitting", "weak suite"}
     if others:
-        named -= {"catastrophic overfitting"}  # one step fails on these networks whatever they were trained by
+        named -= {"catastrophic overfitting", "weak suite"}  # attacks fail on these networks for the other cause
     if not others and claimed - headline > DROP:
         named.add("weak suite")
     return tuple(cause.name for cause in CAUSES if cause.name in named)

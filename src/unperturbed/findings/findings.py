@@ -12,7 +12,7 @@ class Number:
     Attributes:
         name: what it is; the same for every model, so that models can be compared.
         value: finite.
-        n: how many examples, layers or whatever else it was measured on.
+        n: the number of examples, layers or other units that it was measured on.
         low: lower end of its 95% interval; None: it has none.
         high: upper end.
         unit: what it is counted in; "%": a share, shown as a percentage.
@@ -104,12 +104,12 @@ class Finding:
         return cls(
             value["title"],
             value["summary"],
-            tuple(Number(**each) for each in value["numbers"]),
-            tuple(Distribution(**_tuples(each)) for each in value["distributions"]),
-            tuple(Line(**_tuples(each)) for each in value["lines"]),
+            tuple(Number(**entry) for entry in value["numbers"]),
+            tuple(Distribution(**_tuples(entry)) for entry in value["distributions"]),
+            tuple(Line(**_tuples(entry)) for entry in value["lines"]),
             tuple(value["notes"]),
         )
 
 
 def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(each) if isinstance(each, list) else each for key, each in value.items()}
+    return {key: tuple(entry) if isinstance(entry, list) else entry for key, entry in value.items()}

@@ -1,4 +1,4 @@
-"""A job: a piece of work in a folder of its own that a second call of the same resumes.
+"""A job: a piece of work in a separate folder, which the same call resumes.
 
 One policy for everything that is resumed (docs/evaluating.md, "Resuming"): the same identity resumes, another one is
 refused with the differences in words unless it may overwrite, and one whose network alone computes something else, or
@@ -17,7 +17,7 @@ from unperturbed.runs.verify import digest, read_object, read_sealed, write_seal
 
 JOB = "job.json"
 NETWORK = "network"
-"""The part of an identity that says what a network computes, beside its weights."""
+"""The part of an identity that says what a network computes, in addition to its weights."""
 UNDESCRIBED = "undescribed"
 """The part of an identity that is there where another piece of work may look the same."""
 

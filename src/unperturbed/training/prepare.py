@@ -16,8 +16,8 @@ from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split, hold_out
 from unperturbed.errors import InputError
+from unperturbed.evaluation.outputs import check_outputs, misfit, not_finite
 from unperturbed.evaluation.reach import reach_warnings
-from unperturbed.evaluation.subject import check_outputs, misfit, not_finite
 from unperturbed.networks.classifier import Classes, as_classifier, untouched
 from unperturbed.networks.dtype import home
 from unperturbed.networks.guard import trying

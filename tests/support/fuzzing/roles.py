@@ -16,7 +16,7 @@ from support.fuzzing import data, networks, threats
 from support.fuzzing.data import CLASSES, FEATURES
 from support.fuzzing.values import ANYTHING, COUNTS, NO_NUMBER, NO_PATH, NO_WHOLE, NUMBERS, Make, but, not_callable, of
 from support.toys import linear
-from unperturbed.contents import contents
+from unperturbed.catalogue import contents
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.methods.base import Method
 

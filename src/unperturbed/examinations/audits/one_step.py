@@ -13,15 +13,17 @@ from unperturbed.noise import Noise
 PASSES = 40
 SHORTER = 8
 """Lengths of the step that are tried."""
-DISTORTED, GAP = 0.1, 0.2
+DISTORTED, GAP = 0.1, 0.25
 """Shares of the examples: broken by a shorter step only; broken by 20 steps and not by one."""
+PART = 0.5
+"""What one step breaks, as a share of what 20 steps break: undefended networks fall to one step nearly as often."""
 
 
 def one_step(audited: Audited) -> CheckResult:
-    """Do 20 steps break many examples that one full step leaves, and shorter steps in its direction too?
+    """Do 20 steps break many examples that one full step leaves? (Wong et al. 2020, https://arxiv.org/abs/2001.03994.)
 
-    Kim et al. 2021, https://arxiv.org/abs/2010.01799: after catastrophic overfitting the decision boundary is distorted
-    in the direction of the single step.
+    Shorter steps in the same direction are tried as well: after catastrophic overfitting they may break what the full
+    step does not (Kim et al. 2021, https://arxiv.org/abs/2010.01799).
     """
     batch, threat, network = audited.few, audited.threat, audited.reachable
     n = len(batch.y)
@@ -35,14 +37,14 @@ def one_step(audited: Audited) -> CheckResult:
     ends = [audited.wrong(batch, torch.lerp(batch.x, end, k / SHORTER)) for k in range(1, SHORTER + 1)]
     full, shorter = ends[-1], torch.stack(ends[:-1]).any(0)
     distorted, gap = int((shorter & ~full).sum()), int(several.sum()) - int(full.sum())
-    found = distorted > DISTORTED * n and gap > GAP * n
+    found = gap > GAP * n and (distorted > DISTORTED * n or int(full.sum()) < PART * int(several.sum()))
     return CheckResult(
         "one_step",
         "Is the network as weak under one step as under many?",
         "fail" if found else "pass",
         f"one full step breaks {int(full.sum())} of {n}, 20 steps break {int(several.sum())}; {distorted} are broken "
         "by a shorter step in the same direction only",
-        f"at most {DISTORTED:.0%} broken by shorter steps only, or at most {GAP:.0%} more broken by many steps",
+        f"at most {GAP:.0%} more broken by many steps, or most of them by one step too",
         ("catastrophic overfitting",) if found else (),
         numbers=(
             share("broken by one step", int(full.sum()), n),

@@ -22,7 +22,7 @@ from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Logits, Model, Norm
 
-# S10
+# Restarts (S10)
 
 
 def pocket(x: Inputs) -> Logits:
@@ -40,7 +40,7 @@ def broken(outcome: Outcome) -> set[int]:
     return {i for i, v in zip(outcome.examples["id"], outcome.examples["verdict"], strict=True) if v == "broken"}
 
 
-def test_s10_every_restart_counts_for_every_example() -> None:
+def test_every_restart_counts_for_every_example_s10() -> None:
     """A start hits the pocket with probability 0.1: r restarts break 1 - 0.9^r, and never lose what fewer found."""
     x = uniform(600, 2, low=0.42, high=0.48)
     data = x, torch.zeros(600, dtype=torch.int64)
@@ -53,7 +53,7 @@ def test_s10_every_restart_counts_for_every_example() -> None:
     assert sets[0] < sets[1] < sets[2] < sets[3]
 
 
-def test_s10_the_best_iterate_of_all_restarts_is_kept() -> None:
+def test_the_best_iterate_of_all_restarts_is_kept_s10() -> None:
     x, y = blobs(120)
     model = mlp(6, 3, seed=1)
     margins = [
@@ -68,7 +68,7 @@ def test_s10_the_best_iterate_of_all_restarts_is_kept() -> None:
     assert (margins[0] < margins[2]).any()
 
 
-# S18 and S19
+# Budget and labels (S18, S19)
 
 
 def lengths(norm: Norm, delta: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ def lengths(norm: Norm, delta: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.06), ("L2", 0.3), ("L1", 1.1)])
-def test_s18_s19_written_inputs_keep_to_the_budget_and_fool_the_model(norm: Norm, eps: float, tmp_path: Path) -> None:
+def test_written_inputs_keep_to_the_budget_and_fool_the_model_s18_s19(norm: Norm, eps: float, tmp_path: Path) -> None:
     x, y = blobs(150, d=16, seed=4)
     x = torch.where(x < 0.3, 0.0, torch.where(x > 0.7, 1.0, x))  # the box is active
     model = linear(16, 3, seed=2)
@@ -118,7 +118,7 @@ class Spy(Attack):
         )
 
 
-def test_s19_attacks_are_given_the_true_labels_and_only_what_is_classified_correctly() -> None:
+def test_attacks_are_given_the_true_labels_and_only_what_is_classified_correctly_s19() -> None:
     x, y = blobs(90)
     model = linear(6, 3, seed=2)
     correct = model(x).argmax(1) == y
@@ -131,7 +131,7 @@ def test_s19_attacks_are_given_the_true_labels_and_only_what_is_classified_corre
     assert outcome.clean_accuracy.value == int(correct.sum()) / 90 == outcome.robust_accuracy.value
 
 
-# S22
+# Verification (S22)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def lie(shift: float, eps: float, x: Tensor) -> Outcome:
     return evaluate(sum_model(), data, Threat("Linf", eps), Suite("liar", (Liar(shift),), ""))
 
 
-def test_s22_a_claim_that_a_fresh_forward_refutes_is_not_believed() -> None:
+def test_a_claim_that_a_fresh_forward_refutes_is_not_believed_s22() -> None:
     outcome = lie(0.1, 0.1, uniform(20, 2, low=0.2, high=0.3))
     assert outcome.counts == {"misclassified": 0, "broken": 0, "survived": 0, "unknown": 20}
     assert outcome.unverified == 20 and outcome.attacks[0].broken == 0 and len(outcome.adversarial) == 0
@@ -169,19 +169,19 @@ def test_s22_a_claim_that_a_fresh_forward_refutes_is_not_believed() -> None:
 
 
 @pytest.mark.parametrize(("shift", "eps"), [(0.3, 0.2), (0.3, 0.2999), (0.7, 1.0), (torch.nan, 0.2)])
-def test_s22_a_success_outside_the_ball_or_the_box_is_not_believed(shift: float, eps: float) -> None:
+def test_a_success_outside_the_ball_or_the_box_is_not_believed_s22(shift: float, eps: float) -> None:
     x = uniform(20, 2, low=0.4, high=0.45)
     outcome = lie(shift, eps, x)
     assert outcome.counts["unknown"] == outcome.unverified == 20
     assert torch.tensor(outcome.examples["margin"]).max() < 0
 
 
-def test_s22_the_same_success_inside_is_believed() -> None:
+def test_the_same_success_inside_is_believed_s22() -> None:
     outcome = lie(0.3, 0.3, uniform(20, 2, low=0.4, high=0.45))
     assert outcome.counts["broken"] == 20 and outcome.unverified == 0 and outcome.warnings[1:] == ()
 
 
-def test_s22_a_model_with_constant_logits_is_not_robust() -> None:
+def test_a_model_with_constant_logits_is_not_robust_s22() -> None:
     """Its argmax is class 0 everywhere, so that ties would favour the label 0."""
     x, y = uniform(30, 3), torch.arange(30) % 3
     outcome = evaluate(Function(lambda x: torch.zeros(len(x), 3) + 0 * x.sum(1, keepdim=True)), (x, y), Threat("L2", 1))
@@ -189,7 +189,7 @@ def test_s22_a_model_with_constant_logits_is_not_robust() -> None:
     assert outcome.counts["misclassified"] == outcome.ties == 30
 
 
-def test_s22_a_tie_is_no_success_and_is_counted() -> None:
+def test_a_tie_is_no_success_and_is_counted_s22() -> None:
     """The worst point of each example has exactly equal logits."""
     x = torch.full((16, 2), 0.25)
     model = Function(lambda x: torch.stack([torch.full_like(x[:, 0], 0.5), x[:, 0]], dim=1))
@@ -200,7 +200,7 @@ def test_s22_a_tie_is_no_success_and_is_counted() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
-def test_s22_a_break_that_only_company_brings_about_is_not_believed(scale: float) -> None:
+def test_a_break_that_only_company_brings_about_is_not_believed_s22(scale: float) -> None:
     """Each logit is a little off in company, as sums are that a larger batch splits otherwise; alone nothing breaks."""
 
     def logits(x: Tensor) -> Tensor:

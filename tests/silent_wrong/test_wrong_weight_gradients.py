@@ -75,7 +75,7 @@ def expected(name: str) -> Gradient:
 
 
 @every_case
-def test_s24_plain(name: str) -> None:
+def test_plain_s24(name: str) -> None:
     """Not zero, and the derivative: in float64 by finite differences, in float32 as in float64."""
     model, method = InPrecision(network(CASES[name], dtype=torch.float64)), alone(name, torch.float64)
     batch, inner = in_precision(torch.float64, BATCH, inner_of(name))
@@ -98,12 +98,12 @@ def test_s24_plain(name: str) -> None:
 
 
 @every_case
-def test_s24_bfloat16(name: str) -> None:
+def test_bfloat16_s24(name: str) -> None:
     check_agrees(gradient(name, torch.bfloat16), expected(name), IN_BFLOAT16.get(name, 1e-6))
 
 
 @pytest.mark.parametrize("name", ["llr, gap", "llr in reverse mode, gap", "scorpio", "scorpio, exact products"])
-def test_s24_the_search_in_bfloat16(name: str) -> None:
+def test_the_search_in_bfloat16_s24(name: str) -> None:
     """It climbs a gap of losses, or differences of gradients, and must come as far: by float32's measure."""
     bare = network(CASES[name])
     reached = []
@@ -144,7 +144,7 @@ def compiled() -> Compiled:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script")
 @every_case
-def test_s24_compiled(name: str, compiled: Compiled) -> None:
+def test_compiled_s24(name: str, compiled: Compiled) -> None:
     compiled.calls = 0
     check_agrees(trained_gradient(alone(name), compiled.networks[CASES[name].norm]), expected(name), 1e-4)
     assert (compiled.calls > 0) == (name in COMPILED)
@@ -161,7 +161,7 @@ def traced() -> Iterator[Compiled]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script")
 @every_case
-def test_s24_the_search_on_a_compiled_network(name: str, traced: Compiled) -> None:
+def test_the_search_on_a_compiled_network_s24(name: str, traced: Compiled) -> None:
     found = points(CASES[name], traced.networks[CASES[name].norm])
     torch.testing.assert_close(found.z, inner_of(name).z, rtol=0, atol=1e-5)
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,37 +10,31 @@ import torch
 from torch import nn
 
 from unperturbed.cli.console import say
+from unperturbed.cli.network import check_same_network, load_into, make_model, model_and_weights, warn_of_other_network
 from unperturbed.cli.options import Parsed
 from unperturbed.cli.places import placed, warn_of_other_scaling
-from unperturbed.data.check import mean_std
+from unperturbed.data.names import usual_threat
 from unperturbed.data.selection import Selection, choose, parse
 from unperturbed.data.sources import keep_place as keep_place
 from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
-from unperturbed.imports import OWN, Trust
+from unperturbed.imports import Trust
 from unperturbed.networks.dtype import cast
 from unperturbed.networks.inputs import prepared, read_numbers
-from unperturbed.runs import BEST, CONFIG, METRICS, RESULT, is_free, read_jsonl
+from unperturbed.runs import CONFIG, is_free
+from unperturbed.runs.files import slug as slug
 from unperturbed.runs.record import SCHEMA, UNSAID, ModelSpec, RunRecord
 from unperturbed.runs.weights import check_weights
-from unperturbed.specs.trees import ABSENT, Choice, Tree, parameters_of, written
-from unperturbed.specs.trees import choose as choose_class
+from unperturbed.specs.spec import bounds_of, describe
 from unperturbed.threat import Threat
-from unperturbed.training.folder import describe
 from unperturbed.training.prepare import check_same_features, find_device
+from unperturbed.training.run import Run
 from unperturbed.types import Bounds
-from unperturbed.weights.files import build_model, load_weights
-from unperturbed.weights.rebuild import architecture, check_rebuilt
-
-FILLED = ("input_shape", "classes", "mean", "std")
-"""Arguments of models that the data gives."""
-THREATS = {"mnist": "Linf:0.3", "digits": "Linf:0.1"}
-OTHERWISE = "Linf:8/255"
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class Setup:
     """What a command examines, and where it writes.
 
     Attributes:
@@ -73,12 +66,12 @@ class Subject:
     examples: str
 
     def keep(self) -> None:
-        """Write what a folder of these weights keeps: before anything else, so that the same command may go on."""
+        """Write what a folder of these weights keeps: before anything else, so that the same command can resume."""
         if self.kept is not None:
             self.kept.write(self.home)
 
 
-def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len) -> Subject:
+def find_setup(given: Parsed, check_examples: Callable[[Split], object] = len) -> Setup:
     """Return the model, the examples and the threat that the options of a command mean, a run folder's beneath them.
 
     `check_examples` is called on the examples before the model is made.
@@ -86,24 +79,16 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
     Raises `InputError` where something is missing, is not trained, or belongs to other classes.
     """
     device = find_device(given.device)
-    stored = None if given.run is None else stored_run(given.run)
-    trust = given.trust if stored is None else given.trust.of_file(Path(given.run), stored.plain())
-    place = placed(given, given.data or (stored.data if stored is not None else None))
-    if place is None and given.run is not None:
-        raise InputError(f"{Path(given.run) / CONFIG} does not say where the data is: give it by --data.")
-    if place is None:
-        raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
+    run = None if given.run is None else Run.open(given.run, given.trust)
+    stored, trust = (None, given.trust) if run is None else (run.record, run.trust)
+    place = _place_of(given, stored)
     tree, weights = model_and_weights(given, stored)
     if given.run is not None and given.weights is None:
         for text in check_weights(Path(given.run)):
             say(text, "warning")
-    data = _with_test(load_data(place, trust), stored is not None and keep_place(place) == stored.data)
-    check_classes(data, stored, other_data=given.data is not None)
-    check_same_features(None if stored is None else stored.features, data.features, "here")
-    if stored is not None and keep_place(place) != stored.data:
-        warn_of_other_scaling(place)
+    data = _data_of(place, given, stored, trust)
     bounds = read_bounds(
-        given.bounds, data.bounds if stored is None or stored.bounds is UNSAID else stored_bounds(stored.bounds)
+        given.bounds, data.bounds if stored is None or stored.bounds is UNSAID else bounds_of(stored.bounds)
     )
     first = given.threat.split(",")[0] if given.threat else None
     usual = Threat.parse((stored.threat if stored is not None else first) or default_threat(data), bounds)
@@ -114,7 +99,7 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
     if stored is not None:
         check_same_network(model, tree, stored, given.run)
     elif weights is not None:
-        _warn_of_other_network(model, weights)
+        warn_of_other_network(model, weights)
     if weights is not None:
         load_into(model, weights, tree)
     asked = taken(given, stored)
@@ -134,17 +119,12 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
     own_folder = bool(given.out or not given.run)
     if own_folder:
         check_free(home, kept)
-    parts = (
-        *([Path(given.weights).stem] if given.run and given.weights else []),
-        *([data.name] if stored is not None and stored.data not in (None, keep_place(place)) else []),
-        *([f"bounds {given.bounds}"] if given.run and given.bounds else []),
-        *([f"{name} {value}" for name, value in asked.items() if given.run and value != taken(None, stored).get(name)]),
-    )
+    parts = _parts(given, stored, data, place, asked)
     selection = (
         *([str(chosen)] if chosen is not None else []),
         *([f"attack seed {given.seed}"] if given.seed else []),
     )
-    return Subject(
+    return Setup(
         model,
         split,
         data,
@@ -157,6 +137,40 @@ def find_subject(given: Parsed, check_examples: Callable[[Split], object] = len)
         stored,
         kept if own_folder else None,
         "all" if chosen is None else str(chosen),
+    )
+
+
+def _place_of(given: Parsed, stored: RunRecord | None) -> str:
+    """Return the place of the data: of the options, else of the run; raises `InputError` where neither says it."""
+    place = placed(given, given.data or (stored.data if stored is not None else None))
+    if place is None and given.run is not None:
+        raise InputError(f"{Path(given.run) / CONFIG} does not say where the data is: give it by --data.")
+    if place is None:
+        raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
+    return place
+
+
+def _data_of(place: str, given: Parsed, stored: RunRecord | None, trust: Trust) -> Data:
+    """Return the data, checked against those that the run was trained on."""
+    same = stored is not None and keep_place(place) == stored.data
+    data = _with_test(load_data(place, trust), same)
+    check_classes(data, stored, other_data=given.data is not None)
+    check_same_features(None if stored is None else stored.features, data.features, "here")
+    if stored is not None and not same:
+        warn_of_other_scaling(place)
+    return data
+
+
+def _parts(
+    given: Parsed, stored: RunRecord | None, data: Data, place: str, asked: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Return what tells apart, in a run folder, a measurement of other weights, data, bounds or first layers."""
+    recorded = taken(None, stored)
+    return (
+        *([Path(given.weights).stem] if given.run and given.weights else []),
+        *([data.name] if stored is not None and stored.data not in (None, keep_place(place)) else []),
+        *([f"bounds {given.bounds}"] if given.run and given.bounds else []),
+        *([f"{name} {value}" for name, value in asked.items() if given.run and value != recorded.get(name)]),
     )
 
 
@@ -174,7 +188,7 @@ def _with_test(data: Data, trained_on: bool) -> Data:
 
 def default_threat(data: Data) -> str:
     """Return the threat that is usual for the data, by its name."""
-    return THREATS.get(data.name, OTHERWISE)
+    return usual_threat(data.name)
 
 
 def read_bounds(text: str | None, otherwise: Bounds) -> Bounds:
@@ -201,115 +215,6 @@ def taken(given: Parsed | None, stored: RunRecord | None) -> dict[str, Any]:
         read_numbers(numbers, "--normalise") if isinstance(numbers, str) else numbers and tuple(numbers)
     )
     return {name: value for name, value in chosen.items() if value is not None}
-
-
-def stored_bounds(value: Any) -> Bounds:
-    """Return the box that a config.yaml holds: two numbers, two lists of a number a feature, or none."""
-    if value is None:
-        return None
-    low, high = value
-    if isinstance(low, list) or isinstance(high, list):
-        return torch.tensor(low), torch.tensor(high)
-    return float(low), float(high)
-
-
-def make_model(tree: Tree, data: Data, seed: int = 0, trust: Trust = OWN) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Return the model that was asked for, and what a run folder keeps of it; the data gives the arguments `FILLED`."""
-    named = Tree("small-cnn" if len(data.train.shape) == 3 else "mlp").under(tree)
-    choice = choose_class(named, "architectures", "model", filled=FILLED, trust=trust)
-    arguments = {
-        name: tuple(value) if name in FILLED and isinstance(value, list) else value
-        for name, value in choice.arguments.items()
-    }
-    open_names = [name for name in FILLED if name in parameters_of(choice.target) and name not in arguments]
-    mean, std = mean_std(data.train) if {"mean", "std"} & set(open_names) else ((0.0,), (1.0,))
-    shape, classes = tuple(data.train.shape), len(data.classes)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = build_model(str(named.value), arguments, shape, classes, mean, std)
-
-    given = {"input_shape": shape, "classes": classes, "mean": mean, "std": std}
-    arguments |= {name: given[name] for name in open_names}
-    return model, written(Choice(choice.target, arguments)) | {"class_path": str(named.value)}
-
-
-def load_into(model: nn.Module, weights: str, tree: Tree) -> None:
-    """Load a weights file and tell what became of its names.
-
-    A file without normalisation is taken only where the user says which mean and std the network was trained with.
-    """
-    say(str(load_weights(model, weights, keep_normalisation={"mean", "std"} <= tree.options.keys())))
-
-
-def slug(*parts: str) -> str:
-    """Return a folder name made of these words; of an import path, the last one."""
-    words = (re.sub(r"^[A-Za-z_][\w.]*:(?=[A-Za-z_])", "", part) for part in parts)
-    return "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-") for word in words)
-
-
-def stored_run(run: str) -> RunRecord:
-    """Return what a run folder says about itself."""
-    if Path(run).is_file():
-        raise InputError(f"{run} is no run folder but a file: give --model and --weights {run}.")
-    return RunRecord.read(Path(run))
-
-
-def model_and_weights(given: Parsed, stored: RunRecord | None) -> tuple[Tree, str | None]:
-    """Return which model and weights are meant; raises `InputError` where they would be untrained or guessed ones."""
-    tree, weights = Tree(), given.weights
-    if stored is not None:
-        tree = model_of(stored, given.run, given.trees["model"].value is not ABSENT)
-        best = Path(given.run) / BEST
-        if weights is None and not best.is_file():
-            raise InputError(
-                f"{best} is not there: the run has not finished an epoch. Go on with it, or give --weights."
-            )
-        if weights is None and not (Path(given.run) / RESULT).exists():
-            begun, planned = len(read_jsonl(Path(given.run) / METRICS)), (stored.recipe or {}).get("epochs")
-            say(f"{given.run} has not ended: its best weights after {begun} of {planned} epochs are taken.", "warning")
-        weights = weights or str(best)
-    tree = tree.under(given.trees["model"])
-    if weights is None and ":" not in str(tree.value):
-        raise InputError(
-            "Nothing trained was given: name a run folder, or --model with --weights (a package.module:function that "
-            "returns a trained model needs none)."
-        )
-    return tree, weights
-
-
-def model_of(stored: RunRecord, run: str, named: bool) -> Tree:
-    """Return how to build a run's network; raises `InputError` where that is unknown, unless one was `named`."""
-    tree = Tree()
-    if stored.model is not None:
-        tree.put([], {"class_path": stored.model.class_path, "init_args": stored.model.init_args})
-    elif not named:
-        what = f"a {stored.network.class_path}" if stored.network is not None else "a network"
-        raise InputError(
-            f"{run} is of {what} that was built in Python, so that the folder cannot tell how: give --model "
-            "package.module:Name, which builds the same one."
-        )
-    return tree
-
-
-def check_same_network(model: nn.Module, tree: Tree, stored: RunRecord, run: str) -> None:
-    """Raise `InputError` where the network that was built is not the one that the run trained."""
-    remedy = (
-        "Name the one that it was trained with; for its weights in another one on purpose, give --model, --weights "
-        f"{Path(run) / BEST} and --data without the run."
-    )
-    check_rebuilt(model, stored.network, f"--model {tree.value}", run, remedy)
-
-
-def _warn_of_other_network(model: nn.Module, weights: str) -> None:
-    """Warn where weights from a run folder go into another network than that run's."""
-    home = Path(weights).parent
-    if not (home / CONFIG).is_file():
-        return
-    with suppress(InputError):
-        trained = RunRecord.read(home).network
-        if trained is not None and architecture(model) != trained.architecture:
-            text = f"{weights} was trained in another network, a {trained.class_path}"
-            say(f"{text}: what is measured here is not what was trained there.", "warning")
 
 
 def radii_of(threat: Threat, eps: str | None) -> list[Threat]:

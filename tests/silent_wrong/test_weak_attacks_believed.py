@@ -11,7 +11,7 @@ from support import attack_laws as laws
 from support.toys import QUICK, Function, linear, uniform
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.fab import FAB
-from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.multi_targeted import MultiTargeted
 from unperturbed.attacks.square import Square
 from unperturbed.errors import InputError
@@ -20,6 +20,7 @@ from unperturbed.losses import cross_entropy, dlr_or_margin, margin, targeted_dl
 from unperturbed.maximise.apgd import APGD
 from unperturbed.maximise.pgd import PGD
 from unperturbed.suites.autoattack import STANDARD
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Logits
 
@@ -30,7 +31,7 @@ def right_nine_times_in_ten(x: Inputs) -> Logits:
     return torch.stack([lead, -lead], dim=1)
 
 
-def test_s6_an_unlucky_draw_does_not_drop_an_example() -> None:
+def test_an_unlucky_draw_does_not_drop_an_example_s6() -> None:
     """One draw after the other, each dropping what it gets wrong, would end at a power of 0.9."""
     attacks = tuple(GradientAttack(name, cross_entropy, APGD(steps=4), draws=2) for name in ("one", "two", "three"))
     data = uniform(200, 4), torch.zeros(200, dtype=torch.int64)
@@ -38,7 +39,7 @@ def test_s6_an_unlucky_draw_does_not_drop_an_example() -> None:
     assert abs(outcome.clean_accuracy.value - 0.9) < 0.01 and abs(outcome.robust_accuracy.value - 0.9) < 0.01
 
 
-def test_s7_a_network_that_is_random_on_the_last_example_alone_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_is_random_on_the_last_example_alone_is_seen_s7(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 16)
     x = torch.linspace(0.1, 0.8, 50)[:, None].repeat(1, 3)
 
@@ -51,7 +52,7 @@ def test_s7_a_network_that_is_random_on_the_last_example_alone_is_seen(monkeypat
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e3, 1e5])
-def test_s8_saturated_logits_hide_nothing(scale: float) -> None:
+def test_saturated_logits_hide_nothing_s8(scale: float) -> None:
     """The cross-entropy's gradient vanishes in float32; the suites' other losses see on."""
     model, x = linear(20, 3, seed=4), uniform(80, 20, seed=1)
     y = model(x).argmax(1)
@@ -70,7 +71,7 @@ def test_s8_saturated_logits_hide_nothing(scale: float) -> None:
         assert evaluate(model, (x, y), threat, suite).examples["verdict"] == truth.examples["verdict"]
 
 
-def test_s9_only_autoattack_is_called_so() -> None:
+def test_only_autoattack_is_called_so_s9() -> None:
     """Its four attacks, in its order, with its numbers; and what is not it says so with its result."""
     apgd, targeted, fab, square = STANDARD.attacks
     assert apgd == GradientAttack("APGD-CE", cross_entropy, APGD(steps=100, rho=0.75), restarts=1)
@@ -85,7 +86,7 @@ def test_s9_only_autoattack_is_called_so() -> None:
     }
 
 
-def test_s14_what_goes_on_is_the_same_evaluation(tmp_path: Path) -> None:
+def test_what_goes_on_is_the_same_evaluation_s14(tmp_path: Path) -> None:
     """Of another model or radius there is nothing to go on with."""
     model, x = linear(6, 3), uniform(30, 6)
     data = x, model(x).argmax(1)
@@ -111,17 +112,17 @@ SHORT |= {"FAB": FAB(steps=20), "Square": Square(queries=100)}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
-def test_s16_directions_losses_and_criteria_are_right_in_every_norm(name: str) -> None:
+def test_directions_losses_and_criteria_are_right_in_every_norm_s16(name: str) -> None:
     """A wrong L1 direction, swapped arguments of a loss, or a wrong criterion for targets would fall short."""
     laws.breaks_what_can_be_broken(ATTACKS[name], slack=1.05, classes=4 if name.startswith("targeted") else 2)
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_s16_the_best_point_is_returned_and_not_the_last(name: str) -> None:
+def test_the_best_point_is_returned_and_not_the_last_s16(name: str) -> None:
     laws.keeps_the_best_of_all_it_saw(SHORT[name])
 
 
-def test_s16_what_is_misclassified_already_is_left_as_it_is() -> None:
+def test_what_is_misclassified_already_is_left_as_it_is_s16() -> None:
     model, x = linear(6, 3), uniform(40, 6)
     y = (model(x).argmax(1) + (torch.arange(40) % 2)) % 3
     outcome = evaluate(model, (x, y), Threat("Linf", 0.1), QUICK)

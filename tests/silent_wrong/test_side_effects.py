@@ -21,14 +21,14 @@ from unperturbed.findings import Outcome
 from unperturbed.methods.at import AT
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.training import loop
+from unperturbed.training import engine, selection
 from unperturbed.training.alarm import Probe, probe
-from unperturbed.training.loop import Trained
+from unperturbed.training.trained import Trained
 from unperturbed.types import Batch, Inner, Inputs, Logits, Model, Terms
 
 THREAT = Threat("Linf", 0.1)
 
-# S13
+# Quick start and seed (S13)
 
 
 def quick_start(seed: int, folder: Path) -> tuple[Trained, Split]:
@@ -43,7 +43,7 @@ def quick_start(seed: int, folder: Path) -> tuple[Trained, Split]:
 
 
 @pytest.mark.slow
-def test_s13_the_quick_start_runs_and_the_seed_counts(tmp_path: Path) -> None:
+def test_the_quick_start_runs_and_the_seed_counts_s13(tmp_path: Path) -> None:
     first, some = quick_start(0, tmp_path / "a")
     outcome = unperturbed.evaluate(first.model, some, THREAT, out=tmp_path / "a/evaluation")
     assert first.clean_accuracy.value > 0.3 and outcome.n == 8 and "upper bound only" in str(outcome)
@@ -60,13 +60,13 @@ def test_s13_the_quick_start_runs_and_the_seed_counts(tmp_path: Path) -> None:
     assert attacked(0).examples["margin"] != attacked(1).examples["margin"]
 
 
-# S15
+# Text as code (S15)
 
 SOURCES = sorted(Path(str(unperturbed.__file__)).parent.rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=[path.stem for path in SOURCES])
-def test_s15_no_text_is_ever_run(path: Path) -> None:
+def test_no_text_is_ever_run_s15(path: Path) -> None:
     """No eval or exec; no unsafe reading of pickles or YAML; no `bool` as the type of an option ("False" is true)."""
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.Call):
@@ -81,7 +81,7 @@ def test_s15_no_text_is_ever_run(path: Path) -> None:
             assert keywords.get("type") != "bool" or "action" in keywords, (path, node.lineno)
 
 
-def test_s15_false_on_the_command_line_is_false() -> None:
+def test_false_on_the_command_line_is_false_s15() -> None:
     from unperturbed.cli import train
     from unperturbed.cli.options import parse
 
@@ -91,7 +91,7 @@ def test_s15_false_on_the_command_line_is_false() -> None:
     assert parse(train.parser(), ["--data", "digits"]).resume is False
 
 
-# S20
+# The test split (S20)
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,15 @@ def recorded(test: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, Any
         probed.append(batch)
         return probe(model, batch, threat, noise)
 
-    monkeypatch.setattr(loop, "probe", remembering)
-    monkeypatch.setattr(loop._Run, "preflight", lambda run: None)  # its step is no training
+    monkeypatch.setattr(selection, "probe", remembering)
+    monkeypatch.setattr(engine.Engine, "preflight", lambda *_: [])  # its step is no training
     method, model = Recording(), mlp(6, 3)
     recipe = unperturbed.Recipe(epochs=4, validation=0.2)
     trained = unperturbed.train(model, (blobs(120), test), THREAT, method, recipe)
     return model, trained, method.batches, probed
 
 
-def test_s20_best_is_chosen_on_held_out_training_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_best_is_chosen_on_held_out_training_examples_s20(monkeypatch: pytest.MonkeyPatch) -> None:
     x, _ = blobs(120)
     _, trained, batches, probed = recorded(blobs(30, seed=8), monkeypatch)
     trained_on = torch.cat([batch.ids for batch in batches]).unique()
@@ -131,7 +131,7 @@ def test_s20_best_is_chosen_on_held_out_training_examples(monkeypatch: pytest.Mo
     assert all(torch.equal(batch.x, x[batch.ids]) for batch in batches)
 
 
-def test_s20_another_test_split_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_test_split_changes_nothing_s20(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = blobs(60, seed=8)
     model, trained, *_ = recorded((x, y), monkeypatch)
     other, retrained, *_ = recorded((x.flip(0)[:7], torch.zeros(7, dtype=torch.int64)), monkeypatch)
@@ -139,7 +139,7 @@ def test_s20_another_test_split_changes_nothing(monkeypatch: pytest.MonkeyPatch)
     assert trained.robust_accuracy == retrained.robust_accuracy
 
 
-# S23
+# Global state (S23)
 
 
 def surroundings() -> dict[str, Any]:
@@ -168,7 +168,7 @@ def dropping() -> nn.Module:
 
 
 @pytest.mark.parametrize("make", [dropping, lambda: Function(noisy)], ids=["dropout", "random in eval mode"])
-def test_s23_an_evaluation_leaves_the_process_alone_and_can_be_repeated(make: Callable[[], nn.Module]) -> None:
+def test_an_evaluation_leaves_the_process_alone_and_can_be_repeated_s23(make: Callable[[], nn.Module]) -> None:
     def trace(frame: FrameType, event: str, argument: object) -> None:
         return None
 
@@ -190,13 +190,13 @@ def test_s23_an_evaluation_leaves_the_process_alone_and_can_be_repeated(make: Ca
     ]
 
 
-def test_s23_training_leaves_the_process_alone() -> None:
+def test_training_leaves_the_process_alone_s23() -> None:
     was = surroundings()
     unperturbed.train(mlp(6, 3, dropout=0.5), blobs(40), THREAT, None, unperturbed.Recipe(epochs=1))
     assert surroundings() == was
 
 
-def test_s23_an_outer_no_grad_changes_neither_the_result_nor_itself() -> None:
+def test_an_outer_no_grad_changes_neither_the_result_nor_itself_s23() -> None:
     model, data = mlp(6, 3), blobs(40)
     expected = unperturbed.evaluate(model, data, THREAT, QUICK)
     with torch.no_grad():
@@ -205,7 +205,7 @@ def test_s23_an_outer_no_grad_changes_neither_the_result_nor_itself() -> None:
     assert outcome.examples == expected.examples and outcome.counts["broken"] > 0
 
 
-def test_s23_the_caller_s_tensors_are_untouched() -> None:
+def test_the_caller_s_tensors_are_untouched_s23() -> None:
     x, y = blobs(40)
     before: tuple[Tensor, Tensor] = (x.clone(), y.clone())
     model = mlp(6, 3)

@@ -42,7 +42,7 @@ def mixed_modes() -> nn.Module:
     return with_gradients(model)
 
 
-def test_s3_a_model_in_train_mode_is_evaluated_in_eval_mode() -> None:
+def test_a_model_in_train_mode_is_evaluated_in_eval_mode_s3() -> None:
     data, model = blobs(150, seed=3), trained_with_norm()
     with untouched(model):
         in_train_mode = evaluate(model, data, THREAT, QUICK)
@@ -51,14 +51,14 @@ def test_s3_a_model_in_train_mode_is_evaluated_in_eval_mode() -> None:
     assert 0 < in_train_mode.counts["broken"] and 0 < in_train_mode.counts["survived"]
 
 
-def test_s3_batch_norm_does_not_make_the_result_depend_on_the_batch_size() -> None:
+def test_batch_norm_does_not_make_the_result_depend_on_the_batch_size_s3() -> None:
     data, model = blobs(150, seed=3), trained_with_norm()
     outcomes = [evaluate(model, data, THREAT, QUICK, batch_size=size) for size in (256, 32, 4)]
     assert not any(outcome.ties for outcome in outcomes)
     assert outcomes[0].examples["verdict"] == outcomes[1].examples["verdict"] == outcomes[2].examples["verdict"]
 
 
-def test_s4_every_submodule_comes_back_in_its_own_mode() -> None:
+def test_every_submodule_comes_back_in_its_own_mode_s4() -> None:
     model = mixed_modes()
     with untouched(model):
         evaluate(model, blobs(20), THREAT, QUICK)
@@ -66,7 +66,7 @@ def test_s4_every_submodule_comes_back_in_its_own_mode() -> None:
 
 
 @pytest.mark.parametrize("last", [2, 3, 10, 20])
-def test_s5_an_interruption_midway_changes_nothing(last: int) -> None:
+def test_an_interruption_midway_changes_nothing_s5(last: int) -> None:
     """The forwards are: a look at the outputs (2), the clean logits (3), and then the attacks."""
     inner, data = mixed_modes(), blobs(20)
     model = Quitting(inner, last, KeyboardInterrupt)
@@ -77,7 +77,7 @@ def test_s5_an_interruption_midway_changes_nothing(last: int) -> None:
 
 
 @pytest.mark.parametrize("last", [5, 10, 18])
-def test_s5_a_single_failure_midway_changes_nothing(last: int) -> None:
+def test_a_single_failure_midway_changes_nothing_s5(last: int) -> None:
     """What fails is tried again on fewer examples, in case it is a matter of one of them.
 
     From forward 19 on a single example is left.
@@ -89,13 +89,13 @@ def test_s5_a_single_failure_midway_changes_nothing(last: int) -> None:
     assert outcome.examples["verdict"] == evaluate(inner, data, THREAT, QUICK).examples["verdict"]
 
 
-def test_s5_the_first_failure_of_all_changes_nothing() -> None:
+def test_the_first_failure_of_all_changes_nothing_s5() -> None:
     inner = mixed_modes()
     with untouched(inner), pytest.raises(ValueError, match="the model fails on an input of shape"):
         evaluate(Quitting(inner, 1), blobs(20), THREAT, QUICK)
 
 
-def test_s11_no_submodule_ever_runs_in_train_mode_on_test_data() -> None:
+def test_no_submodule_ever_runs_in_train_mode_on_test_data_s11() -> None:
     model, modes = mixed_modes(), []
     for module in model.modules():
         module.register_forward_pre_hook(lambda m, _: modes.append(m.training))
@@ -106,7 +106,7 @@ def test_s11_no_submodule_ever_runs_in_train_mode_on_test_data() -> None:
 
 
 @pytest.mark.parametrize("make", [ERM, AT, RS_FGSM, Free, TRADES])
-def test_s11_training_ends_in_eval_mode(make: Callable[[], Method]) -> None:
+def test_training_ends_in_eval_mode_s11(make: Callable[[], Method]) -> None:
     model, test = mlp(6, 3, norm=True, dropout=0.2), blobs(60, seed=9)
     trained = train(model, blobs(90), THREAT, make(), Recipe(epochs=2))
     assert trained.model is model and not any(module.training for module in model.modules())
@@ -117,7 +117,7 @@ def test_s11_training_ends_in_eval_mode(make: Callable[[], Method]) -> None:
     assert first.examples == evaluate(model.eval(), test, THREAT, QUICK).examples
 
 
-def test_s11_running_statistics_see_one_training_batch_a_step_and_nothing_else() -> None:
+def test_running_statistics_see_one_training_batch_a_step_and_nothing_else_s11() -> None:
     x, y = blobs(90)
     model = mlp(6, 3, norm=True)
     steps: list[float] = []

@@ -22,7 +22,7 @@ from unperturbed.types import Inputs, Logits, Norm
 THREAT = Threat("Linf", 0.2)
 
 
-def test_s1_nan_logits_never_count_as_robust() -> None:
+def test_nan_logits_never_count_as_robust_s1() -> None:
     """The argmax of NaN is class 0, so that such an example looks correct if its label is 0."""
     x, y = uniform(64, 4), torch.zeros(64, dtype=torch.int64)
     bad = x[:, 1] > 0.5
@@ -40,7 +40,7 @@ def test_s1_nan_logits_never_count_as_robust() -> None:
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_s1_what_is_not_finite_near_an_example_makes_it_unknown(bad: float) -> None:
+def test_what_is_not_finite_near_an_example_makes_it_unknown_s1(bad: float) -> None:
     """Every climb leads to z_0 > 0.6, where nothing finite comes; short of it, nothing breaks."""
     x, y = uniform(32, 3, low=0.45, high=0.55), torch.zeros(32, dtype=torch.int64)
 
@@ -54,7 +54,7 @@ def test_s1_what_is_not_finite_near_an_example_makes_it_unknown(bad: float) -> N
     assert outcome.adversarial.isfinite().all()
 
 
-def test_s1_a_gradient_that_is_not_a_number_makes_an_example_unknown() -> None:
+def test_a_gradient_that_is_not_a_number_makes_an_example_unknown_s1() -> None:
     x, y = uniform(32, 3), torch.zeros(32, dtype=torch.int64)
 
     def logits(x: Inputs) -> Logits:
@@ -65,7 +65,7 @@ def test_s1_a_gradient_that_is_not_a_number_makes_an_example_unknown() -> None:
     assert outcome.counts["unknown"] == 32 and outcome.robust_accuracy.value == 0
 
 
-def test_s1_what_is_not_finite_in_the_fresh_forward_alone_is_unknown() -> None:
+def test_what_is_not_finite_in_the_fresh_forward_alone_is_unknown_s1() -> None:
     """The search saw other values there, as it may in another precision or memory layout, and none that breaks."""
     x, y = uniform(32, 3, low=0.4, high=0.6), torch.zeros(32, dtype=torch.int64)
 
@@ -78,7 +78,7 @@ def test_s1_what_is_not_finite_in_the_fresh_forward_alone_is_unknown() -> None:
     assert outcome.counts["unknown"] == 32 and outcome.clean_accuracy.value == 1
 
 
-def test_s1_a_break_found_before_the_trouble_stays_a_break() -> None:
+def test_a_break_found_before_the_trouble_stays_a_break_s1() -> None:
     x, y = uniform(32, 3, low=0.4, high=0.45), torch.zeros(32, dtype=torch.int64)
 
     def logits(x: Inputs) -> Logits:
@@ -96,7 +96,7 @@ def normalised() -> tuple[Inputs, torch.Tensor]:
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
-def test_s2_evaluating_normalised_inputs_is_refused(norm: str, tmp_path: Path) -> None:
+def test_evaluating_normalised_inputs_is_refused_s2(norm: str, tmp_path: Path) -> None:
     x, y = normalised()
     model = linear(6, 3)
     shown = rf"from {float(x.min()):.4g} to {float(x.max()):.4g}, outside the bounds 0 to 1.*Normalisation belongs in"
@@ -106,7 +106,7 @@ def test_s2_evaluating_normalised_inputs_is_refused(norm: str, tmp_path: Path) -
     assert evaluate(model, (x, y), Threat(norm, 0.03, (-4.0, 4.0)), QUICK).n == 40
 
 
-def test_s2_training_on_normalised_inputs_is_refused(tmp_path: Path) -> None:
+def test_training_on_normalised_inputs_is_refused_s2(tmp_path: Path) -> None:
     x, y = normalised()
     recipe = Recipe(epochs=1)
     with pytest.raises(InputError, match="outside the bounds 0 to 1.*Normalisation belongs in the model"):
@@ -116,7 +116,7 @@ def test_s2_training_on_normalised_inputs_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_s2_bounds_per_feature_are_kept_to() -> None:
+def test_bounds_per_feature_are_kept_to_s2() -> None:
     low, high = torch.tensor([0.0, -5.0]), torch.tensor([1.0, 5.0])
     x, y = torch.tensor([[0.5, 4.0], [0.5, -4.0]]), torch.tensor([0, 1])
     model = nn.Linear(2, 2)
@@ -126,7 +126,7 @@ def test_s2_bounds_per_feature_are_kept_to() -> None:
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.3), ("L2", 1.0), ("L1", 3.0)])
-def test_s2_bounds_per_channel_are_those_of_every_pixel(norm: Norm, eps: float) -> None:
+def test_bounds_per_channel_are_those_of_every_pixel_s2(norm: Norm, eps: float) -> None:
     """As tensors that broadcast: the same table as with bounds written out, and nothing outside of them."""
     low, high = torch.tensor([0.0, -1.0, 0.4])[:, None, None], torch.tensor([1.0, 1.0, 0.6])[:, None, None]
     x = (low + (high - low) * uniform(40, 48).view(40, 3, 4, 4)).clamp(low, high)

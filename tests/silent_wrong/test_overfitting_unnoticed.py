@@ -10,14 +10,15 @@ import torch
 from torch.nn.functional import interpolate
 
 from unperturbed.architectures.small_cnn import SmallCNN
-from unperturbed.data.digits import load_digits
+from unperturbed.data.named.digits import load as load_digits
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.methods.at import AT
 from unperturbed.methods.fgsm import FGSM
 from unperturbed.threat import Threat
 from unperturbed.training.alarm import Probe, recognise
-from unperturbed.training.loop import Trained, train
+from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe
+from unperturbed.training.trained import Trained
 
 HEALTHY = Probe(clean=0.95, noise=0.94, one_step=0.7, many_steps=0.55, robust_loss=1.0, n=512)
 
@@ -39,7 +40,7 @@ def recognised(probes: Sequence[Probe], losses: Sequence[float] | None = None) -
         (0.10, 0.10, 0.10, "nothing"),  # nor is one and the same answer to everything
     ],
 )
-def test_s25_a_collapse_is_one_step_resisted_and_ten_not(
+def test_a_collapse_is_one_step_resisted_and_ten_not_s25(
     clean: float, one_step: float, many_steps: float, expected: str
 ) -> None:
     now = replace(HEALTHY, clean=clean, one_step=one_step, many_steps=many_steps)
@@ -47,7 +48,7 @@ def test_s25_a_collapse_is_one_step_resisted_and_ten_not(
     assert recognised([HEALTHY, HEALTHY, now]).startswith(expected)
 
 
-def test_s25_a_collapse_that_is_over_is_over() -> None:
+def test_a_collapse_that_is_over_is_over_s25() -> None:
     collapsed = replace(HEALTHY, one_step=0.9, many_steps=0.0)
     assert recognised([collapsed, HEALTHY]) == "nothing"
 
@@ -69,13 +70,13 @@ def falling(*robust: float, loss_rises: bool = True) -> list[Probe]:
         (falling(0.1, 0.2, 0.3, 0.4, 0.5, 0.6), None, "nothing"),
     ],
 )
-def test_s25_robust_overfitting_is_a_significant_fall_while_training_goes_on(
+def test_robust_overfitting_is_a_significant_fall_while_training_goes_on_s25(
     probes: list[Probe], losses: list[float] | None, expected: str
 ) -> None:
     assert recognised(probes, losses).startswith(expected)
 
 
-def test_s25_what_counts_as_a_fall_depends_on_how_many_examples_were_looked_at() -> None:
+def test_what_counts_as_a_fall_depends_on_how_many_examples_were_looked_at_s25() -> None:
     probes = falling(0.6, 0.55, 0.55, 0.54)
     assert recognised(probes) == "nothing"
     assert recognised([replace(probe, n=5000) for probe in probes]).startswith("Robust overfitting")
@@ -86,7 +87,7 @@ def probes_of(folder: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.slow
-def test_s25_a_forced_collapse_is_recognised_within_an_epoch(tmp_path: Path) -> None:
+def test_a_forced_collapse_is_recognised_within_an_epoch_s25(tmp_path: Path) -> None:
     """FGSM at eps 0.3 on enlarged digits learns to mask its one step: in the end nearly all resist it, and none ten."""
     digits = load_digits().train
     every = torch.arange(len(digits))
@@ -116,5 +117,5 @@ def pgd_run(seed: int, eps: float) -> Trained:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "eps"), [(0, 0.1), (1, 0.1), (2, 0.1), (3, 0.2), (4, 0.2)])
-def test_s25_adversarial_training_raises_no_false_alarm(seed: int, eps: float) -> None:
+def test_adversarial_training_raises_no_false_alarm_s25(seed: int, eps: float) -> None:
     assert pgd_run(seed, eps).warnings == ()
