@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from unperturbed.findings import Outcome as Outcome
     from unperturbed.findings import Transfer as Transfer
     from unperturbed.methods.at import AT as AT
+    from unperturbed.results.report import Report as Report
+    from unperturbed.results.report import report as report
     from unperturbed.threat import Threat as Threat
     from unperturbed.training.loop import Trained as Trained
     from unperturbed.training.loop import train as train
@@ -62,6 +64,8 @@ _HOMES = {
     "probable_accuracy": "evaluation.probable",
     "quantize": "evaluation.quantize",
     "Recipe": "training.recipe",
+    "Report": "results.report",
+    "report": "results.report",
     "robust_loss": "training.robust_loss",
     "RunError": "errors",
     "save_weights": "weights.files",
@@ -83,6 +87,7 @@ __all__ = [
     "Outcome",
     "PairedComparison",
     "Recipe",
+    "Report",
     "RunError",
     "Suite",
     "Threat",
@@ -104,6 +109,7 @@ __all__ = [
     "minimum_norm",
     "probable_accuracy",
     "quantize",
+    "report",
     "robust_loss",
     "save_weights",
     "train",

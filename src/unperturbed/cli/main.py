@@ -21,7 +21,7 @@ from unperturbed.processor import round_rows_alike
 from unperturbed.specs.catalogue import hint, summary_of
 
 COMMANDS = (
-    *("demo", "train", "evaluate", "curve", "probable", "transfer", "compare", "sweep", "diagnose"),
+    *("demo", "train", "evaluate", "curve", "probable", "transfer", "compare", "sweep", "diagnose", "report"),
     *("methods", "models", "datasets"),
 )
 """Each is a file of this folder with `parser()`, `POSITIONAL` and `run(given)`."""

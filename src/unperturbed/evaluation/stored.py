@@ -22,7 +22,7 @@ def stored_evaluations(run: Path) -> dict[Path, Outcome]:
     """
     jobs = sorted((run / "evaluation").rglob(JOB))
     summaries = [job.parent.with_name(f"{job.parent.name}.json") for job in jobs if not _is_other(job.parent)]
-    return {path: _outcome(path) for path in summaries if path.is_file()}
+    return {path: read_summary(path) for path in summaries if path.is_file()}
 
 
 def with_examples(summary: Path, outcome: Outcome) -> Outcome:
@@ -53,8 +53,8 @@ def _is_other(folder: Path) -> bool:
     return folder.name.startswith("curve-") or folder.name == "transfer"
 
 
-def _outcome(path: Path) -> Outcome:
-    """Return the outcome that a summary describes, without its examples."""
+def read_summary(path: Path) -> Outcome:
+    """Return the outcome that a summary describes, without its examples; raises InputError where it is damaged."""
     content = parse_json(read_small(path), path)
     given: dict[str, Any] = content if isinstance(content, dict) else {}
     try:

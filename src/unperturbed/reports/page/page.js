@@ -1,0 +1,60 @@
+"use strict";
+(() => {
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const touch = matchMedia("(pointer: coarse)");
+  const reduced = matchMedia("(prefers-reduced-motion: reduce)");
+
+  // Text and grid in the colours that the page has now; on paper, those of the light page.
+  function coloured(layout, printing) {
+    const style = getComputedStyle(document.documentElement);
+    const colour = name => style.getPropertyValue(name).trim();
+    const ink = printing ? "#1b2026" : colour("--ink"), grid = printing ? "#e4e8ec" : colour("--grid");
+    const axis = given => ({ ...given, gridcolor: grid, zerolinecolor: grid, linecolor: grid, tickcolor: grid });
+    return {
+      ...layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: ink, size: 12.5, family: getComputedStyle(document.body).fontFamily },
+      hoverlabel: { bgcolor: colour("--raised"), bordercolor: grid, font: { color: ink } },
+      xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis), dragmode: touch.matches ? false : "zoom",
+      shapes: (layout.shapes || []).map(shape => ({ ...shape, line: { ...shape.line, color: ink } })),
+    };
+  }
+
+  function draw(id, printing) {
+    const { data, layout } = figures[id];
+    const bars = data.map(trace => trace.error_x ? { ...trace, error_x: { ...trace.error_x, color: printing ? "#1b2026" : getComputedStyle(document.documentElement).getPropertyValue("--ink").trim() } } : trace);
+    const size = printing ? { width: 640, autosize: false } : { width: undefined, autosize: true };
+    return Plotly.react(id, bars, { ...coloured(layout, printing), ...size }, { responsive: true, displayModeBar: false, doubleClick: "reset", staticPlot: false });
+  }
+
+  function drawAll(printing) { Object.keys(figures).forEach(id => draw(id, printing)); }
+
+  if (window.Plotly) {
+    drawAll(false);
+    dark.addEventListener("change", () => drawAll(false));
+    addEventListener("beforeprint", () => drawAll(true));
+    addEventListener("afterprint", () => drawAll(false));
+  }
+
+  // A column that holds numbers is sorted by them; what is no number comes last.
+  const number = text => parseFloat(text.replace(/,/g, ""));
+  function sort(header) {
+    const table = header.closest("table"), body = table.tBodies[0], column = header.cellIndex;
+    const rising = header.getAttribute("aria-sort") !== "ascending";
+    const text = row => row.cells[column].textContent.trim();
+    const rows = [...body.rows], numeric = rows.some(row => text(row)) && rows.every(row => !text(row) || !Number.isNaN(number(text(row))));
+    const order = (a, b) => {
+      const [x, y] = [text(a), text(b)];
+      if (!x || !y) return x ? -1 : y ? 1 : 0;
+      return (rising ? 1 : -1) * (numeric ? number(x) - number(y) : x.localeCompare(y, undefined, { numeric: true }));
+    };
+    body.append(...rows.sort(order));
+    table.querySelectorAll("thead th").forEach(other => other.removeAttribute("aria-sort"));
+    header.setAttribute("aria-sort", rising ? "ascending" : "descending");
+  }
+  document.querySelectorAll("table.sortable thead th").forEach(header => header.querySelector("button").addEventListener("click", () => sort(header)));
+
+  addEventListener("beforeprint", () => document.querySelectorAll("main > section details:not(figure details)").forEach(fold => { fold.dataset.open = fold.open; fold.open = true; }));
+  addEventListener("afterprint", () => document.querySelectorAll("details[data-open]").forEach(fold => { fold.open = fold.dataset.open === "true"; }));
+  document.documentElement.dataset.ready = "true";
+})();
