@@ -10,6 +10,7 @@ from unperturbed.reports.document import (
     Code,
     Definitions,
     Document,
+    Figures,
     Paragraph,
     Part,
     Pictures,
@@ -60,6 +61,8 @@ def _block(block: Block) -> list[str]:
             return [f"**{_text(block.title)}**", "", fence, *block.text.rstrip("\n").split("\n"), fence]
         case Pictures():
             return [f"**{_text(block.title)}**: {len(block.rows)} rows of images are on the page. {_text(block.about)}"]
+        case Figures():
+            return [line for chart in block.charts for line in ("", *_chart(chart))][1:]
         case Definitions():
             return [f"- **{_text(term)}**: {_text(meaning)}" for term, meaning in block.terms]
     return _chart(block)

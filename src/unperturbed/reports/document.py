@@ -214,7 +214,22 @@ class Definitions:
     terms: tuple[tuple[str, str], ...]
 
 
-Block = Paragraph | Alert | Tiles | Table | Code | LineChart | BarChart | MatrixChart | Pictures | Definitions
+@dataclass(frozen=True)
+class Figures:
+    """Charts in a grid.
+
+    Attributes:
+        title: of the group.
+        charts: in order.
+        folded: whether the page shows them only on demand.
+    """
+
+    title: str
+    charts: tuple[Chart, ...]
+    folded: bool = False
+
+
+Block = Paragraph | Alert | Tiles | Table | Code | LineChart | BarChart | MatrixChart | Figures | Pictures | Definitions
 
 
 @dataclass(frozen=True)
@@ -233,11 +248,13 @@ class Section:
         title: its heading.
         parts: in order.
         lead: what the section shows, in a sentence.
+        side_by_side: whether parts stand in columns where the page is wide enough, to be compared.
     """
 
     title: str
     parts: tuple[Part, ...]
     lead: str = ""
+    side_by_side: bool = True
 
 
 @dataclass(frozen=True)
@@ -256,14 +273,18 @@ class Document:
 
     def charts(self) -> list[tuple[str, Chart]]:
         """Return every chart with the name of its part: "" where the part has none."""
-        parts = [part for section in self.sections for part in section.parts]
-        return [(part.title, block) for part in parts for block in part.blocks if isinstance(block, Chart)]
+        charts = list[tuple[str, Chart]]()
+        for part in (part for section in self.sections for part in section.parts):
+            for block in part.blocks:
+                group = block.charts if isinstance(block, Figures) else [block] if isinstance(block, Chart) else []
+                charts += [(part.title, chart) for chart in group]
+        return charts
 
 
-def section(title: str, parts: Sequence[Part], lead: str = "") -> Section | None:
+def section(title: str, parts: Sequence[Part], lead: str = "", side_by_side: bool = True) -> Section | None:
     """Return a section of the parts that hold something; None without any."""
     kept = tuple(part for part in parts if part.blocks)
-    return Section(title, kept, lead) if kept else None
+    return Section(title, kept, lead, side_by_side) if kept else None
 
 
 def data_table(chart: Chart) -> Table:

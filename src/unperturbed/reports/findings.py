@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from unperturbed.findings import Distribution, Examined, Finding, Number
-from unperturbed.reports.document import Block, LineChart, Paragraph, Series, Table
+from unperturbed.reports.document import Block, Figures, LineChart, Paragraph, Series, Table
 
 BINS = 40
+SHOWN = 2
+"""Figures of a finding that the page shows at once."""
 
 
 def finding_blocks(title: str, models: Sequence[Examined]) -> tuple[Block, ...]:
@@ -19,8 +21,10 @@ def finding_blocks(title: str, models: Sequence[Examined]) -> tuple[Block, ...]:
     ]
     distributions = dict.fromkeys(one.name for _, finding in found for one in finding.distributions if one.values)
     lines = dict.fromkeys(one.name for _, finding in found for one in finding.lines)
-    blocks += [distribution_chart(name, models) for name in distributions]
-    blocks += [line_chart(name, models) for name in lines]
+    charts = [distribution_chart(name, models) for name in distributions]
+    charts += [line_chart(name, models) for name in lines]
+    blocks += [Figures(title, tuple(charts[:SHOWN]))] if charts else []
+    blocks += [Figures(f"{title}: further figures", tuple(charts[SHOWN:]), folded=True)] if charts[SHOWN:] else []
     names = dict.fromkeys(number.name for _, finding in found for number in finding.numbers)
     if names:
         rows = tuple((name, *(_cell(name, finding) for _, finding in found)) for name in names)

@@ -3,7 +3,6 @@
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const touch = matchMedia("(pointer: coarse)");
-  const reduced = matchMedia("(prefers-reduced-motion: reduce)");
 
   // Text and grid in the colours that the page has now; on paper, those of the light page.
   function coloured(layout, printing) {
@@ -27,13 +26,22 @@
     return Plotly.react(id, bars, { ...coloured(layout, printing), ...size }, { responsive: true, displayModeBar: false, doubleClick: "reset", staticPlot: false });
   }
 
-  function drawAll(printing) { Object.keys(figures).forEach(id => draw(id, printing)); }
+  // A figure is drawn when it comes near the window: one in a closed fold has no width.
+  const drawn = new Set(), near = new IntersectionObserver(entries => entries.filter(entry => entry.isIntersecting).forEach(entry => {
+    near.unobserve(entry.target);
+    drawn.add(entry.target.id);
+    draw(entry.target.id, false);
+  }), { rootMargin: "800px 0px" });
 
+  addEventListener("beforeprint", () => document.querySelectorAll("main > section details").forEach(fold => {
+    if (!fold.closest("figure")) { fold.dataset.open = fold.open; fold.open = true; }
+  }));
+  addEventListener("afterprint", () => document.querySelectorAll("details[data-open]").forEach(fold => { fold.open = fold.dataset.open === "true"; }));
   if (window.Plotly) {
-    drawAll(false);
-    dark.addEventListener("change", () => drawAll(false));
-    addEventListener("beforeprint", () => drawAll(true));
-    addEventListener("afterprint", () => drawAll(false));
+    document.querySelectorAll(".plot").forEach(plot => near.observe(plot));
+    dark.addEventListener("change", () => drawn.forEach(id => draw(id, false)));
+    addEventListener("beforeprint", () => Object.keys(figures).forEach(id => draw(id, true)));
+    addEventListener("afterprint", () => Object.keys(figures).forEach(id => draw(id, false)));
   }
 
   // A column that holds numbers is sorted by them; what is no number comes last.
@@ -54,7 +62,5 @@
   }
   document.querySelectorAll("table.sortable thead th").forEach(header => header.querySelector("button").addEventListener("click", () => sort(header)));
 
-  addEventListener("beforeprint", () => document.querySelectorAll("main > section details:not(figure details)").forEach(fold => { fold.dataset.open = fold.open; fold.open = true; }));
-  addEventListener("afterprint", () => document.querySelectorAll("details[data-open]").forEach(fold => { fold.open = fold.dataset.open === "true"; }));
   document.documentElement.dataset.ready = "true";
 })();

@@ -1,7 +1,7 @@
 """Charts of a document as figures of Plotly: plain values that the page draws.
 
-Plotly reads a part of HTML in its texts, so every name is escaped here. Text and grid get their colours on the page, which
-follows the reader's light or dark setting.
+Plotly reads a part of HTML in its texts, so every name is escaped here. Text and grid get their colours on the page,
+which follows the reader's light or dark setting.
 """
 
 import html
@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from unperturbed.reports.charts.style import COLOURS
-from unperturbed.reports.document import BarChart, Chart, LineChart, MatrixChart, Series
+from unperturbed.reports.document import BarChart, BarSeries, Chart, LineChart, MatrixChart, Series
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 """Lines and points differ in more than their colour, for readers who see none."""
+HATCHES = ("", "/", "x", ".")
 FEW = 32
 """Lines of up to so many points show each as a marker."""
 LONGEST = 40
@@ -40,7 +41,7 @@ def _lines(chart: LineChart) -> dict[str, Any]:
             for x, _ in chart.marks
         ]
         layout["annotations"] = [
-            {"x": x, "y": 1, "yref": "paper", "text": _text(text), "showarrow": False, "yanchor": "bottom"}
+            {"x": x, "y": 1, "yref": "paper", "text": _text(text), "showarrow": False, "yanchor": "top"}
             for x, text in chart.marks
         ]
     return {"data": data, "layout": layout}
@@ -73,39 +74,36 @@ def _traces(series: Series, number: int, chart: LineChart) -> list[dict[str, Any
 
 
 def _bars(chart: BarChart) -> dict[str, Any]:
-    data = list[dict[str, Any]]()
-    for number, series in enumerate(chart.series):
-        data.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "x": _finite([bar.value for bar in series.bars]),
-                "y": [_text(bar.name) for bar in series.bars],
-                "name": _text(series.name) or " ",
-                "marker": {
-                    "color": COLOURS[number % len(COLOURS)],
-                    "pattern": {"shape": ("", "/", "x", ".")[number % 4]},
-                },
-                "error_x": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": _finite([0 if bar.high is None else bar.high - bar.value for bar in series.bars]),
-                    "arrayminus": _finite([0 if bar.low is None else bar.value - bar.low for bar in series.bars]),
-                    "thickness": 1.2,
-                    "width": 3,
-                },
-                "showlegend": len(chart.series) > 1,
-                "hovertemplate": "%{y}: %{x:.1%}",
-            }
-        )
+    data = [_bar_trace(series, number, len(chart.series)) for number, series in enumerate(chart.series)]
     rows = len({bar.name for series in chart.series for bar in series.bars})
     values = [end for series in chart.series for bar in series.bars for end in (bar.value, bar.low, bar.high)]
-    layout = _layout(chart.across, "", len(chart.series) if len(chart.series) > 1 else 0)
-    layout["height"] = min(760, 110 + rows * (18 + 12 * len(chart.series)))
+    layout = _layout(chart.across, "", len(chart.series))
+    layout["height"] = min(760, layout["margin"]["t"] + 60 + rows * (16 + 14 * len(chart.series)))
     signed = any(value is not None and value < 0 for value in values)
-    layout["xaxis"] |= {"tickformat": ".0%", "zeroline": signed} | ({} if signed else {"range": [0, 1.02]})
+    layout["xaxis"] |= {"tickformat": "+.0%", "zeroline": True} if signed else {"tickformat": ".0%", "range": [0, 1.02]}
     layout["yaxis"] |= {"autorange": "reversed", "type": "category", "showgrid": False}
     return {"data": data, "layout": layout | {"barmode": "group", "bargap": 0.3}}
+
+
+def _bar_trace(series: BarSeries, number: int, several: int) -> dict[str, Any]:
+    pattern = {"shape": HATCHES[number % len(HATCHES)], "fillmode": "overlay", "solidity": 0.25, "fgcolor": "white"}
+    trace = {
+        "type": "bar",
+        "orientation": "h",
+        "x": _finite([bar.value for bar in series.bars]),
+        "y": [_text(bar.name) for bar in series.bars],
+        "name": _text(series.name) or " ",
+        "marker": {"color": COLOURS[number % len(COLOURS)], "pattern": pattern, "line": {"width": 0}},
+        "showlegend": several > 1,
+        "hovertemplate": "%{y}: %{x:.1%}",
+    }
+    if all(bar.low is None or bar.high is None for bar in series.bars):
+        return trace
+    ends = {
+        "array": _finite([0 if bar.high is None else bar.high - bar.value for bar in series.bars]),
+        "arrayminus": _finite([0 if bar.low is None else bar.value - bar.low for bar in series.bars]),
+    }
+    return trace | {"error_x": {"type": "data", "symmetric": False, "thickness": 1.4, "width": 3, **ends}}
 
 
 def _matrix(chart: MatrixChart) -> dict[str, Any]:
@@ -126,8 +124,8 @@ def _matrix(chart: MatrixChart) -> dict[str, Any]:
         "xgap": 1,
         "ygap": 1,
         "colorbar": {"tickformat": ".0%", "thickness": 12, "outlinewidth": 0},
-        "hovertemplate": f"{_text(chart.up)} %{{y}}, {_text(chart.across)} %{{x}}: %{{customdata}} (%{{z:.1%}} of the row)"
-        "<extra></extra>",
+        "hovertemplate": f"{_text(chart.up)} %{{y}}, {_text(chart.across)} %{{x}}: %{{customdata}} "
+        "(%{z:.1%} of the row)<extra></extra>",
     }
     layout = _layout(chart.across, chart.up, 0)
     layout["height"] = max(340, min(640, 120 + 26 * len(chart.rows)))
@@ -138,10 +136,10 @@ def _matrix(chart: MatrixChart) -> dict[str, Any]:
 
 def _layout(across: str, up: str, named: int) -> dict[str, Any]:
     axis = {"automargin": True, "exponentformat": "power", "fixedrange": False}
-    legend = {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top", "yref": "paper"} if named > 1 else {}
+    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"} if named > 1 else {}
     return {
-        "height": 330 + 20 * max(0, named - 1),
-        "margin": {"l": 56, "r": 12, "t": 22, "b": 48},
+        "height": 330 + (28 if named > 1 else 0),
+        "margin": {"l": 56, "r": 12, "t": 50 if named > 1 else 22, "b": 48},
         "xaxis": {**axis, "title": {"text": _text(across), "standoff": 8}},
         "yaxis": {**axis, "title": {"text": _text(up), "standoff": 8}},
         "legend": legend,

@@ -1,4 +1,4 @@
-"""A document as one page of HTML that stands alone: no request leaves it, and names from data are text, never markup."""
+"""A document as one page of HTML that stands alone: no request leaves it, and names from data are never markup."""
 
 import base64
 import json

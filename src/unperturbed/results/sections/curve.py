@@ -14,8 +14,8 @@ def accuracy_curve(runs: Sequence[StoredRun]) -> Section | None:
     norms = dict.fromkeys(norm_of(curve.threat) for _, curve in curves)
     parts = [Part("", _blocks(norm, [pair for pair in curves if norm_of(pair[1].threat) == norm])) for norm in norms]
     lead = (
-        "For each example the nearest misclassified point that the attacks found bounds its distance from above. Robust "
-        "accuracy at eps is the share of examples whose distance is larger."
+        "The nearest misclassified point that the attacks found for an example is an upper bound on its distance. "
+        "Robust accuracy at eps is the share of examples whose distance is larger."
     )
     return section("Accuracy against eps", parts, lead)
 
@@ -50,7 +50,7 @@ def _blocks(norm: str, curves: Sequence[tuple[StoredRun, StoredCurve]]) -> tuple
     return (
         *alerts,
         chart,
-        Table(f"Robust accuracy at the radii attacked, {norm}", ("run", "eps", "robust accuracy"), rows),
+        Table(f"Robust accuracy at the radii attacked, {norm}", ("run", "eps", "robust accuracy"), rows, folded=True),
     )
 
 

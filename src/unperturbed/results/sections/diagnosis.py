@@ -16,7 +16,7 @@ def diagnosis(runs: Sequence[StoredRun]) -> Section | None:
     titles = dict.fromkeys(finding.title for _, model in examined for finding in model.findings)
     parts = [Part(title, finding_blocks(title, _named(examined, title))) for title in titles]
     lead = " ".join(dict.fromkeys(about for about, _ in examined))
-    return section("Diagnosis", parts, lead)
+    return section("Diagnosis", parts, lead, side_by_side=False)
 
 
 def _named(examined: Sequence[tuple[str, Examined]], title: str) -> list[Examined]:

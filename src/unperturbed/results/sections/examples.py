@@ -56,33 +56,37 @@ def _grid(run: StoredRun, stored: StoredEvaluation, points: Points, rows: Sequen
     shown = Points(
         tuple(points.ids[row] for row in rows), tuple(points.labels[row] for row in rows), points.z[list(rows)]
     )
+    names = [class_name(run, label) for label in shown.labels]
     try:
-        taken = [f", taken for {class_name(run, answer)}" for answer in answers(run, shown).tolist()]
+        taken = [class_name(run, answer) for answer in answers(run, shown).tolist()]
     except InputError:
-        taken = [""] * len(rows)
+        taken = ["another class"] * len(rows)
     change = shown.z - x
-    factor = 0.5 / max(float(change.abs().max()), 1e-12)
+    largest = float(change.abs().max())
+    factor = 0.5 / max(largest, 1e-12)
     low, high = _range(x, shown.z)
-    pictures = []
-    for k, (name, label) in enumerate(zip(shown.ids, shown.labels, strict=True)):
-        true = class_name(run, label)
-        pictures.append(
-            (
-                f"{name}: {true}{taken[k]}",
-                (
-                    Picture(png((x[k] - low) / (high - low)), f"example {name}, class {true}"),
-                    Picture(png((shown.z[k] - low) / (high - low)), f"adversarial example {name}{taken[k]}"),
-                    Picture(png(0.5 + factor * change[k]), f"perturbation of example {name}, amplified"),
-                ),
-            )
+    kinds = (
+        ("original", (x - low) / (high - low), "as it is"),
+        ("adversarial", (shown.z - low) / (high - low), "perturbed, taken for {taken}"),
+        ("perturbation", 0.5 + factor * change, "the perturbation, amplified"),
+    )
+    pictures = tuple(
+        (
+            kind,
+            tuple(
+                Picture(png(image), f"Example {name}, class {true}: {words.replace('{taken}', answer)}")
+                for name, true, answer, image in zip(shown.ids, names, taken, images, strict=True)
+            ),
         )
+        for kind, images, words in kinds
+    )
     about = (
-        f"Broken by {stored.outcome.suite} under {stored.outcome.threat}. Perturbations are amplified {factor:.3g} times "
-        f"around grey, so that the largest change, {float(change.abs().max()):.3g}, is black or white."
+        f"Broken by {stored.outcome.suite} under {stored.outcome.threat}. Above each: true class → the class that the "
+        f"adversarial example is taken for. Perturbations are amplified {factor:.3g} times around grey, so that the "
+        f"largest change, {largest:.3g}, is black or white."
     )
-    return Pictures(
-        "Examples, one of each class first", ("original", "adversarial", "perturbation"), tuple(pictures), about
-    )
+    columns = tuple(f"{true} → {answer}" for true, answer in zip(names, taken, strict=True))
+    return Pictures("Adversarial examples, one of each class first", columns, pictures, about)
 
 
 def _range(*images: Tensor) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Explanations as image grids, from the folder `explanation` of a run.
 
-Each JSON file there describes a grid: `title`, `about`, `columns`, and `rows` of {`name`, `images`}, with a file name in
-the same folder (or null) for each column; and, if there are scores, `numbers` as of a finding.
+Each JSON file there describes a grid: `title`, `about`, `columns`, and `rows` of {`name`, `images`}, with a file name
+in the same folder (or null) for each column; and, if there are scores, `numbers` as of a finding.
 """
 
 from collections.abc import Mapping, Sequence

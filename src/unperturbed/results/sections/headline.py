@@ -9,6 +9,7 @@ from unperturbed.reports.document import (
     BarChart,
     BarSeries,
     Block,
+    Paragraph,
     Part,
     Section,
     Table,
@@ -37,7 +38,7 @@ def _blocks(run: StoredRun) -> tuple[Block, ...]:
     points = tuple(dict.fromkeys(text for stored in run.evaluations for text in _warnings(stored)))
     if points:
         blocks.append(Alert("What to know before you trust these numbers", points))
-    blocks += [_attacks(best), _evaluations(run)]
+    blocks += [Paragraph(f"Suite {best.outcome.suite}: {best.outcome.note}."), _attacks(best), _evaluations(run)]
     return tuple(blocks)
 
 
@@ -105,10 +106,9 @@ def _evaluations(run: StoredRun) -> Block:
                 f"{outcome.robust_accuracy}{doubted(outcome.doubts)}",
                 str(outcome.counts["unknown"]),
                 f"{outcome.seconds:.1f}",
-                outcome.note,
             )
         )
-    columns = ("threat", "suite", "examples", "clean accuracy", "robust accuracy", "unknown", "seconds", "note")
+    columns = ("threat", "suite", "examples", "clean accuracy", "robust accuracy", "unknown", "seconds")
     return Table("All evaluations", columns, tuple(rows), folded=len(rows) == 1)
 
 

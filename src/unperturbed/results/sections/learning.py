@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from unperturbed.reports.document import Block, LineChart, Part, Section, Series, Table, section
+from unperturbed.reports.document import Block, LineChart, Paragraph, Part, Section, Series, Table, section
 from unperturbed.results.stored import StoredRun
 
 PROBES = (
@@ -20,9 +20,9 @@ LOSSES = (("loss", "training loss"), ("probe/robust_loss", "held-out loss, ten s
 def learning(runs: Sequence[StoredRun]) -> Section | None:
     """Return the section, with a part for each run that has finished an epoch."""
     lead = (
-        "After every epoch a probe measures accuracy on held-out training examples: clean, under random noise, under one "
-        "step and under ten steps of projected gradient ascent. Where one step is resisted and ten are not, training "
-        "suffers from catastrophic overfitting, and the alarm says so."
+        "After every epoch a probe measures accuracy on held-out training examples: clean, under random noise, under "
+        "one step and under ten steps of projected gradient ascent. Where one step is resisted and ten are not, "
+        "training suffers from catastrophic overfitting, and the alarm says so."
     )
     return section("Learning curves", [Part(run.name if len(runs) > 1 else "", _blocks(run)) for run in runs], lead)
 
@@ -42,7 +42,10 @@ def _blocks(run: StoredRun) -> tuple[Block, ...]:
         blocks.append(LineChart("Loss", "epoch", "mean loss", losses, _last(losses, False)))
     blocks += _quantities(run)
     history = tuple((str(epoch), text) for epoch, text in alarms(run))
-    blocks.append(Table("Alarm", ("epoch", "what the alarm said"), history or (("", "The alarm said nothing."),)))
+    if history:
+        blocks.append(Table("Alarm", ("epoch", "what the alarm said"), history))
+    else:
+        blocks.append(Paragraph("The alarm raised no warning."))
     return tuple(blocks)
 
 

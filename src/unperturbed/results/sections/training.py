@@ -89,14 +89,12 @@ def _minutes(seconds: Any) -> str:
 
 
 def _commands(run: StoredRun) -> str:
-    folder = shlex.quote(str(run.folder))
     again = shlex.quote(f"{run.folder}-again")
     lines = [f"unperturbed train --config {shlex.quote(str(run.folder / 'config.yaml'))} --out {again}"]
     if run.headline is not None:
         outcome = run.headline.outcome
-        lines.append(
-            f"unperturbed evaluate {folder} --suite {shlex.quote(outcome.suite)} --threat {shlex.quote(_threat(outcome.threat))}"
-        )
+        suite, threat = shlex.quote(outcome.suite), shlex.quote(_threat(outcome.threat))
+        lines.append(f"unperturbed evaluate {again} --suite {suite} --threat {threat}")
     return "\n".join(lines)
 
 
