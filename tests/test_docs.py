@@ -121,6 +121,22 @@ def test_the_pages_show_every_command() -> None:
     assert shown == set(COMMANDS)
 
 
+PYTHON = {
+    "README.md": 1,
+    "CONTRIBUTING.md": 3,
+    "docs/defences.md": 1,
+    "docs/diagnosing.md": 1,
+    "docs/evaluating.md": 1,
+    "docs/python.md": 24,
+}
+"""Blocks of Python, each of which is executed: those of docs/python.md in test_docs_python.py, the others below."""
+
+
+def test_every_block_of_python_is_executed() -> None:
+    counts = {str(page.relative_to(ROOT)): len(blocks(str(page.relative_to(ROOT)), "python")) for page in PAGES}
+    assert {page: count for page, count in counts.items() if count} == PYTHON
+
+
 # The README
 
 
@@ -147,6 +163,7 @@ def test_the_python_of_the_page_on_diagnosing_works(capsys: pytest.CaptureFixtur
     assert "margin" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_page_on_diagnosing_names_every_diagnostic_and_claim() -> None:
     text = (ROOT / "docs/diagnosing.md").read_text()
     measured = text.partition("## What is measured")[2].partition("\n## ")[0]

@@ -25,6 +25,7 @@ def commands(file: Path) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.strip().startswith("unperturbed ")]
 
 
+@pytest.mark.slow
 def statements(file: Path) -> list[str]:
     """Return the lines of code: without the docstring, comments and blank lines."""
     tree = ast.parse(file.read_text())

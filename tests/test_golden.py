@@ -1,8 +1,8 @@
 """A rebuilt mechanism changes no number: thirty outcomes against the stored record, or, elsewhere, against themselves.
 
 The record, `support/golden.json`, holds short hashes by environment (the instruction set of the processor, the version
-of torch, and how MKL rounds). `python -m support.golden FILE` in this folder makes an entry, on the commit whose numbers are
-to stand; a commit that changes one says why.
+of torch, and how MKL rounds). `python -m support.golden FILE` in this folder makes an entry, on the commit whose
+numbers are to stand; a commit that changes one says why.
 """
 
 import json

@@ -1,8 +1,10 @@
 """The public names: each one resolves, has a docstring, and is found by completion."""
 
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,37 @@ def test_a_public_name_resolves_and_says_what_it_is(name: str) -> None:
     assert name in dir(un)
     if name != "__version__":
         assert inspect.getdoc(value) or value in (un.InputError, un.RunError)
+
+
+def public() -> dict[str, object]:
+    """Return every public name, and what it stands for."""
+    named: dict[str, object] = {f"un.{name}": getattr(un, name) for name in un.__all__}
+    for package in PACKAGES:
+        module = getattr(un, package)
+        named |= {f"un.{package}.{name}": getattr(module, name) for name in dir(module)}
+    return named
+
+
+def test_the_page_of_public_names_has_each_of_them_and_no_other() -> None:
+    page = (Path(__file__).parents[1] / "docs/api.md").read_text()
+    listed = re.findall(r"^\| `(un\.[\w.]+)` \| \S.* \|$", page, re.MULTILINE)
+    assert sorted(listed) == sorted(public())
+
+
+OURS = {
+    *("ERM", "Method", "Wrapper", "EpochEnd", "At"),
+    *("Attack", "AttackResult", "FunctionAttack", "GradientAttack", "Nearest", "Suite"),
+    *("Ascent", "Best", "Maximiser", "Places", "Replaced", "Restarts"),
+    *("MLP", "Normalise"),
+}
+"""Classes that are from no paper: ordinary training and networks, base classes, results, and combinations of parts."""
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_is_from_a_paper_names_it_with_its_address(package: str) -> None:
+    module = getattr(un, package)
+    without = {name for name in dir(module) if "https://" not in (inspect.getdoc(getattr(module, name)) or "")}
+    assert without == OURS & set(dir(module))
 
 
 @pytest.mark.parametrize("package", PACKAGES)

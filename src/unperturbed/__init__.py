@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from unperturbed.methods.at import AT as AT
     from unperturbed.results.report import Report as Report
     from unperturbed.results.report import report as report
+    from unperturbed.specs.model_for import model_for as model_for
     from unperturbed.threat import Threat as Threat
     from unperturbed.training.loop import Trained as Trained
     from unperturbed.training.loop import train as train
@@ -59,6 +60,7 @@ _HOMES = {
     "load_run": "weights.rebuild",
     "load_weights": "weights.files",
     "minimum_norm": "evaluation.curve",
+    "model_for": "specs.model_for",
     "Outcome": "findings",
     "PairedComparison": "evaluation.comparison",
     "probable_accuracy": "evaluation.probable",
@@ -107,6 +109,7 @@ __all__ = [
     "maximise",
     "methods",
     "minimum_norm",
+    "model_for",
     "probable_accuracy",
     "quantize",
     "report",

@@ -25,6 +25,10 @@ MOST = 1_000_000
 """Steps, epochs, draws: more would not end."""
 NUMERAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 """A number as text."""
+LONGEST_NAME = 255
+"""Bytes that the name of a file or folder may have."""
+PLACE = f"it is not empty, ~ is written out, and names have {LONGEST_NAME} bytes at most"
+"""What paths are."""
 REMEDIES = {
     "Module": "give a torch.nn.Module, the network itself; of a run folder, load_run(folder)",
     "Threat": "give a Threat, such as Threat.parse('Linf:8/255')",
@@ -50,6 +54,7 @@ POSITIVE = Rule("must be positive and finite", lambda value: 0 < value <= LARGES
 SHARE = Rule("must lie in [0, 1]", lambda value: 0 <= value <= 1)
 SHARE_BELOW_ONE = Rule("must lie in [0, 1)", lambda value: 0 <= value < 1)
 AT_LEAST_ONE = Rule("must be at least 1 (and no more than a million)", lambda value: 1 <= value <= MOST)
+NOT_MORE = Rule("must be no more than a million", lambda value: value <= MOST)
 COUNT = Rule("must be at least 1", lambda value: 1 <= value < 2**63)
 NONE_OR_MORE = Rule("must be 0 or more (and no more than a million)", lambda value: 0 <= value <= MOST)
 SEED = Rule("must lie in [0, 2**63)", lambda value: 0 <= value < 2**63)
@@ -68,15 +73,21 @@ def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            given, kinds = signature.bind(*args, **kwargs), _kinds(function)
-            for name, value in given.arguments.items():
-                if name in kinds and value is not signature.parameters[name].default:
-                    given.arguments[name] = check(name, value, kinds[name], rules.get(name))
+            given = signature.bind(*args, **kwargs)
+            check_arguments(function, given, rules)
             return function(*given.args, **given.kwargs)
 
         return call
 
     return decorate
+
+
+def check_arguments(function: Callable[..., Any], given: inspect.BoundArguments, rules: Mapping[str, Rule]) -> None:
+    """Check bound arguments by the function's annotations, and numbers by these rules; raises InputError."""
+    kinds, parameters = _kinds(function), given.signature.parameters
+    for name, value in given.arguments.items():
+        if name in kinds and value is not parameters[name].default:
+            given.arguments[name] = check(name, value, kinds[name], rules.get(name))
 
 
 def check_fields(instance: Any, **rules: Rule) -> None:
@@ -100,15 +111,16 @@ def check(name: str, value: Any, kind: Any, rule: Rule | None = None) -> Any:
     kinds = _alternatives(kind)
     if isinstance(value, str) and any(inspect.isclass(each) and issubclass(each, os.PathLike) for each in kinds):
         if not _is_place(value):
-            raise InputError(f"{name} is {value!r:.80}, but must be a path that is not empty{_or_none(kinds)}.")
+            raise InputError(f"{name} is {value!r:.80}, but must be a path{_or_none(kinds)}: {PLACE}.")
     for each in kinds:
         fitting, fits = _as_kind(name, value, each, rule)
         if fits:
-            numbers = fitting if isinstance(fitting, tuple | list) else (fitting,)
+            several = isinstance(fitting, tuple | list)
             bound = rule or FINITE
-            wrong = [number for number in numbers if _is_number(number) and not _meets(number, bound)]
-            if wrong:
-                raise InputError(f"{name} is {wrong[0]!r:.80}, but {bound.says}{_or_none(kinds)}.")
+            for place, number in enumerate(fitting if several else (fitting,)):
+                if _is_number(number) and not _meets(number, bound):
+                    where = f"{name}[{place}]" if several else name
+                    raise InputError(f"{where} is {number!r:.80}, but {bound.says}{_or_none(kinds)}.")
             return fitting
     expected = " or ".join(dict.fromkeys(_named(each) for each in kinds if each is not type(None)))
     says = f", and {rule.says}" if rule is not None and {int, float} & set(kinds) else ""
@@ -156,10 +168,12 @@ def _as_kind(name: str, value: Any, kind: Any, rule: Rule | None) -> tuple[Any, 
     if origin in (tuple, list, Sequence):
         return _as_sequence(name, value, kind, rule)
     if origin is Mapping or kind is Mapping:
-        return value, isinstance(value, Mapping)
+        return _as_mapping(name, value, kind)
     if origin is Callable or kind is Callable:
         return value, callable(value)
     module = getattr(kind, "__module__", "")
+    if getattr(kind, "_is_protocol", False) and "__call__" in vars(kind):
+        return value, callable(value) and not inspect.isclass(value)
     if not inspect.isclass(kind) or getattr(kind, "_is_protocol", False) or module.startswith(("jaxtyping", "typing")):
         return value, True
     if issubclass(kind, os.PathLike):
@@ -186,6 +200,17 @@ def _as_sequence(name: str, value: Any, kind: Any, rule: Rule | None) -> tuple[A
     return (items if changed else value), True
 
 
+def _as_mapping(name: str, value: Any, kind: Any) -> tuple[Any, bool]:
+    """Return a mapping, and whether it is one; its keys and values are checked by their annotations."""
+    if not isinstance(value, Mapping):
+        return value, False
+    if len(inner := get_args(kind)) == 2:
+        for key, item in value.items():
+            check(f"a name in {name}", key, inner[0])
+            check(f"{name}[{key!r}]", item, inner[1])
+    return value, True
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
@@ -198,7 +223,9 @@ def _meets(number: Any, rule: Rule) -> bool:
 
 
 def _is_place(text: str | bytes) -> bool:
-    return bool(os.fsdecode(text).strip()) and "\0" not in os.fsdecode(text)
+    parts = os.fsdecode(text).split(os.sep)
+    names_fit = all(len(os.fsencode(part)) <= LONGEST_NAME for part in parts)
+    return bool(os.fsdecode(text).strip()) and "\0" not in os.fsdecode(text) and parts[0] != "~" and names_fit
 
 
 def _named(kind: Any) -> str:
@@ -209,6 +236,8 @@ def _named(kind: Any) -> str:
     if origin is Literal:
         choices = ", ".join(map(str, inner))
         return f"one of {choices}" if len(inner) > 1 else repr(inner[0])
+    if origin is Mapping:
+        return f"a dictionary from {_named(inner[0])} to {_named(inner[1])}" if inner else "a dictionary"
     if origin in (tuple, list, Sequence):
         return f"a list, of {_named(inner[0]).removeprefix('a ')} each" if inner else "a list"
     if origin is Callable or kind is Callable:

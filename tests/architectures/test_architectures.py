@@ -171,7 +171,7 @@ def test_dropout_is_active_in_training_only() -> None:
         ("preact-resnet", {"depth": 19}, "no depth 19: choose one of 10, 18, 26, 34"),
         ("wide-resnet", {"depth": 30}, "no depth 30: it must be 6k + 4"),
         ("wide-resnet", {"depth": 4}, "no depth 4"),
-        ("wide-resnet", {"dropout": 1.0}, "dropout 1.0"),
+        ("wide-resnet", {"dropout": 1.0}, "dropout is 1.0"),
         ("small-cnn", {"activation": "tanh"}, "unknown activation 'tanh': choose one of relu, silu, softplus"),
         ("small-cnn", {"input_shape": (1, 3, 3)}, "at least 4x4 pixels"),
         ("small-cnn", {"input_shape": (29,)}, "(29,): use the model mlp"),
@@ -180,7 +180,7 @@ def test_dropout_is_active_in_training_only() -> None:
         ("mlp", {"classes": 0}, "classes is 0"),
         ("mlp", {"hidden": (8, 0)}, "hidden[1] is 0"),
         ("mlp", {"input_shape": ()}, "input_shape ()"),
-        ("mlp", {"input_shape": (0,)}, "input_shape (0,)"),
+        ("mlp", {"input_shape": (0,)}, "input_shape[0] is 0"),
         ("wide-resnet", {"mean": (0.1, 0.2)}, "mean has 2 numbers"),
     ],
 )

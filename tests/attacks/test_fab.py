@@ -5,6 +5,7 @@ import torch
 
 from support import attack_laws as laws
 from support.examples import NORMS
+from support.shares import first
 from unperturbed.attacks.fab import FAB
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -12,7 +13,9 @@ from unperturbed.types import Norm
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize(("attack", "classes"), [(FAB(steps=40), 2), (FAB(steps=40), 4), (FAB(targets=9, steps=40), 4)])
+@pytest.mark.parametrize(
+    ("attack", "classes"), first(1, [(FAB(steps=40), 4), (FAB(steps=40), 2), (FAB(targets=9, steps=40), 4)])
+)
 def test_the_nearest_break_of_a_linear_network_is_found_within_a_hundredth(
     attack: FAB, classes: int, norm: Norm
 ) -> None:

@@ -41,6 +41,7 @@ def test_freed_memory_is_kept() -> None:
     assert share_fetched() < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [
     LOW,
     {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1000000:glibc.malloc.trim_threshold=1000000"},

@@ -28,9 +28,13 @@ def test_a_signal_is_an_interruption_with_a_message_and_its_exit_code(
         time.sleep(10)
 
     monkeypatch.setattr("unperturbed.cli.models.run", run)
-    before = signal.getsignal(number)
-    assert main(["models"]) == code
-    assert words in capsys.readouterr().err and signal.getsignal(number) is before
+    inherited = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    try:  # a shell starts what runs in the background with SIGINT ignored
+        before = signal.getsignal(number)
+        assert main(["models"]) == code
+        assert words in capsys.readouterr().err and signal.getsignal(number) is before
+    finally:
+        signal.signal(number, inherited)
 
 
 def test_an_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

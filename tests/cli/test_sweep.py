@@ -59,9 +59,8 @@ def steps_count(monkeypatch: pytest.MonkeyPatch, quit_at: int = -1) -> list[int]
     return taken
 
 
+@pytest.mark.slow
 # What it does
-
-
 def test_every_run_is_what_train_and_evaluate_make_of_it_and_seeds_are_summed_up_in_one_row(run: Run) -> None:
     code, out, err = run(*SWEEP, *OVER, "--examples", "10", "--json")
     assert code == 0, err
@@ -114,6 +113,7 @@ def test_conclusions_of_the_method_are_told(run: Run) -> None:
 # Going on
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing_and_more_values_only_what_is_new(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +214,7 @@ def test_where_all_fail_there_is_a_table_and_no_picture(run: Run) -> None:
 # What options mean
 
 
+@pytest.mark.slow
 def test_examples_are_of_the_evaluation_and_those_of_training_have_an_option(run: Run) -> None:
     Path("some.yaml").write_text(yaml.safe_dump({"examples": 50, "recipe": {"label_smoothing": 0.25}}))
     code, out, err = run(*SWEEP, "--over", "seed=0", "--examples", "8", "--config", "some.yaml", "--json")

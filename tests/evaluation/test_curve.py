@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from support import attack_laws as laws
 from support.examples import NORMS, Counted, untouched
 from support.rounding import round_alike
+from support.shares import first
 from support.toys import Function, blobs, linear, mlp, uniform, wavy
 from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.fab import FAB
@@ -61,7 +62,7 @@ def exact(model: laws.Linear, x: Inputs, y: Tensor, norm: Norm, bounds: Bounds) 
 # Truths
 
 
-@pytest.mark.parametrize("bounds", [(0.0, 1.0), None])
+@pytest.mark.parametrize("bounds", first(1, [(0.0, 1.0), None]))
 @pytest.mark.parametrize("norm", NORMS)
 def test_on_linear_networks_the_distance_is_exact_within_a_hundredth(norm: Norm, bounds: Bounds) -> None:
     """A third of the pixels lie at their bounds; two examples are misclassified to begin with."""
@@ -93,7 +94,7 @@ def assert_verified(found: Distances, model: nn.Module, x: Inputs, y: Tensor, th
     assert set(others) <= {0.0, math.inf}
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", first(1, NORMS))
 def test_without_fab_the_distance_is_less_than_a_step_of_the_radii_too_large(norm: Norm) -> None:
     """The steps go down until one is withstood; two classes leave PGD nothing to miss but its own step size."""
     model, x = laws.Linear(2, seed=2), laws.inputs(12)
@@ -123,7 +124,7 @@ def test_the_nearer_of_the_two_counts() -> None:
     assert [each.nearest for each in both.searches] == [both.examples["attack"].count(n) for n in ("FAB", "APGD-CE")]
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", first(1, NORMS))
 def test_the_curve_agrees_with_evaluations_at_fixed_radii(norm: Norm) -> None:
     """Of a small trained network: five radii, each within the interval."""
     x, y = blobs(200, seed=3)
@@ -349,7 +350,7 @@ def test_the_median_is_infinite_where_it_was_not_found() -> None:
 
 
 @pytest.mark.rounding
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", first(1, NORMS))
 def test_results_are_the_same_in_any_order_and_company(norm: Norm) -> None:
     """In every bit where the network rounds rows alike; elsewhere distances, nearly, of nearly all examples."""
     x, model = uniform(60, 8, seed=6), wavy().eval()
@@ -379,6 +380,7 @@ def assert_nearly_the_same(found: dict[int, tuple[Any, ...]], whole: dict[int, t
     assert sum(near) >= 0.9 * len(near), pairs
 
 
+@pytest.mark.slow
 @pytest.mark.rounding
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     x, model = uniform(300, 8, seed=6), wavy()

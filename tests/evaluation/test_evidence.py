@@ -1,5 +1,7 @@
 """What speaks against a robust accuracy is said in its line, in every kind of evaluation, and in the JSON."""
 
+import cProfile
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from unperturbed.attacks.square import Square
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.curve import minimum_norm
 from unperturbed.evaluation.evidence import Evidence, doubts_of, fallen_without_gradients, total
+from unperturbed.evaluation.optimising import calls_autograd
 from unperturbed.evaluation.robustbench import model_info
 from unperturbed.evaluation.transfer import transfer
 from unperturbed.evaluation.union import union
@@ -107,6 +110,17 @@ def test_autoattacks_flags_reach_the_headline() -> None:
     coupled = Function(lambda x: BASE(x) * (1 + 20 * (x.mean() - 0.3)))
     assert "logits depend on the rest of the batch" in short(evaluate(coupled, (X, Y), THREAT, QUICK))
     assert not evaluate(coupled, (X[:8], Y[:8]), THREAT, QUICK, batch_size=1).doubts, "alone, an example has an answer"
+
+
+def test_a_network_is_evaluated_under_a_profiler_which_then_goes_on() -> None:
+    profiler = cProfile.Profile()
+    profiler.enable()
+    try:
+        assert not calls_autograd(BASE, X[:2]) and calls_autograd(Optimising(), X[:2])
+        torch.nn.functional.softplus(X[:2])
+        assert sys.getprofile() is profiler
+    finally:
+        profiler.disable()
 
 
 def masked(x: Inputs) -> Logits:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from support.shares import first
 from support.toys import Function, blobs, linear, mlp, uniform
 from unperturbed.attacks.straight_through import StraightThrough, reduce_bits
 from unperturbed.evaluation.gradient_check import GradientCheck, check_gradient
@@ -130,7 +131,7 @@ def check(model: nn.Module, threat: Threat, x: Inputs = X, random: bool = False)
 THREATS: list[tuple[Norm, float]] = [("Linf", 0.1), ("L2", 0.25), ("L1", 0.5)]
 
 
-@pytest.mark.parametrize(("norm", "eps"), THREATS)
+@pytest.mark.parametrize(("norm", "eps"), first(1, THREATS))
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_gradient_that_is_not_the_slope_never_passes(name: str, norm: Norm, eps: float) -> None:
     found = check(Function(PLANTED[name]), Threat(norm, eps))

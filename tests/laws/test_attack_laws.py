@@ -78,6 +78,7 @@ def test_linear_networks_are_attacked_to_the_end(name: str) -> None:
     laws.reaches_the_worst_margin(*EXACT[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BREAKS)
 def test_linear_networks_break_where_they_can(name: str) -> None:
     laws.breaks_what_can_be_broken(*BREAKS[name])

@@ -565,7 +565,16 @@ NESTINGS: dict[str, Callable[[Method], Method]] = {
 
 @pytest.mark.parametrize(
     ("kind", "nesting"),
-    [(kind, nesting) for kind in OBJECTIVES for nesting in NESTINGS if issubclass(kind, nn.Module) or nesting in ANY],
+    [
+        pytest.param(
+            kind,
+            nesting,
+            marks=() if nesting == ("alone" if issubclass(kind, nn.Module) else DEEP) else pytest.mark.slow,
+        )
+        for kind in OBJECTIVES
+        for nesting in NESTINGS
+        if issubclass(kind, nn.Module) or nesting in ANY
+    ],
 )
 def test_a_resumed_method_goes_on_as_if_never_stopped(kind: type, nesting: str, tmp_path: Path) -> None:
     """Bit-identical weights and memory, through a file, whatever wraps the method."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from support.shares import first
 from support.toys import QUICK, Function, blobs, linear
 from unperturbed.attacks.base import AttackResult
 from unperturbed.attacks.fab import FAB
@@ -315,7 +316,8 @@ def test_transfer_leaves_out_what_fails_alone() -> None:
     assert any(text.startswith("a: On 2 examples the forward failed") for text in found.warnings)
 
 
-@pytest.mark.parametrize(("most", "gradient"), [(8, True), (8, False), (4, False)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("most", "gradient"), first(1, [(8, True), (8, False), (4, False)]))
 def test_transfer_in_little_memory(most: int, gradient: bool) -> None:
     x, y = blobs(60)
     models = cramped(linear(6, 3), most, gradient), linear(6, 3)

@@ -42,6 +42,7 @@ def quick_start(seed: int, folder: Path) -> tuple[Trained, Split]:
     return trained, select(data.test, torch.arange(8))
 
 
+@pytest.mark.slow
 def test_s13_the_quick_start_runs_and_the_seed_counts(tmp_path: Path) -> None:
     first, some = quick_start(0, tmp_path / "a")
     outcome = unperturbed.evaluate(first.model, some, THREAT, out=tmp_path / "a/evaluation")

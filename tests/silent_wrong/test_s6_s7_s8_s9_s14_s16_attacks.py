@@ -109,6 +109,7 @@ SHORT: dict[str, Attack] = {
 SHORT |= {"FAB": FAB(steps=20), "Square": Square(queries=100)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_s16_directions_losses_and_criteria_are_right_in_every_norm(name: str) -> None:
     """A wrong L1 direction, swapped arguments of a loss, or a wrong criterion for targets would fall short."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unperturbed.architectures.normalise import normalise_inputs
-from unperturbed.architectures.parts import activation_named, check_positive, check_shape, keeps_arguments
+from unperturbed.architectures.parts import activation_named, check_shape, keeps_arguments
 from unperturbed.types import Inputs, Logits
 
 
@@ -33,7 +33,6 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         shape = check_shape(input_shape)
-        check_positive(classes=classes, **{f"hidden[{k}]": size for k, size in enumerate(hidden)})
         self.normalise = normalise_inputs(shape, mean, std)
         sizes = (math.prod(shape), *hidden)
         self.layers = nn.Sequential(nn.Flatten())

@@ -2,29 +2,47 @@
 
 import functools
 import inspect
+import re
 from typing import Any, TypeVar, cast
 
 from torch import nn
 
+from unperturbed.checks import AT_LEAST_ONE, POSITIVE, SHARE_BELOW_ONE, check_arguments
 from unperturbed.errors import InputError
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "softplus": nn.Softplus}
-
+_RULES = {
+    **dict.fromkeys(("input_shape", "classes", "hidden", "width", "depth"), AT_LEAST_ONE),
+    "std": POSITIVE,
+    "dropout": SHARE_BELOW_ONE,
+}
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def keeps_arguments(kind: type[M]) -> type[M]:
-    """Let networks of this class keep the arguments that they were built with, defaults included, as `init_args`."""
+    """Check a network's arguments, and let it keep them, defaults included, as `init_args`.
+
+    Building one raises `InputError` on arguments of another type or out of range, and where memory does not hold it.
+    """
     original = kind.__init__
-    signature = inspect.signature(kind)
+    signature = inspect.signature(original)
 
     @functools.wraps(original)
     def init(self: M, *arguments: Any, **options: Any) -> None:
-        original(self, *arguments, **options)
-        bound = signature.bind(*arguments, **options)
-        bound.apply_defaults()
-        cast(Any, self).init_args = dict(bound.arguments)
+        given = signature.bind(self, *arguments, **options)
+        check_arguments(original, given, _RULES)
+        given.apply_defaults()
+        kept = {name: value for name, value in given.arguments.items() if name != "self"}
+        try:
+            original(self, **kept)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not re.search("allocate|overflow", str(error)):
+                raise
+            raise InputError(
+                f"Memory does not hold a {kind.__name__} with {kept!r:.300}: give smaller sizes."
+            ) from error
+        cast(Any, self).init_args = kept
 
     cast(Any, kind).__init__ = init
     return kind
@@ -49,15 +67,8 @@ def check_image_shape(input_shape: tuple[int, ...], smallest: int = 1) -> tuple[
 
 
 def check_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of one input as a tuple; raises `InputError` where it is empty or holds a size below 1."""
+    """Return the shape of one input as a tuple; raises `InputError` where it is empty."""
     shape = tuple(input_shape)
-    if not shape or min(shape) < 1:
+    if not shape:
         raise InputError(f"input_shape {shape} is not the shape of an input: give sizes from 1 up, such as (3, 32, 32)")
     return shape
-
-
-def check_positive(**sizes: int) -> None:
-    """Raise `InputError` on the first size that is below 1."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise InputError(f"{name} is {size}: give a number from 1 up")

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unperturbed.architectures.normalise import normalise_inputs
-from unperturbed.architectures.parts import activation_named, check_image_shape, check_positive, keeps_arguments
+from unperturbed.architectures.parts import activation_named, check_image_shape, keeps_arguments
 from unperturbed.errors import InputError
 from unperturbed.types import Inputs, Logits
 
@@ -59,7 +59,6 @@ class PreActResNet(nn.Module):
     ) -> None:
         super().__init__()
         shape = check_image_shape(input_shape)
-        check_positive(classes=classes, width=width)
         if depth not in _BLOCKS:
             raise InputError(f"preact-resnet has no depth {depth}: choose one of {', '.join(map(str, _BLOCKS))}")
         self.normalise = normalise_inputs(shape, mean, std)

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unperturbed.architectures.normalise import normalise_inputs
-from unperturbed.architectures.parts import activation_named, check_image_shape, check_positive, keeps_arguments
+from unperturbed.architectures.parts import activation_named, check_image_shape, keeps_arguments
 from unperturbed.types import Inputs, Logits
 
 
@@ -32,7 +32,6 @@ class SmallCNN(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, breadth = check_image_shape(input_shape, smallest=4)
-        check_positive(classes=classes, width=width)
         self.normalise = normalise_inputs((channels, height, breadth), mean, std)
         self.layers = nn.Sequential(
             nn.Conv2d(channels, width, 4, stride=2, padding=1),

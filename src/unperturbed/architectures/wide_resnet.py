@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unperturbed.architectures.normalise import normalise_inputs
-from unperturbed.architectures.parts import activation_named, check_image_shape, check_positive, keeps_arguments
+from unperturbed.architectures.parts import activation_named, check_image_shape, keeps_arguments
 from unperturbed.errors import InputError
 from unperturbed.types import Inputs, Logits
 
@@ -75,11 +75,8 @@ class WideResNet(nn.Module):
     ) -> None:
         super().__init__()
         shape = check_image_shape(input_shape)
-        check_positive(classes=classes, width=width)
         if depth < 10 or (depth - 4) % 6:
             raise InputError(f"wide-resnet has no depth {depth}: it must be 6k + 4, such as 10, 16, 28, 34 or 70")
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout {dropout} is not a probability below 1: give one in [0, 1)")
         blocks = (depth - 4) // 6
         self.normalise = normalise_inputs(shape, mean, std)
         self.conv1 = nn.Conv2d(shape[0], 16, 3, padding=1, bias=False)

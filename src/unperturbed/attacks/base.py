@@ -33,6 +33,8 @@ class AttackResult:
     """Examples through it backward; None: as many as forward."""
     queries: Rows | None = None
     """Forwards for each example up to its break, or in all; None: not counted."""
+    warnings: tuple[str, ...] = ()
+    """What makes the result doubtful."""
 
 
 class Attack(ABC):

@@ -16,6 +16,8 @@ from unperturbed.types import Inputs, PerExample, Rows, Score
 class RandomTransform(nn.Module):
     """f(t(x)), t drawn anew at every forward: a network with a random transformation of its inputs in front of it.
 
+    Attacks climb the expectation over t (Athalye et al. 2018, https://arxiv.org/abs/1707.07397, section 2.1).
+
     Args:
         transform: takes inputs and returns what the network sees, with numbers drawn from torch's generators. The
             gradient runs through it: wrap what has none in `StraightThrough`.

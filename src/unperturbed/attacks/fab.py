@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from unperturbed.attacks.base import Attack, AttackResult, likely_targets
-from unperturbed.checks import check_fields
-from unperturbed.errors import InputError
+from unperturbed.checks import AT_LEAST_ONE, NONE_OR_MORE, check_fields
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Places, at_least_two
 from unperturbed.maximise.slopes import tells_nothing, usable
@@ -60,11 +59,7 @@ class FAB(Attack):
 
     def __post_init__(self) -> None:
         """Refuse numbers that leave nothing to do."""
-        check_fields(self)
-        if self.steps < 1 or self.restarts < 1 or self.targets < 0:
-            raise InputError(
-                f"FAB with steps {self.steps}, restarts {self.restarts}, targets {self.targets}: at least 1, 1 and 0."
-            )
+        check_fields(self, steps=AT_LEAST_ONE, restarts=AT_LEAST_ONE, targets=NONE_OR_MORE)
 
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Look for a misclassified point inside the threat set."""

@@ -1,5 +1,6 @@
 """Attacks of other libraries, or one's own, as a function."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.base import Attack, AttackResult, padded_logits
+from unperturbed.checks import AT_LEAST_ONE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
 from unperturbed.noise import Noise
@@ -31,13 +33,25 @@ class FunctionAttack(Attack):
     function: Callable[[Model, Inputs, Labels], Tensor]
     restarts: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse what is no function of (model, x, y)."""
+        check_fields(self, restarts=AT_LEAST_ONE)
+        try:
+            inspect.signature(self.function).bind(None, None, None)
+        except ValueError:  # a function of another language, which does not say
+            return
+        except TypeError as error:
+            raise InputError(
+                f"function is {self.function!r:.80}, but an attack is called with (model, x, y): {error}."
+            ) from error
+
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Call the function on parts of the batch; passes are what the network was seen to be called with.
 
         Raises:
             InputError: where the function returns no tensor of the shape of x.
         """
-        counted, points = _Counted(model), list[Tensor]()
+        counted, points, lost = _Counted(model), list[Tensor](), 0
         for rows in torch.split(torch.arange(len(batch.x), device=batch.x.device), batch_size):
             x = batch.x[rows]
             with torch.enable_grad():
@@ -45,13 +59,22 @@ class FunctionAttack(Attack):
             if not isinstance(z, Tensor) or z.shape != x.shape:
                 given = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
                 raise InputError(f"The attack {self.label} returned {given} for inputs of shape {tuple(x.shape)}.")
+            if z.layout != x.layout or z.is_complex() or z.is_quantized or z.device.type == "meta":
+                raise InputError(
+                    f"The attack {self.label} returned a tensor of {z.dtype} that is not dense or not real."
+                )
             z = z.detach().to(x)
             finite = z.isfinite().flatten(1).all(dim=1).view(-1, *[1] * (x.dim() - 1))
+            lost += int((~finite).sum())
             points.append(threat.project(x, torch.where(finite, z, x)))
         z = torch.cat(points) if points else batch.x
         margins = margin(padded_logits(model, z, batch_size), batch.y)
         once = torch.ones_like(batch.y)
-        return AttackResult(z, margins, margins.isfinite(), once, counted.examples + len(z), counted.examples)
+        text = f"{self.label} returned NaN or infinite points for {lost} examples: they count as none."
+        passes = counted.examples + len(z)
+        return AttackResult(
+            z, margins, margins.isfinite(), once, passes, counted.examples, warnings=(text,) * (lost > 0)
+        )
 
 
 class _Counted(nn.Module):

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.eot import averaged
-from unperturbed.checks import ANY, check_fields
+from unperturbed.checks import ANY, NOT_MORE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.ascent import Ascent, search
@@ -39,7 +39,7 @@ class GradientAttack(Attack):
 
     def __post_init__(self) -> None:
         """Refuse numbers that leave nothing to do."""
-        check_fields(self, enough=ANY)
+        check_fields(self, enough=ANY, restarts=NOT_MORE, draws=NOT_MORE)
         check_climbs(self.label, self.restarts, self.draws, self.enough)
 
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:

@@ -9,7 +9,7 @@ from torch import Tensor
 from unperturbed.attacks.base import Attack, AttackResult, likely_targets
 from unperturbed.attacks.eot import averaged
 from unperturbed.attacks.gradient import check_climbs
-from unperturbed.checks import ANY, check_fields
+from unperturbed.checks import ANY, NOT_MORE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin, targeted_margin
 from unperturbed.maximise.ascent import Ascent, search
@@ -48,7 +48,7 @@ class MultiTargeted(Attack):
 
     def __post_init__(self) -> None:
         """Refuse numbers that leave nothing to do."""
-        check_fields(self, enough=ANY)
+        check_fields(self, enough=ANY, restarts=NOT_MORE, draws=NOT_MORE, targets=NOT_MORE)
         check_climbs(self.label, self.restarts, self.draws, self.enough)
         if self.targets is not None and self.targets < 1:
             raise InputError(f"{self.label} with targets {self.targets}: at least 1, or None for all other classes.")

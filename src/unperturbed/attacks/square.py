@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unperturbed.attacks.base import Attack, AttackResult
-from unperturbed.checks import check_fields
+from unperturbed.checks import AT_LEAST_ONE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Places, at_least_two
@@ -44,8 +44,8 @@ class Square(Attack):
 
     def __post_init__(self) -> None:
         """Refuse what is no number of queries, and more than the one climb that there is."""
-        check_fields(self)
-        if self.queries < 1 or not 0 < self.share <= 1 or self.restarts != 1:
+        check_fields(self, queries=AT_LEAST_ONE, restarts=AT_LEAST_ONE)
+        if not 0 < self.share <= 1 or self.restarts != 1:
             raise InputError(
                 f"Square with queries {self.queries}, share {self.share}, restarts {self.restarts}: queries are at "
                 "least 1, the share lies in (0, 1], and there is one climb."

@@ -24,9 +24,10 @@ def identity(x: Tensor) -> Tensor:
 class StraightThrough(nn.Module):
     """The value of `forward_fn`, bit for bit, with the gradient of `backward_fn`; for any place of a network.
 
-    In front of it (`nn.Sequential(StraightThrough(reduce_bits(3)), network)`) or within. The piece gets a copy of its
-    input, so that it may work in place; its own weights, if it is a module, get no gradient. A second derivative is
-    that of the surrogate's; forward-mode derivatives are not there, and torch says so.
+    Backward pass differentiable approximation (Athalye et al. 2018, https://arxiv.org/abs/1802.00420, section 4.1).
+    In front of a network (`nn.Sequential(StraightThrough(reduce_bits(3)), network)`) or within. The piece gets a copy
+    of its input, so that it may work in place; the weights of a piece that is a module get no gradient. A second
+    derivative is that of the surrogate's; forward-mode derivatives are not there, and torch says so.
 
     Args:
         forward_fn: the piece as it is; it need not be differentiable, nor be made of torch's functions, but returns a

@@ -38,6 +38,8 @@ def as_split(data: object) -> Split:
         return array_split(data[0], data[1])
     if isinstance(data, DataLoader):
         raise InputError("The data is a DataLoader, which gives no random access: pass its dataset (loader.dataset).")
+    if np.ma.isMaskedArray(data):
+        raise InputError(f"The data is a masked array: {_FORMS}.")
     if isinstance(data, IterableDataset) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise InputError(f"The data is of type {type(data).__name__}: {_FORMS}.")
     return _dataset_split(data)

@@ -41,7 +41,10 @@ def load_data(spec: str, trust: Trust = OWN) -> Data:
     Parquet files `resize=H,W`. A name goes before a folder of that name (`./mnist`). `trust` says which functions are
     called (the caller's own: all). Raises InputError for everything else, and for choices that do not apply.
     """
-    return replace(_load(spec, trust), place=keep_place(spec))
+    try:
+        return replace(_load(spec, trust), place=keep_place(spec))
+    except OSError as error:  # what cannot be read, or vanished meanwhile
+        raise InputError(f"The data {spec!r:.80} cannot be read: {error}.") from error
 
 
 def keep_place(spec: str) -> str:

@@ -231,16 +231,23 @@ def as_inputs(x: "np.ndarray | Tensor") -> Tensor:
         x = torch.from_numpy(
             np.require(x if x.dtype == np.uint8 else x.astype(np.float32, copy=False), None, ("C", "W"))
         )
-    if x.layout != torch.strided or x.is_quantized or x.device.type == "meta":
-        raise InputError("The inputs are a sparse, quantised or meta tensor: give an ordinary one (x.to_dense()).")
+    check_dense(x, "inputs")
     x = x.detach().cpu()
-    if x.is_complex():
-        raise InputError(f"The inputs are of type {x.dtype}, but must be real numbers.")
     return _channels_first(x) if x.dtype == torch.uint8 and x.ndim > 2 else x.float()
 
 
-def as_labels(y: "np.ndarray | Tensor") -> Labels:
-    """Return labels as int64 of shape (n,); a trailing dimension of 1 is dropped."""
+def check_dense(values: Tensor, role: str) -> None:
+    """Raise InputError for a sparse, nested, quantised, meta or complex tensor."""
+    if values.layout != torch.strided or values.is_nested or values.is_quantized or values.device.type == "meta":
+        raise InputError(
+            f"The {role} are a sparse, nested, quantised or meta tensor: give an ordinary one (x.to_dense())."
+        )
+    if values.is_complex():
+        raise InputError(f"The {role} are of type {values.dtype}, but must be real numbers.")
+
+
+def as_labels(y: "np.ndarray | Tensor", role: str = "labels") -> Labels:
+    """Return labels (or what else `role` says) as int64 of shape (n,); a trailing dimension of 1 is dropped."""
     values = (
         torch.from_numpy(np.require(y, y.dtype.newbyteorder("="), ("C", "W")))
         if isinstance(y, np.ndarray) and y.dtype.kind in "fiub"
@@ -248,24 +255,25 @@ def as_labels(y: "np.ndarray | Tensor") -> Labels:
     )
     if not isinstance(values, Tensor):
         raise InputError(
-            f"The labels are of type {values.dtype} (first: {values.flat[0] if values.size else ''!r}), but must be "
+            f"The {role} are of type {values.dtype} (first: {values.flat[0] if values.size else ''!r}), but must be "
             "integers: number the classes from 0, by numpy.unique(labels, return_inverse=True)[1]."
         )
+    check_dense(values, role)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
         shape = tuple(values.shape)
-        raise InputError(f"The labels have shape {shape}, but must be one integer an example: y.argmax(1) of one-hot.")
-    if values.layout != torch.strided or values.is_quantized or values.device.type == "meta":
-        raise InputError("The labels are a sparse, quantised or meta tensor: give an ordinary one of int64.")
-    if values.is_floating_point() or values.is_complex():
+        raise InputError(f"The {role} have shape {shape}, but must be one integer an example: y.argmax(1) of one-hot.")
+    if values.is_floating_point():
         first = values[0].item() if len(values) else ""
-        raise InputError(f"The labels are {values.dtype} (first: {first}), not integers: convert them to int64.")
+        raise InputError(f"The {role} are {values.dtype} (first: {first}), not integers: convert them to int64.")
     return values.detach().cpu().long()
 
 
 def _array(values: object, role: str) -> "np.ndarray | Tensor":
     if isinstance(values, Tensor):
+        if values.ndim == 0:
+            raise InputError(f"The {role} are a single number, {values!r:.80}: give a tensor of shape (n, ...).")
         return values
     if np.ma.isMaskedArray(values):
         if (hidden := int(np.ma.getmaskarray(values).sum())) > 0:

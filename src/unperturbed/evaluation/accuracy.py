@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from unperturbed.attacks.base import Attack
 from unperturbed.attacks.function import FunctionAttack
 from unperturbed.attacks.gradient import PGD_SUITE, Suite
 from unperturbed.checks import COUNT, SEED, checked
@@ -279,6 +280,8 @@ def find_suite(suite: str | Suite | Callable[..., Any]) -> Suite:
     """Return the suite of this name or of these attacks ("apgd-ce,square"), of one function, or the one given."""
     if isinstance(suite, Suite):
         return suite
+    if isinstance(suite, Attack):
+        raise InputError(f"The suite is the attack {suite!r:.80}: put it into one, Suite('mine', (attack,), 'a note').")
     if not isinstance(suite, str):
         label = getattr(suite, "__name__", type(suite).__name__)
         return Suite(label, (FunctionAttack(label, suite),), "upper bound only: one attack of the user's own")

@@ -1,5 +1,6 @@
 """Adversarial examples by one call, as attack libraries give them."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -8,15 +9,17 @@ from torch import Tensor, nn
 
 from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.accuracy import as_searched, find_suite
 from unperturbed.evaluation.block import attack_block, untouched
 from unperturbed.evaluation.randomised import draws_of
 from unperturbed.evaluation.subject import look_at, measured_split, physical_batch_size
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
 from unperturbed.threat import Threat
 
+log = logging.getLogger("unperturbed")
 BLOCK = 2048
 """Examples that are attacked together."""
 
@@ -31,7 +34,7 @@ def attack(
     *,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
-    output: Any = None,
+    output: Output = None,
 ) -> Tensor:
     """Return the worst point that a suite finds for each example, inside the threat set.
 
@@ -52,6 +55,7 @@ def attack(
 
     Raises:
         InputError: on what `evaluate` refuses, and for suites of means over draws.
+        RunError: where every attack fails on every example.
     """
     split = measured_split((x, y))
     subject = look_at(model, split, threat, seed, output)
@@ -63,7 +67,12 @@ def attack(
     with under_attack(subject.classifier), as_reported(subject.device):
         for rows in torch.split(torch.arange(len(split)), BLOCK):
             block = untouched(networks.reported, subject.batch(split, rows, threat), networks.places, seed)
+            attacked = bool(block.standing.any())
             for _ in attacks.attacks:
                 attack_block(networks, block, threat, attacks, seed)
+            if attacked and block.warnings and not any(tally.forwards for tally in block.tallies):
+                raise RunError(f"No point was found: {block.warnings[0]}")
+            for text in block.warnings:
+                log.warning("%s", text)
             points.append(block.z)
     return torch.cat(points)

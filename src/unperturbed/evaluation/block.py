@@ -177,6 +177,7 @@ def attack_block(networks: Networks, block: Block, threat: Threat, suite: Suite,
         tally.replaced = replaced.any
         for some, (found, margins, unlike) in parts:
             block.unlike[some] = unlike
+            block.warnings += found.warnings
             _enter(block, some, found, margins, number, attack, tally)
         block.finite[list(failures)] = False
         block.warnings += failed_on(failures, block.batch.ids, attack.label)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unperturbed.checks import checked
 from unperturbed.errors import InputError
 from unperturbed.findings import Outcome
 from unperturbed.statistics.paired import interval, mcnemar, share_interval
@@ -93,6 +94,7 @@ class PairedComparison:
         return asdict(self)
 
 
+@checked()
 def compare(networks: Mapping[str, Outcome | Sequence[Outcome]]) -> PairedComparison:
     """Return the paired differences between evaluated networks, by name; several outcomes of one name are its seeds.
 

@@ -263,7 +263,7 @@ class Search:
         tally.forwards += self.looks - looks
         tally.seconds += time.perf_counter() - began
 
-    def _fail(self, block: Surroundings, failures: dict[int, Exception], name: str) -> None:
+    def _fail(self, block: Surroundings, failures: dict[int, BaseException], name: str) -> None:
         """Enter that an attack failed on these examples even alone: nothing is known of them."""
         block.finite[list(failures)] = False
         block.warnings += failed_on(failures, block.batch.ids, name)

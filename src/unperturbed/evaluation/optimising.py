@@ -34,5 +34,14 @@ def calls_autograd(model: nn.Module, x: Inputs) -> bool:
                 except Exception:  # is seen, and told, where the network is measured
                     return seen
                 finally:
-                    sys.setprofile(before)
+                    _restore(before)
     return seen
+
+
+def _restore(profiler: Any) -> None:
+    """Have Python's profiler go on: one in C, such as cProfile's, is not a function and begins again by `enable`."""
+    if profiler is None or callable(profiler):
+        sys.setprofile(profiler)
+    else:
+        sys.setprofile(None)
+        profiler.enable()

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from unperturbed.attacks.gradient import Suite
+from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate, group, meet
 from unperturbed.evaluation.carry import keep, over_smaller_radii, points_between, with_points
@@ -16,6 +17,7 @@ from unperturbed.networks.logits import Output
 from unperturbed.threat import Threat
 
 
+@checked(seed=SEED, batch_size=COUNT)
 def evaluate_threats(
     model: nn.Module,
     data: Any,

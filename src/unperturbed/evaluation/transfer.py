@@ -102,6 +102,8 @@ def transfer(
         raise InputError(f"Transfer is between models: give two or more, not {len(models)}.")
     split, device = measured_split(data), _device(models)
     outputs = output if isinstance(output, Mapping) else dict.fromkeys(models, output)
+    if unknown := sorted(set(outputs) - set(models)):
+        raise InputError(f"output names {unknown[0]!r}, but the models are {', '.join(models)}.")
     seen = {name: look_at(model, split, threat, seed, outputs.get(name)) for name, model in models.items()}
     suites = {name: find_suite(suite).against(threat.norm, each.classes) for name, each in seen.items()}
     first = next(iter(suites.values()))

@@ -157,7 +157,7 @@ def diagnose(
             findings[title] = _checked(diagnostic(subject), title)
         except InputError:
             raise
-        except Exception as error:  # a user's own may raise anything, and the others are to be kept
+        except (Exception, SystemExit) as error:  # a user's own may raise anything, and the others are to be kept
             failed[title] = f"{type(error).__name__}: {error}"
             continue
         kept[title] = {"source": source, "finding": findings[title].json()}
@@ -195,7 +195,11 @@ def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str
     if out is None or not Path(out).exists():
         return {}, ""
     try:
-        value = parse_json(Path(out).read_bytes(), out)
+        content = Path(out).read_bytes()
+    except OSError as error:
+        raise InputError(f"out is {str(out)!r:.80}, which cannot be read ({error.strerror}): name a file.") from error
+    try:
+        value = parse_json(content, out)
         differing = [key for key, each in identity.items() if value["of"].get(key) != each]
         kept = value["findings"].items()
         findings = {name: {"source": each["source"], "finding": each["finding"]} for name, each in kept}

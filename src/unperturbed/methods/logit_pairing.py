@@ -52,8 +52,9 @@ class ALP(Method):
 class CLP(Method):
     """CE(f(x), y) + weight * ||f(x) - f(z)||_2, z maximising CE.
 
-    Clean logit pairing as later comparisons read it (the baseline of Robey et al. 2021): a clean and an adversarial
-    image are paired. `clp-original` is the method that Kannan et al. describe.
+    Clean logit pairing as later comparisons read it (the baseline of Robey et al. 2021,
+    https://arxiv.org/abs/2110.15767): a clean and an adversarial image are paired. `clp-original` is the method that
+    Kannan et al. describe.
 
     Attributes:
         weight: of the pairing.

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unperturbed.checks import AT_LEAST_ONE, Rule, check_fields
+from unperturbed.checks import AT_LEAST_ONE, MOST, Rule, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import cross_entropy
 from unperturbed.methods.base import Method
@@ -37,7 +37,7 @@ class PRL(Method):
 
     def __post_init__(self) -> None:
         """Refuse less than one draw, and a share that holds none."""
-        share = Rule("is a share of the draws: above 0, at most 1", lambda value: 0 < value <= 1)
+        share = Rule("is a share of the draws: at least a millionth, at most 1", lambda value: 1 / MOST <= value <= 1)
         check_fields(self, samples=AT_LEAST_ONE, beta=share)
         if self.beta * self.samples < 1 - 1e-9:
             raise InputError(

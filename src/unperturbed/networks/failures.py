@@ -33,14 +33,14 @@ def within_memory(run: Callable[[int], T], places: int) -> tuple[T, int]:
             torch.cuda.empty_cache()
 
 
-def isolate(run: Callable[[Tensor], T], rows: Tensor) -> tuple[list[tuple[Tensor, T]], dict[int, Exception]]:
+def isolate(run: Callable[[Tensor], T], rows: Tensor) -> tuple[list[tuple[Tensor, T]], dict[int, BaseException]]:
     """Run on all rows, and where that fails on halves of them, down to each row alone.
 
     Returns the results with the rows they belong to, and what the rows raised that fail even alone. What fails on
     every one of many rows is no matter of the examples, and raised; so is `InputError`, which says what to do.
     """
     results: list[tuple[Tensor, T]] = []
-    failures: dict[int, Exception] = {}
+    failures: dict[int, BaseException] = {}
     waiting = [rows]
     while waiting:
         some = waiting.pop()
@@ -49,7 +49,7 @@ def isolate(run: Callable[[Tensor], T], rows: Tensor) -> tuple[list[tuple[Tensor
             continue
         except InputError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if len(some) == 1:
                 failures[int(some)] = error
                 continue
@@ -61,7 +61,7 @@ def isolate(run: Callable[[Tensor], T], rows: Tensor) -> tuple[list[tuple[Tensor
 
 def carefully(
     run: Callable[[Tensor, int], T], rows: Tensor, seeing: Seeing
-) -> tuple[list[tuple[Tensor, T]], dict[int, Exception]]:
+) -> tuple[list[tuple[Tensor, T]], dict[int, BaseException]]:
     """Return `isolate` of run(rows, places), in as many places as memory holds; `seeing` remembers how many."""
 
     def within(some: Tensor) -> T:
@@ -71,7 +71,7 @@ def carefully(
     return isolate(within, rows)
 
 
-def failed_on_all(failures: dict[int, Exception]) -> Exception:
+def failed_on_all(failures: dict[int, BaseException]) -> BaseException:
     """Return what is raised where every example fails, even alone: that the network does, where and why."""
     error = next(iter(failures.values()))
     if isinstance(error, RunError) or type(error).__name__ in ("AcceleratorError", "OutOfMemoryError"):
@@ -81,7 +81,7 @@ def failed_on_all(failures: dict[int, Exception]) -> Exception:
     return told
 
 
-def failed_on(failures: dict[int, Exception], names: Tensor, what: str) -> list[str]:
+def failed_on(failures: dict[int, BaseException], names: Tensor, what: str) -> list[str]:
     """Return a sentence for the examples, called `names`, that fail even alone."""
     if not failures:
         return []

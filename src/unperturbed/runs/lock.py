@@ -65,10 +65,10 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
         RunError: where the folder was moved or deleted meanwhile.
     """
     folder = folder.absolute()
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
+    except OSError as error:  # a file, a name that is too long, a place that takes no folders
         raise InputError(f"The output folder {folder} cannot be made ({error}): choose another one.") from error
     beside = folder / f".{name}.lock.json" if name else folder / ".lock.json"
     lock = None

@@ -264,17 +264,35 @@ def _checked_bounds(bounds: object) -> Bounds:
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise InputError(f"bounds are {bounds!r}: give (low, high), as two numbers or two tensors, or None")
     if all(isinstance(bound, Real) and not isinstance(bound, bool) for bound in bounds):
-        low, high = float(bounds[0]), float(bounds[1])
+        try:
+            low, high = float(bounds[0]), float(bounds[1])
+        except OverflowError as error:
+            raise InputError(f"bounds are {bounds!r:.80}: no float is that large") from error
         if not low <= high:
             raise InputError(f"bounds are ({low:g}, {high:g}): the lower one comes first and neither is NaN")
         return low, high
     if not all(isinstance(bound, Real | Tensor | np.ndarray) and not isinstance(bound, bool) for bound in bounds):
         raise InputError(f"bounds are {bounds!r:.80}: give (low, high), as two numbers or two tensors, or None")
-    lows, highs = torch.as_tensor(bounds[0]), torch.as_tensor(bounds[1])
-    wrong = int((~(lows <= highs)).sum())
+    lows, highs = _as_bound(bounds[0]), _as_bound(bounds[1])
+    try:
+        wrong = int((~(lows <= highs)).sum())
+    except RuntimeError as error:
+        shapes = f"{tuple(lows.shape)} and {tuple(highs.shape)}"
+        raise InputError(f"bounds have the shapes {shapes}: give both the shape of an example") from error
     if wrong:
         raise InputError(f"bounds have low > high or NaN in {wrong} places: give (low, high) with low <= high in each")
     return lows, highs
+
+
+def _as_bound(bound: object) -> Tensor:
+    """Return a bound as a tensor of real numbers; raises InputError where it is none."""
+    try:
+        tensor = torch.as_tensor(bound)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"bounds hold {bound!r:.80}: give numbers, or tensors or arrays of numbers") from error
+    if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+        raise InputError(f"bounds hold a tensor of {tensor.dtype}: give dense tensors of real numbers")
+    return tensor.detach()
 
 
 def _limit(bound: float | Tensor | np.ndarray, like: Tensor) -> Tensor:

@@ -1,21 +1,24 @@
 """The loss of any training method by one call, for a training loop of one's own."""
 
 from dataclasses import dataclass
-from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from unperturbed.checks import SEED, checked
-from unperturbed.errors import RunError
+from unperturbed.data.split import as_labels, check_dense
+from unperturbed.errors import InputError, RunError
 from unperturbed.methods.base import Method
-from unperturbed.networks.classifier import as_classifier
+from unperturbed.networks.classifier import Classes, as_classifier
+from unperturbed.networks.dtype import home
+from unperturbed.networks.guard import running
+from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.training.checkpoint import memory
-from unperturbed.types import Batch, Inner, Terms
+from unperturbed.types import Batch, Inner, Inputs, Labels, Terms
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,13 @@ class _Step:
 
 _OPEN: "WeakKeyDictionary[nn.Module, _Step]" = WeakKeyDictionary()
 """The last step of each network."""
-_PLAIN: "WeakSet[nn.Module]" = WeakSet()
-"""Networks that were seen to return logits as they are."""
+_PLAIN: "WeakKeyDictionary[nn.Module, int]" = WeakKeyDictionary()
+"""How many classes networks tell apart that were seen to return logits as they are."""
+_SLACK = 1e-6
+"""Of the bounds, relative where they exceed 1: what rounding may add."""
 
 
-@checked(seed=SEED)
+@checked(step=SEED, seed=SEED)
 def robust_loss(
     method: Method,
     model: nn.Module,
@@ -46,7 +51,7 @@ def robust_loss(
     step: int,
     ids: Tensor | None = None,
     seed: int = 0,
-    output: Any = None,
+    output: Output = None,
 ) -> Tensor:
     """Return the scalar loss that `train` would minimise on this batch; call backward on it, then the optimiser.
 
@@ -67,24 +72,67 @@ def robust_loss(
         output: which part of what the model returns are the logits.
 
     Raises:
-        InputError: on a model that returns no logits.
-        RunError: on a loss that is not finite.
+        InputError: on a model that returns no logits or whose weights get no gradient, on inputs outside the bounds,
+            and on labels that do not fit.
+        RunError: on a loss that is not finite, and where the model fails.
     """
-    classifier = model if model in _PLAIN else as_classifier(model, x[:1], output)
+    x, y, ids = _checked_batch(model, x, y, threat, ids)
+    classifier = model if model in _PLAIN else as_classifier(model, x[:1], output, Classes.seen_in(y))
+    classes = _PLAIN[model] if model in _PLAIN else _classes(classifier, x[:1])
     if classifier is model:
-        _PLAIN.add(model)
+        _PLAIN[model] = classes
+    if (most := int(y.max())) >= classes:
+        raise InputError(f"Labels go up to {most}, but with {classes} classes they must be 0 to {classes - 1}.")
     if (last := _OPEN.pop(model, None)) is not None:
         last.method.after_step(last.batch, last.inner, last.terms, last.threat)
-    batch = Batch(threat.boxed(x), y, torch.arange(len(y), device=y.device) if ids is None else ids.to(y.device))
+    batch = Batch(threat.boxed(x), y, ids)
     noise = Noise.of(seed, batch.ids).fold(step).fold(1)
-    with under_attack(classifier):
-        inner = method.perturb(classifier, batch, threat, noise)
-    terms = method.loss(classifier, batch, inner, threat, noise)
-    loss = torch.stack(list(terms.values())).sum()
+    with running("taking the loss of a batch", ids, x):
+        with under_attack(classifier):
+            inner = method.perturb(classifier, batch, threat, noise)
+        terms = method.loss(classifier, batch, inner, threat, noise)
+        loss = torch.stack(list(terms.values())).sum()
     if not bool(loss.isfinite()):
         shown = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
         raise RunError(f"The loss is not finite ({shown}) at step {step}: lower the learning rate, or clip gradients.")
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise InputError(
+            "The loss has no gradient: the model's weights do not require one (requires_grad_(True)), or its forward "
+            "detaches what it returns."
+        )
     if memory(method):
         detached = {name: term.detach() for name, term in terms.items()}
         _OPEN[model] = _Step(method, batch, inner, detached, threat)
     return loss
+
+
+def _checked_batch(
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, ids: Tensor | None
+) -> tuple[Inputs, Labels, Labels]:
+    """Return inputs in the precision of the weights, labels and ids as int64; raises InputError on what is neither."""
+    check_dense(x, "inputs x")
+    if not x.is_floating_point() or x.dim() < 2 or x.numel() == 0:
+        raise InputError(f"The inputs x are {x.dtype} of shape {tuple(x.shape)}: give floating-point ones, (n, ...).")
+    numbers = {"labels y": as_labels(y)} | ({} if ids is None else {"ids": as_labels(ids, "ids")})
+    for role, values in numbers.items():
+        if len(values) != len(x):
+            raise InputError(f"There are {len(x)} inputs x and {len(values)} {role}: give one for each input.")
+    if (least := int(numbers["labels y"].min())) < 0:
+        raise InputError(f"The labels y go down to {least}, but must be class numbers from 0.")
+    x = x.detach().to(home(model)[1])
+    low, high = threat.limits(x)
+    if not bool(((x >= low - _slack(low)) & (x <= high + _slack(high)) & x.isfinite()).all()):
+        raise InputError(
+            f"The inputs x range from {float(x.min()):.4g} to {float(x.max()):.4g}, but must be finite and within the "
+            f"bounds of {threat}."
+        )
+    return x, numbers["labels y"].to(y.device), numbers.get("ids", torch.arange(len(x))).to(y.device)
+
+
+def _slack(limit: Tensor) -> Tensor:
+    return _SLACK * limit.abs().clamp(min=1).nan_to_num(posinf=0)
+
+
+def _classes(classifier: nn.Module, example: Inputs) -> int:
+    with under_attack(classifier), torch.no_grad(), torch.random.fork_rng([]):
+        return int(classifier(example).shape[1])

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import json
 import logging
 import pickletools
 import pkgutil
@@ -186,6 +187,12 @@ def save_weights(model: nn.Module, path: Path | str, about: Mapping[str, object]
     written; a file that was there then stands.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"path is {path}, a folder: name the file in it that is to be written.")
+    try:
+        json.dumps(about)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"about is {about!r:.80}: give plain values ({error}).") from error
     state = unwrapped(model).state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):

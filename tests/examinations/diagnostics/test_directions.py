@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 
 from support.architectures import BUILDERS, built, images
 from support.examples import untouched
+from support.shares import first
 from unperturbed.anatomy.blocks import blocks, features
 from unperturbed.attacks.straight_through import StraightThrough
 from unperturbed.examinations.diagnostics import directions as module
@@ -184,7 +185,7 @@ def by_id(finding: Finding, exact: Tensor) -> list[float]:
     return [float(exact[k]) for k in finding.distributions[0].ids]
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", first(2, BUILDERS))
 def test_every_style_of_network_goes_through_and_agrees_with_dense_jacobians(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,7 +41,9 @@
     document.querySelectorAll(".plot").forEach(plot => near.observe(plot));
     dark.addEventListener("change", () => drawn.forEach(id => draw(id, false)));
     addEventListener("beforeprint", () => Object.keys(figures).forEach(id => draw(id, true)));
-    addEventListener("afterprint", () => Object.keys(figures).forEach(id => draw(id, false)));
+    addEventListener("afterprint", () => document.querySelectorAll(".plot").forEach(plot => {
+      if (drawn.has(plot.id)) { draw(plot.id, false); } else { Plotly.purge(plot); near.observe(plot); }
+    }));
   }
 
   // A column that holds numbers is sorted by them; what is no number comes last.

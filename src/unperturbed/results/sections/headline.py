@@ -18,7 +18,7 @@ from unperturbed.reports.document import (
     section,
 )
 from unperturbed.results.sections.audit import no_sign
-from unperturbed.results.stored import StoredEvaluation, StoredRun, norm_of, radius_of
+from unperturbed.results.stored import StoredEvaluation, StoredRun
 
 
 def headline(runs: Sequence[StoredRun]) -> Section | None:
@@ -102,8 +102,8 @@ def _evaluations(run: StoredRun) -> Block:
                 outcome.threat,
                 outcome.suite,
                 f"{outcome.n}",
-                str(outcome.clean_accuracy),
-                f"{outcome.robust_accuracy}{doubted(outcome.doubts)}",
+                _share(outcome.clean_accuracy),
+                f"{_share(outcome.robust_accuracy)}{doubted(outcome.doubts)}",
                 str(outcome.counts["unknown"]),
                 f"{outcome.seconds:.1f}",
             )
@@ -112,13 +112,5 @@ def _evaluations(run: StoredRun) -> Block:
     return Table("All evaluations", columns, tuple(rows), folded=len(rows) == 1)
 
 
-def threat_text(run: StoredRun) -> str:
-    """Return the threat of a run's training, or of its headline; "" where neither is known."""
-    if run.record is not None:
-        return run.record.threat
-    return run.headline.outcome.threat if run.headline is not None else ""
-
-
-def same_threat(first: str, second: str) -> bool:
-    """Return whether two texts name the same norm and radius."""
-    return (norm_of(first), radius_of(first)) == (norm_of(second), radius_of(second))
+def _share(share: Interval) -> str:
+    return f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]"

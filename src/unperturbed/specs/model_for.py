@@ -1,0 +1,35 @@
+"""A network that fits the data."""
+
+import torch
+from torch import nn
+
+from unperturbed.checks import SEED, checked
+from unperturbed.data.check import mean_std
+from unperturbed.data.split import Data
+from unperturbed.weights.files import build_model
+
+
+@checked(seed=SEED)
+def model_for(data: Data, name: str | None = None, *, seed: int = 0, **options: object) -> nn.Module:
+    """Return a network for the data, with random weights: the one that `unperturbed train` begins with.
+
+    The data give the network's `input_shape`, `classes`, `mean` and `std` where its constructor has arguments of these
+    names. PyTorch's own generator is left as it was.
+
+    Args:
+        data: what `load_data` returns.
+        name: "small-cnn", "mlp", "preact-resnet" or "wide-resnet", or a class or function by import path,
+            "package.module:Name"; None: "small-cnn" for images, "mlp" for vectors.
+        seed: of the random weights.
+        options: other arguments of the constructor, such as `width=16`.
+
+    Raises:
+        InputError: on an unknown name, option or value of an option.
+    """
+    shape = tuple(data.train.shape)
+    mean, std = mean_std(data.train)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build_model(
+            name or ("small-cnn" if len(shape) == 3 else "mlp"), options, shape, len(data.classes), mean, std
+        )

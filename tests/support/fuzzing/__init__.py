@@ -1,0 +1,1 @@
+"""Exchanged arguments for the fuzzer of the Python API."""
