@@ -23,7 +23,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -32,7 +31,6 @@ from torch import nn
 from unperturbed.attacks.base import padded_logits
 from unperturbed.attacks.gradient import Suite
 from unperturbed.cli.memory import keep_freed_memory
-from unperturbed.cli.subject import load_into, make_model, stored_bounds, stored_run
 from unperturbed.data.sources import load_data
 from unperturbed.data.split import select
 from unperturbed.evaluation import accuracy
@@ -41,10 +39,9 @@ from unperturbed.evaluation.block import Block, Networks
 from unperturbed.findings import Outcome
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import InPrecision
-from unperturbed.runs import BEST
-from unperturbed.specs.trees import Tree
 from unperturbed.suites.autoattack import STANDARD
 from unperturbed.threat import Threat
+from unperturbed.training.run import Run
 from unperturbed.types import Inputs, Labels
 
 
@@ -169,15 +166,12 @@ def main() -> None:
     parser.add_argument("--precision", choices=("auto", "32"), default="auto")
     given = parser.parse_args()
     keep_freed_memory()
-    stored, data, tree = stored_run(given.run), load_data(given.data), Tree()
-    tree.put([], stored["model"])
-    model, _ = make_model(tree, data)
-    load_into(model, str(Path(given.run) / BEST), tree)
-    model.eval().requires_grad_(False)
+    run, data = Run.open(given.run), load_data(given.data)
+    model = run.model.requires_grad_(False)
     assert data.test is not None
     split = select(data.test, torch.arange(given.examples))
     x, y = split.inputs(torch.arange(given.examples)), split.labels
-    threat = Threat.parse(given.threat or stored["threat"], stored_bounds(stored["bounds"]))
+    threat = Threat.parse(given.threat, run.bounds) if given.threat else run.threat
     if given.processes > 1:
         torch.set_num_threads(given.processes)
     try:

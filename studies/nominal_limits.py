@@ -22,12 +22,13 @@ import pyarrow.parquet
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
 from unperturbed.runs import read_jsonl, write_jsonl
 from unperturbed.statistics.paired import interval, verdict
 from unperturbed.suites.autoattack import STANDARD
+from unperturbed.suites.pgd import PGD_SUITE
 
 FGSM = GradientAttack("FGSM", cross_entropy, PGD(steps=1, step_size=1.0, random_start=False))
 SUITE = Suite(

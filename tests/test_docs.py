@@ -18,11 +18,11 @@ from lightning_fabric import Fabric
 import test_layers
 import unperturbed.methods
 from support.examples import Counted, find_classes, make_batch, network, noise_for
-from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.cli.options import Parsed, parse
 from unperturbed.evaluation import accuracy
+from unperturbed.examinations.by_name import BUILT_IN
 from unperturbed.examinations.compare import CLAIMS
-from unperturbed.examinations.runner import BUILT_IN, name_of
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
 from unperturbed.methods.at import AT
@@ -30,6 +30,7 @@ from unperturbed.methods.base import Method
 from unperturbed.networks.precision import InPrecision
 from unperturbed.specs import catalogue as names
 from unperturbed.specs.trees import choose
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 from unperturbed.training.step import optimisation_step
 
@@ -72,12 +73,20 @@ def step(method: Method) -> tuple[Counted, dict[str, torch.Tensor]]:
 # Links and paths
 
 
+def slug(heading: str) -> str:
+    """Return what a link calls a heading."""
+    return re.sub(r"[^\w -]", "", heading.lstrip("#").strip().lower()).replace(" ", "-")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)]+)\)", text):
         if not target.startswith("http"):
-            assert (page.parent / target.partition("#")[0]).exists(), target
+            place, _, part = target.partition("#")
+            file = page.parent / place if place else page
+            assert file.exists(), target
+            assert not part or part in {slug(line) for line in file.read_text().splitlines() if line[:1] == "#"}, target
     for target in re.findall(r"`((?:src|tests|docs|examples)/[\w/]+(?:\.\w+)?/?)`", text):
         assert (ROOT / target).exists() or "random_noise" in target, target
 
@@ -96,6 +105,15 @@ def test_the_architecture_names_every_room_and_no_other_file() -> None:
 def test_the_architecture_gives_the_order_of_layers() -> None:
     (order,) = (block for block in blocks("docs/architecture.md", "") if block.startswith("errors "))
     assert tuple(order.split()) == test_layers.LAYERS
+
+
+def test_the_table_of_silent_failures_names_files_that_test_them() -> None:
+    rows = re.findall(r"^\| (S\d+) \| .* \| `(.*)` \|$", (ROOT / "tests/README.md").read_text(), re.MULTILINE)
+    assert [number for number, _ in rows] == [f"S{number}" for number in range(1, 26)]
+    for number, file in rows:
+        assert re.search(rf"{number}\b|_{number.lower()}\b|_{number.lower()}_", (ROOT / "tests" / file).read_text()), (
+            number
+        )
 
 
 # Commands
@@ -167,7 +185,7 @@ def test_the_python_of_the_page_on_diagnosing_works(capsys: pytest.CaptureFixtur
 def test_the_page_on_diagnosing_names_every_diagnostic_and_claim() -> None:
     text = (ROOT / "docs/diagnosing.md").read_text()
     measured = text.partition("## What is measured")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `(\w+)` \|", measured, re.MULTILINE) == [name_of(each) for each in BUILT_IN]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", measured, re.MULTILINE)) == sorted(BUILT_IN)
     assert re.findall(r"^\| (.*?) \| .* \| it falls \|$", text, re.MULTILINE) == [each.sentence for each in CLAIMS]
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.cli.main import main
 from unperturbed.evaluation import accuracy
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
+from unperturbed.suites.pgd import PGD_SUITE
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

@@ -1,5 +1,9 @@
 import json
+import sys
 
+import pytest
+
+from unperturbed.errors import InputError
 from unperturbed.findings import AttackRecord, Interval, Outcome, silent
 
 
@@ -43,6 +47,13 @@ def test_the_summary_is_plain_json() -> None:
     ]
     assert summary["ties"] == 1 and summary["unverified"] == 2 and summary["warnings"] == ["careful"]
     assert "examples" not in summary
+
+
+def test_a_table_without_pandas_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(outcome().table()["id"]) == list(range(100))
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError, match="pip install pandas.*`examples`"):
+        outcome().table()
 
 
 def test_silence() -> None:

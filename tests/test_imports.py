@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from unperturbed.cli.main import main
 from unperturbed.errors import InputError
 from unperturbed.imports import OWN, Trust, check_nested, follow, may_make
 from unperturbed.runs import BEST
-from unperturbed.specs.trees import Tree, choose, convert
+from unperturbed.specs.parameters import convert
+from unperturbed.specs.trees import Tree, choose
 from unperturbed.weights.files import save_weights
+from unperturbed.weights.rebuild import load_run
 
 EVIL = """
 from pathlib import Path
@@ -80,7 +83,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "evil:Net": {},
     "evil.Net": {},
     "unperturbed.cli.main:os.system": {"command": "touch EXECUTED"},
-    "unperturbed.specs.catalogue:ast": {},
+    "unperturbed.catalogue:ast": {},
     "unperturbed.weights.files:build_model": LOADER,
     "unperturbed.weights.rebuild:load_run": {"folder": "run"},
     "mlp": {"activation": {"class_path": "evil.Net"}},
@@ -95,6 +98,42 @@ DOORS += [{"data": "evil:data"}, {"data": "unperturbed.cli.demo:run"}, {"data": 
 def test_a_run_folder_does_not_execute_code(folder: Path, changes: dict[str, Any], command: str) -> None:
     write(changes)
     refused(command, "run")
+
+
+TRAINED = {
+    "method": "erm",
+    "recipe": {"seed": 0, "epochs": 1, "validation": 0.1},
+    "chosen": {"training_examples": 18, "held_out_examples": 2},
+}
+UNUSED: list[dict[str, Any]] = [
+    {"method": "evil:Net"},
+    {"method": {"class_path": "evil:Net"}},
+    {"method": {"class_path": "awp", "init_args": {"objective": {"class_path": "evil.Net", "init_args": {}}}}},
+    {"extra": "evil:data"},
+    {"weights": "evil:data"},
+    {"output": "evil:data"},
+    {"notes": {"class_path": "evil:Net"}},
+    {"network": {"class_path": "evil.Net", "architecture": "0", "parameters": 1}},
+]
+
+
+@pytest.mark.parametrize("changes", UNUSED, ids=str)
+def test_import_paths_that_a_command_does_not_need_are_not_followed(folder: Path, changes: dict[str, Any]) -> None:
+    """The command does its work or refuses the folder; the file's code runs neither way."""
+    write(TRAINED | changes)
+    quick = ("--suite", "apgd-ce", "--examples", "2")
+    for words in (
+        ("evaluate", "run", *quick),
+        ("diagnose", "run", "--diagnostics", "margins", "--examples", "2"),
+        ("compare", "run", "run2"),
+        ("transfer", "run", "run", *quick),
+        ("train", "--data", "blobs.npz", "--epochs", "1", "--model", "mlp", "--out", "run", "--resume"),
+    ):
+        assert main(words) in (0, 1, 2), words
+        assert not Path("EXECUTED").exists(), words
+    with suppress(InputError):
+        load_run("run")
+    assert not Path("EXECUTED").exists()
 
 
 def test_the_runs_of_a_matrix_do_not_execute_code(folder: Path) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "unperturbed"
-GROUND = ("errors", "contents", "checks", "reading", "imports", "types", "findings", "processor", "runs")
+GROUND = ("errors", "catalogue", "checks", "reading", "imports", "types", "findings", "processor", "runs", "engines")
 LAYERS = (
     *GROUND,
     *("noise", "losses", "statistics", "networks", "threat", "architectures", "weights", "data"),
-    *("maximise", "curvature", "methods", "attacks", "suites", "anatomy", "specs"),
-    *("evaluation", "training", "examinations", "reports", "results", "cli"),
+    *("maximise", "curvature", "methods", "attacks", "suites", "anatomy", "specs", "reports"),
+    *("evaluation", "training", "examinations", "sweeps", "results", "cli"),
 )
 ASIDE = ("architectures", "weights", "data", "reports")
 """They know nothing of threats and of what stands on them."""

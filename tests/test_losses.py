@@ -130,7 +130,7 @@ def test_log_wrong_is_the_log_of_what_is_left() -> None:
 
 @pytest.mark.parametrize("gap", [50.0, 200.0, 1e4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_s12_log_wrong_is_finite_however_large_the_gap(gap: float, dtype: torch.dtype) -> None:
+def test_log_wrong_is_finite_however_large_the_gap_s12(gap: float, dtype: torch.dtype) -> None:
     """log(1 - p_y) is -gap + log 2 with two others; there 1 - p_y is 0 in floating point, and its log -inf."""
     logits = torch.tensor([[gap, 0.0, 0.0], [0.0, gap, 0.0]], dtype=dtype, requires_grad=True)
     y = torch.tensor([0, 0])

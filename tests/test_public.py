@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import unperturbed as un
-from unperturbed.contents import contents
+from unperturbed.catalogue import contents
 
 PACKAGES = ("architectures", "attacks", "maximise", "methods")
 
@@ -39,7 +39,7 @@ def test_the_page_of_public_names_has_each_of_them_and_no_other() -> None:
 
 OURS = {
     *("ERM", "Method", "Wrapper", "EpochEnd", "At"),
-    *("Attack", "AttackResult", "FunctionAttack", "GradientAttack", "Nearest", "Suite"),
+    *("Attack", "AttackResult", "FunctionAttack", "GradientAttack", "MinimumNorm", "Nearest", "Suite"),
     *("Ascent", "Best", "Maximiser", "Places", "Replaced", "Restarts"),
     *("MLP", "Normalise"),
 }

@@ -28,18 +28,23 @@ if TYPE_CHECKING:
     from unperturbed.evaluation.threats import evaluate_threats as evaluate_threats
     from unperturbed.evaluation.transfer import transfer as transfer
     from unperturbed.evaluation.union import union as union
+    from unperturbed.examinations.audit import audit as audit
     from unperturbed.examinations.runner import diagnose as diagnose
+    from unperturbed.examinations.several import diagnose_runs as diagnose_runs
     from unperturbed.findings import Outcome as Outcome
     from unperturbed.findings import Transfer as Transfer
     from unperturbed.methods.at import AT as AT
     from unperturbed.results.report import Report as Report
     from unperturbed.results.report import report as report
     from unperturbed.specs.model_for import model_for as model_for
+    from unperturbed.sweeps.sweep import sweep as sweep
+    from unperturbed.sweeps.table import Sweep as Sweep
     from unperturbed.threat import Threat as Threat
-    from unperturbed.training.loop import Trained as Trained
     from unperturbed.training.loop import train as train
     from unperturbed.training.recipe import Recipe as Recipe
     from unperturbed.training.robust_loss import robust_loss as robust_loss
+    from unperturbed.training.run import Run as Run
+    from unperturbed.training.trained import Trained as Trained
     from unperturbed.weights.files import build_model as build_model
     from unperturbed.weights.files import load_weights as load_weights
     from unperturbed.weights.files import save_weights as save_weights
@@ -50,9 +55,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "AT": "methods.at",
     "attack": "evaluation.attack",
+    "audit": "examinations.audit",
     "build_model": "weights.files",
     "compare": "evaluation.comparison",
     "diagnose": "examinations.runner",
+    "diagnose_runs": "examinations.several",
     "evaluate": "evaluation.accuracy",
     "evaluate_threats": "evaluation.threats",
     "InputError": "errors",
@@ -69,12 +76,15 @@ _HOMES = {
     "Report": "results.report",
     "report": "results.report",
     "robust_loss": "training.robust_loss",
+    "Run": "training.run",
     "RunError": "errors",
     "save_weights": "weights.files",
     "Suite": "attacks.gradient",
+    "Sweep": "sweeps.table",
+    "sweep": "sweeps.sweep",
     "Threat": "threat",
     "train": "training.loop",
-    "Trained": "training.loop",
+    "Trained": "training.trained",
     "Transfer": "findings",
     "transfer": "evaluation.transfer",
     "union": "evaluation.union",
@@ -90,17 +100,21 @@ __all__ = [
     "PairedComparison",
     "Recipe",
     "Report",
+    "Run",
     "RunError",
     "Suite",
+    "Sweep",
     "Threat",
     "Trained",
     "Transfer",
     "architectures",
     "attack",
     "attacks",
+    "audit",
     "build_model",
     "compare",
     "diagnose",
+    "diagnose_runs",
     "evaluate",
     "evaluate_threats",
     "load_data",
@@ -115,6 +129,7 @@ __all__ = [
     "report",
     "robust_loss",
     "save_weights",
+    "sweep",
     "train",
     "transfer",
     "union",

@@ -6,7 +6,7 @@ import pytest
 from test_trees import HERE
 
 from unperturbed.cli.options import Parsed, parse
-from unperturbed.cli.subject import read_bounds
+from unperturbed.cli.setup import read_bounds
 from unperturbed.maximise.langevin import Langevin
 from unperturbed.maximise.pgd import PGD
 from unperturbed.methods.at import AT
@@ -19,7 +19,8 @@ from unperturbed.methods.fgsm import RS_FGSM
 from unperturbed.methods.llr import LLR
 from unperturbed.methods.scorpio import SCORPIO
 from unperturbed.methods.trades import TRADES
-from unperturbed.specs.trees import Tree, choose, written
+from unperturbed.specs.spec import describe
+from unperturbed.specs.trees import Tree, choose
 from unperturbed.threat import Threat
 
 LINES = """
@@ -116,9 +117,9 @@ def test_the_package_s_own_wrappers_nest() -> None:
         made = method(f"unperturbed train --method constrained --method.method {name} --method.dual_step 0.1")
         assert isinstance(made, Constrained) and made.method == kind() and made.dual_step == 0.1
     written_down = Tree()
-    written_down.put([], written(method(line)))
+    written_down.put([], describe(method(line)))
     again = choose(written_down, "methods", "method").build()
-    assert written(again) == written(method(line))
+    assert describe(again) == describe(method(line))
 
 
 def test_dale_s_chain_takes_what_is_passed_on() -> None:

@@ -52,9 +52,10 @@ def test_piped_work_writes_a_line_an_epoch_and_an_estimate_every_minute(
     with console.progress() as report:
         for step in range(1, 7):
             clock[0] += 5
-            report(step, 6, f"epoch {(step + 1) // 2}/3")
+            report(step, 6, f"epoch {(step + 1) // 2}/3: loss {7 - step}.5")
     lines = capsys.readouterr().err.splitlines()
-    assert [line.partition(" done")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    told = [line.partition(", about")[0] for line in lines]
+    assert told == ["epoch 1/3 done: loss 5.5", "epoch 2/3 done: loss 3.5", "epoch 3/3 done: loss 1.5"]
     with console.progress() as report:
         for minute in range(6):
             clock[0] += 30

@@ -69,10 +69,10 @@ def test_called_again_it_reads_what_it_found_and_replaces_other_radii_only_if_to
     words = ("curve", "runs/blobs-at", "--examples", "6", "--json", "--eps")
     code, out, err = run(*words, "0.1,0.2")
     first = json.loads(out)
-    assert code == 0 and "Read again" not in err
+    assert code == 0 and "Loaded from" not in err
     code, out, err = run(*words, "0.1,0.2")
     again = json.loads(out)
-    assert code == 0 and "Read again from runs/blobs-at/evaluation/first-6/curve-Linf" in err
+    assert code == 0 and "Loaded from runs/blobs-at/evaluation/first-6/curve-Linf" in err
     assert again["curve"] == first["curve"] and again["attacks"] == first["attacks"]
     code, _, err = run(*words, "0.05,0.2")
     assert code == 2 and "radii was [0.1, 0.2], now [0.05, 0.2]" in err and "--overwrite" in err

@@ -40,6 +40,28 @@ def planned(*words: str) -> train.Plan:
     return train.plan(parse(train.parser(), ("--data", "table.csv", "--label", "kind", "--threat", "Linf:0.1", *words)))
 
 
+def test_a_choice_behind_the_data_and_another_one_by_the_option_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", "table.csv?label=label", "--label", "kind"]) == 2
+    assert "--data says label=label, but --label is kind" in " ".join(capsys.readouterr().err.split())
+
+
+def test_columns_in_another_order_are_refused_in_extra_data_and_in_evaluations(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One feature would stand for another, and nothing would show it but a low accuracy."""
+    rows = "\n".join(f"{k / 60},{k % 2},{k % 5}" for k in range(60))
+    Path("one.csv").write_text(f"a,label,b\n{rows}\n")
+    Path("other.csv").write_text(f"b,label,a\n{rows}\n")
+    words = ["train", "--data", "one.csv", "--epochs", "1", "--method", "erm", "--threat", "Linf:0.1", "--out", "run"]
+    assert main([*words, "--extra", "other.csv"]) == 2
+    assert "The features are a, b in training, and b, a in the extra data" in " ".join(capsys.readouterr().err.split())
+    assert main(words) == 0
+    assert main(["evaluate", "run", "--data", "other.csv"]) == 2
+    assert "The features are a, b in training, and b, a here" in " ".join(capsys.readouterr().err.split())
+    assert main(["evaluate", "run", "--data", "one.csv?scale=unit", "--suite", "square", "--examples", "3"]) == 0
+    assert "by its own ranges" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.filterwarnings("ignore:.*held out as the test split")
 def test_extra_data_have_the_label_of_the_data() -> None:
     """With its own `label` column as the label, extra examples would have taught another question."""

@@ -15,7 +15,7 @@ from support.toys import blobs
 from unperturbed.cli.main import main
 from unperturbed.cli.processes import MOST, number_of_devices, together
 from unperturbed.errors import InputError, RunError
-from unperturbed.evaluation import accuracy
+from unperturbed.evaluation.measurement import block_size
 
 OWN = """
 import os
@@ -71,7 +71,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [(500, 1, [500]), (1500, 1, [1024, 476]), (500, 2, [250, 250]), (3000, 2, [750] * 4), (3, 4, [1, 1, 1])],
 )
 def test_each_process_gets_as_many_blocks(n: int, processes: int, sizes: list[int]) -> None:
-    blocks = torch.split(torch.arange(n), accuracy._block_size(n, processes))
+    blocks = torch.split(torch.arange(n), block_size(n, processes, 1024))
     assert [len(block) for block in blocks] == sizes
 
 
@@ -163,6 +163,24 @@ def test_two_devices_give_one_result_and_one_goes_on_where_two_stopped(capsys: p
     Path("out1/evaluation/mine/part-00000.json").unlink()
     again = evaluation(capsys, "out1", "--devices", "2")
     assert again | {"warnings": one["warnings"]} == one and "only 1 of 2 processes" in str(again["warnings"])
+
+
+@pytest.mark.slow
+def test_two_devices_share_the_examples_asked_for_at_every_radius(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*WORDS, "--model", "sharing:trained", "--examples", "random:30", "--eps", "0.1,0.2,0.4"]
+    found = []
+    for number in ("1", "2"):
+        code = main([*words, "--out", f"out{number}", "--devices", number])
+        captured = capsys.readouterr()
+        assert code == 0, captured.err
+        found.append(json.loads(captured.out))
+        parts = [len(list(job.parent.glob("part-*.parquet"))) for job in Path(f"out{number}").rglob("job.json")]
+        assert parts == [int(number)] * 3
+    names = ("n", "selection", "counts", "clean_accuracy", "robust_accuracy", "warnings")
+    assert [found[0][name] for name in names] == [found[1][name] for name in names] and found[0]["n"] == 30
+    assert found[0]["selection"] == "random:30 seed 0"
+    curves = [[(row["eps"], row["robust_accuracy"], row["attacks"]) for row in each["curve"]] for each in found]
+    assert curves[0] == curves[1] and len({row[1] for row in curves[0]}) == 3
 
 
 @pytest.mark.slow

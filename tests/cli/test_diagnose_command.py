@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from test_main import Run, runner
 
-from unperturbed.cli.diagnose import _training
 from unperturbed.runs import read_yaml, write_yaml
 from unperturbed.runs.record import RunRecord
 
@@ -93,10 +92,10 @@ def test_ordinary_training_is_told_by_what_perturbs() -> None:
     recipe = {"seed": 4, "epochs": 1, "validation": 0.1}
     rest = {"threat": "Linf:0.1", "bounds": None, "recipe": recipe, "chosen": {}}
     for method in ({"class_path": "erm"}, erm, {"class_path": "awp", "init_args": {"gamma": 0.1, "method": erm}}):
-        assert _training(RunRecord.of({"method": method} | rest, "config.yaml")) == (0.0, 4)
+        assert RunRecord.of({"method": method} | rest, "config.yaml").strength == 0.0
     at = {"class_path": "at", "init_args": {}}
     for method in (at, {"class_path": "awp", "init_args": {"method": at}}):
-        assert _training(RunRecord.of({"method": method} | rest, "config.yaml")) == (0.1, 4)
+        assert RunRecord.of({"method": method} | rest, "config.yaml").strength == 0.1
 
 
 def test_networks_of_other_test_examples_are_not_paired(run: Run) -> None:
@@ -160,3 +159,14 @@ def test_bad_input_is_told(run: Run) -> None:
     write_yaml(Path("runs/c/config.yaml"), read_yaml(Path("runs/c/config.yaml")) | {"threat": "L2:0.5"})
     code, _, err = run("diagnose", "runs/b", "runs/c")
     assert code == 2 and "different norms" in err and "--threat" in err
+
+
+def test_run_folders_are_diagnosed_from_python_as_by_the_command(run: Run) -> None:
+    import unperturbed as un
+
+    code, out, _ = run("diagnose", "runs/b", "runs/c", *QUICK, "--json")
+    found = un.diagnose_runs(["runs/b", "runs/c"], diagnostics=["margins"])
+    assert code == 0 and json.loads(out) == json.loads(json.dumps(found.json()))
+    assert found.page.is_file()
+    with pytest.raises(un.InputError, match="each once"):
+        un.diagnose_runs(["runs/b", "runs/b"])

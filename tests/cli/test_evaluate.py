@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from support.toys import Function, uniform
-from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.cli.evaluate import _as_autoattack
 from unperturbed.cli.main import main
 from unperturbed.evaluation import accuracy
@@ -21,6 +21,7 @@ from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.pgd import PGD
 from unperturbed.suites.autoattack import STANDARD
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 
 Run = Callable[..., tuple[int, str, str]]
@@ -208,25 +209,25 @@ def test_images_of_an_earlier_evaluation_do_not_remain(run: Run) -> None:
     words = (*MINE, "--threat", "Linf:4/255")
     code, out, err = run(*words, "--quantize")
     images = Path("out/evaluation/pgd/png")
-    assert code == 0 and "Read again" not in err
+    assert code == 0 and "Loaded from" not in err
     assert "as 8-bit images" in out and list(images.glob("*.png")) and (images / "index.csv").exists()
     code, _, err = run(*words)
-    assert code == 0 and "Read again" in err and list(images.glob("*.png"))
+    assert code == 0 and "Loaded from" in err and list(images.glob("*.png"))
     code, _, err = run(*words, "--overwrite")
-    assert code == 0 and "Read again" in err
+    assert code == 0 and "Loaded from" in err
     assert not list(images.iterdir()) and not Path("out/evaluation/pgd-8bit.json").exists()
 
 
 def test_what_is_computed_anew_is_not_said_to_be_read_again(run: Run) -> None:
     words = (*MINE, "--threat", "Linf:4/255")
-    assert "Read again" not in run(*words)[2]
+    assert "Loaded from" not in run(*words)[2]
     Path("out/evaluation/pgd.json").unlink()
-    assert "Read again" in run(*words)[2]
+    assert "Loaded from" in run(*words)[2]
     job = Path("out/evaluation/pgd/job.json")
     job.write_text(job.read_text().replace("Linf:", "L2:"))
-    assert "Read again" not in run(*words, "--overwrite")[2]
+    assert "Loaded from" not in run(*words, "--overwrite")[2]
     next(Path("out/evaluation/pgd").glob("part-*.parquet")).unlink()
-    assert "Read again" not in run(*words)[2]
+    assert "Loaded from" not in run(*words)[2]
 
 
 def test_every_threat_has_its_images(run: Run) -> None:
@@ -236,6 +237,23 @@ def test_every_threat_has_its_images(run: Run) -> None:
         rows = list(csv.DictReader(Path("out/evaluation", folder, "png/index.csv").read_text().splitlines()))
         assert len(rows) == each["counts"]["broken"] == sum(each["quantised"]["counts"].values())
     assert "8-bit images" in run(*MINE, "--threat", "Linf:4/255", "--threat", "L2:0.1", "--quantize")[1]
+
+
+def test_every_radius_has_its_images_of_the_examples_asked_for(run: Run) -> None:
+    words = (*MINE, "--threat", "Linf:4/255", "--eps", "2/255,4/255,8/255", "--examples", "random:12")
+    code, out, err = run(*words, "--quantize", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["n"] == 12 and found["selection"] == "random:12 seed 0"
+    robust = [each["robust_accuracy"] for each in found["curve"]]
+    assert robust == sorted(robust, reverse=True) and robust[0] > robust[2]
+    indices = [
+        list(csv.DictReader(path.read_text().splitlines())) for path in Path("out/evaluation").rglob("png/index.csv")
+    ]
+    ids = sorted(({row["id"] for row in rows} for rows in indices), key=len)
+    assert [len(names) for names in ids] == [round(12 * (found["clean_accuracy"] - share)) for share in robust]
+    assert ids[0] < ids[1] < ids[2], "what breaks at one radius breaks at the larger ones"
+    assert len(list(Path("out/evaluation").rglob("png/*.png"))) == sum(map(len, ids))
 
 
 def test_robustbenchs_fields_stand_beside_ours(run: Run) -> None:

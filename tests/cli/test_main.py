@@ -12,12 +12,14 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
+from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.catalogue import listing
 from unperturbed.cli.main import COMMANDS, main
 from unperturbed.evaluation import accuracy
+from unperturbed.imports import OWN, follow
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
-from unperturbed.specs.catalogue import find, listing
+from unperturbed.suites.pgd import PGD_SUITE
 
 Run = Callable[..., tuple[int, str, str]]
 TRAIN = ("train", "--data", "blobs.npz", "--threat", "Linf:0.05", "--epochs", "1", "--method.steps", "2")
@@ -95,9 +97,9 @@ def test_listings_name_what_there_is(run: Run, command: str, some: str) -> None:
 
 
 def test_every_listed_class_exists_and_carries_its_name() -> None:
-    for folder in ("methods", "maximise", "models"):
+    for folder in ("methods", "maximise", "architectures"):
         for entry in listing(folder).values():
-            assert find(entry.path, "").name == entry.name  # type: ignore[attr-defined]
+            assert follow(entry.path, "", OWN).name == entry.name  # type: ignore[attr-defined]
             assert entry.summary
 
 
@@ -327,12 +329,12 @@ WRAPPED = {
 def test_wrapped_methods_train_and_resume_in_the_same_bits(
     name: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unperturbed.training import loop
+    from unperturbed.training import engine
 
     words = (*TRAIN[:5], "--epochs", "3", "--method", *WRAPPED[name].split())
     code, out, err = run(*words, "--out", "straight", "--json")
     assert code == 0 and json.loads(out)["conclusions"], err
-    step, calls = loop.optimisation_step, []
+    step, calls = engine.optimisation_step, []
 
     def interrupted(*given: Any) -> Any:
         calls.append(given)
@@ -340,7 +342,7 @@ def test_wrapped_methods_train_and_resume_in_the_same_bits(
             raise KeyboardInterrupt
         return step(*given)
 
-    monkeypatch.setattr(loop, "optimisation_step", interrupted)
+    monkeypatch.setattr(engine, "optimisation_step", interrupted)
     code, _, err = run(*words, "--out", "stopped")
     assert code == 130 and "--resume" in err
     code, out, err = run(*words, "--out", "stopped", "--resume", "--json")

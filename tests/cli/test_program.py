@@ -70,3 +70,25 @@ def test_an_unforeseen_error_ends_in_a_sentence_and_debug_shows_the_traceback(
     monkeypatch.setattr(sys, "argv", ["unperturbed", "evaluate", "--debug"])
     with pytest.raises(ZeroDivisionError):
         module.program()
+
+
+def test_an_unforeseen_error_names_the_innermost_line_of_the_users_own_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not that of the library which the user's code calls, nor this package's, which calls the user's."""
+    from unperturbed.cli import main as module
+
+    own = tmp_path / "own.py"
+    own.write_text("import json\n\ndef outer():\n    return inner()\n\ndef inner():\n    return json.loads('{')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["unperturbed", "evaluate"])
+    monkeypatch.setattr(module, "main", __import__("own").outer)
+    assert module.program() == 1
+    assert f"in your code, {own}:7" in "".join(capsys.readouterr().err.split("\n"))
+
+    monkeypatch.setattr(module, "main", lambda: json.loads("{"))
+    monkeypatch.setattr(module.sysconfig, "get_path", lambda _: str(Path(json.__file__).parents[1]))
+    monkeypatch.setattr(module.site, "getsitepackages", lambda: [str(Path(__file__).parent)])
+    assert module.program() == 1
+    err = capsys.readouterr().err
+    assert "your code" not in err and "decoder.py" in "".join(err.split("\n"))

@@ -39,11 +39,11 @@ def test_the_matrix_is_a_table_and_one_json(run: Run) -> None:
 def test_a_kept_matrix_is_read_again_refused_or_replaced(run: Run) -> None:
     first = json.loads(run("transfer", "a", "b", "--json", "--out", "matrix")[1])
     code, out, err = run("transfer", "a", "b", "--json", "--out", "matrix")
-    assert code == 0 and "Read again from matrix/transfer" in err and json.loads(out)["accuracy"] == first["accuracy"]
+    assert code == 0 and "Loaded from matrix/transfer" in err and json.loads(out)["accuracy"] == first["accuracy"]
     code, _, err = run("transfer", "a", "c", "--out", "matrix")
     assert code == 2 and "models was ['a', 'b'], now ['a', 'c']" in err and "--overwrite" in err
     code, out, err = run("transfer", "a", "c", "--json", "--out", "matrix", "--overwrite")
-    assert code == 0 and json.loads(out)["models"] == ["a", "c"] and "Read again" not in err
+    assert code == 0 and json.loads(out)["models"] == ["a", "c"] and "Loaded from" not in err
     assert json.loads(Path("matrix/transfer.json").read_text()) == json.loads(out)
 
 

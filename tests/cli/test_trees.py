@@ -15,7 +15,9 @@ from unperturbed.methods.at import AT
 from unperturbed.methods.base import Method
 from unperturbed.methods.trades import TRADES
 from unperturbed.noise import Noise
-from unperturbed.specs.trees import Tree, choose, convert, written
+from unperturbed.specs.parameters import convert
+from unperturbed.specs.spec import describe
+from unperturbed.specs.trees import Tree, choose
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, Terms
 
@@ -130,7 +132,7 @@ def test_a_text_option_stays_text_when_it_looks_like_a_number() -> None:
         (["--method", "erm", "--method.steps", "1"], ["'steps'", "erm", "There are none"]),
         (["--method", "trades", "--method.beta", "much"], ["--method.beta", "'much'", "float"]),
         (["--method.maximiser", "pgdd"], ["--method.maximiser", "Did you mean 'pgd'"]),
-        (["--method", f"{HERE}:Outr"], ["Outr", "did you mean 'Outer'"]),
+        (["--method", f"{HERE}:Outr"], ["Outr", "Did you mean 'Outer'"]),
         (["--method", "nowhere.at_all:Thing"], ["nowhere", "cannot be imported"]),
         (["--method", f"{HERE}:Threat"], ["Threat", "not a subclass", "Method"]),
         (["--method", f"{HERE}:Needy", "--method.method", "at"], ["needs", "--method.weight"]),
@@ -152,18 +154,18 @@ def test_a_mistake_is_named_with_its_remedy(words: list[str], parts: list[str]) 
 def test_what_is_written_makes_the_same_object_again() -> None:
     for made in (TRADES(beta=2, maximiser=PGD(steps=3)), Outer(Middle(Tuned(), 0.1)), AT(Restarts(PGD(7), 3))):
         tree = Tree()
-        tree.put([], written(made))
+        tree.put([], describe(made))
         assert choose(tree, "methods", "method").build() == made
 
 
 def test_what_is_written_uses_short_names_and_shows_every_setting() -> None:
-    assert written(AT()) == {
+    assert describe(AT()) == {
         "class_path": "at",
         "init_args": {
             "maximiser": {"class_path": "pgd", "init_args": {"steps": 7, "step_size": None, "random_start": True}}
         },
     }
-    assert written(Outer())["class_path"] == f"{HERE}:Outer"
+    assert describe(Outer())["class_path"] == f"{HERE}:Outer"
 
 
 def test_another_name_drops_the_options_that_a_file_gave_below_it() -> None:

@@ -66,5 +66,5 @@ def test_vectors_are_refused(name: str) -> None:
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(InputError, match="did you mean flip-crop"):
+    with pytest.raises(InputError, match="Did you mean 'flip-crop'"):
         augmentation("flipcrop")

@@ -25,6 +25,19 @@ class Items(Dataset[Any]):
         return self.items[i]
 
 
+class Long(Items):
+    """A dataset whose length is what `__len__` of the user's makes of it."""
+
+    def __init__(self, length: Any) -> None:
+        super().__init__([(torch.ones(1), 0)] * 2)
+        self.length = length
+
+    def __len__(self) -> int:
+        if isinstance(self.length, Exception):
+            raise self.length
+        return self.length  # type: ignore[no-any-return]
+
+
 class Stream(IterableDataset[Any]):
     def __iter__(self) -> Any:
         return iter([(torch.ones(1), 0)])
@@ -76,6 +89,11 @@ def test_a_tensor_dataset_is_taken_whole() -> None:
         (Stream(), "type Stream"),
         (7, "type int"),
         (Items([]), "no examples"),
+        (Long(OSError("disk gone")), r"length of the Long cannot be read \(OSError: disk gone\): mend its __len__"),
+        (Long(-1), "mend its __len__"),
+        (Long("many"), "mend its __len__"),
+        (Long(2**62), "__len__ right"),
+        (Long(3), "Example 2 of the Long cannot be read"),
         (Items([(torch.ones(1), 0, 0)] * 2), "pairs"),
         (Items([(torch.ones(1), 0.5)] * 2), "0.5"),
         (Items([(torch.ones(1), 0), (torch.ones(2), 0)]), r"shape \(2,\)"),

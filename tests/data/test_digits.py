@@ -1,6 +1,6 @@
 import torch
 
-from unperturbed.data.digits import load_digits
+from unperturbed.data.named.digits import load as load_digits
 
 
 def test_digits_are_divided_within_every_class_and_always_in_the_same_way() -> None:

@@ -55,8 +55,8 @@ def test_a_function_of_the_users_own(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("minst", "did you mean mnist"),
-        ("qqqqq", "the names are digits"),
+        ("minst", "Did you mean 'mnist'"),
+        ("qqqqq", "Known are: cifar10"),
         ("a/b/c", "no file or folder a/b/c"),
         ("mine.npz", "no file or folder mine.npz"),
         ("notes.txt", "not an .npz file"),

@@ -72,12 +72,42 @@ def test_numbers_as_labels_are_classes_in_their_order(tmp_path: Path) -> None:
         (("1,2,iris",), "", ["too few"]),
         (("1,2,iris",), "?scale=big", ["'big'"]),
         (("1,2,iris",), "?resize=3,3", ["resize"]),
+        (("1,2,iris",) * 10, "", ["iris", "nothing to tell apart"]),
+        (("1,1e300,iris", "2,3,rose"), "", ["1e+300", "row 1", "'weight'", "float32"]),
+        (("1,2,1e300", "1,2,2e300"), "?label=kind", ["not whole"]),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, lines: tuple[str, ...], query: str, parts: list[str]) -> None:
     with pytest.raises(InputError) as error:
         load(table(tmp_path, *lines) + query)
     assert all(part in str(error.value) for part in parts), error.value
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (",weight,kind", "Column 1 of .* has no name: an index"),
+        ("0.5,2,1e3", "first line of .* holds numbers"),
+        ("length;weight;kind", "commas between them"),
+        ("length, length ,kind", "'length' twice"),
+    ],
+)
+def test_a_first_line_that_names_no_columns_is_refused(tmp_path: Path, header: str, message: str) -> None:
+    """An index that pandas wrote would be a feature, and a row in the place of the names would be lost."""
+    path = tmp_path / "table.csv"
+    path.write_text(
+        "\n".join(
+            [header, *(f"{k},{k},{'ab'[k % 2]}".replace(",", header[6:7] if ";" in header else ",") for k in range(10))]
+        )
+    )
+    with pytest.raises(InputError, match=message):
+        load(str(path))
+
+
+def test_names_of_columns_are_read_without_spaces(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(["0, 1, kind", *(f"{k}, {k}, {'ab'[k % 2]}" for k in range(10))]))
+    assert load(f"{path}?label=kind").features == ("0", "1")
 
 
 def test_damaged_tables_end_in_words(tmp_path: Path) -> None:

@@ -25,10 +25,11 @@ from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.split import array_split, select
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.curve import NEAREST, SUITES, Distances, minimum_norm
+from unperturbed.evaluation.curve import NEAREST, SUITES, minimum_norm
+from unperturbed.evaluation.distances import Distances
+from unperturbed.evaluation.hashes import data_hash
 from unperturbed.evaluation.nearest import Search
 from unperturbed.evaluation.store import Store
-from unperturbed.evaluation.subject import data_hash
 from unperturbed.findings import Interval
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.apgd import APGD
@@ -307,7 +308,21 @@ def of(pairs: list[tuple[float, float]]) -> Distances:
     distance, doubt = (list(column) for column in zip(*pairs, strict=True))
     table = {"distance": distance, "doubt": doubt, "rounding": [0.0] * len(pairs), "attack": [""] * len(pairs)}
     clean = wilson(len(pairs), len(pairs))
-    return Distances("s", "note", "L2:1", 1.0, (0.5, 1.0), len(pairs), clean, {}, (), 0.0, (), {}, table)
+    return Distances(
+        suite="s",
+        note="note",
+        threat="L2:1",
+        eps=1.0,
+        radii=(0.5, 1.0),
+        n=len(pairs),
+        clean_accuracy=clean,
+        counts={},
+        searches=(),
+        seconds=0.0,
+        warnings=(),
+        environment={},
+        examples=table,
+    )
 
 
 def test_what_lies_within_float32_rounding_of_a_radius_is_within_it() -> None:
@@ -548,7 +563,7 @@ def test_an_interrupted_search_goes_on_where_it_stopped(
     assert not list(tmp_path.rglob("*.unfinished"))
     monkeypatch.setattr(Search, "__call__", None)
     again = found(rows).json()
-    assert again["warnings"].pop().startswith("Read again")
+    assert again["warnings"].pop().startswith("Loaded from")
     assert again | {"seconds": 0.0} == resumed.json() | {"seconds": 0.0}
 
 

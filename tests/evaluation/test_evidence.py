@@ -72,7 +72,7 @@ def test_union_curve_and_transfer_say_it_too() -> None:
 def test_what_was_found_is_kept_with_the_evaluation(tmp_path: Path) -> None:
     first, again = (evaluate(Reversed(), (X, Y), THREAT, QUICK, out=tmp_path) for _ in range(2))
     assert first.doubts == again.doubts != () and again.warnings[:-1] == first.warnings
-    assert again.warnings[-1].startswith("Read again")
+    assert again.warnings[-1].startswith("Loaded from")
 
 
 def test_a_gradient_of_0_far_behind_the_first_examples_is_seen() -> None:

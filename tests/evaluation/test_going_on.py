@@ -1,6 +1,7 @@
 """An evaluation goes on where it stopped, and ends as if it had not stopped; what is another one is refused."""
 
 import importlib
+import math
 import os
 import subprocess
 import sys
@@ -20,14 +21,19 @@ from support.toys import QUICK, SHORT, blobs, linear
 from unperturbed.attacks.eot import RandomTransform
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.errors import InputError
-from unperturbed.evaluation import accuracy, identity
+from unperturbed.evaluation import block, identity, randomised
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.block import Block, Networks
+from unperturbed.evaluation.block import Block
+from unperturbed.evaluation.curve import minimum_norm
 from unperturbed.evaluation.identity import settings_of
+from unperturbed.evaluation.probable import probable_accuracy
 from unperturbed.evaluation.randomised import RandomBlock
-from unperturbed.evaluation.store import JOB, Store
+from unperturbed.evaluation.search import Networks
+from unperturbed.evaluation.store import Store
+from unperturbed.evaluation.transfer import transfer
 from unperturbed.findings import Outcome
 from unperturbed.maximise.pgd import PGD
+from unperturbed.runs.job import JOB
 from unperturbed.threat import Threat
 
 THREAT = Threat("L2", 0.2)
@@ -35,7 +41,7 @@ THREAT = Threat("L2", 0.2)
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 16)
+    monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 16)
 
 
 def problem() -> tuple[nn.Module, tuple[torch.Tensor, torch.Tensor]]:
@@ -58,7 +64,7 @@ class Stopped(Exception):
 
 def stopping(at: int, name: str = "attack_block") -> Callable[..., None]:
     """Return `attack_block`, made to stop instead of running for the time number `at`."""
-    calls, run = iter(range(at)), getattr(accuracy, name)
+    calls, run = iter(range(at)), getattr(block if name == "attack_block" else randomised, name)
 
     def attack_block(*words: Any) -> None:
         if next(calls, None) is None:
@@ -80,17 +86,17 @@ def test_an_evaluation_ends_as_if_it_had_not_stopped(at: int, tmp_path: Path, mo
     whole = evaluate(model, data, THREAT, QUICK, out=tmp_path / "whole")
     assert whole.counts["broken"] > 5 and whole.counts["survived"] > 2
     with monkeypatch.context() as patched, pytest.raises(Stopped):
-        patched.setattr(accuracy, "attack_block", stopping(at))
+        patched.setattr(block, "attack_block", stopping(at))
         evaluate(model, data, THREAT, QUICK, out=tmp_path / "other")
     assert not (tmp_path / "other/pgd.json").exists()
     ran: list[int] = []
-    run = accuracy.attack_block
+    run = block.attack_block
 
-    def counted(networks: Networks, block: Block, *rest: Any) -> None:
-        ran.append(len(block.tallies))
-        run(networks, block, *rest)
+    def counted(networks: Networks, known: Block, *rest: Any) -> None:
+        ran.append(len(known.tallies))
+        run(networks, known, *rest)
 
-    monkeypatch.setattr(accuracy, "attack_block", counted)
+    monkeypatch.setattr(block, "attack_block", counted)
     again = evaluate(model, data, THREAT, QUICK, out=tmp_path / "other")
     assert len(ran) == 8 - at, "what was done is not done again"
     same_results(tmp_path / "whole/pgd", tmp_path / "other/pgd")
@@ -106,22 +112,22 @@ def test_means_over_draws_end_as_if_they_had_not_stopped(
     name: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two blocks of two attacks and a last look at what they found, on a network that draws random numbers."""
-    monkeypatch.setattr(accuracy, "BLOCK", 25)
+    monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 25)
     model, data = nn.Sequential(RandomTransform(lambda x: x + 0.1 * torch.randn_like(x), linear(6, 3))), blobs(50)
     attacks = tuple(GradientAttack(each.label, each.loss, PGD(steps=3), draws=4) for each in QUICK.attacks)
     suite = Suite("rand", attacks, "a test")
     whole = evaluate(model, data, THREAT, suite, out=tmp_path / "whole")
     assert whole.counts["broken"] > 5 and whole.counts["survived"] > 2
     with monkeypatch.context() as patched, pytest.raises(Stopped):
-        patched.setattr(accuracy, name, stopping(at, name))
+        patched.setattr(randomised, name, stopping(at, name))
         evaluate(model, data, THREAT, suite, out=tmp_path / "other")
-    ran, run = list[int](), accuracy.attack_random_block
+    ran, run = list[int](), randomised.attack_random_block
 
     def counted(networks: Networks, block: RandomBlock, *rest: Any) -> None:
         ran.append(len(block.tallies))
         run(networks, block, *rest)
 
-    monkeypatch.setattr(accuracy, "attack_random_block", counted)
+    monkeypatch.setattr(randomised, "attack_random_block", counted)
     again = evaluate(model, data, THREAT, suite, out=tmp_path / "other")
     assert len(ran) == (4 - at if name == "attack_random_block" else 0), "what was done is not done again"
     same_results(tmp_path / "whole/rand", tmp_path / "other/rand")
@@ -131,12 +137,12 @@ def test_means_over_draws_end_as_if_they_had_not_stopped(
 def test_a_finished_evaluation_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = problem()
     first = evaluate(model, data, THREAT, QUICK, out=tmp_path)
-    monkeypatch.setattr(accuracy, "attack_block", stopping(0))
+    monkeypatch.setattr(block, "attack_block", stopping(0))
     again = evaluate(model, data, THREAT, QUICK, out=tmp_path)
-    text = f"Read again from {tmp_path / 'pgd'}, which was finished before."
+    text = f"Loaded from {tmp_path / 'pgd'}, where an earlier call finished this evaluation."
     assert again.warnings == (*first.warnings, text) and text in again.json()["warnings"]
     assert comparable(replace(again, warnings=first.warnings)) == comparable(first)
-    assert "Read again" not in (tmp_path / "pgd.json").read_text()
+    assert "Loaded from" not in (tmp_path / "pgd.json").read_text()
 
 
 class Edited(nn.Module):
@@ -170,7 +176,7 @@ def test_a_network_that_cannot_be_described_is_measured_again(tmp_path: Path) ->
         again = evaluate(model, data, THREAT, QUICK, out=tmp_path)
     finally:
         model.reader.close()  # type: ignore[union-attr, operator]
-    assert not any("Read again" in text for text in again.warnings)
+    assert not any("Loaded from" in text for text in again.warnings)
     assert any("cannot be described" in text and "reader" in text for text in again.warnings)
 
 
@@ -298,7 +304,7 @@ def test_another_batch_size_is_not_taken_up_midway_and_that_is_said(tmp_path: Pa
     first = evaluate(model, data, THREAT, QUICK, out=tmp_path, batch_size=16)
     again = evaluate(model, data, THREAT, QUICK, out=tmp_path, batch_size=4)
     assert repr(again.examples) == repr(first.examples)
-    assert any("goes on at the batch size that it was begun with, 16" in text for text in again.warnings)
+    assert any("resumes with the batch size that it began with, 16" in text for text in again.warnings)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +329,7 @@ def test_other_threads_are_told_and_not_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     again = evaluate(model, data, THREAT, QUICK, out=tmp_path)
     assert again.examples == first.examples and again.environment["threads"] == first.environment["threads"] == 1
-    assert any("begun with 1 threads and goes on with 3" in text for text in again.warnings)
+    assert any("began with 1 threads and resumes with 3" in text for text in again.warnings)
 
 
 SCRIPT = """
@@ -335,13 +341,13 @@ from support.toys import blobs, linear
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.square import Square
-from unperturbed.evaluation import accuracy
+from unperturbed.evaluation import accuracy, measurement
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.apgd import APGD
 from unperturbed.threat import Threat
 
 torch.set_num_threads(1)
-accuracy.BLOCK = 20
+measurement.BLOCK = 20
 whole, killed = Path(sys.argv[2]), Path(sys.argv[3])
 
 
@@ -385,6 +391,9 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from support.toys import QUICK, SHORT, blobs, linear
 from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.curve import minimum_norm
+from unperturbed.evaluation.probable import probable_accuracy
+from unperturbed.evaluation.transfer import transfer
 from unperturbed.threat import Threat
 
 torch.set_num_threads(1)
@@ -395,6 +404,13 @@ torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", ra
 for suite in (QUICK, *SHORT):
     outcome = evaluate(linear(6, 3), blobs(90), Threat("L2", 0.2), suite, out=out)
     assert outcome.n == 90 == len(outcome.examples["id"])
+data, threat, networks = blobs(90), Threat("L2", 0.2), {"a": linear(6, 3), "b": linear(6, 3, seed=1)}
+results = [
+    transfer(networks, data, threat, QUICK, out=out),
+    minimum_norm(networks["a"], data, threat, QUICK, radii=[0.1], out=out),
+    probable_accuracy(networks["a"], data, threat, 0.1, draws=10, out=out),
+]
+(out / f"examples-{rank}.txt").write_text(repr([result.examples for result in results]))
 torch.distributed.destroy_process_group()
 if child:
     assert os.waitpid(child, 0)[1] == 0
@@ -414,3 +430,17 @@ def test_two_processes_give_the_verdicts_of_one(tmp_path: Path) -> None:
         for row, verdict in enumerate(one.examples["verdict"]):
             assert both["verdict"][row] == verdict or abs(one.examples["margin"][row]) <= 1e-4
         assert {"broken", "survived"} <= set(both["verdict"])
+    first, second = ((tmp_path / "out" / f"examples-{rank}.txt").read_text() for rank in range(2))
+    assert first == second, "every process has the whole result"
+    networks = {"a": linear(6, 3), "b": linear(6, 3, seed=1)}
+    alone = [
+        transfer(networks, blobs(90), THREAT, QUICK),
+        minimum_norm(networks["a"], blobs(90), THREAT, QUICK, radii=[0.1]),
+        probable_accuracy(networks["a"], blobs(90), THREAT, 0.1, draws=10),
+    ]
+    for one, shared in zip(alone, eval(first, {"nan": math.nan, "inf": math.inf}), strict=True):
+        assert list(one.examples) == list(shared) and one.examples["id"] == shared["id"]
+        for name in set(shared) & {"right", "b on points of a"}:
+            assert sum(a != b for a, b in zip(one.examples[name], shared[name], strict=True)) <= 1
+        if "distance" in shared:
+            assert shared["distance"] == pytest.approx(one.examples["distance"], rel=1e-3)

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from support.rounding import round_alike
 from support.shares import first
 from support.toys import QUICK, SHORT, blobs, linear, mlp, uniform, wavy
-from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.attacks.gradient import Suite
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.block import TIE, Networks, attack_block, untouched
+from unperturbed.evaluation.block import attack_block, untouched
+from unperturbed.evaluation.search import TIE, Networks
 from unperturbed.findings import Outcome
 from unperturbed.losses import margin
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Norm
 
@@ -151,7 +153,7 @@ def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     x, model, threat = uniform(60, 8, seed=6), wavy(), Threat("L2", 0.12)
     y = model(x).argmax(1)
     whole = evaluate(model, (x, y), threat, QUICK, batch_size=16)
-    monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 13)
+    monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 13)
     parts = evaluate(model, (x, y), threat, QUICK, batch_size=16)
     if round_alike(model, x, 16, 60):
         assert parts.examples == whole.examples and parts.counts == whole.counts

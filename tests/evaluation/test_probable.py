@@ -120,11 +120,9 @@ def test_order_company_and_batch_size_do_not_matter() -> None:
 
 @pytest.mark.rounding
 def test_more_than_a_block_of_examples_is_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    from unperturbed.evaluation import probable
-
     x, y = blobs(50)
     whole = probable_accuracy(mlp(6, 3), (x, y), Threat("L2", 0.5), (0.1,), draws=20)
-    monkeypatch.setattr(probable, "BLOCK", 16)
+    monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 16)
     parts = probable_accuracy(mlp(6, 3), (x, y), Threat("L2", 0.5), (0.1,), draws=20)
     assert_same_draws(parts, whole, range(50))
     assert parts.accuracy == whole.accuracy

@@ -20,21 +20,12 @@ from torch import Tensor, nn
 from support.toys import QUICK, Function, blobs
 from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.gradient import GradientAttack, Suite
-from unperturbed.data.digits import load_digits
+from unperturbed.data.named.digits import load as load_digits
 from unperturbed.data.split import ArraySplit
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.quantize import (
-    Quantised,
-    as_inputs,
-    budget,
-    check_eight_bit,
-    clear,
-    levels_of,
-    nearest,
-    quantize,
-    spent,
-)
+from unperturbed.evaluation.grid import as_inputs, budget, check_eight_bit, levels_of, nearest, spent
+from unperturbed.evaluation.quantize import Quantised, clear, quantize
 from unperturbed.findings import Outcome
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD

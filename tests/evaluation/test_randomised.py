@@ -13,7 +13,6 @@ from support.toys import QUICK, Function, linear, mlp, uniform
 from unperturbed.attacks.eot import RandomTransform
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.block import Networks
 from unperturbed.evaluation.randomised import (
     DRAWS,
     attack_random_block,
@@ -24,6 +23,7 @@ from unperturbed.evaluation.randomised import (
     random_block,
     randomness_warnings,
 )
+from unperturbed.evaluation.search import Networks
 from unperturbed.findings import Outcome
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.pgd import PGD
@@ -323,7 +323,7 @@ def test_without_random_numbers_it_is_the_ordinary_evaluation(make: Callable[[],
 
 
 def test_randomness_in_a_later_block_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 20)
+    monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 20)
     x, y = labelled(60)
     x[:, 0] = torch.linspace(0, 1, 60)
 

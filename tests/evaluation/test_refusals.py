@@ -17,7 +17,6 @@ from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.square import Square
 from unperturbed.data.split import Data, array_split
 from unperturbed.errors import InputError
-from unperturbed.evaluation import accuracy
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.evidence import Evidence
 from unperturbed.evaluation.subject import check_kinds
@@ -256,7 +255,9 @@ class Counting(nn.Module):
 
 def test_passes_are_counted_as_the_network_saw_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """With as many examples as places and none that breaks, every place is busy to the end."""
-    monkeypatch.setattr(accuracy, "examined", lambda *_, **__: Evidence())  # its forwards are no attack's
+    monkeypatch.setattr(
+        "unperturbed.evaluation.suite_run.examined", lambda *_, **__: Evidence()
+    )  # its forwards are no attack's
     model = Counting(Function(lambda x: torch.stack([x[:, 0] + 5, x[:, 1]], dim=1)))
     outcome = evaluate(model, (uniform(16, 2), torch.zeros(16, dtype=torch.int64)), THREAT, QUICK, batch_size=16)
     assert outcome.counts["survived"] == 16
@@ -275,7 +276,7 @@ def test_data_in_any_form_gives_the_same(form: Callable[..., Any]) -> None:
 
 
 def test_progress_is_told_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 12)
+    monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 12)
     monkeypatch.setattr("unperturbed.maximise.places.PAUSE", 1e6)
     told: list[tuple[float, float, str]] = []
     evaluate(linear(6, 3), (X, Y), THREAT, QUICK, progress=lambda *words: told.append(words))

@@ -13,9 +13,9 @@ from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.convert import as_split
-from unperturbed.evaluation import accuracy
-from unperturbed.evaluation.accuracy import as_searched, evaluate
-from unperturbed.evaluation.block import Networks, attack_block, untouched
+from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.block import attack_block, untouched
+from unperturbed.evaluation.search import Networks, as_searched
 from unperturbed.evaluation.subject import look_at
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD
@@ -223,7 +223,7 @@ def bfloat16(*_: object) -> Precision:
 
 def test_the_verdicts_are_those_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each broken example is broken in float32; at most one in fifty is found by one of the two alone."""
-    monkeypatch.setattr(accuracy, "choose", bfloat16)
+    monkeypatch.setattr("unperturbed.evaluation.search.choose", bfloat16)
     torch.manual_seed(0)
     model = network("norm").eval()
     x = torch.randn(150, 2, 4, 4)
@@ -259,7 +259,7 @@ def test_a_network_that_does_not_know_bfloat16_is_searched_in_float32(monkeypatc
             logits: torch.Tensor = maps.mean((2, 3))
             return logits
 
-    monkeypatch.setattr(accuracy, "choose", bfloat16)
+    monkeypatch.setattr("unperturbed.evaluation.search.choose", bfloat16)
     x = torch.rand(5, 3, 4, 4)
     assert searched(Picky(), x).rough is None
     assert searched(network("norm").eval(), x[:, :2]).rough is not None

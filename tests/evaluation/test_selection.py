@@ -14,7 +14,7 @@ from support.toys import QUICK
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Split, select
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.block import TIE
+from unperturbed.evaluation.search import TIE
 from unperturbed.findings import Outcome
 from unperturbed.threat import Threat
 from unperturbed.types import Norm

@@ -27,7 +27,7 @@ def evaluated(n: int, out: Path, suite: Suite = QUICK) -> Outcome:
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unperturbed.evaluation.accuracy.BLOCK", 20)
+    monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 20)
 
 
 def test_parts_and_summary_hold_what_the_outcome_says(tmp_path: Path) -> None:
@@ -105,8 +105,9 @@ class Drawn(Split):
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many numbers are held in tensors while three blocks are evaluated as while twelve are."""
-    for reader in ("unperturbed.evaluation.subject._READ", "unperturbed.data.check._BLOCK"):
+    for reader in ("unperturbed.evaluation.hashes._READ", "unperturbed.data.check._BLOCK"):
         monkeypatch.setattr(reader, 20)
+    monkeypatch.setattr("unperturbed.maximise.places.PAUSE", 1e6)  # in the middle of a search more is held
     model, held = nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), dict[int, int]()
 
     for n in (60, 240):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from unperturbed.data.convert import as_split
 from unperturbed.errors import InputError
-from unperturbed.evaluation.subject import Subject, kept_for_gradient, look_at, physical_batch_size
+from unperturbed.evaluation.batch_size import kept_for_gradient, physical_batch_size
+from unperturbed.evaluation.subject import Subject, look_at
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Logits
 

@@ -1,6 +1,7 @@
 """What breaks in a smaller ball is broken in a larger one: robust accuracy never rises with eps."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.carry import CARRIED
 from unperturbed.evaluation.quantize import quantize
+from unperturbed.evaluation.stored import read_summary, with_examples
 from unperturbed.evaluation.threats import evaluate_threats
 from unperturbed.evaluation.union import union
 from unperturbed.findings import Outcome
@@ -79,7 +81,48 @@ def test_points_are_kept_and_read_again_also_by_an_evaluation_at_one_radius(tmp_
     one = evaluate(Pocket(), pockets(), RADII[2], ATTACK, out=folder)
     assert one.robust_accuracy.value == 0 and one.examples["attack"] == first[2].examples["attack"]
     assert json.loads((folder / "one.json").read_text())["robust_accuracy"] == 0
-    assert any(text.startswith("Read again from") for text in one.warnings)
+    assert any(text.startswith("Loaded from") for text in one.warnings)
+
+
+@pytest.mark.parametrize("folders", [("a", "b", "c"), (".", "Linf-0.1", "Linf-0.3"), ("x", "x/y", "x/y/z")])
+def test_calls_one_by_one_count_what_a_stored_smaller_radius_has_broken(
+    tmp_path: Path, folders: tuple[str, ...]
+) -> None:
+    places = [tmp_path / folder for folder in folders]
+    calls = [evaluate(Pocket(), pockets(), t, ATTACK, out=out) for t, out in zip(RADII, places, strict=True)]
+    assert [call.robust_accuracy.value for call in calls] == [0.0, 0.0, 0.0]
+    largest = calls[2]
+    told = [text for text in largest.warnings if "broke under Linf:" in text]
+    assert [int(text.split()[0]) for text in told] == [
+        sum(each.startswith("PGD under") for each in largest.examples["attack"])
+    ]
+    again = evaluate(Pocket(), pockets(), RADII[2], ATTACK, out=places[2])
+    assert again.counts == largest.counts and again.examples["attack"] == largest.examples["attack"]
+    summary = places[2] / "one.json"
+    assert with_examples(summary, read_summary(summary)).examples["verdict"] == ["broken"] * 40
+
+
+def test_a_stored_larger_radius_is_corrected_when_it_is_read_again(tmp_path: Path) -> None:
+    first = evaluate(Pocket(), pockets(), RADII[2], ATTACK, out=tmp_path / "large")
+    evaluate(Pocket(), pockets(), RADII[0], ATTACK, out=tmp_path / "small")
+    again = evaluate(Pocket(), pockets(), RADII[2], ATTACK, out=tmp_path / "large")
+    assert first.robust_accuracy.value > 0.5 and again.robust_accuracy.value == 0
+    assert json.loads((tmp_path / "large/one.json").read_text())["robust_accuracy"] == 0
+
+
+def test_only_stored_points_of_the_same_network_examples_and_suite_count(tmp_path: Path) -> None:
+    """Nor do those of a larger radius, or of an evaluation that was changed by hand."""
+    other, stronger = Pocket(), replace(ATTACK, attacks=(*ATTACK.attacks, *QUICK.attacks))
+    other.w.data.fill_(0.999)
+    evaluate(other, pockets(), RADII[0], ATTACK, out=tmp_path / "a")
+    evaluate(Pocket(), pockets(30), RADII[0], ATTACK, out=tmp_path / "b")
+    evaluate(Pocket(), pockets(), RADII[0], stronger, out=tmp_path / "c")
+    evaluate(Pocket(), pockets(), RADII[0], ATTACK, out=tmp_path / "d")
+    changed = json.loads((tmp_path / "d/one.json").read_text()) | {"threat": "Linf:0.4"}
+    (tmp_path / "d/one.json").write_text(json.dumps(changed))
+    found = evaluate(Pocket(), pockets(), RADII[2], ATTACK, out=tmp_path / "e")
+    assert found.counts == evaluate(Pocket(), pockets(), RADII[2], ATTACK).counts
+    assert found.robust_accuracy.value > 0.5
 
 
 def test_points_of_another_evaluation_in_the_same_folder_do_not_count(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from support.examples import network, same, snapshot
 from support.shares import first
 from unperturbed.data.split import array_split
 from unperturbed.errors import InputError
+from unperturbed.examinations.by_name import BUILT_IN
 from unperturbed.examinations.compare import CLAIMS
-from unperturbed.examinations.runner import BUILT_IN, diagnose, name_of
+from unperturbed.examinations.runner import diagnose
 from unperturbed.examinations.subject import Subject
 from unperturbed.findings import Distribution, Finding, Line, Number
 from unperturbed.losses import cross_entropy
@@ -197,7 +198,7 @@ def test_a_finding_survives_its_json() -> None:
 
 
 def test_built_in_names_are_short_and_differ() -> None:
-    names = [name_of(each) for each in BUILT_IN]
+    names = list(BUILT_IN)
     assert len(set(names)) == len(names) and not any(":" in name for name in names)
 
 

@@ -237,7 +237,7 @@ def test_the_noise_is_the_examples_own(kind: type) -> None:
 
 
 @every_pair
-def test_s4_perturb_restores_every_mode_and_touches_nothing(kind: type, net: str, norm: Norm) -> None:
+def test_perturb_restores_every_mode_and_touches_nothing_s4(kind: type, net: str, norm: Norm) -> None:
     """Each submodule's own mode: the batch norm that was frozen before stays frozen, and nothing else is."""
     model, batch, threat = with_gradients(network(net)), smoothed(make_batch()), Threat(norm, EPS[norm])
     noise = noise_for(batch)
@@ -254,7 +254,7 @@ def test_s4_perturb_restores_every_mode_and_touches_nothing(kind: type, net: str
 
 @every_objective
 @every_network
-def test_s4_perturb_and_loss_keep_to_their_modes(kind: type, net: str) -> None:
+def test_perturb_and_loss_keep_to_their_modes_s4(kind: type, net: str) -> None:
     """Attacks see the network in eval mode with frozen weights, the loss sees it as training left it."""
     method, model, batch, threat = make(kind), network(net), make_batch(), Threat("Linf", 0.2)
     seen: list[tuple[set[bool], bool]] = []
@@ -287,7 +287,7 @@ class Fragile(nn.Module):
 
 @every_objective
 @pytest.mark.parametrize(("net", "calls"), [("plain", 0), ("dropout", 0), ("dropout", 1), ("norm", 4)])
-def test_s5_an_exception_in_the_network_leaves_everything_as_it_was(kind: type, net: str, calls: int) -> None:
+def test_an_exception_in_the_network_leaves_everything_as_it_was_s5(kind: type, net: str, calls: int) -> None:
     method, model, batch, threat = make(kind), with_gradients(network(net)), make_batch(), Threat("L2", 0.5)
     fragile = Fragile(model, calls)
     memory = checkpoint.memory(method)
@@ -325,7 +325,7 @@ class Trainer:
 
 @every_objective
 @pytest.mark.parametrize("net", ["norm", "dropout"])
-def test_s21_only_the_training_forwards_move_batch_norms_averages(kind: type, net: str) -> None:
+def test_only_the_training_forwards_move_batch_norms_averages_s21(kind: type, net: str) -> None:
     """Once a training forward; and as if there had been no attack at all."""
     method, batch, threat = make(kind), make_batch(), Threat("Linf", 0.2)
     trainer = Trainer(network(net), lr=0.0)
@@ -433,7 +433,7 @@ def test_frozen_points_are_not_followed(kind: type) -> None:
 
 @every_objective
 @every_norm
-def test_s17_zero_gradients_give_no_nan(kind: type, norm: Norm) -> None:
+def test_zero_gradients_give_no_nan_s17(kind: type, norm: Norm) -> None:
     """Where the logits do not depend on the input at all, dividing by the gradient's length must not make NaN."""
     model, batch, threat = network("plain"), make_batch(), Threat(norm, EPS[norm])
     with torch.no_grad():

@@ -35,17 +35,19 @@ def sizes(scores: list[float], rho: float = 0.75) -> float:
     return float(driven(scores, None, rho)[1]["size"])
 
 
+@pytest.mark.parametrize("height", [0.0, -5e3])
 @pytest.mark.parametrize("fall", [1e-12, 1e-6, 1e-4, 1e-3, 0.1])
-def test_a_score_that_falls_however_little_is_no_rise(fall: float) -> None:
-    scores = [-fall * k for k in range(FIRST + 1)]
+def test_a_score_that_falls_however_little_is_no_rise(fall: float, height: float) -> None:
+    scores = [height - fall * k * max(-height, 1.0) for k in range(FIRST + 1)]
     points, memory = driven(scores[:-1])
     assert float(memory["rises"]) == 0
     assert sizes(scores) == 0.5
 
 
+@pytest.mark.parametrize("height", [0.0, -5e3])
 @pytest.mark.parametrize("rise", [1e-12, 1e-6, 1e-3, 0.1])
-def test_a_score_that_rises_however_little_is_a_rise(rise: float) -> None:
-    assert sizes([rise * k for k in range(FIRST + 1)]) == 1.0
+def test_a_score_that_rises_however_little_is_a_rise(rise: float, height: float) -> None:
+    assert sizes([height + rise * k * max(-height, 1.0) for k in range(FIRST + 1)]) == 1.0
 
 
 def test_a_score_that_stays_is_no_rise() -> None:
@@ -65,6 +67,17 @@ def test_a_rise_is_against_the_move_before_and_not_against_the_best() -> None:
     """Up from below the best in the three moves after the first checkpoint: no second halving."""
     assert sizes([9.0, 3.0, 2.0, 1.0, 0.0, 1.0, 2.0, 3.0]) == 0.5
     assert sizes([9.0, 3.0, 2.0, 1.0, 0.0, 1.0, 2.0, 1.0]) == 0.25
+
+
+def test_rises_are_counted_anew_from_each_checkpoint() -> None:
+    """Four rises before the first one do not make up for two falls before the second, though the best score rises."""
+    assert sizes([0.0, 1.0, 2.0, 3.0, 4.0]) == 1.0
+    assert sizes([0.0, 1.0, 2.0, 3.0, 4.0, 3.0, 2.0, 5.0]) == 0.5
+
+
+def test_of_equal_scores_the_first_point_is_the_best() -> None:
+    points, memory = driven([3.0, 3.0, 2.0], [EAST, NORTH, EAST])
+    assert torch.equal(memory["best"], points[0]) and torch.equal(memory["slope"], EAST)
 
 
 def test_a_best_score_that_stands_halves_the_step_unless_it_was_halved_before() -> None:

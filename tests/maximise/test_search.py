@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 import unperturbed.maximise
 from support.examples import NORMS, brief, bumpy_score, classes_in, inputs_within, make, modules_of
-from support.rounding import round_alike
+from support.rounding import round_alike, round_by_place
 from support.shares import first
-from unperturbed.losses import cross_entropy, margin
+from unperturbed.attacks.multi_targeted import _Towards
+from unperturbed.losses import cross_entropy, margin, targeted_dlr_or_margin
 from unperturbed.maximise import ascent as ascent_module
 from unperturbed.maximise.adam import Adam
+from unperturbed.maximise.apgd import APGD
 from unperturbed.maximise.ascent import Ascent, Best, Memory, search
 from unperturbed.maximise.frank_wolfe import FrankWolfe
 from unperturbed.maximise.pgd import PGD
@@ -161,6 +163,26 @@ def test_the_best_iterate_is_kept_and_lies_inside(kind: type, norm: Norm) -> Non
     assert best.finite.all() and torch.equal(best.restart, torch.ones(6, dtype=torch.int64))
 
 
+def test_alone_and_in_company_100_steps_of_apgd_differ_by_rounding_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64, where rounding cannot decide, at 16 places and at 8, and though rows are rounded by their place."""
+    round_by_place(monkeypatch)
+    model, x, y, threat, noise = problem(norm="L2", eps=0.1)
+    model, x = model.double(), x.double()
+    targets = torch.stack([(y + 1) % 3, (y + 2) % 3], 1)
+
+    def climbed(rows: Tensor) -> Best:
+        score = _Towards(model, y[rows], targets[rows], targeted_dlr_or_margin, torch.zeros_like(rows))
+        return search(APGD(steps=100), score, x[rows], threat, noise.rows(rows), 2, 16, enough=torch.inf)
+
+    together, some = climbed(torch.arange(16)), torch.tensor([1, 4, 8, 13])
+    alone = [climbed(some[[k]]) for k in range(len(some))]
+    ranks, z = torch.cat([best.rank for best in alone]), torch.cat([best.z for best in alone])
+    assert (ranks > 0).any() and (ranks <= 0).any()
+    assert not torch.equal(z, together.z[some]), "rounding must differ, or this shows nothing"
+    torch.testing.assert_close(ranks, together.rank[some], rtol=0, atol=1e-9)
+    torch.testing.assert_close(z, together.z[some], rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("kind", ASCENTS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("norm", NORMS)
 def test_an_iterate_on_the_way_is_kept_and_not_the_last_one(kind: type, norm: Norm) -> None:
@@ -194,7 +216,7 @@ def test_the_rank_decides_not_the_score() -> None:
     assert (ends.flatten(1).sum(1) > best.z.flatten(1).sum(1)).all()
 
 
-def test_s10_the_best_of_all_restarts_is_kept_for_each_example() -> None:
+def test_the_best_of_all_restarts_is_kept_for_each_example_s10() -> None:
     """Not the last, and not one restart for the whole batch."""
     model, x, y, threat, noise = problem(12, eps=0.3)
     score = bumpy_score(x, 4)

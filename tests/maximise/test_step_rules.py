@@ -138,7 +138,7 @@ class Scripted(Maximiser):
         return self.ends[len(self.starts) - 1]
 
 
-def test_s10_restarts_keep_the_worst_for_each_example_never_the_last() -> None:
+def test_restarts_keep_the_worst_for_each_example_never_the_last_s10() -> None:
     """A ByteTensor negated (254, which is true) once made every restart overwrite all examples."""
     heights = torch.tensor([[3.0, 1.0, 2.0], [1.0, 3.0, 2.0], [1.0, 2.0, 3.0], [2.0, 2.0, 1.0], [-5.0, -4.0, -6.0]])
     ends = [heights[:, k : k + 1] for k in range(3)]

@@ -30,9 +30,9 @@ from unperturbed.methods.llr import LLR
 from unperturbed.methods.trades import TRADES
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import InPrecision
+from unperturbed.specs.spec import describe
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
-from unperturbed.training.folder import describe
 from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.step import optimisation_step

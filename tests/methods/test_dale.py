@@ -163,7 +163,7 @@ def test_the_spread_of_two_chains() -> None:
 
 
 @pytest.mark.parametrize("kind", PRESETS)
-def test_s12_examples_classified_beyond_doubt_are_attacked(kind: type) -> None:
+def test_examples_classified_beyond_doubt_are_attacked_s12(kind: type) -> None:
     """At logit gaps of 50 in float32, where 1 - p is 0: every point moves, everything is finite."""
 
     class Sure(nn.Module):

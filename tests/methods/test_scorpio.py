@@ -253,7 +253,7 @@ def test_where_the_gradient_is_zero_it_starts_anywhere(norm: Norm, product: Any)
 
 @pytest.mark.parametrize("size", [1e-10, 1e-25, 1e-32])
 @every_norm
-def test_s17_small_gradients_lead_as_far_as_large_ones(norm: Norm, size: float) -> None:
+def test_small_gradients_lead_as_far_as_large_ones_s17(norm: Norm, size: float) -> None:
     """A saturated network's, in float32, whose squares would be 0: the start is along g, not a random point."""
     draw = torch.Generator().manual_seed(0)
     g, x = torch.randn((4, 6), generator=draw).mul(8).round() / 8, torch.rand((4, 6), generator=draw)

@@ -343,7 +343,7 @@ def test_a_climb_to_its_end_that_fails_costs_nothing_else() -> None:
     y = torch.where(torch.isin(torch.arange(40), torch.tensor(bad)), (model(x).argmax(1) + 1) % 3, y)
     failing = Failing(FURTHER.label, FURTHER.loss, FURTHER.ascent, enough=FURTHER.enough)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("unperturbed.evaluation.transfer.FURTHER", failing)
+        patched.setattr("unperturbed.evaluation.transfer_block.FURTHER", failing)
         found = transfer({"a": model, "b": linear(6, 3, seed=2)}, (x, y), THREAT, QUICK)
     plain = transfer({"a": model, "b": linear(6, 3, seed=2)}, (x, y), THREAT, QUICK)
     assert found.accuracy[0][0] == plain.accuracy[0][0] and found.accuracy[1][1] == plain.accuracy[1][1]

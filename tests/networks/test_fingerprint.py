@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from support.toys import Function, linear, uniform
-from unperturbed.evaluation.subject import network_hash
+from unperturbed.evaluation.hashes import network_hash
 from unperturbed.networks.fingerprint import describe
 
 X = uniform(4, 6)
@@ -281,7 +281,7 @@ RUN = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
 import network
-from unperturbed.evaluation.subject import network_hash
+from unperturbed.evaluation.hashes import network_hash
 print(network_hash(network.Net(), torch.linspace(0, 1, 24).view(4, 6), 0))
 """
 

@@ -4,8 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from unperturbed import Threat, evaluate
+from unperturbed import Recipe, Threat, evaluate, train
+from unperturbed.attacks.fab import FAB
+from unperturbed.attacks.gradient import Suite
 from unperturbed.errors import InputError
+from unperturbed.evaluation.curve import minimum_norm
+from unperturbed.examinations.runner import diagnose
+from unperturbed.methods.erm import ERM
 from unperturbed.networks.inputs import IMAGENET, FirstLayer, missing_layer, prepared, read_numbers
 from unperturbed.networks.logits import LogitsOnly, unwrapped
 
@@ -62,12 +67,23 @@ def test_a_network_that_is_right_or_is_wrong_everywhere_is_not_accused() -> None
     assert missing_layer(nn.Sequential(nn.Flatten(), nn.Linear(48, 4)), X, Y) is None
 
 
-def test_the_evaluation_gives_the_line_that_mends_it() -> None:
-    model, threat = Brightness(layer(255.0)), Threat("Linf", 0.001)
-    seen = evaluate(model, (X, Y), threat, "apgd-ce")
-    assert any("Add --scale 255" in text for text in seen.warnings)
-    mended = evaluate(prepared(model, scale=255.0), (X, Y), threat, "apgd-ce")
-    assert mended.clean_accuracy.value > 0.9 and not any("--scale" in text for text in mended.warnings)
+def warnings_of(model: nn.Module, command: str) -> tuple[str, ...]:
+    threat = Threat("Linf", 0.001)
+    if command == "evaluate":
+        return evaluate(model, (X, Y), threat, "apgd-ce").warnings
+    if command == "curve":
+        return minimum_norm(model, (X, Y), threat, Suite("one", (FAB(steps=2),), "a test")).warnings
+    if command == "diagnose":
+        return diagnose(model, (X, Y), threat, diagnostics=()).notes
+    recipe = Recipe(epochs=1, optimiser="sgd", lr=1e-9, validation=0.5)
+    return train(model, (X, Y), threat, ERM(), recipe, device="cpu").warnings
+
+
+@pytest.mark.parametrize("command", ["evaluate", "curve", "diagnose", "train"])
+def test_every_measurement_gives_the_line_that_mends_it(command: str) -> None:
+    assert any("Add --scale 255" in text for text in warnings_of(Brightness(layer(255.0)), command))
+    mended = warnings_of(prepared(Brightness(layer(255.0)), scale=255.0), command)
+    assert not any("--scale" in text or "chance" in text for text in mended)
 
 
 @pytest.mark.parametrize("numbers", [(0.5,), (0.5, 0.0), (0.5, float("nan")), (0.5, -1.0)])

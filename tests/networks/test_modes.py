@@ -49,7 +49,7 @@ def test_inside_all_is_in_eval_mode_and_frozen() -> None:
 
 
 @pytest.mark.parametrize("mode", ["train", "eval", "mixed"])
-def test_s4_each_submodule_gets_its_own_mode_back(mode: str) -> None:
+def test_each_submodule_gets_its_own_mode_back_s4(mode: str) -> None:
     """Not the whole model's: a batch norm frozen inside a model in train mode stays frozen."""
     model = network("dropout")
     if mode != "mixed":
@@ -64,7 +64,7 @@ def test_s4_each_submodule_gets_its_own_mode_back(mode: str) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, None])
-def test_s5_weights_and_buffers_are_restored_after_an_exception(error: type[BaseException] | None) -> None:
+def test_weights_and_buffers_are_restored_after_an_exception_s5(error: type[BaseException] | None) -> None:
     model = with_gradients(network("dropout"))
     before = snapshot(model)
     with pytest.raises(ValueError if error is None else error), under_attack(model):

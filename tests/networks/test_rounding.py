@@ -103,7 +103,7 @@ def test_a_resumed_evaluation_keeps_its_answer_and_warns_of_another_setting(
     monkeypatch.delenv("MKL_CBWR")
     again = evaluate(model, data, THREAT, QUICK, out=str(tmp_path))
     assert again.environment == first.environment and not any("MKL_CBWR" in text for text in first.warnings)
-    assert any("begun with MKL_CBWR=AVX2 and resumes with (unset)" in text for text in again.warnings)
+    assert any("began with MKL_CBWR=AVX2 and resumes with (unset)" in text for text in again.warnings)
 
 
 def test_it_costs_well_under_a_second() -> None:

@@ -16,12 +16,13 @@ import pytest
 import torch
 import yaml
 
-from unperturbed.attacks.gradient import PGD_SUITE, GradientAttack, Suite
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.cli.main import main
 from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation import accuracy, curve
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.weights.rebuild import load_run
 
 DAMAGES = 500

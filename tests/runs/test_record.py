@@ -116,6 +116,18 @@ def test_what_is_missing_is_named(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "bounds", [[1, 0], [[0.0, 1.0], [1.0, 0.5]], [[0.0, 2.0], 1.0], [[0, 0], [1, 1, 1]], [0, 10**400]]
+)
+def test_bounds_between_which_no_input_lies_are_refused(bounds: Any, tmp_path: Path) -> None:
+    write(tmp_path, WHOLE | {"bounds": bounds})
+    with pytest.raises(InputError, match="bounds is .* but must be the lowest input, then the highest"):
+        RunRecord.read(tmp_path)
+    with pytest.raises(InputError, match="bounds"):
+        RunRecord.of(WHOLE | {"bounds": bounds}, "this run")
+    assert RunRecord.of(WHOLE | {"bounds": [[0.0, 1.0], [1.0, 1.0]]}, "").bounds is not None
+
+
+@pytest.mark.parametrize(
     "threat", ["Linf", "Linf:", "Linf:x", "L7:1", "Linf:-1", "Linf:nan", "Linf:inf", "L2:1/0", "0.1"]
 )
 def test_a_threat_that_is_none_is_refused(threat: str, tmp_path: Path) -> None:
@@ -126,7 +138,7 @@ def test_a_threat_that_is_none_is_refused(threat: str, tmp_path: Path) -> None:
 
 def test_an_unknown_field_is_refused_with_the_nearest(tmp_path: Path) -> None:
     write(tmp_path, WHOLE | {"bonds": [0, 1]})
-    with pytest.raises(InputError, match="unknown field 'bonds'.*did you mean 'bounds'"):
+    with pytest.raises(InputError, match="unknown field 'bonds'.*Did you mean 'bounds'"):
         RunRecord.read(tmp_path)
     write(tmp_path, WHOLE | {"schema": SCHEMA + 1})
     with pytest.raises(InputError, match=f"schema is {SCHEMA + 1}"):

@@ -1,11 +1,11 @@
 import pytest
 
 from support.toys import linear, uniform
-from unperturbed.attacks.gradient import PGD_SUITE
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate, find_suite
 from unperturbed.suites.autoattack import PLUS, STANDARD
 from unperturbed.suites.by_name import ATTACKS, custom
+from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 
 
@@ -38,7 +38,7 @@ def test_an_evaluation_takes_it_by_name() -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("apgd-ce,squrae", "no attack 'squrae'; there is: pgd-ce"),
+        ("apgd-ce,squrae", "no attack 'squrae'. Did you mean 'square'"),
         ("fab,square,fab", "'fab' is given twice"),
         ("fab,", "no attack ''"),
     ],

@@ -379,7 +379,7 @@ def test_linf_samples_are_uniform_in_what_the_box_leaves() -> None:
 @pytest.mark.parametrize("tiny", [1e-12, 1e-25, 1e-40])
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), None])
 @pytest.mark.parametrize("norm", NORMS)
-def test_s17_small_gradients_lead_as_far_as_large_ones(norm: Norm, bounds: Bounds, tiny: float) -> None:
+def test_small_gradients_lead_as_far_as_large_ones_s17(norm: Norm, bounds: Bounds, tiny: float) -> None:
     """A guard against division by zero must not swallow the small gradients of a saturated network."""
     threat = Threat(norm, 0.5, bounds)
     x = 0.5 + 0.3 * torch.rand((4, 3, 6, 6), generator=torch.Generator().manual_seed(0))
@@ -395,7 +395,7 @@ def test_s17_small_gradients_lead_as_far_as_large_ones(norm: Norm, bounds: Bound
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_s17_small_gradients_count_beside_large_ones_that_the_box_blocks(norm: Norm) -> None:
+def test_small_gradients_count_beside_large_ones_that_the_box_blocks_s17(norm: Norm) -> None:
     threat = Threat(norm, 0.3)
     x = torch.tensor([[1.0, 0.5, 0.5, 0.5]])
     g = torch.tensor([[1.0, 3e-25, -2e-25, 1e-25]])
@@ -407,7 +407,7 @@ def test_s17_small_gradients_count_beside_large_ones_that_the_box_blocks(norm: N
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), None])
 @pytest.mark.parametrize("norm", NORMS)
-def test_s17_a_gradient_of_zero_gives_no_nan(norm: Norm, bounds: Bounds) -> None:
+def test_a_gradient_of_zero_gives_no_nan_s17(norm: Norm, bounds: Bounds) -> None:
     threat, x = Threat(norm, 0.5, bounds), torch.rand((3, 3, 6, 6), generator=torch.Generator().manual_seed(0))
     g = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     alone = threat.maximise_linear(x[:1], g[:1]), threat.steepest_ascent(x[:1], g[:1])
@@ -421,7 +421,7 @@ def test_s17_a_gradient_of_zero_gives_no_nan(norm: Norm, bounds: Bounds) -> None
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_s18_a_random_start_spends_the_budget_and_does_not_add_to_it(norm: Norm) -> None:
+def test_a_random_start_spends_the_budget_and_does_not_add_to_it_s18(norm: Norm) -> None:
     threat = Threat(norm, 0.5)
     x = torch.rand((64, 50), generator=torch.Generator().manual_seed(0))
     z = threat.sample(x, Noise.of(0, torch.arange(64)))
@@ -432,7 +432,7 @@ def test_s18_a_random_start_spends_the_budget_and_does_not_add_to_it(norm: Norm)
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_s18_results_stay_inside_the_box(norm: Norm) -> None:
+def test_results_stay_inside_the_box_s18(norm: Norm) -> None:
     x = torch.rand((64, 50), generator=torch.Generator().manual_seed(0)).round()
     threat = Threat(norm, 20.0)
     noise = Noise.of(0, torch.arange(64))
@@ -442,7 +442,7 @@ def test_s18_results_stay_inside_the_box(norm: Norm) -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_s18_a_budget_overdrawn_by_a_ten_thousandth_is_refused(norm: Norm) -> None:
+def test_a_budget_overdrawn_by_a_ten_thousandth_is_refused_s18(norm: Norm) -> None:
     threat, x = Threat(norm, 0.5), torch.full((1, 20), 0.25, dtype=torch.float64)
     direction = torch.zeros_like(x)
     direction[0, 3] = 0.5

@@ -16,7 +16,7 @@ import torch
 from support.toys import without_seconds
 from unperturbed import runs
 from unperturbed.architectures.small_cnn import SmallCNN
-from unperturbed.data.digits import load_digits
+from unperturbed.data.named.digits import load as load_digits
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import Method
 from unperturbed.methods.free import Free

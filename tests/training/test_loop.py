@@ -29,11 +29,12 @@ from unperturbed.noise import Noise
 from unperturbed.runs import read_yaml
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
-from unperturbed.training import checkpoint, loop
+from unperturbed.training import checkpoint, engine, selection
 from unperturbed.training.alarm import Alarm, Probe
-from unperturbed.training.loop import Trained, at_chance, train
+from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.schedule import learning_rate
+from unperturbed.training.trained import Trained, at_chance
 from unperturbed.types import Batch, Inner, Model, Terms
 
 THREAT = Threat("Linf", 0.1)
@@ -55,7 +56,7 @@ class Spy(ERM):
 def spied(recipe: Recipe, data: Any = None, **options: Any) -> Spy:
     spy = Spy()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(loop._Run, "preflight", lambda run: None)  # its step is no training
+        patched.setattr(engine.Engine, "preflight", lambda *_: [])  # its step is no training
         train(options.pop("model", None) or mlp(6, 3), data or blobs(60), THREAT, spy, recipe, **options)
     return spy
 
@@ -236,7 +237,7 @@ def test_the_average_is_the_one_kept_by_hand(tmp_path: Path) -> None:
 def test_best_and_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second epoch is said to be the best one."""
     results = iter([0.2, 0.6, 0.6, 0.4])
-    monkeypatch.setattr(loop, "probe", lambda *_: Probe(0.9, 0.9, 0.7, next(results), 1.0, 9))
+    monkeypatch.setattr(selection, "probe", lambda *_: Probe(0.9, 0.9, 0.7, next(results), 1.0, 9))
     model = mlp(6, 3)
     after: list[dict[str, torch.Tensor]] = []
     trained = train(
@@ -256,7 +257,7 @@ def test_weights_that_meet_a_limit_are_kept_before_more_robust_ones(
     meets: tuple[bool, ...], best: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, answers = iter([0.8, 0.3, 0.6, 0.4]), iter(meets)
-    monkeypatch.setattr(loop, "probe", lambda *_: Probe(0.9, 0.9, 0.7, next(results), 1.0, 9))
+    monkeypatch.setattr(selection, "probe", lambda *_: Probe(0.9, 0.9, 0.7, next(results), 1.0, 9))
 
     class Demanding(ERM):
         def feasible(self) -> bool:
@@ -359,7 +360,7 @@ def test_patience(tmp_path: Path) -> None:
 
 def test_patience_begins_after_the_ramp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the full eps of the probe, epochs at a small one look alike, and so may all of them."""
-    monkeypatch.setattr(loop, "probe", lambda *_: Probe(0.9, 0.9, 0.1, 0.0, 3.0, 6))
+    monkeypatch.setattr(selection, "probe", lambda *_: Probe(0.9, 0.9, 0.1, 0.0, 3.0, 6))
     recipe = Recipe(epochs=10, patience=2, ramp=0.5)
     trained = train(mlp(6, 3), blobs(60), THREAT, AT(PGD(1)), recipe)
     assert trained.epochs == 7 and trained.best_epoch == 1
@@ -410,15 +411,15 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_ids_and_the_weights_as_
 def scripted(monkeypatch: pytest.MonkeyPatch, *epochs: int, too_weak: bool = True) -> list[int]:
     """Let the alarm recognise something after these epochs; return the steps of the maximisers that are used."""
     used: list[int] = []
-    step = loop.optimisation_step
+    step = engine.optimisation_step
 
     def watched(*arguments: Any) -> Any:
         used.append(arguments[4].maximiser.steps)
         return step(*arguments)
 
     trouble = Alarm("Trouble.", too_weak)
-    monkeypatch.setattr(loop, "recognise", lambda probes, losses: trouble if len(probes) in epochs else None)
-    monkeypatch.setattr(loop, "optimisation_step", watched)
+    monkeypatch.setattr(selection, "recognise", lambda probes, losses: trouble if len(probes) in epochs else None)
+    monkeypatch.setattr(engine, "optimisation_step", watched)
     return used
 
 
@@ -481,7 +482,7 @@ def test_added_steps_stay_after_a_resume(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_a_method_without_steps_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "recognise", lambda probes, losses: Alarm("Trouble.", True))
+    monkeypatch.setattr(selection, "recognise", lambda probes, losses: Alarm("Trouble.", True))
     trained = train(mlp(6, 3), blobs(60), THREAT, ERM(), Recipe(epochs=2, alarm="add-steps"))
     assert any("ERM has no inner steps to add" in text for text in trained.warnings)
 
@@ -607,7 +608,7 @@ def test_the_result_says_whether_the_weights_kept_met_the_limit(
     met: tuple[int, ...], feasible: bool, kept: int, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probes = iter((0.4, 0.5, 0.1))
-    monkeypatch.setattr(loop, "probe", lambda *_: Probe(0.9, 0.9, 0.9, next(probes), 1.0, 6))
+    monkeypatch.setattr(selection, "probe", lambda *_: Probe(0.9, 0.9, 0.9, next(probes), 1.0, 6))
     trained = train(mlp(6, 3), blobs(60), THREAT, Limited(met=met), Recipe(epochs=3))
     assert trained.best_epoch == kept and trained.feasible is feasible and trained.json()["feasible"] is feasible
     end = f" This is of the last epoch, 3; the weights kept are those of epoch {kept}, which {told} the limit."
@@ -650,7 +651,9 @@ def test_the_result_says_whether_its_examples_were_held_out(validation: float, h
 @pytest.mark.parametrize("best", [1, 3])
 def test_a_conclusion_says_which_epoch_it_is_of(best: int, monkeypatch: pytest.MonkeyPatch) -> None:
     probes = iter(range(1, 4))
-    monkeypatch.setattr(loop, "probe", lambda *_: Probe(0.9, 0.9, 0.9, 0.5 if next(probes) == best else 0.1, 1.0, 6))
+    monkeypatch.setattr(
+        selection, "probe", lambda *_: Probe(0.9, 0.9, 0.9, 0.5 if next(probes) == best else 0.1, 1.0, 6)
+    )
     trained = train(mlp(6, 3), blobs(60), THREAT, Concluding(), Recipe(epochs=3))
     assert trained.best_epoch == best
     told = "" if best == 3 else " This is of the last epoch, 3; the weights kept are those of epoch 1."

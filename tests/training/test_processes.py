@@ -200,7 +200,7 @@ def regularise_together(rank: int, port: int, batch_norm: str, folder: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", ["none", "frozen"])
-def test_s24_two_processes_give_the_regularisers_gradients_of_one(batch_norm: str, tmp_path: Path) -> None:
+def test_two_processes_give_the_regularisers_gradients_of_one_s24(batch_norm: str, tmp_path: Path) -> None:
     """Or are refused."""
     together(regularise_together, batch_norm, tmp_path)
     alone = regularise(Fabric(accelerator="cpu", devices=1, precision="64-true"), batch_norm, 0, 1)

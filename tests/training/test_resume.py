@@ -189,7 +189,7 @@ def test_a_line_of_metrics_that_was_cut_off_is_written_anew(tmp_path: Path) -> N
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     at_run(tmp_path)
     before = everything(tmp_path)
-    with pytest.raises(InputError, match="already holds a run: pass --resume to go on, or choose another"):
+    with pytest.raises(InputError, match="already holds a run: pass --resume to resume it, or choose another"):
         at_run(tmp_path)
     assert same(before, everything(tmp_path))
 
@@ -284,7 +284,7 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before_it(tmp_path: Path) -> N
     with pytest.raises(Stopped):
         at_run(run, progress=stop_at(8))
     flip(run / runs.CHECKPOINT)
-    with pytest.raises(RunError, match="last.pt is damaged .*delete it, and --resume goes on from .*previous.pt"):
+    with pytest.raises(RunError, match="last.pt is damaged .*--resume uses the checkpoint before it, .*previous.pt"):
         at_run(run, resume=True)
     (run / runs.CHECKPOINT).unlink()
     at_run(run, resume=True)

@@ -19,8 +19,9 @@ from unperturbed.methods.constrained import Constrained
 from unperturbed.methods.erm import ERM
 from unperturbed.methods.free import Free
 from unperturbed.methods.fw_at import FWATAdapt
+from unperturbed.specs.spec import describe
 from unperturbed.threat import Threat
-from unperturbed.training.folder import claim, describe, describe_run
+from unperturbed.training.folder import claim, describe_run
 from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe
 
@@ -37,7 +38,7 @@ def test_config_says_what_the_result_depends_on(tmp_path: Path) -> None:
     assert written["data"] == "digits" and written["model"] == {"class_path": "mlp"}
     assert Threat.parse(written["threat"]).eps == 1 / 3 and written["bounds"] == [0.0, 1.0]
     maximiser = written["method"]["init_args"]["maximiser"]
-    assert written["method"]["class_path"] == "unperturbed.methods.at.AT"
+    assert written["method"]["class_path"] == "at"
     assert maximiser["init_args"]["count"] == 4
     assert maximiser["init_args"]["maximiser"]["init_args"] == {"steps": 3, "step_size": 0.5, "random_start": True}
     given = Recipe(epochs=1)
@@ -52,14 +53,11 @@ def test_config_says_what_the_result_depends_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("accuracy", "limit"), [(None, 0.1), (0.9, None)])
 def test_a_limit_that_is_left_to_the_method_is_written(accuracy: float | None, limit: float | None) -> None:
-    """As the command line says it: with None for what was not given, also of a method in another one."""
-    arguments = {"nominal_loss": None, "nominal_accuracy": accuracy, "method": None, "dual_max": 20.0}
-    method = Constrained(AT(), nominal_accuracy=accuracy)
-    said = {"class_path": "awp", "init_args": {"method": {"class_path": "constrained", "init_args": arguments}}}
-    told = describe_run(THREAT, AWP(method), Recipe(), {}, {"method": said})["method"]
-    found = told["init_args"]["method"]
-    assert told["class_path"] == "awp" and found["class_path"] == "constrained"
-    assert found["init_args"] == {**arguments, "nominal_loss": limit, "method": describe(AT())}
+    record = describe_run(THREAT, AWP(Constrained(AT(), nominal_accuracy=accuracy)), Recipe(), {}, {})["method"]
+    inner = record["init_args"]["method"]
+    assert record["class_path"] == "awp" and inner["class_path"] == "constrained"
+    assert (inner["init_args"]["nominal_loss"], inner["init_args"]["nominal_accuracy"]) == (limit, accuracy)
+    assert inner["init_args"]["method"] == describe(AT())
 
 
 def test_bounds_per_feature_and_none_are_written(tmp_path: Path) -> None:
@@ -69,9 +67,9 @@ def test_bounds_per_feature_and_none_are_written(tmp_path: Path) -> None:
 
 
 def test_everything_can_be_described() -> None:
-    assert describe(Free()) == {"class_path": "unperturbed.methods.free.Free"}
+    assert describe(Free()) == {"class_path": "free"}
     assert describe(Path("a/b")) == "a/b" and describe((1, [2.0, None])) == [1, [2.0, None]]
-    assert describe({"f": describe, "t": torch.ones(2)}) == {"f": "describe", "t": [1.0, 1.0]}
+    assert describe({"f": describe, "t": torch.ones(2)}) == {"f": "unperturbed.specs.spec:describe", "t": [1.0, 1.0]}
     assert isinstance(describe(partial(max, 1)), str)
 
 

@@ -103,16 +103,16 @@ def test_a_function_with_open_keywords_gets_the_users_arguments_alone(user_modul
 @pytest.mark.parametrize(
     ("spec", "arguments", "told"),
     [
-        ("smal-cnn", {}, "did you mean 'small-cnn'?"),
-        ("zzz", {}, "choose one of mlp, preact-resnet, small-cnn, wide-resnet"),
+        ("smal-cnn", {}, "Did you mean 'small-cnn'?"),
+        ("zzz", {}, "Known are: mlp, preact-resnet, small-cnn, wide-resnet"),
         ("no_such_package.models:Net", {}, "cannot import 'no_such_package.models'"),
-        ("users_models:Plane", {}, "has no 'Plane': did you mean 'Plain'?"),
+        ("users_models:Plane", {}, "has no 'Plane'. Did you mean 'Plain'?"),
         (":Net", {}, "cannot import ''"),
         ("users_models:built", {}, "is a Linear: name a class"),
         ("users_models:wrong", {}, "returned a str"),
         ("users_models:broken", {}, "missing a required argument: 'depth'"),
-        ("users_models:Plain", {"widht": 3}, "did you mean 'width'? it accepts input_shape, classes, mean, width"),
-        ("mlp", {"depth": 3}, "it accepts input_shape, classes, mean, std, hidden, activation"),
+        ("users_models:Plain", {"widht": 3}, "has no argument 'widht'. Did you mean 'width'?"),
+        ("mlp", {"depth": 3}, "Known are: activation, classes, hidden, input_shape, mean, std"),
     ],
 )
 def test_what_cannot_be_built_is_told(user_module: str, spec: str, arguments: dict[str, object], told: str) -> None:

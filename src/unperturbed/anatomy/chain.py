@@ -215,7 +215,7 @@ def _each(value: object, dimensions: int) -> tuple[int, ...]:
 def _append(
     factors: list[Tensor | LinearMap | Mapping[Norm, float]], factor: Tensor | LinearMap | Mapping[Norm, float] | None
 ) -> None:
-    """Add a factor; those a channel are multiplied into a map beside them, since the product's norm is smaller."""
+    """Add a factor; factors per channel are multiplied into a neighbouring map, since the product's norm is smaller."""
     last = factors[-1] if factors else None
     if factor is None:
         return

@@ -86,7 +86,7 @@ def _fold(model: nn.Module, pairs: list[_Pair], example: Inputs) -> nn.Module | 
         folded_changed = _copy(model, _merged_all([(layer, norm, changed[norm]) for _, layer, _, norm in pairs]))
         result = _copy(model, _merged_all([(layer, norm, norm) for _, layer, _, norm in pairs]))
         same = _agree(model, result, example) and _agree(_copy(model, changed), folded_changed, example)
-    except Exception:  # whatever the network does with its layers besides calling them, or that bars copies of it
+    except Exception:  # any error of a network that uses its layers otherwise than by calls, or cannot be copied
         return None
     return result if same else None
 

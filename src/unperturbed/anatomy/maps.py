@@ -1,4 +1,4 @@
-"""Every linear map of a network, whatever the network is."""
+"""Every linear map of any network."""
 
 import math
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Maps:
     """The linear maps of a network in the order in which they are first called.
 
     Attributes:
-        maps: batch norms that follow one are a part of it; others are maps of their own, a factor a channel.
+        maps: batch norms that follow one are a part of it; others are separate maps, one factor per channel.
         folded: how many batch norms are a part of the map before them.
-        notes: on whatever else has weights.
+        notes: on other modules with weights.
     """
 
     maps: tuple[LinearMap, ...]
@@ -110,10 +110,10 @@ def _note(module: nn.Module, name: str) -> str | None:
     if isinstance(module, AnyBatchNorm) and module.running_var is None:
         return f"{name} ({kind}) normalises by the batch, also in eval mode: it is left out"
     if isinstance(module, (*MAPS, *BATCH_NORMS, nn.MultiheadAttention)):
-        return f"{name} is a kind of {_plain_name(module)} with a forward or hooks of its own: it is left out"
+        return f"{name} is a kind of {_plain_name(module)} with its own forward or hooks: it is left out"
     if _has_weights(module):
         count = sum(math.prod(weight.shape) for weight in module.parameters(recurse=False))
-        return f"{name} ({kind}) has {count:,} weights of its own that are no linear map known here: they are left out"
+        return f"{name} ({kind}) has {count:,} weights that are no linear map known here: they are left out"
     return None
 
 

@@ -23,7 +23,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What is told of min(rows, columns) singular values.
+    """A summary of min(rows, columns) singular values.
 
     Attributes:
         count: how many there are.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from unperturbed.contents import contents, load
+from unperturbed.catalogue import contents, load
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, is_dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -44,8 +44,14 @@ class Attack(ABC):
     """How tables name the attack."""
     restarts: int
     """How often an example is begun with at most (with all targets each time); 1 where there are no restarts."""
+    draws: int = 1
+    """Forwards that loss and margin are the means of, for networks that draw random numbers."""
     bears_rounding: ClassVar[bool] = False
     """Whether the search is as good on a network in bfloat16, whose margins are right to a hundredth or so."""
+    needs_gradient: ClassVar[bool | None] = None
+    """Whether the search follows the network's input gradient; None: not known."""
+    needs_radius: ClassVar[bool] = True
+    """Whether the search looks within the threat set's radius; if not, it is a `MinimumNorm` attack as well."""
 
     def __post_init__(self) -> None:
         """Check the settings of an attack that is a dataclass; raises InputError."""
@@ -55,6 +61,36 @@ class Attack(ABC):
     @abstractmethod
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Attack every example of the batch; the network sees `batch_size` examples at a time."""
+
+    def to_the_end(self) -> "Attack":
+        """Return the attack that does not stop at the first break, for points that are as wrong as can be.
+
+        The attack itself where it knows no such thing.
+        """
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """The nearest misclassified point found for each example, at any distance."""
+
+    z: Inputs
+    """That point; x where none was found."""
+    distance: PerExample
+    """Its distance; infinite where none was found."""
+    found: AttackResult
+    """The point of largest margin inside the threat set, and how the search went."""
+
+
+@runtime_checkable
+@runtime_checkable
+class MinimumNorm(Protocol):
+    """An attack that needs no radius: it looks for the nearest misclassified point."""
+
+    label: str
+
+    def nearest(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> Nearest:
+        """Return the nearest misclassified points found; the threat gives norm and box."""
 
 
 def padded_logits(model: Model, x: Inputs, batch_size: int) -> Logits:

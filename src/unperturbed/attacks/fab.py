@@ -1,11 +1,12 @@
 """FAB: the nearest misclassified point, by projections onto the linearised boundary."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, AttackResult, likely_targets
+from unperturbed.attacks.base import Attack, AttackResult, Nearest, likely_targets
 from unperturbed.checks import AT_LEAST_ONE, NONE_OR_MORE, check_fields
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Places, at_least_two
@@ -13,18 +14,6 @@ from unperturbed.maximise.slopes import tells_nothing, usable
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Model, PerExample, Rows
-
-
-@dataclass(frozen=True, eq=False)
-class Nearest:
-    """The nearest misclassified point found for each example, whatever the radius."""
-
-    z: Inputs
-    """That point; x where none was found."""
-    distance: PerExample
-    """Its distance; infinite where none was found."""
-    found: AttackResult
-    """The point of largest margin inside the threat set, and how the search went."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +26,7 @@ class FAB(Attack):
     without its final search, as in AutoAttack.)
 
     Called as an attack, it leaves an example as soon as a misclassified point lies inside the threat set; `nearest`
-    goes on to the shortest distance.
+    continues to the shortest distance.
 
     Attributes:
         label: how tables name the attack.
@@ -49,6 +38,8 @@ class FAB(Attack):
         back: how far it goes back towards x.
     """
 
+    needs_gradient: ClassVar[bool | None] = True
+    needs_radius: ClassVar[bool] = False
     label: str = "FAB"
     targets: int = 0
     restarts: int = 1
@@ -78,7 +69,7 @@ class FAB(Attack):
         here = x[at.row] if n else x.new_zeros((len(k), *x.shape[1:]))
         z, wide = here.clone(), (-1, *[1] * (x.dim() - 1))
         best = _Record(x, threat, 0.0 if leave else torch.inf)
-        led = torch.zeros(n, dtype=torch.bool, device=x.device)  # by a gradient that told something
+        led = torch.zeros(n, dtype=torch.bool, device=x.device)  # by an informative gradient
         forwards, backwards = n, 0
 
         def fill_free_places() -> None:

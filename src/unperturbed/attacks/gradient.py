@@ -1,5 +1,6 @@
 """Attacks that climb a loss along its gradient."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -7,9 +8,8 @@ from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.eot import averaged
 from unperturbed.checks import ANY, NOT_MORE, check_fields
 from unperturbed.errors import InputError
-from unperturbed.losses import cross_entropy, margin
+from unperturbed.losses import margin
 from unperturbed.maximise.ascent import Ascent, search
-from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Loss, Model, Norm, PerExample, Rows
@@ -30,6 +30,7 @@ class GradientAttack(Attack):
     """
 
     bears_rounding: ClassVar[bool] = True
+    needs_gradient: ClassVar[bool | None] = True
     label: str
     loss: Loss
     ascent: Ascent
@@ -43,7 +44,7 @@ class GradientAttack(Attack):
         check_climbs(self.label, self.restarts, self.draws, self.enough)
 
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
-        """Attack every example; iterates are ranked by margin, whatever is climbed."""
+        """Attack every example; iterates are ranked by margin, for every loss."""
 
         def score(z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
             y = batch.y[rows]
@@ -54,6 +55,10 @@ class GradientAttack(Attack):
         best = search(self.ascent, mean, batch.x, threat, noise, self.restarts, batch_size, self.enough)
         passes, queries = self.draws * best.passes, self.draws * best.queries
         return AttackResult(best.z, best.rank, best.finite, best.restart, passes, queries=queries)
+
+    def to_the_end(self) -> "GradientAttack":
+        """Return the attack with every climb to its end."""
+        return replace(self, enough=math.inf)
 
 
 def check_climbs(label: str, restarts: int, draws: int, enough: float) -> None:
@@ -93,13 +98,3 @@ class Suite:
         """Return the suite as it runs in this norm, on networks with so many classes."""
         attacks = self.l1 if norm == "L1" and self.l1 else self.attacks
         return replace(self, attacks=attacks, note=self.note + (self.few_classes if classes < 4 else ""))
-
-
-PGD_SUITE: Suite = Suite(
-    "pgd",
-    (
-        GradientAttack("PGD-CE", cross_entropy, PGD(steps=50), restarts=10),
-        GradientAttack("PGD-margin", margin, PGD(steps=50), restarts=10),
-    ),
-    "upper bound only: no AutoAttack",
-)

@@ -1,5 +1,6 @@
 """Towards each of the likeliest other classes in turn."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -21,7 +22,7 @@ from unperturbed.types import Batch, Inputs, Model, PerExample, Rows, TargetedLo
 
 @dataclass(frozen=True)
 class MultiTargeted(Attack):
-    """Climb `loss` towards each of the targets, from a start of its own, until the example breaks.
+    """Climb `loss` towards each of the targets, each from a new start, until the example breaks.
 
     By default f_t - f_y towards all other classes (Gowal et al. 2019, https://arxiv.org/abs/1910.09338); with APGD, the
     targeted difference-of-logits ratio and 9 targets it is APGD-T (Croce & Hein 2020,
@@ -38,6 +39,7 @@ class MultiTargeted(Attack):
     """
 
     bears_rounding: ClassVar[bool] = True
+    needs_gradient: ClassVar[bool | None] = True
     label: str = "MultiTargeted"
     loss: TargetedLoss = targeted_margin
     ascent: Ascent = field(default_factory=lambda: PGD(steps=100))
@@ -64,6 +66,10 @@ class MultiTargeted(Attack):
         passes = self.draws * best.passes
         queries = 1 + self.draws * best.queries
         return AttackResult(best.z, best.rank, best.finite, rounds, len(batch.y) + passes, passes, queries)
+
+    def to_the_end(self) -> "MultiTargeted":
+        """Return the attack with every climb to its end."""
+        return replace(self, enough=math.inf)
 
 
 @dataclass(frozen=True, eq=False)

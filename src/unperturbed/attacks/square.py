@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ class Square(Attack):
         share: of the image that the first squares cover.
     """
 
+    needs_gradient: ClassVar[bool | None] = False
     label: str = "Square"
     queries: int = 5000
     share: float = 0.8
@@ -237,7 +239,7 @@ def _per_input(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _as_image(shape: torch.Size) -> tuple[int, int, int]:
-    """Return channels, height and width of an input; whatever comes before the last two axes is channels."""
+    """Return channels, height and width of an input; the axes before the last two are channels."""
     height, width = (1, 1, *shape)[-2:]
     return math.prod(shape[:-2]), height, width
 
@@ -262,9 +264,9 @@ def _bumps(size: tuple[int, int], tall: int, wide: int, power: int) -> Tensor:
     canvas = torch.zeros(2, tall, wide)
     if power:
         above = torch.cat([_bump(height // 2, width, power), -_bump(height - height // 2, width, power)])
-        beside = torch.cat([_bump(height, width // 2, power), -_bump(height, width - width // 2, power)], dim=1)
-        canvas[0, :height, :width] = _to_unit(beside if height == 1 else above, power)
-        canvas[1, :height, :width] = _to_unit(beside, power)
+        left_right = torch.cat([_bump(height, width // 2, power), -_bump(height, width - width // 2, power)], dim=1)
+        canvas[0, :height, :width] = _to_unit(left_right if height == 1 else above, power)
+        canvas[1, :height, :width] = _to_unit(left_right, power)
     return canvas
 
 

@@ -25,9 +25,9 @@ class StraightThrough(nn.Module):
     """The value of `forward_fn`, bit for bit, with the gradient of `backward_fn`; for any place of a network.
 
     Backward pass differentiable approximation (Athalye et al. 2018, https://arxiv.org/abs/1802.00420, section 4.1).
-    In front of a network (`nn.Sequential(StraightThrough(reduce_bits(3)), network)`) or within. The piece gets a copy
-    of its input, so that it may work in place; the weights of a piece that is a module get no gradient. A second
-    derivative is that of the surrogate's; forward-mode derivatives are not there, and torch says so.
+    It stands in front of a network (`nn.Sequential(StraightThrough(reduce_bits(3)), network)`) or within. The piece
+    gets a copy of its input, so that it may work in place; its own weights, if it is a module, get no gradient. A
+    second derivative is the surrogate's; forward-mode derivatives raise torch's error.
 
     Args:
         forward_fn: the piece as it is; it need not be differentiable, nor be made of torch's functions, but returns a
@@ -92,7 +92,7 @@ def reduce_bits(bits: int) -> Piece:
 def jpeg_like(step: float) -> Piece:
     """Return the rounding of images' 8 x 8 block cosine coefficients to multiples of `step`, as JPEG does.
 
-    What JPEG does beside that, colour spaces and a step a frequency, is left out. Images are (n, channels, h, w) in
+    JPEG's colour spaces and its step per frequency are left out. Images are (n, channels, h, w) in
     [0, 1], padded at the right and bottom to whole blocks, and the result is cut to [0, 1].
     """
     if not step > 0:

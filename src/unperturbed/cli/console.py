@@ -84,7 +84,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text
 
 @contextmanager
 def results_only_on_stdout() -> Iterator[None]:
-    """Within: whatever else prints goes to standard error, and warnings and what is logged are lines there."""
+    """Within: other prints go to standard error, and warnings and what is logged are lines there."""
     log, lines = logging.getLogger("unperturbed"), _Lines()
     level = log.level
     log.addHandler(lines)
@@ -163,7 +163,7 @@ class _Piped:
         self.began = self.began or (now, done)
         seconds = now - self.began[0]
         left = seconds_left(seconds, done - self.began[1], total - done)
-        if self.text.startswith("epoch ") and text != self.text:
+        if self.text.startswith("epoch ") and text.split(":")[0] != self.text.split(":")[0]:
             self.end()
         self.left = "" if left is None else f", about {timedelta(seconds=round(left))} left"
         self.text = text
@@ -174,11 +174,12 @@ class _Piped:
     def end(self) -> None:
         """Write the line of an epoch that has ended."""
         if self.text.startswith("epoch "):
-            say(f"{self.text} done{self.left}")
+            epoch, _, loss = self.text.partition(": ")
+            say(f"{epoch} done{loss and f': {loss}'}{self.left}")
 
 
 def seconds_left(seconds: float, done: float, remaining: float) -> float | None:
-    """Return how long the rest takes if it goes on as in these seconds, which did `done`; None where nothing is."""
+    """Return how long the rest takes at the speed of these seconds, which did `done`; None where nothing is."""
     return seconds * remaining / done if done > 0 else None
 
 

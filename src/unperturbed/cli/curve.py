@@ -7,11 +7,10 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, robust_cell, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
-from unperturbed.errors import InputError
-from unperturbed.specs.catalogue import hint
+from unperturbed.errors import InputError, hint
 
 if TYPE_CHECKING:
-    from unperturbed.evaluation.curve import Distances
+    from unperturbed.evaluation.distances import Distances
 
 POSITIONAL = "run"
 SUITE_HELP = "which attacks: nearest (AutoAttack without Square), standard, plus (longer), pgd (50 steps, 20 restarts)"
@@ -36,14 +35,14 @@ def parser() -> ArgumentParser:
 def run(given: Parsed) -> Result:
     """Find the distances, and return the robust accuracy at each radius."""
     from unperturbed.cli.evaluate import repeatable
-    from unperturbed.cli.subject import find_subject, radii_of, slug
+    from unperturbed.cli.setup import find_setup, radii_of, slug
     from unperturbed.evaluation.curve import SUITES, minimum_norm
     from unperturbed.reports.charts.curves import Line, curves_chart
     from unperturbed.reports.charts.style import save_chart
 
     if given.suite not in SUITES:
         raise InputError(f"There is no suite {given.suite!r} for distances. {hint(given.suite, SUITES)}")
-    subject = find_subject(given)
+    subject = find_setup(given)
     radii = None if given.eps is None else [threat.eps for threat in radii_of(subject.threat, given.eps)]
     threat = subject.threat if radii is None else replace(subject.threat, eps=max(radii))
     folder = subject.home / "evaluation" / slug(*subject.parts, *subject.selection)

@@ -1,6 +1,5 @@
 """Measure how robust a trained model is: a verdict per example, and a headline with its interval."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +12,11 @@ from unperturbed.cli.console import Result, is_first_process, progress, robust_c
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
 from unperturbed.errors import InputError, RunError
 from unperturbed.findings import Outcome, doubted
-from unperturbed.imports import OWN, Trust, follow
 from unperturbed.runs import FolderLostError, write_json
-from unperturbed.specs.catalogue import hint
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from unperturbed.attacks.gradient import Suite
     from unperturbed.data.split import Split
     from unperturbed.evaluation.quantize import Quantised
     from unperturbed.evaluation.union import Union
@@ -76,15 +72,17 @@ def _evaluated_by_one_of_several(words: Sequence[str]) -> Result:
 
 
 def _evaluated(given: Parsed) -> Result:
-    from unperturbed.cli.subject import find_subject, slug
-    from unperturbed.evaluation.accuracy import meet
-    from unperturbed.evaluation.quantize import check_eight_bit, check_single_draws, clear
+    from unperturbed.cli.setup import find_setup, slug
+    from unperturbed.engines.group import meet
+    from unperturbed.evaluation.grid import check_eight_bit
+    from unperturbed.evaluation.quantize import check_single_draws, clear
     from unperturbed.evaluation.randomised import draws_of
     from unperturbed.evaluation.threats import evaluate_threats
+    from unperturbed.suites.by_name import find_suite
 
-    suite = suite_of(given.suite, given.trust)
+    suite = find_suite(given.suite, given.trust)
     check_single_draws(given.quantize and draws_of(suite) > 1)
-    subject = find_subject(given, check_eight_bit if given.quantize else len)
+    subject = find_setup(given, check_eight_bit if given.quantize else len)
     threats = _threats(given.threat, given.eps, subject.threat)
     meet()  # each has seen the folder as it was
     if is_first_process():
@@ -141,31 +139,9 @@ def repeatable() -> Iterator[None]:
         raise
 
 
-def suite_of(text: str, trust: Trust = OWN) -> "Suite":
-    """Return the suite of a name, of attacks with commas between them, or of `package.module:SUITE`."""
-    from unperturbed.attacks.gradient import Suite
-    from unperturbed.evaluation.accuracy import SUITES, find_suite
-    from unperturbed.suites.by_name import ATTACKS
-
-    if text in SUITES or "," in text or text.lower() in ATTACKS:
-        return find_suite(text)
-    if ":" not in text:
-        near = hint(text, [*SUITES, *ATTACKS])
-        raise InputError(f"There is no suite {text!r}. {near} One of your own: package.module:SUITE.")
-    found = follow(text, "--suite", trust)
-    if not isinstance(found, Suite):
-        raise InputError(f"--suite: {text} is of type {type(found).__name__}, not a Suite (of attacks.gradient).")
-    if found.name in SUITES or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", found.name):
-        names = ", ".join(SUITES)
-        raise InputError(
-            f"--suite: {text} is called {found.name!r}: give it a name that can be a file's, and none of {names}."
-        )
-    return found
-
-
 def _threats(text: str | None, eps: str | None, first: "Threat") -> list["Threat"]:
     """Return the threats of a list with commas, or the one threat with each of these radii."""
-    from unperturbed.cli.subject import radii_of
+    from unperturbed.cli.setup import radii_of
     from unperturbed.threat import Threat
 
     threats = [Threat.parse(each, first.bounds) for each in text.split(",")] if text else [first]
@@ -267,7 +243,7 @@ def _worst_case(
     home: Path, results: Path, outcomes: Sequence[Outcome], quantised: "Sequence[Quantised | None]"
 ) -> Result:
     """Return the worst case over several threats, and what each of them did."""
-    from unperturbed.cli.subject import slug
+    from unperturbed.cli.setup import slug
     from unperturbed.evaluation.union import union
 
     worst = union(outcomes)

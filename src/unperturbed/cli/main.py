@@ -1,7 +1,9 @@
 """The program `unperturbed`: which command, what ends it, and what is printed where."""
 
 import os
+import site
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,16 +14,16 @@ from pathlib import Path
 
 from rich.table import Table
 
+from unperturbed.catalogue import summary_of
 from unperturbed.cli.console import Result, is_first_process, results_only_on_stdout, say, show, write_json
 from unperturbed.cli.memory import keep_freed_memory
 from unperturbed.cli.options import parse
 from unperturbed.cli.signals import code_of, signals_interrupt, words_of
-from unperturbed.errors import InputError, RunError
+from unperturbed.errors import InputError, RunError, hint
 from unperturbed.processor import round_rows_alike
-from unperturbed.specs.catalogue import hint, summary_of
 
 COMMANDS = (
-    *("demo", "train", "evaluate", "curve", "probable", "transfer", "compare", "sweep", "diagnose", "report"),
+    *("demo", "train", "evaluate", "curve", "probable", "transfer", "compare", "sweep", "diagnose", "audit", "report"),
     *("methods", "models", "datasets"),
 )
 """Each is a file of this folder with `parser()`, `POSITIONAL` and `run(given)`."""
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _dispatch(words)
     except InputError as error:
         return ended(error, 2)
-    except BrokenPipeError:  # whoever read the output has seen enough (a pager, head)
+    except BrokenPipeError:  # the reader of the output has closed it (a pager, head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (RunError, OSError) as error:
@@ -58,14 +60,27 @@ def program() -> int:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        last = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())[:300] or "no message"
         say(
-            f"{type(error).__name__}: {text} ({last.filename}:{last.lineno}). This was not foreseen: --debug shows the "
-            "traceback, which says whose code it is.",
+            f"{type(error).__name__}: {text} ({_place_of(error)}). This was not foreseen: --debug shows the traceback.",
             "error",
         )
         return 1
+
+
+def _place_of(error: Exception) -> str:
+    """Return where an error comes from: the innermost line of the user's own code, or of any code where there is none.
+
+    The user's own is what lies outside of this package, of Python, and of installed packages.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    python = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    others = [str(Path(__file__).parents[1]), *python, *site.getsitepackages(), site.getusersitepackages()]
+    users = [
+        frame for frame in frames if not frame.filename.startswith(("<", *(f"{place}{os.sep}" for place in others)))
+    ]
+    innermost = (users or frames)[-1]
+    return f"{'in your code, ' if users else ''}{innermost.filename}:{innermost.lineno}"
 
 
 def _dispatch(words: list[str]) -> int:

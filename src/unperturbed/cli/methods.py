@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 from jsonargparse import ArgumentParser
 
+from unperturbed.catalogue import listing
 from unperturbed.cli.console import Result, table
 from unperturbed.cli.options import Parsed, new_parser
-from unperturbed.specs.catalogue import listing
 
 POSITIONAL = None
 

@@ -12,16 +12,15 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from unperturbed.checks import check_numeral
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, hint
 from unperturbed.imports import Trust, user_trust
 from unperturbed.reading import parse_yaml, read_small
-from unperturbed.specs.catalogue import hint
 from unperturbed.specs.trees import Tree
 
 FLAGS = ("debug", "json", "overwrite", "quantize", "resume", "trust")
 """Options without a value."""
 TREES = ("method", "model")
-"""Options with options of their own."""
+"""Options whose values have options."""
 LISTS = ("bounds", "eps", "loggers", "normalise", "threat")
 """Options whose text is a list with commas."""
 REPEATED = ("threat",)
@@ -30,8 +29,11 @@ NONE = ("augment", "bounds", "loggers")
 """Options that take the word none."""
 IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "over")
 """Options whose values, or some of them, may be import paths."""
-NOTES = ("schema", "unperturbed", "chosen", "classes", "network", "trained_on", "notes")
-"""What a run's config.yaml holds beside options; `recipe` holds some of them."""
+NOTES = ("schema", "unperturbed", "chosen", "classes", "features", "network", "trained_on", "notes")
+"""What a run's config.yaml holds in addition to options; `recipe` holds some of them."""
+
+_KINDS = {"float": "a number", "int": "a whole number", "str": "text", "bool": "true or false"}
+"""Types of options in words."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def add_data_options(parser: ArgumentParser) -> None:
 
 
 def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> None:
-    """Add which test examples are looked at, and how; told what the seed is of, and what `--precision auto` is."""
+    """Add which test examples are measured, and how; `seed` and `precision` complete the help of these options."""
     add_examples_options(parser, "test")
     parser.add_argument("--seed", type=int, default=0, help=seed)
     parser.add_argument(
@@ -274,7 +276,7 @@ def _from_yaml(file: Path, known: Sequence[str], model_given: bool) -> list[tupl
 
 
 def _as_text(key: str, value: Any) -> Any:
-    """Return what stands for a YAML value on the command line, for options that have a text form of their own."""
+    """Return what stands for a YAML value on the command line, for options with a text form."""
     if key == "bounds" and value is None:
         return "none"
     return ",".join(map(str, value)) if key in LISTS and isinstance(value, list) else value
@@ -298,4 +300,11 @@ def _readable(message: str, program: str) -> str:
     """Return jsonargparse's message in one line."""
     text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(message.split()))
     text = re.sub(r'^Parser key "(\w+)":', lambda found: f"--{found[1].replace('_', '-')}:", text)
+    of_no_kind = re.fullmatch(r"(--[\w-]+): Does not validate .*? Subtypes: \[([\w, ]+)\] .* Given value: (.*)", text)
+    if of_no_kind is not None:
+        kinds = [_KINDS.get(kind, kind) for kind in of_no_kind[2].split(", ") if kind != "NoneType"]
+        text = f"{of_no_kind[1]} is {of_no_kind[3]!r:.80}, but must be {' or '.join(kinds)}."
+    single = re.fullmatch(r"(--[\w-]+): Expected an? (\w+)\. Got value: (.*)", text)
+    if single is not None:
+        text = f"{single[1]} is {single[3]!r:.80}, but must be {_KINDS.get(single[2], single[2])}."
     return f"{text} See {program} --help."

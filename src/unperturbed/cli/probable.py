@@ -8,7 +8,6 @@ from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.runs import write_json
-from unperturbed.runs.lock import locked
 
 if TYPE_CHECKING:
     from unperturbed.evaluation.probable import Probable
@@ -26,28 +25,32 @@ def parser() -> ArgumentParser:
     )
     made.add_argument("--draws", type=int, default=100, help="random perturbations of each example")
     add_measuring_options(made, "of the draws", "32")
+    made.add_argument("--overwrite", action="store_true", help="replace other counts in the same folder")
     return made
 
 
 def run(given: Parsed) -> Result:
     """Draw, and return the share of examples that pass at each rho."""
-    from unperturbed.cli.subject import find_subject, slug
+    from unperturbed.cli.evaluate import repeatable
+    from unperturbed.cli.setup import find_setup, slug
     from unperturbed.evaluation.probable import probable_accuracy
 
     rho = _shares(given.rho)
     if "," in (given.threat or ""):
         raise InputError(f"--threat is {given.threat}, but random perturbations are drawn from one: name one.")
-    subject = find_subject(given)
+    subject = find_setup(given)
     subject.keep()
     other = [str(subject.threat)] if str(subject.threat) != str(subject.usual) else []
     folder = subject.home / "evaluation" / slug(*subject.parts, *other, *subject.selection)
-    with locked(folder, "probable"), progress() as report:
+    with progress() as report, repeatable():
         found = probable_accuracy(
             subject.model,
             subject.split,
             subject.threat,
             rho,
             draws=given.draws,
+            out=folder,
+            overwrite=given.overwrite,
             seed=given.seed,
             batch_size=given.batch_size,
             progress=report,

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
+from unperturbed.catalogue import listing
 from unperturbed.cli.console import Result, progress, table
 from unperturbed.cli.options import Parsed, add_data_options, add_examples_options, add_fields, new_parser
 from unperturbed.errors import InputError, NotResumableError, RunError
 from unperturbed.runs import CHECKPOINT
-from unperturbed.specs.catalogue import listing
 from unperturbed.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def parser() -> ArgumentParser:
     made = new_parser("train", str(__doc__))
     add_training_options(made)
     add_examples_options(made, "training")
-    made.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    made.add_argument("--resume", action="store_true", help="resume from the last checkpoint in --out")
     made.add_argument("--devices", type=int, default=1, help="processes, each with a part of every batch")
     return made
 
@@ -65,7 +65,7 @@ class Plan:
         threat: the threat set.
         method: what is minimised.
         recipe: how.
-        loggers: beside metrics.jsonl.
+        loggers: in addition to metrics.jsonl.
         out: the run folder.
         config: where data, model and method come from, as config.yaml will hold it.
         selection: which of the training examples; None: all.
@@ -88,20 +88,22 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
 
     Raises `InputError` for what is missing, unknown or of a wrong type, and for data outside the bounds.
     """
-    from unperturbed.cli.subject import default_threat, keep_place, make_model, placed, read_bounds, slug, taken
+    from unperturbed.cli.network import make_model
+    from unperturbed.cli.places import placed, warn_of_other_scaling
+    from unperturbed.cli.setup import default_threat, keep_place, read_bounds, slug, taken
     from unperturbed.data.check import check
     from unperturbed.data.sources import load_data, with_applicable
     from unperturbed.methods.at import AT
     from unperturbed.networks.inputs import prepared
-    from unperturbed.specs.trees import choose, convert, written
+    from unperturbed.specs.parameters import convert
+    from unperturbed.specs.spec import describe
+    from unperturbed.specs.trees import choose
     from unperturbed.threat import Threat
-    from unperturbed.training.folder import describe
 
     load = load or partial(load_data, trust=given.trust)
     if given.data is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
-    choice = choose(given.trees["method"], "methods", "method", default=AT(), trust=given.trust)
-    method = choice.build()
+    method = choose(given.trees["method"], "methods", "method", default=AT(), trust=given.trust).build()
     settings = {each.name: getattr(given, each.name) for each in fields(Recipe)}
     recipe = Recipe(**settings | {"batch_size": None if given.batch_size == "auto" else given.batch_size})
     named = [] if given.loggers == "none" else given.loggers.split(",")
@@ -112,9 +114,10 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     check(data.train, threat.bounds, len(data.classes))
     extra_place = given.extra and with_applicable(given.extra, label=given.label, resize=given.resize)
     extra = None if extra_place is None else load(extra_place)
+    warn_of_other_scaling(extra_place or "")
     model, model_description = make_model(given.trees["model"], data, recipe.seed, given.trust)
-    method_description, asked = written(choice), taken(given, None)
-    out = Path(given.out or Path("runs") / slug(data.name, method_description["class_path"]))
+    described, asked = describe(method), taken(given, None)
+    out = Path(given.out or Path("runs") / slug(data.name, described["class_path"]))
     config = {
         "data": keep_place(place),
         "classes": list(data.classes),
@@ -122,7 +125,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
         "extra": extra_place and keep_place(extra_place),
         "model": model_description,
         "weights": given.weights and keep_place(given.weights),
-        "method": method_description,
+        "method": described,
         **describe(asked),
     }
     return Plan(prepared(model, **asked), data, extra, threat, method, recipe, loggers, out, config, chosen)
@@ -130,7 +133,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
 
 def run(given: Parsed) -> Result:
     """Train, and return where the run is and how it does on the examples that the probe looks at."""
-    from unperturbed.cli.subject import load_into
+    from unperturbed.cli.network import load_into
     from unperturbed.training.loop import train
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it would say, config.yaml says
@@ -188,7 +191,7 @@ def _selected(data: "Data", asked: int | str | None, seed: int | None) -> "tuple
 
 @contextmanager
 def resumable(given: Parsed, out: Path) -> Iterator[None]:
-    """Within: an interruption or failure takes along how to go on."""
+    """Within: an interruption or failure gets a note on how to resume."""
     lost = device_errors()
     failures: tuple[type[BaseException], ...] = (KeyboardInterrupt, RunError, OSError, *lost)
     try:
@@ -200,9 +203,9 @@ def resumable(given: Parsed, out: Path) -> Iterator[None]:
         stands = (
             f"The last checkpoint stands in {out / CHECKPOINT}" if (out / CHECKPOINT).exists() else "No checkpoint yet"
         )
-        told = RunError(f"The device failed: {error}") if isinstance(error, lost) else error
-        told.add_note(f"{stands}. Go on with:\n  {again}")
-        raise told from error.__cause__
+        failure = RunError(f"The device failed: {error}") if isinstance(error, lost) else error
+        failure.add_note(f"{stands}. Resume with:\n  {again}")
+        raise failure from error.__cause__
 
 
 def device_errors() -> tuple[type[RuntimeError], ...]:

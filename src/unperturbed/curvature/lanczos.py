@@ -30,11 +30,11 @@ class Recurrence:
         self.q = start / start.norm(dim=1, keepdim=True)
         self.before = torch.zeros_like(self.q)
         self.diagonal: list[Tensor] = []
-        self.beside: list[Tensor] = []
+        self.off_diagonal: list[Tensor] = []
 
     def step(self) -> None:
         """Add a row to each tridiagonal matrix; where the space is exhausted, one apart from the rest."""
-        last = self.beside[-1] if self.beside else self.q.new_zeros(len(self.q))
+        last = self.off_diagonal[-1] if self.off_diagonal else self.q.new_zeros(len(self.q))
         w = self.product(self.q) - last[:, None] * self.before
         level = (w * self.q).sum(dim=1)
         w = w - level[:, None] * self.q
@@ -42,15 +42,17 @@ class Recurrence:
         self.diagonal.append(torch.where(last == 0, self.diagonal[0], level) if self.diagonal else level)
         rounding = EXHAUSTED * torch.finfo(w.dtype).eps * torch.stack(self.diagonal).abs().amax(0)
         length = torch.where(length > rounding, length, 0.0)
-        if len(self.beside):
+        if len(self.off_diagonal):
             length = torch.where(last == 0, 0.0, length)
-        self.beside.append(length)
+        self.off_diagonal.append(length)
         self.before, self.q = self.q, torch.where(length > 0, 1 / length, 0.0)[:, None] * w
 
     def matrices(self) -> Tensor:
         """Return the tridiagonal matrices, (m, steps, steps)."""
-        beside = torch.stack(self.beside[:-1], 1) if len(self.beside) > 1 else self.q.new_zeros((len(self.q), 0))
-        return torch.diag_embed(torch.stack(self.diagonal, 1)) + sum(torch.diag_embed(beside, k) for k in (-1, 1))
+        off_diagonal = (
+            torch.stack(self.off_diagonal[:-1], 1) if len(self.off_diagonal) > 1 else self.q.new_zeros((len(self.q), 0))
+        )
+        return torch.diag_embed(torch.stack(self.diagonal, 1)) + sum(torch.diag_embed(off_diagonal, k) for k in (-1, 1))
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,13 @@ def ends(product: Product, start: Tensor, steps: int, tolerance: float) -> tuple
     recurrence = Recurrence(product, start)
     for step in range(1, steps + 1):
         recurrence.step()
-        rest = float(recurrence.beside[-1])
+        rest = float(recurrence.off_diagonal[-1])
         if step % EVERY and step != steps and rest > 0:
             continue
         diagonal = torch.cat(recurrence.diagonal).numpy()
-        beside = torch.cat(recurrence.beside[:-1]).numpy() if step > 1 else diagonal[:0]
-        low, down = eigh_tridiagonal(diagonal, beside, select="i", select_range=(0, 0))
-        high, up = eigh_tridiagonal(diagonal, beside, select="i", select_range=(step - 1, step - 1))
+        off_diagonal = torch.cat(recurrence.off_diagonal[:-1]).numpy() if step > 1 else diagonal[:0]
+        low, down = eigh_tridiagonal(diagonal, off_diagonal, select="i", select_range=(0, 0))
+        high, up = eigh_tridiagonal(diagonal, off_diagonal, select="i", select_range=(step - 1, step - 1))
         pairs = ((low, down), (high, up))
         found = [
             End(float(value[0]), rest == 0 or rest * abs(float(vector[-1, 0])) <= tolerance * abs(float(value[0])))

@@ -9,7 +9,7 @@ from unperturbed.types import Inputs, PerExample, Rows
 
 @dataclass(frozen=True, eq=False)
 class Quadratic:
-    """Q(z) = <g, z - x> + 1/2 <z - x, H (z - x)>, a score with a gradient of its own.
+    """Q(z) = <g, z - x> + 1/2 <z - x, H (z - x)>, a score that defines its gradient.
 
     (Tsiligkaridis & Roberts 2020, https://arxiv.org/abs/2009.04923, eq. 3.) Q models l(z) - l(x).
 

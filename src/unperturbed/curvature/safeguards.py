@@ -64,7 +64,7 @@ def check_slope(model: Model, batch: Batch, threat: Threat, noise: Noise) -> Non
 
 
 def piecewise_linear_warning(model: Model, x: Inputs, method: str) -> list[str]:
-    """Return a warning if all activations of the network are piecewise linear: it then has no curvature of its own.
+    """Return a warning if all activations of the network are piecewise linear: it then has no curvature.
 
     Where no module is a known activation (kinks may be in functions) the derivatives at a few inputs are looked at.
     """

@@ -1,12 +1,11 @@
 """Augmentation, batched on the device; what an example becomes depends on its noise alone, not on its batch."""
 
-import difflib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, hint
 from unperturbed.noise import Noise
 from unperturbed.types import Inputs
 
@@ -19,8 +18,7 @@ _PAD = 4
 def augmentation(name: str) -> Augment:
     """Return the augmentation of this name: "none", "flip", "crop" or "flip-crop"; raises InputError for others."""
     if name not in AUGMENTATIONS:
-        near = difflib.get_close_matches(name, AUGMENTATIONS, n=1, cutoff=0.0)[0]
-        raise InputError(f"There is no augmentation {name!r}: did you mean {near}? ({', '.join(AUGMENTATIONS)})")
+        raise InputError(f"There is no augmentation {name!r}. {hint(name, AUGMENTATIONS)}")
     return AUGMENTATIONS[name]
 
 
@@ -39,7 +37,7 @@ def flip(x: Inputs, noise: Noise) -> Inputs:
 def crop(x: Inputs, noise: Noise) -> Inputs:
     """Shift each image (n, c, h, w) by up to 4 pixels in each direction.
 
-    The border is filled by reflection, which stays within whatever bounds the image has (zeros might not).
+    The border is filled by reflection, which stays within the bounds of the image (zeros might not).
     """
     _images_only(x)
     n, channels, height, width = x.shape

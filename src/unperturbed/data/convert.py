@@ -1,4 +1,4 @@
-"""Whatever a caller holds (arrays, tensors, PyTorch datasets, pairs of them) as a Split or as Data."""
+"""Arrays, tensors, PyTorch datasets and pairs of them as a Split or as Data."""
 
 import math
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from unperturbed.data import pictures
 from unperturbed.data.split import ArraySplit, Data, Split, array_split, as_inputs, named_labels, number_classes
 from unperturbed.errors import InputError
+from unperturbed.reading import check_memory
 from unperturbed.types import Inputs, Labels, Rows
 
 _FORMS = "give a Split, a pair (x, y) of arrays or tensors, or a PyTorch Dataset with a length and items (x, y)"
@@ -71,10 +72,10 @@ def _named(data: object) -> tuple[object, tuple[str, ...]] | None:
     if not isinstance(data, tuple | list) or len(data) != 2 or isinstance(data[1], Split | Dataset):
         return None
     if isinstance(data[0], tuple) and isinstance(data[1], tuple) and len(data[0]) == len(data[1]) == 2:
-        found = _texts(data[0][1], data[1][1])
-        return None if found is None else (((data[0][0], found[0][0]), (data[1][0], found[0][1])), found[1])
-    found = _texts(data[1])
-    return None if found is None else ((data[0], found[0][0]), found[1])
+        classes = _texts(data[0][1], data[1][1])
+        return None if classes is None else (((data[0][0], classes[0][0]), (data[1][0], classes[0][1])), classes[1])
+    classes = _texts(data[1])
+    return None if classes is None else ((data[0], classes[0][0]), classes[1])
 
 
 def _texts(*labels: object) -> tuple[list[Labels], tuple[str, ...]] | None:
@@ -109,14 +110,16 @@ def _is_array(value: object) -> bool:
 
 
 def _dataset_split(dataset: Any) -> Split:
-    if len(dataset) == 0:
+    n = _length(dataset)
+    if n == 0:
         raise InputError("The data holds no examples: give at least one.")
     first, _ = _pair(_item(dataset, 0), 0)
     shape, eight_bit = tuple(first.shape), first.dtype == torch.uint8
-    labels = torch.empty(len(dataset), dtype=torch.int64)
-    fits = len(dataset) * math.prod(shape) * first.element_size() <= pictures.MEMORY_LIMIT
-    held = torch.empty(len(dataset) if fits else 0, *shape, dtype=first.dtype)
-    for i in range(len(dataset)):
+    check_memory(8 * n, f"The labels of {n:,} examples", "is the dataset's __len__ right?")
+    labels = torch.empty(n, dtype=torch.int64)
+    fits = n * math.prod(shape) * first.element_size() <= pictures.MEMORY_LIMIT
+    held = torch.empty(n if fits else 0, *shape, dtype=first.dtype)
+    for i in range(n):
         x, y = _pair(_item(dataset, i), i)
         if x.shape != first.shape or x.dtype != first.dtype:
             raise InputError(
@@ -127,6 +130,16 @@ def _dataset_split(dataset: Any) -> Split:
         if fits:
             held[i] = x
     return ArraySplit(held, labels) if fits else DatasetSplit(dataset, shape, labels, eight_bit)
+
+
+def _length(dataset: Any) -> int:
+    try:
+        return len(dataset)
+    except Exception as error:  # a user's own dataset may raise anything, and Python on what is no length
+        kind = type(dataset).__name__
+        raise InputError(
+            f"The length of the {kind} cannot be read ({type(error).__name__}: {error}): mend its __len__, or {_FORMS}."
+        ) from error
 
 
 def _item(dataset: Any, i: int) -> Any:
@@ -165,11 +178,11 @@ def _pair(item: Any, i: int) -> tuple[Tensor, int]:
 
 
 def _only(item: Mapping[str, Any], wanted: Any, role: str, i: int) -> Any:
-    found = [key for key, value in item.items() if wanted(value)]
-    if len(found) != 1:
-        names = ", ".join(found) or "none"
+    keys = [key for key, value in item.items() if wanted(value)]
+    if len(keys) != 1:
+        names = ", ".join(keys) or "none"
         raise InputError(f"Example {i} must hold exactly one {role}, but has {names} (keys: {', '.join(item)}).")
-    return item[found[0]]
+    return item[keys[0]]
 
 
 def _is_input(value: Any) -> bool:

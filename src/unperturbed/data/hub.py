@@ -64,7 +64,7 @@ def _ask(repository: str) -> tuple[str, list[PurePosixPath]]:
                 f"There is no folder {repository} here, and the Hugging Face hub has no dataset {repository} "
                 "that can be read without logging in (`hf auth login`): check the spelling."
             ) from error
-        except Exception as error:  # every HTTP library of every hub version has errors of its own
+        except Exception as error:  # every HTTP library of every hub version has its own errors
             raise _Unreachable(_one_line(error)) from error
         files = [PurePosixPath(s.rfilename) for s in info.siblings or [] if s.rfilename.endswith(".parquet")]
         if files:
@@ -97,7 +97,7 @@ def _download(repository: str, revision: str, patterns: list[str]) -> Path:
     except Exception as error:
         raise RunError(
             f"The download of {repository} broke off ({_one_line(error)}). What has arrived is kept: "
-            "run the same command again to go on."
+            "run the same command again to resume."
         ) from error
 
 

@@ -1,21 +1,30 @@
-"""The datasets that go by a short name; literals, so that a listing reads them without importing anything."""
+"""The data sets that go by a short name: the files of `named`, read without importing them.
 
-DATASETS: dict[str, str] = {
-    "digits": "8x8 grey digits, 10 classes, 1,797 examples (embedded, scikit-learn)",
-    "mnist": "28x28 grey digits, 10 classes, 60,000 + 10,000 (Hugging Face: ylecun/mnist)",
-    "cifar10": "32x32 colour images, 10 classes, 50,000 + 10,000 (Hugging Face: uoft-cs/cifar10)",
-    "cifar100": "32x32 colour images, 100 classes, 50,000 + 10,000 (Hugging Face: uoft-cs/cifar100)",
-    "svhn": "32x32 colour house numbers, 10 classes, 73,257 + 26,032 (Hugging Face: ufldl-stanford/svhn)",
-}
+The first line of a file's docstring is its line in listings. A file has `PLACE`, a place as `load_data` takes it, or a
+function `load() -> Data`; and it may have `THREAT`, the usual threat set.
+"""
+
+from pathlib import Path
+
+from unperturbed.catalogue import literals_of, summary_of
+
+_FILES = sorted(file for file in Path(__file__).with_name("named").glob("*.py") if file.stem != "__init__")
+_LITERALS = {file.stem: literals_of(file) for file in _FILES}
+
+DATASETS: dict[str, str] = {file.stem: summary_of(file) for file in _FILES}
 """What each name stands for, in one line."""
 
-HUB_SPECS: dict[str, str] = {
-    "mnist": "ylecun/mnist",
-    "cifar10": "uoft-cs/cifar10",
-    "cifar100": "uoft-cs/cifar100?label=fine_label",
-    "svhn": "ufldl-stanford/svhn?config=cropped_digits",
-}
-"""The Hugging Face dataset behind a name, with the choices that its columns and configurations leave open."""
+HUB_SPECS: dict[str, str] = {name: str(values["PLACE"]) for name, values in _LITERALS.items() if "PLACE" in values}
+"""The place behind a name, with the choices that its columns and configurations leave open."""
+
+THREATS: dict[str, str] = {name: str(values["THREAT"]) for name, values in _LITERALS.items() if "THREAT" in values}
+"""The usual threat set of a name."""
+
+
+def usual_threat(name: str) -> str:
+    """Return the threat set that is usual for the data of this name."""
+    return THREATS.get(name, "Linf:8/255")
+
 
 LOCAL_FORMS = (
     "a folder of Parquet files (train*.parquet, test*.parquet), a folder of class folders of images "

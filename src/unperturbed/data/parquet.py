@@ -37,7 +37,7 @@ def find_parquet(folder: Path) -> list[PurePosixPath]:
 def load_parquet(folder: Path, name: str, choice: Choice) -> Data:
     """Return the Parquet files of a folder as Data.
 
-    The split is told by the name of a file or of its folder (train*, test*, validation*, ...), the configuration by
+    The split follows from the name of a file or of its folder (train*, test*, validation*, ...), the configuration by
     the folders above, "data" apart. Raises InputError where files, configurations or columns are missing or ambiguous.
     """
     files = choose_files(find_parquet(folder), str(folder), choice.config)
@@ -72,7 +72,9 @@ def choose_files(paths: Iterable[PurePosixPath], place: str, config: str | None)
         configs.setdefault(folder, {}).setdefault(split, []).append(path)
     configs = {folder: _recognised(splits) for folder, splits in configs.items()}
     if config is not None and config not in configs:
-        raise InputError(f"{place} has no configuration {config!r}, only {', '.join(configs)}.")
+        there = ", ".join(name for name in configs if name)
+        remedy = f"only {there}" if there else "and no other, so leave ?config= out"
+        raise InputError(f"{place} has no configuration {config!r}, {remedy}.")
     if config is None and len(configs) > 1:
         names = ", ".join(name or "(top folder)" for name in configs)
         raise InputError(f"{place} has several configurations: {names}. Choose one: {place}?config=NAME.")

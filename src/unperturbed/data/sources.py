@@ -1,10 +1,10 @@
-"""The door to data: what the text behind `--data` means, and whatever else callers need of this folder."""
+"""The entry to data: the meaning of the text after `--data`, and the other public names of this folder."""
 
-import difflib
 import inspect
 import os
 import re
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -12,8 +12,7 @@ from urllib.parse import parse_qsl, urlencode
 from unperturbed.checks import checked
 from unperturbed.data.check import check, mean_std
 from unperturbed.data.convert import as_data, as_split
-from unperturbed.data.digits import load_digits
-from unperturbed.data.forms import DIGITS, FUNCTION, IMAGES, NAMES, NPZ, PARQUET, TABLE, Choice, Form
+from unperturbed.data.forms import BUILT_IN, FUNCTION, IMAGES, NAMES, NPZ, PARQUET, TABLE, Choice, Form
 from unperturbed.data.hub import fetch
 from unperturbed.data.image_folder import is_image_folder, load_images
 from unperturbed.data.names import DATASETS, HUB_SPECS, LOCAL_FORMS
@@ -21,7 +20,7 @@ from unperturbed.data.npz import load_npz
 from unperturbed.data.parquet import find_parquet, load_parquet
 from unperturbed.data.split import Data, Split, select
 from unperturbed.data.table import load_table
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, hint
 from unperturbed.imports import OWN, Trust, dotted, follow, is_function, is_known, returned_type
 
 __all__ = ["Data", "Split", "as_data", "as_split", "check", "load_data", "mean_std", "select"]
@@ -59,8 +58,9 @@ def _load(spec: str, trust: Trust) -> Data:
     place, choice = _parse(spec)
     form = _form(place)
     form.check(choice, place)
-    if form is DIGITS:
-        return load_digits()
+    if form is BUILT_IN:
+        loaded: Data = import_module(f"unperturbed.data.named.{place}").load()
+        return loaded
     if form is FUNCTION:
         return _load_function(place, trust)
     path = Path(place)
@@ -77,8 +77,8 @@ def _load(spec: str, trust: Trust) -> Data:
 
 def _form(place: str) -> Form:
     """Return which form of data is at a place; raises InputError where there is none."""
-    if place == "digits" or place in HUB_SPECS:
-        return DIGITS if place == "digits" else PARQUET
+    if place in DATASETS:
+        return PARQUET if place in HUB_SPECS else BUILT_IN
     if place and Path(place).exists():
         return _form_of_path(Path(place))
     if _FUNCTION.fullmatch(place):
@@ -87,9 +87,9 @@ def _form(place: str) -> Form:
         return PARQUET
     if os.sep in place or Path(place).suffix:
         raise InputError(f"There is no file or folder {place}: give {LOCAL_FORMS}.")
-    near = difflib.get_close_matches(place, DATASETS, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}?" if near else f"the names are {', '.join(DATASETS)}."
-    raise InputError(f"There is no data named {place!r}: {hint} Otherwise give {LOCAL_FORMS}, or a Hugging Face id.")
+    raise InputError(
+        f"There is no data named {place!r}. {hint(place, DATASETS)} Otherwise give {LOCAL_FORMS}, or a Hugging Face id."
+    )
 
 
 def _form_of_path(path: Path) -> Form:
@@ -111,6 +111,11 @@ def with_choices(spec: str, **choices: str | None) -> str:
     """Return the text with these choices behind the place; they replace those that stand there."""
     asked = {name: value for name, value in choices.items() if value is not None}
     return _merged(spec, f"?{urlencode(asked, safe=',')}" if asked else "")
+
+
+def choices_of(spec: str) -> dict[str, str]:
+    """Return the choices that stand behind a place."""
+    return dict(_pairs(spec.partition("?")[2]))
 
 
 def with_applicable(spec: str, **choices: str | None) -> str:
@@ -135,7 +140,7 @@ def _load_function(spec: str, trust: Trust) -> Data:
     function: Any = follow(spec, "--data", trust)
     own = trust.everything or not is_known(spec) or dotted(spec) in trust.named
     if not (is_function(function) or (own and inspect.isclass(function))):
-        raise InputError(f"{spec} is no function of your own, but of type {type(function).__name__}: name one.")
+        raise InputError(f"{spec} is no function, but of type {type(function).__name__}: name one.")
     if not own and returned_type(function) is not Data:
         raise InputError(f"{spec} does not say that it returns Data: a file may not name it. Give --data yourself.")
     return as_data(function(), spec)

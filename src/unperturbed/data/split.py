@@ -84,7 +84,7 @@ class Split(ABC):
         return (self[i] for i in range(len(self)))
 
     def names(self) -> Rows:
-        """Return what each example is called in results and random numbers, whatever selection it is seen through.
+        """Return what each example is called in results and random numbers, in every selection.
 
         Its position in the split that it came from.
         """
@@ -115,7 +115,7 @@ class ArraySplit(Split):
 
 
 class SelectedSplit(Split):
-    """Some examples of another split, with positions of their own."""
+    """Some examples of another split, with new positions."""
 
     def __init__(self, split: Split, ids: Rows, notes: tuple[str, ...] = ()) -> None:
         self.split, self.ids, self.notes = split, ids, notes
@@ -146,6 +146,8 @@ class Data:
     bounds: Bounds = (0.0, 1.0)
     place: str | None = None
     """By what `load_data` finds it again, from any folder; None: it was not loaded by that."""
+    features: tuple[str, ...] | None = None
+    """Names of the features of a table, in their order."""
 
     def __repr__(self) -> str:
         """Return a line: what it is called, and its sizes."""
@@ -155,7 +157,7 @@ class Data:
 
 
 def select(split: Split, ids: Rows) -> Split:
-    """Return the examples at these positions as a split of their own, at positions 0 to len(ids) - 1."""
+    """Return the examples at these positions as a new split, at positions 0 to len(ids) - 1."""
     if len(ids) and not (0 <= int(ids.min()) and int(ids.max()) < len(split)):
         raise InputError(f"Examples {int(ids.min())} to {int(ids.max())} were asked for, but there are {len(split)}.")
     return SelectedSplit(split, ids, split.notes)
@@ -291,7 +293,7 @@ def _array(values: object, role: str) -> "np.ndarray | Tensor":
 
 
 def _channels_first(images: Tensor) -> Tensor:
-    """Return 8-bit images as NCHW, whatever the file's order."""
+    """Return 8-bit images as NCHW, from any order."""
     if images.ndim == 3:
         return images[:, None]
     if images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import torch
 
+from unperturbed.checks import LARGEST, NUMERAL
 from unperturbed.data.check import uneven_features
 from unperturbed.data.split import ArraySplit, Data, hold_out, named_labels, select
 from unperturbed.errors import InputError
@@ -31,8 +32,8 @@ def load_table(path: Path, name: str, label: str | None, scale: str | None) -> D
         raise InputError(f"The scale is {scale!r}, but must be unit or none.")
     table = _read(path)
     column = _label_column(table, label, path)
-    names = [each for each in table.column_names if each != column]
-    x = np.stack([_numbers(table, each, path) for each in names], 1)
+    names = [feature for feature in table.column_names if feature != column]
+    x = np.stack([_numbers(table, feature, path) for feature in names], 1)
     labels, classes = _labels(table, column, path)
     low, high = x.min(0), x.max(0)
     bounds: tuple[float, float] | tuple[torch.Tensor, torch.Tensor] = (0.0, 1.0)
@@ -45,12 +46,14 @@ def load_table(path: Path, name: str, label: str | None, scale: str | None) -> D
     train, test = hold_out(labels, HELD_OUT)
     if len(test) == 0 or len(train) == 0:
         raise InputError(f"{path} has too few examples of a class to hold out {HELD_OUT:.0%}: give more, or an .npz.")
+    if len(classes) < 2:
+        raise InputError(f"All labels of {path} (column {column!r}) are {classes[0]}: there is nothing to tell apart.")
     warnings.warn(
         f"{len(test)} of the {len(every)} rows of {path} (20% of every class, always the same) are held out as the "
         "test split.",
         stacklevel=2,
     )
-    return Data(name, select(every, train), select(every, test), classes, bounds)
+    return Data(name, select(every, train), select(every, test), classes, bounds, features=tuple(names))
 
 
 def _read(path: Path) -> pa.Table:
@@ -59,15 +62,25 @@ def _read(path: Path) -> pa.Table:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = next(csv.reader(file, delimiter=delimiter), [])
+        header = [name.strip() for name in header]
         options = pc.ConvertOptions(strings_can_be_null=True)
         table = pc.read_csv(path, parse_options=pc.ParseOptions(delimiter=delimiter), convert_options=options)
     except (pa.ArrowException, UnicodeDecodeError, OSError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as CSV ({' '.join(str(error).split())}): mend it.") from error
-    twice = sorted({each for each in header if header.count(each) > 1})
+    if header and all(NUMERAL.fullmatch(name) for name in header) and not all(name.isdecimal() for name in header):
+        raise InputError(f"The first line of {path} holds numbers ({', '.join(header[:5])}): it must name the columns.")
+    if "" in header:
+        place = header.index("")
+        raise InputError(
+            f"Column {place + 1} of {path} has no name: an index that was written with the table (to_csv(index=False) "
+            "leaves it out) would be a feature. Remove the column, or name it."
+        )
+    twice = sorted({name for name in header if header.count(name) > 1})
     if twice or len(table.column_names) < 2 or table.num_rows == 0:
         what = f"names the column {twice[0]!r} twice" if twice else "needs rows, a label column and features"
-        raise InputError(f"{path} {what}: its first line must name the columns.")
-    return table
+        between = "tabs" if delimiter == "\t" else "commas"
+        raise InputError(f"{path} {what}: its first line must name the columns, with {between} between them.")
+    return table.rename_columns(header)
 
 
 def _label_column(table: pa.Table, label: str | None, path: Path) -> str:
@@ -76,11 +89,11 @@ def _label_column(table: pa.Table, label: str | None, path: Path) -> str:
         if label not in columns:
             raise InputError(f"{path} has no column {label!r}, only {', '.join(columns)}: give --label COLUMN.")
         return label
-    texts = [each for each in columns if pa.types.is_string(table.schema.field(each).type)]
-    usual = [each for each in columns if each.lower() in _LABELS]
-    for found in (usual, texts):
-        if len(found) == 1:
-            return str(found[0])
+    texts = [name for name in columns if pa.types.is_string(table.schema.field(name).type)]
+    usual = [name for name in columns if name.lower() in _LABELS]
+    for names in (usual, texts):
+        if len(names) == 1:
+            return str(names[0])
     raise InputError(f"{path} has the columns {', '.join(columns[:20])}: say which is the label, by --label COLUMN.")
 
 
@@ -94,9 +107,13 @@ def _numbers(table: pa.Table, column: str, path: Path) -> np.ndarray:
             "numbers, or leave it out."
         )
     numbers: np.ndarray = values.to_numpy(zero_copy_only=False).astype(np.float64)
-    if not np.isfinite(numbers).all():
-        row = int(np.flatnonzero(~np.isfinite(numbers))[0])
-        raise InputError(f"{path} holds {numbers[row]} in row {row + 1}, column {column!r}: fill it in, or remove it.")
+    wrong = np.flatnonzero(~(np.abs(numbers) <= LARGEST))
+    if len(wrong):
+        row = int(wrong[0])
+        raise InputError(
+            f"{path} holds {numbers[row]} in row {row + 1}, column {column!r}, which float32 does not: fill it in, or "
+            "remove it."
+        )
     return numbers
 
 
@@ -114,7 +131,7 @@ def _labels(table: pa.Table, column: str, path: Path) -> tuple[torch.Tensor, tup
     """Return class numbers, and the classes' names: the distinct labels in order."""
     _check_missing(table, column, path)
     values = np.array(table.column(column).to_pylist())
-    if values.dtype.kind == "f" and not (values == np.round(values)).all():
+    if values.dtype.kind == "f" and not ((values == np.round(values)) & (np.abs(values) < 2**53)).all():
         raise InputError(f"The labels of {path} (column {column!r}) are not whole (first: {values[0]}): name classes.")
     if values.dtype.kind == "f":
         values = values.astype(np.int64)

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError, RunError
-from unperturbed.evaluation.accuracy import as_searched, find_suite
+from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import attack_block, untouched
 from unperturbed.evaluation.randomised import draws_of
-from unperturbed.evaluation.subject import look_at, measured_split, physical_batch_size
+from unperturbed.evaluation.search import as_searched
+from unperturbed.evaluation.subject import look_at, measured_split
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
+from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 
 log = logging.getLogger("unperturbed")

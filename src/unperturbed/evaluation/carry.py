@@ -1,6 +1,6 @@
 """Misclassified points that were found in one threat set and lie in another: the example is broken there, too."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from unperturbed.data.split import Split
-from unperturbed.evaluation.block import TIE
 from unperturbed.evaluation.quantize import adversarial_points
+from unperturbed.evaluation.search import TIE
 from unperturbed.evaluation.store import CARRIED, Store, carried_of
 from unperturbed.evaluation.union import check_same
 from unperturbed.findings import AttackRecord, Outcome, Verdict
@@ -54,16 +54,20 @@ def points_between(
         check_same(outcomes[0], other)
     places = [None] * len(outcomes) if folders is None else list(folders)
     order = sorted(range(len(outcomes)), key=lambda number: threats[number].eps)
-    position = {name: row for row, name in enumerate(split.names().tolist())}
     return [
-        _into(outcome, threats[number], split, position, ((outcomes[k], places[k]) for k in order if k != number))
+        points_of(((outcomes[k], places[k]) for k in order if k != number), outcome, threats[number], split)
         for number, outcome in enumerate(outcomes)
     ]
 
 
 @alone_in(lambda given: (given["folder"] / given["outcome"].suite, ""))
 def keep(outcome: Outcome, points: Carried, folder: Path) -> None:
-    """Keep points beside the parts of an outcome, where a later `evaluate` finds them, and correct its summary."""
+    """Write points into the folder of an outcome, whose lock this takes: see `write_points`."""
+    write_points(outcome, points, folder)
+
+
+def write_points(outcome: Outcome, points: Carried, folder: Path) -> None:
+    """Write points beside the parts of an outcome, where a later `evaluate` reads them, and correct its summary."""
     if not points.rows:
         return
     store = Store(folder / outcome.suite)
@@ -78,14 +82,14 @@ def keep(outcome: Outcome, points: Carried, folder: Path) -> None:
     store.summarise(with_points(outcome, points).json())
 
 
-def _into(
-    outcome: Outcome,
-    threat: Threat,
-    split: Split,
-    position: dict[int, int],
-    sources: Iterator[tuple[Outcome, Path | None]],
+def points_of(
+    sources: Iterable[tuple[Outcome, Path | None]], outcome: Outcome, threat: Threat, split: Split
 ) -> Carried:
-    """Return points of the sources that lie in the threat set of an outcome, of examples that stand there."""
+    """Return points of the sources that lie in the threat set of an outcome, of examples that stand there.
+
+    With each source comes its `out`, or None where it holds its points. The first source with such a point counts.
+    """
+    position = {name: row for row, name in enumerate(split.names().tolist())}
     table = zip(outcome.examples["id"], outcome.examples["verdict"], strict=True)
     standing = {name for name, verdict in table if verdict in OPEN}
     kept, rows = list[Inputs](), list[dict[str, Any]]()
@@ -154,7 +158,7 @@ def with_points(outcome: Outcome, points: Carried) -> Outcome:
 
 
 def with_carried(outcome: Outcome, store: Store) -> Outcome:
-    """Return the outcome with the points that an earlier `carry` has kept beside its parts."""
+    """Return the outcome with the points that an earlier `carry` stored next to its parts."""
     path = None if store.folder is None else store.folder / CARRIED
     if path is None or not path.exists():
         return outcome

@@ -104,7 +104,7 @@ def compare(networks: Mapping[str, Outcome | Sequence[Outcome]]) -> PairedCompar
 
     Raises:
         InputError: for fewer than two names, evaluations under different threats, suites or data, means over draws
-            beside verdicts, different numbers of seeds, and no common example.
+            together with verdicts, different numbers of seeds, and no common example.
     """
     groups = {name: [given] if isinstance(given, Outcome) else list(given) for name, given in networks.items()}
     if len(groups) < 2 or not all(groups.values()):

@@ -8,10 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.base import Attack
-from unperturbed.attacks.fab import FAB
-from unperturbed.attacks.gradient import GradientAttack
-from unperturbed.attacks.multi_targeted import MultiTargeted
-from unperturbed.attacks.square import Square
 from unperturbed.evaluation.gradient_check import MOST, GradientCheck, check_gradient, lead, rivals, slope_of
 from unperturbed.maximise.slopes import REPLACED
 from unperturbed.networks.failures import Seeing, carefully, isolate, within_memory
@@ -110,7 +106,7 @@ def examined(
             seeing,
         )
         checks = sum((check for _, check in parts), GradientCheck())
-    except Exception as error:  # whatever the network raises: the attacks are done, and their results stand
+    except Exception as error:  # any error of the network: the attacks are done, and their results are valid
         return replace(known, failure=f"{type(error).__name__}: {error}"[:200])
     failure = next((repr(error)[:200] for error in failures.values()), "") if not parts else ""
     return replace(known, failure=failure, **asdict(checks))
@@ -141,7 +137,7 @@ def _checked(
 
 def _gradients(model: nn.Module, batch: Batch, seed: int, seeing: Seeing) -> Tensor:
     """Tell of every example whether the gradient there is exactly 0, whether not finite, and whether partly NaN."""
-    told = torch.zeros(3, len(batch.y), dtype=torch.bool, device=batch.y.device)
+    flags = torch.zeros(3, len(batch.y), dtype=torch.bool, device=batch.y.device)
 
     def look(rows: Tensor) -> list[Tensor]:
         def run(places: int) -> list[Tensor]:
@@ -159,8 +155,8 @@ def _gradients(model: nn.Module, batch: Batch, seed: int, seeing: Seeing) -> Ten
         parts, _ = isolate(look, torch.arange(len(batch.y), device=batch.y.device))
     for rows, slopes in parts:
         whole = torch.cat(slopes)
-        told[:, rows] = torch.stack([(whole == 0).all(1), ~whole.isfinite().all(1), whole.isnan().any(1)])
-    return told
+        flags[:, rows] = torch.stack([(whole == 0).all(1), ~whole.isfinite().all(1), whole.isnan().any(1)])
+    return flags
 
 
 def _place(model: nn.Module, batch: Batch, row: int) -> str:
@@ -173,7 +169,7 @@ def _place(model: nn.Module, batch: Batch, row: int) -> str:
 
 
 def doubts_of(evidence: Evidence, n: int, flat_told: bool) -> list[Doubt]:
-    """Return what speaks against the accuracy on n examples; of flat gradients nothing where that was told before."""
+    """Return the doubts about the accuracy on n examples; none about flat gradients if a warning already names them."""
     doubts, flat = [], flat_told or evidence.flat > FALLEN * n
     if evidence.wrong > _WRONG * evidence.slopes and not flat:  # which says it already
         text = (
@@ -222,17 +218,18 @@ def _not_finite(evidence: Evidence, n: int) -> Doubt:
 
 
 def fallen_without_gradients(attacks: Sequence[Attack], broken: Sequence[int], n: int) -> list[Doubt]:
-    """Return a doubt where an attack without a loss to climb broke what attacks by gradient had left.
+    """Return a doubt where a black-box or minimum-norm attack broke what attacks that climb a loss had left.
 
     More than 0.2 points of all examples, AutoAttack's own flag; `broken` has the breaks of each attack, in order.
     """
     climbed, doubts = False, []
     for attack, count in zip(attacks, broken, strict=True):
-        if climbed and isinstance(attack, FAB | Square) and count > FALLEN * n:
+        climbs = attack.needs_gradient and attack.needs_radius
+        if climbed and (attack.needs_gradient is False or not attack.needs_radius) and count > FALLEN * n:
             text = (
                 f"{attack.label} broke {count} of {n} examples that attacks by gradient had left standing: gradients "
                 "may be masked, and more may break. See docs/defences.md."
             )
             doubts.append(Doubt(f"{attack.label} broke {count} that gradients left", text))
-        climbed = climbed or isinstance(attack, GradientAttack | MultiTargeted)
+        climbed = climbed or bool(climbs)
     return doubts

@@ -23,7 +23,7 @@ APART = 0.05
 """How far away slopes are compared, as a share of the radius: at an example itself maxima are tied, units are exactly 0
 and pixels lie on the bounds of the box."""
 RANDOM = 3
-"""Random directions, beside the gradient and the attack's path."""
+"""Random directions, in addition to the gradient and the attack's path."""
 FINE, COARSE = ((1e-5, 0.1),), ((1e-3, 0.15), (1e-2, 0.3), (1e-1, 0.5))
 """Steps of the differences, as shares of the radius, and the relative difference from which a slope is wrong: in
 float64, and in float32, where a longer one is for what a shorter one drowns in rounding. A long step sees kinks."""
@@ -81,17 +81,17 @@ def check_gradient(model: nn.Module, batch: Batch, z: Inputs, threat: Threat, se
         near = around.sample(point, noise.fold(number))
         found.append(_slopes(network, exact, near, batch.y, path, threat, noise.fold(2 + number)))
     changed, off = _segments(network, batch, z, threat, noise.fold(4))
-    told, wrong, lost = (
-        torch.stack([getattr(each, name) for each in found]).any(0) for name in ("told", "wrong", "lost")
+    conclusive, wrong, lost = (
+        torch.stack([getattr(each, name) for each in found]).any(0) for name in ("conclusive", "wrong", "lost")
     )
     return GradientCheck(
-        int(told.sum()), int(wrong.sum()), int((lost & ~wrong).sum()), int(changed.sum()), int(off.sum())
+        int(conclusive.sum()), int(wrong.sum()), int((lost & ~wrong).sum()), int(changed.sum()), int(off.sum())
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Slopes:
-    told: Tensor
+    conclusive: Tensor
     """Bool: whether differences tell more than rounding."""
     wrong: Tensor
     lost: Tensor
@@ -144,18 +144,18 @@ def _slopes(
 
     groups = (slice(0, 1), slice(1, 2), slice(2, None))
     none = torch.zeros_like(usable)
-    told, wrong, lost = none, none, none
+    conclusive, wrong, lost = none, none, none
     for step, most in steps:
         seen, predicted = along(step, slope)
         clear, apart = _apart(seen, predicted, groups, 1e3 * rounding)
-        clear, bad = clear & usable & ~told, apart > most
+        clear, bad = clear & usable & ~conclusive, apart > most
         if exact is not None and x.dtype != torch.float64 and bool((clear & bad).any()):
             again = slope_of(exact, precise, y, rival)
             _, still = _apart(seen, along(step, again)[1], groups, 1e3 * rounding)
             lost = lost | (clear & bad & (still <= most))
         wrong = wrong | (clear & bad & ~lost)
-        told = told | clear
-    return _Slopes(told, wrong, lost)
+        conclusive = conclusive | clear
+    return _Slopes(conclusive, wrong, lost)
 
 
 def _apart(seen: Tensor, predicted: Tensor, groups: tuple[slice, ...], least: Tensor) -> tuple[Tensor, Tensor]:

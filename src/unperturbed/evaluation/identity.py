@@ -1,7 +1,6 @@
-"""What an evaluation is of: two of the same identity give the same results, and one goes on where the other stopped."""
+"""What a measurement depends on: two of the same identity give the same results, and one resumes the other."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,17 +9,16 @@ from torch import nn
 
 from unperturbed.attacks.gradient import Suite
 from unperturbed.data.split import Split
-from unperturbed.evaluation.subject import Subject, data_hash, device_kind, version, weights_hash, without_addresses
+from unperturbed.evaluation.hashes import data_hash, device_kind, version, weights_hash, without_addresses
+from unperturbed.evaluation.subject import Subject
 from unperturbed.networks.fingerprint import describe
-from unperturbed.processor import SETTING
+from unperturbed.runs.job import UNDESCRIBED
 from unperturbed.threat import Threat
 from unperturbed.types import Bounds
 
 
-def identity(
-    model: nn.Module, subject: Subject, split: Split, threat: Threat, suite: Suite, seed: int
-) -> dict[str, Any]:
-    """Return versions, hashes and settings, by name; `undescribed` where network or suite could be another one."""
+def identity(model: nn.Module, subject: Subject, split: Split, threat: Threat, seed: int) -> dict[str, Any]:
+    """Return versions, hashes and settings, by name; `undescribed` where the network could be another one."""
     settings = {
         "unperturbed": version(),
         "weights": weights_hash(model),
@@ -28,33 +26,19 @@ def identity(
         "data": data_hash(split),
         "threat": str(threat),
         "bounds": _fingerprint(threat.bounds),
-        "suite": suite.name,
-        "attacks": settings_of(suite),
         "seed": seed,
         "precision": str(subject.dtype).removeprefix("torch."),
         "torch": torch.__version__,
         "device": device_kind(subject.device),
     }
-    doubts = [*subject.undescribed, *describe(suite.attacks).doubts]
-    return settings | ({"undescribed": doubts} if doubts else {})
+    return settings | ({UNDESCRIBED: list(subject.undescribed)} if subject.undescribed else {})
 
 
-def other_threads(job: Mapping[str, Any], subject: Subject) -> list[str]:
-    """Return warnings if the job was begun with another number of threads or another MKL_CBWR."""
-    if subject.device.type != "cpu":
-        return []
-    effect = "the last bits of what is computed may differ, and verdicts where they are ties."
-    warnings, threads = list[str](), torch.get_num_threads()
-    if threads != job["threads"]:
-        warnings.append(f"The evaluation was begun with {job['threads']} threads and goes on with {threads}: {effect}")
-    now = os.environ.get(SETTING, "")
-    before = job.get("rounding", {}).get(SETTING, now)  # an earlier version did not write it down
-    if before != now:
-        warnings.append(
-            f"The evaluation was begun with {SETTING}={before or '(unset)'} and resumes with {now or '(unset)'}: "
-            f"{effect}"
-        )
-    return warnings
+def of_suite(identity: Mapping[str, Any], suite: Suite) -> dict[str, Any]:
+    """Return the identity of a measurement by a suite: with its name and the settings of its attacks."""
+    doubts = [*identity.get(UNDESCRIBED, ()), *describe(suite.attacks).doubts]
+    with_suite = {**identity, "suite": suite.name, "attacks": settings_of(suite)}
+    return with_suite | ({UNDESCRIBED: doubts} if doubts else {})
 
 
 def settings_of(suite: Suite) -> str:

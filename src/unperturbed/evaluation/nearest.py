@@ -4,17 +4,18 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, AttackResult, padded_logits
-from unperturbed.attacks.fab import FAB, Nearest
+from unperturbed.attacks.base import Attack, AttackResult, MinimumNorm, Nearest, padded_logits
 from unperturbed.attacks.gradient import Suite
-from unperturbed.evaluation.block import Tally, verify
+from unperturbed.engines.base import Report
 from unperturbed.evaluation.evidence import Evidence, examined
+from unperturbed.evaluation.parts import Tally
 from unperturbed.evaluation.randomised import RANDOM, draws_random_numbers
+from unperturbed.evaluation.search import verify
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Watch, watched
 from unperturbed.maximise.slopes import noticing
@@ -57,7 +58,7 @@ class Surroundings:
     distance: PerExample
     """Of z: 0 where x itself is misclassified, infinite where no point is known."""
     doubt: PerExample
-    """The distance of the nearest point that cannot be called correct, beside z."""
+    """The distance of the nearest point other than z that cannot be called correct."""
     rounding: PerExample
     """By how much float32 may make a point of the threat set's edge look further away."""
     finite: Tensor
@@ -105,8 +106,8 @@ class Surroundings:
         }
 
     def adversarial(self) -> Inputs:
-        """Return the nearest misclassified points of the examples that were correct and have one."""
-        return self.z[self.found_by >= 0]
+        """Return the nearest misclassified points of the examples that were correct and have one, on the CPU."""
+        return self.z[self.found_by >= 0].contiguous().cpu()
 
 
 class Search:
@@ -127,8 +128,8 @@ class Search:
         self.threat, self.anywhere = threat, replace(threat, eps=ANYWHERE)
         self.at_once, self.fewer = at_once, fewer
         numbered = list(enumerate(suite.attacks))
-        self.without_radius = [(k, attack) for k, attack in numbered if isinstance(attack, FAB)]
-        self.with_radius = [(k, attack) for k, attack in numbered if not isinstance(attack, FAB)]
+        self.without_radius = [(k, cast(MinimumNorm, attack)) for k, attack in numbered if not attack.needs_radius]
+        self.with_radius = [(k, attack) for k, attack in numbered if attack.needs_radius]
         self.looks = 0
         """Fresh forwards so far."""
 
@@ -137,9 +138,9 @@ class Search:
         batch: Batch,
         begun: Surroundings | None,
         keep: Callable[[Surroundings], None],
-        report: Callable[[float, str], None],
+        report: Report,
     ) -> Surroundings:
-        """Return what is known of the examples in the end, kept after each step; go on with what is `begun`."""
+        """Return what is known of the examples in the end, stored after each step; resume from `begun`."""
         block = begun if begun is not None else self._begin(batch)
         first, falling = len(self.without_radius), sorted(self.radii, reverse=True)
         steps = first + len(falling)
@@ -212,19 +213,19 @@ class Search:
         """Give a network that draws random numbers the same ones each time this step looks at this block."""
         return own_randomness(int(Noise.of(self.seed, batch.ids[:1]).fold(step).keys), batch.x.device)
 
-    def _nearest(self, block: Surroundings, number: int, fab: FAB, within: Callable[[float, str], None]) -> None:
-        """Let FAB look for the nearest points, whatever their distance."""
+    def _nearest(self, block: Surroundings, number: int, attack: MinimumNorm, within: Report) -> None:
+        """Let a minimum-norm attack look for the nearest points, at any distance."""
         began, looks, tally = time.perf_counter(), self.looks, block.tallies[number]
         rows = block.correct.nonzero()[:, 0]
         noise = Noise.of(self.seed, block.batch.ids).fold(number)
 
         def run(some: Rows, places: int) -> Nearest:
-            return fab.nearest(self.model, _rows(block.batch, some), self.threat, noise.rows(some), places)
+            return attack.nearest(self.model, _rows(block.batch, some), self.threat, noise.rows(some), places)
 
-        with watched(_watch(within, 0.0, 1.0, f"nearest points, {fab.label}")), noticing() as replaced:
+        with watched(_watch(within, 0.0, 1.0, f"nearest points, {attack.label}")), noticing() as replaced:
             parts, failures = carefully(run, rows, self.at_once) if len(rows) else ([], {})
         tally.replaced = tally.replaced or replaced.any
-        self._fail(block, failures, fab.label)
+        self._fail(block, failures, attack.label)
         for some, nearest in parts:
             claimed = nearest.distance.isfinite()
             z = torch.where(_wide(claimed, nearest.z), nearest.z, nearest.found.z)
@@ -234,7 +235,7 @@ class Search:
         tally.forwards += self.looks - looks
         tally.seconds += time.perf_counter() - began
 
-    def _at(self, block: Surroundings, radius: float, step: int, within: Callable[[float, str], None]) -> None:
+    def _at(self, block: Surroundings, radius: float, step: int, within: Report) -> None:
         """Let the other attacks look within a radius, where nothing has broken and no larger one was withstood."""
         rows = (block.correct & ~block.withstood & block.unbroken(radius)).nonzero()[:, 0]
         for place, (number, attack) in enumerate(self.with_radius):
@@ -331,7 +332,7 @@ def _count(tally: Tally, found: AttackResult) -> None:
     tally.backwards += found.passes if found.backwards is None else found.backwards
 
 
-def _watch(within: Callable[[float, str], None], before: float, part: float, text: str) -> Watch:
+def _watch(within: Report, before: float, part: float, text: str) -> Watch:
     return lambda share, _: within(before + share * part, text)
 
 

@@ -31,7 +31,7 @@ def calls_autograd(model: nn.Module, x: Inputs) -> bool:
                 sys.setprofile(watch)
                 try:
                     model(inputs)
-                except Exception:  # is seen, and told, where the network is measured
+                except Exception:  # is reported when the network is measured
                     return seen
                 finally:
                     _restore(before)
@@ -39,7 +39,7 @@ def calls_autograd(model: nn.Module, x: Inputs) -> bool:
 
 
 def _restore(profiler: Any) -> None:
-    """Have Python's profiler go on: one in C, such as cProfile's, is not a function and begins again by `enable`."""
+    """Restore a profiler: one in C, such as cProfile's, is no function, and restarts by `enable`."""
     if profiler is None or callable(profiler):
         sys.setprofile(profiler)
     else:

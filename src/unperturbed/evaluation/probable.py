@@ -4,96 +4,74 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unperturbed.attacks.base import padded_logits
 from unperturbed.checks import AT_LEAST_ONE, COUNT, SEED, checked
 from unperturbed.errors import InputError
-from unperturbed.evaluation.accuracy import BLOCK
+from unperturbed.evaluation.batch_size import physical_batch_size
+from unperturbed.evaluation.draws import Counts, count_draws
+from unperturbed.evaluation.identity import identity
+from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
+from unperturbed.evaluation.nearest import AtOnce
+from unperturbed.evaluation.parts import Part
 from unperturbed.evaluation.randomised import draws_random_numbers
-from unperturbed.evaluation.subject import (
-    data_hash,
-    look_at,
-    measured_split,
-    physical_batch_size,
-    versions,
-    weights_hash,
-)
-from unperturbed.findings import Interval, Progress, silent
-from unperturbed.losses import margin
-from unperturbed.networks.failures import failed_on_all, isolate, within_memory
+from unperturbed.evaluation.subject import look_at, measured_split
+from unperturbed.findings import Interval, Progress, Result, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
-from unperturbed.networks.precision import as_reported
 from unperturbed.networks.rounding import rounding
-from unperturbed.noise import Noise
 from unperturbed.statistics.intervals import share_within, wilson
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, PerExample
 
 NOTE = "random perturbations, no attack: says nothing about the worst case"
 
 
-@dataclass(frozen=True, eq=False)
-class Probable:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Probable(Result[Interval]):
     """How a model does under random perturbations of each example.
+
+    The columns of `examples` are id, label, clean (the margin), and how many draws are right, wrong and unknown.
 
     Attributes:
         note: what a reader of the numbers must know.
-        threat: the threat set that was drawn from, as text.
-        n: examples.
         draws: of each example.
-        clean_accuracy: share classified correctly without a perturbation.
         mean_accuracy: share of all draws classified correctly, with Wilson's interval for n answers.
         accuracy: by rho, the share of examples with at most a share rho of their draws not classified correctly; its
             interval is that of the share whose chance of a wrong draw is at most rho.
         unknown: by rho, the examples that draws without finite logits leave undecided.
-        seconds: in all.
-        warnings: whatever makes the numbers doubtful.
-        environment: versions, seed, hashes.
-        examples: the table, by column: id, label, clean (the margin), and how many draws are right, wrong and unknown.
     """
 
     note: str
-    threat: str
-    n: int
     draws: int
-    clean_accuracy: Interval
     mean_accuracy: Interval
     accuracy: Mapping[float, Interval]
     unknown: Mapping[float, int]
-    seconds: float
-    warnings: tuple[str, ...]
-    environment: Mapping[str, Any]
-    examples: Mapping[str, list[Any]]
 
     def json(self) -> dict[str, Any]:
         """Return the summary as plain values."""
-        return {
-            "note": self.note,
-            "threat": self.threat,
-            "n": self.n,
-            "draws": self.draws,
-            "clean_accuracy": self.clean_accuracy.value,
-            "clean_interval": [self.clean_accuracy.low, self.clean_accuracy.high],
-            "mean_accuracy": self.mean_accuracy.value,
-            "mean_interval": [self.mean_accuracy.low, self.mean_accuracy.high],
-            "probable": [
-                {
-                    "rho": rho,
-                    "probable_accuracy": each.value,
-                    "interval": [each.low, each.high],
-                    "unknown": self.unknown[rho],
-                }
-                for rho, each in self.accuracy.items()
-            ],
-            "seconds": self.seconds,
-            "warnings": list(self.warnings),
-            "environment": dict(self.environment),
-        }
+        shares = [
+            {
+                "rho": rho,
+                "probable_accuracy": share.value,
+                "interval": [share.low, share.high],
+                "unknown": self.unknown[rho],
+            }
+            for rho, share in self.accuracy.items()
+        ]
+        return (
+            {"note": self.note}
+            | self.measured()
+            | {
+                "draws": self.draws,
+                "mean_accuracy": self.mean_accuracy.value,
+                "mean_interval": [self.mean_accuracy.low, self.mean_accuracy.high],
+                "probable": shares,
+            }
+            | self.circumstances()
+        )
 
 
 @checked(draws=AT_LEAST_ONE, seed=SEED, batch_size=COUNT)
@@ -104,6 +82,8 @@ def probable_accuracy(
     rho: float | Sequence[float] = (0.1, 0.05, 0.01),
     *,
     draws: int = 100,
+    out: Path | str | None = None,
+    overwrite: bool = False,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     output: Output = None,
@@ -126,90 +106,83 @@ def probable_accuracy(
         data: as for `evaluate`.
         threat: what is drawn from.
         rho: the shares of draws that may be wrong, or a single one; 0: none.
-        draws: points of each example; the same for an example in any company and order.
+        draws: points of each example; the same for an example in any batch and order.
+        out: folder for `probable.json` and, in `probable/`, the counts of each example; the shares rho may differ
+            between two calls, which read the same counts.
+        overwrite: replace other counts that `out` holds.
         seed: of the draws.
         batch_size: examples that the network sees at a time, raised to a power of two.
         progress: told of every draw of every block.
         output: which part of what the model returns are the logits: a place, a name, or a function of it.
 
     Raises:
-        InputError: on what `evaluate` refuses, no draw, and shares outside [0, 1) or too small for so few draws.
+        InputError: on what `evaluate` refuses, no draw, shares outside [0, 1) or too small for so few draws, and where
+            `out` holds counts of other weights, data, threat, draws, seed or version.
     """
     began = time.perf_counter()
     shares = [rho] if isinstance(rho, int | float) else list(rho)
     _check(shares, draws)
     split = measured_split(data)
     subject = look_at(model, split, threat, seed, output)
-    classifier, warnings = subject.classifier, list(subject.warnings)
     places = physical_batch_size(batch_size, subject, len(split))
-    rounded = rounding([classifier], subject.some, places)
-    columns: dict[str, list[Any]] = {name: [] for name in ("id", "label", "clean", "right", "wrong", "unknown")}
-    order = split.names().argsort(stable=True)  # then results do not depend on the order of the split
-    with under_attack(classifier), as_reported(subject.device), own_randomness(seed, subject.device):
-        if draws_random_numbers(classifier, subject.some, places):
-            warnings.append("The network draws random numbers: every answer is by one draw of them.")
-        for number, rows in enumerate(torch.split(order, BLOCK)):
-            batch = subject.batch(split, rows, threat)
-            noise = Noise.of(seed, batch.ids)
+    question = Question(
+        noun="count of draws",
+        subjects=[subject],
+        split=split,
+        threat=threat,
+        identity=identity(model, subject, split, threat, seed) | {"draws": draws},
+        rounding=rounding([subject.classifier], subject.some, places),
+        seed=seed,
+        batch_size=places,
+        asked=batch_size,
+        began=began,
+    )
+    with measurement(question, None if out is None else Path(out) / "probable", overwrite) as job:
+        at_once = AtOnce(job.batch_size)
+        with under_attack(subject.classifier), own_randomness(seed, subject.device):
+            if draws_random_numbers(subject.classifier, subject.some, job.batch_size):
+                job.warnings.append("The network draws random numbers: every answer is by one draw of them.")
 
-            def look(z: Inputs, places: int, batch: Batch = batch) -> tuple[tuple[PerExample, list[str]], int]:
-                return within_memory(lambda few: _margins(classifier, batch, z, few), places)
+        def measure(task: Task[Counts]) -> Part:
+            counts = count_draws(subject.classifier, task, threat, draws, seed, at_once)
+            warnings = [*counts.warnings, *memory_warnings(at_once, job.batch_size)]
+            return Part(counts.table(), counts.tallies, warnings)
 
-            (clean, failed), places = look(batch.x, places)
-            right, unknown = torch.zeros_like(batch.y), torch.zeros_like(batch.y)
-            for draw in range(draws):
-                (found, _), places = look(threat.sample(batch.x, noise.fold(draw)), places)
-                right += found < 0
-                unknown += found.isnan()
-                progress(number * BLOCK + len(rows) * (draw + 1) / draws, len(split), f"draw {draw + 1} of {draws}")
-            warnings += failed
-            columns["id"] += batch.ids.tolist()
-            columns["label"] += batch.y.tolist()
-            columns["clean"] += clean.tolist()
-            columns["right"] += right.tolist()
-            columns["wrong"] += (draws - right - unknown).tolist()
-            columns["unknown"] += unknown.tolist()
+        measured = job.run(Counts, measure, progress)
+        return job.finish(_probable(shares, draws, measured, job), measured)
 
-    back = order.argsort().tolist()
-    table = {name: [column[row] for row in back] for name, column in columns.items()}
-    n, lost = len(split), sum(table["unknown"])
-    correct, not_finite = sum(each < 0 for each in table["clean"]), sum(each != each for each in table["clean"])
-    accuracy, undecided = dict[float, Interval](), dict[float, int]()
+
+def _probable(shares: Sequence[float], draws: int, measured: Measured, job: Measurement) -> Probable:
+    """Return what all the parts come to."""
+    table, threat = measured.table(), job.question.threat
+    n, lost = len(table["id"]), sum(table["unknown"])
+    correct = sum(margin < 0 for margin in table["clean"])
+    not_finite = sum(margin != margin for margin in table["clean"])
+    accuracy, undecided, warnings = dict[float, Interval](), dict[float, int](), list[str]()
     for share in shares:
         allowed = _allowed(share, draws)
         passed = sum(right >= draws - allowed for right in table["right"])
         undecided[share] = sum(wrong <= allowed for wrong in table["wrong"]) - passed
-        one_point = threat.eps == 0
-        accuracy[share] = (
-            wilson(passed, n, passed + undecided[share])
-            if one_point
-            else share_within(table["wrong"], table["unknown"], draws, share)
-        )
-        warnings += [] if one_point else _few_draws(accuracy[share], share, draws)
+        if threat.eps == 0:  # a single point: draws add nothing
+            accuracy[share] = wilson(passed, n, passed + undecided[share])
+            continue
+        accuracy[share] = share_within(table["wrong"], table["unknown"], draws, share)
+        warnings += _few_draws(accuracy[share], share, draws)
     if lost:
         warnings.append(f"{lost} of {n * draws} draws have no finite logits: none of them counts as correct.")
-    right_draws = sum(table["right"]) / draws
+    all_warnings = [*job.question.subjects[0].warnings, *job.warnings, *measured.warnings(), *warnings]
     return Probable(
         note=NOTE,
         threat=str(threat),
         n=n,
         draws=draws,
         clean_accuracy=wilson(correct, n, correct + not_finite),
-        mean_accuracy=_mean(right_draws, lost / draws, n),
+        mean_accuracy=_mean(sum(table["right"]) / draws, lost / draws, n),
         accuracy=accuracy,
         unknown=undecided,
-        seconds=time.perf_counter() - began,
-        warnings=tuple(dict.fromkeys(warnings)),
-        environment=versions()
-        | {
-            "device": str(subject.device),
-            "batch_size": places,
-            **rounded,
-            "seed": seed,
-            "weights": weights_hash(model),
-            "network": subject.network,
-            "data": data_hash(split),
-        },
+        seconds=measured.seconds,
+        warnings=tuple(dict.fromkeys(all_warnings)),
+        environment=job.environment,
         examples=table,
     )
 
@@ -241,18 +214,6 @@ def _few_draws(found: Interval, rho: float, draws: int) -> list[str]:
 def _allowed(rho: float, draws: int) -> int:
     """Return how many of the draws may be wrong: the largest whole number that is at most rho * draws."""
     return int(rho * draws + 1e-9)
-
-
-def _margins(model: nn.Module, batch: Batch, z: Inputs, places: int) -> tuple[PerExample, list[str]]:
-    """Return the margins at z, NaN where the logits are not finite or the network fails even alone, and a warning."""
-    parts, failures = isolate(lambda rows: padded_logits(model, z[rows], places), torch.arange(len(z)))
-    if not parts:
-        raise failed_on_all(failures)
-    margins: Tensor = torch.full((len(z),), torch.nan).to(z)
-    for rows, logits in parts:
-        margins[rows] = torch.where(logits.isfinite().all(dim=1), margin(logits, batch.y[rows]), torch.nan)
-    reasons = [repr(error) for error in failures.values()]
-    return margins, [f"On {len(reasons)} examples the forward failed, even alone: {reasons[0]:.200}"] if reasons else []
 
 
 def _mean(right: float, lost: float, n: int) -> Interval:

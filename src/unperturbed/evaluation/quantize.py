@@ -1,19 +1,12 @@
-"""Adversarial examples as 8-bit images: on the grid k/255, inside the threat set, verified again, kept as PNG files.
-
-Distances are counted in levels, steps of 1/255, and in integers: an original is u/255, a rounded example k/255, and
-k lies in the ball where max |k - u|, sum |k - u| or sum (k - u)^2 is at most a whole number.
-"""
+"""Adversarial examples as 8-bit images: on the grid k/255, inside the threat set, verified again, kept as PNG files."""
 
 import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
-from math import floor
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float64, Int64
 from PIL import Image
 from torch import Tensor, nn
 
@@ -22,9 +15,10 @@ from unperturbed.checks import checked
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
-from unperturbed.evaluation.block import TIE
+from unperturbed.evaluation.grid import Levels, as_inputs, check_eight_bit, levels_of, nearest, spent
+from unperturbed.evaluation.hashes import network_hash, weights_hash
+from unperturbed.evaluation.search import TIE
 from unperturbed.evaluation.store import CARRIED, Store, carried_of
-from unperturbed.evaluation.subject import network_hash, weights_hash
 from unperturbed.findings import Interval, Outcome, Verdict
 from unperturbed.losses import margin
 from unperturbed.networks.classifier import Classes, as_classifier
@@ -40,16 +34,12 @@ from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
 
-Levels = Int64[Tensor, "n ..."]
 Rounding = Literal["nearest", "gradient", "random"]
 
 DRAWS = 4
 """Random roundings that are tried where rounding to the nearest and along the gradient did not break the network."""
 COLUMNS = ("id", "label", "prediction", "verdict", "rounding", "distance")
 INDEX = "index.csv"
-_SAME = 6e-8
-"""An input this close to k/255 is k/255 up to one float32 rounding."""
-_REMEDY = "--quantize writes 8-bit images: give data of 8-bit images (PNG files, or uint8 arrays), or leave it out."
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,14 +87,14 @@ def quantize(
     """Round the adversarial examples of an evaluation to 8-bit images inside S(x), and look again which of them break.
 
     Each goes to the grid point `nearest` to it. Where that no longer breaks the network, every pixel is rounded along
-    the gradient of the margin there, and then at random a few times: whatever breaks first is taken.
+    the gradient of the margin there, and then at random a few times; the first that breaks is taken.
 
     Args:
         model: as it was evaluated.
         data: as it was evaluated.
         threat: as it was evaluated.
         outcome: of `evaluate`.
-        out: the folder that `evaluate` wrote to; images and `index.csv` go to `SUITE/png` in it, a summary beside it.
+        out: the folder that `evaluate` wrote to; images and `index.csv` go to `SUITE/png` in it, a summary next to it.
             None where the outcome was not written, and then the images are returned.
         output: which part of what the model returns are the logits: a place, a name, or a function of it.
 
@@ -146,71 +136,6 @@ def quantize(
         _write_index(images_folder(Path(out), outcome.suite) / INDEX, table)
         write_json(Path(out) / f"{outcome.suite}-8bit.json", made.json())
     return made
-
-
-# The grid
-
-
-def budget(threat: Threat) -> int:
-    """Return the most that max |k - u| (Linf), sum |k - u| (L1) or sum (k - u)^2 (L2) may be.
-
-    It is floor(255 eps), for L2 floor((255 eps)^2), in exact arithmetic. An eps that is the float nearest to m/255 is
-    m/255, as was meant.
-    """
-    whole = round(threat.eps * 255)
-    levels = Fraction(whole) if whole / 255 == threat.eps else Fraction(threat.eps) * 255
-    return floor(levels**2 if threat.norm == "L2" else levels)
-
-
-def grid_limits(threat: Threat, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """Return the lowest and the highest level k, of 0 to 255, whose k/255 in float32 lies in the box."""
-    low, high = (limit.contiguous() for limit in threat.limits(torch.empty(1, *shape)))
-    grid = as_inputs(torch.arange(256), low)
-    return torch.searchsorted(grid, low), torch.searchsorted(grid, high, right=True) - 1
-
-
-def levels_of(x: Inputs) -> Levels:
-    """Return the levels u of inputs u/255; raises `InputError` where they are no such inputs."""
-    levels = (x * 255).round()
-    off = ~((x - as_inputs(levels, x)).abs() <= _SAME) | (levels < 0) | (levels > 255)
-    if off.any():
-        raise InputError(f"The inputs are no 8-bit images: {float(x[off][0]):.9g} is no k/255. {_REMEDY}")
-    return levels.long()
-
-
-def as_inputs(levels: Tensor, like: Tensor) -> Inputs:
-    """Return k/255, divided in float32 on the CPU as 8-bit data are (a GPU rounds otherwise), where `like` is."""
-    return levels.cpu().to(torch.float32).div(255).to(like)
-
-
-def spent(levels: Levels, k: Levels, threat: Threat) -> Int64[Tensor, " n"]:
-    """Return max |k - u|, sum |k - u| or sum (k - u)^2: what `budget` limits."""
-    size = (k - levels).abs().flatten(1)
-    return size.amax(1) if threat.norm == "Linf" else size.pow(2 if threat.norm == "L2" else 1).sum(1)
-
-
-def nearest(levels: Levels, target: Float64[Tensor, "n ..."], threat: Threat) -> Levels:
-    """Return the grid point of S(u/255) nearest to `target` (in levels, not rounded), in the Euclidean norm.
-
-    Linf: every pixel alone. L1 and L2: every pixel rounded; where the sum is then over the budget, pixels go a level
-    back towards u, those first for which the added squared distance is smallest per unit of the budget that it frees.
-    For L1 that is the nearest point; for L2, where the last pixel may free more than was missing, almost.
-    """
-    low, high = grid_limits(threat, levels.shape[1:])
-    most = budget(threat)
-    k = torch.maximum(torch.minimum(target.round().long(), high), low)
-    if threat.norm == "Linf":
-        return torch.maximum(torch.minimum(k, levels + most), levels - most)
-    power = 2 if threat.norm == "L2" else 1
-    size, wanted = (k - levels).abs().flatten(1), (target - levels).abs().flatten(1)
-    while ((over := size.pow(power).sum(1, keepdim=True) - most) > 0).any():
-        freed = size.pow(power) - (size - 1).clamp(min=0).pow(power)
-        price = torch.where(freed > 0, (1 - 2 * (size - wanted)) / freed, torch.inf)
-        order = price.argsort(dim=1, stable=True)
-        freed = freed.gather(1, order)
-        enough = freed.cumsum(1) - freed >= over
-        size = size - torch.zeros_like(size).scatter(1, order, (~enough & (freed > 0)).long())
-    return levels + (k - levels).sign() * size.view(k.shape)
 
 
 # The rounding
@@ -286,15 +211,6 @@ def _slope(model: Model, z: Inputs, y: Labels) -> Inputs:
 
 
 # What is read and written
-
-
-def check_eight_bit(split: Split) -> None:
-    """Check that the examples are 8-bit images that PNG can hold; raises `InputError` with the remedy."""
-    if len(split.shape) != 3 or split.shape[0] not in (1, 3):
-        raise InputError(f"The inputs have shape {split.shape}, not one or three channels of pixels. {_REMEDY}")
-    if not split.eight_bit:
-        for ids in torch.split(torch.arange(len(split)), 1024):
-            levels_of(split.inputs(ids))
 
 
 def images_folder(folder: Path, suite: str) -> Path:

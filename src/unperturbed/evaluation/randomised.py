@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, AttackResult, padded_logits
-from unperturbed.attacks.gradient import GradientAttack, Suite
-from unperturbed.attacks.multi_targeted import MultiTargeted
-from unperturbed.evaluation.block import Networks, Tally
+from unperturbed.attacks.base import AttackResult, padded_logits
+from unperturbed.attacks.gradient import Suite
 from unperturbed.evaluation.evidence import Evidence
+from unperturbed.evaluation.parts import Tally
+from unperturbed.evaluation.search import Networks
 from unperturbed.findings import Outcome, Verdict
 from unperturbed.losses import margin
 from unperturbed.maximise.slopes import noticing
@@ -32,7 +32,7 @@ RANDOM = "The network draws random numbers"
 
 def draws_of(suite: Suite) -> int:
     """Return how many draws the suite's attacks climb the mean of: more than 1, and its accuracies are means too."""
-    return max((getattr(attack, "draws", 1) for attack in suite.attacks), default=1)
+    return max(attack.draws for attack in suite.attacks)
 
 
 def draws_random_numbers(model: Model, x: Inputs, places: int) -> bool:
@@ -148,8 +148,20 @@ class RandomBlock:
         }
 
     def adversarial(self) -> Inputs:
-        """Return the perturbed inputs of the broken examples."""
-        return self.z[[row for row, verdict in enumerate(self.verdicts()) if verdict == "broken"]]
+        """Return the perturbed inputs of the broken examples, on the CPU."""
+        broken = [row for row, verdict in enumerate(self.verdicts()) if verdict == "broken"]
+        return self.z[broken].contiguous().cpu()
+
+    def most_robust(self) -> None:
+        """Return nothing: before the draws of the end, no bound is known."""
+
+    def attack(self, networks: Networks, threat: Threat, suite: Suite, seed: int) -> None:
+        """Run the suite's next attack."""
+        attack_random_block(networks, self, threat, suite, seed)
+
+    def conclude(self, networks: Networks, seed: int) -> None:
+        """Look at x and at the points found in draws that none of the attacks has seen."""
+        look_again(networks, self, seed)
 
 
 def random_block(networks: Networks, batch: Batch, suite: Suite, seed: int) -> RandomBlock:
@@ -194,7 +206,7 @@ def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, 
     def run(rows: Rows, places: int) -> tuple[AttackResult, Inputs, Tensor]:
         batch, own = _rows(block.batch, rows), noise.rows(rows)
         with own_randomness(int(own.fold(0).keys[0]), batch.x.device):  # the keys themselves are those of a draw
-            found = _to_the_end(attack)(networks.reported, batch, threat, own, places)
+            found = attack.to_the_end()(networks.reported, batch, threat, own, places)
         inside = threat.contains(batch.x, found.z)
         z = torch.where(inside.view(-1, *[1] * (batch.x.dim() - 1)), found.z, batch.x)
         return found, z, _wrongness(_look(networks, batch, z, _few(suite), seed, places))
@@ -257,12 +269,6 @@ def over_draws(outcome: Outcome) -> Outcome:
         robust_accuracy=wilson_over_draws(attacked == 1, attacked == -1),
         environment={**outcome.environment, "draws": DRAWS},
     )
-
-
-def _to_the_end(attack: Attack) -> Attack:
-    if isinstance(attack, GradientAttack | MultiTargeted):
-        return replace(attack, enough=math.inf)
-    return attack
 
 
 def _wrongness(margins: Tensor) -> Tensor:

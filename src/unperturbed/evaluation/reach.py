@@ -1,4 +1,4 @@
-"""What a threat set's radius means beside the data that it stands around."""
+"""The radius of a threat set compared with the range of the data."""
 
 import torch
 

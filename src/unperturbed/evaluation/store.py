@@ -1,50 +1,26 @@
-"""Where an evaluation is kept: what it is of, a part per finished block, the unfinished one, and a summary."""
+"""Where the blocks of a measurement are kept: a part per finished block, the unfinished one, and a summary."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from unperturbed.errors import InputError
-from unperturbed.evaluation.block import Block, Tally
 from unperturbed.evaluation.evidence import Evidence
-from unperturbed.evaluation.nearest import Surroundings
-from unperturbed.evaluation.randomised import RandomBlock
+from unperturbed.evaluation.parts import Part, S, State, Tally
 from unperturbed.findings import Outcome
 from unperturbed.runs import write_json
+from unperturbed.runs.job import JOB, Job
 from unperturbed.runs.tables import read_table, write_table
 from unperturbed.runs.tensors import DamagedError, read_tensors, write_tensors
-from unperturbed.runs.verify import digest, file_hash, read_object, read_sealed, write_sealed
+from unperturbed.runs.verify import file_hash, read_sealed, write_sealed
 from unperturbed.types import Batch, Inputs
 
 log = logging.getLogger("unperturbed")
-JOB = "job.json"
 CARRIED = "part-carried.safetensors"
 """Points from other threat sets that lie in this one's."""
 FILES = ("parquet", "safetensors")
-"""What a finished block consists of, beside the JSON file that says so and holds their hashes."""
-OUTDATED = "The folder held an evaluation of the same weights in another network (edited code?): it was measured anew."
-Kept = Block | RandomBlock | Surroundings
-B = TypeVar("B", bound=Kept)
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """A finished block, as plain values."""
-
-    table: Mapping[str, list[Any]]
-    """By column."""
-    tallies: list[Tally]
-    """One an attack."""
-    warnings: list[str]
-    adversarial: Inputs | None
-    """The perturbed inputs of the broken examples, where they were not written to a file."""
-    evidence: Evidence
-    """How gradients behaved."""
+"""What a finished block consists of, besides the JSON file that says so and holds their hashes."""
 
 
 @dataclass(frozen=True)
@@ -57,77 +33,27 @@ class Store:
 
     folder: Path | None
 
-    def begin(self, job: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:
-        """Make or find the folder of a job; return the job as it was begun.
-
-        A job is told by its `is_of`. One with something `undescribed` in it could be another one: it begins anew. So
-        does one of the same weights in a network that computes something else (`is_outdated`). Raises InputError where
-        the folder holds another job, unless that may be overwritten.
-        """
-        if self.folder is None:
-            return dict(job)
-        begun, differences = self._begun(job)
-        if begun is not None and not differences and "undescribed" not in job["is_of"]:
-            return begun
-        if differences and not overwrite and not self.is_outdated(job):
-            raise self._another(differences)
-        self.clear()
-        write_sealed(self.folder / JOB, job)
-        return dict(job)
-
-    def is_outdated(self, job: Mapping[str, Any]) -> bool:
-        """Tell whether the folder holds this job but for what the network computes: its code was edited, say."""
-        if self.folder is None or not (self.folder / JOB).exists():
-            return False
-        before = read_object(self.folder / JOB).get("is_of")
-        if not isinstance(before, Mapping):
-            return False
-        return {name for name, value in job["is_of"].items() if before.get(name) != value} == {"network"}
-
-    def join(self, job: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the job as this or another process has begun it; raises InputError where the folder holds another."""
-        if self.folder is None:
-            return dict(job)
-        begun, differences = self._begun(job)
-        if begun is None or differences:
-            raise self._another(differences or [f"{JOB} is missing"])
-        return begun
-
-    def _begun(self, job: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the job in the folder, None without one, and how it differs from this one."""
-        assert self.folder is not None
-        path = self.folder / JOB
-        if not path.exists():
-            return None, []
-        begun, differences = read_sealed(path), _differences(read_object(path).get("is_of"), job["is_of"])
-        return begun, differences if begun or differences else [f"{JOB} is damaged"]
-
-    def _another(self, differences: Sequence[str]) -> InputError:
-        return InputError(
-            f"{self.folder} holds another evaluation ({'; '.join(differences)}): give another --out, or --overwrite."
-        )
-
     def clear(self) -> None:
-        """Remove an earlier evaluation, which may have had more parts; nothing else that lies there."""
+        """Remove an earlier measurement, which may have had more parts; nothing else that lies there."""
         if self.folder is None:
             return
         (self.folder.parent / f"{self.folder.name}.json").unlink(missing_ok=True)
         for part in (*self.folder.glob("part-*.*"), *self.folder.glob(".part-*"), self.folder / JOB):
             part.unlink(missing_ok=True)
 
-    def finish(self, number: int, table: Mapping[str, list[Any]], block: Kept) -> Part:
+    def finish(self, number: int, part: Part) -> Part:
         """Keep a finished block: its table as Parquet, its broken examples' perturbed inputs as safetensors.
 
         Row k of `adversarial` belongs to the k-th broken example of the table. What the attacks did comes last, as
         JSON, and says that the block is finished.
         """
-        inputs = block.adversarial().contiguous().cpu()
         if self.folder is None:
-            return Part(table, block.tallies, block.warnings, inputs, block.evidence)
-        write_tensors(self._path(number, "safetensors"), {"adversarial": inputs}, {})
-        write_table(self._path(number, "parquet"), table)
-        hashes = {suffix: file_hash(self._path(number, suffix)) for suffix in FILES}
-        write_sealed(self._path(number, "json"), self._place(number) | _done(block) | {"files": hashes})
+            return part
+        if part.adversarial is not None:
+            write_tensors(self._path(number, "safetensors"), {"adversarial": part.adversarial}, {})
+        write_table(self._path(number, "parquet"), part.table)
+        hashes = {suffix: file_hash(path) for suffix in FILES if (path := self._path(number, suffix)).exists()}
+        write_sealed(self._path(number, "json"), self._place(number) | _done(part) | {"files": hashes})
         self._path(number, "unfinished").unlink(missing_ok=True)
         return self.read(number)
 
@@ -151,16 +77,20 @@ class Store:
         """Return the perturbed inputs of the broken examples of a finished block."""
         return read_tensors(self._path(number, "safetensors"))[0]["adversarial"]
 
-    def keep(self, number: int, block: Kept) -> None:
-        """Write what is known of a block between two attacks."""
+    def keep(self, number: int, state: State) -> None:
+        """Write what is known of a block between two steps."""
         if self.folder is None:
             return
-        tensors = {name: getattr(block, name).contiguous().cpu() for name in _tensors(type(block))}
-        write_tensors(self._path(number, "unfinished"), tensors, self._place(number) | _done(block))
+        tensors = {name: getattr(state, name).contiguous().cpu() for name in _tensors(type(state))}
+        write_tensors(self._path(number, "unfinished"), tensors, self._place(number) | _done(state))
 
-    def begun(self, number: int, batch: Batch, kind: type[B]) -> B | None:
+    def is_begun(self, number: int) -> bool:
+        """Return whether something is kept of a block that was interrupted."""
+        return self.folder is not None and self._path(number, "unfinished").exists()
+
+    def begun(self, number: int, batch: Batch, kind: Callable[..., S]) -> S | None:
         """Return what is known of a block that was interrupted; None if nothing is, or it is damaged."""
-        if self.folder is None or not self._path(number, "unfinished").exists():
+        if not self.is_begun(number):
             return None
         try:
             tensors, about = read_tensors(self._path(number, "unfinished"))
@@ -174,7 +104,7 @@ class Store:
         return kind(batch=batch, tallies=tallies, warnings=about["warnings"], **known)
 
     def summarise(self, findings: Mapping[str, Any]) -> None:
-        """Write `NAME.json`, beside the folder of this name."""
+        """Write `NAME.json`, next to the folder of this name."""
         if self.folder is not None:
             write_json(self.folder.parent / f"{self.folder.name}.json", findings)
 
@@ -185,15 +115,15 @@ class Store:
             return f"{self._path(number, 'json').name} is missing or damaged"
         if {**done, **self._place(number)} != done:
             return f"{self._path(number, 'json').name} is of another job"
-        for suffix in FILES:
-            if file_hash(self._path(number, suffix)) != done["files"][suffix]:
+        for suffix, expected in done["files"].items():
+            if file_hash(self._path(number, suffix)) != expected:
                 return f"{self._path(number, suffix).name} is missing or damaged"
         return ""
 
     def _place(self, number: int) -> dict[str, Any]:
         """Return what says which block of which job a file belongs to."""
         assert self.folder is not None
-        return {"job": digest(read_sealed(self.folder / JOB)), "number": number}
+        return {"job": Job(self.folder).mark(), "number": number}
 
     def _path(self, number: int, suffix: str) -> Path:
         assert self.folder is not None
@@ -205,47 +135,11 @@ def carried_of(outcome: Outcome) -> dict[str, Any]:
     return {"threat": outcome.threat} | {name: outcome.environment[name] for name in ("weights", "network", "data")}
 
 
-def read_again(folder: Path) -> str:
-    """Return the warning of a result that was measured by an earlier call."""
-    return f"Read again from {folder}, which was finished before."
-
-
-def table_in_order(parts: Sequence[Part], order: Tensor) -> dict[str, list[Any]]:
-    """Return the table of all the parts, whose examples lie in the split at `order`."""
-    back = order.argsort().tolist()
-    columns = {name: [value for part in parts for value in part.table[name]] for name in parts[0].table}
-    return {name: [values[row] for row in back] for name, values in columns.items()}
-
-
-def inputs_in_order(parts: Sequence[Part], order: Tensor) -> Inputs | None:
-    """Return what was found for the examples with an `attack`, as the table has them; None where it is in files."""
-    inputs = [part.adversarial for part in parts if part.adversarial is not None]
-    if not inputs:
-        return None
-    names = [name for part in parts for name in part.table["attack"]]
-    place = {row: number for number, row in enumerate(row for row, name in enumerate(names) if name)}
-    return torch.cat(inputs)[[place[row] for row in order.argsort().tolist() if row in place]]
-
-
-def _differences(stored: Any, now: Mapping[str, Any]) -> list[str]:
-    if not isinstance(stored, Mapping):
-        return [f"{JOB} is damaged"]
-    differ = [name for name, value in now.items() if stored.get(name) != value]
-    if "suite" in differ:  # whose name says more than the settings of its attacks
-        differ = [name for name in differ if not name.startswith("attacks")]
-    return [f"{name} was {_short(stored.get(name))}, now {_short(now[name])}" for name in differ]
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:16]}..."
-
-
-def _tensors(kind: type[Any]) -> list[str]:
+def _tensors(kind: Any) -> list[str]:
     return [each.name for each in fields(kind) if each.name not in ("batch", "tallies", "warnings", "evidence")]
 
 
-def _done(block: Kept) -> dict[str, Any]:
+def _done(block: State | Part) -> dict[str, Any]:
     return {
         "attacks": [asdict(tally) for tally in block.tallies],
         "warnings": block.warnings,

@@ -1,16 +1,21 @@
 """Finished evaluations read from a run folder."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from unperturbed.errors import InputError
 from unperturbed.evaluation.carry import with_carried
-from unperturbed.evaluation.store import JOB, Store
-from unperturbed.findings import AttackRecord, Interval, Outcome
+from unperturbed.evaluation.store import Store
+from unperturbed.findings import AttackRecord, Interval, Outcome, Verdict
 from unperturbed.reading import parse_json, read_small
+from unperturbed.runs.job import JOB
 from unperturbed.runs.verify import read_sealed
+from unperturbed.statistics.intervals import wilson
 
+NEEDED = ("weights", "network", "data", "attacks")
+"""What an environment names: other evaluations are compared with it."""
 REMEDY = "Repeat the evaluation with --overwrite."
 
 
@@ -26,7 +31,7 @@ def stored_evaluations(run: Path) -> dict[Path, Outcome]:
 
 
 def with_examples(summary: Path, outcome: Outcome) -> Outcome:
-    """Return an evaluation with its table of examples, read from the verified parts in the folder beside its summary.
+    """Return an evaluation with its table of examples, read from the verified parts in the folder next to its summary.
 
     Raises:
         InputError: where a part is missing or damaged, or the summary says something else than the table.
@@ -41,16 +46,29 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     counts = {verdict: columns["verdict"].count(verdict) for verdict in outcome.counts}
     whole = with_carried(replace(outcome, counts=counts, examples=columns), store)
     seen = {verdict: whole.examples["verdict"].count(verdict) for verdict in outcome.counts}
-    correct = sum(margin < 0 for margin in whole.examples["clean_margin"])
-    said = (dict(outcome.counts), outcome.clean_accuracy.value, outcome.robust_accuracy.value)
-    if said != (seen, correct / outcome.n, seen["survived"] / outcome.n) and "draws" not in columns:
-        raise InputError(f"{summary} says {said}, but its table of examples {seen}: it was changed. {REMEDY}")
+    margins = whole.examples["clean_margin"]
+    correct, unclear = sum(margin < 0 for margin in margins), sum(margin != margin for margin in margins)
+    said = (dict(outcome.counts), outcome.clean_accuracy, outcome.robust_accuracy)
+    true = (
+        seen,
+        wilson(correct, len(margins), correct + unclear),
+        wilson(seen["survived"], len(margins), seen["survived"] + seen["unknown"]),
+    )
+    if said != true and "draws" not in columns:
+        raise InputError(
+            f"{summary} says {_told(said)}, but its table of examples {_told(true)}: it was changed. {REMEDY}"
+        )
     return replace(outcome, examples=whole.examples)
 
 
+def _told(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:
+    counts, clean, robust = numbers
+    return f"{', '.join(f'{count} {verdict}' for verdict, count in counts.items())}, clean {clean}, robust {robust}"
+
+
 def _is_other(folder: Path) -> bool:
-    """Tell whether a folder holds another kind of result: distances, or a matrix."""
-    return folder.name.startswith("curve-") or folder.name == "transfer"
+    """Tell whether a folder holds another kind of result: distances, a matrix, or counts of draws."""
+    return folder.name.startswith("curve-") or folder.name in ("transfer", "probable")
 
 
 def read_summary(path: Path) -> Outcome:
@@ -68,16 +86,34 @@ def read_summary(path: Path) -> Outcome:
             clean_accuracy=Interval(float(given["clean_accuracy"]), float(clean_low), float(clean_high), n),
             robust_accuracy=Interval(float(given["robust_accuracy"]), float(low), float(high), n),
             counts={name: int(given["counts"][name]) for name in ("misclassified", "broken", "survived", "unknown")},
-            attacks=tuple(AttackRecord(**attack) for attack in given["attacks"]),
+            attacks=tuple(map(_attack, given["attacks"])),
             ties=int(given["ties"]),
             unverified=int(given["unverified"]),
             seconds=float(given["seconds"]),
-            warnings=tuple(given["warnings"]),
-            environment=dict(given["environment"]),
+            warnings=_texts(given["warnings"]),
+            environment=dict(given["environment"]) | {name: _text(given["environment"][name]) for name in NEEDED},
             examples={},
-            doubts=tuple(given.get("doubts", ())),
+            doubts=_texts(given.get("doubts", [])),
         )
     except KeyError as error:
         raise InputError(f"{path} has no {error.args[0]!r}. {REMEDY}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path} holds a value that does not fit ({error}). {REMEDY}") from error
+
+
+def _attack(given: Any) -> AttackRecord:
+    """Return the record of an attack with each value in its type; raises what `read_summary` catches."""
+    kinds = get_type_hints(AttackRecord)
+    return AttackRecord(**{name: kind(given[name]) for name, kind in kinds.items()})
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    if not isinstance(given, list):
+        raise TypeError(f"{given!r:.80} is no list of texts")
+    return tuple(map(_text, given))
+
+
+def _text(given: Any) -> str:
+    if not isinstance(given, str):
+        raise TypeError(f"{given!r:.80} is no text")
+    return given

@@ -8,8 +8,9 @@ from torch import nn
 
 from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
+from unperturbed.engines.group import group, meet
 from unperturbed.errors import InputError
-from unperturbed.evaluation.accuracy import evaluate, group, meet
+from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.carry import keep, over_smaller_radii, points_between, with_points
 from unperturbed.evaluation.subject import measured_split
 from unperturbed.findings import Outcome, Progress, silent

@@ -8,59 +8,49 @@ import numpy as np
 
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
-from unperturbed.findings import Interval, Outcome, Verdict
+from unperturbed.findings import Interval, Outcome, Result, Verdict
 from unperturbed.statistics.intervals import wilson, wilson_over_draws
 
 _ORDER: tuple[Verdict, ...] = ("misclassified", "broken", "unknown", "survived")
 """The first of these that an example has anywhere is its verdict: the clean input lies in every threat set."""
 
 
-@dataclass(frozen=True, eq=False)
-class Union:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Union(Result[Interval]):
     """What stands under all of several threat sets (the union of the sets).
+
+    The columns of `examples` are id, label, verdict, and broken_under (the threats, in the order of the outcomes).
 
     Attributes:
         outcomes: the evaluations.
-        n: examples.
-        clean_accuracy: share classified correctly without an attack.
         robust_accuracy: share that survived every evaluation; its interval as that of an `Outcome`. Over draws (of
             networks that draw random numbers), the mean with each example under the threat that leaves fewest right.
         counts: examples by verdict. An example is broken if broken under any threat, and unknown if it is broken under
             none and unknown under some.
-        examples: by column: id, label, verdict, and broken_under (the threats, in the order of the outcomes).
     """
 
     outcomes: tuple[Outcome, ...]
-    n: int
-    clean_accuracy: Interval
     robust_accuracy: Interval
     counts: Mapping[Verdict, int]
-    examples: Mapping[str, list[Any]]
 
     @property
     def doubts(self) -> tuple[str, ...]:
         """Why the robust accuracy is not to be believed: what speaks against any of the evaluations."""
         return tuple(dict.fromkeys(doubt for outcome in self.outcomes for doubt in outcome.doubts))
 
-    @property
-    def threat(self) -> str:
-        """The threat sets, as text."""
-        return " or ".join(outcome.threat for outcome in self.outcomes)
-
     def json(self) -> dict[str, Any]:
         """Return the summary as plain values, with those of the evaluations under `threats`."""
-        return {
-            "threat": self.threat,
-            "n": self.n,
-            "clean_accuracy": self.clean_accuracy.value,
-            "clean_interval": [self.clean_accuracy.low, self.clean_accuracy.high],
-            "robust_accuracy": self.robust_accuracy.value,
-            "interval": [self.robust_accuracy.low, self.robust_accuracy.high],
-            "doubts": list(self.doubts),
-            "counts": dict(self.counts),
-            "seconds": sum(outcome.seconds for outcome in self.outcomes),
-            "threats": [outcome.json() for outcome in self.outcomes],
-        }
+        return (
+            self.measured()
+            | {
+                "robust_accuracy": self.robust_accuracy.value,
+                "interval": [self.robust_accuracy.low, self.robust_accuracy.high],
+                "doubts": list(self.doubts),
+                "counts": dict(self.counts),
+            }
+            | self.circumstances()
+            | {"threats": [outcome.json() for outcome in self.outcomes]}
+        )
 
 
 @checked()
@@ -83,13 +73,15 @@ def union(outcomes: Sequence[Outcome]) -> Union:
     rows = [{name: row for row, name in enumerate(outcome.examples["id"])} for outcome in outcomes]
 
     def column(key: str) -> list[tuple[Any, ...]]:
-        values = [[each.examples[key][place[name]] for name in ids] for each, place in zip(outcomes, rows, strict=True)]
+        values = [
+            [outcome.examples[key][place[name]] for name in ids] for outcome, place in zip(outcomes, rows, strict=True)
+        ]
         return list(zip(*values, strict=True))
 
-    verdicts = [min(each, key=_ORDER.index) for each in column("verdict")]
+    verdicts = [min(entries, key=_ORDER.index) for entries in column("verdict")]
     counts = {verdict: verdicts.count(verdict) for verdict in first.counts}
-    correct = sum(all(value < 0 for value in each) for each in column("clean_margin"))
-    undecided = sum(all(not value >= 0 for value in each) for each in column("clean_margin")) - correct
+    correct = sum(all(value < 0 for value in entries) for entries in column("clean_margin"))
+    undecided = sum(all(not value >= 0 for value in entries) for entries in column("clean_margin")) - correct
     n = len(ids)
     clean = wilson(correct, n, correct + undecided)
     robust = wilson(counts["survived"], n, counts["survived"] + counts["unknown"])
@@ -97,7 +89,11 @@ def union(outcomes: Sequence[Outcome]) -> Union:
         clean, robust = _fewest_right(column("clean_draws")), _fewest_right(column("draws"))
     return Union(
         outcomes=tuple(outcomes),
+        threat=" or ".join(outcome.threat for outcome in outcomes),
         n=n,
+        seconds=sum(outcome.seconds for outcome in outcomes),
+        warnings=tuple(f"{outcome.threat}: {text}" for outcome in outcomes for text in outcome.warnings),
+        environment=_shared(outcomes),
         clean_accuracy=clean,
         robust_accuracy=robust,
         counts=counts,
@@ -106,11 +102,19 @@ def union(outcomes: Sequence[Outcome]) -> Union:
             "label": list(first.examples["label"]),
             "verdict": verdicts,
             "broken_under": [
-                [outcome.threat for outcome, verdict in zip(outcomes, each, strict=True) if verdict == "broken"]
-                for each in column("verdict")
+                [outcome.threat for outcome, verdict in zip(outcomes, entries, strict=True) if verdict == "broken"]
+                for entries in column("verdict")
             ],
         },
     )
+
+
+def _shared(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return what the environments of all the outcomes agree on."""
+    first, *others = (outcome.environment for outcome in outcomes)
+    return {
+        name: value for name, value in first.items() if all(name in other and other[name] == value for other in others)
+    }
 
 
 def _over_draws(outcome: Outcome) -> bool:
@@ -119,7 +123,7 @@ def _over_draws(outcome: Outcome) -> bool:
 
 def _fewest_right(rows: list[tuple[list[int], ...]]) -> Interval:
     """Return the mean over draws, of each example those that are right least often."""
-    draws = np.array([min(each, key=lambda one: one.count(1)) for each in rows])
+    draws = np.array([min(row, key=lambda one: one.count(1)) for row in rows])
     return wilson_over_draws(draws == 1, draws == -1)
 
 

@@ -1,8 +1,8 @@
-"""Run diagnostics on a network, keep what each found, and go on where an earlier call stopped."""
+"""Run diagnostics on a network, store each finding, and resume an earlier call."""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,42 +15,22 @@ from unperturbed.data.check import check
 from unperturbed.data.selection import choose, parse
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError, RunError
-from unperturbed.evaluation.subject import (
-    data_hash,
-    look_at,
-    measured_split,
-    physical_batch_size,
-    version,
-    weights_hash,
-)
-from unperturbed.examinations.diagnostics.confidence import confidence
-from unperturbed.examinations.diagnostics.directions import directions
-from unperturbed.examinations.diagnostics.features import feature_changes
-from unperturbed.examinations.diagnostics.generalisation import generalisation
-from unperturbed.examinations.diagnostics.instance_margins import instance_margins
-from unperturbed.examinations.diagnostics.layers import layers
-from unperturbed.examinations.diagnostics.margins import margins
+from unperturbed.evaluation.batch_size import physical_batch_size
+from unperturbed.evaluation.chance import chance_warnings
+from unperturbed.evaluation.hashes import data_hash, version, weights_hash
+from unperturbed.evaluation.subject import look_at, measured_split
+from unperturbed.examinations.by_name import find_diagnostics, name_of
 from unperturbed.examinations.subject import Diagnostic, Subject
-from unperturbed.findings import Examined, Finding, Progress, silent
+from unperturbed.findings import Examined, Finding, Interval, Progress, silent
+from unperturbed.networks.failures import isolate
 from unperturbed.networks.fingerprint import describe
 from unperturbed.networks.logits import Output
 from unperturbed.reading import parse_json
 from unperturbed.runs.lock import alone_in
 from unperturbed.runs.verify import read_sealed, write_sealed
+from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch
-
-BUILT_IN: tuple[Diagnostic, ...] = (
-    margins,
-    instance_margins,
-    confidence,
-    feature_changes,
-    directions,
-    layers,
-    generalisation,
-)
-FINDING_NOTHING = ("compare.py", "diagnose.py")
-"""Files beside the diagnostics that what they find does not depend on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +43,7 @@ class Diagnosis:
     made_again: str
     """Why findings that were kept in the file were not used; empty: they were, or there were none."""
     notes: tuple[str, ...] = ()
-    """How the examples were selected, where they are not the first ones."""
+    """How the examples were selected, where they are not the first ones; a clean accuracy at chance level."""
 
 
 def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
@@ -79,7 +59,7 @@ def diagnose(
     threat: Threat,
     *,
     train: Any = None,
-    diagnostics: Sequence[Diagnostic] = BUILT_IN,
+    diagnostics: Sequence[Diagnostic | str] = ("all",),
     name: str = "network",
     strength: float = 0.0,
     trained_seed: int = 0,
@@ -97,7 +77,7 @@ def diagnose(
         test: examples that it was not trained on: a split, a `Data` (its test split), a pair of arrays, a dataset.
         threat: the size of perturbations; the same for networks that are to be compared.
         train: examples that it was trained on, in any of these forms.
-        diagnostics: functions from a `Subject` to a `Finding`.
+        diagnostics: names ("all": those of the package), or functions from a `Subject` to a `Finding`.
         name: what tables and figures call the network.
         strength: the eps that it was trained at, for comparisons.
         trained_seed: the seed that it was trained with.
@@ -139,17 +119,18 @@ def diagnose(
         "seed": seed,
         "batch_size": size,
     }
-    notes = tuple(dict.fromkeys(note for split in (test, train) if split is not None for note in split.notes))
+    notes = [note for split in (test, train) if split is not None for note in split.notes]
+    notes += chance_warnings(looked, test, threat, _clean(subject), seed)
     kept, made_again = _kept(out, identity)
     if kept and looked.undescribed:
         made_again = (
             f"{out} could be of another network, since {looked.undescribed[0]} is in this one: it was made again."
         )
         kept = {}
-    findings, failed = dict[str, Finding](), dict[str, str]()
-    for number, diagnostic in enumerate(diagnostics):
+    findings, failed, asked = dict[str, Finding](), dict[str, str](), find_diagnostics(diagnostics)
+    for number, diagnostic in enumerate(asked):
         title, source = name_of(diagnostic), _source(diagnostic)
-        progress(number, len(diagnostics), f"{name}: {title}")
+        progress(number, len(asked), f"{name}: {title}")
         if source and title in kept and kept[title]["source"] == source:
             findings[title] = Finding.of(kept[title]["finding"])
             continue
@@ -163,13 +144,12 @@ def diagnose(
         kept[title] = {"source": source, "finding": findings[title].json()}
         if out is not None:
             write_sealed(Path(out), {"of": identity, "strength": strength, "findings": kept})
-    return Diagnosis(Examined(name, strength, trained_seed, tuple(findings.values())), failed, made_again, notes)
-
-
-def name_of(diagnostic: Callable[..., Any]) -> str:
-    """Return what a diagnostic is called: its function's name, with the module's where it is a user's own."""
-    own = not diagnostic.__module__.startswith("unperturbed.")
-    return f"{diagnostic.__module__}:{diagnostic.__qualname__}" if own else diagnostic.__qualname__
+    return Diagnosis(
+        Examined(name, strength, trained_seed, tuple(findings.values())),
+        failed,
+        made_again,
+        tuple(dict.fromkeys(notes)),
+    )
 
 
 def chosen(split: Split, examples: int | str | None, what: str, seed: int | None = None) -> Split:
@@ -178,6 +158,13 @@ def chosen(split: Split, examples: int | str | None, what: str, seed: int | None
         return split
     selection = parse(examples, seed, "examples")
     return split if selection.count >= len(split) else choose(split, selection, what=what)[0]
+
+
+def _clean(subject: Subject) -> Interval:
+    """Return the accuracy on the test examples; those on which the network fails are not classified correctly."""
+    y = subject.test.y
+    parts, _ = isolate(lambda rows: subject.logits(subject.test.x[rows]), torch.arange(len(y)))
+    return wilson(sum(int((logits.argmax(1) == y[rows]).sum()) for rows, logits in parts), len(y))
 
 
 def _checked(found: object, title: str) -> Finding:
@@ -221,7 +208,6 @@ def _source(diagnostic: Diagnostic) -> str:
         described = describe(diagnostic)
         return "" if described.doubts else described.hash(described)
     digest = hashlib.sha256()
-    for each in sorted(Path(__file__).with_name("diagnostics").glob("*.py")):
-        if each.name not in FINDING_NOTHING:
-            digest.update(each.read_bytes())
+    for file in sorted(Path(__file__).with_name("diagnostics").glob("*.py")):
+        digest.update(file.read_bytes())
     return digest.hexdigest()

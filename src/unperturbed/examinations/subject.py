@@ -31,7 +31,7 @@ class Subject:
         classifier: returns logits, in float32 or float64.
         test: examples that it was not trained on; ids are their places in the test split.
         train: examples that it was trained on, as they are (not augmented); None: there are none.
-        threat: the size of perturbations. Models that are compared share it, whatever they were trained at.
+        threat: the size of perturbations. Models that are compared share it, even if they were trained at other sizes.
         classes: how many there are.
         seed: of random directions and starts.
         batch_size: examples that the network sees at a time.

@@ -22,7 +22,7 @@ class APGD(Ascent):
     """z <- P(z + 0.75 (P(z + size d) - z) + 0.25 (z - previous z)), d the steepest unit direction (Croce & Hein 2020).
 
     The size begins at 2 eps. At checkpoints, 22% of the moves after the start and then ever closer, it is halved and
-    the climb goes on from its best point, where fewer than 75% of the moves have raised the score, or where neither
+    the climb continues from its best point, where fewer than 75% of the moves have raised the score, or where neither
     the size nor the best score has changed since the last checkpoint. https://arxiv.org/abs/2003.01690, algorithm 1
     and section 3.2. Where an input has met the box, d is `Threat.steepest_ascent`'s, and projections are exact.
 

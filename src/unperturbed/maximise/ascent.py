@@ -36,7 +36,7 @@ class Ascent(Maximiser):
 
     steps: int
     uses_value: ClassVar[bool] = False
-    """Whether `step` looks at the value; if not, a score with a gradient of its own is asked for that alone."""
+    """Whether `step` looks at the value; if not, only the gradient of a score that defines one is computed."""
 
     @abstractmethod
     def start(self, x: Inputs, threat: Threat, noise: Noise) -> Inputs:
@@ -82,7 +82,7 @@ class Ascent(Maximiser):
 def climb(score: Score, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample, Inputs]:
     """Return the score at z, the value that ranks iterates (the score itself unless it brings another), its gradient.
 
-    A score with a method `gradient(z, rows)` of its own is asked for it. Where the gradient is not finite, it is what
+    A score's own method `gradient(z, rows)` is used if it has one. Where the gradient is not finite, it is what
     `usable` makes of it.
     """
     value, rank, gradient = _climb(score, z, rows)
@@ -108,7 +108,7 @@ class Best:
     rank: PerExample
     """Of that iterate; -inf where none could be evaluated."""
     finite: Tensor
-    """Bool: whether every score on the way was finite, and a gradient anywhere told something."""
+    """Bool: whether every score on the way was finite, and some gradient was informative."""
     restart: Rows
     """The climbs up to the one that ended the search; all, where none did."""
     passes: int
@@ -139,7 +139,7 @@ def search(
     best_z, best_rank = x.clone(), torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
     by = torch.zeros(len(x), dtype=torch.int64, device=x.device)  # the climb that the best iterate is from
     finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    led = torch.zeros_like(finite)  # by a gradient that told something
+    led = torch.zeros_like(finite)  # by an informative gradient
     at = Places(len(x), places, restarts, x.device, ascent.steps + 1)
     k = torch.zeros_like(at.row)
     here = x[at.row] if len(x) else x.new_zeros((len(k), *x.shape[1:]))

@@ -29,7 +29,8 @@ class Langevin(Ascent):
     are the released code's for Gaussian noise ("sign") and for Laplacian noise ("noisy-sign"), which have no such law.
 
     The gradient is that of each example's own score, so T does not depend on the batch size. The released
-    noise c next to signs is T = (c / r)^2 / 2h; c in the sign, beside the mean gradient of n examples, T = h (c n r)^2.
+    noise c added to signs is T = (c / r)^2 / 2h; c added to the mean gradient of n examples, in the sign, is
+    T = h (c n r)^2.
     With T = 0, "sign" and "noisy-sign" are PGD, and a single one of step_size 1 from x is FGSM; with no steps at all,
     the start remains.
 

@@ -101,7 +101,7 @@ class Places:
         self._spent = torch.zeros((), dtype=torch.int64, device=device)
 
     def busy(self) -> bool:
-        """Tell, before each move, whether anyone is still climbing; whoever watches is told how far the search is."""
+        """Return, before each move, whether a climb is unfinished, and report progress."""
         self._made += 1
         if self._watch is not None:
             self._spent = self._spent + self.active.sum()
@@ -122,7 +122,7 @@ class Places:
     def fill(self) -> tuple[Rows, Rows]:
         """Seat the next climbs; return their places and their examples.
 
-        What is computed for a single example may be reduced in another order than in company: see `at_least_two`.
+        What is computed for a single example may be reduced in another order than in a batch: see `at_least_two`.
         """
         free = (~self.active).nonzero()[:, 0]
         climbs = list[tuple[int, int]]()
@@ -143,7 +143,7 @@ class Places:
     def best(self, values: Tensor, so_far: Tensor, by: Rows, enough: float) -> Tensor:
         """Return the places whose value is above what their example has so far, one place an example.
 
-        A value above `enough` beats whatever later climbs of the example have brought, and is beaten by its own climb's
+        A value above `enough` replaces the results of later climbs of the example, and is beaten by its own climb's
         alone. Of several values, the highest counts, and where they tie (as in low precision) that of the first climb:
         `by` has the numbers of the climbs that what is so far is from.
         """
@@ -165,7 +165,7 @@ class Places:
     def shrink(self) -> Rows | None:
         """Give up places that nobody will take, if they are an eighth or more; return those that are kept, or None.
 
-        Whatever is kept for each place must be cut down alike.
+        All tensors with an entry per place must be cut alike.
         """
         now = len(self.active)
         fewer = enough_places(int(self.active.sum()), now)

@@ -121,7 +121,7 @@ def _computes_again(model: Model, batch: Batch, weights: list[nn.Parameter]) -> 
 
 
 def layers(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the learning parameters of more than one dimension by path, each place once, whatever leads to it."""
+    """Return the learning parameters of more than one dimension by path, each once, even if it has several paths."""
     return {
         f"{path}.{name}" if path else name: weight
         for path, module in model.named_modules()

@@ -37,7 +37,7 @@ def several_processes() -> bool:
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """What a method is told at the end of an epoch.
+    """The arguments of a method's `after_epoch`.
 
     Attributes:
         clean_accuracy: of the weights that count, on the examples that the probe looks at, as they are.
@@ -88,7 +88,7 @@ class Method(ABC):
     def feasible(self) -> bool | None:
         """Tell whether the last epoch's weights that count met the method's limit; None: it has none, or cannot know.
 
-        Weights of such epochs are kept before others, and a run that is to stop early goes on until there is one.
+        Weights of such epochs are kept before others, and early stopping waits for one.
         """
         return None
 

@@ -126,7 +126,7 @@ class Constrained(nn.Module, Wrapper):
 
     @property
     def limit(self) -> float:
-        """The limit, whatever it is on."""
+        """The limit, on a loss or an accuracy."""
         return float(getattr(self, self._kind))
 
     @property
@@ -247,20 +247,20 @@ class Constrained(nn.Module, Wrapper):
             share = f" ({abs(slack) / self.limit:.1%})" if self.limit else ""
             distance = f"{abs(slack):.3g}{share} {side} its limit of {self.limit:.4g}"
         kept = " Kept is a running average of the weights, and whether it meets the limit is not known."
-        told = kept if self._averaged_loss else ""
+        averaged = kept if self._averaged_loss else ""
         if self._met():
             settled = dual == 0 or slack <= (MET - 1) * self._scale
             lead = "Feasible before averaging" if self._averaged_loss else "Feasible"
             distance += f", a distance that the tolerance of {MET - 1:.0%} allows" if slack < 0 else ""
             ended = f"{lead}: {what} is {distance}; {where} (dual * slack = {dual * slack:.2g})"
-            return f"{ended}{'' if settled else self._unsettled()}.{told}"
+            return f"{ended}{'' if settled else self._unsettled()}.{averaged}"
         if dual >= self.dual_max:
             ended, further = f"{where} and can grow no more", "grow further (dual_max)"
         else:
             ended, further = where, "move faster (dual_step) or sooner (wait)"
         return (
             f"Not feasible as trained: {what} is {distance}; {ended}. "
-            f"Loosen the limit, train longer, or let the dual variable {further}.{told}"
+            f"Loosen the limit, train longer, or let the dual variable {further}.{averaged}"
         )
 
     def _unsettled(self) -> str:

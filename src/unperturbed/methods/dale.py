@@ -28,7 +28,7 @@ class _Sampled(Method):
     """What the presets below share: R(z) + weight * N(x), z from a chain that climbs the sampler's potential.
 
     The form with a fixed weight in the released code of dual adversarial learning (Robey et al. 2021,
-    https://arxiv.org/abs/2110.15767). The chain (of `Restarts`, the first) begins at x + 0.001 N(0, 1), whatever its
+    https://arxiv.org/abs/2110.15767). The chain (of `Restarts`, the first) starts at x + 0.001 N(0, 1), and ignores its
     `random_start`. With the weight learned from a limit on N, as in the paper's algorithm 1, it is `Constrained` around
     one of these of weight 0; `dual` makes that.
 

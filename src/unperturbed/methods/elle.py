@@ -28,7 +28,7 @@ class ELLE(Method):
     (1 - a) x_a + a x_b lies on the chord between them, so that the term is 0 where the loss is linear. All four losses
     carry gradient to the weights; there is no second derivative. Batch norm's statistics are those of the adversarial
     points. The released code draws x_a and x_b from the ball without the box, normalises the three batches together
-    with statistics of their own, and takes two optimiser steps a batch.
+    with separate statistics, and takes two optimiser steps per batch.
 
     Attributes:
         weight: of the squared distance from the chord; 1000 is the released one for CIFAR-10 and eps up to 8/255. Where

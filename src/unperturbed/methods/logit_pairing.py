@@ -88,7 +88,7 @@ class CLPOriginal(Method):
     """CE(f(x'), y) + weight * ||f(x'_i) - f(x'_j)||^2 / k for random pairs of noisy clean images (Kannan et al. 2018).
 
     Clean logit pairing, https://arxiv.org/abs/1803.06373, section 4.2: x' is x with Gaussian noise, and the partner
-    j of an image is another image of the batch, whatever its class. No attack is run.
+    j of an image is another image of the batch, of any class. No attack is run.
 
     Attributes:
         weight: of the pairing.

@@ -49,7 +49,7 @@ class SCORPIO(Method):
         steps: of Frank-Wolfe. Forward differences take steps + 1 gradients in all, since the one at x is used again.
         weight: of the worst case; 1 leaves the clean loss out, above 1 it counts negative.
         step: of the differences, in units of the displacement. Below 0.5 they are taken in the precision of the weights
-            whatever training is in: shorter ones are lost in the rounding of bfloat16.
+            even if training runs in bfloat16, whose rounding hides shorter ones.
         product: how H v is taken: by "forward" differences, "central" ones (a gradient more a step), or "exact".
         value: "loss-gap" trains on l(z) - l(x), "quadratic" on Q(z), through g and H.
     """

@@ -15,7 +15,7 @@ _MANY = 8
 
 @runtime_checkable
 class Seeing(Protocol):
-    """Whatever remembers how many examples a network sees at a time."""
+    """An object that holds the number of examples that a network sees at a time."""
 
     places: int
 
@@ -76,9 +76,9 @@ def failed_on_all(failures: dict[int, BaseException]) -> BaseException:
     error = next(iter(failures.values()))
     if isinstance(error, RunError) or type(error).__name__ in ("AcceleratorError", "OutOfMemoryError"):
         return error
-    told = RunError(explain(error, f"running the network on {len(failures)} examples, which fail even alone"))
-    told.__cause__ = error
-    return told
+    failure = RunError(explain(error, f"running the network on {len(failures)} examples, which fail even alone"))
+    failure.__cause__ = error
+    return failure
 
 
 def failed_on(failures: dict[int, BaseException], names: Tensor, what: str) -> list[str]:

@@ -62,10 +62,10 @@ def buffers_restored(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Have torch's generators start from `seed` inside, whatever was drawn before, and be as they were afterwards.
+    """Start torch's generators from `seed` inside, and restore them afterwards.
 
     Those of the CPU and of the device. A network that draws from them then draws the same each time. What it draws
-    elsewhere (NumPy, a generator of its own) is out of reach.
+    elsewhere (NumPy, a separate generator) is not affected.
     """
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         # torch.manual_seed would seed every device, and keep the stack for those that are not in use yet
@@ -113,7 +113,7 @@ def clean_batch_stats(model: nn.Module) -> Iterator[Again]:
     """
     modules = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and _by_batch(m)]
     if any(isinstance(module, nn.SyncBatchNorm) for module in modules):
-        raise InputError("SyncBatchNorm in train mode has no statistics of its own to hold: use BatchNorm, or freeze.")
+        raise InputError("SyncBatchNorm in train mode has no separate statistics to hold: use BatchNorm, or freeze.")
     calls: dict[nn.Module, int] = {}
     together = _Statistics()
     pairs = [(module, _in_its_forward(module, _held(module, calls, together))) for module in modules]

@@ -66,7 +66,7 @@ def _watched(model: nn.Module) -> Iterator[list[_Call]]:
             call = _Call(path, module)
             calls.append(call)
             open_calls.append(call)
-            # views of their own: another user of the same tensor has its own gradient
+            # separate views: another user of the same tensor has a separate gradient
             alone = tree_map(lambda value: value.view_as(value) if isinstance(value, Tensor) else value, (args, kwargs))
             return tree_map(noting(call, "below"), alone)
 

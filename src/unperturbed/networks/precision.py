@@ -1,6 +1,6 @@
 """Where bfloat16 and channels-last are used, in training and in searches.
 
-Whatever is reported is computed in float32 or float64.
+All reported numbers are computed in float32 or float64.
 """
 
 from collections.abc import Iterator

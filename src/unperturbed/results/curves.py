@@ -7,8 +7,9 @@ from typing import Any
 
 from unperturbed.errors import InputError
 from unperturbed.evaluation.nearest import reach
-from unperturbed.evaluation.store import JOB, Store
+from unperturbed.evaluation.store import Store
 from unperturbed.findings import Interval
+from unperturbed.runs.job import JOB
 from unperturbed.runs.verify import read_sealed
 from unperturbed.statistics.intervals import wilson
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unperturbed.errors import InputError
-from unperturbed.evaluation.store import JOB
 from unperturbed.evaluation.stored import read_summary
 from unperturbed.findings import Examined, Finding, Outcome
 from unperturbed.reading import parse_json, read_small
 from unperturbed.results.curves import StoredCurve, read_curve
 from unperturbed.results.tables import with_verified_table
 from unperturbed.runs import BEST, CONFIG, METRICS, MODEL, RESULT
+from unperturbed.runs.job import JOB
 from unperturbed.runs.record import RunRecord
 from unperturbed.runs.verify import read_sealed
 

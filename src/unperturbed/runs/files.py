@@ -37,12 +37,18 @@ class FolderLostError(NotResumableError):
 
 
 def evaluation_folder(run: Path, suite: str) -> Path:
-    """Return the folder of a suite's per-example results; its summary is `SUITE.json` beside it."""
+    """Return the folder of a suite's per-example results; its summary is `SUITE.json` next to it."""
     return run / "evaluation" / suite
 
 
+def slug(*parts: str) -> str:
+    """Return a folder name made of these words; of an import path, the last one."""
+    words = (re.sub(r"^[A-Za-z_][\w.]*:(?=[A-Za-z_])", "", part) for part in parts)
+    return "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-") for word in words)
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place in one move.
+    """Let `write` fill a temporary file next to `path`, then put it in place in one move.
 
     Raises:
         RunError: if it cannot be written (a full disk), or a folder that is written into was moved or deleted. What
@@ -104,7 +110,7 @@ def check_in_place() -> None:
 
 def is_free(folder: Path) -> bool:
     """Return whether a folder holds nothing but hidden files: those of a lock, or of a run that was killed."""
-    return folder.is_dir() and all(each.name.startswith(".") for each in folder.iterdir())
+    return folder.is_dir() and all(file.name.startswith(".") for file in folder.iterdir())
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -154,9 +160,9 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(key): finite(each) for key, each in value.items()}
+        return {str(key): finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
+        return [finite(part) for part in value]
     return value
 
 

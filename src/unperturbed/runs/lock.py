@@ -1,9 +1,9 @@
 """The lock of a folder that is written into: one job at a time.
 
-It is advisory: whoever writes without it is not stopped. The operating system's lock (flock) on the file `.lock` ends
-with its process, however that ends. Where the file system has none, `filelock` takes the existence of the file for the
-lock. Beside it, `.lock.json` says whose it is, and its time of change shows that the holder is alive: that is what
-decides between hosts, since a file system may keep the operating system's locks to each host alone.
+It is advisory: a process that writes without it is not stopped. The operating system's lock (flock) on the file
+`.lock` ends with its process, however that ends. If the file system has no locks, `filelock` takes the existence of the
+file for the lock. The file `.lock.json` next to it names the holder, and its time of change shows that the holder is
+alive. This decides between hosts, since a file system may keep the operating system's locks on one host.
 """
 
 import inspect
@@ -70,12 +70,12 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:  # a file, a name that is too long, a place that takes no folders
         raise InputError(f"The output folder {folder} cannot be made ({error}): choose another one.") from error
-    beside = folder / f".{name}.lock.json" if name else folder / ".lock.json"
+    record = folder / f".{name}.lock.json" if name else folder / ".lock.json"
     lock = None
     try:
-        lock = _acquired(beside, folder / name)
+        lock = _acquired(record, folder / name)
         ended = threading.Event()
-        threading.Thread(target=_beat, args=(beside, ended), daemon=True).start()
+        threading.Thread(target=_beat, args=(record, ended), daemon=True).start()
         try:
             for each in (folder, *(part for part in folder.iterdir() if part.is_dir())):
                 remove_leftovers(each)
@@ -86,9 +86,9 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
     finally:
         if lock is not None:
             with suppress(OSError):
-                beside.unlink()
+                record.unlink()
             with suppress(OSError):
-                beside.with_suffix("").unlink()
+                record.with_suffix("").unlink()
             lock.release()
         for each in made:
             with suppress(OSError):
@@ -97,7 +97,7 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
 
 def is_first_of_group() -> bool:
     """Return whether this is the first, or the only one, of the processes that share a job."""
-    torch = sys.modules.get("torch")  # whoever is in a group has imported it
+    torch = sys.modules.get("torch")  # a process of a group has imported it
     group = getattr(torch, "distributed", None)
     if group is not None and group.is_available() and group.is_initialized():
         return bool(group.get_rank() == 0)
@@ -128,21 +128,21 @@ def alone_in(place: Place) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def _acquired(beside: Path, what: Path) -> BaseFileLock:
-    """Return the lock, held, with `beside` saying so; refuse where another process holds it."""
-    holder = _holder(beside)
+def _acquired(record: Path, what: Path) -> BaseFileLock:
+    """Return the lock, held, with `record` saying so; refuse where another process holds it."""
+    holder = _holder(record)
     if holder is not None and holder.host != HOST:
-        if not _is_silent(beside):
+        if not _is_silent(record):
             raise _refusal(what, holder)
-        beside.with_suffix("").unlink(missing_ok=True)  # which may be all that its lock consists of
-    lock = _native_or_soft(beside.with_suffix(""))
+        record.with_suffix("").unlink(missing_ok=True)  # which may be all that its lock consists of
+    lock = _native_or_soft(record.with_suffix(""))
     if lock is None:
-        raise _refusal(what, _holder(beside))
+        raise _refusal(what, _holder(record))
     if holder is not None:
         log.info("The lock of %s was left by %s, which has ended: it is taken over.", what, holder)
     now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     try:
-        beside.write_text(json.dumps(asdict(Holder(HOST, os.getpid(), now, _command()))))
+        record.write_text(json.dumps(asdict(Holder(HOST, os.getpid(), now, _command()))))
     except BaseException:
         lock.release()
         raise
@@ -170,32 +170,32 @@ def _refusal(what: Path, holder: Holder | None) -> InputError:
     return InputError(f"{what} is being written by {by}: wait for its end or stop it, or give another --out.")
 
 
-def _holder(beside: Path) -> Holder | None:
+def _holder(record: Path) -> Holder | None:
     """Return who wrote itself down as the holder; None where nobody did."""
     try:
-        value = parse_json(beside.read_bytes(), beside)
+        value = parse_json(record.read_bytes(), record)
         return Holder(str(value["host"]), int(value["pid"]), str(value["since"]), str(value["command"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _is_silent(beside: Path) -> bool:
+def _is_silent(record: Path) -> bool:
     """Return whether a holder has given no sign of life for long, by the clock of the file system."""
-    probe = beside.with_name(f".{beside.stem}.{HOST}-{os.getpid()}.json")
+    probe = record.with_name(f".{record.stem}.{HOST}-{os.getpid()}.json")
     try:
         probe.write_text("")
-        return probe.stat().st_mtime - beside.stat().st_mtime > PATIENCE
+        return probe.stat().st_mtime - record.stat().st_mtime > PATIENCE
     except FileNotFoundError:
         return True
     finally:
         probe.unlink(missing_ok=True)
 
 
-def _beat(beside: Path, ended: threading.Event) -> None:
+def _beat(record: Path, ended: threading.Event) -> None:
     """Show every few seconds that the holder is alive."""
     while not ended.wait(BEAT):
         with suppress(OSError):
-            os.utime(beside)
+            os.utime(record)
 
 
 def _command() -> str:

@@ -1,6 +1,5 @@
 """What a run folder says of its run: `config.yaml`, which this file alone reads and writes."""
 
-import difflib
 import math
 import types
 from collections.abc import Mapping
@@ -8,7 +7,9 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from unperturbed.errors import InputError
+import numpy as np
+
+from unperturbed.errors import InputError, hint
 from unperturbed.runs.files import CONFIG, read_yaml, write_yaml
 
 MOST_ROWS = 10_000_000
@@ -63,6 +64,7 @@ class RunRecord:
         bounds: the lowest and highest inputs, numbers or nested lists of an example's shape; None: there are none.
         data: the place or name of the data; None: it was passed from Python, without a place.
         classes: their names.
+        features: the names of a table's features, in order.
         examples: the number of training examples that was asked for; None: all.
         extra: the place of further training data.
         model: how to build the network; None: it was built in Python, and is not known to the command.
@@ -84,6 +86,7 @@ class RunRecord:
     bounds: Any = UNSAID
     data: str | None = None
     classes: tuple[str, ...] | None = None
+    features: tuple[str, ...] | None = None
     examples: int | str | None = None
     extra: str | None = None
     model: ModelSpec | None = None
@@ -136,7 +139,7 @@ class RunRecord:
     def plain(self) -> dict[str, Any]:
         """Return what `config.yaml` holds: a mapping of plain values, without what is not there to be said."""
         kept = ("data", "classes", "examples", "extra", "weights") if self.recipe is not None else ("weights",)
-        order = ("schema", "unperturbed", *(each.name for each in fields(self)))
+        order = ("schema", "unperturbed", *(field.name for field in fields(self)))
         values = {name: plain(getattr(self, name)) for name in order}
         said = {name: value for name, value in values.items() if value is not UNSAID}
         return {name: value for name, value in said.items() if value is not None or name in ("bounds", *kept)}
@@ -173,9 +176,8 @@ def _made(kind: type[T], content: object, where: str, prefix: str) -> T:
     hints = get_type_hints(kind)
     unknown = [str(key) for key in content if key not in hints]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], hints, 1, 0.6)
-        remedy = f"did you mean {near[0]!r}?" if near else "take it out."
-        raise InputError(f"{where} holds the unknown field {prefix + unknown[0]!r} ({_short(content)}): {remedy}")
+        field_name = prefix + unknown[0]
+        raise InputError(f"{where} holds the unknown field {field_name!r}: take it out. {hint(unknown[0], hints)}")
     values = {}
     for each in fields(kind):  # type: ignore[arg-type]
         if each.name in content:
@@ -259,6 +261,13 @@ def _check_bounds(bounds: Any, where: object) -> None:
     low_high = isinstance(bounds, list | tuple) and len(bounds) == 2
     if not low_high or numbers(bounds[0]) is None or numbers(bounds[1]) is None:
         raise _wrong(where, "bounds", bounds, "null, or a list of the lowest and the highest input")
+    try:
+        low, high = (np.asarray(side, dtype=float) for side in bounds)
+        empty = bool((low > high).any())
+    except (ValueError, OverflowError):  # shapes that do not broadcast, or whole numbers beyond floats
+        empty = True
+    if empty:
+        raise _wrong(where, "bounds", bounds, "the lowest input, then the highest, for each feature or for all of them")
 
 
 def _check_tree(tree: Mapping[str, Any], where: object, name: str) -> None:
@@ -293,7 +302,7 @@ def _check_numbers(record: RunRecord, where: object) -> None:
 def plain(value: Any) -> Any:
     """Return a part of a record as YAML takes it."""
     if is_dataclass(value):
-        values = {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        values = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
         return {name: part for name, part in values.items() if part is not None and part != {}}
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}

@@ -27,9 +27,9 @@ def note_of(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_weights(run: Path) -> list[str]:
-    """Check that the best weights belong to the config.yaml beside them; return warnings.
+    """Check that the best weights belong to the config.yaml in the same folder; return warnings.
 
-    Only what the files say of themselves is compared; their contents are verified by whoever reads them.
+    Only what the files say of themselves is compared; their contents are verified when they are read.
 
     Raises:
         InputError: where the weights, or what describes them, are another run's.

@@ -24,7 +24,7 @@ class Point:
 
 
 def mark_dominated(points: Sequence[Point]) -> list[Point]:
-    """Return the points with the dominated ones marked: by the values alone, whatever their intervals."""
+    """Return the points with the dominated ones marked: by the values alone, not by their intervals."""
 
     def beats(one: Point, other: Point) -> bool:
         ours, theirs = (one.clean.value, one.robust.value), (other.clean.value, other.robust.value)

@@ -1,20 +1,82 @@
-"""A suite of attacks picked by name."""
+"""Suites by name, found by file: those of the catalogue, attacks by name, functions, and import paths."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from unperturbed.attacks.base import Attack
-from unperturbed.attacks.gradient import PGD_SUITE, Suite
+from unperturbed.attacks.function import FunctionAttack
+from unperturbed.attacks.gradient import Suite
+from unperturbed.catalogue import listing
 from unperturbed.checks import checked
-from unperturbed.errors import InputError
-from unperturbed.suites.autoattack import FEW, PLUS, STANDARD
+from unperturbed.errors import InputError, hint
+from unperturbed.imports import OWN, Trust, follow
+from unperturbed.suites.autoattack import FEW
+
+PREFERRED = ("standard", "plus", "pgd")
+"""Where several suites hold an attack of one name, the first of these says its settings."""
+FILE_NAME = r"[A-Za-z0-9][\w.-]*"
 
 
-def _by_label(*suites: Sequence[Attack]) -> dict[str, Attack]:
-    return {attack.label.lower(): attack for attacks in suites for attack in attacks}
+def _suites() -> dict[str, Suite]:
+    """Return the suites of the catalogue by name."""
+    suites: dict[str, Any] = {name: follow(entry.path, "suite", OWN) for name, entry in listing("suites").items()}
+    return {name: suites[name] for name in sorted(suites, key=lambda name: (name not in PREFERRED, name))}
 
 
-ATTACKS = _by_label(PGD_SUITE.attacks, PLUS.attacks, STANDARD.attacks)
-_IN_L1 = _by_label(PGD_SUITE.attacks, PLUS.l1, STANDARD.l1)
+SUITES: dict[str, Suite] = _suites()
+
+
+def _attacks(l1: bool) -> dict[str, Attack]:
+    """Return the attacks of all suites by label, and the classes of the catalogue that need no arguments by name."""
+    suites = [SUITES[name] for name in PREFERRED] + [suite for name, suite in SUITES.items() if name not in PREFERRED]
+    attacks: dict[str, Attack] = {}
+    for suite in suites:
+        for attack in suite.l1 if l1 and suite.l1 else suite.attacks:
+            attacks.setdefault(attack.label.lower(), attack)
+    for name, entry in listing("attacks").items():
+        kind: Any = follow(entry.path, "attack", OWN)
+        attacks.setdefault(name, kind())
+    return attacks
+
+
+ATTACKS = _attacks(l1=False)
+_IN_L1 = _attacks(l1=True)
+
+
+def find_suite(suite: str | Suite | Callable[..., Any], trust: Trust = OWN) -> Suite:
+    """Return the suite of this name, of these attacks ("apgd-ce,square"), of a function or an import path, or itself.
+
+    Raises:
+        InputError: for an unknown name (with the nearest), and for an import path that leads to no suite.
+    """
+    if isinstance(suite, Suite):
+        return suite
+    if isinstance(suite, Attack):
+        raise InputError(f"The suite is the attack {suite!r:.80}: put it into one, Suite('mine', (attack,), 'a note').")
+    if not isinstance(suite, str):
+        label = getattr(suite, "__name__", type(suite).__name__)
+        return Suite(label, (FunctionAttack(label, suite),), "upper bound only: one attack of the user's own")
+    if suite in SUITES:
+        return SUITES[suite]
+    if "," in suite or suite.strip().lower() in ATTACKS:
+        return custom(suite.split(","))
+    if ":" in suite:
+        return _imported(suite, trust)
+    near = hint(suite, [*SUITES, *ATTACKS])
+    raise InputError(f"There is no suite {suite!r}. {near} A suite of your own is given as package.module:SUITE.")
+
+
+def _imported(path: str, trust: Trust) -> Suite:
+    suite = follow(path, "--suite", trust)
+    if not isinstance(suite, Suite):
+        raise InputError(f"--suite: {path} is of type {type(suite).__name__}, not a Suite (of attacks.gradient).")
+    if suite.name in SUITES or not re.fullmatch(FILE_NAME, suite.name):
+        raise InputError(
+            f"--suite: {path} is called {suite.name!r}: give it a name that can be a file's, and none of "
+            f"{', '.join(SUITES)}."
+        )
+    return suite
 
 
 @checked()
@@ -30,7 +92,7 @@ def custom(names: Sequence[str]) -> Suite:
     known = [name.strip().lower() for name in names]
     for name in known:
         if name not in ATTACKS:
-            raise InputError(f"There is no attack {name!r}; there is: {', '.join(ATTACKS)}.")
+            raise InputError(f"There is no attack {name!r}. {hint(name, ATTACKS)}")
         if known.count(name) > 1:
             raise InputError(f"The attack {name!r} is given twice: once is all that it runs.")
     attacks = tuple(ATTACKS[name] for name in known)

@@ -228,7 +228,7 @@ class Threat:
 
     @torch.no_grad()
     def boxed(self, z: Inputs) -> Inputs:
-        """Return z brought into the box, whatever the ball."""
+        """Return z clamped to the box alone, without the ball."""
         return self._cut(z.clone())
 
     def _cut(self, z: Tensor) -> Tensor:
@@ -366,7 +366,7 @@ def _reach(squares: Tensor, caps: Tensor, target: float | Tensor) -> Tensor:
     """Return per example the s with sum(min(s · squares, caps)) = target, or a huge one where the caps sum to less.
 
     The sum is concave and piecewise linear in s: Newton's method climbs from the left, only ever adds to the capped
-    coordinates, and is exact as soon as a step adds none; then the example rests, whatever the others still need.
+    coordinates, and is exact as soon as a step adds none; then the example stays as it is while others are computed.
     """
     huge = torch.finfo(squares.dtype).max
     scaled, cut = torch.empty_like(squares), torch.empty_like(squares)
@@ -401,7 +401,7 @@ def _soft_threshold(delta: Tensor, room: Tensor, eps: float) -> Tensor:
         """Return the number that, taken from every size, makes the free ones sum to the budget."""
         return (_total(torch.mul(size, free, out=product)) - budget).div_(count.clamp(min=1.0))
 
-    searching = torch.ones_like(count)  # 1 until nothing is left to fix: then the example rests, whatever the others do
+    searching = torch.ones_like(count)  # 1 until nothing is left to fix: then the example stays as it is
     for _ in range(size.shape[1:].numel()):
         size.sub_(shift().mul_(searching))
         torch.minimum(torch.clamp(size, min=0.0, out=kept), room, out=kept)

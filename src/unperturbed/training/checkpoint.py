@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run needs to go on as if it had never stopped."""
+"""Checkpoints: everything that a run needs to resume as if it had never stopped."""
 
 import os
 from collections.abc import Iterator
@@ -65,7 +65,7 @@ def load(path: Path) -> dict[str, Any]:
         raise NotResumableError(damaged(path, damage))
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # whatever a file that was not written by `save` makes the unpickler do
+    except Exception as error:  # any error of the unpickler on a file that `save` did not write
         kind = type(error).__name__  # torch's own words advise to load without care
         raise NotResumableError(damaged(path, kind)) from error
 
@@ -75,7 +75,7 @@ def damaged(path: Path, damage: str) -> str:
     previous, best = path.with_name(Path(PREVIOUS).name), path.parent.parent / BEST
     ways = []
     if path != previous and previous.exists() and not damage_of_zip(previous):
-        ways.append(f"delete it, and --resume goes on from the checkpoint before it, {previous}")
+        ways.append(f"delete it, and --resume uses the checkpoint before it, {previous}")
     if best.exists():
         ways.append(f"train on from the best weights so far, in another folder, with --weights {best}")
     ways.append("start the run again in another folder")

@@ -2,51 +2,28 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from unperturbed import runs
+from unperturbed.catalogue import short
 from unperturbed.data.sources import keep_place
 from unperturbed.data.split import Data
 from unperturbed.errors import InputError
-from unperturbed.maximise.ascent import Maximiser
-from unperturbed.methods.base import Method
+from unperturbed.imports import dotted
 from unperturbed.networks.logits import unwrapped
 from unperturbed.runs.lock import locked
 from unperturbed.runs.record import SCHEMA, RunRecord, TrainedOn, plain, write_rows
 from unperturbed.runs.weights import FREE
+from unperturbed.specs.spec import describe
 from unperturbed.threat import Threat
 from unperturbed.training.recipe import Recipe
 from unperturbed.weights.rebuild import network_of, spec_of
-
-
-def describe(thing: object) -> Any:
-    """Return a method, maximiser or other value as class path and arguments, or as it is if YAML can hold it."""
-    if isinstance(thing, (str, int, float, bool, type(None))):
-        return thing
-    if isinstance(thing, Mapping):
-        return {str(key): describe(value) for key, value in thing.items()}
-    if isinstance(thing, (tuple, list)):
-        return [describe(value) for value in thing]
-    if isinstance(thing, Tensor):
-        return thing.tolist()
-    if isinstance(thing, Path):
-        return str(thing)
-    path = f"{type(thing).__module__}.{type(thing).__qualname__}"
-    if is_dataclass(thing):
-        return {"class_path": path, "init_args": {f.name: describe(getattr(thing, f.name)) for f in fields(thing)}}
-    if isinstance(thing, nn.Module):  # its settings are its plain attributes; what it remembers is in buffers
-        settings = {name: value for name, value in vars(thing).items() if not name.startswith("_")}
-        settings |= dict(thing.named_children())
-        own = {k: v for k, v in settings.items() if k not in ("training", "ramp", "repeats")}
-        told = {k: describe(v) for k, v in own.items() if isinstance(v, (str, int, float, Method, Maximiser))}
-        return {"class_path": path, "init_args": told} if told else {"class_path": path}
-    return getattr(thing, "__qualname__", repr(thing))
 
 
 def describe_run(
@@ -54,10 +31,8 @@ def describe_run(
 ) -> dict[str, Any]:
     """Return what config.yaml holds: everything that the result depends on, and what was chosen automatically.
 
-    What the caller says in `config` goes before what the objects show of themselves, but for what it leaves to the
-    method.
+    What the caller says in `config` goes before what the objects show of themselves.
     """
-    shown = describe(method)
     known = {each.name for each in fields(RunRecord)}
     notes = {name: value for name, value in config.items() if name not in known}
     config = {name: value for name, value in config.items() if name in known} | ({"notes": notes} if notes else {})
@@ -66,8 +41,8 @@ def describe_run(
         "unperturbed": version("unperturbed"),
         "threat": f"{threat.norm}:{threat.eps!r}",
         "bounds": describe(threat.bounds),
+        "method": describe(method),
         **describe(config),
-        "method": _filled(describe(config["method"]), shown) if "method" in config else shown,
         "recipe": describe(asdict(recipe)),
         "chosen": describe(chosen),
     }
@@ -78,6 +53,8 @@ def origin(model: nn.Module, data: Data, extra: object, weights: Path | str | No
     shown: dict[str, Any] = {"data": data.place, "model": None, "network": plain(network_of(unwrapped(model)))}
     if data.place is not None:
         shown["classes"] = list(data.classes)
+    if data.features is not None:
+        shown["features"] = list(data.features)
     if (spec := spec_of(unwrapped(model))) is not None:
         shown["model"] = plain(spec)
     rows = write_rows(data.train.names().tolist())
@@ -85,13 +62,6 @@ def origin(model: nn.Module, data: Data, extra: object, weights: Path | str | No
     shown["extra"] = extra.place if isinstance(extra, Data) else None
     shown["weights"] = None if weights is None else keep_place(str(weights))
     return shown
-
-
-def _filled(said: Any, shown: Any) -> Any:
-    """Return what was said of a method, with the values that it took itself where None was said."""
-    if isinstance(said, Mapping) and isinstance(shown, Mapping):
-        return {name: _filled(value, shown.get(name)) for name, value in said.items()}
-    return shown if said is None else said
 
 
 @contextmanager
@@ -133,7 +103,9 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
     if not (folder / runs.CONFIG).is_file():
         raise InputError(f"The output folder {folder} is not empty and holds no run: choose another one.")
     if not resume:
-        raise InputError(f"The output folder {folder} already holds a run: pass --resume to go on, or choose another.")
+        raise InputError(
+            f"The output folder {folder} already holds a run: pass --resume to resume it, or choose another."
+        )
     record = RunRecord.read(folder)
     earlier, now = _flat(record.plain()), _flat(RunRecord.of(description, "this run").plain())
     free = {*FREE} | (now.keys() - earlier.keys() if record.schema < SCHEMA else set())  # which said less
@@ -154,4 +126,5 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
         return {
             k: v for key, part in value.items() for k, v in _flat(part, f"{prefix}.{key}" if prefix else key).items()
         }
-    return {prefix: value}
+    named = prefix.rpartition(".")[2] == "class_path" and isinstance(value, str)
+    return {prefix: short(dotted(value)) if named else value}  # as earlier versions wrote it, too

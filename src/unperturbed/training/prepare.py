@@ -16,8 +16,8 @@ from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split, hold_out
 from unperturbed.errors import InputError
+from unperturbed.evaluation.outputs import check_outputs, misfit, not_finite
 from unperturbed.evaluation.reach import reach_warnings
-from unperturbed.evaluation.subject import check_outputs, misfit, not_finite
 from unperturbed.networks.classifier import Classes, as_classifier, untouched
 from unperturbed.networks.dtype import home
 from unperturbed.networks.guard import trying
@@ -124,6 +124,7 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
     augmentation(recipe.augment)(some, Noise.of(0, torch.arange(len(some), device=some.device)))
     if isinstance(extra, Data):
         _check_same_classes(data.classes, extra.classes)
+        check_same_features(data.features, extra.features, "in the extra data")
     more = None if extra is None else extra.train if isinstance(extra, Data) else as_split(extra)
     if more is not None:
         if more.shape != train.shape:
@@ -165,8 +166,20 @@ def _check_same_classes(classes: Sequence[str], extra: Sequence[str]) -> None:
     )
 
 
+def check_same_features(trained: Sequence[str] | None, others: Sequence[str] | None, where: str) -> None:
+    """Raise InputError where tables have other columns, or in another order: one feature would stand for another."""
+    if trained is None or others is None or tuple(trained) == tuple(others):
+        return
+    raise InputError(
+        f"The features are {', '.join(trained[:10])} in training, and {', '.join(others[:10])} {where}: give the same "
+        "columns in the same order."
+    )
+
+
 def _missing(split: Split, classes: Sequence[str]) -> list[str]:
     """Return a warning if classes have no example: labels that count from 1 look like that."""
+    if len(classes) == 1:
+        return [f"All training examples are of the one class {classes[0]}: there is nothing to tell apart."]
     without = sorted(set(range(len(classes))) - set(split.labels.tolist()))
     if not without:
         return []

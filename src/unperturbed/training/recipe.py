@@ -24,7 +24,7 @@ class Recipe:
         label_smoothing: mass that the training targets spread evenly over the classes.
         augment: batched on the device: "none", "flip", "crop" or "flip-crop".
         clip_grad_norm: largest L2 norm of a step's gradient; None: no clipping.
-        averaging: decay of the running average of the weights, kept beside them and used for `best` and the final
+        averaging: decay of the running average of the weights, kept with them and used for `best` and the final
             model; None: no averaging.
         extra_ratio: share of every batch that is drawn from the extra data, where some is given.
         validation: share of the training data held out to choose `best` (never the test set).
@@ -32,7 +32,7 @@ class Recipe:
         alarm: what follows when the probe recognises catastrophic or robust overfitting: "warn", "stop",
             "add-steps" (twice the inner steps from catastrophic overfitting on, at most two times), or "off".
         precision: "auto" (bfloat16 autocast and channels-last where the hardware and network gain), "32", "bf16" or
-            "64". Whatever is reported is computed in float32 at least.
+            "64". All reported numbers are computed in float32 at least.
         compile: whether to compile the network (pays off on large ones).
         checkpoint_minutes: time between checkpoints within an epoch (there is always one at its end).
         seed: of everything random.

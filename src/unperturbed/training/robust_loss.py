@@ -1,4 +1,4 @@
-"""The loss of any training method by one call, for a training loop of one's own."""
+"""The loss of any training method by one call, for the user's own training loop."""
 
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary

@@ -1,12 +1,9 @@
 """Models by name or import path, and weights from and to files."""
 
-import difflib
-import importlib
 import inspect
 import json
 import logging
 import pickletools
-import pkgutil
 import re
 import warnings
 import zipfile
@@ -20,8 +17,9 @@ from typing import Any, get_origin
 import torch
 from torch import Tensor, nn
 
+from unperturbed.catalogue import listing
 from unperturbed.checks import checked
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, hint
 from unperturbed.imports import OWN, follow, is_function, may_make
 from unperturbed.networks.classifier import as_classifier
 from unperturbed.networks.guard import trying
@@ -63,28 +61,25 @@ def build_model(
 
 
 def named_models() -> dict[str, type[nn.Module]]:
-    """Return the models of this folder by their short names."""
-    package = "unperturbed.architectures"
-    names = (found.name for found in pkgutil.iter_modules([str(Path(__file__).parents[1] / "architectures")]))
-    modules = [importlib.import_module(f"{package}.{name}") for name in names]
-    classes = (value for module in modules for value in vars(module).values() if isinstance(value, type))
-    return {vars(kind)["name"]: kind for kind in classes if issubclass(kind, nn.Module) and "name" in vars(kind)}
+    """Return the models of `architectures` by their short names."""
+    models: dict[str, Any] = {
+        name: follow(entry.path, "model", OWN) for name, entry in listing("architectures").items()
+    }
+    return models
 
 
 def _find_maker(spec: str) -> Callable[..., object]:
     if ":" in spec or "." in spec:
-        found: Any = follow(spec, "the model", OWN)
-        if isinstance(found, nn.Module) or not (inspect.isclass(found) or is_function(found)):
-            raise InputError(f"{spec} is a {type(found).__name__}: name a class, or a function that returns the model")
-        if not may_make(found, nn.Module, spec, OWN):
+        target: Any = follow(spec, "the model", OWN)
+        if isinstance(target, nn.Module) or not (inspect.isclass(target) or is_function(target)):
+            raise InputError(f"{spec} is a {type(target).__name__}: name a class, or a function that returns the model")
+        if not may_make(target, nn.Module, spec, OWN):
             raise InputError(f"{spec} makes no torch.nn.Module: name a subclass, or a function that returns one")
-        maker: Callable[..., object] = found
+        maker: Callable[..., object] = target
         return maker
     models = named_models()
     if spec not in models:
-        near = difflib.get_close_matches(spec, models, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(sorted(models))},"
-        raise InputError(f"unknown model {spec!r}: {hint} or give your own class as 'package.module:Class'")
+        raise InputError(f"There is no model {spec!r}. {hint(spec, models)} Your own class: 'package.module:Class'.")
     return models[spec]
 
 
@@ -98,9 +93,7 @@ def _checked_arguments(
     takes_any = any(kind is kind.VAR_KEYWORD for kind in kinds.values())
     for name in arguments:
         if name not in accepted and not takes_any:
-            near = difflib.get_close_matches(name, accepted, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise InputError(f"{spec} has no argument {name!r}: {hint}it accepts {', '.join(accepted) or 'none'}")
+            raise InputError(f"{spec} has no argument {name!r}. {hint(name, accepted)}")
     complete = {name: value for name, value in offered.items() if name in accepted} | dict(arguments)
     for name in complete.keys() & kinds.keys():  # YAML and JSON know no tuples
         value = complete[name]
@@ -165,14 +158,14 @@ def load_weights(
     `read_weights` does, and on missing or mismatched names unless `strict` is False; the model is then as before.
     """
     path = Path(path)
-    found = _read(path)
+    stored = _read(path)
     model = unwrapped(model)
-    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    fitting, report = _match(own, found, str(path))
-    if keep_normalisation or _is_identity(own, report.missing):
-        report = _with_kept_normalisation(own, report)
+    tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    fitting, report = _match(tensors, stored, str(path))
+    if keep_normalisation or _is_identity(tensors, report.missing):
+        report = _with_kept_normalisation(tensors, report)
     if strict and (report.missing or report.mismatched):
-        raise InputError(f"{path} does not fit the {type(model).__name__}: {_problem(own, report)}")
+        raise InputError(f"{path} does not fit the {type(model).__name__}: {_problem(tensors, report)}")
     model.load_state_dict(fitting, strict=False)
     return report
 
@@ -202,26 +195,26 @@ def save_weights(model: nn.Module, path: Path | str, about: Mapping[str, object]
     write_tensors(path, tensors, about or {})
 
 
-def _match(own: Mapping[str, Tensor], found: StoredWeights, path: str) -> tuple[dict[str, Tensor], KeyReport]:
+def _match(tensors: Mapping[str, Tensor], stored: StoredWeights, path: str) -> tuple[dict[str, Tensor], KeyReport]:
     """Return what to load under the model's names, and the report on all names."""
-    ours, theirs = _best_names(own, found.weights)
+    ours, theirs = _best_names(tensors, stored.weights)
     fitting, mismatched = {}, []
     for plain in ours.keys() & theirs.keys():
-        name, value = ours[plain], found.weights[theirs[plain]]
-        fitted = _fitted(value, own[name]) if plain in (MEAN, STD) else value
-        if fitted.shape == own[name].shape:
+        name, value = ours[plain], stored.weights[theirs[plain]]
+        fitted = _fitted(value, tensors[name]) if plain in (MEAN, STD) else value
+        if fitted.shape == tensors[name].shape:
             fitting[name] = fitted
         else:
-            mismatched.append(f"{name} {tuple(own[name].shape)}, in the file {tuple(value.shape)}")
+            mismatched.append(f"{name} {tuple(tensors[name].shape)}, in the file {tuple(value.shape)}")
     # a tied weight may be stored once, and old files lack the counts of batches, which eval mode does not use
-    there = {_memory(own[name]) for name in fitting}
+    there = {_memory(tensors[name]) for name in fitting}
     absent = [ours[plain] for plain in ours if plain not in theirs]
-    missing = [n for n in absent if not n.endswith("num_batches_tracked") and _memory(own[n]) not in there]
+    missing = [n for n in absent if not n.endswith("num_batches_tracked") and _memory(tensors[n]) not in there]
     unexpected = [theirs[plain] for plain in theirs if plain not in ours]
-    beside = f" (the file also holds {', '.join(found.others)})" if found.others else ""
-    source = path + "".join(f"[{name!r}]" for name in found.path) + beside
+    others = f" (the file also holds {', '.join(stored.others)})" if stored.others else ""
+    source = path + "".join(f"[{name!r}]" for name in stored.path) + others
     return fitting, KeyReport(
-        loaded=tuple(name for name in own if name in fitting),
+        loaded=tuple(name for name in tensors if name in fitting),
         missing=tuple(missing),
         unexpected=tuple(unexpected),
         mismatched=tuple(sorted(mismatched)),
@@ -229,18 +222,18 @@ def _match(own: Mapping[str, Tensor], found: StoredWeights, path: str) -> tuple[
     )
 
 
-def _best_names(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:
+def _best_names(tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:
     """Return the names by which the two sides agree most, as they are or plain; as they are where nothing is gained."""
-    ours = ({name: name for name in own}, plain_names(own))
+    ours = ({name: name for name in tensors}, plain_names(tensors))
     theirs = ({name: name for name in stored}, plain_names(stored))
     return max(product(ours, theirs), key=lambda pair: len(pair[0].keys() & pair[1].keys()))
 
 
-def _fitted(stored: Tensor, own: Tensor) -> Tensor:
+def _fitted(stored: Tensor, tensor: Tensor) -> Tensor:
     """Return a normalisation's numbers in the model's shape: (3,), (3, 1, 1), or one for all."""
-    if stored.numel() == own.numel():
-        return stored.reshape(own.shape)
-    return stored.reshape(()).expand(own.shape) if stored.numel() == 1 else stored
+    if stored.numel() == tensor.numel():
+        return stored.reshape(tensor.shape)
+    return stored.reshape(()).expand(tensor.shape) if stored.numel() == 1 else stored
 
 
 def _memory(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]] | int:
@@ -248,26 +241,26 @@ def _memory(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]] | int:
     return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else id(tensor)
 
 
-def _normalisation(own: Mapping[str, Tensor]) -> dict[str, str]:
-    return {plain: name for plain, name in plain_names(own).items() if plain in (MEAN, STD)}
+def _normalisation(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    return {plain: name for plain, name in plain_names(tensors).items() if plain in (MEAN, STD)}
 
 
-def _is_identity(own: Mapping[str, Tensor], missing: tuple[str, ...]) -> bool:
-    names = _normalisation(own)
+def _is_identity(tensors: Mapping[str, Tensor], missing: tuple[str, ...]) -> bool:
+    names = _normalisation(tensors)
     if len(names) < 2 or not set(names.values()) <= set(missing):
         return False
-    return bool((own[names[MEAN]] == 0).all() and (own[names[STD]] == 1).all())
+    return bool((tensors[names[MEAN]] == 0).all() and (tensors[names[STD]] == 1).all())
 
 
-def _with_kept_normalisation(own: Mapping[str, Tensor], report: KeyReport) -> KeyReport:
-    names = set(_normalisation(own).values())
+def _with_kept_normalisation(tensors: Mapping[str, Tensor], report: KeyReport) -> KeyReport:
+    names = set(_normalisation(tensors).values())
     kept = tuple(name for name in report.missing if name in names)
     missing = tuple(name for name in report.missing if name not in names)
     return KeyReport(report.loaded, missing, report.unexpected, report.mismatched, kept, report.source)
 
 
-def _problem(own: Mapping[str, Tensor], report: KeyReport) -> str:
-    names = set(_normalisation(own).values())
+def _problem(tensors: Mapping[str, Tensor], report: KeyReport) -> str:
+    names = set(_normalisation(tensors).values())
     if report.missing and set(report.missing) <= names and not report.mismatched:
         return (
             f"it holds no normalisation for {', '.join(report.missing)}, so build the model with that of its training:"
@@ -281,12 +274,12 @@ def _read(path: Path) -> StoredWeights:
     head = _head(path)
     _refuse_text(path, head)
     content = _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path, head)
-    found = find_weights(content)
-    if found is None:
+    stored = find_weights(content)
+    if stored is None:
         keys = f" with the keys {', '.join(map(str, content))}"[:200] if isinstance(content, Mapping) else ""
         kind = type(content).__name__
         raise InputError(f"{path} holds no weights but a {kind}{keys}: save a model's state_dict() there")
-    return found
+    return stored
 
 
 def _head(path: Path) -> bytes:

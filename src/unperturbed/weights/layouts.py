@@ -3,7 +3,7 @@
 RobustBench: under "state_dict", or bare, or under "last"; names behind "module." or "model."; buffers `mu` and `sigma`.
 MadryLab/robustness: under "model" (older: "state_dict"); the network twice, as "module.model." and
 "module.attacker.model.", with `normalizer.new_mean` and `new_std`. TRADES: bare, at times behind "module.". MAIR: under
-"rmodel"; "model." (parallel: "model.module."), with `n_classes`, `mean` and `std` beside it, or `model.0.mean` and the
+"rmodel"; "model." (parallel: "model.module."), together with `n_classes`, `mean` and `std`, or `model.0.mean` and the
 network as "model.1.". Only whole leading prefixes that every weight carries are taken off.
 """
 
@@ -38,7 +38,7 @@ MEAN, STD = "normalise.mean", "normalise.std"
 
 @dataclass(frozen=True, eq=False)
 class StoredWeights:
-    """Named tensors, the containers that lead to them (`()`: none), and the other containers of weights beside them."""
+    """Named tensors, the containers that lead to them (`()`: none), and the other containers of weights."""
 
     weights: Mapping[str, Tensor]
     path: tuple[str, ...] = ()
@@ -49,10 +49,10 @@ def find_weights(content: object) -> StoredWeights | None:
     """Return the named tensors that an unpickled file holds, out of their containers; None where it holds none."""
     if not isinstance(content, Mapping):
         return None
-    inside = {name: found for name in _CONTAINERS if (found := find_weights(content.get(name)))}
+    inside = {name: inner for name in _CONTAINERS if (inner := find_weights(content.get(name)))}
     if inside:
-        (name, found), *others = inside.items()
-        return StoredWeights(found.weights, (name, *found.path), (*(other for other, _ in others), *found.others))
+        (name, inner), *others = inside.items()
+        return StoredWeights(inner.weights, (name, *inner.path), (*(other for other, _ in others), *inner.others))
     weights = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     return StoredWeights(weights) if weights else None
 
@@ -60,7 +60,7 @@ def find_weights(content: object) -> StoredWeights | None:
 def plain_names(weights: Mapping[str, Tensor]) -> dict[str, str]:
     """Return plain name -> stored name, with wrappers' prefixes and bookkeeping gone.
 
-    The normalisation, whatever its name, becomes `normalise.mean` and `normalise.std`.
+    The normalisation, under any name, becomes `normalise.mean` and `normalise.std`.
     """
     names = {name: name for name in weights}
     while (shorter := _unwrapped(_without_attacker(names))) != names:
@@ -89,12 +89,12 @@ def _unwrapped(names: dict[str, str]) -> dict[str, str]:
 
 def _with_plain_normalisation(names: dict[str, str]) -> dict[str, str]:
     """Rename the one pair of a mean and a std; several pairs, or half of one, stay as they are."""
-    found: dict[str, dict[str, str]] = {}
+    roles: dict[str, dict[str, str]] = {}
     for name in names:
         if match := _NORMALISER.fullmatch(name):
             role = MEAN if match["role"] in ("mean", "mu") else STD
-            found.setdefault(match["owner"], {})[role] = name
-    pairs = [pair for pair in found.values() if len(pair) == 2]
+            roles.setdefault(match["owner"], {})[role] = name
+    pairs = [pair for pair in roles.values() if len(pair) == 2]
     if len(pairs) != 1 or {MEAN, STD} & names.keys():
         return names
     plain = {name: role for role, name in pairs[0].items()}

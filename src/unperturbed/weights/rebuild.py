@@ -12,7 +12,7 @@ from torch import nn
 
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
-from unperturbed.imports import RISKY, check_nested, follow, may_make, user_trust
+from unperturbed.imports import RISKY, Trust, check_nested, follow, may_make, user_trust
 from unperturbed.networks.inputs import prepared
 from unperturbed.runs.files import BEST, CONFIG
 from unperturbed.runs.record import ModelSpec, Network, RunRecord
@@ -63,8 +63,8 @@ def check_rebuilt(model: nn.Module, network: Network | None, made_by: str, run: 
 
 
 @checked()
-def load_run(folder: Path | str, trust: bool = False) -> nn.Module:
-    """Return the network of a run folder, with its best weights, in eval mode.
+def load_run(folder: Path | str, trust: bool | Trust = False) -> nn.Module:
+    """Return the network of a run folder, with its best weights, in eval mode: `Run.open(folder).model`.
 
     An import path in the folder is followed only where `trust` says so, or the user otherwise trusts the folder (see
     `imports`). Raises `InputError` where it is not, where the folder does not say what its network is (one of another
@@ -78,24 +78,35 @@ def load_run(folder: Path | str, trust: bool = False) -> nn.Module:
         raise InputError(
             f"{path} does not say what its network is: build it, and load_weights(model, {str(path / BEST)!r})"
         )
-    spec, where = record.model.class_path, f"the model of {path}"
-    own = user_trust(trust).of_file(path, [spec, record.model.init_args])
-    if ":" in spec or "." in spec:
-        if not may_make(follow(spec, where, own), nn.Module, spec, own):
-            raise InputError(f"{where}: {spec} makes no torch.nn.Module, so it is no model.")
-    check_nested(record.model.init_args, where, own, strings=True)
-    for name in RISKY:
-        if record.model.init_args.get(name):
-            own.check(name, where)
+    given = trust if isinstance(trust, Trust) else user_trust(trust)
+    own = given.of_file(path, [record.model.class_path, record.model.init_args])
     try:
-        model = build_model(spec, record.model.init_args, (), 0, (), ())
+        model = build_from(record.model, f"the model of {path}", own)
     except InputError as error:
         raise InputError(f"{path / CONFIG}, model: {error}") from error.__cause__ or error
-    check_rebuilt(model, record.network, spec, path, "Build the one that was trained, and load_weights into it.")
+    remedy = "Build the one that was trained, and load_weights into it."
+    check_rebuilt(model, record.network, record.model.class_path, path, remedy)
     for text in check_weights(path):
         log.warning(text)
     load_weights(model, path / BEST)
     return prepared(model, record.output, record.scale, record.normalise).eval()
+
+
+def build_from(spec: ModelSpec, where: str, trust: Trust) -> nn.Module:
+    """Return the network that a file describes; `where` names the file in what is raised.
+
+    Raises:
+        InputError: for an import path that is not followed, before any import, and where building fails.
+    """
+    path = spec.class_path
+    if ":" in path or "." in path:
+        if not may_make(follow(path, where, trust), nn.Module, path, trust):
+            raise InputError(f"{where}: {path} makes no torch.nn.Module, so it is no model.")
+    check_nested(spec.init_args, where, trust, strings=True)
+    for name in RISKY:
+        if spec.init_args.get(name):
+            trust.check(name, where)
+    return build_model(path, spec.init_args, (), 0, (), ())
 
 
 def _settings(module: nn.Module) -> str:

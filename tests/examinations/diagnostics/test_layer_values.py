@@ -85,7 +85,7 @@ def test_a_transformer(by_hand: bool) -> None:
     told = " ".join(found.notes)
     norm = "module.before" if by_hand else "module.block.norm1"
     assert f"{norm} (LayerNorm) normalises each example by itself" in told
-    assert "module (Transformer) has 8 weights of its own" in told
+    assert "module (Transformer) has 8 weights" in told
     unused = "module.block.linear1 (Linear)" if by_hand else "module.mlp.0 (Linear)"
     assert f"{unused} is never called" in told
 
@@ -222,7 +222,7 @@ def test_layers_with_a_forward_of_their_own_are_left_out_and_told() -> None:
     model = nn.Sequential(Standardised(2, 2, 3), nn.Flatten(), nn.Linear(72, 3))
     found = examined(model, torch.rand(4, 2, 8, 8))
     assert list(line(found, "largest singular value (real)")) == ["2"]
-    assert "0 is a kind of Conv2d with a forward or hooks of its own: it is left out" in found.notes
+    assert "0 is a kind of Conv2d with its own forward or hooks: it is left out" in found.notes
 
 
 def test_a_network_without_layers_is_told() -> None:
@@ -237,9 +237,7 @@ def test_a_network_without_layers_is_told() -> None:
     batch = Batch(torch.rand(2, 4), torch.zeros(2, dtype=torch.int64), torch.arange(2))
     found = layers(Subject("a network", Mean(), batch, None, Threat("Linf", 0.1), 3))
     assert not found.lines and not found.numbers
-    assert found.notes == (
-        "network (Mean) has 3 weights of its own that are no linear map known here: they are left out",
-    )
+    assert found.notes == ("network (Mean) has 3 weights that are no linear map known here: they are left out",)
 
 
 def test_weights_that_are_not_finite_are_told() -> None:

@@ -41,7 +41,7 @@ from support.fuzzing.roles import (
 )
 from support.fuzzing.values import ANYTHING, COUNTS, NO_NUMBER, NO_PATH, NO_WHOLE, NUMBERS, but, not_callable, of
 from support.toys import linear
-from unperturbed.examinations.runner import BUILT_IN
+from unperturbed.examinations.by_name import BUILT_IN as NAMED
 from unperturbed.methods.base import Method
 
 
@@ -107,9 +107,9 @@ def measurements() -> list[Call]:
         "threat|bounds",
     )
     diagnostics = Role(
-        lambda: (random.choice(BUILT_IN),),
-        [*but(ANYTHING, list), *of(None, "margins", BUILT_IN[0], ["margins"], [None], [3])],
-        [*of([]), *([lambda d=d: [d] for d in BUILT_IN]), *of([lambda s: None], [lambda: None], [int])],
+        lambda: (random.choice([*NAMED.values()]),),
+        [*but(ANYTHING, list), *of(None, "margins", NAMED["margins"], ["margin"], [None], [3])],
+        [*of([]), *([lambda d=d: [d] for d in NAMED.values()]), *of([lambda s: None], [lambda: None], [int])],
         "diagnostic",
     )
     examples = Role(

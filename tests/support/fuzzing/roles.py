@@ -16,7 +16,7 @@ from support.fuzzing import data, networks, threats
 from support.fuzzing.data import CLASSES, FEATURES
 from support.fuzzing.values import ANYTHING, COUNTS, NO_NUMBER, NO_PATH, NO_WHOLE, NUMBERS, Make, but, not_callable, of
 from support.toys import linear
-from unperturbed.contents import contents
+from unperturbed.catalogue import contents
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.methods.base import Method
 
@@ -121,5 +121,5 @@ def settings(kind: type, **fixed: Any) -> dict[str, Role]:
         if role is not None and not factory:
             roles[name] = role
         elif role is not None:
-            roles[name] = replace(role, valid=un.AT if name == "objective" else lambda: un.maximise.PGD(steps=2))
+            roles[name] = replace(role, valid=un.AT if hints[name] is Method else lambda: un.maximise.PGD(steps=2))
     return roles

@@ -127,7 +127,7 @@ def _outcomes(clean: Logits, worst: Logits, batch: Batch) -> Outcomes:
     loss, loss_there = (loss_of(logits, batch.y) for logits in (clean, worst))
     return {
         "natural": (right, loss),
-        # an example that is wrong to begin with is not robust, whatever the logits at the other point
+        # an example that is wrong to begin with is not robust, for any logits at the other point
         "robust": (torch.where(right == 0, right, torch.minimum(right, right_there)), torch.maximum(loss, loss_there)),
     }
 

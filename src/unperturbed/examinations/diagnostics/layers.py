@@ -36,7 +36,7 @@ def layers(subject: Subject) -> Finding:
 
     What Wen, Li & Jia 2020 (https://arxiv.org/abs/2011.07478) look at, of three operators: the weights reshaped to a
     matrix, the convolution on a torus, and the layer as it is. Batch norms that directly follow a layer are folded into
-    it; others are layers of their own.
+    it; others are separate layers.
     """
     found = linear_maps(subject.classifier, subject.test.x[:EXAMPLES])
     if not found.maps:
@@ -121,7 +121,7 @@ def _of_maps(found: Maps) -> tuple[str, ...]:
     own = [linear.name for linear in found.maps if linear.kind.startswith(("BatchNorm", "SyncBatchNorm"))]
     return (
         *([f"{found.folded} batch norms are folded into the layers before them."] if found.folded else []),
-        *([f"{_listed(own)} follow no single layer: they are layers of their own, a factor a channel."] if own else []),
+        *([f"{_listed(own)} follow no single layer: they are separate layers, one factor per channel."] if own else []),
         *([f"{_listed(back)} are transposed convolutions: their values are those of the convolution."] if back else []),
         *found.notes,
     )

@@ -1,0 +1,113 @@
+"""The network that the options of a command name: built, checked against a run, and loaded."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unperturbed.cli.console import say
+from unperturbed.cli.options import Parsed
+from unperturbed.data.check import mean_std
+from unperturbed.data.split import Data
+from unperturbed.errors import InputError
+from unperturbed.imports import OWN, Trust
+from unperturbed.runs import BEST, CONFIG, METRICS, RESULT, read_jsonl
+from unperturbed.runs.record import RunRecord
+from unperturbed.specs.parameters import ABSENT, parameters_of
+from unperturbed.specs.spec import describe
+from unperturbed.specs.trees import Spec, Tree
+from unperturbed.specs.trees import choose as choose_class
+from unperturbed.weights.files import build_model, load_weights
+from unperturbed.weights.rebuild import architecture, check_rebuilt
+
+FILLED = ("input_shape", "classes", "mean", "std")
+"""Arguments of models that the data gives."""
+
+
+def make_model(tree: Tree, data: Data, seed: int = 0, trust: Trust = OWN) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Return the model that was asked for, and what a run folder keeps of it; the data gives the arguments `FILLED`."""
+    named = Tree("small-cnn" if len(data.train.shape) == 3 else "mlp").under(tree)
+    choice = choose_class(named, "architectures", "model", filled=FILLED, trust=trust)
+    arguments = {
+        name: tuple(value) if name in FILLED and isinstance(value, list) else value
+        for name, value in choice.arguments.items()
+    }
+    open_names = [name for name in FILLED if name in parameters_of(choice.target) and name not in arguments]
+    mean, std = mean_std(data.train) if {"mean", "std"} & set(open_names) else ((0.0,), (1.0,))
+    shape, classes = tuple(data.train.shape), len(data.classes)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build_model(str(named.value), arguments, shape, classes, mean, std)
+
+    given = {"input_shape": shape, "classes": classes, "mean": mean, "std": std}
+    arguments |= {name: given[name] for name in open_names}
+    return model, describe(Spec(choice.target, arguments)) | {"class_path": str(named.value)}
+
+
+def load_into(model: nn.Module, weights: str, tree: Tree) -> None:
+    """Load a weights file and tell what became of its names.
+
+    A file without normalisation is taken only where the user says which mean and std the network was trained with.
+    """
+    say(str(load_weights(model, weights, keep_normalisation={"mean", "std"} <= tree.options.keys())))
+
+
+def model_and_weights(given: Parsed, stored: RunRecord | None) -> tuple[Tree, str | None]:
+    """Return which model and weights are meant; raises `InputError` where they would be untrained or guessed ones."""
+    tree, weights = Tree(), given.weights
+    if stored is not None:
+        tree = model_of(stored, given.run, given.trees["model"].value is not ABSENT)
+        best = Path(given.run) / BEST
+        if weights is None and not best.is_file():
+            raise InputError(
+                f"{best} is not there: the run has not finished an epoch. Go on with it, or give --weights."
+            )
+        if weights is None and not (Path(given.run) / RESULT).exists():
+            begun, planned = len(read_jsonl(Path(given.run) / METRICS)), (stored.recipe or {}).get("epochs")
+            say(f"{given.run} has not ended: its best weights after {begun} of {planned} epochs are taken.", "warning")
+        weights = weights or str(best)
+    tree = tree.under(given.trees["model"])
+    if weights is None and ":" not in str(tree.value):
+        raise InputError(
+            "Nothing trained was given: name a run folder, or --model with --weights (a package.module:function that "
+            "returns a trained model needs none)."
+        )
+    return tree, weights
+
+
+def model_of(stored: RunRecord, run: str, named: bool) -> Tree:
+    """Return how to build a run's network; raises `InputError` where that is unknown, unless one was `named`."""
+    tree = Tree()
+    if stored.model is not None:
+        tree.put([], {"class_path": stored.model.class_path, "init_args": stored.model.init_args})
+    elif not named:
+        what = f"a {stored.network.class_path}" if stored.network is not None else "a network"
+        raise InputError(
+            f"{run} is of {what} that was built in Python, so that the folder cannot tell how: give --model "
+            "package.module:Name, which builds the same one."
+        )
+    return tree
+
+
+def check_same_network(model: nn.Module, tree: Tree, stored: RunRecord, run: str) -> None:
+    """Raise `InputError` where the network that was built is not the one that the run trained."""
+    remedy = (
+        "Name the one that it was trained with; for its weights in another one on purpose, give --model, --weights "
+        f"{Path(run) / BEST} and --data without the run."
+    )
+    check_rebuilt(model, stored.network, f"--model {tree.value}", run, remedy)
+
+
+def warn_of_other_network(model: nn.Module, weights: str) -> None:
+    """Warn where weights from a run folder go into another network than that run's."""
+    home = Path(weights).parent
+    if not (home / CONFIG).is_file():
+        return
+    with suppress(InputError):
+        trained = RunRecord.read(home).network
+        if trained is not None and architecture(model) != trained.architecture:
+            text = f"{weights} was trained in another network, a {trained.class_path}"
+            say(f"{text}: what is measured here is not what was trained there.", "warning")

@@ -1,0 +1,1 @@
+"""Data sets by name: a file each, found by its name."""

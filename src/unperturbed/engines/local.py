@@ -1,0 +1,24 @@
+"""The engine of a single process: one unit after the other."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from unperturbed.engines.base import R, Report, Unit
+
+
+@dataclass(frozen=True)
+class Local:
+    """Executes the units in this process, in their order."""
+
+    workers: int = 1
+
+    def map(self, units: Sequence[Unit[R]], report: Report) -> Iterator[tuple[int, R]]:
+        """Yield number and result of every unit."""
+        done = 0
+        for unit in units:
+
+            def within(share: float, text: str, before: int = done, size: int = unit.size) -> None:
+                report(before + share * size, text)
+
+            yield unit.number, unit.work(within)
+            done += unit.size

@@ -1,0 +1,303 @@
+"""The skeleton of everything that measures networks on examples: a job of blocks in the order of ids.
+
+A measurement says what a block measures and how the parts add up. Here, once for all: the order of the examples, the
+identity and the folder of the job, its lock, blocks and units, resuming, the engine, progress, warnings about how it
+was run, environment and seconds.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from unperturbed.data.split import Split
+from unperturbed.engines.base import Engine, Report, Unit
+from unperturbed.engines.group import group, meet, usual_engine
+from unperturbed.errors import InputError
+from unperturbed.evaluation.parts import Part, S, table_in_order
+from unperturbed.evaluation.store import Store
+from unperturbed.evaluation.subject import Subject
+from unperturbed.findings import Progress, Result
+from unperturbed.networks.failures import Seeing
+from unperturbed.networks.modes import own_randomness, under_attack
+from unperturbed.networks.precision import as_reported
+from unperturbed.processor import SETTING
+from unperturbed.runs.job import Job
+from unperturbed.threat import Threat
+from unperturbed.types import Batch
+
+BLOCK = 1024
+"""Examples that are measured, held in memory and written together."""
+R = TypeVar("R", bound=Result[Any])
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is measured, and what the answer depends on.
+
+    Attributes:
+        noun: what a measurement of this kind is called in messages.
+        subjects: the networks, each attacked on every block.
+        split: the examples.
+        threat: the threat set.
+        identity: what the results depend on, by name.
+        rounding: whether the networks round rows alike.
+        seed: of everything random.
+        batch_size: examples that a network sees at a time.
+        asked: the batch size that the caller asked for.
+        began: when, by `time.perf_counter`.
+        block: examples in a block at most; 0: `BLOCK`.
+    """
+
+    noun: str
+    subjects: Sequence[Subject]
+    split: Split
+    threat: Threat
+    identity: Mapping[str, Any]
+    rounding: Mapping[str, Any]
+    seed: int
+    batch_size: int
+    asked: int | Literal["auto"]
+    began: float
+    block: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Task(Generic[S]):
+    """A block of examples, for one of the networks.
+
+    Attributes:
+        network: the place of the network among the subjects.
+        batch: the examples, where that network is and in its precision.
+        batches: the same for every network.
+        begun: what is known of the block from an interrupted call.
+        keep: keeps what is known between two steps.
+        report: reports the share that is done.
+    """
+
+    network: int
+    batches: Sequence[Batch]
+    begun: S | None
+    keep: Callable[[S], None]
+    report: Report
+
+    @property
+    def batch(self) -> Batch:
+        """The examples, where the network is and in its precision."""
+        return self.batches[self.network]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The parts of a measurement, and how it was run."""
+
+    parts: list[Part]
+    """By block, and within a block by network."""
+    order: Tensor
+    """Where the examples of the parts lie in the split."""
+    seconds: float
+    networks: int
+
+    def parts_of(self, network: int) -> list[Part]:
+        """Return the parts of one of the networks."""
+        return self.parts[network :: self.networks]
+
+    def table(self, network: int = 0) -> dict[str, list[Any]]:
+        """Return the per-example table of one of the networks, in the order of the split."""
+        return table_in_order(self.parts_of(network), self.order)
+
+    def warnings(self) -> list[str]:
+        """Return the warnings of all the parts, each once."""
+        return list(dict.fromkeys(text for part in self.parts for text in part.warnings))
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """A measurement under way, in `measurement`."""
+
+    question: Question
+    store: Store
+    engine: Engine
+    settings: Mapping[str, Any]
+    """Of the job, as it was begun."""
+    warnings: list[str]
+    """How it is run."""
+    read: list[int]
+    """The parts that an earlier call had finished."""
+
+    @property
+    def batch_size(self) -> int:
+        """Examples that a network sees at a time: a resumed job keeps what it was begun with."""
+        return int(self.settings["batch_size"])
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What the results depend on: versions, hashes, settings, and how rows are rounded."""
+        return {
+            **self.settings["is_of"],
+            **self.settings.get("rounding", {}),
+            "python": platform.python_version(),
+            "batch_size": self.batch_size,
+            "threads": self.settings["threads"],
+        }
+
+    def run(self, kind: Callable[..., S], measure: Callable[[Task[S]], Part], progress: Progress) -> Measured:
+        """Measure every block of every network that is not finished, by the engine, and return all the parts.
+
+        Args:
+            kind: of what `measure` keeps between two steps.
+            measure: returns the part of a block; its networks are in eval mode, and the random state is that of the
+                seed.
+            progress: called with the examples done, all of them, and a few words.
+        """
+        question = self.question
+        subjects, n = question.subjects, len(question.split)
+        order = question.split.names().argsort(stable=True)  # then results do not depend on the order of the split
+        blocks = torch.split(order, self.settings["block"])
+        units = [
+            self._unit(number, blocks[number // len(subjects)], kind, measure)
+            for number in range(len(blocks) * len(subjects))
+        ]
+        finished = [unit.number for unit in units if self.store.is_finished(unit.number)]
+        resumed = bool(finished) or any(self.store.is_begun(unit.number) for unit in units)
+        waiting = [unit for unit in units if unit.number not in set(finished)]
+        if waiting and len(units) < self.engine.workers:
+            self.warnings.append(_idle(len(units), self.engine.workers, question.noun))
+        before = n * len(subjects) - sum(unit.size for unit in waiting)
+        parts = dict[int, Part]()
+        with ExitStack() as stack:
+            stack.enter_context(as_reported(subjects[0].device))
+            for subject in subjects:
+                stack.enter_context(under_attack(subject.classifier))
+            results = self.engine.map(waiting, lambda done, text: progress((before + done) / len(subjects), n, text))
+            parts |= dict(results)
+        parts |= {number: self.store.read(number) for number in finished}
+        self.read.extend(finished)
+        in_order = [parts[unit.number] for unit in units]
+        seconds = time.perf_counter() - self.question.began
+        if resumed:
+            seconds = sum(tally.seconds for part in in_order for tally in part.tallies)
+        return Measured(in_order, order, seconds, len(subjects))
+
+    def finish(self, result: R, measured: Measured) -> R:
+        """Write the summary of a result, and return it; one of an earlier call says so."""
+        if group()[0] == 0:
+            self.store.summarise(result.json())
+        if self.store.folder is None or len(self.read) < len(measured.parts):
+            return result
+        text = f"Loaded from {self.store.folder}, where an earlier call finished this {self.question.noun}."
+        return replace(result, warnings=(*result.warnings, text))
+
+    def _unit(
+        self, number: int, rows: Tensor, kind: Callable[..., S], measure: Callable[[Task[S]], Part]
+    ) -> Unit[Part]:
+        question, store = self.question, self.store
+        network = number % len(question.subjects)
+
+        def work(report: Report) -> Part:
+            batches = [subject.batch(question.split, rows, question.threat) for subject in question.subjects]
+            begun = store.begun(number, batches[network], kind)
+            task = Task(network, batches, begun, lambda state: store.keep(number, state), report)
+            with own_randomness(question.seed, batches[network].x.device):
+                return store.finish(number, measure(task))
+
+        return Unit(number, len(rows), work, lambda: store.read(number) if store.is_finished(number) else None)
+
+
+@contextmanager
+def measurement(
+    question: Question, folder: Path | None, overwrite: bool, engine: Engine | None = None
+) -> Iterator[Measurement]:
+    """Begin or resume a measurement; within, it holds the lock of its folder.
+
+    Args:
+        question: what is measured.
+        folder: where the parts are kept, the summary in a JSON file of the same name next to it; None: nowhere.
+        overwrite: replace another measurement in the folder.
+        engine: executes the blocks; by default the processes of the `torch.distributed` group, or this one.
+
+    Raises:
+        InputError: where the folder holds another measurement or is in use, and where several processes have none.
+    """
+    engine = engine or usual_engine()
+    if folder is None and engine.workers > 1:
+        raise InputError("Several processes share their results through files: give `out`, a folder that all can see.")
+    settings: dict[str, Any] = {
+        "is_of": dict(question.identity),
+        "threads": torch.get_num_threads(),
+        "rounding": dict(question.rounding),
+        "batch_size": question.batch_size,
+        "block": block_size(len(question.split), engine.workers, question.block or BLOCK),
+    }
+    store, job = Store(folder), Job(folder, question.noun)
+    with job.alone():
+        first = group()[0] == 0
+        warnings = [_outdated(question.noun)] if first and job.is_outdated(settings) else []
+        if first:
+            job.claim(settings, overwrite, store.clear)
+        meet()
+        settings = job.join(settings)
+        warnings = [*_batch_sizes(question, settings), *warnings, *_other_threads(question, settings)]
+        yield Measurement(question, store, engine, settings, warnings, [])
+
+
+def block_size(n: int, workers: int, most: int) -> int:
+    """Return how many examples make a block, so that each of several workers has as many blocks as the others."""
+    if workers == 1:
+        return min(most, n)
+    return -(-n // (-(-n // (most * workers)) * workers))
+
+
+def memory_warnings(seeing: Seeing, batch_size: int) -> list[str]:
+    """Return a warning where a network saw fewer examples at a time than it was to, because memory ran out."""
+    if seeing.places >= batch_size:
+        return []
+    return [f"Memory ran out: the network saw {seeing.places} examples at a time in the end."]
+
+
+def _batch_sizes(question: Question, settings: Mapping[str, Any]) -> list[str]:
+    warnings, n, asked = list[str](), len(question.split), question.asked
+    if asked != "auto" and asked > n:
+        warnings.append(f"The batch size {asked} is larger than the data ({n}); it was lowered.")
+    if asked != "auto" and question.batch_size != settings["batch_size"]:
+        begun = settings["batch_size"]
+        warnings.append(f"The {question.noun} resumes with the batch size that it began with, {begun}.")
+    return warnings
+
+
+def _other_threads(question: Question, settings: Mapping[str, Any]) -> list[str]:
+    """Return warnings if the job was begun with another number of threads or another MKL_CBWR."""
+    if question.subjects[0].device.type != "cpu":
+        return []
+    effect = "the last bits of the results may differ, and verdicts where they are ties."
+    warnings, threads = list[str](), torch.get_num_threads()
+    if threads != settings["threads"]:
+        warnings.append(
+            f"The {question.noun} began with {settings['threads']} threads and resumes with {threads}: {effect}"
+        )
+    now = os.environ.get(SETTING, "")
+    before = settings.get("rounding", {}).get(SETTING, now)  # an earlier version did not write it down
+    if before != now:
+        warnings.append(
+            f"The {question.noun} began with {SETTING}={before or '(unset)'} and resumes with {now or '(unset)'}: "
+            f"{effect}"
+        )
+    return warnings
+
+
+def _outdated(noun: str) -> str:
+    return f"The folder held the {noun} of the same weights in another network (edited code?): it was measured anew."
+
+
+def _idle(units: int, workers: int, noun: str) -> str:
+    return (
+        f"The {noun} began in {units} block{'s' * (units > 1)} of examples, so that only {units} of {workers} "
+        "processes have work: given another --out, they share it evenly."
+    )

@@ -1,0 +1,108 @@
+"""Looks at what a network returns, which refuse or report what would mislead."""
+
+import torch
+from torch import Tensor, nn
+
+from unperturbed.attacks.base import padded_logits
+from unperturbed.errors import InputError
+from unperturbed.networks.classifier import Classes
+from unperturbed.networks.failures import failed_on_all, isolate
+from unperturbed.networks.modes import under_attack
+from unperturbed.types import Inputs
+
+COUPLED = "An example's logits depend on the others in its batch, and so do its results: take the batch size 1."
+PROBABILITIES = (
+    "The outputs look like probabilities (they sum to 1), but attacks work on logits: leave the softmax out."
+)
+FLAT = "The gradient at the inputs is exactly 0"
+
+
+def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
+    """Return the number of classes that the model tells apart, and warnings.
+
+    Of outputs that look like probabilities, and of logits that depend on the other examples in the batch.
+
+    Raises:
+        InputError: if the outputs are not logits of shape (n, classes >= 2).
+    """
+    with under_attack(model):
+        parts, failures = isolate(lambda rows: padded_logits(model, some[rows], len(rows)), torch.arange(len(some)))
+        if not parts:
+            raise failed_on_all(failures)
+        logits = torch.cat([part for _, part in parts])
+        with torch.enable_grad():
+            reached = model(some[:1].clone().requires_grad_()).requires_grad
+        coupled = _is_coupled(model, some[parts[0][0][:1]], parts[0][1][:1])
+    if not reached:
+        raise InputError("No gradient reaches the model's inputs (no_grad or detach inside it): attacks need one.")
+    if logits.dim() != 2 or logits.shape[1] < 2:
+        shape = tuple(logits.shape)
+        raise InputError(f"The model returns a tensor of shape {shape}, but logits have the shape (n, classes >= 2).")
+    warnings = []
+    if coupled:
+        warnings.append(COUPLED)
+    if bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-3).all()):
+        warnings.append(PROBABILITIES)
+    return logits.shape[1], warnings
+
+
+def not_finite(model: nn.Module) -> str | None:
+    """Return what is wrong where weights hold NaN or infinite values; None if all are finite."""
+    wrong = {name: int((~weight.isfinite()).sum()) for name, weight in model.named_parameters()}
+    found = [f"{name} ({count} of its values)" for name, count in wrong.items() if count]
+    return f"Weights are NaN or infinite: {', '.join(found[:3])}{', ...' * (len(found) > 3)}" if found else None
+
+
+def misfit(columns: int, classes: Classes) -> list[str]:
+    """Return a warning if the network tells apart more classes than the data has."""
+    if columns <= classes.count or classes.fit(columns):
+        return []
+    return [
+        f"The network returns {columns} logits, but {classes}: are these its logits, and do the labels suit them? "
+        "output= (--output) picks another part of what it returns."
+    ]
+
+
+def _is_coupled(model: nn.Module, example: Inputs, among_others: Tensor) -> bool:
+    """Tell whether logits differ by more than rounding (also TF32's) without the others, random numbers aside.
+
+    Such a network (batch norm without running statistics, say) has no answer for an example, only for a batch.
+    """
+    parts, _ = isolate(lambda rows: [padded_logits(model, example, 1) for _ in range(2)], torch.zeros(1).long())
+    if not parts or not torch.equal(*parts[0][1]):
+        return False
+    alone = parts[0][1][0]
+    return bool((alone - among_others).abs().max() > 0.05 * alone.abs().max())
+
+
+def check_type(model: nn.Module, some: Inputs) -> None:
+    """Raise InputError where the logits are of another type than the weights."""
+    with under_attack(model), torch.no_grad():
+        dtype = model(some[:1]).dtype
+    if dtype != some.dtype:
+        raise InputError(
+            f"The model returns {dtype} logits from {some.dtype} weights, but results are computed in the weights' own "
+            "type: leave autocast and conversions out of its forward."
+        )
+
+
+def flat_gradients(model: nn.Module, some: Inputs) -> list[str]:
+    """Return a warning if nothing moves the logits apart where examples lie: searches by gradient end there."""
+
+    def slopes(rows: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = some[rows].clone().requires_grad_()
+            first, second = model(x).topk(2, dim=1).values.unbind(1)
+            (slope,) = torch.autograd.grad((first - second).sum(), x, materialize_grads=True)
+            return slope.flatten(1)
+
+    with under_attack(model):
+        parts, _ = isolate(slopes, torch.arange(len(some)))
+    flat = sum(int((slope == 0).all(1).sum()) for _, slope in parts)
+    if flat <= len(some) / 10:
+        return []
+    return [
+        f"{FLAT} for {flat} of the first {len(some)} examples: searches by gradient "
+        "find no way there, and what they leave standing says nothing. Attack through a stand-in with a gradient "
+        "(docs/defences.md), and see what attacks without gradients find (--suite square)."
+    ]

@@ -1,0 +1,123 @@
+"""A suite on one block of examples, to its end, and what then speaks against the robust accuracy."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+
+from unperturbed.attacks.gradient import Suite
+from unperturbed.engines.base import Report
+from unperturbed.evaluation.block import Block, untouched
+from unperturbed.evaluation.evidence import Doubt, doubts_of, examined, fallen_without_gradients, total
+from unperturbed.evaluation.outputs import FLAT
+from unperturbed.evaluation.parts import Part, State
+from unperturbed.evaluation.randomised import (
+    RANDOM,
+    RandomBlock,
+    draws_of,
+    draws_random_numbers,
+    random_block,
+    randomness_warnings,
+)
+from unperturbed.evaluation.search import Networks
+from unperturbed.evaluation.subject import Subject
+from unperturbed.findings import Verdict
+from unperturbed.maximise.places import Watch, watched
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inputs
+
+
+@runtime_checkable
+@runtime_checkable
+class Attacked(State, Protocol):
+    """A block of examples under a suite: what the attacks so far have found."""
+
+    z: Inputs
+
+    def verdicts(self) -> list[Verdict]:
+        """Return the verdicts, once the block is concluded."""
+
+    def table(self, threat: Threat, suite: Suite) -> dict[str, list[Any]]:
+        """Return the per-example table, by column."""
+
+    def adversarial(self) -> Inputs:
+        """Return the perturbed inputs of the broken examples, on the CPU."""
+
+    def most_robust(self) -> int | None:
+        """Return an upper bound on how many examples are robust; None where none is known yet."""
+
+    def attack(self, networks: Networks, threat: Threat, suite: Suite, seed: int) -> None:
+        """Run the suite's next attack."""
+
+    def conclude(self, networks: Networks, seed: int) -> None:
+        """Finish the block after all the attacks."""
+
+
+A = TypeVar("A", bound=Attacked)
+
+
+def kind_of(suite: Suite) -> type[Block] | type[RandomBlock]:
+    """Return what a suite's blocks are: accuracies of a single forward, or means over draws."""
+    return RandomBlock if draws_of(suite) > 1 else Block
+
+
+def begin_block(networks: Networks, batch: Batch, suite: Suite, seed: int) -> Block | RandomBlock:
+    """Return a block of a suite before any attack."""
+    if kind_of(suite) is RandomBlock:
+        return random_block(networks, batch, suite, seed)
+    return untouched(networks.reported, batch, networks.places, seed)
+
+
+def run_suite(
+    networks: Networks,
+    block: A,
+    threat: Threat,
+    suite: Suite,
+    seed: int,
+    keep: Callable[[A], None],
+    report: Report,
+) -> None:
+    """Run the rest of a suite on a block, kept after every attack; report the share of the suite that is done."""
+    while len(block.tallies) < len(suite.attacks):
+        with watched(_watch(block, suite, report)):
+            block.attack(networks, threat, suite, seed)
+        keep(block)
+        _watch(block, suite, report)(0.0, 0)
+
+
+def attacked_part(networks: Networks, block: Attacked, threat: Threat, suite: Suite, seed: int) -> Part:
+    """Return the part of a block after all the attacks, with what is known of its gradients."""
+    block.conclude(networks, seed)
+    random = draws_random_numbers(networks.reported, block.batch.x, networks.places)
+    standing = torch.tensor([verdict == "survived" for verdict in block.verdicts()], device=block.z.device)
+    evidence = examined(
+        networks.reported, block.batch, block.z, standing, threat, seed, networks,
+        random=random, replaced=any(tally.replaced for tally in block.tallies),
+    )  # fmt: skip
+    warnings = [*block.warnings, *randomness_warnings(suite, random)]
+    return Part(block.table(threat, suite), block.tallies, warnings, block.adversarial(), evidence)
+
+
+def doubts_about(subject: Subject, suite: Suite, parts: Sequence[Part], n: int, places: int) -> list[Doubt]:
+    """Return what speaks against a robust accuracy: of the network, its gradients, and what broke without them."""
+    broken = [sum(part.tallies[number].broken for part in parts) for number in range(len(suite.attacks))]
+    evidence = total([part.evidence for part in parts])
+    random = randomness_warnings(suite, evidence.random > 0 and draws_of(suite) == 1)
+    return [
+        *subject.doubts(places),
+        *(Doubt("the network draws random numbers", text) for text in random if text.startswith(RANDOM)),
+        *doubts_of(evidence, n, flat_told=any(text.startswith(FLAT) for text in subject.warnings)),
+        *fallen_without_gradients(suite.attacks, broken, n),
+    ]
+
+
+def _watch(block: Attacked, suite: Suite, report: Report) -> Watch:
+    """Return what reports how far the next attack on a block is, and the share that it leaves standing at most."""
+    done, n, attacks = len(block.tallies), len(block.batch.y), len(suite.attacks)
+    label, standing = suite.attacks[min(done, attacks - 1)].label, block.most_robust()
+
+    def watch(share: float, over: int) -> None:
+        bound = "" if standing is None else f", robust at most {(standing - over) / n:.1%}"
+        report((done + share) / attacks, f"{label}: {n} examples{bound}")
+
+    return watch

@@ -1,0 +1,209 @@
+"""What an audit check is given: a network, examples, and what the other checks have measured already."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unperturbed.attacks.base import padded_logits
+from unperturbed.attacks.gradient import Suite
+from unperturbed.evaluation.gradient_check import lead, rivals
+from unperturbed.examinations.behaviour import Behaviour, behaviour_of, drawn
+from unperturbed.examinations.remedies.candidates import Candidate, candidates_for
+from unperturbed.examinations.remedies.deployed import OneByOne, Reachable, Reset, state_restored
+from unperturbed.examinations.remedies.layers import LayerCheck, check_layers
+from unperturbed.findings import Finding, Number, Outcome
+from unperturbed.networks.modes import own_randomness, under_attack
+from unperturbed.networks.precision import as_reported
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inputs, Logits, PerExample
+
+Result = Literal["pass", "fail", "not run"]
+FEW = 32
+"""Examples that most checks look at."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The finding of one audit check.
+
+    Attributes:
+        name: of the check, which is its file's.
+        question: what it asks, for a newcomer.
+        verdict: pass, fail, or not run.
+        measured: in words, with numbers and counts.
+        expected: of an honest network.
+        causes: what a failure means, by name.
+        where: the layer where the gradient dies or lies, if it was found.
+        numbers: what was measured, for tables and comparisons.
+        seconds: what the check cost.
+    """
+
+    name: str
+    question: str
+    verdict: Result
+    measured: str
+    expected: str
+    causes: tuple[str, ...] = ()
+    where: str = ""
+    numbers: tuple[Number, ...] = ()
+    seconds: float = 0.0
+
+    def finding(self) -> Finding:
+        """Return the same as a finding, for the report page."""
+        return Finding(self.question, f"{self.verdict}: {self.measured} (expected: {self.expected})", self.numbers)
+
+    def json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> "CheckResult":
+        """Return the result that `json` wrote, read back."""
+        numbers = tuple(Number(**number) for number in value["numbers"])
+        return cls(**{**value, "causes": tuple(value["causes"]), "numbers": numbers})
+
+
+def share(name: str, count: int, n: int) -> Number:
+    """Return count / n as a number of an audit check; 0 of none is 0."""
+    return Number(name, count / n if n else 0.0, n, unit="%")
+
+
+@dataclass(frozen=True, eq=False)
+class Audited:
+    """A network under audit, in eval mode with frozen weights.
+
+    Attributes:
+        model: returns logits, as it was given.
+        batch: the examples.
+        threat: the threat set.
+        classes: how many there are.
+        seed: of every random number.
+        batch_size: examples that the network sees at a time.
+        suite: the evaluation whose number is in question.
+        evaluate: runs a suite on a network and these examples; a finished evaluation is loaded, not repeated.
+        stored: evaluations of the same network and threat in the run folder.
+    """
+
+    model: nn.Module
+    batch: Batch
+    threat: Threat
+    classes: int
+    seed: int
+    batch_size: int
+    suite: Suite
+    evaluate: Callable[[nn.Module, Suite, str], Outcome]
+    stored: tuple[Outcome, ...] = field(default=())
+
+    @cached_property
+    def behaviour(self) -> Behaviour:
+        """Whether the network is random, keeps state, or depends on the batch."""
+        return behaviour_of(self.model, self.batch.x[: 2 * FEW], self.seed)
+
+    @cached_property
+    def steady(self) -> nn.Module:
+        """The network called from the same state each time: as given, or after a pass over the examples if better.
+
+        A network that keeps averages over calls may answer nothing sensible before its first ones.
+        """
+        if not self.behaviour.stateful:
+            return self.model
+        with state_restored(self.model):
+            fresh = self._accuracy_from_here()
+            self._warm_up()
+            warm = self._accuracy_from_here()
+        if warm > fresh + 0.02:
+            self._warm_up()
+        return Reset(self.model)
+
+    def _warm_up(self) -> None:
+        for _ in range(3):
+            for x in torch.split(self.batch.x, self.batch_size):
+                with torch.no_grad(), drawn(self.seed, x.device):
+                    self.model(x)
+
+    def _accuracy_from_here(self) -> float:
+        network = Reset(self.model)
+        logits = self.answers_of(OneByOne(network) if self.behaviour.coupled else network, self.batch.x[:64])
+        return float((logits.argmax(1) == self.batch.y[:64]).float().mean())
+
+    @cached_property
+    def deployed(self) -> nn.Module:
+        """The network as a function of one example: from the same state, each example alone where that matters."""
+        return OneByOne(self.steady) if self.behaviour.coupled else self.steady
+
+    @cached_property
+    def reachable(self) -> nn.Module:
+        """The same, with a gradient that is 0 where none reaches the inputs."""
+        return Reachable(self.deployed)
+
+    @cached_property
+    def logits(self) -> Logits:
+        """The logits of all the examples."""
+        return self.answers(self.batch.x)
+
+    @cached_property
+    def few(self) -> Batch:
+        """Some of the examples that are classified correctly, evenly spread; all kinds where none is."""
+        correct = (self.logits.argmax(1) == self.batch.y).nonzero()[:, 0]
+        rows = correct if len(correct) else torch.arange(len(self.batch.y), device=self.batch.y.device)
+        chosen = rows[torch.arange(min(FEW, len(rows)), device=rows.device) * len(rows) // min(FEW, len(rows))]
+        return Batch(self.batch.x[chosen], self.batch.y[chosen], self.batch.ids[chosen])
+
+    @cached_property
+    def layers(self) -> tuple[LayerCheck, ...]:
+        """How the gradient behaves at every layer, from the output to the input."""
+        with own_randomness(self.seed, self.batch.x.device):
+            return check_layers(self.steady, self.few, self.seed)
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """Ways to attack the network, the strongest first."""
+        return candidates_for(self)
+
+    @cached_property
+    def baseline(self) -> Outcome:
+        """The evaluation in question: the suite on the network as it is."""
+        same = [outcome for outcome in self.stored if outcome.suite == self.suite.name]
+        return same[0] if same else self.evaluate(self.deployed, self.suite, "baseline")
+
+    @property
+    def standing(self) -> int:
+        """Examples classified correctly without an attack."""
+        return int((self.logits.argmax(1) == self.batch.y).sum())
+
+    def answers(self, x: Inputs, draw: int = 0) -> Logits:
+        """Return the deployed network's logits at any number of inputs, in a draw of this number."""
+        return self.answers_of(self.deployed, x, draw)
+
+    def answers_of(self, network: nn.Module, x: Inputs, draw: int = 0) -> Logits:
+        """Return the logits of a network made of this one."""
+        with as_reported(x.device), under_attack(network), drawn(self.seed + draw, x.device):
+            return padded_logits(network, x, self.batch_size)
+
+    def mean_leads(self, batch: Batch, z: Inputs) -> PerExample:
+        """Return the lead of the best wrong class at z; the mean over draws of networks that draw random numbers."""
+        draws = range(1, 9) if self.behaviour.is_random else range(1)
+        leads = [lead(logits, batch.y, rivals(logits, batch.y)) for logits in (self.answers(z, draw) for draw in draws)]
+        return torch.stack(leads).mean(0)
+
+    def leads(self, batch: Batch, z: Inputs) -> PerExample:
+        """Return max_{j != y} f_j - f_y at z: positive where the network is wrong."""
+        logits = self.answers(z)
+        return lead(logits, batch.y, rivals(logits, batch.y))
+
+    def wrong(self, batch: Batch, z: Inputs) -> Tensor:
+        """Tell of each example whether z, which lies in the threat set, is misclassified."""
+        return self.leads(batch, z) >= 0
+
+    def at(self, eps: float) -> "Audited":
+        """Return the same with another radius."""
+        return replace(self, threat=replace(self.threat, eps=eps), stored=())
+
+
+Check = Callable[[Audited], CheckResult]
+PLACE = Path(__file__).with_name("audits")

@@ -1,0 +1,161 @@
+"""The binarisation test: attacks must solve a problem of which a solution is known.
+
+Zimmermann, Brendel, Tramèr & Carlini 2022, Increasing Confidence in Adversarial Robustness Evaluations,
+https://arxiv.org/abs/2206.13991.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unperturbed.attacks.gradient import Suite
+from unperturbed.evaluation.attack import attack as attack_with
+from unperturbed.examinations.remedies.deployed import Reachable
+from unperturbed.examinations.remedies.layers import bare
+from unperturbed.networks.modes import under_attack
+from unperturbed.noise import Noise
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inputs, Logits
+
+INNER, DRAWS = 499, 200
+"""Points inside that are labelled like the example; random points of the baseline."""
+CLOSENESS = 0.95
+"""Radius of the ball of the inner points, in units of eps."""
+SEPARATED = 0.999
+"""How much of the way to the planted point the boundary lies at: only points near it solve the problem."""
+Attacking = Callable[[nn.Module, Inputs, Tensor], Inputs]
+
+
+@dataclass(frozen=True)
+class Binarisation:
+    """Outcome of the test.
+
+    Attributes:
+        solved: problems in which the suite found a point of the planted class.
+        valid: problems that could be planted.
+        by_chance: problems that some of `DRAWS` random points solved.
+        reason: why no problem could be planted.
+    """
+
+    solved: int
+    valid: int
+    by_chance: int
+    reason: str = ""
+
+
+class Binary(nn.Module):
+    """A network's features with a new linear layer of two logits, (-w, w)."""
+
+    def __init__(self, network: nn.Module, head: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.network, self.head, self.weight, self.bias = network, [head], weight, bias
+
+    def forward(self, x: Inputs) -> Logits:
+        """Return the two logits."""
+        score = features_of(self.network, self.head[0], x) @ self.weight + self.bias
+        return torch.stack([-score, score], 1)
+
+
+def features_of(network: nn.Module, head: nn.Module, x: Inputs) -> Tensor:
+    """Return what the layer `head` of the network is given, flat, in its last call."""
+    seen: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    try:
+        network(x)
+    finally:
+        handle.remove()
+    return seen[-1].flatten(1)
+
+
+def binarisation(
+    network: nn.Module, batch: Batch, threat: Threat, suite: Suite | Attacking, examples: int, seed: int = 0
+) -> Binarisation:
+    """Plant a problem at each of some examples, and count those that the suite solves.
+
+    Points of the ball of radius 0.95 eps keep the example's label, one point at distance eps gets the other; a linear
+    layer on the network's features separates them, so that a solution exists.
+
+    Args:
+        network: returns logits by a last linear layer.
+        batch: the examples.
+        threat: the threat set.
+        suite: a suite, or a function of (network, x, y) that returns perturbed inputs.
+        examples: how many problems.
+        seed: of the points.
+    """
+    head = _head(network, batch.x[:1])
+    if head is None:
+        return Binarisation(0, 0, 0, "the network has no last linear layer")
+    solved = valid = chance = 0
+    with under_attack(network):
+        for row in range(min(examples, len(batch.y))):
+            x, noise = batch.x[row : row + 1], Noise.of(seed, batch.ids[row : row + 1]).fold(29)
+            problem = _planted(network, head, x, threat, noise)
+            if problem is None:
+                continue
+            valid += 1
+            y = torch.zeros(1, dtype=torch.int64, device=x.device)
+            draws = threat.sample(x.expand(DRAWS, *x.shape[1:]), Noise(noise.fold(3).keys + torch.arange(DRAWS)))
+            with torch.no_grad():
+                chance += int((problem(draws).argmax(1) == 1).any())
+            z = attack_with(Reachable(problem), x, y, threat, suite, seed=seed)
+            with torch.no_grad():
+                solved += int(problem(z).argmax(1)[0] == 1 and bool(threat.contains(x, z)))
+    return Binarisation(solved, valid, chance, "" if valid else "features do not separate the planted point")
+
+
+def _head(network: nn.Module, x: Inputs) -> nn.Linear | None:
+    """Return the last linear layer that a forward calls."""
+    called: list[nn.Linear] = []
+    handles = [
+        module.register_forward_hook(lambda module, given, value: called.append(module))
+        for module in bare(network).modules()
+        if isinstance(module, nn.Linear)
+    ]
+    try:
+        with torch.no_grad():
+            network(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called[-1] if called else None
+
+
+def _planted(network: nn.Module, head: nn.Linear, x: Inputs, threat: Threat, noise: Noise) -> Binary | None:
+    """Return a problem with a solution at this example; None where the features do not separate it."""
+    streams = Noise(noise.keys + torch.arange(INNER, device=x.device) * 7919)
+    inner = replace(threat, eps=CLOSENESS * threat.eps).sample(x.expand(INNER, *x.shape[1:]), streams)
+    border = threat.maximise_linear(x, noise.fold(1).normal(x.shape[1:], x.dtype))
+    with torch.no_grad():
+        points = torch.cat([x, inner, border])
+        features = torch.cat([features_of(network, head, part) for part in torch.split(points, 128)]).double()
+    found = _separated(features[:-1].cpu().numpy(), features[-1].cpu().numpy())
+    if found is None:
+        return None
+    weight, bias = (torch.as_tensor(value, dtype=x.dtype, device=x.device) for value in found)
+    problem = Binary(network, head, weight, bias)
+    with torch.no_grad():
+        fits = bool(problem(border).argmax(1)[0] == 1) and bool(problem(x).argmax(1)[0] == 0)
+    return problem if fits else None
+
+
+def _separated(inside: Any, planted: Any) -> tuple[Any, Any] | None:
+    """Return weights and bias of a linear function that is below 0 on all the points inside, and above at the other.
+
+    Linear discriminant with shrinkage, whose boundary is then moved next to the planted point.
+    """
+    mean = inside.mean(0)
+    covariance = np.cov(inside, rowvar=False)
+    shrunk = covariance + (1e-3 * np.trace(covariance) / len(covariance) + 1e-12) * np.eye(len(covariance))
+    weight = np.linalg.solve(shrunk, planted - mean)
+    scores, top = inside @ weight, float(planted @ weight)
+    gap = top - float(scores.max())
+    if not np.isfinite(weight).all() or gap <= 1e-3 * max(float(scores.std()), 1e-30):
+        return None
+    bound = top - (1 - SEPARATED) * gap
+    scale = 1 / max(float(np.abs(scores - bound).mean()), 1e-30)
+    return scale * weight, -scale * bound

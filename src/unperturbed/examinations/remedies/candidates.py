@@ -1,0 +1,169 @@
+"""Ways to make a hidden gradient visible, compared by what a short attack achieves with each on the real network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from unperturbed.attacks.gradient import GradientAttack
+from unperturbed.examinations.remedies.cuts import FromInputOf, LogitsOf, LogProbabilities, PastLayer, Smoothed
+from unperturbed.examinations.remedies.layers import LayerCall, bare, last_calls
+from unperturbed.examinations.remedies.operations import PastOperations
+from unperturbed.losses import margin
+from unperturbed.maximise.pgd import PGD
+from unperturbed.networks.modes import under_attack
+from unperturbed.networks.precision import as_reported
+from unperturbed.noise import Noise
+from unperturbed.types import Batch, Inputs
+
+if TYPE_CHECKING:
+    from unperturbed.examinations.audited import Audited
+
+STEPS, DRAWS = 10, 4
+"""Of the short attack that compares candidates; and forwards a step, of networks that draw random numbers."""
+AGREE = 0.999
+"""Share of examples on which a layer's output has the network's prediction, to be taken for its logits."""
+MOST_LAYERS = 4
+AS_IT_IS = "the network as it is"
+DEAR = ("each example alone", "gradient averaged over noise", "gradient averaged over far noise")
+_DEAR = 0.02
+"""The share of broken examples by which a dear candidate must be better."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A network with the answers, or at least the predictions, of the one under audit.
+
+    Attributes:
+        name: what is done to the gradient.
+        network: attacks climb it.
+        broken: share of the examples looked at that a short attack breaks on the real network.
+        lead: mean lead of a wrong class there, in units of the logits' spread.
+    """
+
+    name: str
+    network: nn.Module
+    dear: bool = False
+    """Whether a pass costs several of the network's."""
+    broken: float = 0.0
+    lead: float = -torch.inf
+
+
+def candidates_for(audited: "Audited") -> list[Candidate]:
+    """Return ways to attack the network, those that get furthest on the real network first."""
+    source = audited.steady
+    logits = logits_source(audited)
+    alone = [("each example alone", lambda: audited.deployed)] if audited.behaviour.coupled and logits is None else []
+    near = audited.threat.even_share(audited.few.x) / 2
+    ways: list[tuple[str, Callable[[], nn.Module]]] = [
+        (AS_IT_IS, lambda: source),
+        *alone,
+        ("straight through operations without a gradient", lambda: PastOperations(source)),
+        ("straight through rounding and detaching", lambda: PastOperations(source, functions=False)),
+        *_past_layers(audited, source),
+        *_from_inputs(audited, source),
+        ("gradient averaged over noise", lambda: Smoothed(source, near)),
+        ("gradient averaged over far noise", lambda: Smoothed(PastOperations(source), 4 * near)),
+    ]
+    tried = []
+    for name, make in ways:
+        network = make() if logits is None else logits[1](make())
+        label = name if logits is None else f"{name}, {logits[0]}"
+        found = _tried(audited, Candidate(label, network, name in DEAR))
+        if found is not None:
+            tried.append(found)
+    return sorted(tried, key=lambda each: _DEAR * each.dear - each.broken - 0.2 * each.lead)
+
+
+def logits_source(audited: "Audited") -> tuple[str, Callable[[nn.Module], nn.Module]] | None:
+    """Return a layer inside whose output has the same predictions as the network, or the logarithm of probabilities.
+
+    None where the network's output are the logits that its last layer computes.
+    """
+    final = audited.logits
+    for call in reversed(last_calls(audited.model, audited.few)):
+        if call.path == "" or call.value.dim() != 2 or call.value.shape[1] != final.shape[1]:
+            continue
+        layer = call.layer
+        inner = LogitsOf(audited.steady, layer)
+        found = audited.answers_of(inner, audited.batch.x)
+        alike = float((found.argmax(1) == final.argmax(1)).float().mean())
+        whole = audited.answers(audited.few.x)
+        few = audited.answers_of(inner, audited.few.x)
+        if few.shape == whole.shape and torch.allclose(few, whole, rtol=1e-3, atol=1e-3 * float(whole.std())):
+            continue  # the output itself, or what it is a copy of
+        if alike >= AGREE and not audited.behaviour.is_random:
+            return f"logits of layer `{call.path}`", partial(LogitsOf, layer=layer)
+    if looks_like_probabilities(final):
+        return "logarithms of the probabilities", LogProbabilities
+    return None
+
+
+def looks_like_probabilities(logits: torch.Tensor) -> bool:
+    """Tell whether all rows lie in [0, 1] and either sum to 1 or come close to both ends, as sigmoids do."""
+    inside = bool(((logits >= 0) & (logits <= 1)).all())
+    return inside and bool(((logits.sum(1) - 1).abs() < 1e-3).all() or (logits.max() > 0.99 and logits.min() < 0.01))
+
+
+def _past_layers(audited: "Audited", source: nn.Module) -> list[tuple[str, Callable[[], nn.Module]]]:
+    guilty = [check for check in audited.layers if check.guilty and check.call.path]
+    same = [check.call for check in guilty if check.call.given.shape == check.call.value.shape]
+    if not same:
+        return []
+    names = ", ".join(f"`{call.path}`" for call in same[:3]) + (", ..." if len(same) > 3 else "")
+    return [(f"straight through {names}", lambda: PastLayer(source, [call.layer for call in same]))]
+
+
+def _from_inputs(audited: "Audited", source: nn.Module) -> list[tuple[str, Callable[[], nn.Module]]]:
+    """Return cuts in front of layers that take inputs like x: the outermost ones in the network."""
+    x, ways = audited.few.x, list[tuple[str, Callable[[], nn.Module]]]()
+    calls = last_calls(audited.model, audited.few)
+    like = [call for call in calls if call.path and _like(call, x)]
+    like.sort(key=lambda call: call.path.count("."))
+    for call in like[:MOST_LAYERS]:
+        name = f"gradient at the input of `{call.path}`"
+        ways.append((name, lambda call=call: FromInputOf(source, call.layer, call.calls)))  # type: ignore[misc]
+        ways.append(
+            (f"{name}, past operations", lambda call=call: PastOperations(FromInputOf(source, call.layer, call.calls)))  # type: ignore[misc]
+        )
+    return ways
+
+
+def _like(call: LayerCall, x: Inputs) -> bool:
+    given = call.given
+    images = given.dim() == x.dim() == 4 and given.shape[:2] == x.shape[:2]
+    return given.shape == x.shape or images
+
+
+def _tried(audited: "Audited", candidate: Candidate) -> Candidate | None:
+    """Return the candidate with what a short attack achieves; None where it has no gradient or fails."""
+    batch, threat = audited.few, audited.threat
+    draws = DRAWS if audited.behaviour.is_random else 1
+    attack = GradientAttack("short", margin, PGD(steps=STEPS), draws=draws, enough=torch.inf)
+    noise = Noise.of(audited.seed, batch.ids).fold(0xA0D17)
+    network = candidate.network
+    try:
+        with under_attack(bare(network)), under_attack(network), as_reported(batch.x.device):
+            probe = batch.x[:2].clone().requires_grad_()
+            with torch.enable_grad():
+                logits = network(probe)
+                if not logits.requires_grad:
+                    return None
+                (slope,) = torch.autograd.grad(logits.sum() + logits[:, 0].sum(), probe, allow_unused=True)
+            if slope is None:
+                return None
+            z = attack(network, batch, threat, noise, audited.batch_size).z
+    except Exception:  # a network may do anything about hooks and modes: the way is then closed
+        return None
+    leads = audited.mean_leads(batch, z)
+    spread = audited.logits.std(dim=1).mean().clamp(min=torch.finfo(leads.dtype).tiny)
+    broken = float((leads >= 0).double().mean())
+    return replace(candidate, broken=broken, lead=float((leads / spread).clamp(-3, 3).nan_to_num(nan=-3.0).mean()))
+
+
+def rows_of(batch: Batch, rows: torch.Tensor) -> Batch:
+    """Return these examples of a batch."""
+    return Batch(batch.x[rows], batch.y[rows], batch.ids[rows])

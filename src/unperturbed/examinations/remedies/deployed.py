@@ -1,0 +1,128 @@
+"""A network as a function of one example: called from the same state each time, and each example alone."""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unperturbed.types import Inputs, Logits
+
+_TORCH = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
+
+
+class Reset(nn.Module):
+    """A network whose calls all begin in the state in which this was made; what a call changes is put back."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Inputs) -> Logits:
+        """Return the logits of a first call."""
+        with state_restored(self.network):
+            logits: Logits = self.network(x)
+            return logits
+
+
+class OneByOne(nn.Module):
+    """A network that sees every example alone."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Inputs) -> Logits:
+        """Return the logits of each example in a batch of its own."""
+        if len(x) == 0:
+            return self.network(x)  # type: ignore[no-any-return]
+        return torch.cat([self.network(x[row : row + 1]) for row in range(len(x))])
+
+
+class Reachable(nn.Module):
+    """A network without any gradient to its inputs, with one that is 0, so that attacks run and find nothing."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Inputs) -> Logits:
+        """Return the logits, joined to the inputs."""
+        logits: Logits = self.network(x)
+        return logits if logits.requires_grad or not x.requires_grad else _Joined.apply(x, logits)  # type: ignore[no-untyped-call]
+
+
+class _Joined(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: Tensor, logits: Tensor) -> Tensor:
+        context.like = x
+        return logits.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return torch.zeros_like(context.like), None
+
+
+@contextmanager
+def state_restored(model: nn.Module) -> Iterator[None]:
+    """Put buffers and plain attributes of all modules back afterwards: tensors, numbers, text, and lists of those.
+
+    What a forward keeps elsewhere (closures, other objects) is out of reach.
+    """
+    buffers = [(module, dict(module._buffers), _copies(module._buffers)) for module in model.modules()]
+    attributes = [(module, _plain(module)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, originals, copies in buffers:
+            for name, original in originals.items():
+                now, before = module._buffers.get(name), copies[name]
+                if now is original and (before is None or _same(original, before)):
+                    continue
+                module._buffers[name] = before
+        for module, before in attributes:
+            for name in [name for name in vars(module) if name not in _TORCH and name not in before]:
+                if _is_plain(vars(module)[name]):
+                    del vars(module)[name]
+            for name, value in before.items():
+                if name not in vars(module) or not _same(vars(module)[name], value):
+                    vars(module)[name] = value
+
+
+def _copies(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: _copy(value) for name, value in values.items()}
+
+
+def _plain(module: nn.Module) -> dict[str, Any]:
+    return {name: _copy(value) for name, value in vars(module).items() if name not in _TORCH and _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple | deque | set):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, Tensor | int | float | complex | str | bytes)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone() if not isinstance(value, nn.Parameter) else value
+    if isinstance(value, deque):
+        return deque(map(_copy, value), value.maxlen)
+    if type(value) in (list, tuple, set):
+        return type(value)(map(_copy, value))
+    return {key: _copy(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a is b or (a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num()))
+    if isinstance(a, list | tuple | deque) and isinstance(b, list | tuple | deque):
+        return type(a) is type(b) and len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    return type(a) is type(b) and bool(a == b)

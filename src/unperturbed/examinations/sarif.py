@@ -1,0 +1,72 @@
+"""An audit as SARIF 2.1.0, which code hosts show on their scanning pages."""
+
+import hashlib
+from typing import Any
+
+from unperturbed.examinations.causes import BY_NAME
+from unperturbed.examinations.verdict import Audit
+
+SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+
+
+def sarif(audit: Audit, place: str) -> dict[str, Any]:
+    """Return the audit as a SARIF log: a rule a cause, a result for each cause found, at the file of the network.
+
+    https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html. A verdict *suspicious* is a warning, *obfuscated*
+    an error.
+
+    Args:
+        audit: the audit.
+        place: the relative path of the file that the network is defined by, such as a run's config.yaml.
+    """
+    level = "error" if audit.verdict == "obfuscated" else "warning"
+    rules = [
+        {
+            "id": identifier(cause.name),
+            "name": "".join(word.capitalize() for word in cause.name.replace("-", " ").split()),
+            "shortDescription": {"text": cause.name},
+            "fullDescription": {"text": cause.meaning},
+            "help": {"text": cause.remedy},
+            "defaultConfiguration": {"level": "warning"},
+        }
+        for cause in BY_NAME.values()
+    ]
+    results = [_result(audit, name, level, place) for name in audit.causes]
+    if not results and audit.verdict != "no sign of obfuscation":
+        results = [_result(audit, "weak suite", level, place)]
+    tool = {
+        "driver": {
+            "name": "unperturbed audit",
+            "version": str(audit.environment.get("unperturbed", "")),
+            "rules": rules,
+        }
+    }
+    return {
+        "$schema": SCHEMA,
+        "version": "2.1.0",
+        "runs": [{"tool": tool, "results": results, "columnKind": "utf16CodeUnits"}],
+    }
+
+
+def identifier(name: str) -> str:
+    """Return the rule's id of a cause."""
+    return name.replace(" ", "-")
+
+
+def _result(audit: Audit, name: str, level: str, place: str) -> dict[str, Any]:
+    check = audit.evidence(name)
+    measured = f" Measured: {check.measured}." if check is not None else ""
+    text = (
+        f"Robust accuracy under {audit.threat}: {audit.suite} said {audit.claimed}, but it is at most "
+        f"{audit.headline}. "
+        f"{BY_NAME[name].meaning}{measured} {BY_NAME[name].remedy}"
+    )
+    key = f"{name} {audit.environment.get('network', '')} {audit.threat}"
+    return {
+        "ruleId": identifier(name),
+        "ruleIndex": [identifier(each) for each in BY_NAME].index(identifier(name)),
+        "level": level,
+        "message": {"text": text},
+        "locations": [{"physicalLocation": {"artifactLocation": {"uri": place}, "region": {"startLine": 1}}}],
+        "partialFingerprints": {"causeAndNetwork/v1": hashlib.sha256(key.encode()).hexdigest()},
+    }

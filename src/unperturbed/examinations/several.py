@@ -1,0 +1,289 @@
+"""Diagnosis of several networks on the same examples: findings, their comparison, and a page with figures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from unperturbed.checks import SEED, checked
+from unperturbed.data.names import usual_threat
+from unperturbed.data.selection import Selection, choose, parse
+from unperturbed.data.split import Data, Split
+from unperturbed.errors import InputError, RunError
+from unperturbed.evaluation.hashes import data_hash, version
+from unperturbed.examinations.by_name import find_diagnostics
+from unperturbed.examinations.compare import compare
+from unperturbed.examinations.runner import Diagnosis, chosen, diagnose
+from unperturbed.examinations.subject import Diagnostic
+from unperturbed.findings import Comparison, Examined, Progress, silent
+from unperturbed.reports.page.page import findings_page
+from unperturbed.runs.files import slug, write_json, write_text
+from unperturbed.runs.record import RunRecord
+from unperturbed.threat import Threat
+from unperturbed.training.run import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A network that is diagnosed, with what its folder says of it.
+
+    Attributes:
+        folder: where its findings are kept.
+        model: the network.
+        data: the data of its examples.
+        test: the test examples to select from.
+        train: the examples that it was trained on; None: unknown.
+        threat: the threat set that it was trained under.
+        record: of its run; None: there is none.
+        parts: what tells its findings apart from others in the folder, such as other weights.
+    """
+
+    folder: Path
+    model: nn.Module
+    data: Data
+    test: Split
+    train: Split | None
+    threat: Threat
+    record: RunRecord | None
+    parts: tuple[str, ...] = ()
+
+    @property
+    def strength(self) -> float:
+        """The eps that it was trained with; 0 where it ran no attack, or nothing is known."""
+        return 0.0 if self.record is None or self.record.recipe is None else self.record.strength
+
+    @property
+    def trained_seed(self) -> int:
+        """The seed that it was trained with; 0 where nothing is known."""
+        return 0 if self.record is None or self.record.recipe is None else int(self.record.recipe["seed"])
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnoses:
+    """The diagnoses of several networks.
+
+    Attributes:
+        examined: the findings of each network.
+        comparison: trends over the strength of training; None: the networks do not differ in it.
+        threat: the size of perturbations.
+        page: the page with figures.
+        notes: how the examples were selected.
+        renewed: why stored findings were computed again.
+        failed: the errors of diagnostics by network and name; the other findings are complete.
+        norms: of several trainings, where their eps cannot be compared.
+    """
+
+    examined: tuple[Examined, ...]
+    comparison: Comparison | None
+    threat: Threat
+    page: Path
+    notes: tuple[str, ...] = ()
+    renewed: tuple[str, ...] = ()
+    failed: Mapping[str, Mapping[str, str]] | None = None
+    norms: tuple[str, ...] = ()
+
+    def json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "page": str(self.page),
+            "threat": str(self.threat),
+            "warnings": list(self.notes),
+            "models": [
+                _told(model) | {"findings": [each.json() for each in model.findings]} for model in self.examined
+            ],
+            "comparison": None if self.comparison is None else asdict(self.comparison),
+        }
+
+    def raise_failures(self) -> None:
+        """Raise RunError where diagnostics failed."""
+        if self.failed:
+            names = ", ".join(self.failed)
+            raise RunError(f"Some diagnostics failed on {names}; the findings of the others are in {self.page}.")
+
+
+@checked(seed=SEED)
+def diagnose_runs(
+    runs: Sequence[Path | str],
+    threat: Threat | None = None,
+    *,
+    diagnostics: Sequence[Diagnostic | str] = ("all",),
+    examples: int | str = 1000,
+    seed: int = 0,
+    batch_size: int | Literal["auto"] = "auto",
+    out: Path | str | None = None,
+    trust: bool = False,
+    progress: Progress = silent,
+) -> Diagnoses:
+    """Diagnose the networks of run folders on the same examples, compare them, and write a page with figures.
+
+    Args:
+        runs: run folders of the same data.
+        threat: the size of perturbations for all of them; None: the largest of the runs' own.
+        diagnostics: names ("all": those of the package), or functions from a `Subject` to a `Finding`.
+        examples: test examples, and as many that were trained on: N, "first:N", "stratified:N" or "random:N".
+        seed: of random directions and starts.
+        batch_size: examples that a network sees at a time.
+        out: the folder of the page; None: the run's own, or one next to the runs.
+        trust: whether import paths in the folders are followed.
+        progress: called before each diagnostic.
+
+    Raises:
+        InputError: where the runs cannot be compared.
+        RunError: where diagnostics failed; the page and the findings of the others are written.
+    """
+    if len({Path(run).resolve() for run in runs}) < len(runs) or not runs:
+        raise InputError(f"The runs are {', '.join(map(str, runs)) or 'none'}: name one or more, each once.")
+    candidates = []
+    for run in (Run.open(run, trust) for run in runs):
+        test = run.data.test or run.data.train
+        record = run.record
+        candidates.append(Candidate(run.folder, run.model, run.data, test, run.trained_on, run.threat, record))
+    diagnoses = diagnose_all(
+        candidates, threat, find_diagnostics(diagnostics), parse(examples, None), seed, batch_size, out, progress
+    )
+    diagnoses.raise_failures()
+    return diagnoses
+
+
+def diagnose_all(
+    candidates: Sequence[Candidate],
+    threat: Threat | None,
+    diagnostics: Sequence[Diagnostic],
+    examples: Selection,
+    seed: int = 0,
+    batch_size: int | Literal["auto"] = "auto",
+    out: Path | str | None = None,
+    progress: Progress = silent,
+) -> Diagnoses:
+    """Diagnose each candidate, compare them, and write the page; see `diagnose_runs`."""
+    check_comparable(candidates, threat is not None, examples)
+    size = threat or _common_threat(candidates)
+    home = _home(candidates, out)
+    results = []
+    for number, (candidate, name) in enumerate(zip(candidates, _names(candidates), strict=True)):
+
+        def report(done: float, total: float, text: str, before: int = number) -> None:
+            progress(before + done / total, len(candidates), text)
+
+        results.append(
+            diagnose(
+                candidate.model,
+                candidate.test,
+                size,
+                train=candidate.train,
+                diagnostics=diagnostics,
+                name=name,
+                strength=candidate.strength,
+                trained_seed=candidate.trained_seed,
+                examples=str(examples),
+                seed=seed,
+                batch_size=batch_size,
+                out=candidate.folder / _findings_file(candidate.parts, size, examples, seed),
+                progress=report,
+            )
+        )
+    return _summed_up(candidates, results, size, examples, seed, home)
+
+
+def _summed_up(
+    candidates: Sequence[Candidate],
+    results: Sequence[Diagnosis],
+    threat: Threat,
+    examples: Selection,
+    seed: int,
+    home: Path,
+) -> Diagnoses:
+    """Compare the networks, and write the page and the comparison."""
+    examined = [result.examined for result in results]
+    norms = {each.record.threat.partition(":")[0] for each in candidates if each.record and each.strength > 0}
+    comparable = len({model.strength for model in examined}) > 1 and len(norms) < 2
+    comparison = compare(examined, seed) if comparable else None
+    page = home / "diagnosis.html"
+    facts = _facts(candidates[0], threat, examples, seed)
+    write_text(page, findings_page(examined, comparison, _title(examined), facts))
+    if comparison is not None:
+        write_json(home / "comparison.json", {"models": [_told(model) for model in examined]} | asdict(comparison))
+    return Diagnoses(
+        tuple(examined),
+        comparison,
+        threat,
+        page,
+        tuple(dict.fromkeys(text for result in results for text in result.notes)),
+        tuple(result.made_again for result in results if result.made_again),
+        {result.examined.name: result.failed for result in results if result.failed},
+        tuple(sorted(norms)) if len(norms) > 1 else (),
+    )
+
+
+def _findings_file(parts: Sequence[str], threat: Threat, examples: Selection, seed: int) -> str:
+    """Return the name of the file of findings: one for each threat, selection, seed, and other weights or data."""
+    selected = f"first {examples.count}" if examples.how == "auto" else str(examples)
+    seeded = [f"seed {seed}"] if seed else []
+    return f"{slug('diagnosis', *parts, str(threat), selected, *seeded)}.json"
+
+
+def check_comparable(candidates: Sequence[Candidate], has_threat: bool, examples: Selection) -> None:
+    """Check that all networks are examined on the same examples (their positions pair them) and in one norm.
+
+    Raises:
+        InputError: where they are not.
+    """
+    if not has_threat:
+        _common_threat(candidates)
+    if len(candidates) < 2:
+        return
+    first, *others = candidates
+    hashes = [data_hash(chosen(each.test, str(examples), "test")) for each in candidates]
+    for other, digest in zip(others, hashes[1:], strict=True):
+        if digest != hashes[0] or first.data.classes != other.data.classes:
+            raise InputError(
+                f"{first.folder} is of the data {first.data.name!r} and {other.folder} of {other.data.name!r}, whose "
+                "test examples are others: networks are compared on the same examples. Give --data, or diagnose them "
+                "apart."
+            )
+
+
+def _common_threat(candidates: Sequence[Candidate]) -> Threat:
+    """Return the largest of the networks' own threats: perturbations are of one size for all."""
+    threats = [candidate.threat for candidate in candidates]
+    if len({threat.norm for threat in threats}) > 1:
+        norms = ", ".join(sorted({threat.norm for threat in threats}))
+        raise InputError(f"The networks were trained in different norms ({norms}): give --threat for all of them.")
+    largest = max(threats, key=lambda threat: threat.eps)
+    return largest if largest.eps > 0 else Threat.parse(usual_threat(candidates[0].data.name), largest.bounds)
+
+
+def _home(candidates: Sequence[Candidate], out: Path | str | None) -> Path:
+    """Return the folder of the page: the one asked for, the network's, or one next to the networks' folders."""
+    if out is not None:
+        return Path(out)
+    first = candidates[0].folder
+    return first if len(candidates) == 1 else first.parent / "diagnosis"
+
+
+def _names(candidates: Sequence[Candidate]) -> list[str]:
+    """Return the folders' last names, or whole paths where those are not different."""
+    short = [candidate.folder.name for candidate in candidates]
+    return short if len(set(short)) == len(short) else [str(candidate.folder) for candidate in candidates]
+
+
+def _title(examined: Sequence[Examined]) -> str:
+    return f"Diagnosis of {examined[0].name if len(examined) == 1 else f'{len(examined)} networks'}"
+
+
+def _facts(candidate: Candidate, threat: Threat, examples: Selection, seed: int) -> list[str]:
+    _, selection = choose(candidate.test, examples)
+    selected = f"the first {selection.count}" if selection.how == "first" else str(selection)
+    return [
+        f"Data: {candidate.data.name}; {selected} test examples and as many of those trained on, unless a figure says "
+        "otherwise.",
+        f"Perturbations: {threat}, the same for every network.",
+        f"unperturbed {version()}, PyTorch {torch.__version__}; seed {seed}.",
+    ]
+
+
+def _told(examined: Examined) -> dict[str, Any]:
+    return {"name": examined.name, "strength": examined.strength, "seed": examined.seed}

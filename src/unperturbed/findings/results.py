@@ -1,0 +1,182 @@
+"""What measurements return: plain data with a count behind every number."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from unperturbed.errors import InputError
+from unperturbed.findings.numbers import Interval, Verdict, doubted
+
+if TYPE_CHECKING:
+    import pandas
+
+Clean = TypeVar("Clean", Interval, tuple[Interval, ...])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result(ABC, Generic[Clean]):
+    """What every measurement returns.
+
+    Attributes:
+        threat: the threat set, as text.
+        n: examples.
+        clean_accuracy: share classified correctly without a perturbation (a tie of the logits is not correct).
+        seconds: in all.
+        warnings: what makes the numbers doubtful.
+        environment: versions, seed, hashes.
+        examples: the per-example table, by column.
+    """
+
+    threat: str
+    n: int
+    clean_accuracy: Clean
+    seconds: float
+    warnings: tuple[str, ...]
+    environment: Mapping[str, Any]
+    examples: Mapping[str, list[Any]]
+
+    @abstractmethod
+    def json(self) -> dict[str, Any]:
+        """Return the summary as plain values."""
+
+    def table(self) -> "pandas.DataFrame":
+        """Return the per-example table as a pandas data frame, a row an example.
+
+        Raises:
+            InputError: where pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise InputError(
+                "table() returns a data frame of pandas, which is not installed: pip install pandas. "
+                "`examples` holds the same columns as lists."
+            ) from error
+        return pandas.DataFrame(dict(self.examples))
+
+    def measured(self) -> dict[str, Any]:
+        """Return, as plain values, what was measured and the clean accuracy with its interval."""
+        clean: Any = self.clean_accuracy
+        several = isinstance(clean, tuple)
+        values, ends = _values(clean if several else (clean,))
+        return {
+            "threat": self.threat,
+            "n": self.n,
+            "clean_accuracy": values if several else values[0],
+            "clean_interval": ends if several else ends[0],
+        }
+
+    def circumstances(self) -> dict[str, Any]:
+        """Return, as plain values, seconds, warnings and environment."""
+        return {"seconds": self.seconds, "warnings": list(self.warnings), "environment": dict(self.environment)}
+
+
+def _values(shares: tuple[Interval, ...]) -> tuple[list[float], list[list[float]]]:
+    return [share.value for share in shares], [[share.low, share.high] for share in shares]
+
+
+@dataclass(frozen=True)
+class AttackRecord:
+    """What one attack of a suite did."""
+
+    name: str
+    broken: int
+    """Examples that this attack was the first to break, verified."""
+    robust_after: float
+    """Share of all examples still standing after it, an upper bound."""
+    seconds: float
+    forwards: int
+    backwards: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Outcome(Result[Interval]):
+    """The result of an evaluation.
+
+    Attributes:
+        suite: its name.
+        note: what a reader of the number must know.
+        robust_accuracy: share that survived; its interval runs from the Wilson low of survived / n to the Wilson high
+            of (survived + unknown) / n.
+        counts: examples by verdict.
+        attacks: what each attack did.
+        ties: examples whose final margin lies within 1e-4 of 0.
+        unverified: successes that an attack claimed and a fresh float32 forward refuted.
+        doubts: why the robust accuracy is not to be believed, each in a few words; the warnings say more.
+        adversarial: the broken examples' perturbed inputs (row k belongs to the k-th broken example of the table),
+            where the evaluation was not written to a folder.
+    """
+
+    suite: str
+    note: str
+    robust_accuracy: Interval
+    counts: Mapping[Verdict, int]
+    attacks: tuple[AttackRecord, ...]
+    ties: int
+    unverified: int
+    adversarial: Any = None
+    doubts: tuple[str, ...] = ()
+
+    def json(self) -> dict[str, Any]:
+        """Return the summary as plain values; `interval` is the robust accuracy's."""
+        return (
+            {"suite": self.suite, "note": self.note}
+            | self.measured()
+            | {
+                "robust_accuracy": self.robust_accuracy.value,
+                "interval": [self.robust_accuracy.low, self.robust_accuracy.high],
+                "doubts": list(self.doubts),
+                "counts": dict(self.counts),
+                "attacks": [asdict(attack) for attack in self.attacks],
+                "ties": self.ties,
+                "unverified": self.unverified,
+            }
+            | self.circumstances()
+        )
+
+    def __str__(self) -> str:
+        """Return the headline."""
+        return (
+            f"clean {self.clean_accuracy}; robust under {self.threat} {self.robust_accuracy}{doubted(self.doubts)} "
+            f"({self.suite}: {self.note})"
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Transfer(Result[tuple[Interval, ...]]):
+    """How models stand up to the points that were found on each other; `clean_accuracy` has one value a model.
+
+    Attributes:
+        names: of the models, in the order of rows and columns.
+        suite: that every model was attacked with.
+        note: what a reader of the numbers must know.
+        accuracy: entry [i][j] is the accuracy of model j on the points found on model i, one an example; on the
+            diagonal the model's own robust accuracy. Intervals run from the Wilson low of correct / n to the Wilson
+            high of (correct + unknown) / n.
+        worst: each model's accuracy where an example counts only if it is correct on the points of all the models.
+        doubts: by model, why its accuracy, and that of others on its points, is not to be believed.
+    """
+
+    names: tuple[str, ...]
+    suite: str
+    note: str
+    accuracy: tuple[tuple[Interval, ...], ...]
+    worst: tuple[Interval, ...]
+    doubts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def json(self) -> dict[str, Any]:
+        """Return plain values: each accuracy with its interval, rows for the models attacked."""
+        return (
+            {"suite": self.suite, "note": self.note}
+            | self.measured()
+            | {
+                "models": list(self.names),
+                "accuracy": [[share.value for share in row] for row in self.accuracy],
+                "interval": [[[share.low, share.high] for share in row] for row in self.accuracy],
+                "worst_accuracy": [share.value for share in self.worst],
+                "worst_interval": [[share.low, share.high] for share in self.worst],
+                "doubts": {name: list(doubts) for name, doubts in self.doubts.items()},
+            }
+            | self.circumstances()
+        )

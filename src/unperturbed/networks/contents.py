@@ -1,0 +1,297 @@
+"""What is inside an object that a network may hold: a short text, and the objects in it."""
+
+import enum
+import functools
+import hashlib
+import inspect
+import io
+import logging
+import random
+import re
+import sys
+import threading
+import types
+import warnings
+import weakref
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+
+from unperturbed.networks.code import (
+    Child,
+    code_hash,
+    origin,
+    origin_of_function,
+    parts_of_class,
+    parts_of_function,
+    source_hash,
+)
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented), range, slice)
+_NAMES = (torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype, torch.Size)
+_HARMLESS = (
+    *(logging.Logger, logging.LoggerAdapter, torch.utils.hooks.RemovableHandle, threading.Thread),
+    *(type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Event),
+)
+_RANDOM = (torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
+"""Sources of random numbers: where they stand changes with every draw."""
+_BUILT_IN = (
+    types.BuiltinFunctionType,
+    types.MethodWrapperType,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    types.ClassMethodDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    np.ufunc,
+)
+_FOREIGN = ("ctypes", "_ctypes", "_cffi_backend", "cffi")
+_MANGLED = re.compile(rb"[./]?___torch_mangle_\d+")
+
+
+class Indescribable(Exception):
+    """Something whose influence on the answers cannot be seen."""
+
+
+def plain(value: object) -> str | None:
+    """Return a text for a value without parts; None for all else."""
+    if type(value) in _PLAIN:
+        text = repr(value)
+        return f"{type(value).__name__} {text if len(text) < 200 else _sha(text.encode(errors='surrogatepass'))}"
+    if isinstance(value, np.generic) and not isinstance(value, np.void):
+        return f"{value.dtype} {value.tobytes().hex()}"
+    if isinstance(value, _NAMES):
+        return str(value)
+    if isinstance(value, (_HARMLESS, _RANDOM)):
+        return type(value).__qualname__
+    return None
+
+
+def opened(value: Any) -> tuple[str, Iterator[Child]]:
+    """Return a text for an object and the objects in it, by their step on the path."""
+    for kind, opened in _OPENED.items():
+        if isinstance(value, kind):
+            return opened(value)
+    return _object(value)
+
+
+def _tensor(value: Tensor) -> tuple[str, Iterator[Child]]:
+    if value.device.type == "meta" or nn.parameter.is_lazy(value):
+        raise Indescribable("a tensor without values")
+    held = value.detach()
+    text = f"{type(value).__qualname__} {tuple(held.shape)} {held.dtype} {held.layout}"
+    inner = list[Child]()
+    if held.layout != torch.strided:
+        held = held.to_dense()
+    if held.is_quantized:
+        scheme = held.qscheme()
+        per_tensor = scheme in (torch.per_tensor_affine, torch.per_tensor_symmetric)
+        scale = (held.q_scale(), held.q_zero_point()) if per_tensor else (
+            held.q_per_channel_scales(), held.q_per_channel_zero_points(), held.q_per_channel_axis())  # fmt: skip
+        inner.append((".scale", scale))
+        held = held.int_repr()
+    if type(value) not in (Tensor, nn.Parameter):
+        inner.append((".class", type(value)))
+    inner += _attributes(value)
+    held = held.cpu().resolve_conj().resolve_neg().contiguous().flatten()
+    return f"{text} {_sha(held.view(torch.uint8).numpy())}", iter(inner)
+
+
+def _array(value: np.ndarray) -> tuple[str, Iterator[Child]]:
+    text = f"{type(value).__qualname__} {value.shape} {value.dtype}"
+    if value.dtype.hasobject:
+        return text, iter([("[:]", value.tolist())])
+    inner: list[Child] = [] if type(value) is np.ndarray else [(".mask", np.asarray(np.ma.getmaskarray(value)))]
+    return f"{text} {_sha(np.ascontiguousarray(value).tobytes())}", iter(inner)
+
+
+def _module(value: nn.Module) -> tuple[str, Iterator[Child]]:
+    if hasattr(value, "_orig_mod"):  # compiled: it answers as the network inside
+        return "compiled", iter([("._orig_mod", value._orig_mod)])
+    names = {name: part for name, part in vars(value).items() if "state_dict" not in name}
+    kind: list[Child] = [(".class", type(value))]
+    text = type(value).__qualname__
+    if isinstance(value, torch.fx.GraphModule):
+        text, kind = f"GraphModule {_sha(value.code.encode())}", []
+        names = {name: part for name, part in names.items() if name not in ("_graph", "_code", "_tracer_cls", "meta")}
+    hooked = {name: list(part.values()) if _holds_hooks(name, part) else part for name, part in names.items()}
+    return text, iter([*kind, *((f".{name}", part) for name, part in sorted(hooked.items()))])
+
+
+def _holds_hooks(name: str, value: object) -> bool:
+    """Tell whether a dictionary's keys are numbers that torch gave to hooks, in the order of a process."""
+    return "_hooks" in name and isinstance(value, dict)
+
+
+def hooks_for_all() -> Iterator[Child]:
+    """Yield the hooks that torch runs for every module."""
+    for name in ("_global_forward_pre_hooks", "_global_forward_hooks", "_global_backward_hooks"):
+        yield f".{name}", list(getattr(hooks, name, {}).values())
+
+
+def _scripted(value: Any) -> tuple[str, Iterator[Child]]:
+    """Describe TorchScript by what would be saved, without debug records and numbers given in the order of calls."""
+    with warnings.catch_warnings(action="ignore"):
+        buffer = io.BytesIO(value.save_to_buffer())
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(buffer) as archive:
+        for name in sorted(archive.namelist()):
+            step = name.partition("/")[2]
+            if not step.endswith((".debug_pkl", "serialization_id")) and "traced_inputs" not in step:
+                content = _MANGLED.sub(b"", archive.read(name))
+                digest.update(_MANGLED.sub(b"", step.encode()) + content)
+    return f"TorchScript {digest.hexdigest()}", iter(())
+
+
+def _function(value: types.FunctionType) -> tuple[str, Iterator[Child]]:
+    original = getattr(value, "_torchdynamo_orig_callable", None)
+    if original is not None:
+        return "compiled", iter([("._torchdynamo_orig_callable", original)])
+    place = origin_of_function(value)
+    if place == "package":  # without decorators that check and remember types
+        value = inspect.unwrap(value)
+        return f"{value.__module__}.{value.__qualname__} {source_hash(value.__module__)}", parts_of_function(value)
+    text = f"{value.__module__}.{value.__qualname__}" if place == "known" else code_hash(value.__code__)
+    return text, parts_of_function(value)
+
+
+def _built_in(value: Any) -> tuple[str, Iterator[Child]]:
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
+    owner = getattr(value, "__self__", None)
+    module = getattr(value, "__module__", None)
+    if isinstance(module, str) and origin(module) != "known":
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if file is None:
+            raise Indescribable("compiled code without a file")
+        return f"{name} {_sha(Path(file).read_bytes())}", iter(())
+    inner = [] if owner is None or isinstance(owner, types.ModuleType) else [(".self", owner)]
+    return f"built in {name}", iter(inner)
+
+
+def _class(value: type) -> tuple[str, Iterator[Child]]:
+    name, place = f"class {value.__qualname__}", origin(value.__module__)
+    if place == "package":
+        return f"{value.__module__}: {name} {source_hash(value.__module__)}", parts_of_class(value)
+    return (f"{value.__module__}: {name}" if place == "known" else name), parts_of_class(value)
+
+
+def _python_module(value: types.ModuleType) -> tuple[str, Iterator[Child]]:
+    if origin(value.__name__) != "user":
+        return f"module {value.__name__} {getattr(value, '__version__', '')}", iter(())
+    inner = ((f".{name}", part) for name, part in sorted(vars(value).items()) if not name.startswith("__"))
+    return f"module {value.__name__}", (child for child in inner if not isinstance(child[1], types.ModuleType))
+
+
+def _mapping(value: Mapping[Any, Any]) -> tuple[str, Iterator[Child]]:
+    inner = list[Child]()
+    for number, (key, part) in enumerate(value.items()):
+        text = plain(key)
+        inner.append((f"[{number}: {text}]", part))
+        if text is None:
+            inner.append((f"[{number}].key", key))
+    return f"{type(value).__qualname__} of {len(inner)}", iter([*inner, *_more(value)])
+
+
+def _sequence(value: Any) -> tuple[str, Iterator[Child]]:
+    kind = f"{type(value).__qualname__} of {len(value)}"
+    if value and all(type(part) in _PLAIN for part in value):
+        return f"{kind}: {_sha(repr(list(value)).encode(errors='surrogatepass'))}", _more(value)
+    return kind, iter([*((f"[{number}]", part) for number, part in enumerate(value)), *_more(value)])
+
+
+def _set(value: AbstractSet[Any]) -> tuple[str, Iterator[Child]]:
+    texts = [plain(part) for part in value]
+    known = sorted(text for text in texts if text is not None)
+    others = [part for part, text in zip(value, texts, strict=True) if text is None]
+    if len(others) > 1:  # whose order differs from process to process
+        others.sort(key=lambda part: (type(part).__qualname__, getattr(part, "__qualname__", "")))
+    inner = ((f"[{number}]", part) for number, part in enumerate(others))
+    return f"{type(value).__qualname__}: {_sha(repr(known).encode())}", inner
+
+
+def _more(value: object) -> Iterator[Child]:
+    """Return class and attributes of an object of a class derived from a container."""
+    if type(value).__module__ not in ("builtins", "collections", "types"):
+        yield ".class", type(value)
+        yield from _attributes(value)
+
+
+def _attributes(value: object) -> Iterator[Child]:
+    yield from ((f".{name}", part) for name, part in sorted(getattr(value, "__dict__", {}).items(), key=_by_name))
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                yield f".{name}", getattr(value, name)
+
+
+def _by_name(pair: tuple[Any, Any]) -> str:
+    return str(pair[0])
+
+
+def _object(value: Any) -> tuple[str, Iterator[Child]]:
+    """Describe any other object by its class and attributes, or, where these are not Python's, by how it is copied."""
+    kind = type(value)
+    if kind.__module__.partition(".")[0] in _FOREIGN:
+        raise Indescribable("compiled code outside Python")
+    if kind.__module__.startswith("torch._ops"):
+        return str(value), iter(())
+    inner = list(_attributes(value))
+    if not _is_of_python(kind):
+        try:
+            copied = value.__reduce_ex__(4)
+        except Exception as error:
+            raise Indescribable(f"it cannot be copied: {error}") from error
+        if isinstance(copied, str):
+            return f"{kind.__qualname__} {copied}", iter(())
+        _, arguments, state, items, pairs = (*copied, *[None] * 5)[:5]
+        rest = (state, list(items or ()), list(pairs or ()))
+        inner += [(".arguments", tuple(part for part in arguments if part is not kind)), (".state", rest)]
+    return kind.__qualname__, iter([(".class", kind), *inner])
+
+
+def _is_of_python(kind: type) -> bool:
+    """Tell whether objects of a class keep nothing but attributes: then they have no hidden part."""
+    of_python = all(part is object or part.__flags__ & (1 << 9) for part in kind.__mro__)  # made by a class statement
+    names = [vars(part).get("__slots__", ()) for part in kind.__mro__]
+    slots = sum(1 if isinstance(part, str) else len(tuple(part)) for part in names)
+    return of_python and kind.__basicsize__ <= object.__basicsize__ + 8 * (2 + slots)
+
+
+def _sha(content: Any) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+_OPENED: dict[Any, Callable[[Any], tuple[str, Iterator[Child]]]] = {
+    (torch.jit.ScriptModule, torch.jit.ScriptFunction): _scripted,
+    nn.Module: _module,
+    Tensor: _tensor,
+    np.ndarray: _array,
+    types.FunctionType: _function,
+    types.MethodType: lambda value: ("method", iter([(".function", value.__func__), (".self", value.__self__)])),
+    functools.partial: lambda value: (
+        "partial",
+        iter([(".function", value.func), (".arguments", value.args), (".keywords", value.keywords), *_more(value)]),
+    ),
+    (staticmethod, classmethod): lambda value: (type(value).__name__, iter([(".function", value.__func__)])),
+    property: lambda value: ("property", iter([(".get", value.fget), (".set", value.fset)])),
+    types.CodeType: lambda value: (code_hash(value), iter(())),
+    _BUILT_IN: _built_in,
+    types.GenericAlias: lambda value: (str(value), iter(())),
+    type: _class,
+    types.ModuleType: _python_module,
+    enum.Enum: lambda value: (f"{type(value).__qualname__}.{value.name}", iter([(".value", value.value)])),
+    weakref.ref: lambda value: ("weak", iter([(".to", value())])),
+    re.Pattern: lambda value: (f"pattern {value.pattern!r} {value.flags}", iter(())),
+    (dict, types.MappingProxyType): _mapping,
+    (list, tuple, deque): _sequence,
+    (set, frozenset): _set,
+}

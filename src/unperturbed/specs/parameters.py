@@ -1,0 +1,104 @@
+"""The parameters of classes and functions, and values converted to their annotations."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from unperturbed.checks import check_numeral
+from unperturbed.errors import InputError
+from unperturbed.imports import OWN, Trust, check_nested
+
+ABSENT: Any = object()
+"""In the place of a value, default or annotation that is not there (None may well be one)."""
+BASES = {
+    "methods": "unperturbed.methods.base.Method",
+    "maximise": "unperturbed.maximise.ascent.Maximiser",
+    "attacks": "unperturbed.attacks.base.Attack",
+}
+"""The class that the entries of a folder derive from."""
+UNANNOTATED = {"method": "methods", "maximiser": "maximise"}
+"""The folder that lists the values of a parameter without an annotation."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a class or function: its annotation, and its default (ABSENT: none)."""
+
+    name: str
+    annotation: Any
+    default: Any
+
+    @property
+    def folder(self) -> str | None:
+        """The folder of the package that lists the values of this parameter, or None for a plain value."""
+        return UNANNOTATED.get(self.name) if self.annotation is ABSENT else folder_of(self.annotation)
+
+
+def folder_of(annotation: Any) -> str | None:
+    """Return the folder that lists the values of an annotation, such as "methods" for `Method | None`; None: none."""
+    for part in (annotation, *get_args(annotation)):
+        for base in inspect.getmro(part) if inspect.isclass(part) else ():
+            path = f"{base.__module__}.{base.__qualname__}"
+            if path in BASES.values():
+                return next(folder for folder, listed in BASES.items() if listed == path)
+    return None
+
+
+def parameters_of(target: Callable[..., object]) -> dict[str, Parameter]:
+    """Return the named parameters of a class or function."""
+    described = dataclasses.fields(target) if inspect.isclass(target) and dataclasses.is_dataclass(target) else ()
+    factories = {field.name: field.default_factory for field in described}
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        hints = get_type_hints(function)
+    except (NameError, TypeError):
+        hints = {}
+    parameters = {}
+    for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        factory = factories.get(name, dataclasses.MISSING)
+        default = ABSENT if parameter.default is parameter.empty else parameter.default
+        made = default if factory is dataclasses.MISSING else factory()
+        parameters[name] = Parameter(name, hints.get(name, ABSENT), made)
+    return parameters
+
+
+def takes_anything(target: Callable[..., object]) -> bool:
+    """Return whether a class or function takes keyword arguments of any name."""
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(target).parameters.values())
+
+
+def convert(value: object, annotation: Any, option: str, trust: Trust = OWN) -> Any:
+    """Return a value, given as text or by YAML, as its annotation says.
+
+    Raises `InputError` where it cannot be, and for import paths in it that are not followed, before any import.
+    """
+    check_nested(value, option, trust, strings=not _is_plain(annotation))
+    parser = ArgumentParser(exit_on_error=False)
+    try:
+        parser.add_argument("--value", type=Any if annotation is ABSENT else annotation)
+    except ValueError:
+        parser.add_argument("--value", type=Any)
+    try:
+        converted = parser.parse_object({"value": value}).value
+    except (ArgumentError, OverflowError, RecursionError) as error:
+        name = annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
+        choices = " or ".join(map(repr, get_args(annotation))) if get_origin(annotation) is Literal else ""
+        raise InputError(f"{option} is {value!r}, but must be {choices or f'of type {name}'}.") from error
+    check_numeral(option, value, converted)
+    return converted
+
+
+def _is_plain(annotation: Any) -> bool:
+    """Return whether no value of this annotation is an import path: neither a class nor a function is wanted."""
+    plain = annotation in (ABSENT, Any, None, type(None), object, str, int, float, bool, list, tuple, dict, Path, ...)
+    if plain or get_origin(annotation) is Literal or isinstance(annotation, str):
+        return True
+    parts = get_args(annotation)
+    return bool(parts) and get_origin(annotation) not in (type, Callable) and all(_is_plain(part) for part in parts)

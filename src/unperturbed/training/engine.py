@@ -1,0 +1,190 @@
+"""The engine of a run: the network on its device, in its precision, with its optimiser, and a step of it."""
+
+from copy import deepcopy
+from typing import Any, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from unperturbed.data.augment import augmentation
+from unperturbed.errors import InputError, RunError
+from unperturbed.maximise.places import at_least_two
+from unperturbed.maximise.slopes import REPLACED, noticing
+from unperturbed.methods.base import Method
+from unperturbed.networks.dtype import cast as cast_network
+from unperturbed.networks.guard import running, trying
+from unperturbed.networks.logits import unwrapped
+from unperturbed.networks.modes import buffers_restored, eager, under_attack
+from unperturbed.networks.precision import InPrecision, Precision
+from unperturbed.networks.second import is_missing, lacking
+from unperturbed.noise import Noise
+from unperturbed.threat import Threat
+from unperturbed.training import checkpoint
+from unperturbed.training.prepare import Examples, make_optimiser, peak_learning_rate
+from unperturbed.training.recipe import Recipe
+from unperturbed.training.schedule import learning_rate, ramped
+from unperturbed.training.step import not_finite_at, optimisation_step
+from unperturbed.types import Batch, Inputs, Labels
+
+T = TypeVar("T")
+CHECKED = 8
+"""Examples, of those that the probe looks at, that a method is checked on before the first step."""
+
+
+class Engine:
+    """The network, its optimiser and its method; `step` is what changes them.
+
+    Attributes:
+        model: the network as the caller passed it.
+        classifier: the same, returning logits.
+        attacked: the same, in the precision of training; its gradients are averaged over no processes.
+        wrapped: the same, as Fabric wraps it: a backward averages gradients over the processes.
+        average: the running average of the weights, where the recipe asks for one.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        classifier: nn.Module,
+        examples: Examples,
+        threat: Threat,
+        method: Method,
+        recipe: Recipe,
+        precision: Precision,
+    ) -> None:
+        self.fabric, self.model, self.classifier, self.threat = fabric, model, classifier, threat
+        self.method, self.recipe, self.precision = method, recipe, precision
+        self.batches, self.classes = examples.batches, examples.classes
+        self.steps = recipe.epochs * len(self.batches)
+        self.ramp = method.ramp if recipe.ramp is None else recipe.ramp
+        self.augment = augmentation(recipe.augment)
+        self.peak = peak_learning_rate(recipe, classifier)
+        self.replaced = False
+        """Whether a gradient of the inner maximisation was not finite, and a warning said so."""
+
+        cast_network(classifier, precision.dtype, fabric.device)
+        classifier.to(memory_format=precision.memory_format)  # type: ignore[call-overload]
+        checkpoint.move_memory(method, fabric.device)
+        self.attacked = InPrecision(classifier, precision.autocast, compile=recipe.compile)
+        self.wrapped, self.optimiser = fabric.setup(self.attacked, make_optimiser(classifier, recipe))
+        average = get_ema_multi_avg_fn(recipe.averaging) if recipe.averaging else None  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(classifier, multi_avg_fn=average, use_buffers=True) if average else None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the first, or the only one, of the processes."""
+        return bool(self.fabric.is_global_zero)
+
+    @property
+    def weighed(self) -> nn.Module:
+        """The network whose weights count: the running average where there is one."""
+        return self.classifier if self.average is None else self.average.module
+
+    @property
+    def bare(self) -> nn.Module:
+        """That network without the wrappers around it."""
+        return unwrapped(self.weighed)
+
+    def agreed(self, value: T) -> T:
+        """Return the first process's value: clocks and running averages differ, and all must do the same."""
+        return value if self.fabric.world_size == 1 else self.fabric.broadcast(value)
+
+    def inputs(self, x: Inputs) -> Inputs:
+        """Return inputs as the network takes them: on the device, in its format, clamped against rounding."""
+        x = x.to(self.fabric.device, self.precision.dtype)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=self.precision.memory_format)
+        low, high = self.threat.limits(x)
+        return x.clamp(low, high)
+
+    def batch(self, ids: Labels, x: Inputs, y: Labels, noise: Noise) -> Batch:
+        """Return a training batch, augmented, with smoothed targets if the recipe has any smoothing."""
+        x, y = self.augment(self.inputs(x), noise), y.to(self.fabric.device)
+        smoothing = self.recipe.label_smoothing
+        if smoothing == 0:
+            return Batch(x, y, ids)
+        one_hot = nn.functional.one_hot(y, self.classes).to(x.dtype)
+        return Batch(x, y, ids, one_hot * (1 - smoothing) + smoothing / self.classes)
+
+    def preflight(self, probed: Batch) -> list[str]:
+        """Try a step on two examples, let the method look at the network, and return the method's warnings.
+
+        Network, method and random state are as before. Raises `InputError` for what would fail at the first step.
+        """
+        rows = at_least_two(torch.arange(min(CHECKED, len(probed.x)), device=self.fabric.device))  # for batch norm
+        few = Batch(probed.x[rows], probed.y[rows], probed.ids[rows])
+        two = Batch(few.x[:2], few.y[:2], few.ids[:2])
+        noise = Noise.of(self.recipe.seed, few.ids).fold(-3)
+        device = [self.fabric.device] if self.fabric.device.type == "cuda" else []
+        self.wrapped.train()
+        with buffers_restored(self.attacked), torch.random.fork_rng(device), eager():
+            self.try_step(two, noise.rows(torch.arange(2, device=self.fabric.device)))
+        with buffers_restored(self.attacked), torch.random.fork_rng(device):
+            return self.method.check(self.attacked, few, self.threat, noise)
+
+    def try_step(self, two: Batch, noise: Noise) -> None:
+        """Take the gradient of a step on two examples, on a copy of a method with memory; nothing moves."""
+        method = deepcopy(self.method, {id(self.model): self.model}) if checkpoint.memory(self.method) else self.method
+        weights = [weight for weight in self.classifier.parameters() if weight.requires_grad]
+        with trying(f"trying a step of {getattr(method, 'name', type(method).__name__)}", two.ids, two.x):
+            try:
+                with under_attack(self.attacked):
+                    inner = method.perturb(self.attacked, two, self.threat, noise)
+                terms = method.loss(self.attacked, two, inner, self.threat, noise)
+                loss = torch.stack(list(terms.values())).sum()
+                if loss.requires_grad:
+                    torch.autograd.grad(loss, weights, allow_unused=True)
+            except RuntimeError as error:
+                if is_missing(error):
+                    raise InputError(lacking(self.classifier, two.x, error)) from error
+                raise
+
+    def step(self, number: int, ids: Labels, x: Inputs, y: Labels) -> tuple[dict[str, float], str | None]:
+        """Take an optimisation step; return its terms and diagnostics, and a warning where there is one."""
+        share = number / self.steps
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.peak * learning_rate(self.recipe, share)
+        noise = Noise.of(self.recipe.seed, ids).fold(number)
+        augmenting = Noise.of(self.recipe.seed, ids).fold(number // self.method.repeats)  # a replay is the same batch
+        batch = self.batch(ids, x, y, augmenting.fold(0))
+        threat = ramped(self.threat, self.ramp, share)
+        try:
+            with noticing() as replaced, running("taking a step", ids, x):
+                terms, inner = optimisation_step(
+                    self.fabric, self.attacked, self.wrapped, self.optimiser, self.method, batch, threat, noise.fold(1),
+                    self.recipe.clip_grad_norm,
+                )  # fmt: skip
+        except RunError as error:
+            raise RunError(f"Step {number + 1}: {error}") from error.__cause__ or error
+        warning = None
+        if replaced.any and not self.replaced:
+            self.replaced = True
+            warning = _replaced(not_finite_at(self.attacked, batch.x, batch))
+        if self.average is not None:
+            self.average.update_parameters(self.classifier)
+        loss = sum(float(term) for term in terms.values())
+        values: dict[str, Any] = {**terms, **{name: value.mean() for name, value in inner.log.items()}, "loss": loss}
+        return {name: float(value) for name, value in values.items()}, warning
+
+    def random_state(self) -> dict[str, Tensor]:
+        """Return the state of torch's generators, as a checkpoint keeps it."""
+        device = self.fabric.device
+        own = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.zeros(1)
+        return {"random": torch.get_rng_state(), "device_random": own}
+
+    def restore_random_state(self, state: dict[str, Any]) -> None:
+        """Put the generators back into a state that `random_state` returned."""
+        torch.set_rng_state(state["random"].clone())  # of a view it would read the wrong memory, or none
+        if self.fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(state["device_random"].clone(), self.fabric.device)
+
+
+def _replaced(place: str | None) -> str:
+    where = f" It stops being finite in {place}." if place else ""
+    return (
+        f"The gradient at the inputs is not finite somewhere (a root, a logarithm or a norm at 0, say).{where} The "
+        f"inner maximisation went on with {REPLACED}. A small number added there makes the slope finite."
+    )

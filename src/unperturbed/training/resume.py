@@ -1,0 +1,80 @@
+"""The checkpoint of a run: what is saved of its parts, and how they resume."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from unperturbed import runs
+from unperturbed.errors import InputError, NotResumableError
+from unperturbed.training import checkpoint
+from unperturbed.training.engine import Engine
+from unperturbed.training.journal import Journal
+from unperturbed.training.selection import Selection
+from unperturbed.training.state import State
+
+log = logging.getLogger("unperturbed")
+
+
+def save(engine: Engine, journal: Journal, state: State) -> None:
+    """Write the checkpoint; without a run folder, nothing."""
+    if journal.folder is None:
+        return
+    fabric = engine.fabric
+    own = {"memory": checkpoint.memory(engine.method), "sums": journal.sums, **engine.random_state()}
+    # Each process has its own perturbations and random numbers; all of them belong into the one file.
+    gathered = fabric.all_gather(own) if fabric.world_size > 1 else own
+    if engine.is_first:
+        content = {
+            "model": engine.classifier.state_dict(),
+            "optimiser": engine.optimiser.state_dict(),
+            "average": None if engine.average is None else engine.average.state_dict(),
+            "state": asdict(state),
+            "own": gathered,
+            "metrics": journal.metrics,
+            "config": journal.note,
+        }
+        checkpoint.save(journal.folder / runs.CHECKPOINT, content)
+    fabric.barrier()
+
+
+def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, state: State) -> None:
+    """Go back to a checkpoint; `state` is overwritten in place.
+
+    Raises:
+        RunError: where it is damaged or another run's, or the best weights are.
+    """
+    assert journal.folder is not None
+    if path.name == Path(runs.PREVIOUS).name:
+        log.warning("%s is not there: resumed from %s.", journal.folder / runs.CHECKPOINT, path)
+    content = checkpoint.load(path)
+    if content.get("config", journal.note) != journal.note:
+        raise NotResumableError(checkpoint.damaged(path, "it is of another run"))
+    own = _of_this_process(content["own"], engine)
+    for name, value in content["state"].items():
+        setattr(state, name, value)
+    engine.classifier.load_state_dict(content["model"])
+    engine.optimiser.load_state_dict(content["optimiser"])
+    if engine.average is not None:
+        engine.average.load_state_dict(content["average"])
+    for _ in range(state.strengthened):
+        engine.method = engine.method.stronger() or engine.method
+    checkpoint.restore_memory(engine.method, own["memory"])
+    engine.restore_random_state(own)
+    selection.check_best()
+    journal.restore(own["sums"], content.get("metrics"))
+    log.info("Resumed at step %d of %d.", state.step, engine.steps)
+
+
+def _of_this_process(gathered: dict[str, Any], engine: Engine) -> dict[str, Any]:
+    """Return this process's part; raises InputError where the run was begun with another number of processes."""
+    begun = len(gathered["random"]) if gathered["random"].dim() > 1 else 1
+    processes, rank = engine.fabric.world_size, engine.fabric.global_rank
+    if begun != processes:
+        raise InputError(f"The run was begun with devices={begun}, not {processes}: resume it so.")
+    if processes == 1:
+        return gathered
+    return {
+        name: {key: values[rank] for key, values in held.items()} if isinstance(held, dict) else held[rank]
+        for name, held in gathered.items()
+    }

@@ -1,0 +1,155 @@
+"""A run folder, opened: the network, data, threat, method and results that it holds."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from unperturbed.checks import checked
+from unperturbed.data.selection import parse_record, positions
+from unperturbed.data.sources import keep_place, load_data
+from unperturbed.data.split import Data, Split, hold_out, select
+from unperturbed.errors import InputError
+from unperturbed.evaluation.stored import stored_evaluations
+from unperturbed.findings import Outcome
+from unperturbed.imports import Trust, user_trust
+from unperturbed.methods.base import Method
+from unperturbed.runs.files import CONFIG
+from unperturbed.runs.record import UNSAID, RunRecord, read_rows
+from unperturbed.specs.spec import bounds_of, build
+from unperturbed.specs.trees import Spec
+from unperturbed.threat import Threat
+from unperturbed.training.prepare import fingerprint
+from unperturbed.training.recipe import Recipe
+from unperturbed.types import Bounds
+from unperturbed.weights.rebuild import load_run
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run folder, opened. Each part is read when it is first used, and kept.
+
+    Attributes:
+        folder: the run folder.
+        record: the content of `config.yaml`.
+        trust: which import paths in the folder are followed.
+    """
+
+    folder: Path
+    record: RunRecord
+    trust: Trust = field(repr=False)
+
+    @classmethod
+    @checked()
+    def open(cls, folder: Path | str, trust: bool | Trust = False) -> "Run":
+        """Open a run folder.
+
+        Args:
+            folder: as `train` made it.
+            trust: True follows every import path in the folder: code of whoever wrote it then runs.
+
+        Raises:
+            InputError: where the folder is no run folder, or its record is damaged.
+        """
+        path = Path(folder)
+        if path.is_file():
+            raise InputError(f"{path} is a file, not a run folder: build the network, and load_weights into it.")
+        record = RunRecord.read(path)
+        own = trust if isinstance(trust, Trust) else user_trust(trust)
+        return cls(path, record, own.of_file(path, record.plain()))
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network with its best weights, in eval mode; raises InputError as `load_run` does."""
+        return load_run(self.folder, self.trust)
+
+    @cached_property
+    def data(self) -> Data:
+        """The data that the run was trained on; raises InputError where the record has no place of them."""
+        if self.record.data is None:
+            raise InputError(
+                f"{self.folder / CONFIG} does not say where the data is: pass it, as --data or as an argument. Runs on "
+                "what load_data(...) returns keep its place."
+            )
+        return load_data(self.record.data, self.trust)
+
+    @cached_property
+    def bounds(self) -> Bounds:
+        """The box of the inputs: the one recorded, else that of the data."""
+        return self.data.bounds if self.record.bounds is UNSAID else bounds_of(self.record.bounds)
+
+    @cached_property
+    def threat(self) -> Threat:
+        """The threat set that the run was trained under."""
+        return Threat.parse(self.record.threat, self.bounds)
+
+    @cached_property
+    def recipe(self) -> Recipe | None:
+        """How the run was optimised; None for a folder of evaluations alone."""
+        recipe = self.record.recipe
+        if recipe is None:
+            return None
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()}
+        try:
+            made: Recipe = Spec(Recipe, values).build()
+            return made
+        except TypeError as error:
+            raise InputError(f"{self.folder / CONFIG}, recipe: {error}. It was written by another version.") from error
+
+    @cached_property
+    def method(self) -> Method | None:
+        """The training method, as it was before the first step; None for a folder of evaluations alone."""
+        method = self.record.method
+        return None if method is None else build(method, Method, self.trust)  # type: ignore[type-abstract]
+
+    @cached_property
+    def trained_on(self) -> Split:
+        """The examples of `data` that the run was trained on, without those held out."""
+        examples = training_examples(self.record, self.data, self.folder)
+        assert examples is not None  # these are the run's own data
+        return examples
+
+    @property
+    def results(self) -> Mapping[Path, Outcome]:
+        """The finished evaluations in the folder by the file of their summary, without their tables of examples."""
+        return stored_evaluations(self.folder)
+
+
+def training_examples(record: RunRecord | None, data: Data, run: object, place: str | None = None) -> Split | None:
+    """Return the examples of `data` that a run was trained on, without those held out.
+
+    Without a record, or of a folder of evaluations alone, it is the training split. None: `place` names other data than
+    the run's. Raises `InputError` where the run's examples are not among these data.
+    """
+    if record is None or record.recipe is None:
+        return data.train
+    if place is not None and record.data is not None and keep_place(place) != record.data:
+        return None
+    known = (record.chosen or {}).get("data")
+    for rows in _selections(data.train, record, run):
+        examples = select(data.train, torch.tensor(rows))
+        if known is None or fingerprint(examples) == known:
+            kept, _ = hold_out(examples.labels, record.recipe["validation"])
+            return select(examples, kept)
+    raise InputError(
+        f"{run} was trained on examples that are not among the training examples of {data.name}: give --data "
+        "with exactly those, such as an .npz file of x_train, y_train, x_test and y_test (in Python: train=...)."
+    )
+
+
+def _selections(train: Split, record: RunRecord, run: object) -> Iterator[Sequence[int]]:
+    """Yield the examples that a run may have been trained on: those of the recorded names, all, and the first ones."""
+    if record.examples is not None:
+        yield positions(train.labels, parse_record(record.examples)).tolist()
+    n = len(train)
+    if record.trained_on is not None:
+        n = record.trained_on.examples
+        places = {name: place for place, name in enumerate(train.names().tolist())}
+        names = read_rows(record.trained_on.rows, run) if record.trained_on.rows else []
+        if names and all(name in places for name in names):
+            yield [places[name] for name in names]
+    if n <= len(train):
+        yield range(n)

@@ -1,0 +1,92 @@
+"""Stored evaluations that somebody edited: an error that says what is wrong, or the numbers as they were measured."""
+
+import copy
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.toys import QUICK, blobs, linear
+from unperturbed.errors import InputError
+from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.comparison import compare
+from unperturbed.evaluation.stored import NEEDED, read_summary, stored_evaluations, with_examples
+from unperturbed.evaluation.union import union
+from unperturbed.findings import Outcome
+from unperturbed.threat import Threat
+
+JUNK = (None, True, 10**400, float("nan"), float("inf"), "text", [None], {"a": 1})
+MEASURED = ("n", "counts", "clean_accuracy", "robust_accuracy")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    folder = tmp_path_factory.mktemp("stored")
+    return folder, evaluate(linear(6, 3), blobs(20), Threat("L2", 0.1), QUICK, out=folder / "evaluation")
+
+
+def read(folder: Path) -> Outcome:
+    ((summary, found),) = stored_evaluations(folder).items()
+    whole = with_examples(summary, found)
+    compare({"a": whole, "b": whole}).json()
+    union([whole, whole]).json()
+    sum(attack.forwards for attack in whole.attacks)
+    return whole
+
+
+def places(content: dict[str, Any]) -> list[list[Any]]:
+    """Return the places to edit: every field, every value of small mappings, and the first of every list."""
+    inner = [["counts", "broken"], ["attacks", 0], ["interval", 1], ["clean_interval", 0]]
+    inner += [["environment", name] for name in NEEDED]
+    return [[name] for name in content] + inner + [["attacks", 0, name] for name in content["attacks"][0]]
+
+
+def edited(value: Any, place: list[Any], junk: Any) -> Any:
+    changed = copy.deepcopy(value)
+    part = changed
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = junk
+    return changed
+
+
+def test_no_edit_of_a_summary_ends_in_a_traceback_or_in_other_numbers(run: tuple[Path, Outcome]) -> None:
+    folder, outcome = run
+    path = folder / "evaluation/pgd.json"
+    content = json.loads(path.read_text())
+    truth, refused = [getattr(outcome, name) for name in MEASURED], 0
+    try:
+        for place, junk in itertools.product(places(content), JUNK):
+            path.write_text(json.dumps(edited(content, place, junk)))
+            try:
+                found = [getattr(read(folder), name) for name in MEASURED]
+                assert [str(value) for value in found] == [str(value) for value in truth], (place, junk)
+            except InputError as error:
+                refused += 1
+                assert "pgd.json" in str(error), (place, junk)
+        for name in content:
+            path.write_text(json.dumps({key: value for key, value in content.items() if key != name}))
+            if name not in ("doubts", "distances"):
+                with pytest.raises(InputError, match=name):
+                    read_summary(path)
+    finally:
+        path.write_text(json.dumps(content))
+    assert refused > 150 and read(folder).counts == outcome.counts
+
+
+@pytest.mark.parametrize("junk", ["[]", "7", '{"is_of": 3}', '{"is_of": {}, "block": "x"}', "{", '"text"', "[[[["])
+def test_an_edited_job_ends_in_an_error(run: tuple[Path, Outcome], junk: str) -> None:
+    folder, _ = run
+    path = folder / "evaluation/pgd/job.json"
+    content = path.read_text()
+    path.write_text(junk)
+    try:
+        with pytest.raises(InputError, match="missing or damaged"):
+            read(folder)
+        with pytest.raises(InputError, match="overwrite"):
+            evaluate(linear(6, 3), blobs(20), Threat("L2", 0.1), QUICK, out=folder / "evaluation")
+        evaluate(linear(6, 3), blobs(20), Threat("L2", 0.2), QUICK, out=folder / "larger")
+    finally:
+        path.write_text(content)

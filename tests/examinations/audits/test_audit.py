@@ -1,0 +1,78 @@
+"""Planted defences: the audit names the cause, and the robust accuracy after the remedy is the network's own."""
+
+from pathlib import Path
+
+import pytest
+
+from support.planted import EPS, Small, examples, other_function, robust, same_function
+from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.examinations.audit import audit, checks_in
+from unperturbed.examinations.causes import BY_NAME
+from unperturbed.examinations.verdict import Audit
+from unperturbed.losses import cross_entropy, margin
+from unperturbed.maximise.pgd import PGD
+from unperturbed.threat import Threat
+
+SHORT = Suite(
+    "short",
+    (
+        GradientAttack("PGD-CE", cross_entropy, PGD(steps=10), restarts=2),
+        GradientAttack("PGD-margin", margin, PGD(steps=10), restarts=2),
+    ),
+    "a test",
+)
+THREAT = Threat("Linf", EPS)
+N = 100
+
+
+def audited(model: object, n: int = N, **options: object) -> Audit:
+    return audit(model, examples(n), THREAT, SHORT, examples=n, budget=1000, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def net() -> Small:
+    return robust()
+
+
+def test_an_honest_network_shows_no_sign_of_obfuscation(net: Small, tmp_path: Path) -> None:
+    found = audited(net, 24, out=tmp_path / "audit")
+    assert found.verdict == "no sign of obfuscation" and found.causes == ()
+    assert {check.verdict for check in found.checks} == {"pass"}, [c for c in found.checks if c.verdict != "pass"]
+    assert 0.5 < found.headline.value <= found.claimed.value and found.headline.n == 24
+    again = audited(net, 24, out=tmp_path / "audit")
+    assert again.checks == found.checks, "with their seconds: nothing is measured again"
+    assert again.headline == found.headline
+
+
+def test_a_planted_defence_is_named_and_undone(net: Small) -> None:
+    model, cause = same_function(net)["zero gradient"]
+    found, truth = audited(model, 24), evaluate(net, examples(24), THREAT, SHORT).robust_accuracy
+    assert cause in found.causes and found.verdict == "obfuscated" and found.claimed.value > truth.value + 0.2
+    assert abs(found.headline.value - truth.value) <= 0.05, "one example of 24"
+    check = found.evidence(cause)
+    assert check is not None and check.verdict == "fail" and any(character.isdigit() for character in check.measured)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(same_function(Small())))
+def test_the_headline_of_a_network_with_the_same_answers_is_the_undefended_ones(net: Small, name: str) -> None:
+    model, cause = same_function(net)[name]
+    truth = evaluate(net, examples(N), THREAT, "standard").robust_accuracy.value
+    found = audited(model)
+    assert cause in found.causes and abs(found.headline.value - truth) <= 0.02, str(found)
+    assert found.verdict in ("suspicious", "obfuscated")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(other_function(Small())))
+def test_the_cause_of_a_network_with_other_answers_is_named(net: Small, name: str) -> None:
+    model, cause = other_function(net)[name]
+    assert cause in audited(model, 50).causes
+
+
+def test_every_check_is_found_by_its_file_and_says_what_it_asks() -> None:
+    checks = checks_in()
+    assert len(checks) >= 9 and [cost for _, cost in checks] == sorted(cost for _, cost in checks)
+    assert all((check.__doc__ or "").strip() for check, _ in checks)
+    assert len(BY_NAME) == 12

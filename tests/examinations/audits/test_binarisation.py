@@ -1,0 +1,57 @@
+"""The binarisation test: strong attacks solve planted problems, weakened ones do not."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from support.planted import EPS, examples, robust
+from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.evaluation.attack import attack
+from unperturbed.examinations.binarisation import binarisation
+from unperturbed.losses import cross_entropy, margin
+from unperturbed.maximise.pgd import PGD
+from unperturbed.suites.autoattack import STANDARD
+from unperturbed.threat import Threat
+from unperturbed.types import Batch, Inputs, Labels
+
+THREAT = Threat("Linf", EPS)
+FGSM = Suite("fgsm", (GradientAttack("FGSM", cross_entropy, PGD(1, 1.0, random_start=False)),), "a test")
+
+
+def strong(model: nn.Module, x: Inputs, y: Labels) -> Tensor:
+    suite = Suite("strong", (GradientAttack("PGD", margin, PGD(steps=30), restarts=2),), "a test")
+    return attack(model, x, y, THREAT, suite)
+
+
+SABOTAGED = {
+    "no step": lambda model, x, y: x,
+    "wrong sign": lambda model, x, y: THREAT.project(x, 2 * x - strong(model, x, y)),
+    "label off by one": lambda model, x, y: strong(model, x, 1 - y),
+    "a tenth of the ball": lambda model, x, y: x + 0.1 * (strong(model, x, y) - x),
+}
+
+
+@pytest.fixture(scope="module")
+def planted() -> tuple[nn.Module, Batch]:
+    x, y = examples(40)
+    return robust(), Batch(x, y, torch.arange(40))
+
+
+def test_a_strong_suite_solves_what_one_step_does_not(planted: tuple[nn.Module, Batch]) -> None:
+    solved, one_step = (binarisation(*planted, THREAT, suite, 6) for suite in (strong, FGSM))
+    assert solved.valid == 6 and solved.solved >= 5 and solved.by_chance <= 1
+    assert one_step.valid == 6 and one_step.solved <= 4
+
+
+@pytest.mark.slow
+def test_autoattack_passes(planted: tuple[nn.Module, Batch]) -> None:
+    found = binarisation(*planted, THREAT, STANDARD, 20)
+    assert found.valid >= 18 and found.solved >= 0.95 * found.valid
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) for name in SABOTAGED if name != "no step"]
+)
+def test_a_sabotaged_attack_fails(planted: tuple[nn.Module, Batch], name: str) -> None:
+    found = binarisation(*planted, THREAT, SABOTAGED[name], 8)
+    assert found.valid == 8 and found.solved <= 0.8 * 8
