@@ -9,7 +9,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 import unperturbed as un
-from support.reported import AUDIT, HOSTILE
+from support.reported import HOSTILE
 from unperturbed.reports.document import (
     Alert,
     Document,
@@ -64,9 +64,10 @@ def test_the_numbers_are_those_of_the_evaluation(two: un.Report, made: Path) -> 
     outcome = json.loads((made / "a/evaluation/pgd.json").read_text())
     tiles = blocks(two.document, "Results", Tiles)[0].tiles
     assert [tile.value for tile in tiles] == [
-        f"{outcome['clean_accuracy']:.1%}", f"{outcome['robust_accuracy']:.1%}", f"{AUDIT['headline']:.1%}",
+        f"{outcome['clean_accuracy']:.1%}", f"{outcome['robust_accuracy']:.1%}", "25.0%",
     ]  # fmt: skip
     low, high = outcome["interval"]
+    assert tiles[1].doubts == ("the audit says suspicious",)
     assert tiles[1].interval == f"{low:.1%} to {high:.1%}, n = 24"
     (table,) = [table for table in blocks(two.document, "Comparison", Table) if "all numbers" in table.title]
     other = json.loads((made / "b/evaluation/pgd.json").read_text())
@@ -94,7 +95,9 @@ def test_diagnosis_and_audit_are_taken_in(two: un.Report) -> None:
     assert blocks(two.document, "Diagnosis", Figures)
     (evidence, _) = blocks(two.document, "Audit", Table)
     assert evidence.rows[0][:4] == ("steps", "fail", "3 of 32", "0")
-    assert [alert.points for alert in blocks(two.document, "Audit", Alert)] == [("weak suite",)] * 2
+    assert [alert.points for alert in blocks(two.document, "Audit", Alert)] == [
+        ("weak suite: The suite misses examples. Remedy: Use more steps.",)
+    ] * 2
 
 
 def test_a_doubted_accuracy_is_crossed_out_with_its_reason(run: Path) -> None:

@@ -17,11 +17,13 @@ OTHER = "a|b`</script>"
 AUDIT = {
     "verdict": "suspicious",
     "causes": ["weak suite"],
-    "headline": 0.25,
-    "findings": [
-        {"name": "steps", "verdict": "fail", "measured": "3 of 32", "expected": "0", "sentence": "More steps break it.",
-         "remedy": "Use more steps.", "cost": 1.25}
+    "headline": {"value": 0.25, "low": 0.1, "high": 0.4, "n": 24},
+    "explanations": [{"name": "weak suite", "meaning": "The suite misses examples.", "remedy": "Use more steps."}],
+    "checks": [
+        {"name": "steps", "verdict": "fail", "measured": "3 of 32", "expected": "0", "question": "Do more steps?",
+         "where": "", "seconds": 1.25}
     ],
+    "remedies": ["more steps"],
 }  # fmt: skip
 
 

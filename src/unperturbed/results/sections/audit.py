@@ -1,8 +1,10 @@
 """The audit: whether the robustness is real, with its evidence."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unperturbed.findings import Interval
 from unperturbed.reports.document import Alert, Block, Paragraph, Part, Section, Table, section, shown
 from unperturbed.results.stored import StoredRun
 
@@ -22,55 +24,55 @@ def no_sign(content: Mapping[str, Any]) -> bool:
     return str(content.get("verdict", HONEST)) == HONEST
 
 
+def audited_accuracy(content: Mapping[str, Any]) -> Interval | None:
+    """Return the robust accuracy that an audit found after its remedies; None where it names none."""
+    values = content.get("headline")
+    if not isinstance(values, Mapping):
+        return None
+    numbers = [values.get(name) for name in ("value", "low", "high", "n")]
+    value, low, high, n = (number if isinstance(number, int | float) else math.nan for number in numbers)
+    return Interval(float(value), float(low), float(high), int(n)) if value + low + high + n >= 0 else None
+
+
 def _blocks(content: Mapping[str, Any] | None) -> tuple[Block, ...]:
     if not content:
         return ()
-    causes = tuple(_text(cause) for cause in _list(content.get("causes")))
     verdict = f"Verdict: {_text(content.get('verdict')) or 'none'}"
-    blocks: list[Block] = [Alert(verdict, causes) if not no_sign(content) else Paragraph(f"{verdict}.")]
-    blocks += [Paragraph(_headline(content["headline"]))] if content.get("headline") is not None else []
-    rows = tuple(_row(name, finding) for name, finding in _findings(content))
+    reasons = tuple(
+        f"{_text(cause.get('name'))}: {_text(cause.get('meaning'))} Remedy: {_text(cause.get('remedy'))}"
+        for cause in _mappings(content.get("explanations"))
+    )
+    points = reasons or tuple(_text(cause) for cause in _list(content.get("causes")))
+    blocks: list[Block] = [Paragraph(f"{verdict}.") if no_sign(content) else Alert(verdict, points)]
+    headline = audited_accuracy(content)
+    if headline is not None:
+        remedies = ", ".join(map(_text, _list(content.get("remedies"))))
+        after = f" after {remedies}" if remedies else ""
+        blocks.append(Paragraph(f"Robust accuracy{after}: {headline} at most."))
+    rows = tuple(map(_row, _mappings(content.get("checks"))))
     if rows:
-        columns = ("check", "verdict", "measured", "expected", "what it means", "remedy", "cost")
+        columns = ("check", "verdict", "measured", "expected", "question", "where", "seconds")
         blocks.append(Table("Evidence", columns, rows))
+    warnings = tuple(map(_text, _list(content.get("warnings"))))
+    blocks += [Alert("Warnings of the audit", warnings)] if warnings else []
     return tuple(blocks)
 
 
-def _headline(value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"Robust accuracy after the audit: {value:.1%} at most."
-    return f"Headline: {_text(value)}"
-
-
-def _findings(content: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the findings by name, whether they are stored as a list or by name."""
-    found = content.get("findings", content.get("checks"))
-    if isinstance(found, Mapping):
-        return [(str(name), finding) for name, finding in found.items() if isinstance(finding, Mapping)]
-    return [(_name(finding), finding) for finding in _list(found) if isinstance(finding, Mapping)]
-
-
-def _name(finding: Mapping[str, Any]) -> str:
-    return next((_text(finding[key]) for key in ("name", "title", "check") if finding.get(key)), "")
-
-
-def _row(name: str, finding: Mapping[str, Any]) -> tuple[str, ...]:
-    sentence = finding.get("sentence", finding.get("question"))
-    cost = finding.get("cost", finding.get("seconds"))
-    values = (finding.get("verdict"), finding.get("measured"), finding.get("expected"), sentence, finding.get("remedy"))
-    return (name, *map(_text, values), f"{cost:.1f} s" if isinstance(cost, int | float) else _text(cost))
+def _row(check: Mapping[str, Any]) -> tuple[str, ...]:
+    names = ("name", "verdict", "measured", "expected", "question", "where", "seconds")
+    return tuple(_text(check.get(name)) for name in names)
 
 
 def _text(value: Any) -> str:
     """Return a value of JSON as a reader takes it."""
     if value is None:
         return ""
-    if isinstance(value, float):
-        return shown(value)
-    if isinstance(value, Mapping):
-        return "; ".join(f"{key} {_text(part)}" for key, part in value.items())
-    return ", ".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)
+    return shown(value) if isinstance(value, float) else str(value)
 
 
 def _list(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
+    return value if isinstance(value, list) else []
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [entry for entry in _list(value) if isinstance(entry, Mapping)]

@@ -17,7 +17,7 @@ from unperturbed.reports.document import (
     Tiles,
     section,
 )
-from unperturbed.results.sections.audit import no_sign
+from unperturbed.results.sections.audit import audited_accuracy, no_sign
 from unperturbed.results.stored import StoredEvaluation, StoredRun
 
 
@@ -34,7 +34,7 @@ def _blocks(run: StoredRun) -> tuple[Block, ...]:
     best = run.headline
     if best is None:
         return ()
-    blocks: list[Block] = [Tiles((*_tiles(best), *_audited(run)))]
+    blocks: list[Block] = [Tiles((*_tiles(best, _suspicion(run)), *_audited(run)))]
     points = tuple(dict.fromkeys(text for stored in run.evaluations for text in _warnings(stored)))
     if points:
         blocks.append(Alert("What to know before you trust these numbers", points))
@@ -47,7 +47,7 @@ def interval_text(share: Interval) -> str:
     return f"{share.low:.1%} to {share.high:.1%}, n = {share.n:,}"
 
 
-def _tiles(best: StoredEvaluation) -> tuple[Tile, ...]:
+def _tiles(best: StoredEvaluation, suspicion: tuple[str, ...]) -> tuple[Tile, ...]:
     outcome = best.outcome
     return (
         Tile("Clean accuracy", f"{outcome.clean_accuracy.value:.1%}", interval_text(outcome.clean_accuracy)),
@@ -55,20 +55,24 @@ def _tiles(best: StoredEvaluation) -> tuple[Tile, ...]:
             f"Robust accuracy under {outcome.threat}, suite {outcome.suite}",
             f"{outcome.robust_accuracy.value:.1%}",
             interval_text(outcome.robust_accuracy),
-            outcome.doubts,
+            (*outcome.doubts, *suspicion),
         ),
     )
+
+
+def _suspicion(run: StoredRun) -> tuple[str, ...]:
+    """Return what an audit says against the robust accuracy."""
+    audit = run.audit or {}
+    return () if no_sign(audit) else (f"the audit says {audit.get('verdict')}",)
 
 
 def _audited(run: StoredRun) -> tuple[Tile, ...]:
     """Return the robust accuracy that an audit left, where it found less than the evaluation."""
     audit = run.audit or {}
-    value = audit.get("headline")
-    if isinstance(value, dict):
-        value = value.get("robust_accuracy", value.get("value"))
-    if no_sign(audit) or isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    share = audited_accuracy(audit)
+    if share is None or no_sign(audit):
         return ()
-    return (Tile("Robust accuracy after the audit's remedy", f"{value:.1%}", f"audit: {audit.get('verdict')}"),)
+    return (Tile("Robust accuracy after the audit's remedy", f"{share.value:.1%}", interval_text(share)),)
 
 
 def _warnings(stored: StoredEvaluation) -> list[str]:
