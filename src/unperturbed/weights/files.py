@@ -3,12 +3,7 @@
 import inspect
 import json
 import logging
-import pickletools
-import re
-import warnings
-import zipfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -24,8 +19,9 @@ from unperturbed.imports import OWN, follow, is_function, may_make
 from unperturbed.networks.classifier import as_classifier
 from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
-from unperturbed.runs.tensors import DamagedError, damage_of_zip, read_tensors, write_tensors
-from unperturbed.weights.layouts import MEAN, STD, StoredWeights, find_weights, plain_names
+from unperturbed.runs.tensors import write_tensors
+from unperturbed.weights.layouts import MEAN, STD, StoredWeights, plain_names
+from unperturbed.weights.stored import read_stored
 
 __all__ = ("LogitsOnly", "as_classifier", "output_logits")  # their place was here
 
@@ -142,7 +138,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     in `layouts.py`. Raises `InputError` on a file that is not there, is no weights file (an HTML page), is cut off, or
     holds code or no weights.
     """
-    stored = _read(Path(path)).weights
+    stored = read_stored(Path(path)).weights
     return {plain: stored[name] for plain, name in plain_names(stored).items()}
 
 
@@ -158,7 +154,7 @@ def load_weights(
     `read_weights` does, and on missing or mismatched names unless `strict` is False; the model is then as before.
     """
     path = Path(path)
-    stored = _read(path)
+    stored = read_stored(path)
     model = unwrapped(model)
     tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     fitting, report = _match(tensors, stored, str(path))
@@ -267,95 +263,3 @@ def _problem(tensors: Mapping[str, Tensor], report: KeyReport) -> str:
             f" mean 0 and std 1 if it saw raw inputs, else the numbers used there\n{report}"
         )
     return f"build the model with the arguments that it was trained with\n{report}"
-
-
-def _read(path: Path) -> StoredWeights:
-    """Return the weights in a file under their stored names."""
-    head = _head(path)
-    _refuse_text(path, head)
-    content = _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path, head)
-    stored = find_weights(content)
-    if stored is None:
-        keys = f" with the keys {', '.join(map(str, content))}"[:200] if isinstance(content, Mapping) else ""
-        kind = type(content).__name__
-        raise InputError(f"{path} holds no weights but a {kind}{keys}: save a model's state_dict() there")
-    return stored
-
-
-def _head(path: Path) -> bytes:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name the weights file in it (.safetensors, .pt, .pth, .ckpt or .bin)")
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise InputError(f"cannot read the weights {path} ({error.strerror}): check the path") from error
-    if not head:
-        raise InputError(f"{path} is empty: download or save it again")
-    return head
-
-
-def _refuse_text(path: Path, head: bytes) -> None:
-    """Raise on what a failed download leaves behind."""
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<head", b"<!--", b"<?xml")):
-        kind = "an XML" if start.startswith(b"<?xml") else "an HTML"
-        raise InputError(
-            f"{path} is {kind} page, not weights: the server sent a page (a login, a warning, an error) in place of the"
-            " file; open the link in a browser and download the file itself"
-        )
-    if start.startswith(b"version https://git-lfs"):
-        raise InputError(f"{path} is a Git LFS pointer, not weights: fetch the file itself with `git lfs pull`")
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return read_tensors(path)[0]
-    except DamagedError as error:
-        raise InputError(
-            f"{path} is a damaged or truncated safetensors file ({error}): download it again, or put back a copy"
-        ) from error
-
-
-def _read_pickled(path: Path, head: bytes) -> object:
-    """Return what `torch.save` wrote, without ever running code in it."""
-    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is truncated: it ends before its table of contents; download it again")
-    if damage := damage_of_zip(path) if head.startswith(b"PK") else "":
-        raise InputError(f"{path} is damaged ({damage}): download it again, or put back a copy")
-    try:
-        # an open file: of a path, torch judges by the suffix; it warns on pickles that it did not write
-        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
-            content: object = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if named := _code_in(path, str(error)):
-            raise InputError(
-                f"{path} holds more than tensors: {named}, which only running code could restore, so it was not read"
-                " and nothing in it ran. If you trust the file, open it with the project that wrote it and save"
-                " model.state_dict() alone"
-            ) from None
-        raise InputError(
-            f"{path} is not a weights file, or it is damaged or truncated ({_reason(error)}): download it again"
-        ) from error
-    return content
-
-
-def _code_in(path: Path, message: str) -> str | None:
-    """Return the class or function at which the safe unpickler stopped, or that a bare pickle would call."""
-    if named := re.search(r"GLOBAL ([A-Za-z_][\w.]*)", message):
-        return named[1]
-    texts: list[str] = []
-    with path.open("rb") as file, suppress(ValueError):
-        for code, argument, _ in pickletools.genops(file):  # takes the pickle apart without running it
-            if code.name == "GLOBAL":
-                return str(argument).replace(" ", ".")
-            if code.name == "STACK_GLOBAL":
-                return ".".join(texts[-2:])
-            if isinstance(argument, str):
-                texts.append(argument)
-    return None
-
-
-def _reason(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip() and "weights_only" not in line]
-    return lines[0].strip() if lines else type(error).__name__
