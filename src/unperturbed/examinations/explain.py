@@ -212,7 +212,10 @@ def write_explained(explained: Explained, folder: Path, figures: Sequence[Format
         raise InputError(f"There is no figure format {unknown[0]!r}: the formats are {', '.join(FORMATS)}.")
     listed, arrays = list[dict[str, str]](), dict[str, torch.Tensor]()
     for name, each in explained.explanations.items():
-        arrays |= {f"{name}/{key}": value.detach().cpu().contiguous() for key, value in each.arrays.items()}
+        arrays |= {
+            f"{name}/{key}": value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for key, value in each.arrays.items()
+        }
         numbers = [number for number in each.finding.json()["numbers"]]
         about = " ".join([each.finding.summary, *each.finding.notes])
         for place, grid in enumerate(each.grids):

@@ -12,6 +12,7 @@ from unperturbed.examinations.explain import FOLDER, Explained, Format, explain,
 from unperturbed.examinations.explanations.base import Explainer, grid
 from unperturbed.examinations.several import Candidate, check_comparable, common_threat, names_of
 from unperturbed.findings import Progress, silent
+from unperturbed.imports import Trust
 from unperturbed.runs.files import write_json
 from unperturbed.threat import Threat
 from unperturbed.training.run import Run
@@ -104,7 +105,7 @@ def explain_all(
     judge: Path | str | None = None,
     out: Path | str | None = None,
     figures: Sequence[Format] = (),
-    trust: bool = False,
+    trust: bool | Trust = False,
     progress: Progress = silent,
 ) -> Explanations:
     """Explain each candidate and draw their maps side by side; see `explain_runs`."""

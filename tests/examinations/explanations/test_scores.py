@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from support.examples import make_batch, network
-from unperturbed.examinations.explanations.alignment import gradient_scores
+from unperturbed.examinations.explanations.alignment import class_means, gradient_scores, perceptual_alignment
 from unperturbed.examinations.explanations.deletion import impute
 from unperturbed.examinations.explanations.faithfulness import max_sensitivity, normalised_infidelity
 from unperturbed.examinations.explanations.maps import input_gradient
@@ -27,6 +27,7 @@ from unperturbed.examinations.explanations.scores import (
     sparseness,
     total_variation,
 )
+from unperturbed.types import Batch
 
 WIDE = make_batch(5, torch.float64)
 
@@ -102,7 +103,7 @@ def test_an_edge_detector_is_flagged_and_a_gradient_is_not() -> None:
 def trained() -> tuple[nn.Module, Tensor, Tensor]:
     """Return a network trained on noisy patterns, and examples: the informative pixels are those of the class."""
     draw = torch.Generator().manual_seed(0)
-    patterns = functional.interpolate((torch.rand(3, 1, 3, 3, generator=draw) > 0.5).double(), size=(9, 9))
+    patterns = torch.eye(3, dtype=torch.float64).repeat_interleave(3, dim=1)[:, None, :, None].expand(3, 1, 9, 9)
     y = torch.arange(150) % 3
     x = (0.8 * patterns[y] + 0.2 * torch.rand(150, 1, 9, 9, generator=draw, dtype=torch.float64)).clamp(0, 1)
     with torch.random.fork_rng([]):
@@ -120,9 +121,14 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
 def test_random_weights_lower_the_alignment_scores_of_a_trained_network() -> None:
     model, x, y = trained()
     found = gradient_scores(input_gradient(model, x, y), x)
+    batch = Batch(x, y, torch.arange(len(x)))
+    means = class_means(batch, 3)
+    found["perceptual alignment"], baseline = perceptual_alignment(model, batch, means, 3)
+    assert (found["perceptual alignment"] > baseline).all()
     with shuffled_weights(learnt_layers(model), 0):
         random = gradient_scores(input_gradient(model, x, y), x)
+        random["perceptual alignment"], _ = perceptual_alignment(model, batch, means, 3)
     verdicts = survivors(found, random)
-    for name in ("cosine of gradient and image", "Etmann alignment"):
+    for name in ("cosine of gradient and image", "Etmann alignment", "perceptual alignment"):
         number, survives = verdicts[name]
         assert number.value > 0 and not survives

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from unperturbed.curvature.products import input_gradient
 from unperturbed.examinations.explanations.ascents import log_probability
@@ -32,7 +33,7 @@ def gradient_scores(gradient: Inputs, x: Inputs) -> dict[str, PerExample]:
 
 
 def perceptual_alignment(
-    model: Model, batch: Batch, means: Inputs, classes: int, batch_size: int = 128
+    model: Model, batch: Batch, means: Tensor, classes: int, batch_size: int = 128
 ) -> tuple[PerExample, PerExample]:
     """Return the perceptually-aligned-gradient score of each example, and that of the other-class baseline.
 
@@ -42,7 +43,7 @@ def perceptual_alignment(
     """
     scores, baselines = [], []
     count = min(TARGETS, classes - 1)
-    for rows in torch.arange(len(batch.x), device=batch.x.device).split(batch_size):
+    for rows in torch.split(torch.arange(len(batch.x), device=batch.x.device), batch_size):
         x, y = batch.x[rows], batch.y[rows]
         score, baseline = x.new_zeros(len(x)), x.new_zeros(len(x))
         for k in range(1, count + 1):
@@ -73,7 +74,9 @@ def alignment(subject: Subject) -> Explanation:
     attacked = torch.cat(
         [
             margin_gradient(subject.classifier, z, y)
-            for z, y in zip(adversarial.split(subject.batch_size), test.y.split(subject.batch_size), strict=True)
+            for z, y in zip(
+                torch.split(adversarial, subject.batch_size), torch.split(test.y, subject.batch_size), strict=True
+            )
         ]
     )
     natural = gradient_scores(maps["gradient"], test.x)

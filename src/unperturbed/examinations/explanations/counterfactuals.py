@@ -29,7 +29,7 @@ def counterfactuals(subject: Subject) -> Explanation:
     z = torch.cat(
         [
             sparse_counterfactual(subject.classifier, a, b, ball)
-            for a, b in zip(x.split(subject.batch_size), target.split(subject.batch_size), strict=True)
+            for a, b in zip(torch.split(x, subject.batch_size), torch.split(target, subject.batch_size), strict=True)
         ]
     )
     inside = ball.contains(x, z)

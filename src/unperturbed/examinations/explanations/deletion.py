@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix, identity
+from scipy.sparse import coo_matrix, csr_matrix, identity
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
@@ -98,7 +98,7 @@ def _areas(right: Tensor) -> Tensor:
     return torch.trapezoid(right, at, dim=1) / (at[-1] - at[0])
 
 
-def _neighbour_mean(height: int, width: int) -> coo_matrix:
+def _neighbour_mean(height: int, width: int) -> csr_matrix:
     """Return the matrix that takes a flat image to the weighted mean of each pixel's neighbours."""
     place = np.arange(height * width).reshape(height, width)
     rows: Sequence[np.ndarray] = []

@@ -79,7 +79,7 @@ def max_sensitivity(method: Any, x: Inputs, y: Labels, radius: float, seed: int 
     """Return max |a(x + d) - a(x)| / |a(x)| over 10 random d with |d_i| <= radius, by Captum (Yeh et al. 2019)."""
     with own_randomness(seed, x.device):
         found: PerExample = metrics().sensitivity_max(
-            lambda inputs, additional_forward_args: method(inputs, *additional_forward_args),
+            lambda inputs, additional_forward_args: method(_first(inputs), *additional_forward_args),
             x,
             perturb_radius=radius,
             n_perturb_samples=DRAWS,
@@ -121,3 +121,8 @@ def faithfulness(subject: Subject) -> Explanation:
     notes.append("Maps that are multiplied by the input are divided by it for infidelity, where the input is not 0.")
     summary = f"Infidelity and sensitivity of the maps on {n} test examples."
     return Explanation(Finding("Faithfulness", summary, tuple(numbers), notes=tuple(notes)))
+
+
+def _first(inputs: Any) -> Any:
+    """Return the tensor: Captum gives it alone at first, and perturbed in a tuple."""
+    return inputs[0] if isinstance(inputs, tuple) else inputs

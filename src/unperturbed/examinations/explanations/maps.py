@@ -88,7 +88,7 @@ def occlusion(model: Model, x: Inputs, y: Labels, quantity: Quantity = class_mar
             .Occlusion(_of(model, quantity))
             .attribute(x.detach(), window, strides=stride if sides else (1,), additional_forward_args=(y,))
         )
-    return found.detach()
+    return found.detach().to(x.dtype)
 
 
 def maps_of(model: Model, x: Inputs, y: Labels, noise: Noise, batch_size: int = 128) -> dict[str, Inputs]:
@@ -100,7 +100,7 @@ def maps_of(model: Model, x: Inputs, y: Labels, noise: Noise, batch_size: int = 
         "SmoothGrad": lambda x, y, noise: smooth_grad(model, x, y, noise),
         "occlusion": lambda x, y, _: occlusion(model, x, y),
     }
-    parts = torch.arange(len(x), device=x.device).split(batch_size)
+    parts = torch.split(torch.arange(len(x), device=x.device), batch_size)
     return {
         name: torch.cat([method(x[rows], y[rows], noise.rows(rows)) for rows in parts])
         for name, method in methods.items()

@@ -1,12 +1,14 @@
 """Saliency maps as pictures, on natural and adversarial inputs."""
 
 import torch
+from torch import Tensor
 
 from unperturbed.examinations.explanations.base import PICTURED, Explanation, grid
 from unperturbed.examinations.explanations.maps import maps_of, natural_maps
 from unperturbed.examinations.subject import Subject
 from unperturbed.findings import Finding
 from unperturbed.noise import Noise
+from unperturbed.reports.charts.pictures import Grid
 
 
 def saliency(subject: Subject) -> Explanation:
@@ -23,7 +25,7 @@ def saliency(subject: Subject) -> Explanation:
         "natural": {name: each[:n] for name, each in natural_maps(subject).items()},
         "adversarial": maps_of(subject.classifier, adversarial, y, noise, subject.batch_size),
     }
-    grids, arrays = (), {}
+    grids, arrays = tuple[Grid, ...](), dict[str, Tensor]()
     for kind, x in (("natural", subject.test.x[:n]), ("adversarial", adversarial)):
         columns = {"image": (x, False)} | {name: (each, True) for name, each in maps[kind].items()}
         caption = f"Contributions to the margin of the true class, {kind} inputs; orange raises it, purple lowers it."

@@ -72,4 +72,5 @@ def rank_correlation(u: Inputs, v: Inputs) -> PerExample:
 
 
 def _length(u: Inputs) -> Tensor:
-    return u.flatten(1).norm(dim=1)
+    length: Tensor = torch.linalg.vector_norm(u.flatten(1), dim=1)
+    return length

@@ -62,7 +62,7 @@ def as_rgb(cell: Cell) -> np.ndarray:
         colours = matplotlib.colormaps[SIGNED](0.5 - flat / largest / 2)[:, :, :3]
     else:
         colours = np.nan_to_num(np.broadcast_to(values, (3, *values.shape[1:]))).clip(0, 1).transpose(1, 2, 0)
-    rgb = np.round(colours * 255).astype(np.uint8)
+    rgb: np.ndarray = np.round(colours * 255).astype(np.uint8)
     rgb[~finite] = 128
     return rgb
 
