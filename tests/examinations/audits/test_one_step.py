@@ -11,6 +11,8 @@ from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 from unperturbed.types import Batch
 
+pytestmark = pytest.mark.slow
+
 
 def audited(model: torch.nn.Module, eps: float) -> Audited:
     x, y = examples(100)
@@ -18,7 +20,6 @@ def audited(model: torch.nn.Module, eps: float) -> Audited:
     return Audited(model, batch, Threat("Linf", eps), 10, 0, 128, find_suite("pgd"), evaluate)  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
 def test_catastrophic_overfitting_is_named() -> None:
     collapsed = one_step(audited(fit(0.3, 1, 25, step_size=1.0, random_start=False), 0.3))
     assert collapsed.verdict == "fail" and collapsed.causes == ("catastrophic overfitting",), collapsed.measured
