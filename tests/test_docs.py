@@ -146,6 +146,7 @@ PYTHON = {
     "docs/diagnosing.md": 1,
     "docs/evaluating.md": 1,
     "docs/python.md": 24,
+    "docs/really_robust.md": 1,
 }
 """Blocks of Python, each of which is executed: those of docs/python.md in test_docs_python.py, the others below."""
 
@@ -182,6 +183,14 @@ def test_the_python_of_the_page_on_diagnosing_works(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_the_python_of_the_page_on_real_robustness_works(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("docs/really_robust.md", "python")
+    exec(code, {"__name__": "page"})
+    honest, masked = capsys.readouterr().out.splitlines()
+    assert honest.startswith("no sign of obfuscation;") and masked.startswith("obfuscated (zero gradient, shattered)")
+
+
 def test_the_page_on_diagnosing_names_every_diagnostic_and_claim() -> None:
     text = (ROOT / "docs/diagnosing.md").read_text()
     measured = text.partition("## What is measured")[2].partition("\n## ")[0]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from unperturbed.evaluation.transfer import transfer as transfer
     from unperturbed.evaluation.union import union as union
     from unperturbed.examinations.audit import audit as audit
+    from unperturbed.examinations.preflight import doctor as doctor
     from unperturbed.examinations.runner import diagnose as diagnose
     from unperturbed.examinations.several import diagnose_runs as diagnose_runs
     from unperturbed.findings import Outcome as Outcome
@@ -58,6 +59,7 @@ _HOMES = {
     "compare": "evaluation.comparison",
     "diagnose": "examinations.runner",
     "diagnose_runs": "examinations.several",
+    "doctor": "examinations.preflight",
     "evaluate": "evaluation.accuracy",
     "evaluate_threats": "evaluation.threats",
     "InputError": "errors",
@@ -110,6 +112,7 @@ __all__ = [
     "compare",
     "diagnose",
     "diagnose_runs",
+    "doctor",
     "evaluate",
     "evaluate_threats",
     "load_data",

@@ -23,7 +23,7 @@ from unperturbed.errors import InputError, RunError, hint
 from unperturbed.processor import round_rows_alike
 
 COMMANDS = (
-    *("demo", "train", "evaluate", "curve", "probable", "transfer", "compare", "sweep", "diagnose", "audit"),
+    *("demo", "train", "evaluate", "curve", "probable", "transfer", "compare", "sweep", "diagnose", "audit", "doctor"),
     *("methods", "models", "datasets"),
 )
 """Each is a file of this folder with `parser()`, `POSITIONAL` and `run(given)`."""
