@@ -67,7 +67,7 @@ class Setup:
     examples: str
 
     def keep(self) -> None:
-        """Write what a folder of these weights keeps: before anything else, so that the same command may go on."""
+        """Write what a folder of these weights keeps: before anything else, so that the same command can resume."""
         if self.kept is not None:
             self.kept.write(self.home)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from multiprocessing.reduction import ForkingPickler
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from torch import nn
@@ -34,7 +35,9 @@ def on_devices(number: int, measure: Callable[..., R], arguments: tuple[Any, ...
             f"devices is {number}, but model, data or suite cannot be sent to other processes ({error}): define their "
             "classes and functions at the top of a module, or leave devices out."
         ) from error
-    result: R = together(number, _measured, measure, arguments, dict(options), device)
+    with TemporaryDirectory(prefix="unperturbed-") as folder:  # processes share their parts through files
+        shared = {**options, "out": options["out"] or folder}
+        result: R = together(number, _measured, measure, arguments, shared, device)
     return result
 
 
