@@ -23,7 +23,6 @@ from unperturbed.data import sources
 from unperturbed.data.names import DATASETS
 from unperturbed.data.split import Data, Split, array_split
 from unperturbed.evaluation import accuracy, curve
-from unperturbed.examinations.diagnostics.margins import margins
 from unperturbed.imports import OWN, Trust
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
@@ -52,7 +51,8 @@ SHORTER = (
     *((r"epochs=20", "1"), (r"epochs=\d+(, )?", ""), (r"un\.Recipe\((?!1)", "un.Recipe(epochs=1, batch_size=16, ")),
     *((r"preact-resnet( --model.width 16)?(?= -)", "preact-resnet --model.width 4"),),
     *((r'"preact-resnet"(, width=16)?', '"preact-resnet", width=4'),),
-    *((r"\(1, 3, 6\)", "(1, 3)"), (r"\(0, 1, 2\)", "(0,)"), (r"name=run\)", "name=run, diagnostics=[margins])")),
+    *((r"\[1, 3, 6\]", "[1, 3]"), (r"\[0, 1, 2\]", "[0]")),
+    (r'out="runs/diagnosis"\)', 'out="runs/diagnosis", diagnostics=["margins"])'),
 )
 """What makes both sides quick."""
 ADDED = {
@@ -94,7 +94,7 @@ def command(line: str) -> Any:
 
 def python(code: str) -> dict[str, Any]:
     """Run the page's first lines and these, and return the names that they define; `printed` holds what they print."""
-    names: dict[str, Any] = {"printed": [], "margins": margins}
+    names: dict[str, Any] = {"printed": []}
     exec("def print(*values): printed.append(values)\n" + SETUP + shorter(code), names)
     return names
 
@@ -137,14 +137,20 @@ def same_curve(shown: Any, names: Mapping[str, Any]) -> None:
 
 
 def same_sweep(shown: Any, names: Mapping[str, Any]) -> None:
-    listed = {tuple(map(float, run["values"].values())): run["evaluation"]["robust_accuracy"] for run in shown["runs"]}
-    assert len(listed) == 2
-    assert listed == {(beta, seed): interval.value for beta, seed, interval in names["printed"]}
+    sides = (shown["runs"], names["sweep"].json()["runs"])
+    of_command, of_python = ([(run["values"], run["evaluation"]["robust_accuracy"]) for run in side] for side in sides)
+    assert len(of_command) == 2 and of_command == of_python
 
 
 def same_diagnosis(shown: Any, names: Mapping[str, Any]) -> None:
     findings = [finding for model in shown["models"] for finding in model["findings"]]
     assert names["printed"] == [([finding["summary"] for finding in findings],)]
+
+
+def same_report(shown: Any, names: Mapping[str, Any]) -> None:
+    """The runs of the command have an evaluation more, and so at least the sections of those of Python."""
+    assert {"Training", "Glossary"} <= set(names["printed"][0][0]) <= set(shown["sections"])
+    assert Path(shown["page"]).name == names["report"].page.name == "report.html" and Path(shown["card"]).exists()
 
 
 def same_names(package: Any) -> Callable[[Any, Mapping[str, Any]], None]:
@@ -170,6 +176,7 @@ CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "transfer": lambda shown, names: same(shown, names["matrix"].json()),
     "compare": lambda shown, names: same(shown, names["comparison"].json()),
     "diagnose": same_diagnosis,
+    "report": same_report,
     "methods": same_names(un.methods),
     "models": same_names(un.architectures),
     "datasets": same_data,

@@ -48,7 +48,7 @@ def parser() -> ArgumentParser:
 
 
 def run(given: Parsed) -> Result:
-    """Train and evaluate what is not done yet, and return the table; a failed run is told in it, and exit code 1."""
+    """Train and evaluate what is not done yet, and return the table with failed runs; exit code 1 if there are any."""
     from unperturbed.suites.by_name import find_suite
     from unperturbed.sweeps.grid import check_folder, combine, run_all
     from unperturbed.threat import Threat
@@ -57,7 +57,6 @@ def run(given: Parsed) -> Result:
     own = parse(parser(), own_words)
     axes = _axes(own.over, given)
     out = Path(own.out or "runs/sweep")
-    check_folder(out, axes)
     if own.evaluate_threat is not None:
         Threat.parse(own.evaluate_threat)
     suite = find_suite(own.suite, given.trust)
@@ -75,6 +74,7 @@ def run(given: Parsed) -> Result:
 
     combinations = combine(axes, out, make)
     _check(combinations, lines, own.examples, own.examples_seed, given.trust)
+    check_folder(out, axes)
     swept = run_all(
         out,
         axes,
@@ -145,7 +145,7 @@ def _split(values: str) -> list[str]:
 
 
 def _known(option: str, given: Parsed) -> str:
-    """Return an option of training in the form that its parser knows; of the unknown the nearest is told."""
+    """Return an option of training in the form that its parser knows; for an unknown one, name the nearest."""
     options = [each for each in known_options(train.parser()) if each not in (*OWN, "resume", "devices")]
     options.append("train-examples")
     root, dot, rest = option.strip().removeprefix("--").partition(".")

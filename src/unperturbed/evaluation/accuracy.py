@@ -17,6 +17,7 @@ from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
 from unperturbed.evaluation.carry import with_carried, with_points, write_points
 from unperturbed.evaluation.chance import chance_warnings
+from unperturbed.evaluation.devices import on_devices
 from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.parts import Part, inputs_in_order
@@ -33,7 +34,7 @@ from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 
 
-@checked(seed=SEED, batch_size=COUNT)
+@checked(seed=SEED, batch_size=COUNT, devices=COUNT)
 def evaluate(
     model: nn.Module,
     data: Any,
@@ -46,37 +47,43 @@ def evaluate(
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
     output: Output = None,
+    devices: int = 1,
     progress: Progress = silent,
 ) -> Outcome:
-    """Return how many examples the model classifies correctly, and on how many of those the suite cannot change that.
+    """Return the clean accuracy, and the robust accuracy: the share of examples on which every attack fails.
 
     Runs in eval mode and leaves the model as it was. Every success is verified by a fresh forward in the weights' own
     precision (float32 or float64), strictly (a tie is no success) and inside the threat set. An example that could not
     be evaluated, even alone, is unknown and never counts as robust.
 
-    With `out`, what is done is kept: the same call goes on where an interrupted one stopped, and gives the table that
-    it would have given. Processes of one `torch.distributed` group share the examples.
+    With `out`, results are stored: the same call resumes an interrupted one, with the same table as an uninterrupted
+    one. Processes of one `torch.distributed` group share the examples.
 
     Args:
         model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
         data: a `Data` (its test split), a `Split`, a pair of arrays (inputs, labels), or a map-style dataset.
         threat: the threat set; inputs must lie within its bounds.
         suite: a name ("pgd", "standard", "plus", "rand", "apgd-ce,square") or a `Suite`.
-        out: folder for `SUITE.json` and, in a folder of its own, the per-example tables and adversarial inputs.
+        out: folder for `SUITE.json` and, in a folder `SUITE/`, the per-example tables and adversarial inputs.
         overwrite: replace another evaluation that `out` holds.
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time, raised to a power of two; fewer where fewer are left.
-        precision: "auto" lets attacks that bear it search in bfloat16 where the processor multiplies that natively and
-            the network is convolutional, and repeats in float32 what came close to a break; "32": all in float32.
+        precision: "auto" lets attacks that tolerate rounding search in bfloat16 if the processor multiplies it natively
+            and the network is convolutional, and repeats searches near a break in float32; "32": all in float32.
         output: which part of what the model returns are the logits: a place, a name, or a function of it.
-        progress: told of every attack that is through with a block of examples, and about twice a second of how far
-            it is: the bound within an attack counts what it claims, which a fresh forward has yet to confirm.
+        devices: processes that share the examples: each on a GPU, where the model is on one, or with a part of the
+            processor's threads. Model, data and suite are sent to them, so that they must be picklable.
+        progress: called after every attack on a block of examples, and about twice a second within one, where the
+            bound counts claims that a fresh forward has not verified yet.
 
     Raises:
         InputError: on data outside the bounds or with NaN, labels that do not fit the outputs, an unknown suite, and
             where `out` holds an evaluation of other weights, data, threat, suite, seed or version, or one begun with
             another version of torch or on another kind of device.
     """
+    if devices > 1:
+        options = {"out": out, "overwrite": overwrite, "seed": seed, "batch_size": batch_size, "precision": precision}
+        return on_devices(devices, evaluate, (model, data, threat, suite), options | {"output": output})
     began = time.perf_counter()
     split = measured_split(data)
     subject = look_at(model, split, threat, seed, output)

@@ -19,6 +19,7 @@ from unperturbed.evaluation.subject import check_kinds
 from unperturbed.findings import Progress, silent
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import Method
+from unperturbed.networks.device import check_devices, find_device
 from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness
@@ -34,10 +35,8 @@ from unperturbed.training.folder import alone, claim, describe_run, origin
 from unperturbed.training.journal import Journal, make_loggers
 from unperturbed.training.prepare import (
     Examples,
-    check_devices,
     chosen,
     classify,
-    find_device,
     prepare,
     strategy_for,
 )
@@ -82,16 +81,16 @@ def train(
         recipe: how; None: `Recipe()`.
         out: the run folder: config.yaml, metrics.jsonl, checkpoints/, best.safetensors, model.safetensors (the last
             weights) and result.json.
-        resume: go on from the last checkpoint in `out`, if there is one.
+        resume: from the last checkpoint in `out`, if there is one.
         device: "auto", "cpu", "cuda" or "mps".
         devices: processes, each with a part of every batch.
         extra: more training data, of which every batch has the recipe's `extra_ratio`.
         weights: a weights file to start from.
-        output: which part of what the model returns are the logits: a place, a name or a function of it; None: see
+        output: which part of the output are the logits: a place, a name or a function of it; None: see
             `model`.
-        loggers: beside metrics.jsonl, in the run folder.
+        loggers: in addition to metrics.jsonl, in the run folder.
         config: what else config.yaml shall hold (where data and model came from).
-        progress: told of every step.
+        progress: called after every step.
 
     Raises:
         InputError: on bad input, before a run folder is made.
