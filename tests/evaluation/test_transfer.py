@@ -219,7 +219,7 @@ def test_a_network_that_draws_random_numbers_is_told() -> None:
 @pytest.mark.parametrize(("models", "suite", "message"), [
     ({"a": linear(6, 3)}, QUICK, "two or more, not 1"),
     ({"a": linear(6, 3), "b": linear(6, 3)}, RAND, "means over draws"),
-    ({"a": linear(6, 3), "b": linear(6, 3)}, "pdg", "does not exist"),
+    ({"a": linear(6, 3), "b": linear(6, 3)}, "pdg", "There is no suite 'pdg'. Did you mean 'pgd'"),
     ({"a": linear(6, 3), "b": linear(5, 3)}, QUICK, "fails on an input"),
     ({"a": linear(6, 3), "b": linear(6, 2)}, QUICK, "Labels range from 0 to 2"),
 ])  # fmt: skip
