@@ -206,6 +206,7 @@ def test_bad_input_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.err.count("error:") == 1 and captured.out == "" and not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_a_call_from_python_shares_the_examples_as_the_command_does() -> None:
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), torch.rand(24, 6)

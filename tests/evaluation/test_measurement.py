@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.shares import first
 from support.toys import QUICK, blobs, linear
 from unperturbed.engines.base import R, Report, Unit
 from unperturbed.engines.group import Group
@@ -34,6 +35,7 @@ MEASUREMENTS: dict[str, tuple[Measure, str]] = {
     "probable": (lambda **more: probable_accuracy(linear(6, 3), blobs(30), THREAT, 0.1, draws=12, **more), "probable"),
 }
 every = pytest.mark.parametrize(("measure", "name"), MEASUREMENTS.values(), ids=MEASUREMENTS.keys())
+every_or_two = pytest.mark.parametrize(("measure", "name"), first(2, MEASUREMENTS.values()), ids=MEASUREMENTS.keys())
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +68,7 @@ class Backwards:
             yield unit.number, unit.work(lambda done, text: None)
 
 
-@every
+@every_or_two
 def test_no_engine_changes_the_result(
     measure: Measure, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,8 +79,8 @@ def test_no_engine_changes_the_result(
         assert comparable(measure(out=tmp_path / str(number))) == whole
 
 
-@every
-@pytest.mark.parametrize("stop", [0, 3, 5])
+@every_or_two
+@pytest.mark.parametrize("stop", first(1, [3, 0, 5]))
 def test_a_stopped_measurement_resumes(
     measure: Measure, name: str, stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

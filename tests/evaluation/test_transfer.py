@@ -248,6 +248,7 @@ def same_files(one: Path, other: Path) -> None:
         assert torch.equal(*points)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["attack_block", "_at"])
 @pytest.mark.parametrize("at", first(1, (5, 0, 10, 15)))
 def test_an_interrupted_matrix_goes_on_where_it_stopped(
