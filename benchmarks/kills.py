@@ -2,7 +2,7 @@
 
     python benchmarks/kills.py --kills 100 --out kills
 
-Called again, it goes on where it stopped. Tables, JSON files, weights and perturbed inputs must be the same in every
+Called again, it resumes. Tables, JSON files, weights and perturbed inputs must be the same in every
 bit, but for seconds.
 """
 

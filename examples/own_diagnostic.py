@@ -3,7 +3,7 @@
     unperturbed train --data digits --method at --epochs 3 --out runs/own-diagnostic
     unperturbed diagnose runs/own-diagnostic --diagnostics margins,own_diagnostic:steepness
 
-It stands beside the built-in ones in the table and on the page; with several runs it is compared like them.
+It appears with the built-in ones in the table and on the page, and is compared over several runs like them.
 """
 
 from unperturbed.curvature.products import cross_entropy_with, input_gradient

@@ -1,4 +1,4 @@
-"""A network on 29 features, each with a range of its own: arrays in, a robust accuracy with its interval out.
+"""A network on 29 features, each with a separate range: arrays in, a robust accuracy with its interval out.
 
 Features are counted in standard deviations, and eps with them. The bounds say which values a feature may take.
 """

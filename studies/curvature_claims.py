@@ -7,7 +7,7 @@
 
 Each method's weight is chosen on one seed by its accuracy under ten steps on held-out training examples, then it is
 trained on every seed. Differences are paired over test examples and seeds; their intervals are for other seeds and
-examples. Every run has a file of its own, so that a study that was stopped goes on where it was.
+examples. Every run has a separate file, so that an interrupted study resumes.
 
     python -m studies.curvature_claims DATA OUT [--suite pgd] [--epochs 15] [--seeds 3]
 """

@@ -2,7 +2,7 @@
 
 gamma is the mean of |l(z) - l(x) - <z - x, g>| at the end of ten steps of PGD that climb it. The robust accuracy is
 that of a suite by name, or, with "short", of one climb each of 20 steps on the cross-entropy and on the margin. An
-evaluation that was interrupted goes on.
+evaluation that was interrupted is resumed.
 
     python studies/geometry_table.py [--suite short] RUN...
 """

@@ -1,4 +1,4 @@
-"""What a limit on the nominal loss costs and gains: methods beside each other, over seeds, as `sweep` left them.
+"""What a limit on the nominal loss costs and gains: methods compared over seeds, from the results of `sweep`.
 
 A row a method: accuracies on clean inputs and after FGSM, after `pgd` as well, and after `standard` as well, each on
 what the attacks before it left standing; means over the seeds, and the lowest and the highest of them. Under the table,

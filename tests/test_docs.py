@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 import test_layers
 import unperturbed.methods
 from support.examples import Counted, find_classes, make_batch, network, noise_for
+from unperturbed import catalogue as names
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.cli.options import Parsed, parse
 from unperturbed.evaluation import accuracy
@@ -28,14 +29,13 @@ from unperturbed.maximise.pgd import PGD
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import Method
 from unperturbed.networks.precision import InPrecision
-from unperturbed.specs import catalogue as names
 from unperturbed.specs.trees import choose
 from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 from unperturbed.training.step import optimisation_step
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = Path(names.__file__).parents[1]
+PACKAGE = Path(names.__file__).parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 METHODS = {kind.name: kind for kind in find_classes(unperturbed.methods, Method)}  # type: ignore[attr-defined]
 
@@ -73,6 +73,18 @@ def step(method: Method) -> tuple[Counted, dict[str, torch.Tensor]]:
 # Links and paths
 
 
+ADDED = {
+    "src/unperturbed/methods/random_noise.py",
+    "tests/methods/test_random_noise.py",
+    "src/unperturbed/attacks/random_points.py",
+    "src/unperturbed/suites/quick.py",
+    "src/unperturbed/examinations/diagnostics/steepness.py",
+    "src/unperturbed/data/named/two_moons.py",
+    "src/unperturbed/architectures/linear.py",
+}
+"""Files that CONTRIBUTING adds as examples."""
+
+
 def slug(heading: str) -> str:
     """Return what a link calls a heading."""
     return re.sub(r"[^\w -]", "", heading.lstrip("#").strip().lower()).replace(" ", "-")
@@ -88,7 +100,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert file.exists(), target
             assert not part or part in {slug(line) for line in file.read_text().splitlines() if line[:1] == "#"}, target
     for target in re.findall(r"`((?:src|tests|docs|examples)/[\w/]+(?:\.\w+)?/?)`", text):
-        assert (ROOT / target).exists() or "random_noise" in target, target
+        assert (ROOT / target).exists() or target in ADDED, target
 
 
 def test_the_architecture_names_every_room_and_no_other_file() -> None:
@@ -141,13 +153,15 @@ def test_the_pages_show_every_command() -> None:
 
 PYTHON = {
     "README.md": 1,
-    "CONTRIBUTING.md": 3,
+    "CONTRIBUTING.md": 7,
     "docs/defences.md": 1,
     "docs/diagnosing.md": 1,
     "docs/evaluating.md": 1,
-    "docs/python.md": 24,
+    "docs/python.md": 25,
+    "docs/really_robust.md": 1,
 }
-"""Blocks of Python, each of which is executed: those of docs/python.md in test_docs_python.py, the others below."""
+"""Blocks of Python, each of which is executed: those of docs/python.md in test_docs_python.py, those of
+CONTRIBUTING in test_contributing.py, too, the others below."""
 
 
 def test_every_block_of_python_is_executed() -> None:
@@ -182,6 +196,14 @@ def test_the_python_of_the_page_on_diagnosing_works(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_the_python_of_the_page_on_real_robustness_works(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("docs/really_robust.md", "python")
+    exec(code, {"__name__": "page"})
+    honest, masked = capsys.readouterr().out.splitlines()
+    assert honest.startswith("no sign of obfuscation;") and masked.startswith("obfuscated (zero gradient, shattered)")
+
+
 def test_the_page_on_diagnosing_names_every_diagnostic_and_claim() -> None:
     text = (ROOT / "docs/diagnosing.md").read_text()
     measured = text.partition("## What is measured")[2].partition("\n## ")[0]
@@ -305,6 +327,6 @@ def test_the_worked_examples_reference_test_passes_and_can_fail(
 
 
 def test_the_worked_diagnostic_is_the_example() -> None:
-    *_, code = blocks("CONTRIBUTING.md", "python")
+    (code,) = (block for block in blocks("CONTRIBUTING.md", "python") if "def steepness" in block)
     _, _, body = (ROOT / "examples/own_diagnostic.py").read_text().split('"""', 2)
     assert code.strip() == body.strip()

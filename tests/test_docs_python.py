@@ -147,6 +147,12 @@ def same_diagnosis(shown: Any, names: Mapping[str, Any]) -> None:
     assert names["printed"] == [([finding["summary"] for finding in findings],)]
 
 
+def same_report(shown: Any, names: Mapping[str, Any]) -> None:
+    """The runs of the command have an evaluation more, and so at least the sections of those of Python."""
+    assert {"Training", "Glossary"} <= set(names["printed"][0][0]) <= set(shown["sections"])
+    assert Path(shown["page"]).name == names["report"].page.name == "report.html" and Path(shown["card"]).exists()
+
+
 def same_names(package: Any) -> Callable[[Any, Mapping[str, Any]], None]:
     def check(shown: Any, names: Mapping[str, Any]) -> None:
         listed = {vars(getattr(package, name)).get("name") for name in names["printed"][0][0]}
@@ -170,6 +176,7 @@ CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "transfer": lambda shown, names: same(shown, names["matrix"].json()),
     "compare": lambda shown, names: same(shown, names["comparison"].json()),
     "diagnose": same_diagnosis,
+    "report": same_report,
     "methods": same_names(un.methods),
     "models": same_names(un.architectures),
     "datasets": same_data,

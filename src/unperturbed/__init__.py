@@ -29,12 +29,17 @@ if TYPE_CHECKING:
     from unperturbed.evaluation.transfer import transfer as transfer
     from unperturbed.evaluation.union import union as union
     from unperturbed.examinations.audit import audit as audit
+    from unperturbed.examinations.preflight import doctor as doctor
     from unperturbed.examinations.runner import diagnose as diagnose
     from unperturbed.examinations.several import diagnose_runs as diagnose_runs
     from unperturbed.findings import Outcome as Outcome
     from unperturbed.findings import Transfer as Transfer
     from unperturbed.methods.at import AT as AT
+    from unperturbed.results.report import Report as Report
+    from unperturbed.results.report import report as report
     from unperturbed.specs.model_for import model_for as model_for
+    from unperturbed.sweeps.sweep import sweep as sweep
+    from unperturbed.sweeps.table import Sweep as Sweep
     from unperturbed.threat import Threat as Threat
     from unperturbed.training.loop import train as train
     from unperturbed.training.recipe import Recipe as Recipe
@@ -56,6 +61,7 @@ _HOMES = {
     "compare": "evaluation.comparison",
     "diagnose": "examinations.runner",
     "diagnose_runs": "examinations.several",
+    "doctor": "examinations.preflight",
     "evaluate": "evaluation.accuracy",
     "evaluate_threats": "evaluation.threats",
     "InputError": "errors",
@@ -69,11 +75,15 @@ _HOMES = {
     "probable_accuracy": "evaluation.probable",
     "quantize": "evaluation.quantize",
     "Recipe": "training.recipe",
+    "Report": "results.report",
+    "report": "results.report",
     "robust_loss": "training.robust_loss",
     "Run": "training.run",
     "RunError": "errors",
     "save_weights": "weights.files",
     "Suite": "attacks.gradient",
+    "Sweep": "sweeps.table",
+    "sweep": "sweeps.sweep",
     "Threat": "threat",
     "train": "training.loop",
     "Trained": "training.trained",
@@ -91,9 +101,11 @@ __all__ = [
     "Outcome",
     "PairedComparison",
     "Recipe",
+    "Report",
     "Run",
     "RunError",
     "Suite",
+    "Sweep",
     "Threat",
     "Trained",
     "Transfer",
@@ -105,6 +117,7 @@ __all__ = [
     "compare",
     "diagnose",
     "diagnose_runs",
+    "doctor",
     "evaluate",
     "evaluate_threats",
     "load_data",
@@ -116,8 +129,10 @@ __all__ = [
     "model_for",
     "probable_accuracy",
     "quantize",
+    "report",
     "robust_loss",
     "save_weights",
+    "sweep",
     "train",
     "transfer",
     "union",

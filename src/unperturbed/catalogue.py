@@ -20,10 +20,10 @@ NOUNS = {
     "examinations/diagnostics": "diagnostic",
 }
 """What an entry of each folder is called."""
-VALUES = ("Suite", "Attack")
-"""Types of the module-level values that are entries: `QUICK: Suite = Suite("quick", ...)`."""
-FUNCTIONS = ("Finding",)
-"""Return types of the module-level functions that are entries."""
+VALUES = {"suites": "Suite", "attacks": "Attack"}
+"""The type of the module-level values that are entries of a folder: `QUICK: Suite = Suite("quick", ...)`."""
+FUNCTIONS = {"examinations/diagnostics": "Finding"}
+"""The return type of the module-level functions that are entries of a folder."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +39,28 @@ class Entry:
 def listing(folder: str) -> dict[str, Entry]:
     """Return the entries of a folder of the package by name.
 
-    An entry is a class with `name: ClassVar[str] = "..."`, a value `NAME: Suite = Suite("...", ...)` of a type in
-    `VALUES`, or a public function that returns a type of `FUNCTIONS`.
+    An entry is a class with `name: ClassVar[str] = "..."`, a value `NAME: Suite = Suite("...", ...)` of the folder's
+    type in `VALUES`, or a public function that returns its type in `FUNCTIONS`.
     """
     entries = {}
     for file in sorted((PACKAGE / folder).glob("*.py")):
         module = f"{PACKAGE.name}.{folder.replace('/', '.')}.{file.stem}"
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            for name, variable, summary in _entries_of(node):
+            for name, variable, summary in _entries_of(node, folder):
                 entries[name] = Entry(name, f"{module}.{variable}", summary.partition("\n")[0])
     return entries
 
 
-def _entries_of(node: ast.stmt) -> Iterator[tuple[str, str, str]]:
+def _entries_of(node: ast.stmt, folder: str) -> Iterator[tuple[str, str, str]]:
     """Yield the name, the variable and the documentation of an entry that a statement makes."""
     if isinstance(node, ast.ClassDef) and (name := _name_of(node)) is not None:
         yield name, node.name, ast.get_docstring(node) or ""
     elif isinstance(node, ast.FunctionDef) and isinstance(node.returns, ast.Name):
-        if node.returns.id in FUNCTIONS and not node.name.startswith("_"):
+        if node.returns.id == FUNCTIONS.get(folder) and not node.name.startswith("_"):
             yield node.name, node.name, ast.get_docstring(node) or ""
     elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         kind, call = node.annotation, node.value
-        if isinstance(kind, ast.Name) and kind.id in VALUES and isinstance(call, ast.Call):
+        if isinstance(kind, ast.Name) and kind.id == VALUES.get(folder) and isinstance(call, ast.Call):
             values = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg in ("name", "note"))]
             texts = [part.value for part in values if isinstance(part, ast.Constant) and isinstance(part.value, str)]
             if texts:

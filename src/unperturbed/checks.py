@@ -109,11 +109,13 @@ def check(name: str, value: Any, kind: Any, rule: Rule | None = None) -> Any:
         InputError: where it is not of this kind, or a number that does not meet the rule.
     """
     kinds = _alternatives(kind)
-    if isinstance(value, str) and any(inspect.isclass(each) and issubclass(each, os.PathLike) for each in kinds):
+    if isinstance(value, str) and any(
+        inspect.isclass(alternative) and issubclass(alternative, os.PathLike) for alternative in kinds
+    ):
         if not _is_place(value):
             raise InputError(f"{name} is {value!r:.80}, but must be a path{_or_none(kinds)}: {PLACE}.")
-    for each in kinds:
-        fitting, fits = _as_kind(name, value, each, rule)
+    for alternative in kinds:
+        fitting, fits = _as_kind(name, value, alternative, rule)
         if fits:
             several = isinstance(fitting, tuple | list)
             bound = rule or FINITE
@@ -122,9 +124,16 @@ def check(name: str, value: Any, kind: Any, rule: Rule | None = None) -> Any:
                     where = f"{name}[{place}]" if several else name
                     raise InputError(f"{where} is {number!r:.80}, but {bound.says}{_or_none(kinds)}.")
             return fitting
-    expected = " or ".join(dict.fromkeys(_named(each) for each in kinds if each is not type(None)))
+    expected = " or ".join(dict.fromkeys(_named(alternative) for alternative in kinds if alternative is not type(None)))
     says = f", and {rule.says}" if rule is not None and {int, float} & set(kinds) else ""
-    remedy = next((f": {REMEDIES[each.__name__]}" for each in kinds if getattr(each, "__name__", "") in REMEDIES), "")
+    remedy = next(
+        (
+            f": {REMEDIES[alternative.__name__]}"
+            for alternative in kinds
+            if getattr(alternative, "__name__", "") in REMEDIES
+        ),
+        "",
+    )
     if remedy:
         raise InputError(f"{name} is {_shown(value)}{remedy}.")
     raise InputError(f"{name} is {_shown(value)}, but must be {expected}{says}{_or_none(kinds)}.")
@@ -147,7 +156,7 @@ def _kinds(described: Any) -> Mapping[str, Any]:
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
     if get_origin(kind) in (Union, types.UnionType):
-        return tuple(inner for each in get_args(kind) for inner in _alternatives(each))
+        return tuple(inner for option in get_args(kind) for inner in _alternatives(option))
     return (kind,)
 
 
@@ -164,7 +173,7 @@ def _as_kind(name: str, value: Any, kind: Any, rule: Rule | None) -> tuple[Any, 
     if kind is str:
         return value, isinstance(value, str)
     if origin is Literal:
-        return value, any(isinstance(value, type(each)) and value == each for each in get_args(kind))
+        return value, any(isinstance(value, type(choice)) and value == choice for choice in get_args(kind))
     if origin in (tuple, list, Sequence):
         return _as_sequence(name, value, kind, rule)
     if origin is Mapping or kind is Mapping:
@@ -178,8 +187,9 @@ def _as_kind(name: str, value: Any, kind: Any, rule: Rule | None) -> tuple[Any, 
         return value, True
     if issubclass(kind, os.PathLike):
         return value, isinstance(value, kind) and _is_place(os.fspath(value))
-    stands_in = callable(value) and not inspect.isclass(value) and "__call__" in vars(kind)
-    return value, kind is object or isinstance(value, kind) or stands_in  # a function may do as a maximiser
+    takes_functions = "__call__" in vars(kind) and kind.__name__ != "Module"  # a function may do as a maximiser
+    stands_in = takes_functions and callable(value) and not inspect.isclass(value)
+    return value, kind is object or isinstance(value, kind) or stands_in
 
 
 def _as_sequence(name: str, value: Any, kind: Any, rule: Rule | None) -> tuple[Any, bool]:
@@ -191,7 +201,7 @@ def _as_sequence(name: str, value: Any, kind: Any, rule: Rule | None) -> tuple[A
     if get_origin(kind) is tuple and not (len(inner) == 2 and inner[1] is ...):
         if len(inner) != len(value):
             return value, False
-        items = [check(name, item, each, rule) for item, each in zip(value, inner, strict=True)]
+        items = [check(name, item, item_kind, rule) for item, item_kind in zip(value, inner, strict=True)]
     else:
         items = [check(f"{name}[{place}]", item, inner[0], rule) for place, item in enumerate(value)]
     changed = any(new is not old for new, old in zip(items, value, strict=True))

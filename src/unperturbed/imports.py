@@ -52,7 +52,7 @@ class Trust:
 
         The list is the file `trusted` in `~/.config/unperturbed` (or `$XDG_CONFIG_HOME/unperturbed`): a folder a line.
         """
-        return self.naming(content) if any(place.resolve().is_relative_to(each) for each in _listed()) else self
+        return self.naming(content) if any(place.resolve().is_relative_to(folder) for folder in _listed()) else self
 
     def check(self, path: str, option: str) -> None:
         """Raise `InputError` unless the path, or the argument of this name, is the caller's own."""
@@ -119,13 +119,13 @@ def follow(path: str, option: str, trust: Trust) -> object:
             and the known libraries; and where the import fails or the name is not there, with the nearest one.
     """
     module_name, name = _divided(path, option)
-    own = trust.everything or dotted(path) in trust.named
-    if not own and (not is_known(path) or "." in name or _lies_in_current_folder(_root(path))):
+    trusted = trust.everything or dotted(path) in trust.named
+    if not trusted and (not is_known(path) or "." in name or _lies_in_current_folder(_root(path))):
         trust.check(path, option)
-    if own and not is_known(path):
+    if trusted and not is_known(path):
         _look_in_current_folder()
     try:
-        found: object = import_module(module_name)
+        value: object = import_module(module_name)
     except Exception as error:  # any error of the module
         kind = "" if isinstance(error, ImportError | ValueError) else f"{type(error).__name__}: "
         raise InputError(
@@ -133,44 +133,44 @@ def follow(path: str, option: str, trust: Trust) -> object:
             "installed or lies in the current folder: give package.module:Name."
         ) from error
     for part in name.split("."):
-        if not hasattr(found, part):
-            public = [attribute for attribute in dir(found) if attribute[0] != "_"]
+        if not hasattr(value, part):
+            public = [attribute for attribute in dir(value) if attribute[0] != "_"]
             raise InputError(f"{option}: {module_name!r} has no {name!r}. {hint(part, public)}")
-        found = getattr(found, part)
-    if not own and _root(_home(found)) != _root(path):
-        raise InputError(f"{option}: {name} of {module_name} comes from {_home(found)}, which a file may not name.")
-    return found
+        value = getattr(value, part)
+    if not trusted and _root(_home(value)) != _root(path):
+        raise InputError(f"{option}: {name} of {module_name} comes from {_home(value)}, which a file may not name.")
+    return value
 
 
-def is_class_of(found: object, base: type) -> bool:
+def is_class_of(value: object, base: type) -> bool:
     """Tell whether `found` is a class of this kind."""
-    return inspect.isclass(found) and issubclass(found, base)
+    return inspect.isclass(value) and issubclass(value, base)
 
 
-def may_make(found: object, base: type, path: str, trust: Trust) -> bool:
+def may_make(value: object, base: type, path: str, trust: Trust) -> bool:
     """Tell whether `found` is a class of this kind, or a function that returns one of them.
 
     A function of the caller's own may leave its return type open. One that a file names, in a known library, must state
     it; and of this package a file may name classes only: its functions open files and import in turn.
     """
-    if inspect.isclass(found):
-        return issubclass(found, base)
-    if not is_function(found):
+    if inspect.isclass(value):
+        return issubclass(value, base)
+    if not is_function(value):
         return False
-    returned = returned_type(found)
+    returned = returned_type(value)
     stated = inspect.isclass(returned) and issubclass(returned, base)
     if trust.everything or dotted(path) in trust.named:
         return stated or not inspect.isclass(returned) or returned is object
     return stated and _root(path) != PACKAGE
 
 
-def is_function(found: object) -> bool:
+def is_function(value: object) -> bool:
     """Tell whether `found` can be called and is written in Python, outside of its standard library."""
-    if isinstance(found, functools.partial):
-        return is_function(found.func) or inspect.isclass(found.func)
+    if isinstance(value, functools.partial):
+        return is_function(value.func) or inspect.isclass(value.func)
     kinds = (FunctionType, MethodType)
-    written = isinstance(found, kinds) or isinstance(vars(type(found)).get("__call__"), kinds)
-    return written and not inspect.isclass(found) and _root(_home(found)) not in sys.stdlib_module_names
+    written = isinstance(value, kinds) or isinstance(vars(type(value)).get("__call__"), kinds)
+    return written and not inspect.isclass(value) and _root(_home(value)) not in sys.stdlib_module_names
 
 
 def returned_type(function: Any) -> Any:
@@ -210,8 +210,8 @@ def _check_reference(path: str, option: str, trust: Trust) -> None:
         trust.check(path, option)
     module_name, _, name = dotted(path).rpartition(".")
     try:
-        found = getattr(import_module(module_name), name)
-        layer = is_class_of(found, import_module("torch.nn").Module) and _root(_home(found)) == _root(path)
+        value = getattr(import_module(module_name), name)
+        layer = is_class_of(value, import_module("torch.nn").Module) and _root(_home(value)) == _root(path)
     except Exception:  # any error of a library whose optional part is missing
         layer = False
     if not layer:
@@ -248,12 +248,12 @@ def _root(path: str) -> str:
     return re.split(r"[.:]", path)[0]
 
 
-def _home(found: object) -> str:
+def _home(value: object) -> str:
     """Return the module that defines a class or function, or the class of another object."""
-    if isinstance(found, ModuleType):
-        return found.__name__
-    home = getattr(found, "__module__", None)
-    return home if isinstance(home, str) else type(found).__module__
+    if isinstance(value, ModuleType):
+        return value.__name__
+    home = getattr(value, "__module__", None)
+    return home if isinstance(home, str) else type(value).__module__
 
 
 def _lies_in_current_folder(root: str) -> bool:

@@ -15,7 +15,7 @@ def cross_entropy(logits: Logits, y: Labels | Logits) -> PerExample:
 def unit_cross_entropy(logits: Logits, y: Labels) -> PerExample:
     """Return the cross-entropy of logits scaled to a standard deviation of 3 across the classes, for each example.
 
-    Whatever multiplies the logits, it neither saturates nor vanishes; the scale counts as a constant in the gradient
+    For any scale of the logits it neither saturates nor vanishes; the scale counts as a constant in the gradient
     (compare the attack on scaled logits of
     Carlini & Wagner 2016, https://arxiv.org/abs/1607.04311).
     """

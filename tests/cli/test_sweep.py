@@ -10,11 +10,12 @@ import yaml
 from test_main import Run
 from test_main import run as run
 
-from unperturbed.cli import sweep, sweep_table
+from unperturbed.cli import sweep
 from unperturbed.cli.options import parse
-from unperturbed.cli.sweep_table import Axis
 from unperturbed.evaluation import threats
 from unperturbed.statistics.intervals import wilson
+from unperturbed.sweeps import table as sweep_table
+from unperturbed.sweeps.table import Axis, Combination
 from unperturbed.training import engine
 
 OPTIONS = ("--data", "blobs.npz", "--threat", "Linf:0.05", "--method.steps", "2")
@@ -113,7 +114,6 @@ def test_conclusions_of_the_method_are_told(run: Run) -> None:
 # Going on
 
 
-@pytest.mark.slow
 def test_a_second_call_trains_nothing_and_more_values_only_what_is_new(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +122,7 @@ def test_a_second_call_trains_nothing_and_more_values_only_what_is_new(
     second = json.loads(run(*SWEEP, "--over", "seed=0,1", "--over", "lr=0.01", "--json")[1])
     assert not taken and without_seconds(second["rows"]) == without_seconds(first["rows"])
     assert [each["seconds"] for each in second["runs"]] == [each["seconds"] for each in first["runs"]]
+    assert [each["evaluation"]["warnings"] for each in second["runs"]] == [[], []]
     more = json.loads(run(*SWEEP, *OVER, "--json")[1])
     assert len(taken) == 2 * 3 and folders() == FOLDERS
     assert [row["values"]["lr"] for row in more["rows"]] == ["0.001", "0.01"]
@@ -301,7 +302,7 @@ def test_a_run_folder_is_no_folder_for_a_sweep(run: Run) -> None:
 # Summing up
 
 
-def evaluated(values: dict[str, str], clean: int, robust: int, unknown: int = 0, threat: str = "t") -> sweep_table.Run:
+def evaluated(values: dict[str, str], clean: int, robust: int, unknown: int = 0, threat: str = "t") -> Combination:
     """Return a run of which so many of 50 examples are right."""
     shares = wilson(clean, 50), wilson(robust, 50, robust + unknown)
     outcome = {
@@ -311,7 +312,7 @@ def evaluated(values: dict[str, str], clean: int, robust: int, unknown: int = 0,
     }  # fmt: skip
     trained = {"seconds": 2.0 + clean, "epochs": 1, "best_epoch": 1, "conclusions": ["Fine: so it is."]}
     trained |= {"feasible": None}
-    return sweep_table.Run(values, Path("x"), (), trained, outcome)
+    return Combination(values, Path("x"), dict, dict, trained, outcome)
 
 
 AXES = [Axis("lr", "lr", ("1", "2")), Axis("seed", "seed", ("0", "1", "2"))]
@@ -319,7 +320,7 @@ AXES = [Axis("lr", "lr", ("1", "2")), Axis("seed", "seed", ("0", "1", "2"))]
 
 def test_a_seed_that_failed_is_told_beside_the_mean_of_the_others() -> None:
     runs = [evaluated({"lr": "1", "seed": str(seed)}, 40 + seed, 30) for seed in (0, 1)]
-    runs.append(sweep_table.Run({"lr": "1", "seed": "2"}, Path("x"), (), error="not finite"))
+    runs.append(Combination({"lr": "1", "seed": "2"}, Path("x"), dict, dict, error="not finite"))
     (row,) = sweep_table.rows_of(AXES, runs)
     assert row.point is not None and row.point.clean.value == pytest.approx(0.81) and row.point.clean.n == 100
     assert row.problems == ["lr=1, seed=2: not finite"] and (row.evaluated, row.runs) == (2, 3)
@@ -369,7 +370,10 @@ def test_a_row_is_dominated_only_by_what_it_can_be_compared_with() -> None:
 
 
 def test_what_is_still_to_come_is_told() -> None:
-    runs = [evaluated({"lr": "1", "seed": "0"}, 40, 30), sweep_table.Run({"lr": "1", "seed": "1"}, Path("x"), ())]
+    runs = [
+        evaluated({"lr": "1", "seed": "0"}, 40, 30),
+        Combination({"lr": "1", "seed": "1"}, Path("x"), dict, dict),
+    ]
     (row,) = sweep_table.rows_of(AXES, runs)
     assert sweep_table.cells_of(AXES, [row])[1][0][-1] == "1 to come"
     assert row.point is not None and row.point.robust == wilson(30, 50), "a single run keeps its interval"

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from unperturbed.data.digits import load_digits
 
+from unperturbed.data.sources import load_data
 from unperturbed.types import Inputs, Labels, Logits
 
 EPS = 0.15
@@ -31,7 +31,7 @@ class Small(nn.Module):
 
 def fit(eps: float, steps: int, epochs: int, step_size: float = 0.5, random_start: bool = True, seed: int = 0) -> Small:
     """Return the network after adversarial training by `steps` steps of PGD, eps rising over the first third."""
-    train = load_digits().train
+    train = load_data("digits").train
     x, y = train.inputs(torch.arange(len(train))), train.labels
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
@@ -59,7 +59,7 @@ def robust(seed: int = 0) -> Small:
 
 def examples(n: int) -> tuple[Inputs, Labels]:
     """Return the first test digits."""
-    test = load_digits().test
+    test = load_data("digits").test
     assert test is not None
     return test.inputs(torch.arange(n)), test.labels[:n]
 

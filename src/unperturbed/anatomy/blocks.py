@@ -54,7 +54,7 @@ def blocks(model: Model, example: Inputs) -> tuple[tuple[Block, ...], tuple[str,
         with torch.no_grad():  # two sizes tell which axis counts the examples
             of_two, outputs = _outputs(model, three[:2], parts), _outputs(model, three, parts)
     called = {path for path, _ in outputs}
-    found, left_out = [], [f"{path} is left out: it is never called." for path in parts if path not in called]
+    blocks, left_out = [], [f"{path} is left out: it is never called." for path in parts if path not in called]
     logits = outputs["", 1]
     for (path, call), output in outputs.items():
         name = _name(path, call)
@@ -64,8 +64,8 @@ def blocks(model: Model, example: Inputs) -> tuple[tuple[Block, ...], tuple[str,
         if isinstance(axis, str):
             left_out.append(f"{name} is left out: {axis}.")
         elif output is not None:
-            found.append(Block(name, path, call, axis, output.numel() // 3))
-    return tuple(found), tuple(left_out)
+            blocks.append(Block(name, path, call, axis, output.numel() // 3))
+    return tuple(blocks), tuple(left_out)
 
 
 def features(model: Model, x: Inputs, blocks: Sequence[Block]) -> list[Tensor]:
@@ -75,13 +75,13 @@ def features(model: Model, x: Inputs, blocks: Sequence[Block]) -> list[Tensor]:
     in each call. For a network under attack. Raises `RunError` where a block is not reached.
     """
     outputs = _outputs(model, x, {block.path for block in blocks})
-    found = []
+    features = []
     for block in blocks:
         output = outputs.get((block.path, block.call))
         if output is None or output.dim() <= block.axis or output.shape[block.axis] != len(x):
             raise RunError(f"block {block.name} gave nothing for these inputs, though it did for the first ones.")
-        found.append(output.movedim(block.axis, 0).reshape(len(x), -1))
-    return found
+        features.append(output.movedim(block.axis, 0).reshape(len(x), -1))
+    return features
 
 
 def _outputs(model: Model, x: Inputs, paths: Sequence[str] | set[str]) -> dict[Call, Tensor | None]:
@@ -179,7 +179,7 @@ def _is_list(module: nn.Module) -> bool:
 def _inside(module: nn.Module) -> list[nn.Module]:
     """Return the lists below that hold several parts made of parts, or else the one child that has all the weights."""
     children = [child for _, child in _children(module)]
-    lists = [found for child in children for found in _stacks(child)]
+    lists = [stack for child in children for stack in _stacks(child)]
     if not lists and len(children) == 1 and set(children[0].parameters()) == set(module.parameters()):
         return children
     return lists
@@ -189,7 +189,7 @@ def _stacks(module: nn.Module) -> list[nn.Module]:
     children = [child for _, child in _children(module)]
     if _is_list(module) and sum(bool(_children(child)) for child in children) >= 2:
         return [module]
-    return [found for child in children for found in _stacks(child)]
+    return [stack for child in children for stack in _stacks(child)]
 
 
 def _call_order(model: Model, x: Inputs) -> dict[nn.Module, int]:
@@ -215,7 +215,7 @@ def _exit(part: nn.Module, order: dict[nn.Module, int]) -> nn.Module | None:
     """Return what was called last of the list: itself, where it is called."""
     if part in order:
         return part
-    exits = [found for _, child in _children(part) if (found := _exit(child, order)) is not None]
+    exits = [exit_ for _, child in _children(part) if (exit_ := _exit(child, order)) is not None]
     return max(exits, key=order.__getitem__, default=None)
 
 

@@ -29,9 +29,9 @@ SUITE_HELP = (
     "name (apgd-ce,square), or your own as package.module:SUITE"
 )
 QUANTIZE_HELP = "also write the adversarial examples as 8-bit PNG images inside the threat set, and look again"
-DEVICES_HELP = "processes that share the examples: each on a GPU of its own, or with a part of the processor's threads"
+DEVICES_HELP = "processes that share the examples: each on a separate GPU, or with a part of the processor's threads"
 AUTOATTACK = ("standard", "plus", "rand")
-"""Suites whose attacks are told in AutoAttack's words."""
+"""Suites for which AutoAttack's lines are printed."""
 
 
 def parser() -> ArgumentParser:
@@ -128,7 +128,7 @@ def _evaluated(given: Parsed) -> Result:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Within: an interruption or failure takes along how to go on."""
+    """Within: an interruption or failure gets a note on how to resume."""
     try:
         yield
     except (KeyboardInterrupt, OSError, RunError) as error:

@@ -62,9 +62,7 @@ def model_and_weights(given: Parsed, stored: RunRecord | None) -> tuple[Tree, st
         tree = model_of(stored, given.run, given.trees["model"].value is not ABSENT)
         best = Path(given.run) / BEST
         if weights is None and not best.is_file():
-            raise InputError(
-                f"{best} is not there: the run has not finished an epoch. Go on with it, or give --weights."
-            )
+            raise InputError(f"{best} is not there: the run has not finished an epoch. Resume it, or give --weights.")
         if weights is None and not (Path(given.run) / RESULT).exists():
             begun, planned = len(read_jsonl(Path(given.run) / METRICS)), (stored.recipe or {}).get("epochs")
             say(f"{given.run} has not ended: its best weights after {begun} of {planned} epochs are taken.", "warning")

@@ -19,6 +19,7 @@ from unperturbed.data.sources import keep_place as keep_place
 from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
+from unperturbed.imports import Trust
 from unperturbed.networks.dtype import cast
 from unperturbed.networks.inputs import prepared, read_numbers
 from unperturbed.runs import CONFIG, is_free
@@ -65,7 +66,7 @@ class Setup:
     examples: str
 
     def keep(self) -> None:
-        """Write what a folder of these weights keeps: before anything else, so that the same command may go on."""
+        """Write what a folder of these weights keeps: before anything else, so that the same command can resume."""
         if self.kept is not None:
             self.kept.write(self.home)
 
@@ -80,20 +81,12 @@ def find_setup(given: Parsed, check_examples: Callable[[Split], object] = len) -
     device = find_device(given.device)
     run = None if given.run is None else Run.open(given.run, given.trust)
     stored, trust = (None, given.trust) if run is None else (run.record, run.trust)
-    place = placed(given, given.data or (stored.data if stored is not None else None))
-    if place is None and given.run is not None:
-        raise InputError(f"{Path(given.run) / CONFIG} does not say where the data is: give it by --data.")
-    if place is None:
-        raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
+    place = _place_of(given, stored)
     tree, weights = model_and_weights(given, stored)
     if given.run is not None and given.weights is None:
         for text in check_weights(Path(given.run)):
             say(text, "warning")
-    data = _with_test(load_data(place, trust), stored is not None and keep_place(place) == stored.data)
-    check_classes(data, stored, other_data=given.data is not None)
-    check_same_features(None if stored is None else stored.features, data.features, "here")
-    if stored is not None and keep_place(place) != stored.data:
-        warn_of_other_scaling(place)
+    data = _data_of(place, given, stored, trust)
     bounds = read_bounds(
         given.bounds, data.bounds if stored is None or stored.bounds is UNSAID else bounds_of(stored.bounds)
     )
@@ -126,12 +119,7 @@ def find_setup(given: Parsed, check_examples: Callable[[Split], object] = len) -
     own_folder = bool(given.out or not given.run)
     if own_folder:
         check_free(home, kept)
-    parts = (
-        *([Path(given.weights).stem] if given.run and given.weights else []),
-        *([data.name] if stored is not None and stored.data not in (None, keep_place(place)) else []),
-        *([f"bounds {given.bounds}"] if given.run and given.bounds else []),
-        *([f"{name} {value}" for name, value in asked.items() if given.run and value != taken(None, stored).get(name)]),
-    )
+    parts = _parts(given, stored, data, place, asked)
     selection = (
         *([str(chosen)] if chosen is not None else []),
         *([f"attack seed {given.seed}"] if given.seed else []),
@@ -149,6 +137,40 @@ def find_setup(given: Parsed, check_examples: Callable[[Split], object] = len) -
         stored,
         kept if own_folder else None,
         "all" if chosen is None else str(chosen),
+    )
+
+
+def _place_of(given: Parsed, stored: RunRecord | None) -> str:
+    """Return the place of the data: of the options, else of the run; raises `InputError` where neither says it."""
+    place = placed(given, given.data or (stored.data if stored is not None else None))
+    if place is None and given.run is not None:
+        raise InputError(f"{Path(given.run) / CONFIG} does not say where the data is: give it by --data.")
+    if place is None:
+        raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
+    return place
+
+
+def _data_of(place: str, given: Parsed, stored: RunRecord | None, trust: Trust) -> Data:
+    """Return the data, checked against those that the run was trained on."""
+    same = stored is not None and keep_place(place) == stored.data
+    data = _with_test(load_data(place, trust), same)
+    check_classes(data, stored, other_data=given.data is not None)
+    check_same_features(None if stored is None else stored.features, data.features, "here")
+    if stored is not None and not same:
+        warn_of_other_scaling(place)
+    return data
+
+
+def _parts(
+    given: Parsed, stored: RunRecord | None, data: Data, place: str, asked: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Return what tells apart, in a run folder, a measurement of other weights, data, bounds or first layers."""
+    recorded = taken(None, stored)
+    return (
+        *([Path(given.weights).stem] if given.run and given.weights else []),
+        *([data.name] if stored is not None and stored.data not in (None, keep_place(place)) else []),
+        *([f"bounds {given.bounds}"] if given.run and given.bounds else []),
+        *([f"{name} {value}" for name, value in asked.items() if given.run and value != recorded.get(name)]),
     )
 
 

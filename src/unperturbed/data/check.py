@@ -103,8 +103,8 @@ def _check_labels(split: Split, classes: int) -> None:
 
 
 def _check_finite(split: Split) -> None:
-    found = [ids[~x.flatten(1).isfinite().all(1)] for ids, x in _blocks(split)]
-    wrong = torch.cat(found)
+    bad = [ids[~x.flatten(1).isfinite().all(1)] for ids, x in _blocks(split)]
+    wrong = torch.cat(bad)
     if len(wrong):
         raise InputError(
             f"{len(wrong)} of {len(split)} inputs hold NaN or infinite values ({_first(wrong)}): "
@@ -113,12 +113,12 @@ def _check_finite(split: Split) -> None:
 
 
 def _check_within(split: Split, low: Tensor, high: Tensor) -> None:
-    least, most, found = float("inf"), float("-inf"), []
+    least, most, bad = float("inf"), float("-inf"), []
     for ids, x in _blocks(split):
         outside = (x < low - _slack(low)) | (x > high + _slack(high))
         least, most = min(least, float(x.min())), max(most, float(x.max()))
-        found.append(ids[outside.flatten(1).any(1)])
-    wrong = torch.cat(found)
+        bad.append(ids[outside.flatten(1).any(1)])
+    wrong = torch.cat(bad)
     if len(wrong):
         remedy = (
             "They look like pixels from 0 to 255: divide them by 255"

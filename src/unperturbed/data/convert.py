@@ -72,10 +72,10 @@ def _named(data: object) -> tuple[object, tuple[str, ...]] | None:
     if not isinstance(data, tuple | list) or len(data) != 2 or isinstance(data[1], Split | Dataset):
         return None
     if isinstance(data[0], tuple) and isinstance(data[1], tuple) and len(data[0]) == len(data[1]) == 2:
-        found = _texts(data[0][1], data[1][1])
-        return None if found is None else (((data[0][0], found[0][0]), (data[1][0], found[0][1])), found[1])
-    found = _texts(data[1])
-    return None if found is None else ((data[0], found[0][0]), found[1])
+        classes = _texts(data[0][1], data[1][1])
+        return None if classes is None else (((data[0][0], classes[0][0]), (data[1][0], classes[0][1])), classes[1])
+    classes = _texts(data[1])
+    return None if classes is None else ((data[0], classes[0][0]), classes[1])
 
 
 def _texts(*labels: object) -> tuple[list[Labels], tuple[str, ...]] | None:
@@ -178,11 +178,11 @@ def _pair(item: Any, i: int) -> tuple[Tensor, int]:
 
 
 def _only(item: Mapping[str, Any], wanted: Any, role: str, i: int) -> Any:
-    found = [key for key, value in item.items() if wanted(value)]
-    if len(found) != 1:
-        names = ", ".join(found) or "none"
+    keys = [key for key, value in item.items() if wanted(value)]
+    if len(keys) != 1:
+        names = ", ".join(keys) or "none"
         raise InputError(f"Example {i} must hold exactly one {role}, but has {names} (keys: {', '.join(item)}).")
-    return item[found[0]]
+    return item[keys[0]]
 
 
 def _is_input(value: Any) -> bool:

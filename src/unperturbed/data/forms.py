@@ -25,14 +25,14 @@ class Choice:
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width that images are resized to; raises InputError for what is none."""
-        found = None if self.resize is None else re.fullmatch(r"(\d{1,5}),(\d{1,5})", self.resize)
-        size = None if found is None else (int(found[1]), int(found[2]))
+        match = None if self.resize is None else re.fullmatch(r"(\d{1,5}),(\d{1,5})", self.resize)
+        size = None if match is None else (int(match[1]), int(match[2]))
         if self.resize is not None and (size is None or not 1 <= size[0] * size[1] <= pictures.MOST_PIXELS):
             raise InputError(f"The size is {self.resize!r}, but must be HEIGHT,WIDTH in pixels, such as 32,32.")
         return size
 
 
-NAMES = tuple(each.name for each in fields(Choice))
+NAMES = tuple(field.name for field in fields(Choice))
 _OPTIONS: Mapping[str, str] = {"label": "--label, or ?label=", "resize": "--resize, or ?resize="}
 """How a choice is given, where an option of the command line gives it, too."""
 

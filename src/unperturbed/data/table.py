@@ -32,8 +32,8 @@ def load_table(path: Path, name: str, label: str | None, scale: str | None) -> D
         raise InputError(f"The scale is {scale!r}, but must be unit or none.")
     table = _read(path)
     column = _label_column(table, label, path)
-    names = [each for each in table.column_names if each != column]
-    x = np.stack([_numbers(table, each, path) for each in names], 1)
+    names = [feature for feature in table.column_names if feature != column]
+    x = np.stack([_numbers(table, feature, path) for feature in names], 1)
     labels, classes = _labels(table, column, path)
     low, high = x.min(0), x.max(0)
     bounds: tuple[float, float] | tuple[torch.Tensor, torch.Tensor] = (0.0, 1.0)
@@ -62,12 +62,12 @@ def _read(path: Path) -> pa.Table:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = next(csv.reader(file, delimiter=delimiter), [])
-        header = [each.strip() for each in header]
+        header = [name.strip() for name in header]
         options = pc.ConvertOptions(strings_can_be_null=True)
         table = pc.read_csv(path, parse_options=pc.ParseOptions(delimiter=delimiter), convert_options=options)
     except (pa.ArrowException, UnicodeDecodeError, OSError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as CSV ({' '.join(str(error).split())}): mend it.") from error
-    if header and all(NUMERAL.fullmatch(each) for each in header) and not all(each.isdecimal() for each in header):
+    if header and all(NUMERAL.fullmatch(name) for name in header) and not all(name.isdecimal() for name in header):
         raise InputError(f"The first line of {path} holds numbers ({', '.join(header[:5])}): it must name the columns.")
     if "" in header:
         place = header.index("")
@@ -75,7 +75,7 @@ def _read(path: Path) -> pa.Table:
             f"Column {place + 1} of {path} has no name: an index that was written with the table (to_csv(index=False) "
             "leaves it out) would be a feature. Remove the column, or name it."
         )
-    twice = sorted({each for each in header if header.count(each) > 1})
+    twice = sorted({name for name in header if header.count(name) > 1})
     if twice or len(table.column_names) < 2 or table.num_rows == 0:
         what = f"names the column {twice[0]!r} twice" if twice else "needs rows, a label column and features"
         between = "tabs" if delimiter == "\t" else "commas"
@@ -89,11 +89,11 @@ def _label_column(table: pa.Table, label: str | None, path: Path) -> str:
         if label not in columns:
             raise InputError(f"{path} has no column {label!r}, only {', '.join(columns)}: give --label COLUMN.")
         return label
-    texts = [each for each in columns if pa.types.is_string(table.schema.field(each).type)]
-    usual = [each for each in columns if each.lower() in _LABELS]
-    for found in (usual, texts):
-        if len(found) == 1:
-            return str(found[0])
+    texts = [name for name in columns if pa.types.is_string(table.schema.field(name).type)]
+    usual = [name for name in columns if name.lower() in _LABELS]
+    for names in (usual, texts):
+        if len(names) == 1:
+            return str(names[0])
     raise InputError(f"{path} has the columns {', '.join(columns[:20])}: say which is the label, by --label COLUMN.")
 
 

@@ -48,29 +48,29 @@ def evaluate(
     output: Output = None,
     progress: Progress = silent,
 ) -> Outcome:
-    """Return how many examples the model classifies correctly, and on how many of those the suite cannot change that.
+    """Return the clean accuracy, and the robust accuracy: the share of examples on which every attack fails.
 
     Runs in eval mode and leaves the model as it was. Every success is verified by a fresh forward in the weights' own
     precision (float32 or float64), strictly (a tie is no success) and inside the threat set. An example that could not
     be evaluated, even alone, is unknown and never counts as robust.
 
-    With `out`, what is done is kept: the same call goes on where an interrupted one stopped, and gives the table that
-    it would have given. Processes of one `torch.distributed` group share the examples.
+    With `out`, results are stored: the same call resumes an interrupted one, with the same table as an uninterrupted
+    one. Processes of one `torch.distributed` group share the examples.
 
     Args:
         model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
         data: a `Data` (its test split), a `Split`, a pair of arrays (inputs, labels), or a map-style dataset.
         threat: the threat set; inputs must lie within its bounds.
         suite: a name ("pgd", "standard", "plus", "rand", "apgd-ce,square") or a `Suite`.
-        out: folder for `SUITE.json` and, in a folder of its own, the per-example tables and adversarial inputs.
+        out: folder for `SUITE.json` and, in a folder `SUITE/`, the per-example tables and adversarial inputs.
         overwrite: replace another evaluation that `out` holds.
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time, raised to a power of two; fewer where fewer are left.
-        precision: "auto" lets attacks that bear it search in bfloat16 where the processor multiplies that natively and
-            the network is convolutional, and repeats in float32 what came close to a break; "32": all in float32.
+        precision: "auto" lets attacks that tolerate rounding search in bfloat16 if the processor multiplies it natively
+            and the network is convolutional, and repeats searches near a break in float32; "32": all in float32.
         output: which part of what the model returns are the logits: a place, a name, or a function of it.
-        progress: told of every attack that is through with a block of examples, and about twice a second of how far
-            it is: the bound within an attack counts what it claims, which a fresh forward has yet to confirm.
+        progress: called after every attack on a block of examples, and about twice a second within one, where the
+            bound counts claims that a fresh forward has not verified yet.
 
     Raises:
         InputError: on data outside the bounds or with NaN, labels that do not fit the outputs, an unknown suite, and

@@ -52,6 +52,6 @@ def kept_for_gradient(subject: Subject) -> int | None:
     with under_attack(classifier), own_randomness(0, subject.device):
         try:
             more = kept(2) - kept(1)  # without what does not depend on the batch, such as the weights
-        except Exception:  # whatever a network may do about hooks, or two examples: the evaluation does without
+        except Exception:  # any error of a network with hooks or two examples: the default is used
             return None
     return more if more > 0 else None

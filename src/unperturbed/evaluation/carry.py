@@ -67,7 +67,7 @@ def keep(outcome: Outcome, points: Carried, folder: Path) -> None:
 
 
 def write_points(outcome: Outcome, points: Carried, folder: Path) -> None:
-    """Write points beside the parts of an outcome, where a later `evaluate` reads them, and correct its summary."""
+    """Write points next to the parts of an outcome, where a later `evaluate` reads them, and correct its summary."""
     if not points.rows:
         return
     store = Store(folder / outcome.suite)

@@ -70,27 +70,27 @@ def minimum_norm(
 ) -> Distances:
     """Return for every example an upper bound on the distance to the nearest misclassified point, box respected.
 
-    FAB needs no radius and goes first. The other attacks of the suite then look at one radius after the other, the
-    largest first, each time at the examples that have neither broken within it nor withstood a larger one: so each
-    example withstands the suite at most once, just below its distance. What withstands a radius counts as robust at
-    the smaller ones; there it is not attacked again. Whatever is found is drawn in towards the example, by halving the
-    line between them as long as the end stays misclassified. Every distance is measured on a point that a fresh forward
+    FAB needs no radius and runs first. The other attacks of the suite then take one radius after the other, the largest
+    first, each time on the examples that have neither broken within it nor withstood a larger one: so each example
+    withstands the suite at most once, just below its distance. An example that withstands a radius counts as robust at
+    the smaller ones, and is not attacked again. Each point found is moved towards its example by bisection of the line
+    between them, keeping a misclassified end. Every distance is measured on a point that a fresh forward
     in float32 (or float64) finds misclassified, strictly.
 
-    With `out`, what is done is kept after FAB and after each radius: the same call goes on where an interrupted one
-    stopped, and gives the table that it would have given.
+    With `out`, results are stored after FAB and after each radius: the same call resumes an interrupted one, with the
+    same table as an uninterrupted one.
 
     Args:
         model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
         data: a `Data` (its test split), a `Split`, a pair of arrays (inputs, labels), or a map-style dataset.
         threat: norm, box, and the largest radius of interest; distances beyond it are FAB's alone.
         suite: a name ("nearest", "standard", "plus", "pgd") or a `Suite`.
-        radii: where the attacks other than FAB look; by default 10 even steps from 0 to eps.
-        out: folder for `curve-NORM.json` and, in a folder of its own, the per-example tables and points.
+        radii: those of the attacks other than FAB; by default 10 even steps from 0 to eps.
+        out: folder for `curve-NORM.json` and, in a folder `curve-NORM/`, the per-example tables and points.
         overwrite: replace other distances that `out` holds.
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time, raised to a power of two.
-        progress: told of every radius done, and about twice a second of how far an attack is.
+        progress: called after every radius, and about twice a second within an attack.
         output: which part of what the model returns are the logits: a place, a name, or a function of it.
 
     Raises:

@@ -112,7 +112,7 @@ def probable_accuracy(
         overwrite: replace other counts that `out` holds.
         seed: of the draws.
         batch_size: examples that the network sees at a time, raised to a power of two.
-        progress: told of every draw of every block.
+        progress: called after every draw of every block.
         output: which part of what the model returns are the logits: a place, a name, or a function of it.
 
     Raises:

@@ -64,12 +64,12 @@ def transfer(
     """Attack every model, and return the accuracy of every model on the points found on every other.
 
     The point of an example is the one of largest verified margin on the model attacked, also where it is not wrong
-    there. Where it is (or x itself is), the search goes on to its end for a point that is as wrong as can be
+    there. Where it is (or x itself is), the search continues to its end for a point of largest margin
     (`FURTHER`). A model is correct at a point where its margin there is below 0 in a fresh forward inside the threat
     set; what is not finite is unknown, never correct. The diagonal is the robust accuracy that `evaluate` gives.
 
-    With `out`, what is done is kept after each attack on each model: the same call goes on where an interrupted one
-    stopped, and gives the matrix that it would have given.
+    With `out`, results are stored after each attack on each model: the same call resumes an interrupted one, with the
+    same matrix as an uninterrupted one.
 
     Args:
         models: by name, at least two, on one device.
@@ -80,7 +80,7 @@ def transfer(
         overwrite: replace another matrix that `out` holds.
         seed: of the attacks' random starts.
         batch_size: examples that a network sees at a time, raised to a power of two.
-        progress: told of every model attacked on every block, and about twice a second of how far that is.
+        progress: called for every model attacked on every block, and about twice a second within one.
         output: which part of what the models return are the logits: a place, a name, a function of it, or one of
             these for each name.
 

@@ -73,13 +73,15 @@ def union(outcomes: Sequence[Outcome]) -> Union:
     rows = [{name: row for row, name in enumerate(outcome.examples["id"])} for outcome in outcomes]
 
     def column(key: str) -> list[tuple[Any, ...]]:
-        values = [[each.examples[key][place[name]] for name in ids] for each, place in zip(outcomes, rows, strict=True)]
+        values = [
+            [outcome.examples[key][place[name]] for name in ids] for outcome, place in zip(outcomes, rows, strict=True)
+        ]
         return list(zip(*values, strict=True))
 
-    verdicts = [min(each, key=_ORDER.index) for each in column("verdict")]
+    verdicts = [min(entries, key=_ORDER.index) for entries in column("verdict")]
     counts = {verdict: verdicts.count(verdict) for verdict in first.counts}
-    correct = sum(all(value < 0 for value in each) for each in column("clean_margin"))
-    undecided = sum(all(not value >= 0 for value in each) for each in column("clean_margin")) - correct
+    correct = sum(all(value < 0 for value in entries) for entries in column("clean_margin"))
+    undecided = sum(all(not value >= 0 for value in entries) for entries in column("clean_margin")) - correct
     n = len(ids)
     clean = wilson(correct, n, correct + undecided)
     robust = wilson(counts["survived"], n, counts["survived"] + counts["unknown"])
@@ -100,8 +102,8 @@ def union(outcomes: Sequence[Outcome]) -> Union:
             "label": list(first.examples["label"]),
             "verdict": verdicts,
             "broken_under": [
-                [outcome.threat for outcome, verdict in zip(outcomes, each, strict=True) if verdict == "broken"]
-                for each in column("verdict")
+                [outcome.threat for outcome, verdict in zip(outcomes, entries, strict=True) if verdict == "broken"]
+                for entries in column("verdict")
             ],
         },
     )
@@ -121,7 +123,7 @@ def _over_draws(outcome: Outcome) -> bool:
 
 def _fewest_right(rows: list[tuple[list[int], ...]]) -> Interval:
     """Return the mean over draws, of each example those that are right least often."""
-    draws = np.array([min(each, key=lambda one: one.count(1)) for each in rows])
+    draws = np.array([min(row, key=lambda one: one.count(1)) for row in rows])
     return wilson_over_draws(draws == 1, draws == -1)
 
 

@@ -70,7 +70,7 @@ def drawn(seed: int, device: torch.device) -> Iterator[None]:
 def behaviour_of(model: nn.Module, x: Inputs, seed: int) -> Behaviour:
     """Compare the logits of repeated, reordered and single forwards."""
     half = max(len(x) // 2, 1)
-    first, second = x[:half], x[half:] if len(x) > 1 else x
+    first, second = x[:half], x[half : 2 * half] if len(x) > 1 else x
 
     def logits(z: Inputs, draw: int = 0) -> Logits:
         with torch.no_grad(), drawn(seed + draw, z.device):

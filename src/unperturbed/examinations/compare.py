@@ -66,8 +66,8 @@ def compare(models: Sequence[Examined], seed: int = 0) -> Comparison:
         )
     ordered = sorted(models, key=lambda model: (model.seed, model.name))
     groups = [[model for model in ordered if model.strength == strength] for strength in strengths]
-    found = [(claim, _values(claim, groups)) for claim in (*CLAIMS, *CONTROLS)]
-    tested = {claim: _trend(claim, values, strengths) for claim, values in found if not isinstance(values, str)}
+    quantities = [(claim, _values(claim, groups)) for claim in (*CLAIMS, *CONTROLS)]
+    tested = {claim: _trend(claim, values, strengths) for claim, values in quantities if not isinstance(values, str)}
     return Comparison(
         strengths,
         tuple(len(group) for group in groups),
@@ -75,7 +75,11 @@ def compare(models: Sequence[Examined], seed: int = 0) -> Comparison:
         _holm([tested[claim] for claim in CLAIMS if claim in tested]),
         tuple(_decided(tested[claim], tested[claim].p) for claim in CONTROLS if claim in tested),
         tuple(
-            [f"{claim.sentence}: not tested, since {values}." for claim, values in found if isinstance(values, str)]
+            [
+                f"{claim.sentence}: not tested, since {values}."
+                for claim, values in quantities
+                if isinstance(values, str)
+            ]
             + copies
             + _notes(groups)
         ),
@@ -88,7 +92,12 @@ def _without_copies(models: Sequence[Examined]) -> tuple[list[Examined], list[st
     for model in models:
         key = model.strength, model.seed, model.findings
         first = next(
-            (each for each in kept if (each.strength, each.seed, each.findings) == key and each.findings), None
+            (
+                network
+                for network in kept
+                if (network.strength, network.seed, network.findings) == key and network.findings
+            ),
+            None,
         )
         if first is None:
             kept.append(model)
@@ -108,18 +117,18 @@ def _values(claim: Claim, groups: Sequence[Sequence[Examined]]) -> list[np.ndarr
     ids = sorted(shared)
     if ids == [_NUMBER] and max(map(len, groups)) == 1:
         return f"{claim.quantity!r} is a single number of a network, and no strength has two networks"
-    return [np.array([[column[each] for each in ids] for column in group]) for group in columns]
+    return [np.array([[column[name] for name in ids] for column in group]) for group in columns]
 
 
 def _column(claim: Claim, model: Examined) -> Mapping[int, float]:
     """Return a network's values by the ids of the examples, a single number under a separate id; or nothing."""
-    found, number = model.distribution(claim.quantity), model.number(claim.quantity)
-    if found is None and number is not None:
+    distribution, number = model.distribution(claim.quantity), model.number(claim.quantity)
+    if distribution is None and number is not None:
         return {_NUMBER: number}
     scale = model.number(SCALE) if claim.without_scale else 0.0
-    if found is None or scale is None:
+    if distribution is None or scale is None:
         return {}
-    return {each: value * 10.0**-scale for each, value in zip(found.ids, found.values, strict=True)}
+    return {name: value * 10.0**-scale for name, value in zip(distribution.ids, distribution.values, strict=True)}
 
 
 def _trend(claim: Claim, values: Sequence[np.ndarray], strengths: Sequence[float], seed: int = 0) -> Trend:
@@ -130,19 +139,19 @@ def _trend(claim: Claim, values: Sequence[np.ndarray], strengths: Sequence[float
     https://doi.org/10.1093/biomet/34.1-2.28), so that strengths whose seeds scatter differently keep the level. With
     one network at a strength the interval is over the examples alone, and p is 1.
     """
-    weights, means = _contrast(strengths), [float(each.mean()) for each in values]
+    weights, means = _contrast(strengths), [float(network_values.mean()) for network_values in values]
     change, examples = float(weights @ means), values[0].shape[1]
-    alone = min(len(each) for each in values) < 2
+    alone = min(len(network_values) for network_values in values) < 2
     parts = (
         []
         if alone
         else [
-            (w**2 * each.mean(1).var(ddof=1) / len(each), len(each) - 1)
-            for w, each in zip(weights, values, strict=True)
+            (w**2 * network_values.mean(1).var(ddof=1) / len(network_values), len(network_values) - 1)
+            for w, network_values in zip(weights, values, strict=True)
         ]
     )
     if examples > 1:
-        over_examples = sum(w * each.mean(0) for w, each in zip(weights, values, strict=True))
+        over_examples = sum(w * network_values.mean(0) for w, network_values in zip(weights, values, strict=True))
         parts.append((np.var(over_examples, ddof=1) / examples, examples - 1))
     variance = float(sum(part for part, _ in parts))
     freedom = variance**2 / sum(part**2 / free for part, free in parts) if variance > 0 else 1.0
@@ -180,10 +189,10 @@ def _rows(groups: Sequence[Sequence[Examined]]) -> tuple[Row, ...]:
     """Return a row a quantity, in the order in which the diagnostics tell them."""
     quantities: dict[str, str] = {}
     for model in (model for group in groups for model in group):
-        for found in model.findings:
-            again = {f"{each.name}: mean" for each in found.distributions}
-            quantities |= {each.name: each.unit for each in found.numbers if each.name not in again}
-            quantities |= {f"mean {each.name}": each.unit for each in found.distributions}
+        for finding in model.findings:
+            again = {f"{entry.name}: mean" for entry in finding.distributions}
+            quantities |= {entry.name: entry.unit for entry in finding.numbers if entry.name not in again}
+            quantities |= {f"mean {entry.name}": entry.unit for entry in finding.distributions}
     return tuple(_row(name, unit, groups) for name, unit in quantities.items())
 
 
@@ -197,8 +206,8 @@ def _single(model: Examined, quantity: str) -> float | None:
     number = model.number(quantity)
     if number is not None:
         return number
-    found = model.distribution(quantity.removeprefix("mean "))
-    return float(np.mean(found.values)) if found is not None and found.values else None
+    distribution = model.distribution(quantity.removeprefix("mean "))
+    return float(np.mean(distribution.values)) if distribution is not None and distribution.values else None
 
 
 def _cell(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
@@ -221,8 +230,10 @@ def _notes(groups: Sequence[Sequence[Examined]]) -> list[str]:
             f"At eps {', '.join(alone)} there is one network only. No claim is decided ({ONE_NETWORK}): another seed "
             "of training may change what the intervals, over examples alone, do not show. Train two seeds or more."
         )
-    found = [{line.x for group in groups for each in group if (line := each.line(name)) is not None} for name in BLOCKS]
-    if any(len(places) > 1 for places in found):
+    positions = [
+        {line.x for group in groups for network in group if (line := network.line(name)) is not None} for name in BLOCKS
+    ]
+    if any(len(places) > 1 for places in positions):
         notes.append("The networks do not have the same blocks: means over the blocks are of different things.")
     seeds = [{model.seed for model in group} for group in groups]
     if any(first != second for first, second in pairwise(seeds)):

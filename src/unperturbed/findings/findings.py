@@ -104,12 +104,12 @@ class Finding:
         return cls(
             value["title"],
             value["summary"],
-            tuple(Number(**each) for each in value["numbers"]),
-            tuple(Distribution(**_tuples(each)) for each in value["distributions"]),
-            tuple(Line(**_tuples(each)) for each in value["lines"]),
+            tuple(Number(**entry) for entry in value["numbers"]),
+            tuple(Distribution(**_tuples(entry)) for entry in value["distributions"]),
+            tuple(Line(**_tuples(entry)) for entry in value["lines"]),
             tuple(value["notes"]),
         )
 
 
 def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(each) if isinstance(each, list) else each for key, each in value.items()}
+    return {key: tuple(entry) if isinstance(entry, list) else entry for key, entry in value.items()}

@@ -69,7 +69,7 @@ def code_hash(code: types.CodeType) -> str:
     names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
     counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
     digest.update(repr((names, counts)).encode() + getattr(code, "co_exceptiontable", b""))
-    digest.update("".join(_constant(each) for each in code.co_consts).encode())
+    digest.update("".join(_constant(constant) for constant in code.co_consts).encode())
     return digest.hexdigest()
 
 
@@ -157,13 +157,16 @@ def _imported(name: str, package: Any) -> types.ModuleType | None:
 
 
 def _codes(code: types.CodeType) -> list[types.CodeType]:
-    return [code, *(inner for each in code.co_consts if isinstance(each, types.CodeType) for inner in _codes(each))]
+    return [
+        code,
+        *(inner for constant in code.co_consts if isinstance(constant, types.CodeType) for inner in _codes(constant)),
+    ]
 
 
 def _loaded(code: types.CodeType) -> set[str]:
     """Return the names that a code object takes from its module or imports."""
     kinds = ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME", "IMPORT_FROM")
-    names = {str(each.argval) for each in dis.get_instructions(code) if each.opname in kinds}
+    names = {str(instruction.argval) for instruction in dis.get_instructions(code) if instruction.opname in kinds}
     return {part for name in names for part in (name, name.partition(".")[0]) if part}
 
 

@@ -116,14 +116,14 @@ def _array(value: np.ndarray) -> tuple[str, Iterator[Child]]:
 def _module(value: nn.Module) -> tuple[str, Iterator[Child]]:
     if hasattr(value, "_orig_mod"):  # compiled: it answers as the network inside
         return "compiled", iter([("._orig_mod", value._orig_mod)])
-    names = {name: each for name, each in vars(value).items() if "state_dict" not in name}
+    names = {name: part for name, part in vars(value).items() if "state_dict" not in name}
     kind: list[Child] = [(".class", type(value))]
     text = type(value).__qualname__
     if isinstance(value, torch.fx.GraphModule):
         text, kind = f"GraphModule {_sha(value.code.encode())}", []
-        names = {name: each for name, each in names.items() if name not in ("_graph", "_code", "_tracer_cls", "meta")}
-    hooked = {name: list(each.values()) if _holds_hooks(name, each) else each for name, each in names.items()}
-    return text, iter([*kind, *((f".{name}", each) for name, each in sorted(hooked.items()))])
+        names = {name: part for name, part in names.items() if name not in ("_graph", "_code", "_tracer_cls", "meta")}
+    hooked = {name: list(part.values()) if _holds_hooks(name, part) else part for name, part in names.items()}
+    return text, iter([*kind, *((f".{name}", part) for name, part in sorted(hooked.items()))])
 
 
 def _holds_hooks(name: str, value: object) -> bool:
@@ -186,15 +186,15 @@ def _class(value: type) -> tuple[str, Iterator[Child]]:
 def _python_module(value: types.ModuleType) -> tuple[str, Iterator[Child]]:
     if origin(value.__name__) != "user":
         return f"module {value.__name__} {getattr(value, '__version__', '')}", iter(())
-    inner = ((f".{name}", each) for name, each in sorted(vars(value).items()) if not name.startswith("__"))
+    inner = ((f".{name}", part) for name, part in sorted(vars(value).items()) if not name.startswith("__"))
     return f"module {value.__name__}", (child for child in inner if not isinstance(child[1], types.ModuleType))
 
 
 def _mapping(value: Mapping[Any, Any]) -> tuple[str, Iterator[Child]]:
     inner = list[Child]()
-    for number, (key, each) in enumerate(value.items()):
+    for number, (key, part) in enumerate(value.items()):
         text = plain(key)
-        inner.append((f"[{number}: {text}]", each))
+        inner.append((f"[{number}: {text}]", part))
         if text is None:
             inner.append((f"[{number}].key", key))
     return f"{type(value).__qualname__} of {len(inner)}", iter([*inner, *_more(value)])
@@ -202,18 +202,18 @@ def _mapping(value: Mapping[Any, Any]) -> tuple[str, Iterator[Child]]:
 
 def _sequence(value: Any) -> tuple[str, Iterator[Child]]:
     kind = f"{type(value).__qualname__} of {len(value)}"
-    if value and all(type(each) in _PLAIN for each in value):
+    if value and all(type(part) in _PLAIN for part in value):
         return f"{kind}: {_sha(repr(list(value)).encode(errors='surrogatepass'))}", _more(value)
-    return kind, iter([*((f"[{number}]", each) for number, each in enumerate(value)), *_more(value)])
+    return kind, iter([*((f"[{number}]", part) for number, part in enumerate(value)), *_more(value)])
 
 
 def _set(value: AbstractSet[Any]) -> tuple[str, Iterator[Child]]:
-    texts = [plain(each) for each in value]
+    texts = [plain(part) for part in value]
     known = sorted(text for text in texts if text is not None)
-    others = [each for each, text in zip(value, texts, strict=True) if text is None]
+    others = [part for part, text in zip(value, texts, strict=True) if text is None]
     if len(others) > 1:  # whose order differs from process to process
-        others.sort(key=lambda each: (type(each).__qualname__, getattr(each, "__qualname__", "")))
-    inner = ((f"[{number}]", each) for number, each in enumerate(others))
+        others.sort(key=lambda part: (type(part).__qualname__, getattr(part, "__qualname__", "")))
+    inner = ((f"[{number}]", part) for number, part in enumerate(others))
     return f"{type(value).__qualname__}: {_sha(repr(known).encode())}", inner
 
 
@@ -225,7 +225,7 @@ def _more(value: object) -> Iterator[Child]:
 
 
 def _attributes(value: object) -> Iterator[Child]:
-    yield from ((f".{name}", each) for name, each in sorted(getattr(value, "__dict__", {}).items(), key=_by_name))
+    yield from ((f".{name}", part) for name, part in sorted(getattr(value, "__dict__", {}).items(), key=_by_name))
     for kind in type(value).__mro__:
         slots = vars(kind).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
@@ -254,15 +254,15 @@ def _object(value: Any) -> tuple[str, Iterator[Child]]:
             return f"{kind.__qualname__} {copied}", iter(())
         _, arguments, state, items, pairs = (*copied, *[None] * 5)[:5]
         rest = (state, list(items or ()), list(pairs or ()))
-        inner += [(".arguments", tuple(each for each in arguments if each is not kind)), (".state", rest)]
+        inner += [(".arguments", tuple(part for part in arguments if part is not kind)), (".state", rest)]
     return kind.__qualname__, iter([(".class", kind), *inner])
 
 
 def _is_of_python(kind: type) -> bool:
     """Tell whether objects of a class keep nothing but attributes: then they have no hidden part."""
-    of_python = all(each is object or each.__flags__ & (1 << 9) for each in kind.__mro__)  # made by a class statement
-    names = [vars(each).get("__slots__", ()) for each in kind.__mro__]
-    slots = sum(1 if isinstance(each, str) else len(tuple(each)) for each in names)
+    of_python = all(part is object or part.__flags__ & (1 << 9) for part in kind.__mro__)  # made by a class statement
+    names = [vars(part).get("__slots__", ()) for part in kind.__mro__]
+    slots = sum(1 if isinstance(part, str) else len(tuple(part)) for part in names)
     return of_python and kind.__basicsize__ <= object.__basicsize__ + 8 * (2 + slots)
 
 

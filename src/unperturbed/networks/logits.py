@@ -54,22 +54,22 @@ def parts_of(output: object) -> dict[int | str, Tensor]:
 
 def _part(output: object, which: int | str | Callable[[Any], Tensor]) -> Tensor:
     if callable(which):
-        found: object = which(output)
+        logits: object = which(output)
     else:
         try:
             if isinstance(output, Tensor):
                 raise InputError(f"output is {which!r}, but the model returned one tensor, not several: leave it out")
             if isinstance(which, int):
-                found = list(output.values())[which] if isinstance(output, Mapping) else output[which]  # type: ignore[index]
+                logits = list(output.values())[which] if isinstance(output, Mapping) else output[which]  # type: ignore[index]
             else:
-                found = output[which] if isinstance(output, Mapping) else getattr(output, which)
+                logits = output[which] if isinstance(output, Mapping) else getattr(output, which)
         except (KeyError, IndexError, AttributeError, TypeError) as error:
             raise InputError(
                 f"output is {which!r}, but the model returned a {type(output).__name__}{_listed(output)}"
             ) from error
-    if not isinstance(found, Tensor):
-        raise InputError(f"output {which!r} of the model is a {type(found).__name__}, not a tensor{_listed(output)}")
-    return found
+    if not isinstance(logits, Tensor):
+        raise InputError(f"output {which!r} of the model is a {type(logits).__name__}, not a tensor{_listed(output)}")
+    return logits
 
 
 def _listed(output: object) -> str:

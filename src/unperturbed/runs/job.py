@@ -1,4 +1,4 @@
-"""A job: a piece of work in a folder of its own that a second call of the same resumes.
+"""A job: a piece of work in a separate folder, which the same call resumes.
 
 One policy for everything that is resumed (docs/evaluating.md, "Resuming"): the same identity resumes, another one is
 refused with the differences in words unless it may overwrite, and one whose network alone computes something else, or

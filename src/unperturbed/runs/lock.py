@@ -25,7 +25,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from unperturbed.errors import InputError
 from unperturbed.reading import parse_json
-from unperturbed.runs.files import HOST, in_place, remove_leftovers
+from unperturbed.runs.files import HOST, in_place, remove_leftovers, write_in_place
 
 log = logging.getLogger("unperturbed")
 P = ParamSpec("P")
@@ -58,7 +58,8 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
     """Within: this process alone works in the folder, or on what is called `name` in it.
 
     The folder is made if it is not there, and removed again if it is empty in the end. Temporary files that dead
-    processes have left in it are removed. The folder must stay where it is (see `in_place`).
+    processes have left in it, or next to it under its name, are removed. The folder must stay where it is (see
+    `in_place`).
 
     Raises:
         InputError: where another process holds the lock, or the folder is a file.
@@ -77,6 +78,7 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
         ended = threading.Event()
         threading.Thread(target=_beat, args=(record, ended), daemon=True).start()
         try:
+            remove_leftovers(folder.parent, folder.name)
             for each in (folder, *(part for part in folder.iterdir() if part.is_dir())):
                 remove_leftovers(each)
             with in_place(folder):
@@ -130,6 +132,9 @@ def alone_in(place: Place) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def _acquired(record: Path, what: Path) -> BaseFileLock:
     """Return the lock, held, with `record` saying so; refuse where another process holds it."""
+    for file in (record, record.with_suffix("")):
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise InputError(f"{file} is no regular file, and so no lock: remove it, and try again.")
     holder = _holder(record)
     if holder is not None and holder.host != HOST:
         if not _is_silent(record):
@@ -142,7 +147,7 @@ def _acquired(record: Path, what: Path) -> BaseFileLock:
         log.info("The lock of %s was left by %s, which has ended: it is taken over.", what, holder)
     now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     try:
-        record.write_text(json.dumps(asdict(Holder(HOST, os.getpid(), now, _command()))))
+        write_in_place(record, json.dumps(asdict(Holder(HOST, os.getpid(), now, _command()))))
     except BaseException:
         lock.release()
         raise

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from unperturbed.errors import InputError, hint
-from unperturbed.runs.files import CONFIG, read_yaml, write_yaml
+from unperturbed.runs.files import CONFIG, check_links, read_yaml, write_yaml
 
 MOST_ROWS = 10_000_000
 SCHEMA = 3
@@ -113,6 +113,7 @@ class RunRecord:
         path = folder / CONFIG
         if not path.is_file():
             raise InputError(f"{folder} is no run folder: there is no file {CONFIG} in it. Give one that train made.")
+        check_links(folder)
         content = read_yaml(path)
         if content.get("schema", 1) in (1, 2) and isinstance(content.get("method"), Mapping):
             content = {**content, "method": _renamed(content["method"])}
@@ -139,7 +140,7 @@ class RunRecord:
     def plain(self) -> dict[str, Any]:
         """Return what `config.yaml` holds: a mapping of plain values, without what is not there to be said."""
         kept = ("data", "classes", "examples", "extra", "weights") if self.recipe is not None else ("weights",)
-        order = ("schema", "unperturbed", *(each.name for each in fields(self)))
+        order = ("schema", "unperturbed", *(field.name for field in fields(self)))
         values = {name: plain(getattr(self, name)) for name in order}
         said = {name: value for name, value in values.items() if value is not UNSAID}
         return {name: value for name, value in said.items() if value is not None or name in ("bounds", *kept)}
@@ -302,7 +303,7 @@ def _check_numbers(record: RunRecord, where: object) -> None:
 def plain(value: Any) -> Any:
     """Return a part of a record as YAML takes it."""
     if is_dataclass(value):
-        values = {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        values = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
         return {name: part for name, part in values.items() if part is not None and part != {}}
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}

@@ -90,13 +90,13 @@ def wilson_over_runs(shares: Sequence[Interval], unknown: Sequence[int]) -> Inte
     Raises:
         ValueError: if the runs were measured on different numbers of examples.
     """
-    sizes = {each.n for each in shares}
+    sizes = {share.n for share in shares}
     if len(sizes) != 1:
         raise ValueError(f"The runs were measured on {sorted(sizes)} examples: they do not belong together.")
     if len(shares) == 1:
         return shares[0]
     (n,) = sizes
-    values = np.array([each.value for each in shares])
+    values = np.array([share.value for share in shares])
     low, _ = _student_wilson(values, n)
     _, high = _student_wilson((values + np.array(unknown) / n).clip(max=1.0), n)
     return Interval(float(values.mean()), low, high, n * len(shares))

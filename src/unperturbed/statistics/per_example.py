@@ -66,12 +66,12 @@ def quantiles(name: str, values: Sequence[float], unit: str = "") -> tuple[Numbe
     if not values:
         return ()
     ordered, n = np.sort(values), len(values)
-    found = []
+    numbers = []
     for share in QUANTILES:
         low, high = int(binom.ppf(0.025, n, share)) - 1, int(binom.ppf(0.975, n, share))
         inside = low >= 0 and high < n
         label = "median" if share == 0.5 else f"{share:.0%} quantile"
-        found.append(
+        numbers.append(
             Number(
                 f"{name}: {label}",
                 float(np.quantile(ordered, share)),
@@ -81,15 +81,15 @@ def quantiles(name: str, values: Sequence[float], unit: str = "") -> tuple[Numbe
                 unit,
             )
         )
-    return tuple(found)
+    return tuple(numbers)
 
 
 def portion(name: str, hits: int, n: int, unknown: int = 0) -> tuple[Number, ...]:
     """Return hits / n with its Wilson interval, whose high end counts the unknown as hits; nothing where n is 0."""
     if n == 0:
         return ()
-    found = wilson(hits, n, hits + unknown)
-    return (Number(name, found.value, n, found.low, found.high, "%"),)
+    share = wilson(hits, n, hits + unknown)
+    return (Number(name, share.value, n, share.low, share.high, "%"),)
 
 
 def difference(name: str, first: Sequence[float], second: Sequence[float], unit: str = "") -> tuple[Number, ...]:
@@ -100,7 +100,7 @@ def difference(name: str, first: Sequence[float], second: Sequence[float], unit:
     value = float(np.mean(first) - np.mean(second))
     if 1 in sizes:
         return (Number(name, value, total, unit=unit),)
-    parts = [float(np.var(each, ddof=1)) / len(each) for each in (first, second)]
+    parts = [float(np.var(sample, ddof=1)) / len(sample) for sample in (first, second)]
     freedom = (
         sum(parts) ** 2 / sum(part**2 / (n - 1) for part, n in zip(parts, sizes, strict=True)) if any(parts) else 1
     )

@@ -19,6 +19,22 @@ from torch import Tensor
 from unperturbed.checks import LARGEST, Rule, check
 from unperturbed.errors import InputError
 from unperturbed.noise import Noise
+from unperturbed.threat.geometry import (
+    at_least_something,
+    ball_l1,
+    ball_l2,
+    fill_greedily,
+    length,
+    peak,
+    reach,
+    shrink,
+    smallest,
+    soft_threshold,
+    spend_greedily,
+    steepest_l1,
+    steepest_l2,
+    stretch,
+)
 from unperturbed.types import Bounds, Inputs, Norm, PerExample
 
 _NORMS = {"linf": "Linf", "inf": "Linf", "l2": "L2", "2": "L2", "l1": "L1", "1": "L1"}
@@ -28,8 +44,6 @@ _THREAT = re.compile(rf"\s*(\w+)\s*:\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?", r
 _RADIUS = Rule("must be a finite radius of 0 or more, in input units", lambda eps: 0 <= eps <= LARGEST)
 _INSIDE = 5e-7
 """A projection lets points alone that lie beyond eps by less than this share: half of what `contains` allows."""
-_STEEPEST_LIMIT = 1e6
-"""A blocked coordinate need not be pushed harder than this to stay where it is, and more would drown the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +61,8 @@ class Threat:
 
     def __post_init__(self) -> None:
         """Check the three and normalise their types."""
+        if not isinstance(self.norm, str | Real):
+            check("norm", self.norm, str)
         if self.norm not in get_args(Norm):
             meant = _NORMS.get(str(self.norm).lower())
             raise InputError(f"unknown norm {self.norm!r}: " + (f"write {meant!r}" if meant else "use Linf, L2 or L1"))
@@ -85,13 +101,13 @@ class Threat:
 
     def distance(self, x: Inputs, z: Inputs) -> PerExample:
         """Return ‖z - x‖ per example."""
-        return _length(self.norm, z - x).flatten()
+        return length(self.norm, z - x).flatten()
 
     def dual_norm(self, gradient: Inputs) -> PerExample:
         """Return max <gradient, d> over ‖d‖ <= 1 per example: the L1, L2 or Linf norm of the gradient."""
         dual: dict[Norm, Norm] = {"Linf": "L1", "L2": "L2", "L1": "Linf"}
-        peak = _at_least_something(_peak(gradient))  # the squares of a small gradient would be 0 in float32
-        return (_length(dual[self.norm], gradient / peak) * peak).flatten()
+        largest = at_least_something(peak(gradient))  # the squares of a small gradient would be 0 in float32
+        return (length(dual[self.norm], gradient / largest) * largest).flatten()
 
     def contains(self, x: Inputs, z: Inputs) -> Bool[Tensor, " n"]:
         """Tell per example whether z lies in S(x): inside the box exactly, inside the ball up to float32 rounding.
@@ -101,12 +117,12 @@ class Threat:
         """
         low, high = self.limits(x)
         slack = 1e-6 * self.eps + self.rounding(x)
-        boxed = _smallest(((z >= low) & (z <= high)).to(x.dtype)).flatten() > 0
+        boxed = smallest(((z >= low) & (z <= high)).to(x.dtype)).flatten() > 0
         return boxed & (self.distance(x, z) <= self.eps + slack)
 
     def rounding(self, x: Inputs) -> PerExample:
         """Return what storing x + delta in float32 may add to its distance, per example: 1e-7 · max(1, ‖x‖∞)."""
-        return 1e-7 * _peak(x).clamp(min=1.0).flatten()
+        return 1e-7 * peak(x).clamp(min=1.0).flatten()
 
     @torch.no_grad()
     def project(self, x: Inputs, z: Inputs) -> Inputs:
@@ -117,12 +133,12 @@ class Threat:
         if self.norm == "Linf":
             return self._cut(z.clamp(x - self.eps, x + self.eps))
         boxed = self._cut(z.clone())
-        outside = _length(self.norm, boxed - x) > self.eps * (1 + _INSIDE)
+        outside = length(self.norm, boxed - x) > self.eps * (1 + _INSIDE)
         if not outside.any():
             return boxed
         delta = z - x
-        shrink = _shrink if self.norm == "L2" else _soft_threshold
-        return torch.where(outside, self._add(x, shrink(delta, self._room(x, delta), self.eps)), boxed)
+        shorten = shrink if self.norm == "L2" else soft_threshold
+        return torch.where(outside, self._add(x, shorten(delta, self._room(x, delta), self.eps)), boxed)
 
     @torch.no_grad()
     def sample(self, x: Inputs, noise: Noise) -> Inputs:
@@ -131,7 +147,7 @@ class Threat:
         if self.norm == "Linf":
             low, high = self._cut(x - self.eps), self._cut(x + self.eps)
             return torch.lerp(low, high, noise.uniform(shape, x.dtype))
-        direction = _ball_l2(noise, x) if self.norm == "L2" else _ball_l1(noise, x)
+        direction = ball_l2(noise, x) if self.norm == "L2" else ball_l1(noise, x)
         return self._add(x, self.eps * direction)  # cutting with the box projects: it leads no point out of the ball
 
     def longest(self, x: Inputs) -> float:
@@ -149,7 +165,7 @@ class Threat:
 
         https://arxiv.org/abs/2012.12368; low values of a Frank-Wolfe search mean a curved loss. 0 where eps is 0.
         """
-        return _length("L2", z - x).flatten() / (self.longest(x) or 1.0)
+        return length("L2", z - x).flatten() / (self.longest(x) or 1.0)
 
     @torch.no_grad()
     def maximise_linear(self, x: Inputs, gradient: Inputs) -> Inputs:
@@ -161,7 +177,7 @@ class Threat:
         if self.norm == "Linf":
             return self._cut(torch.add(x, gradient.sign(), alpha=self.eps))
         room = self._room(x, gradient)
-        best = _stretch if self.norm == "L2" else _fill_greedily
+        best = stretch if self.norm == "L2" else fill_greedily
         return self._add(x, best(gradient, room, self.eps))
 
     @torch.no_grad()
@@ -177,7 +193,7 @@ class Threat:
         if self.norm == "Linf":
             return gradient.sign()
         free = self.room(z, gradient)
-        return _steepest_l2(gradient, free) if self.norm == "L2" else _steepest_l1(gradient, free, None)
+        return steepest_l2(gradient, free) if self.norm == "L2" else steepest_l1(gradient, free, None)
 
     @torch.no_grad()
     def spread_ascent(self, z: Inputs, gradient: Inputs, count: PerExample) -> Inputs:
@@ -186,7 +202,7 @@ class Threat:
         As in `steepest_ascent`, which has a count of 1: coordinates without room are not counted and keep their push
         (the sparse steps of Croce & Hein, 2021, https://arxiv.org/abs/2103.01208, eq. 14, made aware of the box).
         """
-        return _steepest_l1(gradient, self.room(z, gradient), count)
+        return steepest_l1(gradient, self.room(z, gradient), count)
 
     def room(self, z: Inputs, direction: Inputs) -> Inputs:
         """Return 1 for the coordinates that the box lets move in this direction, 0 for those at its bound."""
@@ -200,20 +216,20 @@ class Threat:
         Where the box does not allow so much, the move that comes nearest to it. The radius does not matter.
         (The three projections of Croce & Hein, 2020, https://arxiv.org/abs/1907.02044, section 2.)
         """
-        peak = _at_least_something(_peak(slope))
+        largest = at_least_something(peak(slope))
         gain = gain.view(-1, *[1] * (z.dim() - 1))
-        slope, wanted = slope / peak * gain.sign(), gain.abs() / peak
+        slope, wanted = slope / largest * gain.sign(), gain.abs() / largest
         size, room = slope.abs(), self._room(z, slope).clamp_(max=torch.finfo(z.dtype).max)
         if self.norm == "L1":
-            return _spend_greedily(slope, room, wanted)
+            return spend_greedily(slope, room, wanted)
         share = size if self.norm == "Linf" else size.square()
-        reach = _reach(share, size * room, wanted)
-        return torch.minimum(reach * (1.0 if self.norm == "Linf" else size), room) * slope.sign()
+        scale = reach(share, size * room, wanted)
+        return torch.minimum(scale * (1.0 if self.norm == "Linf" else size), room) * slope.sign()
 
     @torch.no_grad()
     def extend(self, x: Inputs, delta: Inputs) -> Inputs:
         """Return x + eps · delta / ‖delta‖, cut to the box; x where delta is 0."""
-        return self._add(x, delta * (self.eps / _at_least_something(_length(self.norm, delta))))
+        return self._add(x, delta * (self.eps / at_least_something(length(self.norm, delta))))
 
     @torch.no_grad()
     def scatter(self, x: Inputs, noise: Noise) -> Inputs:
@@ -248,7 +264,7 @@ class Threat:
     def _add(self, x: Tensor, delta: Tensor) -> Tensor:
         """Return x + delta inside the box, one float32 step nearer to x where rounding has led out of the ball."""
         z = self._cut(x + delta)
-        beyond = _length(self.norm, z - x) > self.eps * (1 + _INSIDE)
+        beyond = length(self.norm, z - x) > self.eps * (1 + _INSIDE)
         return torch.where(beyond, torch.nextafter(z, x), z) if beyond.any() else z
 
 
@@ -314,183 +330,3 @@ def _short(eps: float) -> str:
     if float(brief) == eps:
         return brief
     return f"{levels}/255" if levels / 255 == eps else repr(eps)
-
-
-# Reductions over an example keep its axes, so that the results, (n, 1, ...), broadcast back in any memory format.
-
-
-def _axes(t: Tensor) -> tuple[int, ...]:
-    return tuple(range(1, t.dim()))
-
-
-def _total(t: Tensor) -> Tensor:
-    return t.sum(_axes(t), keepdim=True) if t.dim() > 1 else t
-
-
-def _peak(t: Tensor) -> Tensor:
-    return t.abs().amax(_axes(t), keepdim=True) if t.dim() > 1 else t.abs()
-
-
-def _smallest(t: Tensor) -> Tensor:
-    return t.amin(_axes(t), keepdim=True) if t.dim() > 1 else t
-
-
-def _length(norm: Norm, t: Tensor) -> Tensor:
-    if norm == "Linf":
-        return _peak(t)
-    if norm == "L1":
-        return _total(t.abs())
-    return _total(t.square()).sqrt_()
-
-
-def _at_least_something(size: Tensor) -> Tensor:
-    """Return the sizes with 1 in place of 0, to divide by."""
-    return torch.where(size == 0, 1.0, size)
-
-
-def _shrink(delta: Tensor, room: Tensor, eps: float) -> Tensor:
-    """Return t·delta with t such that min(t·|delta|, room) has the length eps: the projection on ball ∩ box for L2.
-
-    Its optimality conditions say that the nearest point is x + clamp(t·delta, low - x, high - x).
-    """
-    delta = delta / _at_least_something(_peak(delta))
-    return delta * _reach(delta.square(), room.square_(), eps**2).sqrt_()
-
-
-def _stretch(gradient: Tensor, room: Tensor, eps: float) -> Tensor:
-    """Return t·gradient with t such that min(t·|gradient|, room) has the length eps, or all of the room, for L2."""
-    return _shrink(gradient * room.sign(), room, eps)
-
-
-def _reach(squares: Tensor, caps: Tensor, target: float | Tensor) -> Tensor:
-    """Return per example the s with sum(min(s · squares, caps)) = target, or a huge one where the caps sum to less.
-
-    The sum is concave and piecewise linear in s: Newton's method climbs from the left, only ever adds to the capped
-    coordinates, and is exact as soon as a step adds none; then the example stays as it is while others are computed.
-    """
-    huge = torch.finfo(squares.dtype).max
-    scaled, cut = torch.empty_like(squares), torch.empty_like(squares)
-    slope = _total(squares)
-    s = torch.where(slope > 0, target / slope, 0.0)
-    for _ in range(squares.shape[1:].numel()):
-        torch.mul(squares, s, out=scaled)
-        missing = target - _total(torch.minimum(scaled, caps, out=cut))
-        free = _total(scaled.lt_(caps).mul_(squares))
-        climbing = free < slope
-        if not climbing.any():
-            break
-        s = torch.where(climbing, torch.where(free > 0, s + missing.clamp_(min=0.0) / free, huge), s)
-        slope = free
-    return s
-
-
-def _soft_threshold(delta: Tensor, room: Tensor, eps: float) -> Tensor:
-    """Return sign(delta) · max(|delta| - λ, 0), λ such that cutting it to the room gives the L1 length eps.
-
-    Cut to the room, this is the projection on ball ∩ box for L1. Finds λ by fixing variables (Bitran & Hax, 1981;
-    Kiwiel, 2008, https://doi.org/10.1007/s10957-007-9317-7): solve without limits, see whether more is lost at
-    zero or at the room, and fix the coordinates of that kind for good, until none violates its limits.
-    """
-    size, room = delta.abs(), room.clamp_(max=torch.finfo(delta.dtype).max)
-    free = size.sign()  # 1 where λ is still to be found, 0 where a coordinate is fixed at zero or at its room
-    kept, edge, product = torch.empty_like(size), torch.empty_like(size), torch.empty_like(size)
-    count = _total(free)
-    budget = torch.full_like(count, eps)
-
-    def shift() -> Tensor:
-        """Return the number that, taken from every size, makes the free ones sum to the budget."""
-        return (_total(torch.mul(size, free, out=product)) - budget).div_(count.clamp(min=1.0))
-
-    searching = torch.ones_like(count)  # 1 until nothing is left to fix: then the example stays as it is
-    for _ in range(size.shape[1:].numel()):
-        size.sub_(shift().mul_(searching))
-        torch.minimum(torch.clamp(size, min=0.0, out=kept), room, out=kept)
-        too_short = _total(torch.mul(kept, free, out=product)) <= budget
-        # Where it is too long, λ can only grow, so that zeros stay zero; where too short, it can only fall.
-        torch.mul(room, too_short.to(size.dtype), out=edge)
-        staying = kept.ne_(edge).mul_(free)
-        budget = budget - _total(free.sub_(staying).mul_(edge))
-        free, kept = staying, free
-        before, count = count, _total(free)
-        searching = (count < before).to(size.dtype)
-        if not searching.any():
-            break
-    size.sub_(shift())  # once more, on numbers that are small by now: their rounding is, too
-    return torch.copysign(size.clamp_(min=0.0), delta)
-
-
-def _fill_greedily(gradient: Tensor, room: Tensor, eps: float) -> Tensor:
-    """Return the budget eps given to the coordinates of largest gradient first, to each up to its room."""
-    rows = (len(gradient), -1) if len(gradient) else (0, gradient.shape[1:].numel())
-    room = room.clamp(max=eps).reshape(rows)
-    value = gradient.reshape(rows).abs() * room.gt(0.0)
-    budget = torch.full((len(value), 1), eps, dtype=value.dtype, device=value.device)
-    return _fill(value, room, budget, 64).view(gradient.shape) * gradient.sign()
-
-
-def _spend_greedily(slope: Tensor, room: Tensor, gain: Tensor) -> Tensor:
-    """Return the gain sought from the coordinates of largest slope first, from each up to its room, as a move."""
-    rows = (len(slope), -1) if len(slope) else (0, slope.shape[1:].numel())
-    size, wanted = slope.abs(), gain.reshape(-1, 1)
-    most = torch.minimum(size * room, gain).reshape(rows)
-    gained = _fill(size.reshape(rows) * most.gt(0.0), most, wanted, 64).view(slope.shape)
-    return torch.minimum(gained / _at_least_something(size), room) * slope.sign()
-
-
-def _fill(value: Tensor, room: Tensor, budget: Tensor, count: int) -> Tensor:
-    """Return what each coordinate gets, those of largest value first: sorting everything is ten times slower.
-
-    The budget rarely reaches beyond the first `count`; examples where it does are filled again with more.
-    """
-    best, places = value.topk(min(count, value.shape[1]), dim=1)
-    wanted = room.gather(1, places)
-    before = wanted.cumsum(1) - wanted
-    filled = torch.zeros_like(value).scatter_(1, places, torch.minimum((budget - before).clamp_(min=0.0), wanted))
-    unspent = (wanted.sum(1, keepdim=True) < budget)[:, 0] & (best[:, -1] > 0)
-    if count < value.shape[1] and unspent.any():
-        filled[unspent] = _fill(value[unspent], room[unspent], budget[unspent], 4 * count)
-    return filled
-
-
-def _steepest_l2(gradient: Tensor, free: Tensor) -> Tensor:
-    peak = _peak(gradient * free)
-    scaled = gradient / torch.where(peak == 0, torch.inf, peak)
-    length = _total((scaled * free).square_()).sqrt_()
-    return (scaled / _at_least_something(length)).clamp_(-_STEEPEST_LIMIT, _STEEPEST_LIMIT)
-
-
-def _steepest_l1(gradient: Tensor, free: Tensor, count: Tensor | None) -> Tensor:
-    """Return equal parts for the coordinates of largest gradient; a `count` of None means 1."""
-    least = _peak(gradient * free) if count is None else _ranked((gradient * free).abs_(), count)
-    chosen = gradient.abs().ge_(least).mul_(gradient.ne(0))
-    number = _total(chosen * free)
-    share = (number > 0) / number.clamp(min=1.0)
-    return gradient.sign() * chosen * share
-
-
-def _ranked(size: Tensor, count: Tensor) -> Tensor:
-    """Return the count-th largest size of each example, which keeps its axes."""
-    flat = size.reshape(len(size), size.shape[1:].numel())
-    place = count.long().clamp(1, flat.shape[1]) - 1
-    if len(flat) == 0:
-        return _peak(size)
-    largest = flat.topk(int(place.max()) + 1, dim=1).values
-    return largest.gather(1, place[:, None]).view(-1, *[1] * (size.dim() - 1))
-
-
-def _ball_l2(noise: Noise, x: Tensor) -> Tensor:
-    """Return points uniform in the unit ball: a normal direction, and a radius with P(r < t) = t^d."""
-    direction = noise.fold(0).normal(x.shape[1:], x.dtype)
-    radius = noise.fold(1).uniform((1,) * (x.dim() - 1), x.dtype) ** (1 / x.shape[1:].numel())
-    return direction * (radius / _length("L2", direction))
-
-
-def _ball_l1(noise: Noise, x: Tensor) -> Tensor:
-    """Return points uniform in the unit L1 ball: Laplace numbers over their length plus one exponential number.
-
-    (Barthe et al., 2005, https://doi.org/10.1214/009117904000000874.)
-    """
-    signed = noise.fold(0).uniform(x.shape[1:], x.dtype) * 2 - 1
-    laplace = torch.copysign(torch.log1p(-signed.abs()), signed)
-    surplus = -noise.fold(1).uniform((1,) * (x.dim() - 1), x.dtype).log()
-    return laplace / (_length("L1", laplace) + surplus)

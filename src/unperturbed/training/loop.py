@@ -82,16 +82,16 @@ def train(
         recipe: how; None: `Recipe()`.
         out: the run folder: config.yaml, metrics.jsonl, checkpoints/, best.safetensors, model.safetensors (the last
             weights) and result.json.
-        resume: go on from the last checkpoint in `out`, if there is one.
+        resume: from the last checkpoint in `out`, if there is one.
         device: "auto", "cpu", "cuda" or "mps".
         devices: processes, each with a part of every batch.
         extra: more training data, of which every batch has the recipe's `extra_ratio`.
         weights: a weights file to start from.
-        output: which part of what the model returns are the logits: a place, a name or a function of it; None: see
+        output: which part of the output are the logits: a place, a name or a function of it; None: see
             `model`.
-        loggers: beside metrics.jsonl, in the run folder.
+        loggers: in addition to metrics.jsonl, in the run folder.
         config: what else config.yaml shall hold (where data and model came from).
-        progress: told of every step.
+        progress: called after every step.
 
     Raises:
         InputError: on bad input, before a run folder is made.

@@ -49,7 +49,7 @@ class Run:
 
         Args:
             folder: as `train` made it.
-            trust: True follows every import path in the folder: code of whoever wrote it then runs.
+            trust: True follows every import path in the folder: code of the folder's author then runs.
 
         Raises:
             InputError: where the folder is no run folder, or its record is damaged.

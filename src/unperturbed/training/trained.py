@@ -62,7 +62,7 @@ class Trained:
 
 
 def at_chance(clean: Interval, robust: Interval, classes: int) -> str | None:
-    """Return a warning where a run ends at chance: its accuracies are not told from those of a constant answer.
+    """Return a warning if a run ends at chance: its accuracies could be those of a constant answer.
 
     Clean accuracy is at chance where its interval does not lie above it, robust accuracy where its interval holds it
     (below it, points were searched and found: that is no chance). Under 20 examples nothing is said.

@@ -3,12 +3,7 @@
 import inspect
 import json
 import logging
-import pickletools
-import re
-import warnings
-import zipfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -24,8 +19,9 @@ from unperturbed.imports import OWN, follow, is_function, may_make
 from unperturbed.networks.classifier import as_classifier
 from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
-from unperturbed.runs.tensors import DamagedError, damage_of_zip, read_tensors, write_tensors
-from unperturbed.weights.layouts import MEAN, STD, StoredWeights, find_weights, plain_names
+from unperturbed.runs.tensors import write_tensors
+from unperturbed.weights.layouts import MEAN, STD, StoredWeights, plain_names
+from unperturbed.weights.stored import read_stored
 
 __all__ = ("LogitsOnly", "as_classifier", "output_logits")  # their place was here
 
@@ -70,12 +66,12 @@ def named_models() -> dict[str, type[nn.Module]]:
 
 def _find_maker(spec: str) -> Callable[..., object]:
     if ":" in spec or "." in spec:
-        found: Any = follow(spec, "the model", OWN)
-        if isinstance(found, nn.Module) or not (inspect.isclass(found) or is_function(found)):
-            raise InputError(f"{spec} is a {type(found).__name__}: name a class, or a function that returns the model")
-        if not may_make(found, nn.Module, spec, OWN):
+        target: Any = follow(spec, "the model", OWN)
+        if isinstance(target, nn.Module) or not (inspect.isclass(target) or is_function(target)):
+            raise InputError(f"{spec} is a {type(target).__name__}: name a class, or a function that returns the model")
+        if not may_make(target, nn.Module, spec, OWN):
             raise InputError(f"{spec} makes no torch.nn.Module: name a subclass, or a function that returns one")
-        maker: Callable[..., object] = found
+        maker: Callable[..., object] = target
         return maker
     models = named_models()
     if spec not in models:
@@ -142,7 +138,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     in `layouts.py`. Raises `InputError` on a file that is not there, is no weights file (an HTML page), is cut off, or
     holds code or no weights.
     """
-    stored = _read(Path(path)).weights
+    stored = read_stored(Path(path)).weights
     return {plain: stored[name] for plain, name in plain_names(stored).items()}
 
 
@@ -158,14 +154,14 @@ def load_weights(
     `read_weights` does, and on missing or mismatched names unless `strict` is False; the model is then as before.
     """
     path = Path(path)
-    found = _read(path)
+    stored = read_stored(path)
     model = unwrapped(model)
-    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    fitting, report = _match(own, found, str(path))
-    if keep_normalisation or _is_identity(own, report.missing):
-        report = _with_kept_normalisation(own, report)
+    tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    fitting, report = _match(tensors, stored, str(path))
+    if keep_normalisation or _is_identity(tensors, report.missing):
+        report = _with_kept_normalisation(tensors, report)
     if strict and (report.missing or report.mismatched):
-        raise InputError(f"{path} does not fit the {type(model).__name__}: {_problem(own, report)}")
+        raise InputError(f"{path} does not fit the {type(model).__name__}: {_problem(tensors, report)}")
     model.load_state_dict(fitting, strict=False)
     return report
 
@@ -195,26 +191,26 @@ def save_weights(model: nn.Module, path: Path | str, about: Mapping[str, object]
     write_tensors(path, tensors, about or {})
 
 
-def _match(own: Mapping[str, Tensor], found: StoredWeights, path: str) -> tuple[dict[str, Tensor], KeyReport]:
+def _match(tensors: Mapping[str, Tensor], stored: StoredWeights, path: str) -> tuple[dict[str, Tensor], KeyReport]:
     """Return what to load under the model's names, and the report on all names."""
-    ours, theirs = _best_names(own, found.weights)
+    ours, theirs = _best_names(tensors, stored.weights)
     fitting, mismatched = {}, []
     for plain in ours.keys() & theirs.keys():
-        name, value = ours[plain], found.weights[theirs[plain]]
-        fitted = _fitted(value, own[name]) if plain in (MEAN, STD) else value
-        if fitted.shape == own[name].shape:
+        name, value = ours[plain], stored.weights[theirs[plain]]
+        fitted = _fitted(value, tensors[name]) if plain in (MEAN, STD) else value
+        if fitted.shape == tensors[name].shape:
             fitting[name] = fitted
         else:
-            mismatched.append(f"{name} {tuple(own[name].shape)}, in the file {tuple(value.shape)}")
+            mismatched.append(f"{name} {tuple(tensors[name].shape)}, in the file {tuple(value.shape)}")
     # a tied weight may be stored once, and old files lack the counts of batches, which eval mode does not use
-    there = {_memory(own[name]) for name in fitting}
+    there = {_memory(tensors[name]) for name in fitting}
     absent = [ours[plain] for plain in ours if plain not in theirs]
-    missing = [n for n in absent if not n.endswith("num_batches_tracked") and _memory(own[n]) not in there]
+    missing = [n for n in absent if not n.endswith("num_batches_tracked") and _memory(tensors[n]) not in there]
     unexpected = [theirs[plain] for plain in theirs if plain not in ours]
-    others = f" (the file also holds {', '.join(found.others)})" if found.others else ""
-    source = path + "".join(f"[{name!r}]" for name in found.path) + others
+    others = f" (the file also holds {', '.join(stored.others)})" if stored.others else ""
+    source = path + "".join(f"[{name!r}]" for name in stored.path) + others
     return fitting, KeyReport(
-        loaded=tuple(name for name in own if name in fitting),
+        loaded=tuple(name for name in tensors if name in fitting),
         missing=tuple(missing),
         unexpected=tuple(unexpected),
         mismatched=tuple(sorted(mismatched)),
@@ -222,18 +218,18 @@ def _match(own: Mapping[str, Tensor], found: StoredWeights, path: str) -> tuple[
     )
 
 
-def _best_names(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:
+def _best_names(tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:
     """Return the names by which the two sides agree most, as they are or plain; as they are where nothing is gained."""
-    ours = ({name: name for name in own}, plain_names(own))
+    ours = ({name: name for name in tensors}, plain_names(tensors))
     theirs = ({name: name for name in stored}, plain_names(stored))
     return max(product(ours, theirs), key=lambda pair: len(pair[0].keys() & pair[1].keys()))
 
 
-def _fitted(stored: Tensor, own: Tensor) -> Tensor:
+def _fitted(stored: Tensor, tensor: Tensor) -> Tensor:
     """Return a normalisation's numbers in the model's shape: (3,), (3, 1, 1), or one for all."""
-    if stored.numel() == own.numel():
-        return stored.reshape(own.shape)
-    return stored.reshape(()).expand(own.shape) if stored.numel() == 1 else stored
+    if stored.numel() == tensor.numel():
+        return stored.reshape(tensor.shape)
+    return stored.reshape(()).expand(tensor.shape) if stored.numel() == 1 else stored
 
 
 def _memory(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]] | int:
@@ -241,121 +237,29 @@ def _memory(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]] | int:
     return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else id(tensor)
 
 
-def _normalisation(own: Mapping[str, Tensor]) -> dict[str, str]:
-    return {plain: name for plain, name in plain_names(own).items() if plain in (MEAN, STD)}
+def _normalisation(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    return {plain: name for plain, name in plain_names(tensors).items() if plain in (MEAN, STD)}
 
 
-def _is_identity(own: Mapping[str, Tensor], missing: tuple[str, ...]) -> bool:
-    names = _normalisation(own)
+def _is_identity(tensors: Mapping[str, Tensor], missing: tuple[str, ...]) -> bool:
+    names = _normalisation(tensors)
     if len(names) < 2 or not set(names.values()) <= set(missing):
         return False
-    return bool((own[names[MEAN]] == 0).all() and (own[names[STD]] == 1).all())
+    return bool((tensors[names[MEAN]] == 0).all() and (tensors[names[STD]] == 1).all())
 
 
-def _with_kept_normalisation(own: Mapping[str, Tensor], report: KeyReport) -> KeyReport:
-    names = set(_normalisation(own).values())
+def _with_kept_normalisation(tensors: Mapping[str, Tensor], report: KeyReport) -> KeyReport:
+    names = set(_normalisation(tensors).values())
     kept = tuple(name for name in report.missing if name in names)
     missing = tuple(name for name in report.missing if name not in names)
     return KeyReport(report.loaded, missing, report.unexpected, report.mismatched, kept, report.source)
 
 
-def _problem(own: Mapping[str, Tensor], report: KeyReport) -> str:
-    names = set(_normalisation(own).values())
+def _problem(tensors: Mapping[str, Tensor], report: KeyReport) -> str:
+    names = set(_normalisation(tensors).values())
     if report.missing and set(report.missing) <= names and not report.mismatched:
         return (
             f"it holds no normalisation for {', '.join(report.missing)}, so build the model with that of its training:"
             f" mean 0 and std 1 if it saw raw inputs, else the numbers used there\n{report}"
         )
     return f"build the model with the arguments that it was trained with\n{report}"
-
-
-def _read(path: Path) -> StoredWeights:
-    """Return the weights in a file under their stored names."""
-    head = _head(path)
-    _refuse_text(path, head)
-    content = _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path, head)
-    found = find_weights(content)
-    if found is None:
-        keys = f" with the keys {', '.join(map(str, content))}"[:200] if isinstance(content, Mapping) else ""
-        kind = type(content).__name__
-        raise InputError(f"{path} holds no weights but a {kind}{keys}: save a model's state_dict() there")
-    return found
-
-
-def _head(path: Path) -> bytes:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name the weights file in it (.safetensors, .pt, .pth, .ckpt or .bin)")
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise InputError(f"cannot read the weights {path} ({error.strerror}): check the path") from error
-    if not head:
-        raise InputError(f"{path} is empty: download or save it again")
-    return head
-
-
-def _refuse_text(path: Path, head: bytes) -> None:
-    """Raise on what a failed download leaves behind."""
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<head", b"<!--", b"<?xml")):
-        kind = "an XML" if start.startswith(b"<?xml") else "an HTML"
-        raise InputError(
-            f"{path} is {kind} page, not weights: the server sent a page (a login, a warning, an error) in place of the"
-            " file; open the link in a browser and download the file itself"
-        )
-    if start.startswith(b"version https://git-lfs"):
-        raise InputError(f"{path} is a Git LFS pointer, not weights: fetch the file itself with `git lfs pull`")
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return read_tensors(path)[0]
-    except DamagedError as error:
-        raise InputError(
-            f"{path} is a damaged or truncated safetensors file ({error}): download it again, or put back a copy"
-        ) from error
-
-
-def _read_pickled(path: Path, head: bytes) -> object:
-    """Return what `torch.save` wrote, without ever running code in it."""
-    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is truncated: it ends before its table of contents; download it again")
-    if damage := damage_of_zip(path) if head.startswith(b"PK") else "":
-        raise InputError(f"{path} is damaged ({damage}): download it again, or put back a copy")
-    try:
-        # an open file: of a path, torch judges by the suffix; it warns on pickles that it did not write
-        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
-            content: object = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if named := _code_in(path, str(error)):
-            raise InputError(
-                f"{path} holds more than tensors: {named}, which only running code could restore, so it was not read"
-                " and nothing in it ran. If you trust the file, open it with the project that wrote it and save"
-                " model.state_dict() alone"
-            ) from None
-        raise InputError(
-            f"{path} is not a weights file, or it is damaged or truncated ({_reason(error)}): download it again"
-        ) from error
-    return content
-
-
-def _code_in(path: Path, message: str) -> str | None:
-    """Return the class or function at which the safe unpickler stopped, or that a bare pickle would call."""
-    if named := re.search(r"GLOBAL ([A-Za-z_][\w.]*)", message):
-        return named[1]
-    texts: list[str] = []
-    with path.open("rb") as file, suppress(ValueError):
-        for code, argument, _ in pickletools.genops(file):  # takes the pickle apart without running it
-            if code.name == "GLOBAL":
-                return str(argument).replace(" ", ".")
-            if code.name == "STACK_GLOBAL":
-                return ".".join(texts[-2:])
-            if isinstance(argument, str):
-                texts.append(argument)
-    return None
-
-
-def _reason(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip() and "weights_only" not in line]
-    return lines[0].strip() if lines else type(error).__name__

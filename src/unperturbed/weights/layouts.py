@@ -49,10 +49,10 @@ def find_weights(content: object) -> StoredWeights | None:
     """Return the named tensors that an unpickled file holds, out of their containers; None where it holds none."""
     if not isinstance(content, Mapping):
         return None
-    inside = {name: found for name in _CONTAINERS if (found := find_weights(content.get(name)))}
+    inside = {name: inner for name in _CONTAINERS if (inner := find_weights(content.get(name)))}
     if inside:
-        (name, found), *others = inside.items()
-        return StoredWeights(found.weights, (name, *found.path), (*(other for other, _ in others), *found.others))
+        (name, inner), *others = inside.items()
+        return StoredWeights(inner.weights, (name, *inner.path), (*(other for other, _ in others), *inner.others))
     weights = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     return StoredWeights(weights) if weights else None
 
@@ -89,12 +89,12 @@ def _unwrapped(names: dict[str, str]) -> dict[str, str]:
 
 def _with_plain_normalisation(names: dict[str, str]) -> dict[str, str]:
     """Rename the one pair of a mean and a std; several pairs, or half of one, stay as they are."""
-    found: dict[str, dict[str, str]] = {}
+    roles: dict[str, dict[str, str]] = {}
     for name in names:
         if match := _NORMALISER.fullmatch(name):
             role = MEAN if match["role"] in ("mean", "mu") else STD
-            found.setdefault(match["owner"], {})[role] = name
-    pairs = [pair for pair in found.values() if len(pair) == 2]
+            roles.setdefault(match["owner"], {})[role] = name
+    pairs = [pair for pair in roles.values() if len(pair) == 2]
     if len(pairs) != 1 or {MEAN, STD} & names.keys():
         return names
     plain = {name: role for role, name in pairs[0].items()}

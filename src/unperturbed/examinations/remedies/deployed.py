@@ -36,7 +36,7 @@ class OneByOne(nn.Module):
         self.network = network
 
     def forward(self, x: Inputs) -> Logits:
-        """Return the logits of each example in a batch of its own."""
+        """Return the logits of each example in a separate batch."""
         if len(x) == 0:
             return self.network(x)  # type: ignore[no-any-return]
         return torch.cat([self.network(x[row : row + 1]) for row in range(len(x))])

@@ -26,7 +26,7 @@ class PastOperations(nn.Module):
 
     Args:
         network: returns logits.
-        functions: whether shape-preserving `autograd.Function`s are passed as well, whatever their backward says.
+        functions: whether shape-preserving `autograd.Function`s are passed as well, with any backward.
     """
 
     def __init__(self, network: nn.Module, functions: bool = True) -> None:

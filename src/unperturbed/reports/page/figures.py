@@ -106,12 +106,12 @@ def trend_figures(comparison: Comparison) -> list[go.Figure]:
 
 
 def _first_distribution(name: str, models: Sequence[Examined]) -> Distribution:
-    return next(found for model in models if (found := model.distribution(name)) is not None)
+    return next(distribution for model in models if (distribution := model.distribution(name)) is not None)
 
 
 def _values(name: str, model: Examined) -> np.ndarray:
-    found = model.distribution(name)
-    return np.asarray(() if found is None else found.values, dtype=float)
+    distribution = model.distribution(name)
+    return np.asarray(() if distribution is None else distribution.values, dtype=float)
 
 
 def _dashes(models: Sequence[Examined]) -> list[str]:
@@ -124,7 +124,11 @@ def _dashes(models: Sequence[Examined]) -> list[str]:
 
 def _label(model: Examined, models: Sequence[Examined]) -> str:
     """Return the name of a network in the legend, with its strength where the strengths differ."""
-    return model.name if len({each.strength for each in models}) == 1 else f"{model.name}, eps {model.strength:.6g}"
+    return (
+        model.name
+        if len({examined.strength for examined in models}) == 1
+        else f"{model.name}, eps {model.strength:.6g}"
+    )
 
 
 def _edges(values: np.ndarray) -> np.ndarray:

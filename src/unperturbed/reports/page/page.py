@@ -26,7 +26,7 @@ class _Section:
 
 def findings_page(models: Sequence[Examined], comparison: Comparison | None, title: str, facts: Sequence[str]) -> str:
     """Return a page of HTML with everything that it needs inside; `facts` are what all the networks share."""
-    titles = dict.fromkeys(found.title for model in models for found in model.findings)
+    titles = dict.fromkeys(finding.title for model in models for finding in model.findings)
     sections = [_section(name, models) for name in titles]
     template = resources.files(__package__).joinpath("template.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -57,27 +57,27 @@ def _text(value: float, unit: str) -> str:
 
 
 def _section(title: str, models: Sequence[Examined]) -> _Section:
-    found = [(model, each) for model in models for each in model.findings if each.title == title]
-    names = dict.fromkeys(number.name for _, each in found for number in each.numbers)
-    rows = [(name, [_cell(name, each) for _, each in found]) for name in names]
-    those = [Examined(model.name, model.strength, model.seed, (each,)) for model, each in found]
-    distributions = dict.fromkeys(one.name for _, each in found for one in each.distributions if one.values)
-    lines = dict.fromkeys(one.name for _, each in found for one in each.lines)
+    pairs = [(model, finding) for model in models for finding in model.findings if finding.title == title]
+    names = dict.fromkeys(number.name for _, finding in pairs for number in finding.numbers)
+    rows = [(name, [_cell(name, finding) for _, finding in pairs]) for name in names]
+    those = [Examined(model.name, model.strength, model.seed, (finding,)) for model, finding in pairs]
+    distributions = dict.fromkeys(one.name for _, finding in pairs for one in finding.distributions if one.values)
+    lines = dict.fromkeys(one.name for _, finding in pairs for one in finding.lines)
     figures = [distribution_figure(name, those) for name in distributions] + [
         line_figure(name, those) for name in lines
     ]
     return _Section(
         title,
-        [(model.name, each.summary) for model, each in found],
-        _notes([(model.name, note) for model, each in found for note in each.notes], len(found)),
-        [model.name for model, _ in found],
+        [(model.name, finding.summary) for model, finding in pairs],
+        _notes([(model.name, note) for model, finding in pairs for note in finding.notes], len(pairs)),
+        [model.name for model, _ in pairs],
         rows,
         [_html(figure) for figure in figures],
     )
 
 
-def _cell(name: str, found: Finding) -> str:
-    return next((number_text(number) for number in found.numbers if number.name == name), "")
+def _cell(name: str, finding: Finding) -> str:
+    return next((number_text(number) for number in finding.numbers if number.name == name), "")
 
 
 def _notes(notes: Sequence[tuple[str, str]], networks: int) -> list[tuple[str, str]]:

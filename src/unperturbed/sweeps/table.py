@@ -1,11 +1,10 @@
 """What a sweep shows: a row for each combination of values, as a table, JSON, Markdown and a picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unperturbed.cli.console import table
 from unperturbed.findings import Interval, doubted
 from unperturbed.runs import write_json, write_text
 from unperturbed.statistics.domination import Point, mark_dominated
@@ -30,21 +29,23 @@ class Axis:
 
 
 @dataclass(eq=False)
-class Run:
+class Combination:
     """One combination of values, and what has come of it so far.
 
     Attributes:
         values: by the names of their axes.
         folder: the run folder.
-        words: what `train` is given.
-        trained: what `train --json` gives; None: not yet.
-        outcome: what `evaluate --json` gives; None: not yet.
+        train: trains it, or resumes, and returns the result as `train --json` prints it.
+        evaluate: evaluates it, or reads the stored evaluation, and returns the result as `evaluate --json` prints it.
+        trained: the result of training; None: not yet.
+        outcome: the result of the evaluation; None: not yet.
         error: why it failed.
     """
 
     values: Mapping[str, str]
     folder: Path
-    words: Sequence[str]
+    train: Callable[[], Mapping[str, Any]]
+    evaluate: Callable[[], Mapping[str, Any]]
     trained: Mapping[str, Any] | None = None
     outcome: Mapping[str, Any] | None = None
     error: str | None = None
@@ -64,7 +65,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Row:
+class Setting:
     """The runs with the same values but for the seed, summed up: means over those that were evaluated.
 
     Attributes:
@@ -118,10 +119,37 @@ class Row:
         return value | {"conclusions": list(self.conclusions), "problems": list(self.problems)}
 
 
-def write(
-    out: Path, about: Mapping[str, Any], axes: Sequence[Axis], runs: Sequence[Run]
-) -> tuple[dict[str, Any], list[Any]]:
-    """Write what is known so far as JSON, Markdown and a picture; return it for programs and for readers."""
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What a sweep has found so far.
+
+    Attributes:
+        value: plain values, as `sweep.json` holds them.
+        columns: of the table.
+        cells: its rows.
+        notes: what a reader of the table must know.
+        picture: clean against robust accuracy; None: no run is evaluated.
+        settings: the rows, as values.
+    """
+
+    value: Mapping[str, Any]
+    columns: Sequence[str]
+    cells: Sequence[Sequence[str]]
+    notes: Sequence[str]
+    picture: Path | None
+    settings: Sequence[Setting]
+
+    def json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return dict(self.value)
+
+    def __str__(self) -> str:
+        """Return the table and its notes as text."""
+        return "\n".join([" | ".join(self.columns), *(" | ".join(row) for row in self.cells), *self.notes])
+
+
+def write(out: Path, about: Mapping[str, Any], axes: Sequence[Axis], runs: Sequence[Combination]) -> Sweep:
+    """Write what is known so far as JSON, Markdown and a picture, and return it."""
     from unperturbed.reports.charts.style import save_chart
     from unperturbed.reports.charts.trade_off import trade_off_chart
 
@@ -142,17 +170,17 @@ def write(
         save_chart(trade_off_chart(points, "Clean against robust accuracy", caption), picture)
     else:
         picture.unlink(missing_ok=True)
-    return value, [table("", columns, cells), *notes, *([f"Picture: {picture}"] if points else [])]
+    return Sweep(value, columns, cells, notes, picture if points else None, rows)
 
 
-def rows_of(axes: Sequence[Axis], runs: Sequence[Run]) -> list[Row]:
+def rows_of(axes: Sequence[Axis], runs: Sequence[Combination]) -> list[Setting]:
     """Return the runs, summed up over the seeds, the dominated ones marked among those that can be compared."""
     seeds = [axis.name for axis in axes if axis.option == SEED]
-    groups: dict[tuple[str, ...], list[Run]] = {}
+    groups: dict[tuple[str, ...], list[Combination]] = {}
     for each in runs:
         groups.setdefault(tuple(value for name, value in each.values.items() if name not in seeds), []).append(each)
     rows = [_row([axis for axis in axes if axis.name not in seeds], group) for group in groups.values()]
-    marked: dict[int, Row] = {}
+    marked: dict[int, Setting] = {}
     for comparable in {row.comparable for row in rows}:
         places = [place for place, row in enumerate(rows) if row.comparable == comparable and row.point is not None]
         points = [point for row in (rows[place] for place in places) if (point := row.point) is not None]
@@ -161,14 +189,14 @@ def rows_of(axes: Sequence[Axis], runs: Sequence[Run]) -> list[Row]:
     return [marked.get(place, row) for place, row in enumerate(rows)]
 
 
-def _row(axes: Sequence[Axis], group: Sequence[Run]) -> Row:
+def _row(axes: Sequence[Axis], group: Sequence[Combination]) -> Setting:
     from unperturbed.statistics.intervals import wilson_over_runs
 
     values = {axis.name: group[0].values[axis.name] for axis in axes}
     problems = [f"{each.name}: {each.error}" for each in group if each.error]
     done = [(each.trained, each.outcome) for each in group if each.trained is not None and each.outcome is not None]
     if not done:
-        return Row(values, len(group), problems=problems)
+        return Setting(values, len(group), problems=problems)
     trained, outcomes = [each for each, _ in done], [each for _, each in done]
     unknown = [each["counts"]["unknown"] for each in outcomes]
     clean, robust = (
@@ -176,7 +204,7 @@ def _row(axes: Sequence[Axis], group: Sequence[Run]) -> Row:
         for value, interval in (("clean_accuracy", "clean_interval"), ("robust_accuracy", "interval"))
     )
     name = ", ".join([*values.values(), *_missed(trained)])
-    return Row(
+    return Setting(
         values,
         len(group),
         # An example whose clean logits are not finite is unknown, so that there are no more of them than this.
@@ -219,7 +247,7 @@ def _short(text: str, trained: Mapping[str, Any]) -> str:
     return short if trained["best_epoch"] == trained["epochs"] else short + kept
 
 
-def cells_of(axes: Sequence[Axis], rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def cells_of(axes: Sequence[Axis], rows: Sequence[Setting]) -> tuple[list[str], list[list[str]]]:
     """Return the table's columns and rows, without columns that would be empty."""
     named = [axis.name for axis in axes if axis.option != SEED]
     several = any(axis.option == SEED for axis in axes)
@@ -260,7 +288,7 @@ def _percent(share: Interval) -> str:
     return f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]"
 
 
-def _notes(about: Mapping[str, Any], axes: Sequence[Axis], rows: Sequence[Row]) -> list[str]:
+def _notes(about: Mapping[str, Any], axes: Sequence[Axis], rows: Sequence[Setting]) -> list[str]:
     """Return what a reader of the table must know."""
     threats = sorted({row.comparable[0] for row in rows if row.comparable})
     notes = [f"Suite {about['suite']}: {about['note']}. Under {', '.join(threats) or 'no threat yet'}."]
@@ -279,7 +307,11 @@ def _notes(about: Mapping[str, Any], axes: Sequence[Axis], rows: Sequence[Row]) 
 
 
 def _markdown(
-    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], notes: Sequence[str], runs: Sequence[Run]
+    title: str,
+    columns: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    runs: Sequence[Combination],
 ) -> str:
     """Return the page that accompanies the chart."""
 

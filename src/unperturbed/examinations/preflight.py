@@ -1,0 +1,349 @@
+"""A preflight of model, data and threat: what would make training or an evaluation mislead, in seconds."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unperturbed.checks import COUNT, checked
+from unperturbed.data.convert import as_split
+from unperturbed.data.split import Data, Split
+from unperturbed.errors import InputError
+from unperturbed.evaluation.outputs import not_finite
+from unperturbed.evaluation.reach import reach_warnings
+from unperturbed.examinations.behaviour import Behaviour, behaviour_of
+from unperturbed.examinations.remedies.candidates import looks_like_probabilities
+from unperturbed.networks.classifier import as_classifier
+from unperturbed.networks.dtype import home
+from unperturbed.networks.inputs import missing_layer
+from unperturbed.networks.logits import Output
+from unperturbed.networks.modes import own_randomness, under_attack
+from unperturbed.threat import Threat
+from unperturbed.types import Inputs, Labels, Logits
+
+SOME = 128
+"""Examples that the network sees."""
+TWINS = 2000
+"""Examples of each split that are compared for duplicates."""
+PASSES = {"pgd": 1000, "standard": 8000}
+"""Passes a suite takes for an example that nothing breaks, about; as many backward as forward count once."""
+AT_PASSES = 12
+"""Passes an example of adversarial training with 10 steps takes in an epoch."""
+
+
+_HOPELESS = ("inputs not finite", "weights' type", "mixed weights")
+"""With these, what the network answers says nothing."""
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """Something wrong, with the remedy.
+
+    Attributes:
+        name: in a few words, always the same for the same fault.
+        text: what was measured, and what to do.
+    """
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What a preflight found.
+
+    Attributes:
+        symptoms: what is wrong; none: nothing was found.
+        facts: what was measured: inputs, logits, clean accuracy, memory, estimated times.
+        seconds: in all.
+    """
+
+    symptoms: tuple[Symptom, ...]
+    facts: Mapping[str, Any]
+    seconds: float
+
+    def json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class _Patient:
+    """The network on a few examples."""
+
+    model: nn.Module
+    classifier: nn.Module
+    x: Inputs
+    y: Labels
+    logits: Logits
+    classes: int
+    behaviour: Behaviour
+    seed: int
+
+
+@checked(examples=COUNT)
+def doctor(
+    model: nn.Module, data: Any, threat: Threat, *, output: Output = None, seed: int = 0, examples: int = SOME
+) -> Checkup:
+    """Return what is wrong with a set-up before anything is trained or evaluated.
+
+    Args:
+        model: returns logits.
+        data: a `Data`, a split, a pair of arrays (inputs, labels), or a dataset; duplicates need a `Data`.
+        threat: the threat set.
+        output: which part of what the model returns are the logits.
+        seed: of random numbers.
+        examples: how many the network sees.
+
+    Raises:
+        InputError: where the data cannot be read at all.
+    """
+    began = time.monotonic()
+    split = as_split((data.test or data.train) if isinstance(data, Data) else data)
+    rows = torch.arange(min(examples, len(split))) * len(split) // min(examples, len(split))
+    x, y = split.inputs(rows), split.labels[rows]
+    symptoms = [*_of_data(x, threat, split), *_of_labels(split.labels), *_twins(data), *_of_weights(model)]
+    facts: dict[str, Any] = {"examples": len(split), "inputs": _range(x), "modes": _modes(model)}
+    if not any(symptom.name in _HOPELESS for symptom in symptoms):
+        patient, trouble = _patient(model, x, y, output, seed)
+        symptoms += trouble
+        if patient is not None:
+            symptoms += [found for examine in _EXAMINATIONS if (found := examine(patient)) is not None]
+            facts |= _costs(patient, data, split)
+    return Checkup(tuple(symptoms), facts, time.monotonic() - began)
+
+
+def _patient(
+    model: nn.Module, x: Inputs, y: Labels, output: Output, seed: int
+) -> tuple[_Patient | None, list[Symptom]]:
+    device, dtype = home(model)
+    x, y = x.to(device, dtype), y.to(device)
+    try:
+        classifier = as_classifier(model, x[:1], output)
+        with under_attack(classifier), torch.no_grad(), own_randomness(seed, device):
+            logits: Logits = classifier(x)
+        behaviour = behaviour_of(classifier, x[:32], seed)
+    except InputError as error:
+        return None, [Symptom("the model does not run", str(error))]
+    except Exception as error:  # a network may raise anything
+        text = f"The model fails on {tuple(x.shape)} inputs ({type(error).__name__}: {error})"[:400]
+        return None, [Symptom("the model does not run", f"{text}: try model(x) on one batch.")]
+    return _Patient(model, classifier, x, y, logits, logits.shape[1], behaviour, seed), []
+
+
+def _of_data(x: Inputs, threat: Threat, split: Split) -> list[Symptom]:
+    found = []
+    if not bool(x.isfinite().all()):
+        count = int((~x.isfinite()).sum())
+        return [
+            Symptom("inputs not finite", f"{count} input values are NaN or infinite: repair or drop those examples.")
+        ]
+    low, high = threat.limits(x)
+    outside = (x < low - 1e-6) | (x > high + 1e-6)
+    if bool(outside.any()):
+        scale = ": divide by 255, with --scale 255 for the model" if float(x.max()) > 2 and float(x.min()) >= 0 else ""
+        hint = scale or ": give --bounds, or leave normalisation to the model's first layer"
+        found.append(
+            Symptom(
+                "inputs outside the bounds", f"Inputs range from {float(x.min()):.3g} to {float(x.max()):.3g}{hint}."
+            )
+        )
+    elif float(x.max()) < 0.02 * float(high.max()) and float(high.max()) < float("inf"):
+        found.append(
+            Symptom("inputs too small", f"The largest input is {float(x.max()):.3g}: were they divided by 255 twice?")
+        )
+    if bool((x.flatten(1).std(dim=0) == 0).all()) and len(x) > 1:
+        found.append(Symptom("inputs all alike", "All examples are the same: the data was read wrongly."))
+    if x.dim() == 4 and x.shape[-1] in (1, 3) and x.shape[1] > 4:
+        found.append(Symptom("channels last", f"Images have the shape {tuple(x.shape[1:])}: put the channels first."))
+    found += [Symptom("eps", text) for text in reach_warnings(threat, split)]
+    if threat.eps == 0:
+        found.append(Symptom("eps", "eps is 0: nothing is perturbed."))
+    return found
+
+
+def _of_labels(y: Labels) -> list[Symptom]:
+    kinds, counts = torch.unique(y, return_counts=True)
+    found = []
+    if int(kinds.min()) == 1 and int(kinds.max()) == len(kinds) and len(kinds) > 1:
+        found.append(Symptom("label base", f"Labels run from 1 to {len(kinds)}: subtract 1, classes count from 0."))
+    elif len(kinds) == 1 and len(y) >= 10:
+        found.append(Symptom("one class", f"All {len(y)} labels are {int(kinds[0])}: is the data sorted, or cut?"))
+    elif len(y) >= 50 and float(counts.max()) / len(y) > 0.9:
+        share = float(counts.max()) / len(y)
+        found.append(Symptom("unbalanced classes", f"{share:.0%} of the labels are one class: accuracy means little."))
+    return found
+
+
+def _twins(data: Any) -> list[Symptom]:
+    """Return a symptom where test examples are among the training examples."""
+    if not isinstance(data, Data) or data.test is None or data.test is data.train:
+        return []
+    seen = {
+        part.numpy().tobytes()
+        for rows in torch.split(torch.arange(len(data.train)), 1000)
+        for part in (255 * data.train.inputs(rows)).round().to(torch.int16)
+    }
+    rows = torch.arange(min(TWINS, len(data.test)))
+    found = sum(part.numpy().tobytes() in seen for part in (255 * data.test.inputs(rows)).round().to(torch.int16))
+    if found <= 0.005 * len(rows):
+        return []
+    return [
+        Symptom("duplicates", f"{found} of {len(rows)} test examples are also training examples: remove them from one.")
+    ]
+
+
+def _of_weights(model: nn.Module) -> list[Symptom]:
+    found, kinds = [], {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
+    if len(kinds) > 1:
+        found.append(Symptom("mixed weights", f"Weights are {', '.join(sorted(map(str, kinds)))}: call model.float()."))
+    elif kinds and kinds <= {torch.float16, torch.bfloat16}:
+        found.append(
+            Symptom("weights' type", f"Weights are {next(iter(kinds))}: call model.float(), results need 32 bits.")
+        )
+    if (wrong := not_finite(model)) is not None:
+        found.append(Symptom("weights not finite", f"{wrong}: load other weights."))
+    modes = {module.training for module in model.modules() if not list(module.children())}
+    layers = [
+        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd)
+    ]
+    if layers and any(layer.training for layer in layers) and modes:
+        text = f"The model is in train mode, and {len(layers)} of its layers answer differently there"
+        found.append(Symptom("train mode", f"{text}: call model.eval() before you evaluate it yourself."))
+    return found
+
+
+def _not_logits(patient: _Patient) -> Symptom | None:
+    if not looks_like_probabilities(patient.logits):
+        return None
+    return Symptom("probabilities", "The outputs look like probabilities: return logits, without softmax or sigmoid.")
+
+
+def _outputs_not_finite(patient: _Patient) -> Symptom | None:
+    count = int((~patient.logits.isfinite().all(1)).sum())
+    if count == 0 or not_finite(patient.model) is not None:
+        return None
+    return Symptom("logits not finite", f"Logits of {count} of {len(patient.logits)} examples are NaN or infinite.")
+
+
+def _one_logit(patient: _Patient) -> Symptom | None:
+    kinds = int(patient.y.max()) + 1
+    if patient.classes == 2 and kinds > 2:
+        return Symptom("class count", f"The model tells apart 2 classes, but labels go up to {kinds - 1}.")
+    if kinds > patient.classes:
+        return Symptom("class count", f"The model has {patient.classes} logits, but labels go up to {kinds - 1}.")
+    if patient.classes > 2 * kinds and len(patient.y) > 50:
+        return Symptom("class count", f"The model has {patient.classes} logits, but labels only go up to {kinds - 1}.")
+    return None
+
+
+def _random(patient: _Patient) -> Symptom | None:
+    if not patient.behaviour.is_random:
+        return None
+    return Symptom("random answers", "Two forwards of the same inputs differ in eval mode: use --suite rand.")
+
+
+def _stateful(patient: _Patient) -> Symptom | None:
+    if not patient.behaviour.stateful:
+        return None
+    return Symptom("state", "A forward changes what later ones answer: let forward() change nothing in eval mode.")
+
+
+def _coupled(patient: _Patient) -> Symptom | None:
+    if not patient.behaviour.coupled:
+        return None
+    text = "An example's logits depend on the rest of the batch: give batch norms running statistics, or"
+    return Symptom("batch dependence", f"{text} evaluate with --batch-size 1.")
+
+
+def _constant(patient: _Patient) -> Symptom | None:
+    if len(patient.x) < 2 or not bool(patient.logits.isfinite().all()):
+        return None
+    if float(patient.logits.std(0).max()) > 1e-6 * float(patient.logits.abs().max()):
+        return None
+    return Symptom("constant answers", "The logits are the same for every input: a dead layer, or inputs not used.")
+
+
+def _no_gradient(patient: _Patient) -> Symptom | None:
+    with under_attack(patient.classifier), torch.enable_grad(), own_randomness(patient.seed, patient.x.device):
+        leaf = patient.x[:8].clone().requires_grad_()
+        logits = patient.classifier(leaf)
+        slope: Tensor | None = None
+        if logits.requires_grad:
+            weights = torch.arange(1, logits.shape[1] + 1).to(logits).cos()
+            (slope,) = torch.autograd.grad((logits * weights).sum(), leaf, allow_unused=True)
+    if slope is not None and not bool(slope.isfinite().all()):
+        return Symptom("gradient not finite", "The gradient at the inputs is NaN or infinite: see unperturbed audit.")
+    if slope is None or bool((slope.flatten(1) == 0).all(1).any()):
+        text = "No gradient reaches the inputs (no_grad, detach, rounding), so attacks fail: see unperturbed audit."
+        return None if _constant(patient) is not None else Symptom("no gradient", text)
+    return None
+
+
+def _at_chance(patient: _Patient) -> Symptom | None:
+    n, kinds = len(patient.y), len(set(patient.y.tolist()))
+    right = float((patient.logits.argmax(1) == patient.y).double().mean())
+    if n < 20 or kinds < 2 or right > 1.5 / kinds or _constant(patient) is not None:
+        return None
+    expected = missing_layer(patient.classifier, patient.x, patient.y)
+    if expected is not None:
+        return Symptom("normalisation", expected)
+    shifted = float((patient.logits.argmax(1) + 1 == patient.y).double().mean())
+    if shifted > 3 / kinds:
+        return Symptom(
+            "label base", f"{shifted:.0%} of the labels are the prediction plus 1: subtract 1 from the labels."
+        )
+    text = f"Clean accuracy is {right:.0%} of {n}, chance is {1 / kinds:.0%}"
+    return Symptom("chance", f"{text}: are these weights trained, on these classes in this order?")
+
+
+_EXAMINATIONS: Sequence[Callable[[_Patient], Symptom | None]] = (
+    _not_logits,
+    _outputs_not_finite,
+    _one_logit,
+    _random,
+    _stateful,
+    _coupled,
+    _constant,
+    _no_gradient,
+    _at_chance,
+)
+
+
+def _range(x: Inputs) -> dict[str, Any]:
+    return {
+        "shape": list(x.shape[1:]),
+        "low": float(x.min()),
+        "high": float(x.max()),
+        "mean": float(x.mean()),
+        "std": float(x.std()),
+    }
+
+
+def _modes(model: nn.Module) -> str:
+    modes = {module.training for module in model.modules()}
+    return "train and eval" if len(modes) > 1 else "train" if True in modes else "eval"
+
+
+def _costs(patient: _Patient, data: Any, split: Split) -> dict[str, Any]:
+    """Return clean accuracy, and seconds that training and suites take on this machine, about."""
+    times = []
+    with under_attack(patient.classifier), torch.enable_grad():
+        for _ in range(3):
+            began = time.perf_counter()
+            leaf = patient.x.clone().requires_grad_()
+            logits = patient.classifier(leaf)
+            if logits.requires_grad:
+                torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
+            times.append(time.perf_counter() - began)
+    each = sorted(times)[1] / len(patient.x)
+    training = len(data.train) if isinstance(data, Data) else len(split)
+    seconds = {f"evaluate --suite {name}": passes * each * len(split) for name, passes in PASSES.items()}
+    return {
+        "clean_accuracy": float((patient.logits.argmax(1) == patient.y).double().mean()),
+        "weights_bytes": sum(weight.numel() * weight.element_size() for weight in patient.model.parameters()),
+        "seconds": {"train, an epoch of at": AT_PASSES * each * training, **seconds},
+    }

@@ -1,0 +1,137 @@
+"""A sweep from Python: training and evaluation over values of one or two options."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unperturbed.attacks.gradient import Suite
+from unperturbed.checks import checked
+from unperturbed.data.selection import choose, parse
+from unperturbed.data.split import Data
+from unperturbed.errors import InputError, hint
+from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.findings import Progress, silent
+from unperturbed.methods.at import AT
+from unperturbed.methods.base import Method
+from unperturbed.specs.model_for import model_for
+from unperturbed.specs.spec import describe
+from unperturbed.specs.trees import Tree
+from unperturbed.specs.trees import choose as choose_class
+from unperturbed.suites.by_name import find_suite
+from unperturbed.sweeps.grid import as_text, check_folder, combine, make_axes, run_all
+from unperturbed.sweeps.table import Axis, Combination, Sweep
+from unperturbed.threat import Threat
+from unperturbed.training.loop import train
+from unperturbed.training.recipe import Recipe
+
+RECIPE = tuple(field.name for field in fields(Recipe))
+TREES = ("method", "model")
+"""Options that name a class, and may have options of their own: `method.beta`."""
+
+
+@checked()
+def sweep(
+    over: Mapping[str, Sequence[Any]],
+    data: Data,
+    threat: Threat,
+    method: Method | None = None,
+    recipe: Recipe | None = None,
+    *,
+    model: str | Callable[[int], nn.Module] | None = None,
+    suite: str | Suite = "pgd",
+    examples: int | str | None = None,
+    out: Path | str = "runs/sweep",
+    device: str = "auto",
+    progress: Progress = silent,
+) -> Sweep:
+    """Train a network for each combination of values, evaluate all of them, and compare clean and robust accuracy.
+
+    Rerunning resumes: finished runs and evaluations are read. A run that fails is an entry of the table.
+
+    Args:
+        over: one or two options and their values: a field of the recipe ("seed", "epochs"), "method" or "method.beta",
+            "model" or "model.width", or "threat" ("Linf:8/255"). Seeds are summed up in one row.
+        data: with a test split.
+        threat: the threat set of training and evaluation, unless `over` varies it.
+        method: what is minimised; None: `AT()`.
+        recipe: how; None: `Recipe()`.
+        model: a name as `model_for` takes it, or a function from a seed to a network with random weights.
+        suite: the attacks of the evaluation.
+        examples: test examples: N, "first:N", "stratified:N" or "random:N"; None: all.
+        out: the folder of the run folders, sweep.json, sweep.md and sweep.svg.
+        device: "auto", "cpu", "cuda" or "mps".
+        progress: called before each run with its number and name.
+
+    Raises:
+        InputError: for an unknown option (with the nearest), or a folder of another sweep: before anything is trained.
+    """
+    method, recipe, folder = method or AT(), recipe or Recipe(), Path(out)
+    if data.test is None:
+        raise InputError(f"The data {data.name!r} has no test split, and robustness is not measured on training data.")
+    test = data.test if examples is None else choose(data.test, parse(examples, None), data.classes)[0]
+    values = {_checked(option): {as_text(value): value for value in listed} for option, listed in over.items()}
+    axes = make_axes([(option, list(map(as_text, listed))) for option, listed in over.items()])
+    check_folder(folder, axes)
+    found = find_suite(suite)
+
+    def make(texts: Mapping[str, str], place: Path) -> Combination:
+        chosen = {option: values[option][text] for option, text in texts.items()}
+        made = _settings(chosen, threat, method, recipe)
+
+        network = _network(chosen, data, model, made[2].seed)
+
+        def trained() -> Mapping[str, Any]:
+            return train(network, data, *made, out=place, resume=True, device=device).json()
+
+        def evaluated() -> Mapping[str, Any]:
+            return evaluate(network, test, made[0], found, out=place / "evaluation").json()
+
+        return Combination(_named(axes, texts), place, trained, evaluated)
+
+    return run_all(folder, axes, combine(axes, folder, make), {"suite": found.name, "note": found.note}, progress)
+
+
+def _named(axes: Sequence[Axis], texts: Mapping[str, str]) -> dict[str, str]:
+    return {axis.name: texts[axis.option] for axis in axes}
+
+
+def _checked(option: str) -> str:
+    root, dot, _ = option.partition(".")
+    if root in TREES or (not dot and (root == "threat" or root in RECIPE)):
+        return option
+    raise InputError(f"There is no option {option!r} to sweep over. {hint(option, [*RECIPE, *TREES, 'threat'])}")
+
+
+def _settings(
+    chosen: Mapping[str, Any], threat: Threat, method: Method, recipe: Recipe
+) -> tuple[Threat, Method, Recipe]:
+    """Return threat, method and recipe with the chosen values."""
+    tree = Tree()
+    for option, value in chosen.items():
+        root, _, below = option.partition(".")
+        if root == "method":
+            tree.put(below.split(".") if below else [], describe(value))
+        elif root == "threat":
+            threat = value if isinstance(value, Threat) else Threat.parse(value, threat.bounds)
+        elif root in RECIPE:
+            recipe = replace(recipe, **{root: value})
+    varied = any(option.partition(".")[0] == "method" for option in chosen)
+    made: Method = choose_class(tree, "methods", "method", default=method).build() if varied else method
+    return threat, made, recipe
+
+
+def _network(
+    chosen: Mapping[str, Any], data: Data, model: str | Callable[[int], nn.Module] | None, seed: int
+) -> nn.Module:
+    """Return a network with random weights from this seed."""
+    options = {option.partition(".")[2]: value for option, value in chosen.items() if option.startswith("model.")}
+    maker = chosen.get("model", model)
+    if maker is None or isinstance(maker, str):
+        return model_for(data, maker, seed=seed, **options)
+    if options:
+        raise InputError(f"The option model.{next(iter(options))} is of a named model, but model is a function.")
+    network: nn.Module = maker(seed)
+    return network

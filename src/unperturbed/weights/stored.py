@@ -1,0 +1,108 @@
+"""The content of a weights file, read without running code in it."""
+
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unperturbed.errors import InputError
+from unperturbed.runs.tensors import DamagedError, damage_of_zip, read_tensors
+from unperturbed.weights.layouts import StoredWeights, find_weights
+
+
+def read_stored(path: Path) -> StoredWeights:
+    """Return the weights in a file under their stored names."""
+    head = _head(path)
+    _refuse_text(path, head)
+    content = _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path, head)
+    stored = find_weights(content)
+    if stored is None:
+        keys = f" with the keys {', '.join(map(str, content))}"[:200] if isinstance(content, Mapping) else ""
+        kind = type(content).__name__
+        raise InputError(f"{path} holds no weights but a {kind}{keys}: save a model's state_dict() there")
+    return stored
+
+
+def _head(path: Path) -> bytes:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name the weights file in it (.safetensors, .pt, .pth, .ckpt or .bin)")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise InputError(f"cannot read the weights {path} ({error.strerror}): check the path") from error
+    if not head:
+        raise InputError(f"{path} is empty: download or save it again")
+    return head
+
+
+def _refuse_text(path: Path, head: bytes) -> None:
+    """Raise on what a failed download leaves behind."""
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<head", b"<!--", b"<?xml")):
+        kind = "an XML" if start.startswith(b"<?xml") else "an HTML"
+        raise InputError(
+            f"{path} is {kind} page, not weights: the server sent a page (a login, a warning, an error) in place of the"
+            " file; open the link in a browser and download the file itself"
+        )
+    if start.startswith(b"version https://git-lfs"):
+        raise InputError(f"{path} is a Git LFS pointer, not weights: fetch the file itself with `git lfs pull`")
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_tensors(path)[0]
+    except DamagedError as error:
+        raise InputError(
+            f"{path} is a damaged or truncated safetensors file ({error}): download it again, or put back a copy"
+        ) from error
+
+
+def _read_pickled(path: Path, head: bytes) -> object:
+    """Return what `torch.save` wrote, without ever running code in it."""
+    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is truncated: it ends before its table of contents; download it again")
+    if damage := damage_of_zip(path) if head.startswith(b"PK") else "":
+        raise InputError(f"{path} is damaged ({damage}): download it again, or put back a copy")
+    try:
+        # an open file: of a path, torch judges by the suffix; it warns on pickles that it did not write
+        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
+            content: object = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if named := _code_in(path, str(error)):
+            raise InputError(
+                f"{path} holds more than tensors: {named}, which only running code could restore, so it was not read"
+                " and nothing in it ran. If you trust the file, open it with the project that wrote it and save"
+                " model.state_dict() alone"
+            ) from None
+        raise InputError(
+            f"{path} is not a weights file, or it is damaged or truncated ({_reason(error)}): download it again"
+        ) from error
+    return content
+
+
+def _code_in(path: Path, message: str) -> str | None:
+    """Return the class or function at which the safe unpickler stopped, or that a bare pickle would call."""
+    if named := re.search(r"GLOBAL ([A-Za-z_][\w.]*)", message):
+        return named[1]
+    texts: list[str] = []
+    with path.open("rb") as file, suppress(ValueError):
+        for code, argument, _ in pickletools.genops(file):  # takes the pickle apart without running it
+            if code.name == "GLOBAL":
+                return str(argument).replace(" ", ".")
+            if code.name == "STACK_GLOBAL":
+                return ".".join(texts[-2:])
+            if isinstance(argument, str):
+                texts.append(argument)
+    return None
+
+
+def _reason(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip() and "weights_only" not in line]
+    return lines[0].strip() if lines else type(error).__name__
