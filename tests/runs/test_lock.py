@@ -115,8 +115,13 @@ def test_temporary_files_of_dead_processes_are_removed_and_no_others(tmp_path: P
     dead = [tmp_path / f".best.{HOST}-{ended.pid}.safetensors", tmp_path / f"checkpoints/.last.{HOST}-{ended.pid}.pt"]
     alive = [tmp_path / f".best.{HOST}-{os.getppid()}.safetensors", tmp_path / f".best.elsewhere-{ended.pid}.pt"]
     others = [tmp_path / ".gitignore", tmp_path / f"notes.{HOST}-{ended.pid}.txt"]
-    for path in (*dead, *alive, *others):
+    (tmp_path / "pgd").mkdir()
+    beside = [tmp_path / f".{name}.{HOST}-{ended.pid}.json" for name in ("pgd-robustbench", "standard")]
+    for path in (*dead, *alive, *others, *beside):
         path.write_text("")
+    with locked(tmp_path / "pgd"):
+        pass
+    assert [path.exists() for path in beside] == [False, True], "only what is named for the folder"
     with locked(tmp_path):
         pass
     assert [path.exists() for path in (*dead, *alive, *others)] == [False, False, True, True, True, True]

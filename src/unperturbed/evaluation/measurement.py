@@ -35,6 +35,8 @@ from unperturbed.types import Batch
 
 BLOCK = 1024
 """Examples that are measured, held in memory and written together."""
+LOADED = "Loaded from"
+"""How the warning begins that an earlier call measured a result."""
 R = TypeVar("R", bound=Result[Any])
 
 
@@ -192,7 +194,7 @@ class Measurement:
             self.store.summarise(result.json())
         if self.store.folder is None or len(self.read) < len(measured.parts):
             return result
-        text = f"Loaded from {self.store.folder}, where an earlier call finished this {self.question.noun}."
+        text = f"{LOADED} {self.store.folder}, where an earlier call finished this {self.question.noun}."
         return replace(result, warnings=(*result.warnings, text))
 
     def _unit(

@@ -113,11 +113,14 @@ def is_free(folder: Path) -> bool:
     return folder.is_dir() and all(file.name.startswith(".") for file in folder.iterdir())
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of processes that no longer run (on this host; of other hosts, after a day)."""
+def remove_leftovers(folder: Path, stem: str = "") -> None:
+    """Remove the temporary files of processes that no longer run (on this host; of other hosts, after a day).
+
+    With a `stem`, only those of files whose names begin so.
+    """
     for path in folder.iterdir() if folder.is_dir() else ():
         left = _TEMPORARY.fullmatch(path.name)
-        if left is None or not path.is_file():
+        if left is None or not path.name.startswith(f".{stem}") or not path.is_file():
             continue
         with suppress(OSError):
             old = time.time() - path.stat().st_mtime > DAY

@@ -58,7 +58,8 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
     """Within: this process alone works in the folder, or on what is called `name` in it.
 
     The folder is made if it is not there, and removed again if it is empty in the end. Temporary files that dead
-    processes have left in it are removed. The folder must stay where it is (see `in_place`).
+    processes have left in it, or next to it under its name, are removed. The folder must stay where it is (see
+    `in_place`).
 
     Raises:
         InputError: where another process holds the lock, or the folder is a file.
@@ -77,6 +78,7 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
         ended = threading.Event()
         threading.Thread(target=_beat, args=(record, ended), daemon=True).start()
         try:
+            remove_leftovers(folder.parent, folder.name)
             for each in (folder, *(part for part in folder.iterdir() if part.is_dir())):
                 remove_leftovers(each)
             with in_place(folder):

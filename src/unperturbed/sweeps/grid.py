@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unperturbed.errors import InputError, RunError
+from unperturbed.evaluation.measurement import LOADED
 from unperturbed.findings import Progress, silent
 from unperturbed.runs.files import CONFIG
 from unperturbed.runs.lock import locked
@@ -109,13 +110,18 @@ def _done(combination: Combination, is_begun: bool) -> None:
     """Train and evaluate one combination; keep its error, unless a folder that was there is of other options."""
     try:
         combination.trained = combination.train()
-        combination.outcome = combination.evaluate()
+        combination.outcome = _without_loading(combination.evaluate())
     except (RuntimeError, ValueError) as error:  # those of PyTorch, too: the other runs may succeed
         if isinstance(error, InputError) and is_begun:
             raise
         known = isinstance(error, InputError | RunError)
         combination.error = str(error) if known else f"{type(error).__name__}: {error}"
         log.error("%s failed: %s", combination.name, combination.error)
+
+
+def _without_loading(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an outcome without the warning that an earlier call measured it: a resumed sweep has the same table."""
+    return {**outcome, "warnings": [text for text in outcome["warnings"] if not text.startswith(LOADED)]}
 
 
 def as_text(value: Any) -> str:
