@@ -236,7 +236,7 @@ def write_files() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", PAIRS)
+@pytest.mark.parametrize("line", PAIRS, ids=lambda line: line[12:60])
 def test_a_command_and_its_python_give_the_same(line: str, folders: tuple[Path, Path]) -> None:
     verb, code = line.split()[1], PAIRS[line]
     with chdir(folders[0]):
@@ -265,7 +265,7 @@ def other_commands() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", other_commands())
+@pytest.mark.parametrize("line", other_commands(), ids=lambda line: line[12:60])
 def test_a_command_of_another_page_runs(line: str, folders: tuple[Path, Path]) -> None:
     reason = next((reason for text, reason in NOT_RUN.items() if text in line), None)
     if reason is not None:
