@@ -23,7 +23,6 @@ from unperturbed.data import sources
 from unperturbed.data.names import DATASETS
 from unperturbed.data.split import Data, Split, array_split
 from unperturbed.evaluation import accuracy, curve
-from unperturbed.examinations.diagnostics.margins import margins
 from unperturbed.imports import OWN, Trust
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
@@ -52,7 +51,11 @@ SHORTER = (
     *((r"epochs=20", "1"), (r"epochs=\d+(, )?", ""), (r"un\.Recipe\((?!1)", "un.Recipe(epochs=1, batch_size=16, ")),
     *((r"preact-resnet( --model.width 16)?(?= -)", "preact-resnet --model.width 4"),),
     *((r'"preact-resnet"(, width=16)?', '"preact-resnet", width=4'),),
-    *((r"\(1, 3, 6\)", "(1, 3)"), (r"\(0, 1, 2\)", "(0,)"), (r"name=run\)", "name=run, diagnostics=[margins])")),
+    *(
+        (r"\(1, 3, 6\)", "(1, 3)"),
+        (r"\(0, 1, 2\)", "(0,)"),
+        (r'"runs/diagnosis"', '"runs/diagnosis", diagnostics=["margins"]'),
+    ),
 )
 """What makes both sides quick."""
 VERDICTS = ("doctor", "audit")
@@ -96,7 +99,7 @@ def command(line: str) -> Any:
 
 def python(code: str) -> dict[str, Any]:
     """Run the page's first lines and these, and return the names that they define; `printed` holds what they print."""
-    names: dict[str, Any] = {"printed": [], "margins": margins}
+    names: dict[str, Any] = {"printed": []}
     exec("def print(*values): printed.append(values)\n" + SETUP + shorter(code), names)
     return names
 
@@ -158,6 +161,12 @@ def same_diagnosis(shown: Any, names: Mapping[str, Any]) -> None:
     assert names["printed"] == [([finding["summary"] for finding in findings],)]
 
 
+def same_report(shown: Any, names: Mapping[str, Any]) -> None:
+    """The runs of the command have an evaluation more, and so at least the sections of those of Python."""
+    assert {"Training", "Glossary"} <= set(names["printed"][0][0]) <= set(shown["sections"])
+    assert Path(shown["page"]).name == names["report"].page.name == "report.html" and Path(shown["card"]).exists()
+
+
 def same_names(package: Any) -> Callable[[Any, Mapping[str, Any]], None]:
     def check(shown: Any, names: Mapping[str, Any]) -> None:
         listed = {vars(getattr(package, name)).get("name") for name in names["printed"][0][0]}
@@ -183,6 +192,7 @@ CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "diagnose": same_diagnosis,
     "doctor": same_checkup,
     "audit": same_audit,
+    "report": same_report,
     "methods": same_names(un.methods),
     "models": same_names(un.architectures),
     "datasets": same_data,

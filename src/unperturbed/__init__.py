@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from unperturbed.findings import Outcome as Outcome
     from unperturbed.findings import Transfer as Transfer
     from unperturbed.methods.at import AT as AT
+    from unperturbed.results.report import Report as Report
+    from unperturbed.results.report import report as report
     from unperturbed.specs.model_for import model_for as model_for
     from unperturbed.sweeps.sweep import sweep as sweep
     from unperturbed.sweeps.table import Sweep as Sweep
@@ -73,6 +75,8 @@ _HOMES = {
     "probable_accuracy": "evaluation.probable",
     "quantize": "evaluation.quantize",
     "Recipe": "training.recipe",
+    "Report": "results.report",
+    "report": "results.report",
     "robust_loss": "training.robust_loss",
     "Run": "training.run",
     "RunError": "errors",
@@ -97,6 +101,7 @@ __all__ = [
     "Outcome",
     "PairedComparison",
     "Recipe",
+    "Report",
     "Run",
     "RunError",
     "Suite",
@@ -124,6 +129,7 @@ __all__ = [
     "model_for",
     "probable_accuracy",
     "quantize",
+    "report",
     "robust_loss",
     "save_weights",
     "sweep",

@@ -49,6 +49,7 @@ def test_the_demonstration_prints_its_table(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "upper bound only: no AutoAttack" in done.stdout and "n=359" in done.stdout
     result = json.loads((tmp_path / "runs/demo/evaluation/pgd.json").read_text())
+    assert "runs/demo/report.html" in done.stdout and (tmp_path / "runs/demo/report.html").exists()
     assert result["clean_accuracy"] > 0.9 and result["robust_accuracy"] > 0.5
     assert time.monotonic() - began < 180
 

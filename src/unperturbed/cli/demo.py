@@ -1,10 +1,10 @@
-"""Train and evaluate on the embedded digits."""
+"""Train and evaluate on the embedded digits, and write a report."""
 
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from unperturbed.cli import evaluate, train
+from unperturbed.cli import evaluate, report, train
 from unperturbed.cli.console import Result, say
 from unperturbed.cli.options import Parsed, new_parser, parse
 
@@ -22,13 +22,17 @@ def parser() -> ArgumentParser:
 
 
 def run(given: Parsed) -> Result:
-    """Run the two commands that a first session consists of, and return the second one's result."""
+    """Run the three commands of a first session, and return the result of the evaluation with the place of the page."""
     out = given.out or str(_free("demo"))
     training = ["--data", "digits", "--method", "at", "--epochs", str(given.epochs), "--out", out]
     say(f"unperturbed train {' '.join(training)}")
     train.run(parse(train.parser(), training))
     say(f"unperturbed evaluate {out}")
-    return evaluate.run(parse(evaluate.parser(), [out], evaluate.POSITIONAL))
+    evaluated = evaluate.run(parse(evaluate.parser(), [out], evaluate.POSITIONAL))
+    say(f"unperturbed report {out}")
+    written = report.run(parse(report.parser(), [out], report.POSITIONAL))
+    value = {**evaluated.value, "report": written.value["page"]}
+    return Result(value, [*evaluated.views, *written.views], evaluated.code)
 
 
 def _free(name: str) -> Path:

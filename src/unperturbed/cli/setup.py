@@ -111,7 +111,7 @@ def find_setup(given: Parsed, check_examples: Callable[[Split], object] = len) -
         threat=f"{threat.norm}:{threat.eps!r}",
         bounds=describe(bounds),
         data=keep_place(place),
-        model=ModelSpec(description["class_path"], description["init_args"]),
+        model=ModelSpec(description["class_path"], description.get("init_args", {})),
         weights=keep_place(weights) if weights else None,
         schema=SCHEMA,
         **asked,

@@ -1,0 +1,1 @@
+"""Results of run folders, read back and put together in reports."""

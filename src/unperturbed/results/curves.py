@@ -1,0 +1,97 @@
+"""A stored curve of robust accuracy against eps, computed again from the table of distances."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unperturbed.errors import InputError
+from unperturbed.evaluation.nearest import reach
+from unperturbed.evaluation.store import Store
+from unperturbed.findings import Interval
+from unperturbed.runs.job import JOB
+from unperturbed.runs.verify import read_sealed
+from unperturbed.statistics.intervals import wilson
+
+STEPS = 60
+"""Even steps of eps between the radii."""
+SLACK = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class StoredCurve:
+    """Robust accuracy against eps, of one run.
+
+    Attributes:
+        path: of its summary.
+        threat: the threat set at the largest radius, as text.
+        suite: which attacks looked.
+        n: examples.
+        points: accuracy at each of the radii and at even steps between them, from eps 0 on.
+        radii: where all attacks of the suite looked.
+        median: of the distances; None where less than half of the examples have one.
+        doubts: why the accuracies are not to be believed.
+        warnings: that came with the curve.
+    """
+
+    path: Path
+    threat: str
+    suite: str
+    n: int
+    points: Sequence[tuple[float, Interval]]
+    radii: Sequence[float]
+    median: float | None
+    doubts: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def read_curve(path: Path, content: Mapping[str, Any]) -> StoredCurve:
+    """Return the curve of a summary and the verified table in the folder of the same name.
+
+    Raises:
+        InputError: where a part of the table is missing or damaged, or the summary says something else than the table.
+    """
+    rows, n = _rows(path, int(content["n"])), int(content["n"])
+    if len(rows) != n:
+        raise InputError(f"{path} is of {n} examples, but its table of {len(rows)}: repeat the curve with --overwrite.")
+    radii = [float(entry["eps"]) for entry in content["curve"]]
+    for entry in content["curve"]:
+        accuracy = _at(rows, float(entry["eps"])).value
+        if abs(accuracy - float(entry["robust_accuracy"])) > SLACK:
+            raise InputError(
+                f"{path} says {entry['robust_accuracy']} at eps {entry['eps']}, but its table {accuracy}: it was "
+                "changed. Repeat the curve with --overwrite."
+            )
+    steps = sorted({radii[-1] * step / STEPS for step in range(STEPS)} | {*radii})
+    median = content["quantiles"].get("0.5")
+    return StoredCurve(
+        path=path,
+        threat=str(content["threat"]),
+        suite=str(content["suite"]),
+        n=n,
+        points=[(eps, _at(rows, eps)) for eps in steps],
+        radii=radii,
+        median=None if median is None else float(median),
+        doubts=tuple(map(str, content.get("doubts", ()))),
+        warnings=tuple(map(str, content["warnings"])),
+    )
+
+
+def _rows(path: Path, n: int) -> list[tuple[float, float, float]]:
+    """Return (distance, doubt, rounding) of each example."""
+    folder = path.with_suffix("")
+    store, block = Store(folder), read_sealed(folder / JOB).get("block", 0)
+    numbers = range(-(-n // block)) if isinstance(block, int) and block > 0 else range(0)
+    if not numbers or not all(store.is_finished(number) for number in numbers):
+        raise InputError(f"Parts of the table of {path} are missing or damaged: repeat the curve.")
+    tables = [store.read(number).table for number in numbers]
+    columns = ("distance", "doubt", "rounding")
+    return [row for table in tables for row in zip(*(table[name] for name in columns), strict=True)]
+
+
+def _at(rows: Sequence[tuple[float, float, float]], eps: float) -> Interval:
+    """Return the robust accuracy at a radius; an example in doubt there is not robust."""
+    beyond = [(distance, doubt, reach(eps, rounding)) for distance, doubt, rounding in rows]
+    robust = sum(min(distance, doubt) > within for distance, doubt, within in beyond)
+    possible = sum(distance > within for distance, _, within in beyond)
+    return wilson(robust, len(rows), possible)

@@ -1,0 +1,124 @@
+"""Stored adversarial examples with the examples that they are of, and what a network answers on them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from unperturbed.data.sources import load_data
+from unperturbed.data.split import Split
+from unperturbed.errors import InputError
+from unperturbed.evaluation.quantize import adversarial_points
+from unperturbed.findings import Outcome
+from unperturbed.imports import user_trust
+from unperturbed.networks.modes import under_attack
+from unperturbed.results.stored import StoredEvaluation, StoredRun, norm_of
+from unperturbed.runs import CONFIG
+from unperturbed.types import Inputs, Labels
+from unperturbed.weights.rebuild import load_run
+
+AT_A_TIME = 256
+SLACK = 1e-4
+"""Relative difference between a stored distance and the one measured on the data."""
+ORDERS = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Adversarial examples of one evaluation, a row each.
+
+    Attributes:
+        ids: of the examples.
+        labels: their classes.
+        z: perturbed inputs.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    z: Inputs
+
+
+def stored_points(stored: StoredEvaluation) -> Points:
+    """Return the perturbed inputs of the broken examples.
+
+    Raises:
+        InputError: where none are stored, or the files do not fit the table.
+    """
+    outcome = stored.outcome
+    if not outcome.examples:
+        raise InputError("the table of examples cannot be read")
+    try:
+        parts = list(adversarial_points(outcome, stored.path.parent))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"the perturbed inputs cannot be read ({error})") from error
+    labels = dict(zip(outcome.examples["id"], outcome.examples["label"], strict=True))
+    ids = [name for part, z in parts for name in part.tolist()]
+    if any(len(part) != len(z) for part, z in parts) or any(name not in labels for name in ids):
+        raise InputError("the perturbed inputs do not fit the table of examples")
+    if not ids:
+        raise InputError("no attack broke an example")
+    return Points(tuple(ids), tuple(labels[name] for name in ids), torch.cat([z for _, z in parts]))
+
+
+def answers(run: StoredRun, points: Points) -> Labels:
+    """Return the class that the network of a run gives each adversarial example, int64 (n,).
+
+    Raises:
+        InputError: where the network cannot be built without code from the folder, or does not misclassify the points.
+    """
+    model = load_run(run.folder).float()
+    try:
+        found = _argmax(model, points.z.float())
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(f"the network cannot be evaluated on the stored inputs ({error})") from error
+    correct = int((found == torch.tensor(points.labels)).sum())
+    if correct:
+        raise InputError(f"the stored weights classify {correct} of {len(points.ids)} adversarial examples correctly")
+    return found
+
+
+def _argmax(model: nn.Module, z: Inputs) -> Labels:
+    with under_attack(model), torch.no_grad():
+        return torch.cat([model(part).argmax(dim=1) for part in torch.split(z, AT_A_TIME)])
+
+
+def originals(run: StoredRun, outcome: Outcome, points: Points, rows: Sequence[int]) -> Inputs:
+    """Return the examples that some adversarial examples are of, (len(rows), *shape).
+
+    They are read from the data that the run names, and compared with the stored labels and distances.
+
+    Raises:
+        InputError: where the data cannot be loaded, or are not those of the evaluation.
+    """
+    split = _split(run)
+    ids = torch.tensor([points.ids[row] for row in rows])
+    labels = torch.tensor([points.labels[row] for row in rows])
+    position = {name: row for row, name in enumerate(split.names().tolist())}
+    if any(name not in position for name in ids.tolist()):
+        raise InputError("the data hold fewer examples than were evaluated")
+    places = torch.tensor([position[name] for name in ids.tolist()])
+    x, z = split.inputs(places), points.z[list(rows)]
+    if x.shape != z.shape or not torch.equal(split.labels[places], labels):
+        raise InputError("the data have changed since the evaluation")
+    order = ORDERS.get(norm_of(outcome.threat))
+    stored = dict(zip(outcome.examples["id"], outcome.examples["distance"], strict=True))
+    if order is not None:
+        measured = torch.linalg.vector_norm((z - x).flatten(1).double(), order, dim=1)
+        expected = torch.tensor([stored[name] for name in ids.tolist()], dtype=torch.float64)
+        if not torch.allclose(measured, expected, rtol=SLACK, atol=1e-6):
+            raise InputError("the data have changed since the evaluation")
+    return x
+
+
+def _split(run: StoredRun) -> Split:
+    record = run.record
+    if record is None or record.data is None:
+        raise InputError("the run folder does not say where the data are")
+    trust = user_trust().of_file(run.folder / CONFIG, [record.data])
+    if Path(record.data).is_absolute() and not Path(record.data.partition("?")[0]).exists():
+        raise InputError(f"the data are not at {record.data}")
+    data = load_data(record.data, trust)
+    return data.train if data.test is None else data.test

@@ -1,0 +1,156 @@
+"""The report of runs: one page that stands alone, a model card, and figures for papers."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from unperturbed.checks import checked
+from unperturbed.errors import InputError
+from unperturbed.reports.card import card_of
+from unperturbed.reports.charts.plots import draw
+from unperturbed.reports.charts.style import FORMATS, save_chart
+from unperturbed.reports.document import Document
+from unperturbed.reports.page.render import page_of
+from unperturbed.results.sections.audit import audit
+from unperturbed.results.sections.classes import classes
+from unperturbed.results.sections.comparison import comparison
+from unperturbed.results.sections.curve import accuracy_curve
+from unperturbed.results.sections.diagnosis import diagnosis
+from unperturbed.results.sections.examples import examples
+from unperturbed.results.sections.explanation import explanations
+from unperturbed.results.sections.glossary import glossary
+from unperturbed.results.sections.headline import headline
+from unperturbed.results.sections.learning import learning
+from unperturbed.results.sections.missing import missing
+from unperturbed.results.sections.training import training
+from unperturbed.results.stored import StoredRun, read_run
+from unperturbed.runs import write_text
+
+PAGE = "report.html"
+SECTIONS = (
+    headline,
+    comparison,
+    accuracy_curve,
+    classes,
+    examples,
+    audit,
+    training,
+    learning,
+    diagnosis,
+    explanations,
+    missing,
+)
+"""In the order of the page; the glossary comes last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """A written report.
+
+    Attributes:
+        page: the HTML file.
+        document: its content.
+        card: the Markdown file, if one was asked for.
+        figures: files of the charts, if they were asked for.
+        damaged: sentences on pieces of the runs that could not be read.
+    """
+
+    page: Path
+    document: Document
+    card: Path | None
+    figures: tuple[Path, ...]
+    damaged: tuple[str, ...]
+
+
+@checked()
+def report(
+    runs: Path | str | Sequence[Path | str],
+    out: Path | str | None = None,
+    *,
+    card: Path | str | None = None,
+    figures: Path | str | None = None,
+) -> Report:
+    """Write a page on run folders from the results that they hold; nothing is measured.
+
+    Results that are missing or damaged are named on the page. The page is one file that needs no network.
+
+    Args:
+        runs: a run folder, or several to be compared.
+        out: the HTML file; by default `report.html` in the run folder, or in the folder that holds the runs.
+        card: a Markdown file for the same content.
+        figures: a folder for each chart as SVG, PDF and PNG.
+
+    Raises:
+        InputError: without runs, for a folder that holds none, and for a folder that is named twice.
+    """
+    folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
+    if not folders:
+        raise InputError("There is no run to report: give one run folder or more, which `unperturbed train` makes.")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise InputError(f"A run is named twice in {', '.join(map(str, folders))}: name each run once.")
+    stored = [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    page = Path(out) if out is not None else _home(folders) / PAGE
+    if page.is_dir():
+        raise InputError(f"{page} is a folder: give the name of an HTML file, such as {page / PAGE}.")
+    document = document_of(stored)
+    paths = () if figures is None else write_figures(document, Path(figures))
+    if card is not None:
+        write_text(Path(card), card_of(document))
+    write_text(page, page_of(document))
+    damaged = tuple(text for run in stored for text in run.damaged)
+    return Report(page, document, None if card is None else Path(card), paths, damaged)
+
+
+def document_of(runs: Sequence[StoredRun]) -> Document:
+    """Return the report of runs, without sections that have no results."""
+    sections = [made for function in SECTIONS if (made := function(runs)) is not None]
+    title = f"Robustness of {runs[0].name}" if len(runs) == 1 else f"Robustness of {len(runs)} networks"
+    return Document(title, tuple(_facts(runs)), (*sections, glossary()))
+
+
+def write_figures(document: Document, folder: Path) -> tuple[Path, ...]:
+    """Write each chart of a document as SVG, PDF and PNG, and return the files."""
+    paths, names = list[Path](), set[str]()
+    for part, chart in document.charts():
+        name = base = _slug(f"{part} {chart.title}")
+        number = 2
+        while name in names:
+            name, number = f"{base}-{number}", number + 1
+        names.add(name)
+        figure = draw(chart)
+        for suffix in FORMATS:
+            save_chart(figure, folder / f"{name}{suffix}")
+            paths.append(folder / f"{name}{suffix}")
+    return tuple(paths)
+
+
+def _facts(runs: Sequence[StoredRun]) -> list[str]:
+    facts = []
+    for run in runs:
+        record = run.record
+        if record is None:
+            facts.append(f"{run.name}: what was trained is not known, since config.yaml is missing or damaged.")
+            continue
+        method = record.method.get("class_path", "") if not isinstance(record.method, str) and record.method else ""
+        name = str(record.method if isinstance(record.method, str) else method).rpartition(".")[2]
+        model = record.model.class_path if record.model is not None else ""
+        data = record.trained_on.name if record.trained_on is not None else record.data or ""
+        words = [f"{noun} {text}" for noun, text in (("data", data), ("model", model), ("method", name)) if text]
+        facts.append(f"{run.name}: {', '.join([*words, f'threat {record.threat}'])}.")
+    return [*facts, f"Written by unperturbed {version('unperturbed')} from the results in the run folders."]
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Return the folders' last names, or whole paths where those are not different."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _home(folders: Sequence[Path]) -> Path:
+    return folders[0] if len(folders) == 1 else folders[0].resolve().parent
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:80] or "figure"

@@ -1,0 +1,234 @@
+"""All results in a run folder, as plain data; what is damaged or missing is named, and stops nothing."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from unperturbed.errors import InputError
+from unperturbed.evaluation.stored import read_summary
+from unperturbed.findings import Examined, Finding, Outcome
+from unperturbed.reading import parse_json, read_small
+from unperturbed.results.curves import StoredCurve, read_curve
+from unperturbed.results.tables import with_verified_table
+from unperturbed.runs import BEST, CONFIG, METRICS, MODEL, RESULT
+from unperturbed.runs.job import JOB
+from unperturbed.runs.record import RunRecord
+from unperturbed.runs.verify import read_sealed
+
+AUDIT = "audit.json"
+LARGEST = 256 * 2**20
+"""Bytes of a file of findings, which holds a value for each example."""
+OTHER = ("-robustbench.json", "-8bit.json")
+"""Ends of the names of JSON files that hold an evaluation in another form."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredEvaluation:
+    """An evaluation, with its table of examples where that is whole."""
+
+    path: Path
+    outcome: Outcome
+    radius: float
+    """The eps of its threat; NaN where the text names none."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRun:
+    """What a run folder holds.
+
+    Attributes:
+        name: of the run.
+        folder: where it is.
+        record: what was trained, on what and how; None where that is missing or damaged.
+        config: the text of config.yaml.
+        result: of the training.
+        metrics: a line an epoch.
+        evaluations: the one to report first, then the others.
+        curves: accuracy against eps.
+        audit: whether the robustness is real.
+        examined: findings of a diagnosis, with the text that says of what.
+        damaged: sentences on pieces that cannot be read or do not match.
+        absent: sentences on results that were not measured, with the command.
+    """
+
+    name: str
+    folder: Path
+    record: RunRecord | None = None
+    config: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Sequence[Mapping[str, Any]] = ()
+    evaluations: Sequence[StoredEvaluation] = ()
+    curves: Sequence[StoredCurve] = ()
+    audit: Mapping[str, Any] | None = None
+    examined: Sequence[tuple[str, Examined]] = ()
+    damaged: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+    @property
+    def headline(self) -> StoredEvaluation | None:
+        """The evaluation to report: under the threat of training, by the suite of the most passes per example."""
+        return self.evaluations[0] if self.evaluations else None
+
+
+def read_run(folder: Path, name: str) -> StoredRun:
+    """Return what a run folder holds.
+
+    Raises:
+        InputError: where it is no folder, or holds nothing of a run.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: give a run folder, which `unperturbed train` makes.")
+    known = (CONFIG, METRICS, RESULT, BEST, MODEL, AUDIT)
+    if not any((folder / piece).exists() for piece in known) and not (folder / "evaluation").is_dir():
+        raise InputError(f"{folder} holds no run and no results: give a folder that `unperturbed train` has made.")
+    damaged = list[str]()
+
+    def tried(read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            damaged.append(str(error) or type(error).__name__)
+            return None
+
+    record = tried(lambda: RunRecord.read(folder))
+    evaluations, curves = list[StoredEvaluation](), list[StoredCurve]()
+    for path in _summaries(folder / "evaluation"):
+        found = tried(lambda path=path: _measured(path))  # type: ignore[misc]
+        if isinstance(found, StoredCurve):
+            curves.append(found)
+        elif isinstance(found, Outcome):
+            evaluations.append(StoredEvaluation(path, found, radius_of(found.threat)))
+    damaged += _unfinished(folder / "evaluation")
+    audit = tried(lambda: _object(folder / AUDIT)) if (folder / AUDIT).exists() else None
+    diagnoses = [tried(lambda path=path: _diagnosis(path, name)) for path in sorted(folder.glob("diagnosis*.json"))]  # type: ignore[misc]
+    metrics = tried(lambda: _lines(folder / METRICS, damaged)) or []
+    result = (tried(lambda: _object(folder / RESULT)) or {}) if (folder / RESULT).exists() else {}
+    run = StoredRun(
+        name=name,
+        folder=folder,
+        record=record,
+        config=_text(folder / CONFIG),
+        result=result,
+        metrics=metrics,
+        evaluations=_by_weight(evaluations, record),
+        curves=curves,
+        audit=audit,
+        examined=[diagnosis for diagnosis in diagnoses if diagnosis is not None],
+        damaged=tuple(dict.fromkeys(damaged)),
+    )
+    return _with_absent(run)
+
+
+def radius_of(threat: str) -> float:
+    """Return the eps in the text of a threat, such as "Linf:8/255 without bounds"; NaN where there is none."""
+    number = (threat.partition(":")[2].split() or [""])[0]
+    top, _, bottom = number.partition("/")
+    try:
+        return float(top) / float(bottom or 1)
+    except (ValueError, ZeroDivisionError):
+        return math.nan
+
+
+def norm_of(threat: str) -> str:
+    """Return the norm in the text of a threat."""
+    return threat.partition(":")[0]
+
+
+def _summaries(folder: Path) -> Iterator[Path]:
+    """Yield the summaries below a folder: JSON files that lie in no folder of parts."""
+    for path in sorted(folder.rglob("*.json")):
+        in_parts = path.name == JOB or path.name.startswith(("part-", ".")) or (path.parent / JOB).exists()
+        if not in_parts and not path.name.endswith(OTHER) and path.name != "transfer.json":
+            yield path
+
+
+def _measured(path: Path) -> StoredCurve | Outcome | None:
+    """Return what a summary is of; None for another kind of result."""
+    content = _object(path)
+    if "quantiles" in content:
+        return read_curve(path, content)
+    if (path.with_suffix("") / JOB).exists() or {"suite", "counts", "attacks", "ties"} <= content.keys():
+        return with_verified_table(path, read_summary(path))
+    return None
+
+
+def _unfinished(folder: Path) -> list[str]:
+    """Return a sentence for each evaluation that was begun and has no summary."""
+    jobs = [job.parent for job in sorted(folder.rglob(JOB))]
+    return [
+        f"{job} holds an evaluation without a summary: it was interrupted. The same command resumes it."
+        for job in jobs
+        if not job.with_name(f"{job.name}.json").is_file()
+    ]
+
+
+def _by_weight(evaluations: Sequence[StoredEvaluation], record: RunRecord | None) -> list[StoredEvaluation]:
+    """Return evaluations in the order in which they are reported."""
+
+    def weight(evaluation: StoredEvaluation) -> tuple[bool, float, int]:
+        outcome = evaluation.outcome
+        own = record is not None and (norm_of(outcome.threat), evaluation.radius) == (
+            norm_of(record.threat),
+            radius_of(record.threat),
+        )
+        return own, sum(attack.forwards for attack in outcome.attacks) / max(outcome.n, 1), outcome.n
+
+    return sorted(evaluations, key=weight, reverse=True)
+
+
+def _diagnosis(path: Path, name: str) -> tuple[str, Examined]:
+    if path.stat().st_size > LARGEST:
+        raise InputError(f"{path} is larger than {LARGEST:,} bytes: run the diagnosis on fewer examples.")
+    content = read_sealed(path)
+    if not content:
+        raise InputError(f"{path} is damaged or was changed: run the diagnosis again.")
+    findings = tuple(Finding.of(entry["finding"]) for entry in content["findings"].values())
+    about = f"Perturbations within {content['of']['threat']}; {path.name}."
+    return about, Examined(name, float(content.get("strength", 0.0)), 0, findings)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    content = parse_json(read_small(path), path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object, but {type(content).__name__}.")
+    return content
+
+
+def _lines(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
+    """Return the epochs of metrics.jsonl that can be read, and name what cannot."""
+    if not path.exists():
+        return []
+    lines, bad = list[dict[str, Any]](), 0
+    for line in read_small(path).splitlines():
+        try:
+            value = parse_json(line, path)
+        except InputError:
+            value = None
+        lines += [value] if isinstance(value, dict) else []
+        bad += not isinstance(value, dict)
+    if bad:
+        damaged.append(f"{path}: {bad} of {bad + len(lines)} lines cannot be read and are left out.")
+    return lines
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_small(path)
+    except InputError:
+        return ""
+
+
+def _with_absent(run: StoredRun) -> StoredRun:
+    """Return the run with a sentence for each kind of result that was not measured."""
+    kinds = (
+        ("robust accuracy", run.evaluations, f"unperturbed evaluate {run.folder} --suite standard"),
+        ("accuracy against eps", run.curves, f"unperturbed curve {run.folder}"),
+        ("audit", run.audit, f"unperturbed audit {run.folder}"),
+        ("diagnosis", run.examined, f"unperturbed diagnose {run.folder}"),
+    )
+    absent = tuple(f"No {noun}: {command}" for noun, content, command in kinds if not content)
+    training = () if run.metrics else ("No learning curves: there is no metrics.jsonl with an epoch.",)
+    return replace(run, absent=(*training, *absent))

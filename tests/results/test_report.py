@@ -1,0 +1,171 @@
+"""The whole report: every section, one file without references, honest about what is doubtful or missing."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from plotly.offline import get_plotlyjs
+
+import unperturbed as un
+from support.reported import HOSTILE
+from unperturbed.reports.document import (
+    Alert,
+    Document,
+    Figures,
+    MatrixChart,
+    Paragraph,
+    Part,
+    Pictures,
+    Section,
+    Table,
+    Tiles,
+)
+from unperturbed.results.report import write_figures
+
+TITLES = [
+    "Results", "Comparison", "Accuracy against eps", "Classes", "Adversarial examples", "Audit", "Training",
+    "Learning curves", "Diagnosis", "Explanations", "Glossary",
+]  # fmt: skip
+
+
+def section(document: Document, title: str) -> Section:
+    (found,) = (section for section in document.sections if section.title == title)
+    return found
+
+
+def blocks(document: Document, title: str, kind: type) -> list:
+    return [block for part in section(document, title).parts for block in part.blocks if isinstance(block, kind)]
+
+
+@pytest.fixture(scope="module")
+def two(made: Path, tmp_path_factory: pytest.TempPathFactory) -> un.Report:
+    return un.report([made / "a", made / "b"], tmp_path_factory.mktemp("page") / "report.html")
+
+
+def test_two_whole_runs_have_every_section(two: un.Report) -> None:
+    assert [section.title for section in two.document.sections] == TITLES and two.damaged == ()
+    assert all(
+        [part.title for part in section(two.document, title).parts] == ["a", "b"] for title in ("Results", "Classes")
+    )
+
+
+def test_the_page_is_one_small_file_without_references(two: un.Report) -> None:
+    page = two.page.read_text()
+    assert len(page) < 8e6
+    own = page.replace(get_plotlyjs(), "")
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', own) and "default-src 'none'" in own
+    assert HOSTILE not in page and "&lt;img src=x onerror=alert(1)&gt;" in own
+    assert own.count("</script>") == own.count("<script")
+
+
+def test_the_numbers_are_those_of_the_evaluation(two: un.Report, made: Path) -> None:
+    outcome = json.loads((made / "a/evaluation/pgd.json").read_text())
+    tiles = blocks(two.document, "Results", Tiles)[0].tiles
+    assert [tile.value for tile in tiles] == [
+        f"{outcome['clean_accuracy']:.1%}", f"{outcome['robust_accuracy']:.1%}", "25.0%",
+    ]  # fmt: skip
+    low, high = outcome["interval"]
+    assert tiles[1].doubts == ("the audit says suspicious",)
+    assert tiles[1].interval == f"{low:.1%} to {high:.1%}, n = 24"
+    (table,) = [table for table in blocks(two.document, "Comparison", Table) if "all numbers" in table.title]
+    other = json.loads((made / "b/evaluation/pgd.json").read_text())
+    difference = 100 * (other["robust_accuracy"] - outcome["robust_accuracy"])
+    assert [row[2] for row in table.rows if row[1] == "robust"] == [f"{difference:+.1f}"]
+
+
+def test_the_confusion_under_attack_counts_every_example(two: un.Report) -> None:
+    for matrix in blocks(two.document, "Classes", MatrixChart):
+        assert sum(map(sum, matrix.counts)) == 24
+    assert (
+        sum(sum(row) - row[k] for m in blocks(two.document, "Classes", MatrixChart) for k, row in enumerate(m.counts))
+        > 0
+    )
+
+
+def test_images_are_embedded_with_words(two: un.Report) -> None:
+    for title in ("Adversarial examples", "Explanations"):
+        grids = blocks(two.document, title, Pictures)
+        pictures = [picture for grid in grids for _, row in grid.rows for picture in row if picture is not None]
+        assert pictures and all(picture.png.startswith(b"\x89PNG") and picture.text for picture in pictures)
+
+
+def test_diagnosis_and_audit_are_taken_in(two: un.Report) -> None:
+    assert blocks(two.document, "Diagnosis", Figures)
+    (evidence, _) = blocks(two.document, "Audit", Table)
+    assert evidence.rows[0][:4] == ("steps", "fail", "3 of 32", "0")
+    assert [alert.points for alert in blocks(two.document, "Audit", Alert)] == [
+        ("weak suite: The suite misses examples. Remedy: Use more steps.",)
+    ] * 2
+
+
+def test_a_doubted_accuracy_is_crossed_out_with_its_reason(run: Path) -> None:
+    path = run / "evaluation/pgd.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"doubts": ["the gradient is <b>0</b>"]}))
+    written = un.report(run)
+    assert written.page == run / "report.html"
+    page = written.page.read_text()
+    assert 'class="tile doubtful"' in page and "the gradient is &lt;b&gt;0&lt;/b&gt;" in page
+
+
+def test_a_bare_folder_makes_a_page_that_says_what_is_missing(run: Path) -> None:
+    for piece in ("evaluation", "explanation"):
+        shutil.rmtree(run / piece)
+    for piece in ("config.yaml", "audit.json", "diagnosis-a.json", "metrics.jsonl"):
+        (run / piece).unlink()
+    written = un.report(run)
+    assert [section.title for section in written.document.sections] == ["What is missing", "Glossary"]
+    (table,) = blocks(written.document, "What is missing", Table)
+    assert len(table.rows) == 5 and any("config.yaml" in text for text in written.damaged)
+
+
+def test_missing_data_and_weights_are_reasons_not_failures(run: Path) -> None:
+    (run / "best.safetensors").unlink()
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub(r"^data: .*$", "data: /nowhere/images", config, flags=re.MULTILINE))
+    document = un.report(run).document
+    assert "best.safetensors" in blocks(document, "Classes", Paragraph)[0].text
+    assert "/nowhere/images" in blocks(document, "Adversarial examples", Paragraph)[0].text
+
+
+def test_a_grid_that_leaves_its_folder_is_refused(run: Path) -> None:
+    grid = {"title": "t", "columns": ["c"], "rows": [{"name": "r", "images": ["../config.yaml"]}]}
+    (run / "explanation/gradients.json").write_text(json.dumps(grid))
+    (paragraph,) = blocks(un.report(run).document, "Explanations", Paragraph)
+    assert "does not lie in" in paragraph.text
+
+
+def test_runs_that_cannot_be_paired_say_why(run: Path, made: Path, tmp_path: Path) -> None:
+    shutil.rmtree(run / "evaluation")
+    document = un.report([run, made / "b"], tmp_path / "two.html").document
+    assert "same suite" in blocks(document, "Comparison", Paragraph)[0].text
+
+
+def test_the_card_has_the_same_content_and_no_markup_from_names(two: un.Report, made: Path, tmp_path: Path) -> None:
+    card = un.report(made / "a", tmp_path / "r.html", card=tmp_path / "card.md").card
+    assert card is not None
+    text = card.read_text()
+    assert all(f"## {section.title}" in text for section in two.document.sections if section.title != "Comparison")
+    fenced = re.sub(r"^(```+)\n.*?^\1$", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert "<img" not in fenced and "&lt;img src=x onerror=alert\\(1\\)&gt;" in fenced
+
+
+def test_figures_are_written_in_three_formats_each(two: un.Report, tmp_path: Path) -> None:
+    charts = [chart for _, chart in two.document.charts()]
+    kinds = list({type(chart): chart for chart in charts}.values())
+    document = Document("t", (), (Section("s", (Part("a", (*kinds, kinds[0])),)),))
+    paths = write_figures(document, tmp_path / "figures")
+    assert len(kinds) == 3 and len(paths) == len(set(paths)) == 3 * 4
+    assert {path.suffix for path in paths} == {".svg", ".pdf", ".png"} and all(
+        path.stat().st_size > 900 for path in paths
+    )
+
+
+def test_bad_input_is_refused_before_anything_is_written(made: Path, tmp_path: Path) -> None:
+    for runs, word in (([], "no run"), ([made / "a", made / "a/"], "twice"), ([tmp_path], "no run")):
+        with pytest.raises(un.InputError, match=word):
+            un.report(runs, tmp_path / "x.html")
+    with pytest.raises(un.InputError, match="HTML file"):
+        un.report(made / "a", tmp_path)
+    assert not (tmp_path / "x.html").exists()

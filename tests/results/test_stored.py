@@ -1,0 +1,96 @@
+"""What is read from a run folder: verified, with everything that is damaged or missing named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import unperturbed as un
+from support.toys import QUICK
+from unperturbed.results.stored import norm_of, radius_of, read_run
+
+
+def test_a_whole_run_is_read_without_a_complaint(run: Path) -> None:
+    stored = read_run(run, "a")
+    assert stored.damaged == () and stored.absent == ()
+    assert stored.record is not None and len(stored.metrics) == 3 and stored.headline is not None
+    assert stored.headline.outcome.n == 24 and stored.headline.outcome.doubts == ()
+    (curve,) = stored.curves
+    assert [share.value for eps, share in curve.points if eps in (0.1, 0.2)] == [
+        entry["robust_accuracy"] for entry in json.loads(curve.path.read_text())["curve"]
+    ]
+    assert all(low.value >= high.value for (_, low), (_, high) in zip(curve.points, curve.points[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("piece", "content", "named"),
+    [
+        ("config.yaml", "threat: [", "config.yaml"),
+        ("config.yaml", None, "config.yaml"),
+        ("result.json", "{", "result.json"),
+        ("audit.json", "[1]", "audit.json"),
+        ("diagnosis-a.json", "{}", "diagnosis-a.json"),
+        ("evaluation/pgd.json", "{}", "pgd.json"),
+        ("evaluation/pgd.json", None, "interrupted"),
+        ("evaluation/curve-Linf.json", "nonsense", "curve-Linf.json"),
+        ("evaluation/curve-Linf/part-00000.parquet", "nonsense", "curve-Linf"),
+    ],
+)
+def test_a_damaged_piece_is_named_and_the_rest_is_read(run: Path, piece: str, content: str | None, named: str) -> None:
+    if content is None:
+        (run / piece).unlink()
+    else:
+        (run / piece).write_text(content)
+    stored = read_run(run, "a")
+    assert any(named in text for text in stored.damaged), stored.damaged
+    assert len(stored.metrics) == 3
+
+
+def test_a_line_of_metrics_that_is_cut_off_is_named(run: Path) -> None:
+    whole = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(whole[:-20])
+    stored = read_run(run, "a")
+    assert len(stored.metrics) == 2 and any("1 of 3 lines" in text for text in stored.damaged)
+
+
+@pytest.mark.parametrize("change", ["number", "table"])
+def test_an_accuracy_that_its_table_does_not_confirm_is_not_to_be_believed(run: Path, change: str) -> None:
+    path = run / "evaluation/pgd.json"
+    if change == "number":
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"robust_accuracy": 0.99}))
+    else:
+        (run / "evaluation/pgd/part-00000.parquet").write_bytes(b"nonsense")
+    stored = read_run(run, "a")
+    assert stored.headline is not None and stored.headline.outcome.doubts
+
+
+def test_a_curve_that_was_raised_by_hand_is_refused(run: Path) -> None:
+    path = run / "evaluation/curve-Linf.json"
+    content = json.loads(path.read_text())
+    content["curve"][-1]["robust_accuracy"] += 1 / 24
+    path.write_text(json.dumps(content))
+    stored = read_run(run, "a")
+    assert not stored.curves and any("it was changed" in text for text in stored.damaged)
+
+
+def test_the_headline_is_under_the_threat_of_training(run: Path) -> None:
+    model, data = un.load_run(run), un.load_data(str(read_run(run, "a").record.data))  # type: ignore[union-attr]
+    un.evaluate(model, data, un.Threat("Linf", 0.01), QUICK, out=run / "evaluation/other")
+    stored = read_run(run, "a")
+    assert len(stored.evaluations) == 2 and stored.headline is not None and stored.headline.radius == 0.1
+
+
+@pytest.mark.parametrize("content", [None, "file"])
+def test_what_is_no_run_is_refused(tmp_path: Path, content: str | None) -> None:
+    place = tmp_path / "x"
+    if content is None:
+        place.mkdir()
+    else:
+        place.write_text(content)
+    with pytest.raises(un.InputError, match="unperturbed train"):
+        read_run(place, "x")
+
+
+def test_norm_and_radius_of_a_threat_in_words() -> None:
+    assert radius_of("Linf:8/255 without bounds") == 8 / 255 and norm_of("L2:0.5 within [0, 2]") == "L2"
+    assert radius_of("Linf:0.1") == 0.1 and radius_of("nonsense") != radius_of("nonsense")
