@@ -51,11 +51,8 @@ SHORTER = (
     *((r"epochs=20", "1"), (r"epochs=\d+(, )?", ""), (r"un\.Recipe\((?!1)", "un.Recipe(epochs=1, batch_size=16, ")),
     *((r"preact-resnet( --model.width 16)?(?= -)", "preact-resnet --model.width 4"),),
     *((r'"preact-resnet"(, width=16)?', '"preact-resnet", width=4'),),
-    *(
-        (r"\(1, 3, 6\)", "(1, 3)"),
-        (r"\(0, 1, 2\)", "(0,)"),
-        (r'"runs/diagnosis"', '"runs/diagnosis", diagnostics=["margins"]'),
-    ),
+    *((r"\[1, 3, 6\]", "[1, 3]"), (r"\[0, 1, 2\]", "[0]")),
+    (r'out="runs/diagnosis"\)', 'out="runs/diagnosis", diagnostics=["margins"])'),
 )
 """What makes both sides quick."""
 VERDICTS = ("doctor", "audit")
@@ -142,8 +139,9 @@ def same_curve(shown: Any, names: Mapping[str, Any]) -> None:
 
 
 def same_sweep(shown: Any, names: Mapping[str, Any]) -> None:
-    rows = steady(shown["rows"])
-    assert len(rows) == 2 and rows == json.loads(json.dumps(steady(names["sweep"].json()["rows"])))
+    sides = (shown["runs"], names["sweep"].json()["runs"])
+    of_command, of_python = ([(run["values"], run["evaluation"]["robust_accuracy"]) for run in side] for side in sides)
+    assert len(of_command) == 2 and of_command == of_python
 
 
 def same_checkup(shown: Any, names: Mapping[str, Any]) -> None:
