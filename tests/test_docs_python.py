@@ -23,7 +23,6 @@ from unperturbed.data import sources
 from unperturbed.data.names import DATASETS
 from unperturbed.data.split import Data, Split, array_split
 from unperturbed.evaluation import accuracy, curve
-from unperturbed.examinations.diagnostics.margins import margins
 from unperturbed.imports import OWN, Trust
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
@@ -52,7 +51,8 @@ SHORTER = (
     *((r"epochs=20", "1"), (r"epochs=\d+(, )?", ""), (r"un\.Recipe\((?!1)", "un.Recipe(epochs=1, batch_size=16, ")),
     *((r"preact-resnet( --model.width 16)?(?= -)", "preact-resnet --model.width 4"),),
     *((r'"preact-resnet"(, width=16)?', '"preact-resnet", width=4'),),
-    *((r"\(1, 3, 6\)", "(1, 3)"), (r"\(0, 1, 2\)", "(0,)"), (r"name=run\)", "name=run, diagnostics=[margins])")),
+    *((r"\[1, 3, 6\]", "[1, 3]"), (r"\[0, 1, 2\]", "[0]")),
+    (r'out="runs/diagnosis"\)', 'out="runs/diagnosis", diagnostics=["margins"])'),
 )
 """What makes both sides quick."""
 ADDED = {
@@ -94,7 +94,7 @@ def command(line: str) -> Any:
 
 def python(code: str) -> dict[str, Any]:
     """Run the page's first lines and these, and return the names that they define; `printed` holds what they print."""
-    names: dict[str, Any] = {"printed": [], "margins": margins}
+    names: dict[str, Any] = {"printed": []}
     exec("def print(*values): printed.append(values)\n" + SETUP + shorter(code), names)
     return names
 
@@ -137,9 +137,9 @@ def same_curve(shown: Any, names: Mapping[str, Any]) -> None:
 
 
 def same_sweep(shown: Any, names: Mapping[str, Any]) -> None:
-    listed = {tuple(map(float, run["values"].values())): run["evaluation"]["robust_accuracy"] for run in shown["runs"]}
-    assert len(listed) == 2
-    assert listed == {(beta, seed): interval.value for beta, seed, interval in names["printed"]}
+    sides = (shown["runs"], names["sweep"].json()["runs"])
+    of_command, of_python = ([(run["values"], run["evaluation"]["robust_accuracy"]) for run in side] for side in sides)
+    assert len(of_command) == 2 and of_command == of_python
 
 
 def same_diagnosis(shown: Any, names: Mapping[str, Any]) -> None:

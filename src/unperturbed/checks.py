@@ -187,8 +187,9 @@ def _as_kind(name: str, value: Any, kind: Any, rule: Rule | None) -> tuple[Any, 
         return value, True
     if issubclass(kind, os.PathLike):
         return value, isinstance(value, kind) and _is_place(os.fspath(value))
-    stands_in = callable(value) and not inspect.isclass(value) and "__call__" in vars(kind)
-    return value, kind is object or isinstance(value, kind) or stands_in  # a function may do as a maximiser
+    takes_functions = "__call__" in vars(kind) and kind.__name__ != "Module"  # a function may do as a maximiser
+    stands_in = takes_functions and callable(value) and not inspect.isclass(value)
+    return value, kind is object or isinstance(value, kind) or stands_in
 
 
 def _as_sequence(name: str, value: Any, kind: Any, rule: Rule | None) -> tuple[Any, bool]:

@@ -1,5 +1,6 @@
 """Text files from strangers, parsed within limits: a small file cannot fill memory or run for hours."""
 
+import errno
 import json
 import math
 import os
@@ -19,6 +20,13 @@ DEEPEST = 200
 
 _ENDLESS = 10**100
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def regular(path: Path) -> Path:
+    """Return the path of a file that can be read to its end; raises OSError for a device or a pipe in its place."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path
 
 
 def read_small(path: Path, limit: int = LARGEST) -> str:

@@ -63,3 +63,14 @@ def test_piped_work_writes_a_line_an_epoch_and_an_estimate_every_minute(
     out, err = capsys.readouterr()
     assert out == "" and err.splitlines()[0] == "APGD-CE: 100 examples: 17%, about 0:02:30 left"
     assert len(err.splitlines()) == 3
+
+
+def test_control_characters_of_strangers_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """An escape sequence in a class name could rename the window, or hide what was written before it."""
+    hostile = "\x1b]0;title\x07 \u202eabc"
+    console.say(hostile, "warning")
+    console.show(hostile)
+    console.show(console.table(hostile, [hostile], [[hostile]]))
+    seen = "".join(capsys.readouterr())
+    assert not {"\x1b]", "\x07", "\u202e"} & {seen[k : k + n] for k in range(len(seen)) for n in (1, 2)}
+    assert "\\x1b]0;title\\x07" in seen

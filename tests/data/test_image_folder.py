@@ -91,3 +91,11 @@ def test_empty_class_folders_are_told(tmp_path: Path) -> None:
     texts = [str(each.message) for each in warned]
     assert any("train" in text and ": c." in text for text in texts)
     assert any("test" in text and ": b." in text for text in texts)
+
+
+def test_links_to_nothing_are_refused(tmp_path: Path) -> None:
+    """Images on a disk that is not mounted would otherwise be left out in silence."""
+    fill(tmp_path / "train" / "cat", 2, 0)
+    (tmp_path / "train/cat/more.png").symlink_to(tmp_path / "nothing.png")
+    with pytest.raises(InputError, match=r"1 images in .*cat are links to nothing \(first: more.png\)"):
+        load_data(str(tmp_path))

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from unperturbed.architectures.normalise import normalise_inputs
 from unperturbed.architectures.parts import activation_named, check_shape, keeps_arguments
+from unperturbed.errors import InputError
 from unperturbed.types import Inputs, Logits
+
+_MOST_LAYERS = 1000
 
 
 @keeps_arguments
@@ -33,6 +36,8 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         shape = check_shape(input_shape)
+        if len(hidden) > _MOST_LAYERS:
+            raise InputError(f"hidden has {len(hidden)} layers: give {_MOST_LAYERS} at most.")
         self.normalise = normalise_inputs(shape, mean, std)
         sizes = (math.prod(shape), *hidden)
         self.layers = nn.Sequential(nn.Flatten())

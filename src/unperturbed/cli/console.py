@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -42,6 +43,13 @@ def is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
+def printable(text: str) -> str:
+    """Return text in which control characters are written out: those of a stranger's file could rule the terminal."""
+    return "".join(
+        repr(each)[1:-1] if unicodedata.category(each) in ("Cc", "Cf") and each not in "\n\t" else each for each in text
+    )
+
+
 def say(text: str, kind: str = "") -> None:
     """Write a line to standard error; `kind` ("error", "warning") goes before it.
 
@@ -53,13 +61,13 @@ def say(text: str, kind: str = "") -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if kind:
         console.print(f"[{style}]{kind}:[/{style}]", end=" ")
-    console.print(text, markup=False)
+    console.print(printable(text), markup=False)
 
 
 def show(value: Any) -> None:
     """Write a table or a line to standard output."""
     wide = 100 if not sys.stdout.isatty() else None
-    Console(highlight=False, width=wide).print(value, markup=False)
+    Console(highlight=False, width=wide).print(printable(value) if isinstance(value, str) else value, markup=False)
 
 
 def write_json(value: Any) -> None:
@@ -74,11 +82,11 @@ def robust_cell(accuracy: Interval, doubts: Sequence[str]) -> Text:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
     """Return a table of text."""
-    made = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    made = Table(title=printable(title) or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for column in columns:
-        made.add_column(column)
+        made.add_column(printable(column))
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
     return made
 
 

@@ -94,6 +94,7 @@ def _dispatch(words: list[str]) -> int:
     if command not in COMMANDS:
         raise InputError(f"There is no command {command!r}. {hint(command, COMMANDS)}")
 
+    _check_current_folder()
     keep_freed_memory()
     round_rows_alike()  # before torch is loaded
     module = import_module(f"unperturbed.cli.{command}")
@@ -109,6 +110,14 @@ def _dispatch(words: list[str]) -> int:
     for view in result.views if is_first_process() and not given.json else ():
         show(view)
     return result.code
+
+
+def _check_current_folder() -> None:
+    """Raise InputError where the current folder is no longer there: no path would lead anywhere."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise InputError("The current folder was moved or deleted: change into another one (cd).") from error
 
 
 @contextmanager

@@ -84,5 +84,7 @@ def _folders(folder: Path) -> list[Path]:
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    files = (p for p in folder.iterdir() if p.suffix.lower() in _ENDINGS and not p.name.startswith("."))
+    files = [p for p in folder.iterdir() if p.suffix.lower() in _ENDINGS and not p.name.startswith(".")]
+    if broken := [p for p in files if p.is_symlink() and not p.exists()]:
+        raise InputError(f"{len(broken)} images in {folder} are links to nothing (first: {broken[0].name}): mend them.")
     return sorted(p for p in files if p.is_file())

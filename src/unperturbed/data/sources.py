@@ -22,6 +22,7 @@ from unperturbed.data.split import Data, Split, select
 from unperturbed.data.table import load_table
 from unperturbed.errors import InputError, hint
 from unperturbed.imports import OWN, Trust, dotted, follow, is_function, is_known, returned_type
+from unperturbed.networks.guard import trying
 
 __all__ = ["Data", "Split", "as_data", "as_split", "check", "load_data", "mean_std", "select"]
 
@@ -143,7 +144,12 @@ def _load_function(spec: str, trust: Trust) -> Data:
         raise InputError(f"{spec} is no function, but of type {type(function).__name__}: name one.")
     if not own and returned_type(function) is not Data:
         raise InputError(f"{spec} does not say that it returns Data: a file may not name it. Give --data yourself.")
-    return as_data(function(), spec)
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise InputError(f"{spec} is called without arguments, but takes some ({error}): name another one.") from error
+    with trying(f"calling {spec}"):
+        return as_data(function(), spec)
 
 
 def _parse(spec: str) -> tuple[str, Choice]:

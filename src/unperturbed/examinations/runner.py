@@ -25,7 +25,7 @@ from unperturbed.findings import Examined, Finding, Interval, Progress, silent
 from unperturbed.networks.failures import isolate
 from unperturbed.networks.fingerprint import describe
 from unperturbed.networks.logits import Output
-from unperturbed.reading import parse_json
+from unperturbed.reading import parse_json, regular
 from unperturbed.runs.lock import alone_in
 from unperturbed.runs.verify import read_sealed, write_sealed
 from unperturbed.statistics.intervals import wilson
@@ -182,7 +182,7 @@ def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str
     if out is None or not Path(out).exists():
         return {}, ""
     try:
-        content = Path(out).read_bytes()
+        content = regular(Path(out)).read_bytes()
     except OSError as error:
         raise InputError(f"out is {str(out)!r:.80}, which cannot be read ({error.strerror}): name a file.") from error
     try:

@@ -15,6 +15,7 @@ import yaml
 from safetensors import SafetensorError
 
 from unperturbed.errors import InputError, NotResumableError, RunError
+from unperturbed.imports import user_trust
 from unperturbed.reading import parse_json, parse_yaml, read_small
 
 CONFIG = "config.yaml"
@@ -191,12 +192,40 @@ def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
     check_in_place()
     size = path.stat().st_size if path.exists() else 0
     try:
-        with path.open("a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8", opener=_not_through_links) as file:
             file.write(json.dumps(value) + "\n")
     except OSError as error:
         with suppress(OSError):
             os.truncate(path, size)
         raise _unwritten(path, error) from error
+
+
+def check_links(run: Path) -> None:
+    """Raise InputError where a folder within a run folder is a link to elsewhere: files there would be replaced.
+
+    With UNPERTURBED_TRUST=1 such links are followed.
+    """
+    if user_trust().everything:
+        return
+    for place, folders, _ in os.walk(run):
+        for name in folders:
+            path = Path(place, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(run.resolve()):
+                raise InputError(
+                    f"{path} is a link to {path.resolve()}, out of the run folder, where files would be replaced. If "
+                    "you made it, move the whole run folder there and link that, or set UNPERTURBED_TRUST=1."
+                )
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    """Open a file; a symbolic link in its place would have another file, anywhere, written into."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def write_in_place(path: Path, text: str) -> None:
+    """Write a small file, not whole at once, but never through a symbolic link."""
+    with open(path, "w", encoding="utf-8", opener=_not_through_links) as file:
+        file.write(text)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -205,7 +234,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     So are lines of more than a mebibyte, which no run writes.
     """
     values = list[dict[str, Any]]()
-    if not path.exists():
+    if not path.is_file():
         return values
     with path.open(encoding="utf-8", errors="replace") as file:
         while line := file.readline(_LONGEST_LINE):

@@ -25,7 +25,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from unperturbed.errors import InputError
 from unperturbed.reading import parse_json
-from unperturbed.runs.files import HOST, in_place, remove_leftovers
+from unperturbed.runs.files import HOST, in_place, remove_leftovers, write_in_place
 
 log = logging.getLogger("unperturbed")
 P = ParamSpec("P")
@@ -132,6 +132,9 @@ def alone_in(place: Place) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def _acquired(record: Path, what: Path) -> BaseFileLock:
     """Return the lock, held, with `record` saying so; refuse where another process holds it."""
+    for file in (record, record.with_suffix("")):
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise InputError(f"{file} is no regular file, and so no lock: remove it, and try again.")
     holder = _holder(record)
     if holder is not None and holder.host != HOST:
         if not _is_silent(record):
@@ -144,7 +147,7 @@ def _acquired(record: Path, what: Path) -> BaseFileLock:
         log.info("The lock of %s was left by %s, which has ended: it is taken over.", what, holder)
     now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     try:
-        record.write_text(json.dumps(asdict(Holder(HOST, os.getpid(), now, _command()))))
+        write_in_place(record, json.dumps(asdict(Holder(HOST, os.getpid(), now, _command()))))
     except BaseException:
         lock.release()
         raise

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from unperturbed.errors import InputError, hint
-from unperturbed.runs.files import CONFIG, read_yaml, write_yaml
+from unperturbed.runs.files import CONFIG, check_links, read_yaml, write_yaml
 
 MOST_ROWS = 10_000_000
 SCHEMA = 3
@@ -113,6 +113,7 @@ class RunRecord:
         path = folder / CONFIG
         if not path.is_file():
             raise InputError(f"{folder} is no run folder: there is no file {CONFIG} in it. Give one that train made.")
+        check_links(folder)
         content = read_yaml(path)
         if content.get("schema", 1) in (1, 2) and isinstance(content.get("method"), Mapping):
             content = {**content, "method": _renamed(content["method"])}

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from unperturbed.reading import regular
 from unperturbed.runs.files import write_atomically
 
 
@@ -22,6 +23,6 @@ def write_table(path: Path, columns: Mapping[str, list[Any]]) -> None:
 
 def read_table(path: Path) -> dict[str, list[Any]]:
     """Return the columns of a table; raises OSError or pyarrow.ArrowException where it cannot be read."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         columns: dict[str, list[Any]] = pyarrow.parquet.read_table(file).to_pydict()
     return columns

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unperturbed.reading import parse_json
+from unperturbed.reading import parse_json, regular
 from unperturbed.runs.files import write_atomically
 from unperturbed.runs.verify import digest
 
@@ -38,7 +38,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         DamagedError: where the file is not as it was written.
     """
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(regular(path), "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
@@ -58,7 +58,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
 def damage_of_zip(path: Path) -> str:
     """Return what is wrong with a zip archive, as `torch.save` writes them; "" where every checksum is right."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(regular(path)) as archive:
             if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                 return "it is compressed, as torch.save writes no file"
             bad = archive.testzip()

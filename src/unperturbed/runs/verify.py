@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unperturbed.reading import parse_json
+from unperturbed.reading import parse_json, regular
 from unperturbed.runs.files import finite, write_json
 
 SEAL = "sha256"
@@ -22,7 +22,7 @@ def digest(value: Any) -> str:
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes; "" where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
@@ -36,7 +36,7 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object that a file holds, verified or not; an empty one where it holds none."""
     try:
-        value = parse_json(path.read_bytes(), path)
+        value = parse_json(regular(path).read_bytes(), path)
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

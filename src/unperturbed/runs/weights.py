@@ -7,7 +7,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from unperturbed.errors import InputError
-from unperturbed.reading import parse_json
+from unperturbed.reading import parse_json, regular
 from unperturbed.runs.files import BEST, CONFIG, MODEL, read_yaml
 from unperturbed.runs.tensors import NOTE
 from unperturbed.runs.verify import digest
@@ -52,7 +52,7 @@ def check_weights(run: Path) -> list[str]:
 def _note(path: Path) -> dict[str, str] | None:
     """Return what a weights file says of the run that wrote it; None where it says nothing, or is damaged."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(regular(path), "pt") as file:
             return dict(parse_json((file.metadata() or {})[NOTE], path)["about"]["config"])
     except (OSError, SafetensorError, ValueError, TypeError, KeyError):
         return None

@@ -61,6 +61,8 @@ class Threat:
 
     def __post_init__(self) -> None:
         """Check the three and normalise their types."""
+        if not isinstance(self.norm, str | Real):
+            check("norm", self.norm, str)
         if self.norm not in get_args(Norm):
             meant = _NORMS.get(str(self.norm).lower())
             raise InputError(f"unknown norm {self.norm!r}: " + (f"write {meant!r}" if meant else "use Linf, L2 or L1"))
