@@ -277,15 +277,6 @@ def test_an_interrupted_matrix_goes_on_where_it_stopped(
     assert json.loads((tmp_path / "stopped/transfer.json").read_text()) == found.json()
 
 
-def test_a_finished_matrix_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = transfer(three(), blobs(50), THREAT, QUICK, out=tmp_path)
-    monkeypatch.setattr(module, "untouched", None)
-    again = transfer(three(), blobs(50), THREAT, QUICK, out=tmp_path)
-    kept = again.json()
-    assert kept["warnings"].pop().startswith("Loaded from")
-    assert found.json() | {"seconds": 0} == kept | {"seconds": 0}
-
-
 def test_the_tables_say_how_each_model_stands(tmp_path: Path) -> None:
     found = transfer(three(), blobs(50), THREAT, QUICK, out=tmp_path)
     for i, row in enumerate(values(found)):
