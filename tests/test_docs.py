@@ -157,7 +157,7 @@ PYTHON = {
     "docs/defences.md": 1,
     "docs/diagnosing.md": 1,
     "docs/evaluating.md": 1,
-    "docs/python.md": 25,
+    "docs/python.md": 27,
     "docs/really_robust.md": 1,
 }
 """Blocks of Python, each of which is executed: those of docs/python.md in test_docs_python.py, those of
@@ -170,6 +170,16 @@ def test_every_block_of_python_is_executed() -> None:
 
 
 # The README
+
+
+def test_the_tree_of_the_readme_has_every_folder_within_forty_lines() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    start = lines.index("src/unperturbed/")
+    end = lines.index("```", start)
+    listed = [line.split()[0] for line in lines[start + 1 : end] if line.startswith("  ")]
+    assert sorted(listed) == sorted(f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py"))
+    assert lines.index("## Where things are") < 20
+    assert all(line[:19].strip() and line[19:].strip() for line in lines[start + 1 : end])
 
 
 def test_the_python_of_the_readme_works(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from torch import nn
 
+from support.shares import first
 from unperturbed.architectures.mlp import MLP
 from unperturbed.cli.main import main
 from unperturbed.errors import InputError
@@ -117,7 +118,7 @@ UNUSED: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("changes", UNUSED, ids=str)
+@pytest.mark.parametrize("changes", first(3, UNUSED), ids=str)
 def test_import_paths_that_a_command_does_not_need_are_not_followed(folder: Path, changes: dict[str, Any]) -> None:
     """The command does its work or refuses the folder; the file's code runs neither way."""
     write(TRAINED | changes)

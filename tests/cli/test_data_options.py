@@ -45,6 +45,7 @@ def test_a_choice_behind_the_data_and_another_one_by_the_option_are_refused(caps
     assert "--data says label=label, but --label is kind" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_columns_in_another_order_are_refused_in_extra_data_and_in_evaluations(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

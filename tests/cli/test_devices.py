@@ -10,12 +10,15 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import unperturbed
 from support.toys import blobs
 from unperturbed.cli.main import main
-from unperturbed.cli.processes import MOST, number_of_devices, together
+from unperturbed.engines.launch import together
 from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.measurement import block_size
+from unperturbed.networks.device import MOST, number_of_devices
 
 OWN = """
 import os
@@ -201,3 +204,14 @@ def test_bad_input_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*WORDS, "--model", "sharing:nothing", "--out", "out", "--devices", "2"]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("error:") == 1 and captured.out == "" and not Path("out").exists()
+
+
+@pytest.mark.slow
+def test_a_call_from_python_shares_the_examples_as_the_command_does() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), torch.rand(24, 6)
+    given = (model, (x, model(x).argmax(1)), unperturbed.Threat("Linf", 0.05), "pgd-ce")
+    alone, shared = (unperturbed.evaluate(*given, batch_size=8, devices=devices) for devices in (1, 2))
+    assert shared.examples["verdict"] == alone.examples["verdict"] and shared.counts == alone.counts
+    with pytest.raises(unperturbed.InputError, match="cannot be sent to other processes"):
+        unperturbed.evaluate(model, given[1], given[2], lambda model, x, y: x, devices=2)

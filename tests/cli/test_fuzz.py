@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.shares import first
 from unperturbed.cli.main import COMMANDS, main
 
 NONSENSE = [
@@ -139,7 +140,7 @@ def code_of(*words: str) -> int:
     return code
 
 
-@pytest.mark.parametrize("text", NONSENSE, ids=lambda text: ascii(text)[:20])
+@pytest.mark.parametrize("text", first(8, NONSENSE), ids=lambda text: ascii(text)[:20])
 def test_nonsense_is_no_number_of_train(text: str) -> None:
     for option in NUMBERS:
         words = ["train", "--data", "tiny.npz", f"--{option}={text}", "--out=o"]

@@ -112,7 +112,7 @@ def test_every_listed_class_exists_and_carries_its_name() -> None:
         (("train", "--data", "blobs.npz", "--examples", "100000"), ["100000", "training examples"]),
         ((*TRAIN, "--method", "tradse"), ["tradse", "'trades'"]),
         ((*TRAIN, "--epoch", "1"), ["--epoch", "'--epochs'"]),
-        ((*TRAIN, "--epochs", "many"), ["--epochs", "many", "int"]),
+        ((*TRAIN, "--epochs", "many"), ["--epochs", "many", "whole number"]),
         ((*TRAIN, "--epochs", "0"), ["epochs is 0"]),
         ((*TRAIN, "--threat", "Linf:-0.1"), ["-0.1"]),
         ((*TRAIN, "--threat", "Linf:__import__('os')"), ["not a threat"]),

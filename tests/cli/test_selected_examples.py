@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
-from unperturbed.cli.diagnose import _trained_on
 from unperturbed.cli.main import main
 from unperturbed.data.sources import load_data
 from unperturbed.runs.record import RunRecord
+from unperturbed.training.run import training_examples
 
 TRAIN = ("train", "--data", "sorted.npz", "--epochs", "1", "--method", "erm", "--threat", "Linf:0.01", "--out", "run")
 
@@ -40,7 +40,7 @@ def test_a_run_on_50_of_sorted_examples_knows_all_classes_and_which_they_were(
     assert json.loads(out)["selection"] == "stratified:50 seed 0" and "first:50 takes the first ones" in err
     stored = yaml.safe_load(Path("run/config.yaml").read_text())
     assert stored["examples"] == "stratified:50 seed 0"
-    trained_on = _trained_on(load_data("sorted.npz"), RunRecord.read(Path("run")), None, "run")
+    trained_on = training_examples(RunRecord.read(Path("run")), load_data("sorted.npz"), "run")
     assert trained_on is not None and len(trained_on) == stored["chosen"]["training_examples"]
     assert sorted(torch.bincount(trained_on.labels).tolist()) == [14, 15, 15]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unperturbed.cli.main import main
-from unperturbed.cli.processes import together
+from unperturbed.engines.launch import together
 from unperturbed.errors import RunError
 
 

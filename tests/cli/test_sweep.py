@@ -114,6 +114,7 @@ def test_conclusions_of_the_method_are_told(run: Run) -> None:
 # Going on
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing_and_more_values_only_what_is_new(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_second_call_trains_nothing_and_more_values_only_what_is_new(
     assert more["rows"][1]["robust_accuracy"] == first["rows"][0]["robust_accuracy"]
 
 
+@pytest.mark.slow
 def test_stopped_between_training_and_evaluation_it_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = json.loads(run(*SWEEP[:-1], "whole", "--over", "seed=0,1,2", "--json")[1])
     calls, original = [0], threats.evaluate

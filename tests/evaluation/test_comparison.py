@@ -30,7 +30,20 @@ def outcome(verdicts: dict[int, str], labels: dict[int, int] | None = None, **ch
         "clean_margin": [margins.get(verdict, -1.0) for verdict in verdicts.values()],
     }
     made = Outcome(
-        *("standard", "note", "Linf:0.1", len(verdicts), SHARE, SHARE, {}, (), 0, 0, 0.0, (), {"data": "d"}, table)
+        suite="standard",
+        note="note",
+        threat="Linf:0.1",
+        n=len(verdicts),
+        clean_accuracy=SHARE,
+        robust_accuracy=SHARE,
+        counts={},
+        attacks=(),
+        ties=0,
+        unverified=0,
+        seconds=0.0,
+        warnings=(),
+        environment={"data": "d"},
+        examples=table,
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 

@@ -521,6 +521,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert_verified(replace(found, nearest=points), model, x, y, threat)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", [True, False])
 def test_an_interrupted_search_goes_on_where_it_stopped(
     written: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.shares import first
 from support.toys import QUICK, blobs, linear
 from unperturbed.engines.base import R, Report, Unit
 from unperturbed.engines.group import Group
@@ -25,20 +26,22 @@ from unperturbed.threat import Threat
 THREAT = Threat("L2", 0.2)
 Measure = Callable[..., Result[Any]]
 MEASUREMENTS: dict[str, tuple[Measure, str]] = {
-    "accuracy": (lambda **more: evaluate(linear(6, 3), blobs(30), THREAT, QUICK, **more), "pgd"),
-    "curve": (lambda **more: minimum_norm(linear(6, 3), blobs(30), THREAT, QUICK, radii=[0.1], **more), "curve-L2"),
+    "accuracy": (lambda **more: evaluate(linear(6, 3), blobs(20), THREAT, QUICK, **more), "pgd"),
+    "curve": (lambda **more: minimum_norm(linear(6, 3), blobs(20), THREAT, QUICK, radii=[0.1], **more), "curve-L2"),
     "transfer": (
-        lambda **more: transfer({"a": linear(6, 3), "b": linear(6, 3, seed=1)}, blobs(30), THREAT, QUICK, **more),
+        lambda **more: transfer({"a": linear(6, 3), "b": linear(6, 3, seed=1)}, blobs(20), THREAT, QUICK, **more),
         "transfer",
     ),
-    "probable": (lambda **more: probable_accuracy(linear(6, 3), blobs(30), THREAT, 0.1, draws=12, **more), "probable"),
+    "probable": (lambda **more: probable_accuracy(linear(6, 3), blobs(20), THREAT, 0.1, draws=12, **more), "probable"),
 }
 every = pytest.mark.parametrize(("measure", "name"), MEASUREMENTS.values(), ids=MEASUREMENTS.keys())
+every_or_two = pytest.mark.parametrize(("measure", "name"), first(2, MEASUREMENTS.values()), ids=MEASUREMENTS.keys())
 
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unperturbed.evaluation.measurement.block_size", lambda n, workers, most: 10)
+    monkeypatch.setattr("unperturbed.evaluation.transfer_block.FURTHER", QUICK.attacks[0])
 
 
 def comparable(result: Result[Any]) -> tuple[str, dict[str, Any]]:
@@ -66,19 +69,18 @@ class Backwards:
             yield unit.number, unit.work(lambda done, text: None)
 
 
-@every
+@every_or_two
 def test_no_engine_changes_the_result(
     measure: Measure, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = comparable(measure())
-    assert comparable(measure(out=tmp_path / "one")) == whole
-    for number, engine in enumerate((Backwards(), Group(0, 2), Group(1, 2))):
+    for number, engine in enumerate((Backwards(), Group(1, 2))):
         monkeypatch.setattr("unperturbed.evaluation.measurement.usual_engine", lambda engine=engine: engine)
         assert comparable(measure(out=tmp_path / str(number))) == whole
 
 
-@every
-@pytest.mark.parametrize("stop", [0, 3, 5])
+@every_or_two
+@pytest.mark.parametrize("stop", first(1, [3, 0]))
 def test_a_stopped_measurement_resumes(
     measure: Measure, name: str, stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +148,7 @@ def test_a_result_is_a_table_and_plain_values(measure: Measure, name: str) -> No
 
 def test_other_shares_are_taken_of_the_same_draws(tmp_path: Path) -> None:
     def count(rho: float) -> Result[Any]:
-        return probable_accuracy(linear(6, 3), blobs(30), THREAT, rho, draws=20, out=tmp_path)
+        return probable_accuracy(linear(6, 3), blobs(20), THREAT, rho, draws=20, out=tmp_path)
 
     assert count(0.1).examples == count(0.2).examples and "Loaded from" in count(0.3).warnings[-1]
 

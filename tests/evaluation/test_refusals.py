@@ -62,7 +62,7 @@ X, Y = blobs(30)
         (Function(lambda x: x.double()), (X, Y), QUICK, "returns torch.float64 logits from torch.float32 weights"),
         (nn.Sequential(linear(6, 1)), (X, Y), QUICK, r"one number an example, but labels go up to 2.*shape \(n, 3\)"),
         (Function(lambda x: x.sum(1)), (X, Y), QUICK, "of shape"),
-        (linear(6, 3), (X, Y), "autoatack", "The suite 'autoatack' does not exist; there is: pgd"),
+        (linear(6, 3), (X, Y), "autoatack", "There is no suite 'autoatack'. Known are: .*standard"),
         (linear(6, 3), Data("nothing to test", array_split(X, Y), None, ("a", "b", "c")), QUICK, "has no test split"),
         (linear(6, 3), (X[:0], Y[:0]), QUICK, "no examples"),
         (linear(6, 3), 7, QUICK, "data is of type int"),

@@ -275,6 +275,21 @@ def test_an_example_that_breaks_leaves_at_once() -> None:
     assert best.passes == 1 + 2 + 4 + 5 + 1 + 5 and best.queries.tolist() == [1, 2, 4, 5, 1, 5]
 
 
+@pytest.mark.parametrize("short", [-1e-3, -1e-6, 0.0])
+def test_an_example_just_short_of_a_break_climbs_on(short: float) -> None:
+    """A tie is no break either: the third look is one."""
+    _, x, _, threat, noise = problem(2, eps=0.3)
+    looks: list[int] = []
+
+    def score(z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
+        looks.append(len(rows))
+        rank = torch.full((len(rows),), short if len(looks) < 3 else 1.0)
+        return z.flatten(1).sum(1), rank
+
+    best = search(PGD(steps=4), score, x, threat, noise, restarts=1, places=2)
+    assert best.rank.tolist() == [1.0, 1.0] and len(looks) == 3
+
+
 def test_restarts_fill_free_places_and_end_with_the_first_success() -> None:
     """Three examples with four climbs each in eight places; which climb breaks an example is set."""
     model, x, y, threat, noise = problem(3, eps=0.3)

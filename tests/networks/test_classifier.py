@@ -60,7 +60,7 @@ FORMS: list[Callable[[Net, Tensor, Tensor], Any]] = [
 ]
 
 
-@pytest.mark.parametrize("form", first(5, FORMS))
+@pytest.mark.parametrize("form", first(3, FORMS))
 def test_every_form_of_output_trains_to_the_same_weights(form: Any) -> None:
     plain, other = net(), net(form)
     trained(plain), trained(other)
@@ -155,7 +155,9 @@ def test_reentrant_checkpoints_give_the_gradients_of_others(both: bool) -> None:
     assert evaluate(plain, (X, Y), THREAT).counts == evaluate(other, (X, Y), THREAT).counts
 
 
-@pytest.mark.parametrize("shape", [lambda self, f, z: z, lambda self, f, z: z[:, 0], lambda self, f, z: z.squeeze()])
+@pytest.mark.parametrize(
+    "shape", first(1, [lambda self, f, z: z, lambda self, f, z: z[:, 0], lambda self, f, z: z.squeeze()])
+)
 def test_a_binary_network_with_one_logit_works(shape: Any) -> None:
     y = (X[:, 0] > 0.5).long()
     model = net(shape, classes=1)

@@ -10,8 +10,9 @@ from support.toys import Function, blobs, linear, mlp, uniform
 from unperturbed.data.convert import as_data
 from unperturbed.data.split import Data, array_split
 from unperturbed.errors import InputError
+from unperturbed.networks.device import find_device
 from unperturbed.threat import Threat
-from unperturbed.training.prepare import Examples, find_device, make_optimiser, prepare
+from unperturbed.training.prepare import Examples, make_optimiser, prepare
 from unperturbed.training.recipe import Recipe
 
 THREAT = Threat("Linf", 0.1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 from rich.text import Text
 
-from unperturbed.cli.console import Result, is_first_process, progress, robust_cell, say, table
+from unperturbed.cli.console import Result, is_first_process, progress, results_only_on_stdout, robust_cell, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
 from unperturbed.errors import InputError, RunError
 from unperturbed.findings import Outcome, doubted
@@ -54,7 +54,8 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Evaluate, and return the headline, the counts and what each attack did."""
-    from unperturbed.cli.processes import number_of_devices, together
+    from unperturbed.engines.launch import together
+    from unperturbed.networks.device import number_of_devices
 
     number = number_of_devices(given.devices, given.device)
     if number == 1:
@@ -64,11 +65,12 @@ def run(given: Parsed) -> Result:
 
 
 def _evaluated_by_one_of_several(words: Sequence[str]) -> Result:
-    from unperturbed.cli.processes import own_device
+    from unperturbed.networks.device import own_device
 
     given = parse(parser(), words, POSITIONAL)
     given.plain.device = own_device(given.device)
-    return _evaluated(given)
+    with results_only_on_stdout():
+        return _evaluated(given)
 
 
 def _evaluated(given: Parsed) -> Result:

@@ -20,6 +20,7 @@ from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.imports import Trust
+from unperturbed.networks.device import find_device
 from unperturbed.networks.dtype import cast
 from unperturbed.networks.inputs import prepared, read_numbers
 from unperturbed.runs import CONFIG, is_free
@@ -28,7 +29,7 @@ from unperturbed.runs.record import SCHEMA, UNSAID, ModelSpec, RunRecord
 from unperturbed.runs.weights import check_weights
 from unperturbed.specs.spec import bounds_of, describe
 from unperturbed.threat import Threat
-from unperturbed.training.prepare import check_same_features, find_device
+from unperturbed.training.prepare import check_same_features
 from unperturbed.training.run import Run
 from unperturbed.types import Bounds
 
@@ -111,7 +112,7 @@ def find_setup(given: Parsed, check_examples: Callable[[Split], object] = len) -
         threat=f"{threat.norm}:{threat.eps!r}",
         bounds=describe(bounds),
         data=keep_place(place),
-        model=ModelSpec(description["class_path"], description["init_args"]),
+        model=ModelSpec(description["class_path"], description.get("init_args", {})),
         weights=keep_place(weights) if weights else None,
         schema=SCHEMA,
         **asked,

@@ -1,15 +1,11 @@
 """SIGTERM and SIGHUP as interruptions: what is done is kept, and how to resume is printed."""
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
 
-ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""What a scheduler or a closed terminal sends."""
+from unperturbed.engines.ending import ENDING
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,16 +41,3 @@ def code_of(error: KeyboardInterrupt) -> int:
 def words_of(error: KeyboardInterrupt) -> str:
     """Return what a user reads of an interruption."""
     return f"interrupted by {signal.Signals(error.args[0]).name}" if isinstance(error, Interrupted) else "interrupted"
-
-
-def end_with_parent() -> None:
-    """End this process once the one that started it has ended, however that was: nobody would wait for its result."""
-    parent = parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

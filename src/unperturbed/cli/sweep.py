@@ -57,7 +57,6 @@ def run(given: Parsed) -> Result:
     own = parse(parser(), own_words)
     axes = _axes(own.over, given)
     out = Path(own.out or "runs/sweep")
-    check_folder(out, axes)
     if own.evaluate_threat is not None:
         Threat.parse(own.evaluate_threat)
     suite = find_suite(own.suite, given.trust)
@@ -75,6 +74,7 @@ def run(given: Parsed) -> Result:
 
     combinations = combine(axes, out, make)
     _check(combinations, lines, own.examples, own.examples_seed, given.trust)
+    check_folder(out, axes)
     swept = run_all(
         out,
         axes,

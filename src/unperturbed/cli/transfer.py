@@ -39,10 +39,10 @@ def run(given: Parsed) -> Result:
 
     from unperturbed.cli.setup import examples_of
     from unperturbed.evaluation.transfer import transfer
+    from unperturbed.networks.device import find_device
     from unperturbed.networks.dtype import cast
     from unperturbed.suites.by_name import find_suite
     from unperturbed.threat import Threat
-    from unperturbed.training.prepare import find_device
     from unperturbed.training.run import Run
 
     suite = find_suite(given.suite, given.trust)

@@ -17,6 +17,7 @@ from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
 from unperturbed.evaluation.carry import with_carried, with_points, write_points
 from unperturbed.evaluation.chance import chance_warnings
+from unperturbed.evaluation.devices import on_devices
 from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.parts import Part, inputs_in_order
@@ -33,7 +34,7 @@ from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 
 
-@checked(seed=SEED, batch_size=COUNT)
+@checked(seed=SEED, batch_size=COUNT, devices=COUNT)
 def evaluate(
     model: nn.Module,
     data: Any,
@@ -46,6 +47,7 @@ def evaluate(
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
     output: Output = None,
+    devices: int = 1,
     progress: Progress = silent,
 ) -> Outcome:
     """Return the clean accuracy, and the robust accuracy: the share of examples on which every attack fails.
@@ -69,6 +71,8 @@ def evaluate(
         precision: "auto" lets attacks that tolerate rounding search in bfloat16 if the processor multiplies it natively
             and the network is convolutional, and repeats searches near a break in float32; "32": all in float32.
         output: which part of what the model returns are the logits: a place, a name, or a function of it.
+        devices: processes that share the examples: each on a GPU, where the model is on one, or with a part of the
+            processor's threads. Model, data and suite are sent to them, so that they must be picklable.
         progress: called after every attack on a block of examples, and about twice a second within one, where the
             bound counts claims that a fresh forward has not verified yet.
 
@@ -77,6 +81,9 @@ def evaluate(
             where `out` holds an evaluation of other weights, data, threat, suite, seed or version, or one begun with
             another version of torch or on another kind of device.
     """
+    if devices > 1:
+        options = {"out": out, "overwrite": overwrite, "seed": seed, "batch_size": batch_size, "precision": precision}
+        return on_devices(devices, evaluate, (model, data, threat, suite), options | {"output": output})
     began = time.perf_counter()
     split = measured_split(data)
     subject = look_at(model, split, threat, seed, output)

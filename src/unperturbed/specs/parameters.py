@@ -38,6 +38,12 @@ class Parameter:
         """The folder of the package that lists the values of this parameter, or None for a plain value."""
         return UNANNOTATED.get(self.name) if self.annotation is ABSENT else folder_of(self.annotation)
 
+    @property
+    def is_loss(self) -> bool:
+        """Whether the value is a loss, by its annotation's name: importing `types` would load PyTorch."""
+        kind = self.annotation
+        return getattr(kind, "__module__", "") == "unperturbed.types" and kind.__name__ in ("Loss", "TargetedLoss")
+
 
 def folder_of(annotation: Any) -> str | None:
     """Return the folder that lists the values of an annotation, such as "methods" for `Method | None`; None: none."""

@@ -8,7 +8,6 @@ from unperturbed.catalogue import NOUNS, expand, short
 from unperturbed.errors import InputError, hint
 from unperturbed.imports import OWN, RISKY, Trust, dotted, follow, is_class_of, is_function, may_make
 from unperturbed.specs.parameters import ABSENT, BASES, Parameter, convert, folder_of, parameters_of, takes_anything
-from unperturbed.types import Loss, TargetedLoss
 
 MODULE = "torch.nn.Module"
 
@@ -152,7 +151,7 @@ def _argument(tree: Tree, parameter: Parameter, option: str, trust: Trust) -> ob
         inner = folder_of(parameter.annotation)
         if inner is not None and not isinstance(tree.value, str):
             return tuple(choose(Tree.of(part), inner, option, trust=trust) for part in tree.value)
-    if parameter.annotation in (Loss, TargetedLoss) and isinstance(tree.value, str):
+    if parameter.is_loss and isinstance(tree.value, str):
         loss = follow(tree.value, f"--{option}", trust)
         if not is_function(loss):
             raise InputError(f"--{option}: {tree.value} is no function, so it is no loss.")

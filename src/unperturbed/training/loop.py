@@ -19,6 +19,7 @@ from unperturbed.evaluation.subject import check_kinds
 from unperturbed.findings import Progress, silent
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import Method
+from unperturbed.networks.device import check_devices, find_device
 from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness
@@ -34,10 +35,8 @@ from unperturbed.training.folder import alone, claim, describe_run, origin
 from unperturbed.training.journal import Journal, make_loggers
 from unperturbed.training.prepare import (
     Examples,
-    check_devices,
     chosen,
     classify,
-    find_device,
     prepare,
     strategy_for,
 )

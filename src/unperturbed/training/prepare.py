@@ -1,7 +1,6 @@
 """What is checked and chosen before a run begins."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,9 +28,6 @@ from unperturbed.training.batches import Batches
 from unperturbed.training.recipe import Recipe
 from unperturbed.types import Rows
 
-MOST_PROCESSES = 8
-"""On the CPU, or as many as there are cores, where that is more: each holds network and data in memory."""
-
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -47,37 +43,6 @@ class Examples:
     def probed(self) -> Rows:
         """Ids that the probe looks at and `best` is chosen on: those held out or, where there are none, all."""
         return self.held_out if len(self.held_out) else self.batches.ids
-
-
-def check_devices(number: int, device: torch.device) -> None:
-    """Raise InputError for more processes than a machine can bear, before any of them is started."""
-    if number < 1:
-        raise InputError(f"devices is {number}, but a run takes at least 1.")
-    cores = os.cpu_count() or 1
-    most = max(MOST_PROCESSES, cores) if device.type == "cpu" else torch.cuda.device_count()
-    if device.index is None and device.type != "mps" and number > most:
-        there = f"{cores} cores" if device.type == "cpu" else f"{most} GPUs"
-        raise InputError(f"--devices is {number}, but this machine has {there}: give {most} at most.")
-
-
-def find_device(device: str) -> torch.device:
-    """Return the device of this name; "auto" prefers cuda to mps to cpu.
-
-    Raises:
-        InputError: if this machine has no such device.
-    """
-    name = device.partition(":")[0]
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
-    if not there.get(name, False) or (name != "cuda" and device != name):
-        raise InputError(
-            f"There is no device {device!r} here; there is: {', '.join(k for k, v in there.items() if v)}."
-        )
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"There is no device {device!r} here; there are {torch.cuda.device_count()} CUDA devices.")
-    return chosen
 
 
 def classify(model: nn.Module, data: Data, output: Output = None) -> nn.Module:

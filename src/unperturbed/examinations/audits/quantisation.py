@@ -3,14 +3,13 @@
 import torch
 
 from unperturbed.examinations.audited import Audited, CheckResult, share
+from unperturbed.examinations.audits.zero_gradient import slopes_at
 from unperturbed.findings import Number
 from unperturbed.noise import Noise
 
 PASSES = 8
-SMALL, LARGE = 2e-3, 0.5
+SMALL, LARGE = 5e-4, 0.5
 """Steps compared, in units of the largest change of a coordinate that the threat allows."""
-RATIO = 0.1
-"""An honest network changes at the same rate with both, within a factor of a few."""
 
 
 def quantisation(audited: Audited) -> CheckResult:
@@ -24,19 +23,21 @@ def quantisation(audited: Audited) -> CheckResult:
         return (audited.answers(moved).double() - before).abs().amax(1) / step
 
     small, large = rate(SMALL), rate(LARGE)
+    ten = rate(10 * SMALL)
+    jumps = (small == 0) | (small > 5 * ten)  # a jump is the same for a tenth of the step; a slope gives a tenth
     moving = large > 0
     n = int(moving.sum())
-    ratios = (small / large)[moving]
-    median = float(ratios.median()) if n else 1.0
-    still = int((small[moving] == 0).sum())
-    found = n > 0 and median < RATIO and not audited.behaviour.is_random
+    median = float((small / large)[moving].median()) if n else 1.0
+    still, jumping = int((small[moving] == 0).sum()), int(jumps[moving].sum())
+    flat = int((slopes_at(audited, batch, batch.x) == 0).all(1)[moving].sum())
+    found = jumping > 0.5 * n and (still > 0.2 * n or flat > 0.5 * n) and not audited.behaviour.is_random
     return CheckResult(
         "quantisation",
         "Do small changes of the input have an effect?",
         "fail" if found else "pass",
         f"changes of {SMALL * unit:.2g} in every input leave the logits exactly as they are for {still} of {n} "
-        f"examples; median rate {median:.2g} of the rate at {LARGE * unit:.2g}",
-        f"a median rate above {RATIO:g}",
+        f"examples, and change them in jumps or not at all for {jumping}",
+        "changes in proportion to the step",
         ("quantised input",) if found else (),
         numbers=(share("logits do not move", still, n), Number("median rate of small changes", median, n)),
     )

@@ -1,5 +1,6 @@
 """What was trained, on what, and how to repeat it."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -94,8 +95,17 @@ def _commands(run: StoredRun) -> str:
     if run.headline is not None:
         outcome = run.headline.outcome
         suite, threat = shlex.quote(outcome.suite), shlex.quote(_threat(outcome.threat))
-        lines.append(f"unperturbed evaluate {again} --suite {suite} --threat {threat}")
+        examples = selected(run.headline.path.parent.name)
+        lines.append(f"unperturbed evaluate {again} --suite {suite} --threat {threat}{examples}")
     return "\n".join(lines)
+
+
+def selected(folder: str) -> str:
+    """Return the options that select the examples of an evaluation, from the name of its folder."""
+    found = re.search(r"(?:^|-)(first|stratified|random)-(\d+)(?:-seed-(\d+))?(?:-|$)", folder)
+    if found is None:
+        return ""
+    return f" --examples {found[1]}:{found[2]}" + (f" --examples-seed {found[3]}" if found[3] else "")
 
 
 def _threat(text: str) -> str:

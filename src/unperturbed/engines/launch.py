@@ -1,4 +1,4 @@
-"""A command that runs itself in several processes of one machine, which meet in one `torch.distributed` group."""
+"""Work that several processes of one machine share: they meet in one `torch.distributed` group."""
 
 import os
 import signal
@@ -12,50 +12,21 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
-from unperturbed.cli.console import results_only_on_stdout
-from unperturbed.cli.signals import ENDING, end_with_parent
+from unperturbed.engines.ending import ENDING, end_with_parent
 from unperturbed.errors import InputError, RunError
 from unperturbed.processor import workers_round_rows_alike
-from unperturbed.training.prepare import check_devices, find_device
 
 T = TypeVar("T")
-MOST = 8
-"""Processes on the CPU that `auto` means at most: each holds network and data in memory."""
 PATIENCE = timedelta(days=365)
 """One process may wait for another as long as that takes; one that fails ends the others."""
 
 
-def number_of_devices(asked: int | Literal["auto"], device: str) -> int:
-    """Return how many devices (on the CPU: processes) are meant; "auto": every GPU, or a process for each thread.
-
-    Raises:
-        InputError: if there are not so many.
-    """
-    found = find_device(device)
-    there = torch.cuda.device_count() if found.type == "cuda" and found.index is None else 1
-    if asked == "auto":
-        return min(torch.get_num_threads(), MOST) if found.type == "cpu" else there
-    if asked < 1:
-        raise InputError(f"--devices is {asked}, but it takes at least 1.")
-    if found.type == "cpu":
-        check_devices(asked, found)
-    if found.type != "cpu" and asked > there:
-        raise InputError(f"--devices is {asked}, but with --device {device} there is only {there}: give fewer.")
-    return asked
-
-
-def own_device(device: str) -> str:
-    """Return this process's device: of several GPUs its own, else the one asked for."""
-    found = find_device(device)
-    return f"cuda:{os.environ['LOCAL_RANK']}" if found.type == "cuda" and found.index is None else device
-
-
 def together(number: int, work: Callable[..., T], *arguments: Any) -> T:
-    """Return what `work` returns in the first of so many processes, which share the threads of this one.
+    """Return the result of `work` in the first of `number` processes, which share the threads of this one.
 
     `work` is a function at the top of a module. What any of them raises ends the others and is raised here.
     """
@@ -128,8 +99,7 @@ def _one(
         torch.distributed.init_process_group(
             "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=number, timeout=PATIENCE
         )
-        with results_only_on_stdout():
-            result = work(*arguments)
+        result = work(*arguments)
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
         writer.send((False, result if rank == 0 else None))
