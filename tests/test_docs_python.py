@@ -165,6 +165,11 @@ def same_report(shown: Any, names: Mapping[str, Any]) -> None:
     assert Path(shown["page"]).name == names["report"].page.name == "report.html" and Path(shown["card"]).exists()
 
 
+def same_explanations(shown: Any, names: Mapping[str, Any]) -> None:
+    findings = [each for model in shown["models"] for each in model["explanations"].values()]
+    assert names["printed"] == [([finding["summary"] for finding in findings],)]
+
+
 def same_names(package: Any) -> Callable[[Any, Mapping[str, Any]], None]:
     def check(shown: Any, names: Mapping[str, Any]) -> None:
         listed = {vars(getattr(package, name)).get("name") for name in names["printed"][0][0]}
@@ -188,6 +193,7 @@ CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "transfer": lambda shown, names: same(shown, names["matrix"].json()),
     "compare": lambda shown, names: same(shown, names["comparison"].json()),
     "diagnose": same_diagnosis,
+    "explain": same_explanations,
     "doctor": same_checkup,
     "audit": same_audit,
     "report": same_report,

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from unperturbed.evaluation.transfer import transfer as transfer
     from unperturbed.evaluation.union import union as union
     from unperturbed.examinations.audit import audit as audit
+    from unperturbed.examinations.explain import explain as explain
+    from unperturbed.examinations.explain_runs import explain_runs as explain_runs
     from unperturbed.examinations.preflight import doctor as doctor
     from unperturbed.examinations.runner import diagnose as diagnose
     from unperturbed.examinations.several import diagnose_runs as diagnose_runs
@@ -64,6 +66,8 @@ _HOMES = {
     "doctor": "examinations.preflight",
     "evaluate": "evaluation.accuracy",
     "evaluate_threats": "evaluation.threats",
+    "explain": "examinations.explain",
+    "explain_runs": "examinations.explain_runs",
     "InputError": "errors",
     "load_data": "data.sources",
     "load_run": "weights.rebuild",
@@ -120,6 +124,8 @@ __all__ = [
     "doctor",
     "evaluate",
     "evaluate_threats",
+    "explain",
+    "explain_runs",
     "load_data",
     "load_run",
     "load_weights",

@@ -22,7 +22,7 @@ NOUNS = {
 """What an entry of each folder is called."""
 VALUES = {"suites": "Suite", "attacks": "Attack"}
 """The type of the module-level values that are entries of a folder: `QUICK: Suite = Suite("quick", ...)`."""
-FUNCTIONS = {"examinations/diagnostics": "Finding"}
+FUNCTIONS = {"examinations/diagnostics": "Finding", "examinations/explanations": "Explanation"}
 """The return type of the module-level functions that are entries of a folder."""
 
 

@@ -58,10 +58,10 @@ def run(given: Parsed) -> Result:
     diagnostics = find_diagnostics(given.diagnostics.split(","), given.trust)
     all_examples = {"examples_seed": None, "examples": None}
     if len(runs) < 2:
-        setups = [find_setup(_with(given, run=runs[0] if runs else None, **all_examples))]
+        setups = [find_setup(with_options(given, run=runs[0] if runs else None, **all_examples))]
     else:
-        setups = [find_setup(_with(given, run=folder, out=None, **all_examples)) for folder in runs]
-    candidates = [_candidate(setup, given.data) for setup in setups]
+        setups = [find_setup(with_options(given, run=folder, out=None, **all_examples)) for folder in runs]
+    candidates = [candidate_of(setup, given.data) for setup in setups]
     examples = parse(given.examples, given.examples_seed)
     check_comparable(candidates, given.threat is not None, examples)
     for setup in setups:
@@ -82,7 +82,9 @@ def run(given: Parsed) -> Result:
     return Result(found.json(), [*_views(found), f"Page: {found.page}"])
 
 
-def _candidate(setup: "Setup", place: str | None) -> "Candidate":
+def candidate_of(setup: "Setup", place: str | None) -> "Candidate":
+    """Return the network that a command names as one of several that are examined."""
+    """Return the network that a command names as one of several that are examined."""
     from unperturbed.examinations.several import Candidate
     from unperturbed.training.run import training_examples
 
@@ -105,7 +107,7 @@ def _say_what_happened(found: "Diagnoses") -> None:
         say(f"No comparison: eps in training was measured in different norms ({norms}).", "warning")
 
 
-def _with(given: Parsed, **values: Any) -> Parsed:
+def with_options(given: Parsed, **values: Any) -> Parsed:
     """Return the options with some of them replaced."""
     plain = copy(given.plain)
     for name, value in values.items():

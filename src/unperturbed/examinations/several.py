@@ -160,10 +160,10 @@ def diagnose_all(
 ) -> Diagnoses:
     """Diagnose each candidate, compare them, and write the page; see `diagnose_runs`."""
     check_comparable(candidates, threat is not None, examples)
-    size = threat or _common_threat(candidates)
-    home = _home(candidates, out)
+    size = threat or common_threat(candidates)
+    home = common_home(candidates, out)
     results = []
-    for number, (candidate, name) in enumerate(zip(candidates, _names(candidates), strict=True)):
+    for number, (candidate, name) in enumerate(zip(candidates, names_of(candidates), strict=True)):
 
         def report(done: float, total: float, text: str, before: int = number) -> None:
             progress(before + done / total, len(candidates), text)
@@ -232,7 +232,7 @@ def check_comparable(candidates: Sequence[Candidate], has_threat: bool, examples
         InputError: where they are not.
     """
     if not has_threat:
-        _common_threat(candidates)
+        common_threat(candidates)
     if len(candidates) < 2:
         return
     first, *others = candidates
@@ -246,7 +246,7 @@ def check_comparable(candidates: Sequence[Candidate], has_threat: bool, examples
             )
 
 
-def _common_threat(candidates: Sequence[Candidate]) -> Threat:
+def common_threat(candidates: Sequence[Candidate]) -> Threat:
     """Return the largest of the networks' own threats: perturbations are of one size for all."""
     threats = [candidate.threat for candidate in candidates]
     if len({threat.norm for threat in threats}) > 1:
@@ -256,7 +256,7 @@ def _common_threat(candidates: Sequence[Candidate]) -> Threat:
     return largest if largest.eps > 0 else Threat.parse(usual_threat(candidates[0].data.name), largest.bounds)
 
 
-def _home(candidates: Sequence[Candidate], out: Path | str | None) -> Path:
+def common_home(candidates: Sequence[Candidate], out: Path | str | None) -> Path:
     """Return the folder of the page: the one asked for, the network's, or one next to the networks' folders."""
     if out is not None:
         return Path(out)
@@ -264,7 +264,7 @@ def _home(candidates: Sequence[Candidate], out: Path | str | None) -> Path:
     return first if len(candidates) == 1 else first.parent / "diagnosis"
 
 
-def _names(candidates: Sequence[Candidate]) -> list[str]:
+def names_of(candidates: Sequence[Candidate]) -> list[str]:
     """Return the folders' last names, or whole paths where those are not different."""
     short = [candidate.folder.name for candidate in candidates]
     return short if len(set(short)) == len(short) else [str(candidate.folder) for candidate in candidates]

@@ -35,6 +35,7 @@ class Subject:
         classes: how many there are.
         seed: of random directions and starts.
         batch_size: examples that the network sees at a time.
+        judge: a second network, which says which class a synthesised input shows; None: there is none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Subject:
     classes: int
     seed: int = 0
     batch_size: int = 128
+    judge: nn.Module | None = None
 
     def logits(self, x: Inputs) -> Logits:
         """Return the logits of any number of inputs, without a graph."""

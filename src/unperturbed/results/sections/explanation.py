@@ -16,6 +16,8 @@ from unperturbed.reports.findings import number_text
 from unperturbed.results.stored import StoredRun
 
 FOLDER = "explanation"
+INDEX = "explanation.json"
+"""Lists the other files and holds all scores."""
 LARGEST = 512 * 1024
 """Bytes of an image."""
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -29,7 +31,7 @@ def explanations(runs: Sequence[StoredRun]) -> Section | None:
 
 def _blocks(folder: Path) -> tuple[Block, ...]:
     blocks = list[Block]()
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(path for path in folder.glob("*.json") if path.name != INDEX):
         try:
             blocks += _grid(folder, parse_json(read_small(path), path))
         except (InputError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -40,7 +42,8 @@ def _blocks(folder: Path) -> tuple[Block, ...]:
 def _grid(folder: Path, content: Mapping[str, Any]) -> list[Block]:
     title, columns = str(content["title"]), tuple(map(str, content["columns"]))
     rows = tuple((str(row["name"]), _images(folder, row, columns)) for row in content["rows"])
-    blocks: list[Block] = [Pictures(title, columns, rows, str(content.get("about", "")))]
+    about = str(content.get("about", ""))
+    blocks: list[Block] = [Pictures(title, columns, rows, about) if rows else Paragraph(f"{title}: {about}")]
     numbers = [Number(**number) for number in content.get("numbers", ())]
     if numbers:
         table = tuple((number.name, number_text(number)) for number in numbers)

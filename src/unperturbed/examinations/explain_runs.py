@@ -1,0 +1,177 @@
+"""Explain the networks of several run folders side by side, on the same examples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from unperturbed.checks import SEED, checked
+from unperturbed.data.selection import Selection, parse
+from unperturbed.errors import InputError
+from unperturbed.examinations.explain import FOLDER, Explained, Format, explain, write_figures
+from unperturbed.examinations.explanations.base import Explainer, grid
+from unperturbed.examinations.several import Candidate, check_comparable, common_threat, names_of
+from unperturbed.findings import Progress, silent
+from unperturbed.imports import Trust
+from unperturbed.runs.files import write_json
+from unperturbed.threat import Threat
+from unperturbed.training.run import Run
+from unperturbed.types import Inputs
+
+SIDE = "side-by-side"
+
+
+@dataclass(frozen=True, eq=False)
+class Explanations:
+    """The explanations of several networks on the same examples.
+
+    Attributes:
+        explained: of each network.
+        folders: of each network's files.
+        threat: of adversarial inputs, the same for all.
+        side: the folder of the pictures side by side; None: there is one network, or it has no pictures.
+    """
+
+    explained: tuple[Explained, ...]
+    folders: tuple[Path, ...]
+    threat: Threat
+    side: Path | None
+
+    def json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "threat": str(self.threat),
+            "models": [each.json() for each in self.explained],
+            "folders": [str(folder) for folder in self.folders],
+            "side_by_side": None if self.side is None else str(self.side),
+        }
+
+
+@checked(seed=SEED)
+def explain_runs(
+    runs: Sequence[Path | str],
+    threat: Threat | None = None,
+    *,
+    explanations: Sequence[Explainer | str] = ("all",),
+    examples: int | str = 200,
+    seed: int = 0,
+    batch_size: int | Literal["auto"] = "auto",
+    judge: Path | str | None = None,
+    out: Path | str | None = None,
+    figures: Sequence[Format] = (),
+    trust: bool = False,
+    progress: Progress = silent,
+) -> Explanations:
+    """Explain the networks of run folders on the same examples; each folder gets a folder `explanation`.
+
+    Args:
+        runs: run folders of the same data.
+        threat: of adversarial inputs, for all of them; None: the largest of the runs' own.
+        explanations: names ("all": those of the package), or functions from a `Subject` to an `Explanation`.
+        examples: test examples: N, "first:N", "stratified:N" or "random:N".
+        seed: of random directions, starts and weights.
+        batch_size: examples that a network sees at a time.
+        judge: the run folder of a second network, best a robust one, that judges counterfactuals.
+        out: the folder of the pictures side by side; None: one next to the runs.
+        figures: formats of each grid of pictures: "svg", "png", "pdf".
+        trust: whether import paths in the folders are followed.
+        progress: called before each explanation.
+
+    Raises:
+        InputError: where the runs cannot be compared.
+        RunError: where explanations failed; the others are written.
+    """
+    if len({Path(run).resolve() for run in runs}) < len(runs) or not runs:
+        raise InputError(f"The runs are {', '.join(map(str, runs)) or 'none'}: name one or more, each once.")
+    candidates = []
+    for run in (Run.open(run, trust) for run in runs):
+        test = run.data.test or run.data.train
+        candidates.append(Candidate(run.folder, run.model, run.data, test, run.trained_on, run.threat, run.record))
+    found = explain_all(
+        candidates, threat, explanations, parse(examples, None), seed, batch_size, judge, out, figures, trust, progress
+    )
+    for each in found.explained:
+        each.raise_failures()
+    return found
+
+
+def explain_all(
+    candidates: Sequence[Candidate],
+    threat: Threat | None,
+    explanations: Sequence[Explainer | str],
+    examples: Selection,
+    seed: int = 0,
+    batch_size: int | Literal["auto"] = "auto",
+    judge: Path | str | None = None,
+    out: Path | str | None = None,
+    figures: Sequence[Format] = (),
+    trust: bool | Trust = False,
+    progress: Progress = silent,
+) -> Explanations:
+    """Explain each candidate and draw their maps side by side; see `explain_runs`."""
+    check_comparable(candidates, threat is not None, examples)
+    size = threat or common_threat(candidates)
+    judging = None if judge is None else Run.open(judge, trust).model
+    explained, folders = list[Explained](), list[Path]()
+    for number, (candidate, name) in enumerate(zip(candidates, names_of(candidates), strict=True)):
+
+        def report(done: float, total: float, text: str, before: int = number) -> None:
+            progress(before + done / total, len(candidates), text)
+
+        folders.append(candidate.folder / FOLDER)
+        explained.append(
+            explain(
+                candidate.model,
+                candidate.test,
+                size,
+                train=candidate.train,
+                explanations=explanations,
+                name=name,
+                examples=str(examples),
+                seed=seed,
+                batch_size=batch_size,
+                judge=judging,
+                out=folders[-1],
+                figures=figures,
+                progress=report,
+            )
+        )
+    home = Path(out) if out is not None else candidates[0].folder.parent / FOLDER
+    side = _side_by_side(explained, home, figures) if len(explained) > 1 else None
+    return Explanations(tuple(explained), tuple(folders), size, side)
+
+
+def _side_by_side(explained: Sequence[Explained], home: Path, figures: Sequence[Format]) -> Path | None:
+    """Write the gradients and prototypes of the networks as columns of one grid each, and their scores."""
+    write_json(home / f"{SIDE}.json", {"scores": _scores(explained), "models": [each.name for each in explained]})
+    drawn = False
+    for title, explanation, array, signed in (
+        ("Input gradients", "saliency", "natural_gradient", True),
+        ("Class prototypes", "prototypes", "prototype", False),
+    ):
+        if any(explanation not in each.explanations for each in explained):
+            continue
+        arrays = [each.explanations[explanation].arrays for each in explained]
+        if any(array not in each for each in arrays):
+            continue
+        columns: dict[str, tuple[Inputs, bool]] = {}
+        if signed:
+            columns["image"] = (arrays[0]["natural_image"], False)
+        columns |= {each.name: (part[array], signed) for each, part in zip(explained, arrays, strict=True)}
+        rows = [str(k + 1) for k in range(len(arrays[0][array]))]
+        caption = f"{title} of each network on the same examples; a column a network."
+        for pictures in grid(f"{SIDE}-{explanation}", title, caption, rows, columns):
+            write_figures(home, pictures, figures or ("png",))
+            drawn = True
+    return home if drawn else None
+
+
+def _scores(explained: Sequence[Explained]) -> Mapping[str, Any]:
+    """Return each score with its interval by network."""
+    table: dict[str, dict[str, Any]] = {}
+    for each in explained:
+        for explanation in each.explanations.values():
+            for number in explanation.finding.numbers:
+                row = table.setdefault(number.name, {})
+                row[each.name] = {"value": number.value, "low": number.low, "high": number.high, "n": number.n}
+    return table

@@ -1,0 +1,145 @@
+"""Cascading weight randomisation: scores that do not depend on what the network has learnt are meaningless."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from unperturbed.examinations.explanations.alignment import class_means, gradient_scores, perceptual_alignment
+from unperturbed.examinations.explanations.base import Explanation
+from unperturbed.examinations.explanations.maps import gradient_times_input, input_gradient, integrated_gradients
+from unperturbed.examinations.explanations.scores import entropy, rank_correlation
+from unperturbed.examinations.subject import Subject
+from unperturbed.findings import Finding, Line, Number
+from unperturbed.statistics.per_example import average
+from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
+
+EXAMPLES = 100
+"""On which the check runs, at most."""
+DEPENDENT = 0.5
+"""A rank correlation with the map of random weights above this: the map does not depend on the weights."""
+Explains = Callable[[Model, Inputs, Labels], Inputs]
+
+
+def learnt_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the modules with weights, those that were defined last, near the output, first."""
+    return [each for each in model.modules() if next(each.parameters(recurse=False), None) is not None][::-1]
+
+
+@contextmanager
+def shuffled_weights(layers: Sequence[nn.Module], seed: int) -> Iterator[None]:
+    """Permute the entries of each weight of these layers at random inside; restored afterwards.
+
+    A permutation keeps the distribution of a layer's weights, and destroys what they have learnt.
+    """
+    weights = [weight for layer in layers for weight in layer.parameters(recurse=False)]
+    before = [weight.detach().clone() for weight in weights]
+    draw = torch.Generator().manual_seed(seed)
+    try:
+        with torch.no_grad():
+            for weight in weights:
+                order = torch.randperm(weight.numel(), generator=draw).to(weight.device)
+                weight.copy_(weight.flatten()[order].view_as(weight))
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, value in zip(weights, before, strict=True):
+                weight.copy_(value)
+
+
+def similarities(model: nn.Module, explain: Explains, x: Inputs, y: Labels, seed: int = 0) -> list[PerExample]:
+    """Return the rank correlation of each example's map with that after 1, 2, ... layers are randomised.
+
+    From the output towards the input (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292). An explanation that
+    stays the same, such as an edge detector, has correlations of 1. NaN where a map is constant.
+    """
+    trained, layers = explain(model, x, y), learnt_layers(model)
+    found = []
+    for count in range(1, len(layers) + 1):
+        with shuffled_weights(layers[:count], seed):
+            found.append(rank_correlation(trained, explain(model, x, y)))
+    return found
+
+
+def complexity_gain(model: nn.Module, explain: Explains, x: Inputs, y: Labels, seed: int = 0) -> PerExample:
+    """Return eMPRT of each example: (H(random) - H(trained)) / H(trained), H the entropy of the map's histogram.
+
+    Hedström et al. 2024, https://arxiv.org/abs/2401.06465. Positive where the map of the trained network is simpler
+    than that of random weights; 0 for an explanation that does not depend on the weights.
+    """
+    trained = entropy(explain(model, x, y))
+    with shuffled_weights(learnt_layers(model), seed):
+        return (entropy(explain(model, x, y)) - trained) / trained
+
+
+def survivors(trained: Mapping[str, PerExample], random: Mapping[str, PerExample]) -> dict[str, tuple[Number, bool]]:
+    """Return for each score the mean paired difference, trained - random weights, and whether the score survives.
+
+    It survives where the 95% interval of the difference contains 0: then the score is meaningless for this network.
+    An alignment also survives where random weights have the higher one.
+    """
+    found = {}
+    for name, values in trained.items():
+        gained = (values - random[name]).double()
+        gained = gained[gained.isfinite()]
+        numbers = average(f"{name}: trained minus random weights", gained.tolist())
+        if not numbers:
+            continue
+        number = numbers[0]
+        low, high = (number.value if end is None else end for end in (number.low, number.high))
+        aligned = "align" in name or "cosine" in name
+        found[name] = number, low <= 0 if aligned else low <= 0 <= high
+    return found
+
+
+def randomisation(subject: Subject) -> Explanation:
+    """Randomisation: which maps and scores survive random weights, and so say nothing about what was learnt.
+
+    Layers are randomised one after another from the output (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292);
+    eMPRT compares the complexity of the maps (Hedström et al. 2024, https://arxiv.org/abs/2401.06465).
+    """
+    test, model = subject.test, subject.classifier
+    n = min(EXAMPLES, len(test.x))
+    x, y = test.x[:n], test.y[:n]
+    methods: dict[str, Explains] = {
+        "gradient": input_gradient,
+        "gradient x input": gradient_times_input,
+        "integrated gradients": integrated_gradients,
+    }
+    numbers, lines, notes = list[Number](), list[Line](), list[str]()
+    for name, explain in methods.items():
+        if name != "integrated gradients":  # 32 gradients for each layer would take most of the time
+            steps = [each[each.isfinite()] for each in similarities(model, explain, x, y, subject.seed)]
+            means = tuple(float(each.mean()) if len(each) else None for each in steps)
+            places = tuple(float(count) for count in range(1, len(steps) + 1))
+            lines.append(Line(f"similarity, {name}", places, means, across="layers randomised from the output"))
+            numbers += average(f"similarity to the map of random weights, {name}", steps[-1].tolist() if steps else [])
+            if means and means[-1] is not None and means[-1] > DEPENDENT:
+                notes.append(f"The map {name} survives random weights: it is meaningless here.")
+        gain = complexity_gain(model, explain, x, y, subject.seed)
+        numbers += average(f"eMPRT, {name}", gain[gain.isfinite()].tolist())
+    trained = _scores(subject, x, y)
+    with shuffled_weights(learnt_layers(model), subject.seed):
+        random = _scores(subject, x, y)
+    for name, (number, survives) in survivors(trained, random).items():
+        numbers.append(number)
+        if survives:
+            notes.append(f"The score '{name}' survives random weights: it is meaningless here.")
+    count = len(notes)
+    summary = f"{count} maps or scores survive random weights." if count else "No map or score survives random weights."
+    finding = Finding(
+        "Randomisation", f"{summary} {n} test examples.", tuple(numbers), lines=tuple(lines), notes=tuple(notes)
+    )
+    return Explanation(finding)
+
+
+def _scores(subject: Subject, x: Inputs, y: Labels) -> dict[str, PerExample]:
+    """Return the scores of the gradient, and the perceptual alignment where it can be measured."""
+    scores = gradient_scores(input_gradient(subject.classifier, x, y), x)
+    if subject.train is not None and subject.classes > 2:
+        batch = Batch(x, y, subject.test.ids[: len(x)])
+        means = class_means(subject.train, subject.classes)
+        score, _ = perceptual_alignment(subject.classifier, batch, means, subject.classes, subject.batch_size)
+        scores["perceptual alignment"] = score
+    return scores
