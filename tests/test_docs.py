@@ -157,7 +157,7 @@ PYTHON = {
     "docs/defences.md": 1,
     "docs/diagnosing.md": 1,
     "docs/evaluating.md": 1,
-    "docs/python.md": 27,
+    "docs/python.md": 28,
     "docs/really_robust.md": 1,
 }
 """Blocks of Python, each of which is executed: those of docs/python.md in test_docs_python.py, those of
@@ -221,6 +221,7 @@ def test_the_page_on_diagnosing_names_every_diagnostic_and_claim() -> None:
     assert re.findall(r"^\| (.*?) \| .* \| it falls \|$", text, re.MULTILINE) == [each.sentence for each in CLAIMS]
 
 
+@pytest.mark.slow
 def test_the_defence_of_the_docs_falls_once_it_has_a_gradient(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
