@@ -54,11 +54,17 @@ def test_a_planted_defence_is_named_and_undone(net: Small) -> None:
     assert check is not None and check.verdict == "fail" and any(character.isdigit() for character in check.measured)
 
 
+@pytest.fixture(scope="module")
+def truth(net: Small) -> float:
+    return evaluate(net, examples(N), THREAT, "standard").robust_accuracy.value
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(same_function(Small())))
-def test_the_headline_of_a_network_with_the_same_answers_is_the_undefended_ones(net: Small, name: str) -> None:
+def test_the_headline_of_a_network_with_the_same_answers_is_the_undefended_ones(
+    net: Small, truth: float, name: str
+) -> None:
     model, cause = same_function(net)[name]
-    truth = evaluate(net, examples(N), THREAT, "standard").robust_accuracy.value
     found = audited(model)
     assert cause in found.causes and abs(found.headline.value - truth) <= 0.02, str(found)
     assert found.verdict in ("suspicious", "obfuscated")
