@@ -162,7 +162,9 @@ def same_diagnosis(shown: Any, names: Mapping[str, Any]) -> None:
 def same_report(shown: Any, names: Mapping[str, Any]) -> None:
     """The runs of the command have an evaluation more, and so at least the sections of those of Python."""
     assert {"Training", "Glossary"} <= set(names["printed"][0][0]) <= set(shown["sections"])
-    assert Path(shown["page"]).name == names["report"].page.name == "report.html" and Path(shown["card"]).exists()
+    report = names["report"]
+    assert Path(shown["page"]).name == report.page.name == "report.html"
+    assert Path(shown["card"]).name == report.card.name == "card.md"
 
 
 def same_explanations(shown: Any, names: Mapping[str, Any]) -> None:

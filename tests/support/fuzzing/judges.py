@@ -75,7 +75,7 @@ def is_probable(probable: Any, given: dict[str, Any]) -> None:
 
 def is_transfer(transfer: Any, given: dict[str, Any]) -> None:
     assert transfer.n == N and len(transfer.names) == len(given["models"])
-    for interval in (*transfer.clean, *transfer.worst, *(each for row in transfer.accuracy for each in row)):
+    for interval in (*transfer.clean_accuracy, *transfer.worst, *(each for row in transfer.accuracy for each in row)):
         is_share(interval, N)
 
 
