@@ -7,6 +7,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # In its strict branch MKL rounds every row of a matrix product alike; `MKL_CBWR= make test` does without.
 MKL_CBWR ?= $(shell $(PYTHON) -P src/unperturbed/processor.py)
 export MKL_CBWR
+SLOW ?= slow
 NEWEST_TORCH := 2.14.1
 
 .PHONY: help setup demo check test test-slow test-rounding test-newest bench clean
@@ -42,7 +43,7 @@ test: $(READY)
 	$(PYTEST) -n auto --maxprocesses 8
 
 test-slow: $(READY)
-	$(PYTEST) -n auto --maxprocesses 8 -m slow
+	$(PYTEST) -n auto --maxprocesses 8 -m "$(SLOW)"
 
 test-rounding: $(READY)
 	MKL_CBWR= $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow"

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from support.shares import in_ci
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.cli.main import main
 from unperturbed.errors import InputError, RunError
@@ -162,7 +163,7 @@ def files_of(run: Path) -> list[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", range(SHARES))
+@pytest.mark.parametrize("share", in_ci(6, range(SHARES)))
 def test_no_damage_ends_in_a_traceback_or_a_wrong_number(share: int, whole: tuple[Path, dict[str, Any]]) -> None:
     folder, truths = whole
     os.chdir(folder)

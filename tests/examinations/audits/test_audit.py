@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from support.planted import EPS, Small, examples, other_function, robust, same_function
+from support.shares import in_ci
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.examinations.audit import audit, checks_in
@@ -60,7 +61,7 @@ def truth(net: Small) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(same_function(Small())))
+@pytest.mark.parametrize("name", in_ci(3, same_function(Small())))
 def test_the_headline_of_a_network_with_the_same_answers_is_the_undefended_ones(
     net: Small, truth: float, name: str
 ) -> None:
@@ -71,7 +72,7 @@ def test_the_headline_of_a_network_with_the_same_answers_is_the_undefended_ones(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(other_function(Small())))
+@pytest.mark.parametrize("name", in_ci(2, other_function(Small())))
 def test_the_cause_of_a_network_with_other_answers_is_named(net: Small, name: str) -> None:
     model, cause = other_function(net)[name]
     assert cause in audited(model, 50).causes
