@@ -290,7 +290,8 @@ def test_a_command_of_another_page_runs(line: str, folders: tuple[Path, Path]) -
         for eps in ("0", "0.1", "0.2", "0.3"):
             if f"runs/eps-{eps}" in line and not Path(f"runs/eps-{eps}").exists():
                 command(f"unperturbed train --data mnist --threat Linf:{eps} --method at --out runs/eps-{eps}")
-        assert command(line.replace("--train-examples 500", "--train-examples 50"))
+        own_folder = line.replace("--out runs/sweep", f"--out runs/sweep-{other_commands().index(line)}")
+        assert command(own_folder.replace("--train-examples 500", "--train-examples 50"))
 
 
 def test_a_python_side_has_three_lines_at_most() -> None:
