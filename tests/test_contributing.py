@@ -66,12 +66,14 @@ def test_the_examples_are_one_file_each_and_no_file_of_the_package_but_the_metho
     assert FILES[there[0]] == (ROOT / "src/unperturbed" / there[0]).read_text()
 
 
+@pytest.mark.slow
 def test_a_data_set_a_model_and_a_method_are_trained_with_by_their_names(values: dict[str, Any]) -> None:
     assert "two_moons" in [entry["name"] for entry in values["datasets"]]
     assert "linear" in [entry["name"] for entry in values["models"]]
     assert values["train"]["validation_examples"] == 40 and values["suite"]["threat"] == "L2:0.1"
 
 
+@pytest.mark.slow
 def test_a_suite_and_an_attack_are_evaluated_with_by_their_names(values: dict[str, Any]) -> None:
     assert (values["suite"]["suite"], values["suite"]["n"]) == ("quick", 8)
     assert [attack["name"] for attack in values["suite"]["attacks"]] == ["PGD-10"]
@@ -79,6 +81,7 @@ def test_a_suite_and_an_attack_are_evaluated_with_by_their_names(values: dict[st
     assert values["attack"]["attacks"][0]["forwards"] > 0
 
 
+@pytest.mark.slow
 def test_a_diagnostic_is_run_by_its_name(values: dict[str, Any]) -> None:
     (finding,) = values["diagnostic"]["models"][0]["findings"]
     assert finding["title"] == "Steepness of the loss" and finding["numbers"][0]["value"] > 0

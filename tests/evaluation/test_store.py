@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from support.shares import first
 from support.toys import QUICK, blobs, linear
 from unperturbed.attacks.gradient import Suite
 from unperturbed.data.split import Split
@@ -140,7 +141,7 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", first(1, DAMAGES))
 @pytest.mark.parametrize("suffix", ["json", "parquet", "safetensors"])
 def test_a_damaged_part_is_measured_again_with_a_warning(
     suffix: str, damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

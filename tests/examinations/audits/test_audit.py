@@ -36,6 +36,7 @@ def net() -> Small:
     return robust()
 
 
+@pytest.mark.slow
 def test_an_honest_network_shows_no_sign_of_obfuscation(net: Small, tmp_path: Path) -> None:
     found = audited(net, 24, out=tmp_path / "audit")
     assert found.verdict == "no sign of obfuscation" and found.causes == ()
