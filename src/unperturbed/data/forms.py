@@ -1,4 +1,4 @@
-"""The forms of data, and which choices behind a place (`PLACE?label=COLUMN`) are of which form."""
+"""The forms of data, and the choices behind a place (`PLACE?label=COLUMN`) that apply to each form."""
 
 import re
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from unperturbed.errors import InputError
 
 @dataclass(frozen=True)
 class Choice:
-    """What to take where a dataset leaves it open: a configuration, the image and the label column; None: the only one.
+    """Choices within a dataset: a configuration, the image and the label column; None: the only one.
 
-    Written behind the place of the data: `PLACE?config=NAME&image=COLUMN&label=COLUMN`. `resize=HEIGHT,WIDTH` is of
-    images, `scale=unit` of tables.
+    Written behind the place of the data: `PLACE?config=NAME&image=COLUMN&label=COLUMN`. `resize=HEIGHT,WIDTH` applies
+    to images, `scale=unit` to tables.
     """
 
     config: str | None = None
@@ -24,7 +24,7 @@ class Choice:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width that images are resized to; raises InputError for what is none."""
+        """Height and width of resized images; raises InputError for other texts."""
         match = None if self.resize is None else re.fullmatch(r"(\d{1,5}),(\d{1,5})", self.resize)
         size = None if match is None else (int(match[1]), int(match[2]))
         if self.resize is not None and (size is None or not 1 <= size[0] * size[1] <= pictures.MOST_PIXELS):
@@ -34,7 +34,7 @@ class Choice:
 
 NAMES = tuple(field.name for field in fields(Choice))
 _OPTIONS: Mapping[str, str] = {"label": "--label, or ?label=", "resize": "--resize, or ?resize="}
-"""How a choice is given, where an option of the command line gives it, too."""
+"""The spelling of a choice, with the option of the command line if it has one."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Form:
     """A form of data.
 
     Attributes:
-        name: what it is called in messages.
-        takes: the choices that apply to it.
-        remedy: where the other choices are made instead.
+        name: its name in messages.
+        takes: the choices that apply.
+        remedy: the alternative to choices that do not apply.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Form:
     remedy: str
 
     def check(self, choice: Choice, place: str) -> None:
-        """Raise InputError for a choice that does not apply to this form: nothing is dropped in silence."""
+        """Raise InputError for a choice that does not apply to this form."""
         for name in NAMES:
             value = getattr(choice, name)
             if value is not None and name not in self.takes:

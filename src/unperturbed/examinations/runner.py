@@ -157,7 +157,7 @@ def chosen(split: Split, examples: int | str | None, what: str, seed: int | None
     if examples is None:
         return split
     selection = parse(examples, seed, "examples")
-    return split if selection.count >= len(split) else choose(split, selection, what=what)[0]
+    return split if selection.count >= len(split) else choose(split, selection, kind=what)[0]
 
 
 def _clean(subject: Subject) -> Interval:

@@ -28,8 +28,7 @@ class Description:
     doubts: tuple[str, ...]
 
     def hash(self, earlier: "Description") -> str:
-        """Return a SHA-256 of the parts that two descriptions of one network share; other parts change with a
-        forward."""
+        """Return a SHA-256 of the parts that are equal in two descriptions; the others change with every forward."""
         moved = {path for path, text in self.parts.items() if earlier.parts.get(path) != text}
         digest = hashlib.sha256()
         for path, text in self.parts.items():
