@@ -1,4 +1,4 @@
-"""A measurement from Python that several processes share."""
+"""Measurements from Python shared by several processes."""
 
 from collections.abc import Callable, Mapping
 from multiprocessing.reduction import ForkingPickler
@@ -17,11 +17,11 @@ R = TypeVar("R")
 
 
 def on_devices(number: int, measure: Callable[..., R], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> R:
-    """Return the result of a measurement that `number` processes share; the first argument is the model.
+    """Return the result of a measurement shared by `number` processes; the first argument is the model.
 
     Raises:
-        InputError: where there are not so many devices, within another group of processes, and for arguments that
-            cannot be sent to another process.
+        InputError: if the machine has fewer devices, within another group of processes, and for arguments that are not
+        picklable.
     """
     model: nn.Module = arguments[0]
     if group()[1] > 1:
@@ -30,7 +30,7 @@ def on_devices(number: int, measure: Callable[..., R], arguments: tuple[Any, ...
     number_of_devices(number, device)
     try:
         ForkingPickler.dumps((arguments, options))
-    except Exception as error:  # an object of the caller's may raise anything
+    except Exception as error:  # the caller's objects may raise anything
         raise InputError(
             f"devices is {number}, but model, data or suite cannot be sent to other processes ({error}): define their "
             "classes and functions at the top of a module, or leave devices out."
@@ -42,6 +42,6 @@ def on_devices(number: int, measure: Callable[..., R], arguments: tuple[Any, ...
 
 
 def _measured(measure: Callable[..., R], arguments: tuple[Any, ...], options: dict[str, Any], device: str) -> R:
-    model, *others = arguments
-    result: R = measure(model.to(own_device(device)), *others, **options)
+    model, *remaining = arguments
+    result: R = measure(model.to(own_device(device)), *remaining, **options)
     return result
