@@ -27,6 +27,6 @@ def usual_threat(name: str) -> str:
 
 
 def forms_in_words(without: str = "") -> str:
-    """Return what data may be given as, for messages; `without` leaves the form of that example out."""
+    """Return the forms of data in words, for messages; `without` excludes the form of that example."""
     examples = [entry.summary for entry in listing("data/forms").values() if entry.summary != without]
     return f"{', '.join(examples)}, or package.module:function"

@@ -68,7 +68,7 @@ def _forms() -> tuple[Form, ...]:
 
 
 def _form(place: str, trust: Trust) -> Form:
-    """Return the form of the data at a place; raises InputError where there are none, or several forms fit."""
+    """Return the form of the data at a place; raises InputError if there are no data, or several forms fit."""
     if place in DATASETS:
         return _named_form(place)
     fitting = [form for form in _forms() if place and form.fits(place)]
@@ -88,7 +88,7 @@ def _form(place: str, trust: Trust) -> Form:
 
 
 def _named_form(name: str) -> Form:
-    """Return the form of the data set of a name: a built-in one, or a place of the hub that the name stands for."""
+    """Return the form of a named data set: a built-in one, or a dataset of the hub."""
     if name not in HUB_SPECS:
         module = f"unperturbed.data.named.{name}"
         return Form(
@@ -106,7 +106,7 @@ def _named_form(name: str) -> Form:
 
 
 def _function_form(trust: Trust) -> Form:
-    """Return the form of data that a function returns; `trust` says which functions are called."""
+    """Return the form of data from a function; `trust` decides which functions are called."""
     return Form(
         "a function",
         "package.module:function",

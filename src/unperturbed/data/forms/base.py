@@ -1,4 +1,4 @@
-"""What a form of data is, and which choices behind a place (`PLACE?label=COLUMN`) are of which form."""
+"""The definition of a form of data, and the choices behind a place (`PLACE?label=COLUMN`)."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -40,11 +40,11 @@ _OPTIONS: Mapping[str, str] = {"label": "--label, or ?label=", "resize": "--resi
 
 @dataclass(frozen=True)
 class Form:
-    """A form of data: a value of this type in a file of this folder is all that a new form needs.
+    """A form of data; a new form is a value of this type in a file of this folder.
 
     Attributes:
-        name: what such data are called in messages.
-        example: what messages tell to give.
+        name: its name in messages.
+        example: an example of a place, for messages.
         fits: whether a place, which need not exist, is of this form; no place is of two forms.
         load: returns the data from their place, their name and the choices.
         takes: the choices that apply.
