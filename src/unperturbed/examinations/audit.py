@@ -33,23 +33,23 @@ from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 
 BUDGET = 300.0
-"""Seconds, unless another budget is given."""
+"""The default budget in seconds."""
 MOST, LEAST = 200, 50
-"""Examples of an audit whose number follows from the budget."""
+"""Limits on the number of examples if it follows from the budget."""
 PER_EXAMPLE = 1500
-"""Passes that an audit takes for an example that nothing breaks, about."""
+"""Approximate number of passes of an audit for an unbroken example."""
 SHARE_OF_CHECKS = 0.4
-"""Of the budget: a check that would begin later is not run."""
+"""The share of the budget after which no further check starts."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an audit is going to cost.
+    """The plan of an audit, with its cost.
 
     Attributes:
-        examples: that are audited.
-        seconds: that it takes, about.
-        strength: of the attacks after the remedies; 1 is all of their steps.
+        examples: their number.
+        seconds: approximate duration.
+        strength: of the attacks after the remedies, as a share of their steps.
         batch_size: examples that the network sees at a time.
     """
 
@@ -63,9 +63,9 @@ class Plan:
         return f"Audit of {self.examples} examples, about {self.seconds:.0f} s on this machine"
 
 
-def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
-    """Return the folder that an audit writes into."""
-    return None if given["out"] is None else (Path(given["out"]), "")
+def _place(arguments: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return the folder of an audit's files."""
+    return None if arguments["out"] is None else (Path(arguments["out"]), "")
 
 
 @checked(budget=POSITIVE, examples=COUNT, seed=SEED, batch_size=COUNT)
@@ -86,30 +86,30 @@ def audit(
     announce: Callable[[Plan], None] = lambda plan: None,
     progress: Progress = silent,
 ) -> Audit:
-    """Return whether a robust accuracy can be believed, why not, and what it is after the remedies.
+    """Return a verdict on a robust accuracy, its causes, and the robust accuracy after the remedies.
 
-    Checks look for what makes attacks fail on a network that is not robust (the checks of Carlini et al. 2019,
+    Checks look for reasons why attacks fail on a network that is not robust (the checks of Carlini et al. 2019,
     https://arxiv.org/abs/1902.06705; AutoAttack's flags; the indicators of Pintor et al. 2022,
-    https://arxiv.org/abs/2106.09947). Then the network is attacked past what they find, every success is verified on
-    the network as it is, and what survives is the headline: an upper bound of the robust accuracy.
+    https://arxiv.org/abs/2106.09947). Then attacks use the remedies for these causes, every success is verified on the
+    original network, and the share of survivors is the headline: an upper bound on the robust accuracy.
 
     Args:
-        model: returns logits; it is audited in eval mode and left as it was.
-        data: what `evaluate` takes; the test split of a `Data`.
+        model: returns logits; it is audited in eval mode and restored afterwards.
+        data: as for `evaluate`; the test split of a `Data`.
         threat: the threat set.
         suite: the evaluation in question.
-        budget: seconds that the audit may take, about; it is announced first.
-        examples: how many are audited, from the first; None: what the budget allows, 50 to 200.
-        seed: of every random number.
+        budget: approximate limit in seconds; the plan is announced first.
+        examples: number of audited examples, from the first; None: as the budget allows, 50 to 200.
+        seed: of all random numbers.
         batch_size: examples that the network sees at a time.
-        out: a folder; an audit that was interrupted resumes there.
-        output: which part of what the model returns are the logits.
-        stored: finished evaluations of the same network, with their examples, which are not repeated.
-        announce: called with the plan before anything is measured.
+        out: a folder, in which an interrupted audit resumes.
+        output: the part of the model's output with the logits.
+        stored: finished evaluations of the same network with their examples, which are reused.
+        announce: called with the plan before the first measurement.
         progress: called before each step.
 
     Raises:
-        InputError: on what `evaluate` refuses.
+        InputError: as `evaluate`.
     """
     began = time.monotonic()
     split, question = measured_split(data), find_suite(suite)
@@ -162,22 +162,22 @@ def audit(
         progress(0.5, 1.0, f"the suite {question.name}")
         before = audited.baseline
         progress(0.7, 1.0, "attacks after the remedies")
-        left = budget - (time.monotonic() - began)
-        strength = plan.strength if left > 0.3 * budget else plan.strength * 0.5
+        remaining = budget - (time.monotonic() - began)
+        strength = plan.strength if remaining > 0.3 * budget else plan.strength * 0.5
         attacks = remedied_suite(audited, strength)
         after = run(Reachable(audited.deployed), attacks, "headline")
         return _concluded(audited, checks, before, after, looked.warnings, identity, time.monotonic() - began)
 
 
 def checks_in(folder: Path = PLACE) -> list[tuple[Check, int]]:
-    """Return the checks in a folder of the package, each with its passes an example, cheap ones first."""
+    """Return the checks in a folder of the package, with their passes per example, cheap ones first."""
     modules = [
         import_module(f"unperturbed.examinations.{folder.name}.{file.stem}")
         for file in sorted(folder.glob("*.py"))
         if file.stem != "__init__"
     ]
-    found = [(getattr(module, module.__name__.rpartition(".")[2]), module.PASSES) for module in modules]
-    return sorted(found, key=lambda each: each[1])
+    checks = [(getattr(module, module.__name__.rpartition(".")[2]), module.PASSES) for module in modules]
+    return sorted(checks, key=lambda entry: entry[1])
 
 
 def _look(model: nn.Module, split: Split, threat: Threat, seed: int, output: Output) -> CheckedModel:
@@ -192,7 +192,7 @@ def _look(model: nn.Module, split: Split, threat: Threat, seed: int, output: Out
 def _plan(
     looked: CheckedModel, split: Split, budget: float, examples: int | None, batch_size: int | Literal["auto"]
 ) -> Plan:
-    """Return how many examples an audit takes, by the seconds of a few passes."""
+    """Return the number of examples of an audit, by the seconds of a few passes."""
     batch_size = physical_batch_size(batch_size, looked, min(len(split), MOST if examples is None else examples))
     x = looked.examples[torch.arange(batch_size, device=looked.device) % len(looked.examples)]
     times = []
@@ -212,22 +212,22 @@ def _plan(
 def _run_checks(
     audited: Audited, folder: Path | None, identity: Mapping[str, Any], until: float, progress: Progress
 ) -> tuple[CheckResult, ...]:
-    """Return every check's result; what a folder keeps of the same audit is not measured again."""
+    """Return the result of every check; stored results of the same audit are reused."""
     file = None if folder is None else folder / "checks.json"
-    kept = {} if file is None else read_sealed(file)
-    results = dict(kept.get("checks", {})) if kept.get("of") == dict(identity) else {}
-    found, checks = list[CheckResult](), checks_in()
+    stored = {} if file is None else read_sealed(file)
+    results = dict(stored.get("checks", {})) if stored.get("of") == dict(identity) else {}
+    check_results, checks = list[CheckResult](), checks_in()
     for number, (check, _) in enumerate(checks):
         name = check.__name__
         progress(0.5 * number / len(checks), 1.0, f"check {name}")
         if name in results and results[name]["verdict"] != "not run":
-            found.append(CheckResult.of(results[name]))
+            check_results.append(CheckResult.of(results[name]))
             continue
-        found.append(_result(check, audited, until))
-        results[name] = found[-1].json()
+        check_results.append(_result(check, audited, until))
+        results[name] = check_results[-1].json()
         if file is not None:
             write_sealed(file, {"of": dict(identity), "checks": results})
-    return tuple(found)
+    return tuple(check_results)
 
 
 def _result(check: Check, audited: Audited, until: float) -> CheckResult:
@@ -236,11 +236,11 @@ def _result(check: Check, audited: Audited, until: float) -> CheckResult:
     if began > until:
         return CheckResult(check.__name__, question, "not run", "the budget was used up", "")
     try:
-        found = check(audited)
-    except Exception as error:  # a network may do anything: the other checks are to be kept
+        result = check(audited)
+    except Exception as error:  # any error of the network: the other checks continue
         text = f"it failed ({type(error).__name__}: {error})"[:300]
         return CheckResult(check.__name__, question, "not run", text, "", seconds=time.monotonic() - began)
-    return replace(found, seconds=time.monotonic() - began)
+    return replace(result, seconds=time.monotonic() - began)
 
 
 def _concluded(

@@ -1,4 +1,4 @@
-"""Whether an attack without gradients breaks examples that attacks along the gradient leave."""
+"""A check whether an attack without gradients breaks survivors of attacks along the gradient."""
 
 from unperturbed.attacks.gradient import GradientAttack
 from unperturbed.attacks.square import Square
@@ -16,7 +16,7 @@ LEAD = 0.1
 
 
 def black_box(audited: Audited) -> CheckResult:
-    """Does Square break examples, one by one, that PGD with the network's gradient leaves? (Carlini et al. 2019.)"""
+    """Does Square break survivors of PGD with the network's gradient? (Carlini et al. 2019.)"""
     batch, network, n = audited.few, audited.reachable, len(audited.few.y)
     noise = Noise.of(audited.seed, batch.ids).fold(31)
     with under_attack(network), drawn(audited.seed, batch.x.device):
