@@ -69,7 +69,7 @@ def _copy(action: argparse.Action, copied: argparse.ArgumentParser) -> None:
         copied.add_argument(*name, action="store_true", help=summary)
         return
     nargs = None if action.option_strings else action.nargs
-    added = copied.add_argument(*name, nargs=nargs, help=summary, choices=_values(action))  # type: ignore[arg-type]
+    added = copied.add_argument(*name, nargs=nargs, help=summary, choices=_values(action))
     kind = "FOLDER" if action.dest in RUN_FOLDERS else str(action.metavar)
     if kind in PATHS:
         added.complete = PATHS[kind]  # type: ignore[attr-defined]
