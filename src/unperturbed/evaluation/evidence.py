@@ -202,7 +202,12 @@ def doubts_of(evidence: Evidence, n: int, flat_told: bool) -> list[Doubt]:
     if evidence.not_finite or evidence.replaced:
         doubts.append(_not_finite(evidence, n))
     if evidence.failure:
-        doubts.append(Doubt("", f"The gradient could not be checked ({evidence.failure})."))
+        doubts.append(
+            Doubt(
+                "the gradient could not be checked",
+                f"The gradient could not be checked ({evidence.failure}).",
+            )
+        )
     return doubts
 
 

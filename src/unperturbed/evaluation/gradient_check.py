@@ -1,7 +1,8 @@
 """A check that the gradient that attacks follow is the slope of the attacked function.
 
-It compares central differences close to an example and to its adversarial point, and the change along two segments
-across the threat set. The function is the lead of one class over the label, whose gradient needs no loss.
+By central differences close to an example, to the point that an attack has found and to a random one far away, and by
+the change along two segments across the threat set. Both are of the lead of one class over the label, whose gradient
+needs no loss.
 """
 
 from collections.abc import Callable
@@ -73,15 +74,15 @@ def check_gradient(model: nn.Module, batch: Batch, z: Inputs, threat: Threat, se
 
     network = alike(model)
     exact = network if x.dtype == torch.float64 else None if random else _in_float64(model, x)
+    far = threat.maximise_linear(x, noise.fold(5).normal(x.shape[1:], x.dtype))
     path, comparisons = z - x, [_Slopes(*torch.zeros(3, len(x), dtype=torch.bool, device=x.device))]
     around = replace(threat, norm="Linf", eps=APART * threat.even_share(x))
-    for number, point in enumerate((x, z)):
+    for number, point in enumerate((x, z, far)):
         near = around.sample(point, noise.fold(number))
-        comparisons.append(_slopes(network, exact, near, batch.y, path, threat, noise.fold(2 + number)))
-    changed, off = _segments(network, batch, z, threat, noise.fold(4))
+        comparisons.append(_slopes(network, exact, near, batch.y, path, threat, noise.fold(6 + number)))
+    changed, off = _segments(network, batch, (z, far), noise.fold(4))
     conclusive, wrong, lost = (
-        torch.stack([getattr(comparison, name) for comparison in comparisons]).any(0)
-        for name in ("conclusive", "wrong", "lost")
+        torch.stack([getattr(comparison, name) for comparison in comparisons]).any(0) for name in ("conclusive", "wrong", "lost")
     )
     return GradientCheck(
         int(conclusive.sum()), int(wrong.sum()), int((lost & ~wrong).sum()), int(changed.sum()), int(off.sum())
@@ -169,16 +170,15 @@ def _apart(changes: Tensor, predicted: Tensor, groups: tuple[slice, ...], least:
     return clear, worst.nan_to_num(nan=torch.inf)
 
 
-def _segments(network: Network, batch: Batch, z: Inputs, threat: Threat, noise: Noise) -> tuple[Tensor, Tensor]:
-    """Tell where the function changes between x and z, or x and a far random point, and where not by the sum of slopes.
+def _segments(network: Network, batch: Batch, ends: tuple[Inputs, ...], noise: Noise) -> tuple[Tensor, Tensor]:
+    """Tell where the function changes between x and one of the ends, and where by another amount.
 
     The sum of a function's slopes along a segment is its change.
     """
     x, y = batch.x, batch.y
-    far = threat.maximise_linear(x, noise.fold(0).normal(x.shape[1:], x.dtype))
     changed = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     off = changed.clone()
-    for number, end in enumerate((z, far)):
+    for number, end in enumerate(ends):
         clear, error = _along(network, x, end, y, noise.fold(1 + number), NODES)
         suspects = (error > OFF).nonzero()[:, 0]
         if len(suspects) > 0:
@@ -191,7 +191,7 @@ def _segments(network: Network, batch: Batch, z: Inputs, threat: Threat, noise: 
 def _along(network: Network, x: Inputs, end: Inputs, y: Labels, noise: Noise, nodes: int) -> tuple[Tensor, PerExample]:
     """Tell where the change from x to `end` exceeds rounding, and return the relative error of the slopes' sum (or 0).
 
-    The slopes are taken at random points, one in each of the equal parts.
+    The slopes are taken at random batch_size, one in each of the equal parts.
     """
     with torch.no_grad():
         begin, finish = network(x), network(end)
@@ -221,6 +221,7 @@ def _in_float64(model: nn.Module, x: Inputs) -> Network | None:
     try:
         with torch.no_grad():
             logits, exact = model(x), network(x.double())
+        slope_of(network, x.double(), exact.argmin(1), exact.argmax(1))  # the backward, too, must know float64
     except Exception:  # for example a fixed type in the network: float32 suffices then
         return None
     # the network computes in float32 inside

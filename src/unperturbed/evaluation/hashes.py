@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unperturbed.data.split import Split
 from unperturbed.networks.failures import isolate
+from unperturbed.networks.files_read import files_read
 from unperturbed.networks.fingerprint import describe
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.types import Inputs
@@ -60,24 +61,28 @@ def weights_hash(model: nn.Module) -> str:
 def network_hash(classifier: nn.Module, examples: Inputs, seed: int) -> tuple[str, tuple[str, ...]]:
     """Return a SHA-256 of a network, the same in any process, and the parts that it does not cover.
 
-    It covers everything that the outputs can depend on (`describe`), and the bits of its logits and input gradients at
-    a few examples, computed by one thread. Parts that change with every forward, such as a counter, are left out.
+    Over all that its answers can depend on (`describe`), the bits of its logits and input gradients at a few examples,
+    computed by one thread, and the files that it reads each time. What changes from forward to forward, such as a
+    counter, is left out.
     """
     first_examples, threads = examples[:_ANSWERED], torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         with under_attack(classifier):
             first, before = _answers(classifier, first_examples, seed), describe(classifier)
-            second, after = _answers(classifier, first_examples, seed), describe(classifier)
+            with files_read() as read:  # in the first forward, libraries may read files that no answer depends on
+                second = _answers(classifier, first_examples, seed)
+            after = describe(classifier)
     finally:
         torch.set_num_threads(threads)
     digest = hashlib.sha256(before.hash(after).encode())
     digest.update(first if first == second else b"other answers each time")
+    digest.update(repr(sorted(read().values())).encode())
     return digest.hexdigest(), before.doubts
 
 
 def without_addresses(text: str) -> str:
-    """Return the text without the memory addresses in Python's default repr."""
+    """Return the text without the batch_size in memory that Python writes after what has no better name."""
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
