@@ -187,5 +187,5 @@ def test_extra_labels_that_mean_other_classes_are_refused(
     if fits:
         assert prepared(recipe, data, more).batches.extra is more.train
     else:
-        with pytest.raises(InputError, match="labels would not mean the same"):
+        with pytest.raises(InputError, match="labels would have different meanings"):
             prepared(recipe, data, more)

@@ -1,7 +1,7 @@
 """A check that the gradient that attacks follow is the slope of the attacked function.
 
-By central differences close to an example, to the point that an attack has found and to a random one far away, and by
-the change along two segments across the threat set. Both are of the lead of one class over the label, whose gradient
+It compares central differences close to an example, to its adversarial point and to a random point far away, and the
+change along two segments across the threat set. The function is the lead of one class over the label, whose gradient
 needs no loss.
 """
 
@@ -82,7 +82,8 @@ def check_gradient(model: nn.Module, batch: Batch, z: Inputs, threat: Threat, se
         comparisons.append(_slopes(network, exact, near, batch.y, path, threat, noise.fold(6 + number)))
     changed, off = _segments(network, batch, (z, far), noise.fold(4))
     conclusive, wrong, lost = (
-        torch.stack([getattr(comparison, name) for comparison in comparisons]).any(0) for name in ("conclusive", "wrong", "lost")
+        torch.stack([getattr(comparison, name) for comparison in comparisons]).any(0)
+        for name in ("conclusive", "wrong", "lost")
     )
     return GradientCheck(
         int(conclusive.sum()), int(wrong.sum()), int((lost & ~wrong).sum()), int(changed.sum()), int(off.sum())
@@ -171,7 +172,7 @@ def _apart(changes: Tensor, predicted: Tensor, groups: tuple[slice, ...], least:
 
 
 def _segments(network: Network, batch: Batch, ends: tuple[Inputs, ...], noise: Noise) -> tuple[Tensor, Tensor]:
-    """Tell where the function changes between x and one of the ends, and where by another amount.
+    """Tell where the function changes between x and one of the ends, and where not by the sum of slopes.
 
     The sum of a function's slopes along a segment is its change.
     """
@@ -191,7 +192,7 @@ def _segments(network: Network, batch: Batch, ends: tuple[Inputs, ...], noise: N
 def _along(network: Network, x: Inputs, end: Inputs, y: Labels, noise: Noise, nodes: int) -> tuple[Tensor, PerExample]:
     """Tell where the change from x to `end` exceeds rounding, and return the relative error of the slopes' sum (or 0).
 
-    The slopes are taken at random batch_size, one in each of the equal parts.
+    The slopes are taken at random points, one in each of the equal parts.
     """
     with torch.no_grad():
         begin, finish = network(x), network(end)

@@ -61,9 +61,9 @@ def weights_hash(model: nn.Module) -> str:
 def network_hash(classifier: nn.Module, examples: Inputs, seed: int) -> tuple[str, tuple[str, ...]]:
     """Return a SHA-256 of a network, the same in any process, and the parts that it does not cover.
 
-    Over all that its answers can depend on (`describe`), the bits of its logits and input gradients at a few examples,
-    computed by one thread, and the files that it reads each time. What changes from forward to forward, such as a
-    counter, is left out.
+    It covers everything that the outputs can depend on (`describe`), the bits of its logits and input gradients at a
+    few examples, computed by one thread, and the files that it reads in every forward. Parts that change with every
+    forward, such as a counter, are left out.
     """
     first_examples, threads = examples[:_ANSWERED], torch.get_num_threads()
     try:

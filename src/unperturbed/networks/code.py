@@ -161,7 +161,9 @@ def constructors(path: str, value: object) -> Iterator[Child]:
                 yield f"{path}.{kind.__qualname__}.__init__", vars(kind)["__init__"]
 
 
-def _of_module(path: str, module: types.ModuleType, names: list[str], by_text: bool, visited: set[int]) -> Iterator[Child]:
+def _of_module(
+    path: str, module: types.ModuleType, names: list[str], by_text: bool, visited: set[int]
+) -> Iterator[Child]:
     """Return the objects that code naming a module and these attributes may read from it and its submodules.
 
     Code that takes attributes by a text may read any of a module of the user's.

@@ -1,4 +1,4 @@
-"""The checkpoint of a run: what is saved of its parts, and how they resume."""
+"""The checkpoint of a run: saving and restoring its parts."""
 
 import logging
 from dataclasses import asdict
@@ -17,13 +17,13 @@ log = logging.getLogger("unperturbed")
 
 
 def save(engine: Engine, journal: Journal, state: State) -> None:
-    """Write the checkpoint; without a run folder, nothing."""
+    """Write the checkpoint, if the run has a folder."""
     if journal.folder is None:
         return
     fabric = engine.fabric
-    own = {"memory": checkpoint.memory(engine.method), "sums": journal.sums, **engine.random_state()}
-    # Each process has its own perturbations and random numbers; all of them belong into the one file.
-    gathered = fabric.all_gather(own) if fabric.world_size > 1 else own
+    state_of_process = {"memory": checkpoint.memory(engine.method), "sums": journal.sums, **engine.random_state()}
+    # The perturbations and random numbers of all processes belong into the file.
+    gathered = fabric.all_gather(state_of_process) if fabric.world_size > 1 else state_of_process
     if engine.is_first:
         content = {
             "model": engine.classifier.state_dict(),
@@ -42,7 +42,7 @@ def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, 
     """Go back to a checkpoint; `state` is overwritten in place.
 
     Raises:
-        RunError: where it is damaged or another run's, or the best weights are.
+        RunError: if it or the best weights are damaged or another run's.
     """
     assert journal.folder is not None
     if path.name == Path(runs.PREVIOUS).name:
@@ -50,7 +50,7 @@ def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, 
     content = checkpoint.load(path)
     if content.get("config", journal.note) != journal.note:
         raise NotResumableError(checkpoint.damaged(path, "it is of another run"))
-    own = _of_this_process(content["own"], engine)
+    state_of_process = _of_this_process(content["own"], engine)
     for name, value in content["state"].items():
         setattr(state, name, value)
     engine.classifier.load_state_dict(content["model"])
@@ -59,22 +59,22 @@ def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, 
         engine.average.load_state_dict(content["average"])
     for _ in range(state.strengthened):
         engine.method = engine.method.stronger() or engine.method
-    checkpoint.restore_memory(engine.method, own["memory"])
-    engine.restore_random_state(own)
+    checkpoint.restore_memory(engine.method, state_of_process["memory"])
+    engine.restore_random_state(state_of_process)
     selection.check_best()
-    journal.restore(own["sums"], content.get("metrics"))
+    journal.restore(state_of_process["sums"], content.get("metrics"))
     log.info("Resumed at step %d of %d.", state.step, engine.steps)
 
 
 def _of_this_process(gathered: dict[str, Any], engine: Engine) -> dict[str, Any]:
-    """Return this process's part; raises InputError where the run was begun with another number of processes."""
-    begun = len(gathered["random"]) if gathered["random"].dim() > 1 else 1
+    """Return this process's part; raises InputError if the run was begun with another number of processes."""
+    processes_before = len(gathered["random"]) if gathered["random"].dim() > 1 else 1
     processes, rank = engine.fabric.world_size, engine.fabric.global_rank
-    if begun != processes:
-        raise InputError(f"The run was begun with devices={begun}, not {processes}: resume it so.")
+    if processes_before != processes:
+        raise InputError(f"The run was begun with devices={processes_before}, not {processes}: resume it so.")
     if processes == 1:
         return gathered
     return {
-        name: {key: values[rank] for key, values in held.items()} if isinstance(held, dict) else held[rank]
-        for name, held in gathered.items()
+        name: {key: values[rank] for key, values in states.items()} if isinstance(states, dict) else states[rank]
+        for name, states in gathered.items()
     }
