@@ -17,13 +17,13 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation.bars import stored_bars
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.certificates import Certificates
+from unperturbed.evaluation.checked_model import OPTIMISING, CheckedModel, check_model, measured_split
 from unperturbed.evaluation.identity import identity
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.nearest import AtOnce
 from unperturbed.evaluation.outputs import COUPLED, FLAT, PROBABILITIES
 from unperturbed.evaluation.parts import Part
 from unperturbed.evaluation.randomised import draws_random_numbers
-from unperturbed.evaluation.subject import OPTIMISING, Subject, look_at, measured_split
 from unperturbed.evaluation.votes import Draws, Votes, count_votes
 from unperturbed.findings import Progress, silent
 from unperturbed.losses import margin
@@ -100,18 +100,18 @@ def certify(
     levels = _levels(radii, threat.eps)
     split = measured_split(data)
     ball = replace(threat, eps=0.0)  # votes depend on the box alone
-    subject = look_at(model, split, ball, seed, output)
-    places = physical_batch_size(batch_size, subject, len(split) * draws)
+    checked_model = check_model(model, split, ball, seed, output)
+    physical_size = physical_batch_size(batch_size, checked_model, len(split) * draws)
     settings = {"sigma": sigma, "draws": draws, "selection_draws": selection_draws, "alpha": alpha}
     question = Question(
         noun="certificate",
-        subjects=[subject],
+        checked_models=[checked_model],
         split=split,
         threat=ball,
-        identity=identity(model, subject, split, ball, seed) | settings,
-        rounding=rounding([subject.classifier], subject.some, places),
+        identity=identity(model, checked_model, split, ball, seed) | settings,
+        rounding=rounding([checked_model.classifier], checked_model.examples, physical_size),
         seed=seed,
-        batch_size=places,
+        batch_size=physical_size,
         asked="auto" if batch_size == "auto" else min(batch_size, len(split)),
         began=began,
     )
@@ -119,10 +119,10 @@ def certify(
     noisy = Draws(sigma, selection_draws, draws, seed)
     with measurement(question, None if out is None else Path(out) / name, overwrite) as job:
         at_once = AtOnce(job.batch_size)
-        of = _chain(subject, job, seed)
+        of = _chain(checked_model, job, seed)
 
         def measure(task: Task[Votes]) -> Part:
-            votes = count_votes(subject.classifier, task, noisy, at_once)
+            votes = count_votes(checked_model.classifier, task, noisy, at_once)
             warnings = [*votes.warnings, *memory_warnings(at_once, job.batch_size)]
             return Part(_table(votes, of, noisy, alpha, threat.norm), votes.tallies, warnings)
 
@@ -131,13 +131,17 @@ def certify(
         return job.finish(found if out is None else replace(found, bars=stored_bars(found, Path(out))), measured)
 
 
-def _chain(subject: Subject, job: Measurement, seed: int) -> Chain | str:
+def _chain(checked_model: CheckedModel, job: Measurement, seed: int) -> Chain | str:
     """Return what bounds the network itself; warn where it draws random numbers."""
-    with under_attack(subject.classifier), own_randomness(seed, subject.device), as_reported(subject.device):
-        if draws_random_numbers(subject.classifier, subject.some, job.batch_size):
+    with (
+        under_attack(checked_model.classifier),
+        own_randomness(seed, checked_model.device),
+        as_reported(checked_model.device),
+    ):
+        if draws_random_numbers(checked_model.classifier, checked_model.examples, job.batch_size):
             job.warnings.append("The network draws random numbers: the certificate is of the mean over these, too.")
             return "it draws random numbers"
-        return chain(subject.classifier, subject.some[:1])
+        return chain(checked_model.classifier, checked_model.examples[:1])
 
 
 def _table(votes: Votes, of: Chain | str, draws: Draws, alpha: float, norm: Norm) -> dict[str, list[Any]]:
@@ -179,16 +183,16 @@ def _certificates(
     job: Measurement,
 ) -> Certificates:
     """Return what all the parts come to."""
-    table, subject = measured.table(), job.question.subjects[0]
-    n, doubts = len(table["id"]), [doubt for doubt in subject.doubts(job.batch_size) if doubt.text == COUPLED]
+    table, checked_model = measured.table(), job.question.checked_models[0]
+    n, doubts = len(table["id"]), [doubt for doubt in checked_model.doubts(job.batch_size) if doubt.text == COUPLED]
     correct = sum(margin < 0 for margin in table["clean_margin"])
     not_finite = sum(margin != margin for margin in table["clean_margin"])
     right = sum(label == answer for label, answer in zip(table["label"], table["prediction"], strict=True))
     abstained = table["prediction"].count(ABSTAINED)
     of_attacks = (PROBABILITIES, OPTIMISING)
-    warnings = [text for text in subject.warnings if text not in of_attacks and not text.startswith(FLAT)]
+    warnings = [text for text in checked_model.warnings if text not in of_attacks and not text.startswith(FLAT)]
     most = largest_radius(settings["draws"], settings["alpha"], settings["sigma"])
-    most /= stretch("L2", threat.norm, subject.some[:1])
+    most /= stretch("L2", threat.norm, checked_model.examples[:1])
     if levels[-1] >= most:
         warnings.append(
             f"{settings['draws']} draws certify no radius above {most:.4g}: for larger ones take more draws, or a "

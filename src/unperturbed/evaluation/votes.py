@@ -76,7 +76,7 @@ def count_votes(model: Model, task: Task[Votes], draws: Draws, at_once: AtOnce) 
     """Return the votes of a block: SAMPLEUNDERNOISE twice, as in CERTIFY of Cohen et al. 2019, section 3.2.2."""
     batch, total, began = task.batch, draws.selection + draws.votes, time.perf_counter()
     counts = task.begun if task.begun is not None else _begin(model, batch, at_once)
-    share = max(1, TOGETHER * at_once.places // len(batch.y))
+    share = max(1, TOGETHER * at_once.batch_size // len(batch.y))
     while (done := int(counts.done)) < total:
         end = min(done + share, draws.selection if done < draws.selection else total)
         answers = _answers(model, batch, draws, range(done, end), at_once, counts.warnings)
@@ -134,7 +134,7 @@ def _answers(model: Model, batch: Batch, draws: Draws, numbers: range, at_once: 
         z = torch.add(batch.x[rows].to(wide), normal, alpha=draws.sigma).to(batch.x.dtype)
         return answer(padded_logits(model, z, places))
 
-    for pairs in torch.split(torch.arange(len(answers), device=device), at_once.places):
+    for pairs in torch.split(torch.arange(len(answers), device=device), at_once.batch_size):
         parts, failures = carefully(vote, pairs, at_once)
         for some, votes in parts:
             answers[some] = votes
