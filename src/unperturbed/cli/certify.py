@@ -38,7 +38,7 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Certify, and return the certified accuracy at each radius."""
-    from unperturbed.cli.evaluate import repeatable
+    from unperturbed.cli.console import repeatable
     from unperturbed.cli.setup import find_setup, radii_of, slug
     from unperturbed.evaluation.certify import certify
 
