@@ -82,7 +82,7 @@ def network_hash(classifier: nn.Module, examples: Inputs, seed: int) -> tuple[st
 
 
 def without_addresses(text: str) -> str:
-    """Return the text without the batch_size in memory that Python writes after what has no better name."""
+    """Return the text without the memory addresses in default representations."""
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
