@@ -15,10 +15,9 @@ from unperturbed.checks import COUNT, POSITIVE, SEED, checked
 from unperturbed.data.split import Split, select
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.checked_model import CheckedModel, check_model, measured_split
 from unperturbed.evaluation.hashes import data_hash, version, weights_hash
 from unperturbed.evaluation.identity import settings_of
-from unperturbed.evaluation.subject import Subject as Looked
-from unperturbed.evaluation.subject import look_at, measured_split
 from unperturbed.examinations.audited import Audited, Check, CheckResult, broken_in
 from unperturbed.examinations.budget import (
     WEAKEST,
@@ -198,7 +197,7 @@ def _planned(folder: Path | None, asked: Mapping[str, Any], make: Callable[[], P
 
 
 def _plan(
-    looked: Looked,
+    looked: CheckedModel,
     split: Split,
     suite: Suite,
     budget: float,
@@ -215,13 +214,13 @@ def _plan(
         raise InputError(f"The network fails in a forward or backward: {type(error).__name__}: {error}") from error
 
 
-def _look(model: nn.Module, split: Split, threat: Threat, seed: int, output: Output) -> Looked:
+def _look(model: nn.Module, split: Split, threat: Threat, seed: int, output: Output) -> CheckedModel:
     try:
-        return look_at(model, split, threat, seed, output)
+        return check_model(model, split, threat, seed, output)
     except InputError as error:
         if "No gradient reaches" not in str(error):
             raise
-        return look_at(Reachable(model), split, threat, seed, output)
+        return check_model(Reachable(model), split, threat, seed, output)
 
 
 def _run_checks(

@@ -11,7 +11,7 @@ from torch import nn
 
 from unperturbed.attacks.gradient import Suite
 from unperturbed.evaluation.batch_size import physical_batch_size
-from unperturbed.evaluation.subject import Subject
+from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.examinations.audited import FEW, PLACE, Check
 from unperturbed.examinations.behaviour import behaviour_of
 from unperturbed.examinations.remedies.deployed import OneByOne
@@ -96,7 +96,7 @@ class Clock:
 
 
 def plan_for(
-    looked: Subject,
+    looked: CheckedModel,
     available: int,
     suite: Suite,
     budget: float,
@@ -144,11 +144,11 @@ def _first_ids(stored: Outcome) -> range:
     return range(count)
 
 
-def seconds_of_a_pass(looked: Subject, batch_size: int) -> float:
+def seconds_of_a_pass(looked: CheckedModel, batch_size: int) -> float:
     """Return the median seconds of a forward and a backward for an example, as the network has to be called."""
-    x = looked.some[torch.arange(batch_size, device=looked.device) % len(looked.some)]
+    x = looked.examples[torch.arange(batch_size, device=looked.device) % len(looked.examples)]
     network: nn.Module = looked.classifier
-    if behaviour_of(network, looked.some, 0, batch_size).coupled:
+    if behaviour_of(network, looked.examples, 0, batch_size).coupled:
         network = OneByOne(network)
     times = []
     for _ in range(3):
