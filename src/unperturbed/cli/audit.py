@@ -30,15 +30,17 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 def parser() -> ArgumentParser:
     """Return the command's parser."""
     command_parser = new_parser("audit", str(__doc__))
-    command_parser.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
+    command_parser.add_argument(
+        "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
+    )
     add_data_options(command_parser)
     command_parser.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
     command_parser.add_argument("--budget", type=str, default="5m", metavar="TIME", help=BUDGET_HELP)
-    command_parser.add_argument("--examples", type=int | None, metavar="N", help="first N test examples (default: by the budget)")
-    command_parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     command_parser.add_argument(
-        "--batch-size", type=Literal["auto"] | int, default="auto", help="examples in a batch"
+        "--examples", type=int | None, metavar="N", help="first N test examples (default: by the budget)"
     )
+    command_parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
+    command_parser.add_argument("--batch-size", type=Literal["auto"] | int, default="auto", help="examples in a batch")
     command_parser.add_argument("--precision", type=Literal["32", "64"], default="32", help="of the arithmetic")
     command_parser.add_argument("--transfer-from", type=str | None, metavar="RUN,...", help=FROM_HELP)
     command_parser.add_argument("--fail-on", type=Literal["suspicious", "obfuscated"] | None, help=FAIL_HELP)

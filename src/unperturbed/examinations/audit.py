@@ -231,7 +231,9 @@ def _run_checks(
     stored = {} if file is None else read_sealed(file)
     results = dict(stored.get("checks", {})) if stored.get("of") == dict(identity) else {}
     check_results = list[CheckResult]()
-    checks = sorted(checks_in(), key=lambda check_results: check_results[0].__name__ not in NEEDED)  # cheap ones first in both parts
+    checks = sorted(
+        checks_in(), key=lambda check_results: check_results[0].__name__ not in NEEDED
+    )  # cheap ones first in both parts
     for number, (check, _) in enumerate(checks):
         name = check.__name__
         progress(0.2 + 0.5 * number / len(checks), 1.0, f"check {name}")

@@ -110,7 +110,12 @@ def behaviour_of(model: nn.Module, examples: Inputs, seed: int, batch_size: int)
 
 
 def _batch_changes(
-    model: nn.Module, logits: Callable[[Inputs], Logits], first: Inputs, second: Inputs, base: Logits, deterministic: bool
+    model: nn.Module,
+    logits: Callable[[Inputs], Logits],
+    first: Inputs,
+    second: Inputs,
+    base: Logits,
+    deterministic: bool,
 ) -> tuple[float, float]:
     """Return the largest change of a first row's logits next to other examples, and alone."""
     lead = first[:1]
