@@ -60,13 +60,13 @@ def test_a_model_with_nothing_to_train_is_refused() -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "tpu", ""])
 def test_a_device_that_does_not_exist_is_refused(device: str) -> None:
-    with pytest.raises(InputError, match="There is no device .* here; there is: cpu"):
+    with pytest.raises(InputError, match="This machine has no device .*, but it has cpu"):
         find_device(device)
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="There is no device 'cuda' here"):
+    with pytest.raises(InputError, match="This machine has no device 'cuda'"):
         find_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
