@@ -18,6 +18,7 @@ NOUNS = {
     "attacks": "attack",
     "suites": "suite",
     "examinations/diagnostics": "diagnostic",
+    "engines": "engine",
 }
 """What an entry of each folder is called."""
 VALUES = {"suites": "Suite", "attacks": "Attack", "data/forms": "Form"}

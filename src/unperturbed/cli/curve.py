@@ -10,6 +10,7 @@ from unperturbed.cli.options import Parsed, add_data_options, add_measuring_opti
 from unperturbed.errors import InputError, hint
 
 if TYPE_CHECKING:
+    from unperturbed.engines.by_name import find_engine
     from unperturbed.evaluation.distances import Distances
 
 POSITIONAL = "run"
@@ -41,6 +42,7 @@ def run(given: Parsed) -> Result:
 
     if given.suite not in SUITES:
         raise InputError(f"There is no suite {given.suite!r} for distances. {hint(given.suite, SUITES)}")
+    engine = None if given.engine is None else find_engine(given.engine, given.trust)
     subject = find_setup(given)
     radii = None if given.eps is None else [threat.eps for threat in radii_of(subject.threat, given.eps)]
     threat = subject.threat if radii is None else replace(subject.threat, eps=max(radii))
@@ -57,6 +59,7 @@ def run(given: Parsed) -> Result:
             seed=given.seed,
             batch_size=given.batch_size,
             overwrite=given.overwrite,
+            engine=engine,
             progress=report,
         )
 

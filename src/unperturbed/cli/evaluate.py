@@ -75,6 +75,7 @@ def _evaluated_by_one_of_several(words: Sequence[str]) -> Result:
 
 def _evaluated(given: Parsed) -> Result:
     from unperturbed.cli.setup import find_setup, threats_of
+    from unperturbed.engines.by_name import find_engine
     from unperturbed.engines.group import meet
     from unperturbed.evaluation.grid import check_eight_bit
     from unperturbed.evaluation.quantize import check_single_draws
@@ -84,6 +85,7 @@ def _evaluated(given: Parsed) -> Result:
     from unperturbed.suites.by_name import find_suite
 
     suite = find_suite(given.suite, given.trust)
+    engine = None if given.engine is None else find_engine(given.engine, given.trust)
     check_single_draws(given.quantize and draws_of(suite) > 1)
     setup = find_setup(given, check_eight_bit if given.quantize else len)
     threats = threats_of(given, setup.threat)
@@ -108,6 +110,7 @@ def _evaluated(given: Parsed) -> Result:
             seed=given.seed,
             batch_size=given.batch_size,
             precision="32" if given.precision == "32" else "auto",
+            engine=engine,
             progress=report,
         )
     if evaluated is None:

@@ -27,7 +27,7 @@ REPEATED = ("threat",)
 """Those of them that may also be given several times."""
 NONE = ("augment", "bounds", "loggers")
 """Options that take the word none."""
-IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "over")
+IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "engine", "over")
 """Options whose values, or some of them, may be import paths."""
 NOTES = ("schema", "unperturbed", "chosen", "classes", "features", "network", "trained_on", "notes")
 """What a run's config.yaml holds in addition to options; `recipe` holds some of them."""
@@ -126,6 +126,12 @@ def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> 
     )
     parser.add_argument(
         "--precision", type=Literal["auto", "32", "64"], default="auto", help=f"of the arithmetic (auto: {precision})"
+    )
+    parser.add_argument(
+        "--engine",
+        type=str | None,
+        metavar="NAME",
+        help="executes the blocks of examples: local, or package.module:Class",
     )
 
 

@@ -10,6 +10,7 @@ from unperturbed.errors import InputError
 from unperturbed.runs import write_json
 
 if TYPE_CHECKING:
+    from unperturbed.engines.by_name import find_engine
     from unperturbed.evaluation.probable import Probable
 
 POSITIONAL = "run"
@@ -37,6 +38,7 @@ def run(given: Parsed) -> Result:
     rho = _shares(given.rho)
     if "," in (given.threat or ""):
         raise InputError(f"--threat is {given.threat}, but random perturbations are drawn from one: name one.")
+    engine = None if given.engine is None else find_engine(given.engine, given.trust)
     subject = find_setup(given)
     subject.keep()
     folder = subject.folder(subject.threat)
@@ -51,6 +53,7 @@ def run(given: Parsed) -> Result:
             overwrite=given.overwrite,
             seed=given.seed,
             batch_size=given.batch_size,
+            engine=engine,
             progress=report,
         )
     for text in found.warnings:
