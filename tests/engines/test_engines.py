@@ -81,8 +81,10 @@ def test_an_engine_is_found_by_name_and_by_import_path(monkeypatch: pytest.Monke
     assert find_engine(engine) is engine
     with pytest.raises(InputError, match="no engine 'lokal'. Did you mean 'local'"):
         find_engine("lokal")
-    with pytest.raises(InputError, match="is of type Unit|takes|engine has"):
+    with pytest.raises(InputError, match="is of type InputError, but an engine has"):
         find_engine("unperturbed.errors:InputError")
+    with pytest.raises(InputError, match="cannot be made without arguments"):
+        find_engine("unperturbed.engines.group:Group")
     monkeypatch.setattr("unperturbed.engines.by_name.group", lambda: (0, 2))
     with pytest.raises(InputError, match="several processes share the work"):
         find_engine("local")

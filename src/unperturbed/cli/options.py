@@ -131,7 +131,7 @@ def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> 
         "--engine",
         type=str | None,
         metavar="NAME",
-        help="executes the blocks of examples: local, or package.module:Class",
+        help="executes the examples: local, or package.module:Class",
     )
 
 

@@ -24,7 +24,12 @@ def find_engine(engine: str | Engine | None, trust: Trust = OWN) -> Engine:
         return engine
     path = engine if ":" in engine else expand(engine, "engines", "--engine")
     kind: Any = follow(path, "--engine", trust)
-    made = kind() if isinstance(kind, type) else kind
+    try:
+        made = kind() if isinstance(kind, type) else kind
+    except TypeError as error:
+        raise InputError(f"--engine: {path} cannot be made without arguments ({error}): name an instance.") from error
     if not isinstance(made, Engine):
-        raise InputError(f"--engine: {path} is of type {type(made).__name__}, but an engine has `workers` and `map`.")
+        raise InputError(
+            f"--engine: {path} is of type {type(made).__name__}, but an engine has `workers` and `map`: name one."
+        )
     return made
