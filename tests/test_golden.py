@@ -24,7 +24,7 @@ RECORD: dict[str, dict[str, str]] = {
 def test_the_outcomes_are_those_of_the_record() -> None:
     environment = golden.environment()
     if environment not in RECORD:
-        pytest.skip(f"there is no record for {environment}")
+        pytest.skip(f"golden.json has no record for {environment}, only for {'; '.join(RECORD)}: see this file's top")
     expected, now = RECORD[environment], dict(golden.outcomes())
     assert now.keys() == expected.keys()
     assert {name for name in now if now[name] != expected[name]} == set()

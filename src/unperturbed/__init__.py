@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from unperturbed.evaluation.curve import minimum_norm as minimum_norm
     from unperturbed.evaluation.probable import probable_accuracy as probable_accuracy
     from unperturbed.evaluation.quantize import quantize as quantize
+    from unperturbed.evaluation.run_comparison import compare_runs as compare_runs
     from unperturbed.evaluation.threats import evaluate_threats as evaluate_threats
     from unperturbed.evaluation.transfer import transfer as transfer
     from unperturbed.evaluation.union import union as union
@@ -61,6 +62,7 @@ _HOMES = {
     "audit": "examinations.audit",
     "build_model": "weights.files",
     "compare": "evaluation.comparison",
+    "compare_runs": "evaluation.run_comparison",
     "diagnose": "examinations.runner",
     "diagnose_runs": "examinations.several",
     "doctor": "examinations.preflight",
@@ -119,6 +121,7 @@ __all__ = [
     "audit",
     "build_model",
     "compare",
+    "compare_runs",
     "diagnose",
     "diagnose_runs",
     "doctor",

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from unperturbed.data import parquet, pictures
-from unperturbed.data.forms import Choice
-from unperturbed.data.parquet import load_parquet
+from unperturbed.data import pictures
+from unperturbed.data.forms import parquet
+from unperturbed.data.forms.base import Choice
+from unperturbed.data.forms.parquet import load_parquet
 from unperturbed.data.pictures import PictureSplit
 from unperturbed.errors import InputError
 

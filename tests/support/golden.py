@@ -59,10 +59,14 @@ TIMES = ("seconds", "environment", "warnings", "note", "run", "out", "page", "pi
 
 
 def environment() -> str:
-    """Return what bits depend on: processor, torch, and how MKL rounds."""
-    return (
-        f"{torch.backends.cpu.get_cpu_capability()} torch {torch.__version__} {os.environ.get('MKL_CBWR', '')}".strip()
-    )
+    """Return what bits depend on: the processor's instruction set, torch, and how MKL rounds.
+
+    A processor that multiplies bfloat16 trains and searches convolutional networks in it.
+    """
+    instructions = torch.backends.cpu.get_cpu_capability()
+    amx, bfloat16 = torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported()
+    native = " with AMX" if amx else " with bfloat16" if bfloat16 else ""
+    return f"{instructions}{native} torch {torch.__version__} {os.environ.get('MKL_CBWR', '')}".strip()
 
 
 def steady(value: Any) -> Any:

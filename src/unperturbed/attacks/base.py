@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unperturbed.checks import check_fields
-from unperturbed.maximise.places import enough_places
+from unperturbed.maximise.climb_queue import slots_needed
 from unperturbed.networks.precision import plainly
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -95,7 +95,7 @@ class MinimumNorm(Protocol):
 
 def padded_logits(model: Model, x: Inputs, batch_size: int) -> Logits:
     """Return the logits of x, the network seeing at most `batch_size` examples at a time (padded by repetition)."""
-    logits, size = [], enough_places(len(x), batch_size)
+    logits, size = [], slots_needed(len(x), batch_size)
     with torch.no_grad():
         if len(x) == 0:
             return model(x)  # type: ignore[no-any-return]

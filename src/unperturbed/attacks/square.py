@@ -11,31 +11,31 @@ from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.checks import AT_LEAST_ONE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
-from unperturbed.maximise.places import Places, at_least_two
+from unperturbed.maximise.climb_queue import ClimbQueue, at_least_two
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Model, Norm
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""After these queries the share of the image that a patch covers is halved."""
+"""Queries after which the share of the image that a patch covers is halved."""
 
 _PLANNED = 16
-"""Queries that are drawn together."""
+"""Number of queries whose proposals are drawn together."""
 
 
 @dataclass(frozen=True)
 class Square(Attack):
     """Change a random square, and keep the change where the margin grows (Andriushchenko et al. 2020).
 
-    https://arxiv.org/abs/1912.00049. In Linf (algorithm 2) a square is set to x ± eps, one sign a channel, from
-    vertical stripes on. In L2 (algorithm 3) and L1 (as in Croce & Hein 2021, https://arxiv.org/abs/2103.01208) a square
-    gets two opposite bumps, and the budget that a second square gives up. Squares may lie anywhere in the image; a
-    vector is an image of one row, and its squares are stretches.
+    https://arxiv.org/abs/1912.00049. In Linf (algorithm 2) the search starts from vertical stripes and sets a square to
+    x ± eps, one sign a channel. In L2 (algorithm 3) and L1 (as in Croce & Hein 2021, https://arxiv.org/abs/2103.01208)
+    a square gets two opposite bumps, and the budget of a second square, which is reset. Squares may lie anywhere in the
+    image; a vector is an image of one row, and its squares are stretches.
 
     Attributes:
-        label: how tables name the attack.
+        label: name of the attack in tables.
         queries: forwards an example, the first point included.
-        share: of the image that the first squares cover.
+        share: the share of the image that the first squares cover.
     """
 
     needs_gradient: ClassVar[bool | None] = False
@@ -45,7 +45,7 @@ class Square(Attack):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what is no number of queries, and more than the one climb that there is."""
+        """Raise InputError for a number of queries or a share out of range, and for restarts."""
         check_fields(self, queries=AT_LEAST_ONE, restarts=AT_LEAST_ONE)
         if not 0 < self.share <= 1 or self.restarts != 1:
             raise InputError(
@@ -57,67 +57,67 @@ class Square(Attack):
         """Attack every example."""
         x, n = batch.x, len(batch.x)
         patches = _Patches(threat, x, self.share)
-        at = Places(n, batch_size, 1, x.device, self.queries)
+        queue = ClimbQueue(n, batch_size, 1, x.device, self.queries)
         best_z, best_margin = x.clone(), x.new_full((n,), -torch.inf)
         finite, forwards = torch.ones(n, dtype=torch.bool, device=x.device), 0
-        k = torch.zeros_like(at.row)
-        here = x[at.row] if n else x.new_zeros((len(k), *x.shape[1:]))
-        held, lead = here.clone(), x.new_full((len(k),), -torch.inf)  # the best point in each place, and its margin
-        z = here.clone()
-        ends, plan = patches.ends(here), list[_Draw]()
+        k = torch.zeros_like(queue.row)
+        origin = x[queue.row] if n else x.new_zeros((len(k), *x.shape[1:]))
+        best, lead = origin.clone(), x.new_full((len(k),), -torch.inf)  # the best point in each slot, and its margin
+        z = origin.clone()
+        ends, plan = patches.ends(origin), list[_Draw]()
 
         def fill_free_places() -> None:
-            nonlocal here, held, lead, z, k, ends, plan
-            seats, rows = at.fill()
+            nonlocal origin, best, lead, z, k, ends, plan
+            seats, rows = queue.fill()
             if len(seats) > 0:
                 pair = at_least_two(rows)
-                k[seats], here[seats], held[seats], lead[seats] = 0, x[rows], x[rows], -torch.inf
+                k[seats], origin[seats], best[seats], lead[seats] = 0, x[rows], x[rows], -torch.inf
                 z[seats] = patches.first(x[pair], noise.rows(pair))[: len(rows)]
-            kept = at.shrink()
-            if kept is not None:
-                here, held, lead, z, k = (values[kept] for values in (here, held, lead, z, k))
-            ends, plan = patches.ends(here), list[_Draw]()
+            remaining = queue.shrink()
+            if remaining is not None:
+                origin, best, lead, z, k = (values[remaining] for values in (origin, best, lead, z, k))
+            ends, plan = patches.ends(origin), list[_Draw]()
 
         fill_free_places()
-        while at.busy():
+        while queue.busy():
             with torch.no_grad():
-                margins = margin(model(z), batch.y[at.row])
-            forwards += int(at.active.sum())
+                margins = margin(model(z), batch.y[queue.row])
+            forwards += int(queue.active.sum())
             sound = margins.isfinite()
-            finite[at.row[at.active & ~sound]] = False
+            finite[queue.row[queue.active & ~sound]] = False
             better = margins > lead
-            held[better], lead = z[better], torch.where(better, margins, lead)
+            best[better], lead = z[better], torch.where(better, margins, lead)
 
             k += 1
             over = (lead > 0) | ~sound
-            done = at.active & (over | (k >= self.queries))
-            leaving = at.row[done]
-            best_z[leaving], best_margin[leaving] = held[done], lead[done]
-            at.leave(done, over)
+            finished = queue.active & (over | (k >= self.queries))
+            rows_left = queue.row[finished]
+            best_z[rows_left], best_margin[rows_left] = best[finished], lead[finished]
+            queue.leave(finished, over)
             if not plan:
-                plan = patches.plan(noise.rows(at.row), k)
-            z = patches.change(here, held, ends, plan.pop())
-            if bool(done.any()):
+                plan = patches.plan(noise.rows(queue.row), k)
+            z = patches.change(origin, best, ends, plan.pop())
+            if bool(finished.any()):
                 fill_free_places()
-        return AttackResult(best_z, best_margin, finite, at.needed, forwards, 0, at.moved)
+        return AttackResult(best_z, best_margin, finite, queue.needed, forwards, 0, queue.moved)
 
 
 @dataclass(frozen=True, eq=False)
 class _Draw:
-    """One proposal for each place: (p, ...)."""
+    """One proposal for each slot: (p, ...)."""
 
     signs: Tensor
     """(p, channels)."""
     size: Tensor
     """Height and width of the square: (p, 2)."""
     largest: tuple[int, int]
-    """Those of the largest."""
+    """Height and width of the largest square."""
     corner: Tensor
     """Its upper left corner: (p, 2)."""
     other: Tensor
-    """That of the square that gives up its budget, outside of Linf."""
+    """The corner of the square whose budget moves to the first, in L2 and L1."""
     bump: Tensor
-    """Which of the bumps."""
+    """The index of the bump."""
 
 
 class _Patches:
@@ -129,7 +129,7 @@ class _Patches:
         self.extents = torch.tensor([tall, wide], device=like.device)
         self.down, self.across = (torch.arange(extent, device=like.device) for extent in (tall, wide))
         shares = [share / 2**level for level in range(len(_HALVINGS) + 1)]
-        sizes = [_patch_size(tall, wide, each, threat.norm) for each in shares]
+        sizes = [_patch_size(tall, wide, share_covered, threat.norm) for share_covered in shares]
         self.sizes = torch.tensor(sizes, device=like.device)
         self.halvings = torch.tensor(_HALVINGS, device=like.device)
         self.power = {"Linf": 0, "L2": 2, "L1": 1}[threat.norm]
@@ -161,21 +161,21 @@ class _Patches:
         return threat.extend(x, delta) if threat.norm == "L2" else threat.project(x, x + delta)
 
     def plan(self, noise: Noise, k: Tensor) -> list[_Draw]:
-        """Return the proposals for the queries number k to k + `_PLANNED` - 1 of each place, the last one first.
+        """Return the proposals for the queries number k to k + `_PLANNED` - 1 of each slot, the last one first.
 
         Together, because a draw costs as much for one query as for many.
         """
-        places, channels = len(k), self.image[0]
+        slots, channels = len(k), self.image[0]
         queries = k[:, None] + torch.arange(_PLANNED, device=k.device)
-        each = torch.arange(places, device=k.device).repeat_interleave(_PLANNED)
-        draw = noise.rows(each).fold(queries.flatten()).uniform((5 + channels,)).view(places, _PLANNED, -1)
+        rows = torch.arange(slots, device=k.device).repeat_interleave(_PLANNED)
+        draw = noise.rows(rows).fold(queries.flatten()).uniform((5 + channels,)).view(slots, _PLANNED, -1)
         level = (queries[:, :, None] > self.halvings).sum(2)
         size = self.sizes[level]
         spare = self.extents - size
-        corner, other = (((draw[:, :, i : i + 2] * (spare + 1)).long()).minimum(spare) for i in (0, 2))
+        corner, second = (((draw[:, :, i : i + 2] * (spare + 1)).long()).minimum(spare) for i in (0, 2))
         signs, bump = (draw[:, :, 5:] - 0.5).sign(), level * 2 + (draw[:, :, 4] > 0.5)
         largest = [(height, width) for height, width in size.amax(0).tolist()]
-        parts = (signs.unbind(1), size.unbind(1), largest, corner.unbind(1), other.unbind(1), bump.unbind(1))
+        parts = (signs.unbind(1), size.unbind(1), largest, corner.unbind(1), second.unbind(1), bump.unbind(1))
         return [_Draw(*columns) for columns in zip(*parts, strict=True)][::-1]
 
     def ends(self, x: Inputs) -> tuple[Inputs, Inputs]:
@@ -188,10 +188,10 @@ class _Patches:
         return self._flip(z, ends, draw) if self.threat.norm == "Linf" else self._reshape(x, z, draw)
 
     def _flip(self, z: Inputs, ends: tuple[Inputs, Inputs], draw: _Draw) -> Inputs:
-        """Return z with x ± eps in the square; with the other signs where that is there already.
+        """Return z with x ± eps in the square; with the opposite signs where z has these values already.
 
         (The paper draws again until something changes.) Only the pixels in the squares are touched, since the squares
-        of most queries are small; those of a place whose square is smaller than the largest name its last ones again.
+        of most queries are small; a slot whose square is smaller than the largest repeats its last pixels.
         """
         channels, _, wide = self.image
         down, across = (
@@ -200,32 +200,35 @@ class _Patches:
         )
         pixels = (down[:, :, None] * wide + across[:, None, :]).flatten(1)[:, None].expand(-1, channels, -1)
         flat, low, high = (part.reshape(len(z), channels, -1) for part in (z, *ends))
-        now, low, high = (part.gather(2, pixels) for part in (flat, low, high))
+        current, low, high = (part.gather(2, pixels) for part in (flat, low, high))
         up = draw.signs[:, :, None] > 0
-        idle = torch.where(up, high, low).eq(now).flatten(1).all(1)
+        idle = torch.where(up, high, low).eq(current).flatten(1).all(1)
         return flat.scatter(2, pixels, torch.where(up ^ idle[:, None, None], high, low)).view(z.shape)
 
     def _square(self, corner: Tensor, size: Tensor) -> Tensor:
-        """Return where the squares are: bool, (p, 1, height, width)."""
-        (top, left), (height, width) = corner.unbind(1), size.unbind(1)
-        rows, columns = _within(self.down - top[:, None], height), _within(self.across - left[:, None], width)
+        """Return masks of the squares: bool, (p, 1, height, width)."""
+        (first_row, first_column), (height, width) = corner.unbind(1), size.unbind(1)
+        rows, columns = (
+            _within(self.down - first_row[:, None], height),
+            _within(self.across - first_column[:, None], width),
+        )
         return (rows[:, :, None] & columns[:, None, :])[:, None]
 
     def _reshape(self, x: Inputs, z: Inputs, draw: _Draw) -> Inputs:
         """Return z with two opposite bumps in the square, which gets the budget of the other square as well."""
         threat, power, (channels, tall, wide) = self.threat, self.power, self.image
-        square, other = self._square(draw.corner, draw.size), self._square(draw.other, draw.size)
+        square, second = self._square(draw.corner, draw.size), self._square(draw.other, draw.size)
         down, across = self.down - draw.corner[:, :1], self.across - draw.corner[:, 1:]
-        places = (draw.bump[:, None] * tall + down.clamp(0, tall - 1))[:, :, None] * wide
-        bumps = self.bumps.flatten()[places + across.clamp(0, wide - 1)[:, None, :]][:, None]
+        pixels = (draw.bump[:, None] * tall + down.clamp(0, tall - 1))[:, :, None] * wide
+        bumps = self.bumps.flatten()[pixels + across.clamp(0, wide - 1)[:, None, :]][:, None]
         delta = (z - x).view(-1, *self.image)
         within = delta * square
         new = (bumps * draw.signs[:, :, None, None] + within / (self._length(within, threat) + 1e-12)) * square
         spare = (threat.eps**power - threat.distance(x, z) ** power).clamp(min=0.0).view(-1, 1, 1, 1)
-        given = self._length(delta * (square | other), threat) ** power
-        budget = (spare / channels + given) ** (1 / power) * (1 if power == 2 else channels)
+        freed = self._length(delta * (square | second), threat) ** power
+        budget = (spare / channels + freed) ** (1 / power) * (1 if power == 2 else channels)
         new = new / (self._length(new, threat) + 1e-12) * budget
-        delta = torch.where(square, new, delta * ~other).view(x.shape)
+        delta = torch.where(square, new, delta * ~second).view(x.shape)
         return threat.extend(x, delta) if threat.norm == "L2" else threat.project(x, x + delta)
 
     def _length(self, delta: Tensor, threat: Threat) -> Tensor:

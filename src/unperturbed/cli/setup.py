@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from unperturbed.cli.console import say
+from unperturbed.cli.data_choices import warn_of_other_scaling, with_choices_of_options
 from unperturbed.cli.network import check_same_network, load_into, make_model, model_and_weights, warn_of_other_network
 from unperturbed.cli.options import Parsed
-from unperturbed.cli.places import placed, warn_of_other_scaling
 from unperturbed.data.names import usual_threat
 from unperturbed.data.selection import Selection, choose, parse
 from unperturbed.data.sources import keep_place as keep_place
@@ -70,6 +70,11 @@ class Setup:
         """Write what a folder of these weights keeps: before anything else, so that the same command can resume."""
         if self.kept is not None:
             self.kept.write(self.home)
+
+    def folder(self, threat: Threat | None = None) -> Path:
+        """Return the folder of results; of another threat than the run's, a separate one."""
+        other = [] if threat is None or str(threat) == str(self.usual) else [str(threat)]
+        return self.home / "evaluation" / slug(*self.parts, *other, *self.selection)
 
 
 def find_setup(given: Parsed, check_examples: Callable[[Split], object] = len) -> Setup:
@@ -143,7 +148,7 @@ def find_setup(given: Parsed, check_examples: Callable[[Split], object] = len) -
 
 def _place_of(given: Parsed, stored: RunRecord | None) -> str:
     """Return the place of the data: of the options, else of the run; raises `InputError` where neither says it."""
-    place = placed(given, given.data or (stored.data if stored is not None else None))
+    place = with_choices_of_options(given, given.data or (stored.data if stored is not None else None))
     if place is None and given.run is not None:
         raise InputError(f"{Path(given.run) / CONFIG} does not say where the data is: give it by --data.")
     if place is None:
@@ -216,6 +221,17 @@ def taken(given: Parsed | None, stored: RunRecord | None) -> dict[str, Any]:
         read_numbers(numbers, "--normalise") if isinstance(numbers, str) else numbers and tuple(numbers)
     )
     return {name: value for name, value in chosen.items() if value is not None}
+
+
+def threats_of(given: Parsed, first: Threat) -> list[Threat]:
+    """Return the threats of `--threat`, or the one threat with each radius of `--eps`; `first` is the first of them."""
+    threats = [Threat.parse(text, first.bounds) for text in given.threat.split(",")] if given.threat else [first]
+    if len(threats) > 1 and given.eps is not None:
+        raise InputError(f"--eps gives the radii of one threat, but there are {len(threats)}: write the radii in them.")
+    names = [str(threat) for threat in threats]
+    if len(set(names)) < len(names):
+        raise InputError(f"--threat names the same threat twice: {', '.join(names)}.")
+    return radii_of(threats[0], given.eps) if given.eps is not None else threats
 
 
 def radii_of(threat: Threat, eps: str | None) -> list[Threat]:
