@@ -229,7 +229,7 @@ def named_labels(*labels: Any) -> tuple[list[Labels], tuple[str, ...]] | None:
             f"A label is a text of {length:,} characters, but a class has at most {LONGEST_CLASS} to name it."
         )
     codes = {name: code for code, name in enumerate(names)}
-    return [torch.tensor([codes[value] for value in a.flat], dtype=torch.int64) for a in arrays], names
+    return [torch.tensor([codes[str(value)] for value in a.flat], dtype=torch.int64) for a in arrays], names
 
 
 def as_inputs(x: "np.ndarray | Tensor") -> Tensor:
