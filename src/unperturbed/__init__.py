@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from unperturbed.errors import RunError as RunError
     from unperturbed.evaluation.accuracy import evaluate as evaluate
     from unperturbed.evaluation.attack import attack as attack
+    from unperturbed.evaluation.certify import certify as certify
     from unperturbed.evaluation.comparison import PairedComparison as PairedComparison
     from unperturbed.evaluation.comparison import compare as compare
     from unperturbed.evaluation.curve import minimum_norm as minimum_norm
@@ -61,6 +62,7 @@ _HOMES = {
     "attack": "evaluation.attack",
     "audit": "examinations.audit",
     "build_model": "weights.files",
+    "certify": "evaluation.certify",
     "compare": "evaluation.comparison",
     "compare_runs": "evaluation.run_comparison",
     "diagnose": "examinations.runner",
@@ -120,6 +122,7 @@ __all__ = [
     "attacks",
     "audit",
     "build_model",
+    "certify",
     "compare",
     "compare_runs",
     "diagnose",
