@@ -18,6 +18,7 @@ NOUNS = {
     "attacks": "attack",
     "suites": "suite",
     "examinations/diagnostics": "diagnostic",
+    "engines": "engine",
 }
 """The noun for an entry of each folder."""
 VALUES = {"suites": "Suite", "attacks": "Attack", "data/forms": "Form"}

@@ -71,7 +71,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert find_device("cuda:1") == torch.device("cuda:1") and find_device("auto").type == "cuda"
-    with pytest.raises(InputError, match="There is no device 'cuda:2' here; there are 2"):
+    with pytest.raises(InputError, match="This machine has no device 'cuda:2'; it has 2"):
         find_device("cuda:2")
 
 

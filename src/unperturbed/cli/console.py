@@ -8,7 +8,7 @@ import time
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -47,25 +47,31 @@ def is_first_process() -> bool:
 def printable(text: str) -> str:
     """Return text with control characters escaped, since those of a foreign file could control the terminal."""
     return "".join(
-        repr(character)[1:-1]
-        if unicodedata.category(character) in ("Cc", "Cf") and character not in "\n\t"
-        else character
-        for character in text
+        repr(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cf") and character not in "\n\t" else character for character in text
     )
 
 
 def say(text: str, kind: str = "") -> None:
     """Write a line to standard error; `kind` ("error", "warning") goes before it.
 
-    Of several processes only the first prints, except for errors.
+    Of several processes only the first prints, except for errors. A line that cannot be written (a full disk, a
+    reader that has ended) is lost; the work goes on.
     """
-    if kind != "error" and not is_first_process():
+    if sys.stderr is None or (kind != "error" and not is_first_process()):
         return
     style = {"error": "bold red", "warning": "yellow"}.get(kind, "")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    if kind:
-        console.print(f"[{style}]{kind}:[/{style}]", end=" ")
-    console.print(printable(text), markup=False)
+    console = _Messages(stderr=True, highlight=False, soft_wrap=True)
+    with suppress(OSError, ValueError):  # ValueError: it was closed
+        if kind:
+            console.print(f"[{style}]{kind}:[/{style}]", end=" ")
+        console.print(printable(text), markup=False)
+
+
+class _Messages(Console):
+    """Writes messages; where nobody reads them any more, rich would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on."""
 
 
 def show(value: Any) -> None:

@@ -10,6 +10,7 @@ from unperturbed.cli.options import Parsed, add_data_options, add_measuring_opti
 from unperturbed.errors import InputError, hint
 
 if TYPE_CHECKING:
+    from unperturbed.engines.by_name import find_engine
     from unperturbed.evaluation.distances import Distances
 
 POSITIONAL = "run"
@@ -21,9 +22,7 @@ DRAWN = 100
 def parser() -> ArgumentParser:
     """Return the command's parser."""
     command_parser = new_parser("curve", str(__doc__))
-    command_parser.add_argument(
-        "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
-    )
+    command_parser.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
     add_data_options(command_parser)
     command_parser.add_argument("--suite", type=str, default="nearest", help=SUITE_HELP)
     add_measuring_options(command_parser, "of the attacks' random starts", "32")
@@ -43,6 +42,7 @@ def run(parsed: Parsed) -> Result:
 
     if parsed.suite not in SUITES:
         raise InputError(f"There is no suite {parsed.suite!r} for distances. {hint(parsed.suite, SUITES)}")
+    engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
     subject = find_setup(parsed)
     radii = None if parsed.eps is None else [threat.eps for threat in radii_of(subject.threat, parsed.eps)]
     threat = subject.threat if radii is None else replace(subject.threat, eps=max(radii))
@@ -59,6 +59,7 @@ def run(parsed: Parsed) -> Result:
             seed=parsed.seed,
             batch_size=parsed.batch_size,
             overwrite=parsed.overwrite,
+            engine=engine,
             progress=report,
         )
 
@@ -88,9 +89,7 @@ def _headline(distances: "Distances", chosen: str) -> Any:
 
 def _curve(distances: "Distances") -> Any:
     return table(
-        "",
-        ("eps", "robust accuracy"),
-        [(f"{eps:.4g}", robust_cell(accuracy, distances.doubts)) for eps, accuracy in distances.curve()],
+        "", ("eps", "robust accuracy"), [(f"{eps:.4g}", robust_cell(accuracy, distances.doubts)) for eps, accuracy in distances.curve()]
     )
 
 

@@ -37,9 +37,7 @@ AUTOATTACK = ("standard", "plus", "rand")
 def parser() -> ArgumentParser:
     """Return the command's parser."""
     command_parser = new_parser("evaluate", str(__doc__))
-    command_parser.add_argument(
-        "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
-    )
+    command_parser.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
     add_data_options(command_parser)
     command_parser.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
     add_measuring_options(
@@ -50,9 +48,7 @@ def parser() -> ArgumentParser:
     command_parser.add_argument("--eps", type=str | None, metavar="EPS,...", help="these radii instead: 4/255,8/255")
     command_parser.add_argument("--quantize", action="store_true", help=QUANTIZE_HELP)
     command_parser.add_argument("--devices", type=Literal["auto"] | int, default=1, metavar="N|auto", help=DEVICES_HELP)
-    command_parser.add_argument(
-        "--overwrite", action="store_true", help="replace another evaluation in the same folder"
-    )
+    command_parser.add_argument("--overwrite", action="store_true", help="replace another evaluation in the same folder")
     return command_parser
 
 
@@ -79,6 +75,7 @@ def _evaluated_by_one_of_several(words: Sequence[str]) -> Result:
 
 def _evaluated(parsed: Parsed) -> Result:
     from unperturbed.cli.setup import find_setup, threats_of
+    from unperturbed.engines.by_name import find_engine
     from unperturbed.engines.group import meet
     from unperturbed.evaluation.grid import check_eight_bit
     from unperturbed.evaluation.quantize import check_single_draws
@@ -88,6 +85,7 @@ def _evaluated(parsed: Parsed) -> Result:
     from unperturbed.suites.by_name import find_suite
 
     suite = find_suite(parsed.suite, parsed.trust)
+    engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
     check_single_draws(parsed.quantize and draws_of(suite) > 1)
     setup = find_setup(parsed, check_eight_bit if parsed.quantize else len)
     threats = threats_of(parsed, setup.threat)
@@ -112,6 +110,7 @@ def _evaluated(parsed: Parsed) -> Result:
             seed=parsed.seed,
             batch_size=parsed.batch_size,
             precision="32" if parsed.precision == "32" else "auto",
+            engine=engine,
             progress=report,
         )
     if evaluated is None:

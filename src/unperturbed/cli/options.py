@@ -13,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Na
 
 from unperturbed.checks import check_numeral
 from unperturbed.errors import InputError, hint
-from unperturbed.imports import Trust, user_trust
+from unperturbed.imports import WORDS, Trust, user_trust
 from unperturbed.reading import parse_yaml, read_small
 from unperturbed.specs.trees import Tree
 
@@ -27,7 +27,7 @@ REPEATED = ("threat",)
 """Those that may also be given several times."""
 NONE = ("augment", "bounds", "loggers")
 """Options that accept the word none."""
-IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "over")
+IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "engine", "over")
 """Options whose values may be import paths."""
 NOTES = ("schema", "unperturbed", "chosen", "classes", "features", "network", "trained_on", "notes")
 """Entries of a run's config.yaml that are no options; `recipe` contains options."""
@@ -121,9 +121,17 @@ def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> 
     """Add the options of measurements; `seed` and `precision` complete their help."""
     add_examples_options(parser, "test")
     parser.add_argument("--seed", type=int, default=0, help=seed)
-    parser.add_argument("--batch-size", type=Literal["auto"] | int, default="auto", help="examples in a batch")
+    parser.add_argument(
+        "--batch-size", type=Literal["auto"] | int, default="auto", help="examples in a batch"
+    )
     parser.add_argument(
         "--precision", type=Literal["auto", "32", "64"], default="auto", help=f"of the arithmetic (auto: {precision})"
+    )
+    parser.add_argument(
+        "--engine",
+        type=str | None,
+        metavar="NAME",
+        help="executes the examples: local, or package.module:Class",
     )
 
 
@@ -134,8 +142,7 @@ def add_examples_options(parser: ArgumentParser, kind: str, prefix: str = "", de
         type=int | str | None,
         default=default,
         metavar="N",
-        help=f"only the first N {kind} examples or, if they do not represent the others, N drawn from every class in "
-        "proportion; first:N, stratified:N or random:N enforces one way",
+        help=f"only the first N {kind} examples or, if they do not represent the others, N drawn from every class in proportion; first:N, stratified:N or random:N enforces one way",
     )
     parser.add_argument(
         f"--{prefix}examples-seed", type=int | None, metavar="S", help="N random ones; or the seed of stratified:N"
@@ -145,18 +152,10 @@ def add_examples_options(parser: ArgumentParser, kind: str, prefix: str = "", de
 def add_fields(parser: ArgumentParser, described: type, instead: Mapping[str, Any]) -> None:
     """Add the fields of a dataclass as options, helped by its docstring; `instead` replaces some of the types."""
     hints = {**get_type_hints(described), **instead}
-    helps = {
-        option_field.arg_name: option_field.description
-        for option_field in parse_docstring(described.__doc__ or "").params
-    }
+    helps = {option_field.arg_name: option_field.description for option_field in parse_docstring(described.__doc__ or "").params}
     for option_field in fields(described):
         text = " ".join((helps.get(option_field.name) or "").split())
-        parser.add_argument(
-            f"--{option_field.name.replace('_', '-')}",
-            type=hints[option_field.name],
-            default=option_field.default,
-            help=text,
-        )
+        parser.add_argument(f"--{option_field.name.replace('_', '-')}", type=hints[option_field.name], default=option_field.default, help=text)
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = None) -> Parsed:
@@ -177,9 +176,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
     below = _from_yaml(Path(str(file)), option_names, "model" in dict(pairs)) if file is not None else []
 
     if len(positionals) > (positional is not None) and not (positional or "").endswith("..."):
-        raise InputError(
-            f"{positionals[-1]!r} is one argument too many: options begin with --. See {parser.prog} --help."
-        )
+        raise InputError(f"{positionals[-1]!r} is one argument too many: options begin with --. See {parser.prog} --help.")
     plain_pairs = [(key, value) for key, value in [*below, *pairs] if key.split(".")[0] not in TREES]
     tokens = [_token(key, value) for key, value in plain_pairs if not (key in FLAGS and value is False)]
     try:
@@ -196,9 +193,12 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
 
 
 def _trust(pairs: Sequence[tuple[str, Any]], everything: bool) -> Trust:
-    """Return the trust in the words of a command: import paths as values, and names of arguments."""
+    """Return the trust in the words of a command: import paths as values, and names of arguments.
+
+    A file is no import path, though its name may look like one: `--data a.npz` vouches for no module `a`.
+    """
     mine = [(key, str(value)) for key, value in pairs if key.split(".")[0] in IMPORTED]
-    words = [word for _, value in mine for word in re.split(r"[\s,=\[\]{}\"']+", value)]
+    words = [word for _, value in mine for word in WORDS.split(value) if not Path(word).exists()]
     trust = user_trust(everything).naming(words)
     return replace(trust, named=trust.named | {key.rpartition(".")[2] for key, _ in mine if "." in key})
 
@@ -254,7 +254,7 @@ def _joined(pairs: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Return the options, with repeated ones merged into a list at the first position."""
     joined: dict[int, tuple[str, Any]] = {}
     for number, (key, value) in enumerate(pairs):
-        earlier = next((place for place, (name, _) in joined.items() if name == key), None)
+        earlier = next((index for index, (name, _) in joined.items() if name == key), None)
         if key in REPEATED and earlier is not None:
             joined[earlier] = key, f"{joined[earlier][1]},{value}"
         else:
@@ -266,7 +266,7 @@ def _checked(key: str, option_names: Sequence[str]) -> str:
     root, dot, rest = key.partition(".")
     root = root.replace("_", "-")
     if root not in option_names or (dot and root not in TREES):
-        raise InputError(f"There is no option --{key}. {hint(f'--{root}', [f'--{each}' for each in option_names])}")
+        raise InputError(f"There is no option --{key}. {hint(f'--{root}', [f'--{name}' for name in option_names])}")
     return root + dot + rest.replace("-", "_")
 
 
@@ -274,6 +274,8 @@ def _from_yaml(file: Path, option_names: Sequence[str], model_given: bool) -> li
     content = parse_yaml(read_small(file), f"--config {file}")
     if not isinstance(content, Mapping):
         raise InputError(f"--config {file} holds no mapping of options to values.")
+    if "config" in content:
+        raise InputError(f"--config {file} names another --config: write its options into this one.")
     if "trust" in content:
         raise InputError(f"--config {file} grants trust to itself: remove `trust`, and give --trust if you trust it.")
     if "network" in content and "model" not in content and not model_given:

@@ -10,6 +10,7 @@ from unperturbed.errors import InputError
 from unperturbed.runs import write_json
 
 if TYPE_CHECKING:
+    from unperturbed.engines.by_name import find_engine
     from unperturbed.evaluation.probable import Probable
 
 POSITIONAL = "run"
@@ -18,9 +19,7 @@ POSITIONAL = "run"
 def parser() -> ArgumentParser:
     """Return the command's parser."""
     command_parser = new_parser("probable", str(__doc__))
-    command_parser.add_argument(
-        "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
-    )
+    command_parser.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
     add_data_options(command_parser)
     command_parser.add_argument(
         "--rho", type=str, default="0.1,0.05,0.01", metavar="RHO,...", help="shares of the draws that may be wrong"
@@ -39,6 +38,7 @@ def run(parsed: Parsed) -> Result:
     rho = _shares(parsed.rho)
     if "," in (parsed.threat or ""):
         raise InputError(f"--threat is {parsed.threat}, but random perturbations are drawn from one: name one.")
+    engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
     subject = find_setup(parsed)
     subject.keep()
     folder = subject.folder(subject.threat)
@@ -53,6 +53,7 @@ def run(parsed: Parsed) -> Result:
             overwrite=parsed.overwrite,
             seed=parsed.seed,
             batch_size=parsed.batch_size,
+            engine=engine,
             progress=report,
         )
     for text in probable.warnings:

@@ -27,7 +27,6 @@ class Unit(Generic[R]):
 
 
 @runtime_checkable
-@runtime_checkable
 class Engine(Protocol):
     """Executes units: in this process, in several, on a cluster."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from unperturbed.engines.base import R, Report, Unit
 
@@ -10,6 +11,7 @@ from unperturbed.engines.base import R, Report, Unit
 class Local:
     """Executes the units in this process, in their order."""
 
+    name: ClassVar[str] = "local"
     workers: int = 1
 
     def map(self, units: Sequence[Unit[R]], report: Report) -> Iterator[tuple[int, R]]:

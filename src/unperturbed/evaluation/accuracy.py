@@ -12,13 +12,14 @@ from torch import nn
 from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
+from unperturbed.engines.base import Engine
 from unperturbed.engines.group import group, meet
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
 from unperturbed.evaluation.carry import with_carried, with_points, write_points
 from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.checked_model import CheckedModel, check_model, measured_split
-from unperturbed.evaluation.devices import on_devices
+from unperturbed.evaluation.devices import shared_by_devices
 from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.parts import Part, inputs_in_order
@@ -35,6 +36,7 @@ from unperturbed.threat import Threat
 
 
 @checked(seed=SEED, batch_size=COUNT, devices=COUNT)
+@shared_by_devices
 def evaluate(
     model: nn.Module,
     data: Any,
@@ -48,6 +50,7 @@ def evaluate(
     precision: Literal["auto", "32"] = "auto",
     output: Output = None,
     devices: int = 1,
+    engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Outcome:
     """Return the clean accuracy, and the robust accuracy: the share of examples on which every attack fails.
@@ -73,6 +76,8 @@ def evaluate(
         output: the part of the model's output with the logits: a position, a name, or a function of it.
         devices: number of processes that share the examples: each on a GPU, if the model is on one, or with a part of
             the processor's threads. Model, data and suite must be picklable.
+        engine: executes the blocks of examples: a name, an import path or an `Engine`; None: this process, or its
+            `torch.distributed` group.
         progress: called after every attack on a block of examples, and about twice a second during one, with a bound
             that counts claims not verified yet.
 
@@ -81,9 +86,6 @@ def evaluate(
         if `out` holds an evaluation of other weights, data, threat, suite, seed or version, or one begun with another
         version of torch or on another kind of device.
     """
-    if devices > 1:
-        options = {"out": out, "overwrite": overwrite, "seed": seed, "batch_size": batch_size, "precision": precision}
-        return on_devices(devices, evaluate, (model, data, threat, suite), options | {"output": output})
     began = time.perf_counter()
     split = measured_split(data)
     checked_model = check_model(model, split, threat, seed, output)
@@ -103,7 +105,7 @@ def evaluate(
         asked=batch_size,
         began=began,
     )
-    with measurement(question, None if out is None else Path(out) / attacks.name, overwrite) as job:
+    with measurement(question, None if out is None else Path(out) / attacks.name, overwrite, engine) as job:
         networks.batch_size = job.batch_size
 
         def measure(task: Task[Block | RandomBlock]) -> Part:

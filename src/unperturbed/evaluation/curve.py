@@ -12,10 +12,12 @@ from torch import nn
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
+from unperturbed.engines.base import Engine
 from unperturbed.errors import InputError
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.checked_model import CheckedModel, check_model, measured_split
+from unperturbed.evaluation.devices import shared_by_devices
 from unperturbed.evaluation.distances import Distances, SearchRecord
 from unperturbed.evaluation.evidence import Doubt, doubts_of, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, of_suite
@@ -53,7 +55,8 @@ FEWEST = 16
 """The smallest batch, if the requested one is larger: smaller ones cost as much."""
 
 
-@checked(seed=SEED, batch_size=COUNT)
+@checked(seed=SEED, batch_size=COUNT, devices=COUNT)
+@shared_by_devices
 def minimum_norm(
     model: nn.Module,
     data: Any,
@@ -66,6 +69,8 @@ def minimum_norm(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     output: Output = None,
+    devices: int = 1,
+    engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Distances:
     """Return for every example an upper bound on the distance to the nearest misclassified point, box respected.
@@ -90,6 +95,10 @@ def minimum_norm(
         overwrite: replace other distances that `out` holds.
         seed: of the attacks' random starts.
         batch_size: examples in a batch, raised to a power of two.
+        devices: processes that share the examples: each on a GPU, where the model is on one, or with a part of the
+            processor's threads. Model, data and suite are sent to them, so that they must be picklable.
+        engine: executes the blocks of examples: a name, an import path or an `Engine`; None: this process, or its
+            `torch.distributed` group.
         progress: called after every radius, and about twice a second within an attack.
         output: the part of the model's output with the logits: a position, a name, or a function of it.
 
@@ -115,7 +124,7 @@ def minimum_norm(
         began=began,
         block=max(256, min(8192, HELD // max(checked_model.examples[0].numel(), 1))),
     )
-    with measurement(question, None if out is None else Path(out) / f"curve-{threat.norm}", overwrite) as job:
+    with measurement(question, None if out is None else Path(out) / f"curve-{threat.norm}", overwrite, engine) as job:
         fewer_at_once = min(job.batch_size, _share(len(split), len(levels)))
         at_once, fewer = AtOnce(job.batch_size), AtOnce(fewer_at_once)
         search = Search(checked_model.classifier, threat, attacks, levels, seed, at_once, fewer)

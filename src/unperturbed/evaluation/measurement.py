@@ -19,7 +19,8 @@ from torch import Tensor
 
 from unperturbed.data.split import Split
 from unperturbed.engines.base import Engine, Report, Unit
-from unperturbed.engines.group import group, meet, usual_engine
+from unperturbed.engines.by_name import find_engine
+from unperturbed.engines.group import group, meet
 from unperturbed.errors import InputError
 from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.evaluation.parts import Part, S, table_in_order
@@ -219,7 +220,7 @@ class Measurement:
 
 @contextmanager
 def measurement(
-    question: Question, folder: Path | None, overwrite: bool, engine: Engine | None = None
+    question: Question, folder: Path | None, overwrite: bool, engine: str | Engine | None = None
 ) -> Iterator[Measurement]:
     """Begin or resume a measurement, which holds the lock of its folder during the block.
 
@@ -227,12 +228,12 @@ def measurement(
         question: the question.
         folder: the folder for the parts, with the summary in a JSON file of the same name next to it; None: not stored.
         overwrite: replace another measurement in the folder.
-        engine: executes the blocks; by default the processes of the `torch.distributed` group, or this one.
+        engine: executes the blocks, by name or itself; None: the `torch.distributed` group's processes, or this one.
 
     Raises:
         InputError: if the folder holds another measurement or is in use, and if several processes have no folder.
     """
-    engine = engine or usual_engine()
+    engine = find_engine(engine)
     if folder is None and engine.workers > 1:
         raise InputError("Several processes share their results through files: give `out`, a folder that all can see.")
     settings: dict[str, Any] = {

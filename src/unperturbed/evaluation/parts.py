@@ -27,7 +27,6 @@ class Tally:
 
 
 @runtime_checkable
-@runtime_checkable
 class State(Protocol):
     """The state of a block between two steps: a dataclass whose other fields are tensors, one row per example."""
 

@@ -10,9 +10,11 @@ from typing import Any, Literal
 from torch import nn
 
 from unperturbed.checks import AT_LEAST_ONE, COUNT, SEED, checked
+from unperturbed.engines.base import Engine
 from unperturbed.errors import InputError
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.checked_model import check_model, measured_split
+from unperturbed.evaluation.devices import shared_by_devices
 from unperturbed.evaluation.draws import Counts, count_draws
 from unperturbed.evaluation.identity import identity
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
@@ -74,7 +76,8 @@ class Probable(Result[Interval]):
         )
 
 
-@checked(draws=AT_LEAST_ONE, seed=SEED, batch_size=COUNT)
+@checked(draws=AT_LEAST_ONE, seed=SEED, batch_size=COUNT, devices=COUNT)
+@shared_by_devices
 def probable_accuracy(
     model: nn.Module,
     data: Any,
@@ -87,6 +90,8 @@ def probable_accuracy(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     output: Output = None,
+    devices: int = 1,
+    engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Probable:
     """Return the share of examples that are classified correctly on at least a share 1 - rho of random points of S(x).
@@ -112,6 +117,10 @@ def probable_accuracy(
         overwrite: replace other counts that `out` holds.
         seed: of the draws.
         batch_size: examples in a batch, raised to a power of two.
+        devices: processes that share the examples: each on a GPU, where the model is on one, or with a part of the
+            processor's threads. Model, data and suite are sent to them, so that they must be picklable.
+        engine: executes the blocks of examples: a name, an import path or an `Engine`; None: this process, or its
+            `torch.distributed` group.
         progress: called after every draw of every block.
         output: the part of the model's output with the logits: a position, a name, or a function of it.
 
@@ -137,7 +146,7 @@ def probable_accuracy(
         asked=batch_size,
         began=began,
     )
-    with measurement(question, None if out is None else Path(out) / "probable", overwrite) as job:
+    with measurement(question, None if out is None else Path(out) / "probable", overwrite, engine) as job:
         at_once = AtOnce(job.batch_size)
         with under_attack(checked_model.classifier), own_randomness(seed, checked_model.device):
             if draws_random_numbers(checked_model.classifier, checked_model.examples, job.batch_size):

@@ -28,7 +28,6 @@ from unperturbed.types import Batch, Inputs
 
 
 @runtime_checkable
-@runtime_checkable
 class Attacked(State, Protocol):
     """A block of examples under a suite: the state after the attacks so far."""
 

@@ -9,6 +9,7 @@ from torch import nn
 from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
+from unperturbed.engines.base import Engine
 from unperturbed.engines.group import group, meet
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
@@ -36,6 +37,7 @@ def evaluate_threats(
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
     output: Output = None,
+    engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> tuple[Outcome, ...]:
     """Return the outcome under each threat set; a point of one set counts in every other set that contains it.
@@ -54,6 +56,7 @@ def evaluate_threats(
         batch_size: examples that the network sees at a time.
         precision: of the searches.
         output: as for `evaluate`.
+        engine: as for `evaluate`.
         progress: as for `evaluate`, with the name of the threat.
 
     Raises:
@@ -81,6 +84,7 @@ def evaluate_threats(
                 batch_size=batch_size,
                 precision=precision,
                 output=output,
+                engine=engine,
                 progress=named,
             )
         )
@@ -120,6 +124,7 @@ def evaluate_into_folders(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
+    engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Evaluated | None:
     """Evaluate a network under each threat, and write into a run folder all that an evaluation leaves there.
@@ -139,6 +144,7 @@ def evaluate_into_folders(
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time.
         precision: of the searches.
+        engine: of the blocks of examples.
         progress: as for `evaluate_threats`.
 
     Returns:
@@ -157,6 +163,7 @@ def evaluate_into_folders(
         seed=seed,
         batch_size=batch_size,
         precision=precision,
+        engine=engine,
         progress=progress,
     )
     if group()[0] != 0:

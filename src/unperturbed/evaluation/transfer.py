@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
+from unperturbed.engines.base import Engine
 from unperturbed.errors import InputError
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
 from unperturbed.evaluation.checked_model import CheckedModel, check_model, home, measured_split
+from unperturbed.evaluation.devices import shared_by_devices
 from unperturbed.evaluation.evidence import Doubt
 from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement
@@ -47,7 +49,8 @@ OF_EACH = ("weights", "network", "precision", "attacks")
 """The settings in which the models may differ."""
 
 
-@checked(seed=SEED, batch_size=COUNT)
+@checked(seed=SEED, batch_size=COUNT, devices=COUNT)
+@shared_by_devices
 def transfer(
     models: Mapping[str, nn.Module],
     data: Any,
@@ -59,6 +62,8 @@ def transfer(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     output: Output | Mapping[str, Output] = None,
+    devices: int = 1,
+    engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Transfer:
     """Attack every model, and return the accuracy of every model on the points of every other.
@@ -80,6 +85,10 @@ def transfer(
         overwrite: replace another matrix that `out` holds.
         seed: of the attacks' random starts.
         batch_size: examples in a batch, raised to a power of two.
+        devices: processes that share the examples: each on a GPU, where the model is on one, or with a part of the
+            processor's threads. Model, data and suite are sent to them, so that they must be picklable.
+        engine: executes the blocks of examples: a name, an import path or an `Engine`; None: this process, or its
+            `torch.distributed` group.
         progress: called for every attacked model on every block, and about twice a second during one.
         output: the part of the models' outputs with the logits: a position, a name, a function of it, or a mapping from
             names to one of these.
@@ -118,15 +127,13 @@ def transfer(
         split=split,
         threat=threat,
         identity=_identity(models, checked_models, split, threat, suites, seed),
-        rounding=rounding(
-            [checked_model.classifier for checked_model in checked_models.values()], examples, physical_size
-        ),
+        rounding=rounding([checked_model.classifier for checked_model in checked_models.values()], examples, physical_size),
         seed=seed,
         batch_size=physical_size,
         asked=batch_size,
         began=began,
     )
-    with measurement(question, None if out is None else Path(out) / "transfer", overwrite) as job:
+    with measurement(question, None if out is None else Path(out) / "transfer", overwrite, engine) as job:
         peers = [
             Peer(
                 name,
