@@ -47,7 +47,10 @@ def is_first_process() -> bool:
 def printable(text: str) -> str:
     """Return text with control characters escaped, since those of a foreign file could control the terminal."""
     return "".join(
-        repr(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cf") and character not in "\n\t" else character for character in text
+        repr(character)[1:-1]
+        if unicodedata.category(character) in ("Cc", "Cf") and character not in "\n\t"
+        else character
+        for character in text
     )
 
 

@@ -22,7 +22,9 @@ DRAWN = 100
 def parser() -> ArgumentParser:
     """Return the command's parser."""
     command_parser = new_parser("curve", str(__doc__))
-    command_parser.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
+    command_parser.add_argument(
+        "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
+    )
     add_data_options(command_parser)
     command_parser.add_argument("--suite", type=str, default="nearest", help=SUITE_HELP)
     add_measuring_options(command_parser, "of the attacks' random starts", "32")
@@ -89,7 +91,9 @@ def _headline(distances: "Distances", chosen: str) -> Any:
 
 def _curve(distances: "Distances") -> Any:
     return table(
-        "", ("eps", "robust accuracy"), [(f"{eps:.4g}", robust_cell(accuracy, distances.doubts)) for eps, accuracy in distances.curve()]
+        "",
+        ("eps", "robust accuracy"),
+        [(f"{eps:.4g}", robust_cell(accuracy, distances.doubts)) for eps, accuracy in distances.curve()],
     )
 
 

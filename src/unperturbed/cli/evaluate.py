@@ -37,7 +37,9 @@ AUTOATTACK = ("standard", "plus", "rand")
 def parser() -> ArgumentParser:
     """Return the command's parser."""
     command_parser = new_parser("evaluate", str(__doc__))
-    command_parser.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
+    command_parser.add_argument(
+        "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
+    )
     add_data_options(command_parser)
     command_parser.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
     add_measuring_options(
@@ -48,7 +50,9 @@ def parser() -> ArgumentParser:
     command_parser.add_argument("--eps", type=str | None, metavar="EPS,...", help="these radii instead: 4/255,8/255")
     command_parser.add_argument("--quantize", action="store_true", help=QUANTIZE_HELP)
     command_parser.add_argument("--devices", type=Literal["auto"] | int, default=1, metavar="N|auto", help=DEVICES_HELP)
-    command_parser.add_argument("--overwrite", action="store_true", help="replace another evaluation in the same folder")
+    command_parser.add_argument(
+        "--overwrite", action="store_true", help="replace another evaluation in the same folder"
+    )
     return command_parser
 
 

@@ -121,9 +121,7 @@ def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> 
     """Add the options of measurements; `seed` and `precision` complete their help."""
     add_examples_options(parser, "test")
     parser.add_argument("--seed", type=int, default=0, help=seed)
-    parser.add_argument(
-        "--batch-size", type=Literal["auto"] | int, default="auto", help="examples in a batch"
-    )
+    parser.add_argument("--batch-size", type=Literal["auto"] | int, default="auto", help="examples in a batch")
     parser.add_argument(
         "--precision", type=Literal["auto", "32", "64"], default="auto", help=f"of the arithmetic (auto: {precision})"
     )
@@ -142,7 +140,8 @@ def add_examples_options(parser: ArgumentParser, kind: str, prefix: str = "", de
         type=int | str | None,
         default=default,
         metavar="N",
-        help=f"only the first N {kind} examples or, if they do not represent the others, N drawn from every class in proportion; first:N, stratified:N or random:N enforces one way",
+        help=f"only the first N {kind} examples or, if they do not represent the others, N drawn from every class in "
+        "proportion; first:N, stratified:N or random:N enforces one way",
     )
     parser.add_argument(
         f"--{prefix}examples-seed", type=int | None, metavar="S", help="N random ones; or the seed of stratified:N"
@@ -152,10 +151,18 @@ def add_examples_options(parser: ArgumentParser, kind: str, prefix: str = "", de
 def add_fields(parser: ArgumentParser, described: type, instead: Mapping[str, Any]) -> None:
     """Add the fields of a dataclass as options, helped by its docstring; `instead` replaces some of the types."""
     hints = {**get_type_hints(described), **instead}
-    helps = {option_field.arg_name: option_field.description for option_field in parse_docstring(described.__doc__ or "").params}
+    helps = {
+        option_field.arg_name: option_field.description
+        for option_field in parse_docstring(described.__doc__ or "").params
+    }
     for option_field in fields(described):
         text = " ".join((helps.get(option_field.name) or "").split())
-        parser.add_argument(f"--{option_field.name.replace('_', '-')}", type=hints[option_field.name], default=option_field.default, help=text)
+        parser.add_argument(
+            f"--{option_field.name.replace('_', '-')}",
+            type=hints[option_field.name],
+            default=option_field.default,
+            help=text,
+        )
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = None) -> Parsed:
@@ -176,7 +183,9 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
     below = _from_yaml(Path(str(file)), option_names, "model" in dict(pairs)) if file is not None else []
 
     if len(positionals) > (positional is not None) and not (positional or "").endswith("..."):
-        raise InputError(f"{positionals[-1]!r} is one argument too many: options begin with --. See {parser.prog} --help.")
+        raise InputError(
+            f"{positionals[-1]!r} is one argument too many: options begin with --. See {parser.prog} --help."
+        )
     plain_pairs = [(key, value) for key, value in [*below, *pairs] if key.split(".")[0] not in TREES]
     tokens = [_token(key, value) for key, value in plain_pairs if not (key in FLAGS and value is False)]
     try:

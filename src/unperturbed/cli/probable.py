@@ -19,7 +19,9 @@ POSITIONAL = "run"
 def parser() -> ArgumentParser:
     """Return the command's parser."""
     command_parser = new_parser("probable", str(__doc__))
-    command_parser.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
+    command_parser.add_argument(
+        "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
+    )
     add_data_options(command_parser)
     command_parser.add_argument(
         "--rho", type=str, default="0.1,0.05,0.01", metavar="RHO,...", help="shares of the draws that may be wrong"

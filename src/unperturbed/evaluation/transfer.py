@@ -127,7 +127,9 @@ def transfer(
         split=split,
         threat=threat,
         identity=_identity(models, checked_models, split, threat, suites, seed),
-        rounding=rounding([checked_model.classifier for checked_model in checked_models.values()], examples, physical_size),
+        rounding=rounding(
+            [checked_model.classifier for checked_model in checked_models.values()], examples, physical_size
+        ),
         seed=seed,
         batch_size=physical_size,
         asked=batch_size,
