@@ -1,6 +1,6 @@
 """An example's result belongs to the example: not to its place, its company, or the selection it is seen through.
 
-In every bit where the network's matrix products round every row alike; elsewhere verdicts, but for ties.
+In every bit where the network's matrix products round every row alike; elsewhere verdicts, except for ties.
 """
 
 from typing import Any
