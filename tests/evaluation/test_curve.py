@@ -1,4 +1,4 @@
-"""The curve: exact on linear networks, the same as evaluations at fixed radii, and never above what is known."""
+"""The curve: exact on linear networks, the same as evaluations at fixed radii, and never above known distances."""
 
 import json
 import math
