@@ -286,6 +286,8 @@ class Search:
     def _draw_in(self, block: Surroundings, rows: Rows, z: Inputs, seen: PerExample, number: int) -> None:
         """Halve the lines to misclassified points (where the end is a tie, to the nearest tie)."""
         wrong = seen >= 0
+        if self.threat.norm == "L0":  # all points of the line differ from x in the same features
+            return
         rows, z, tied = rows[wrong], z[wrong], seen[wrong] == 0
         if len(rows) == 0:
             return
