@@ -1,5 +1,6 @@
 """Attacks in L0: the exact distance of linear networks, what every attack owes, and what is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import unperturbed as un
 from support.toys import QUICK, Function, blobs, linear, mlp, uniform
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.function import FunctionAttack
@@ -112,7 +114,7 @@ def test_values_that_are_not_finite_are_reported(name: str) -> None:
 
 
 def test_evaluate_and_curve_agree_and_never_rise_with_the_radius(tmp_path: Path) -> None:
-    model, x = linear(12, 3), uniform(30, 12)
+    model, x = linear(12, 3), uniform(16, 12)
     data = x, model(x).argmax(1)
     curve = minimum_norm(model, data, Threat("L0", 6), SHORT, out=tmp_path)
     assert curve.radii == (1, 2, 3, 4, 5, 6)
@@ -153,3 +155,32 @@ def test_a_function_of_ones_own_may_attack_in_l0() -> None:
     x = uniform(30, 3)
     outcome = evaluate(model, (x, model(x).argmax(1)), Threat("L0", 1), own)
     assert 0 < outcome.counts["broken"] < 30
+
+
+def calls() -> dict[str, Callable[[Threat], object]]:
+    model, data = mlp(6, 3), blobs(8)
+    return {
+        "train": lambda t: un.train(model, data, t, un.AT(), un.Recipe(epochs=1)),
+        "robust_loss": lambda t: un.robust_loss(un.AT(), model, *data, t, step=0),
+        "audit": lambda t: un.audit(model, data, t),
+        "diagnose": lambda t: un.diagnose(model, data, t),
+        "explain": lambda t: un.explain(model, data, t),
+        "doctor": lambda t: un.doctor(model, data, t),
+        "transfer": lambda t: un.transfer({"a": model, "b": mlp(6, 3, seed=1)}, data, t, SPARSE),
+        "certify": lambda t: un.certify(model, data, t, 0.1),
+        "quantize": lambda t: un.quantize(model, data, t, un.evaluate(model, data, t, SHORT)),
+    }
+
+
+@pytest.mark.parametrize("name", calls())
+def test_what_is_not_sound_in_l0_refuses_it_with_the_reason(name: str) -> None:
+    with pytest.raises(InputError, match="is not defined in L0, whose ball is not convex: use Linf, L2 or L1"):
+        calls()[name](Threat("L0", 2))
+
+
+def test_random_perturbations_and_attack_work_in_l0() -> None:
+    model, data = linear(6, 3), blobs(30)
+    found = un.probable_accuracy(model, data, Threat("L0", 2), (0.1,), draws=20)
+    assert 0 < found.mean_accuracy.value <= 1
+    z = un.attack(model, *data, Threat("L0", 2), SHORT)
+    assert bool(Threat("L0", 2).contains(data[0], z).all())

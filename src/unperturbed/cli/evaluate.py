@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 POSITIONAL = "run"
 SUITE_HELP = (
-    "which attacks: pgd (50 steps, 20 restarts), standard (AutoAttack), plus (longer), rand (random networks), some by "
-    "name (apgd-ce,square), or your own as package.module:SUITE"
+    "which attacks: pgd (50 steps, 20 restarts), standard (AutoAttack), plus (longer), rand (random networks), "
+    "sparse (L0), some by name (apgd-ce,square), or your own as package.module:SUITE"
 )
 QUANTIZE_HELP = "also write the adversarial examples as 8-bit PNG images inside the threat set, and look again"
 DEVICES_HELP = "processes that share the examples: each on a separate GPU, or with a part of the processor's threads"
@@ -87,6 +87,8 @@ def _evaluated(given: Parsed) -> Result:
     check_single_draws(given.quantize and draws_of(suite) > 1)
     setup = find_setup(given, check_eight_bit if given.quantize else len)
     threats = threats_of(given, setup.threat)
+    for threat in threats if given.quantize else ():
+        threat.refuse_sparse("Rounding to 8-bit images")
     meet()  # each has seen the folder as it was
     if is_first_process():
         setup.keep()

@@ -112,6 +112,7 @@ def audit(
         InputError: on what `evaluate` refuses.
     """
     began = time.monotonic()
+    threat.refuse_sparse("The audit")
     split, question = measured_split(data), find_suite(suite)
     with ExitStack() as stack:
         stack.enter_context(state_restored(model))

@@ -140,6 +140,7 @@ def explain(
         InputError: where model and data do not fit each other or the threat's box, for unknown names, and without
             Captum.
     """
+    threat.refuse_sparse("An explanation by attacks")
     captum()
     asked, subject, notes = _subject(
         model, test, threat, train, explanations, name, examples, seed, batch_size, judge, output

@@ -102,6 +102,7 @@ def doctor(
         InputError: where the data cannot be read at all.
     """
     began = time.monotonic()
+    threat.refuse_sparse("The check before a run")
     split = as_split((data.test or data.train) if isinstance(data, Data) else data)
     rows = torch.arange(min(examples, len(split))) * len(split) // min(examples, len(split))
     x, y = split.inputs(rows), split.labels[rows]

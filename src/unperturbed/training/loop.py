@@ -98,6 +98,7 @@ def train(
     """
     method, recipe = method or AT(), recipe or Recipe()
     check_kinds(model, threat)
+    threat.refuse_sparse("Training")
     if checkpoint.memory(method):
         # so that another run of it begins as this one does; a method that holds the network still holds this one
         method = deepcopy(method, {id(model): model})

@@ -77,6 +77,7 @@ def robust_loss(
         RunError: on a loss that is not finite, and where the model fails.
     """
     x, y, ids = _checked_batch(model, x, y, threat, ids)
+    threat.refuse_sparse("Training")
     classifier = model if model in _PLAIN else as_classifier(model, x[:1], output, Classes.seen_in(y))
     classes = _PLAIN[model] if model in _PLAIN else _classes(classifier, x[:1])
     if classifier is model:
