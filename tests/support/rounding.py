@@ -11,7 +11,7 @@ from unperturbed.types import Inputs
 
 
 def round_alike(model: nn.Module, x: Inputs, batch_size: int, limit: int = 37) -> bool:
-    """Establish that rows are rounded in the same way at this batch size: for all of the first examples, not only for two.
+    """Establish that rows are rounded in the same way at this batch size, for all of the first examples.
 
     What is asserted in every bit holds only then.
     """
