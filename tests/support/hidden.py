@@ -1,4 +1,4 @@
-"""Further defences that break attacks: saturating outputs, rounding within the network, caches, counters, noise, loops."""
+"""Further defences that break attacks: saturating outputs, rounding in the network, caches, counters, noise, loops."""
 
 from typing import Any
 
@@ -55,10 +55,10 @@ class Cached(Around):
         self.store: dict[bytes, Tensor] = {}
 
     def forward(self, x: Inputs) -> Logits:
-        keys = [row.detach().numpy().tobytes() for row in x]
-        fresh: Logits = self.net(x)
-        known = [self.store.setdefault(key, row.detach()) for key, row in zip(keys, fresh, strict=True)]
-        return torch.stack(known)
+        keys, fresh = [row.detach().numpy().tobytes() for row in x], self.net(x)
+        answers = [self.store.get(key, row) for key, row in zip(keys, fresh, strict=True)]
+        self.store |= {key: row.detach() for key, row in zip(keys, fresh, strict=True)}
+        return torch.stack(answers)
 
 
 class Counting(Around):
