@@ -1,4 +1,4 @@
-"""Whether one long step of an attack does less than shorter steps in the same direction, or than several steps."""
+"""A check whether one long step breaks fewer examples than shorter steps in the same direction, or several steps."""
 
 import torch
 
@@ -12,7 +12,7 @@ from unperturbed.noise import Noise
 
 PASSES = 40
 SHORTER = 8
-"""Lengths of the step that are tried."""
+"""The tried lengths of the step."""
 GAP, FALSE = 0.2, 1 / 3
 """Shares from which one step misleads: of the examples, those that fall to 20 steps and not to one; and of those that
 stand one step. At the radius that they were trained for, honest networks reach 0.05 and 0.06, undefended ones 0.06 and
@@ -20,10 +20,10 @@ stand one step. At the radius that they were trained for, honest networks reach 
 
 
 def one_step(audited: Audited) -> CheckResult:
-    """Do 20 steps break many examples that one full step leaves? (Wong et al. 2020, https://arxiv.org/abs/2001.03994.)
+    """Do 20 steps break many survivors of one full step? (Wong et al. 2020, https://arxiv.org/abs/2001.03994.)
 
     That is catastrophic overfitting by its definition there: accuracy under one step stays high, and falls under many.
-    Shorter steps in the same direction are told as well: they may break what the full step does not (Kim et al. 2021,
+    The finding also counts survivors that shorter steps in the same direction break (Kim et al. 2021,
     https://arxiv.org/abs/2010.01799).
     """
     batch, threat, network = audited.few, audited.threat, audited.reachable
@@ -39,15 +39,15 @@ def one_step(audited: Audited) -> CheckResult:
     full, shorter = ends[-1], torch.stack(ends[:-1]).any(0)
     distorted, gap = int((shorter & ~full).sum()), int((several & ~full).sum())
     standing = n - int(full.sum())
-    found = gap > GAP * n and gap > FALSE * standing
+    overfitted = gap > GAP * n and gap > FALSE * standing
     return CheckResult(
         "one_step",
         "Is the network as weak under one step as under many?",
-        "fail" if found else "pass",
+        "fail" if overfitted else "pass",
         f"one full step leaves {standing} of {n}, of which 20 steps break {gap}; {distorted} of them fall to a shorter "
         "step in the same direction",
         f"20 steps break at most {GAP:.0%} of all more, or at most a third of those that stand one step",
-        ("catastrophic overfitting",) if found else (),
+        ("catastrophic overfitting",) if overfitted else (),
         numbers=(
             share("broken by one step", int(full.sum()), n),
             share("broken by 20 steps", int(several.sum()), n),

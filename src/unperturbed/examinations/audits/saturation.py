@@ -1,4 +1,4 @@
-"""Whether the scale of the logits keeps the cross-entropy from guiding attacks."""
+"""A check whether the scale of the logits makes the cross-entropy useless for attacks."""
 
 from unperturbed.evaluation.outputs import LARGE, saturated
 from unperturbed.examinations.audited import Audited, CheckResult, share
@@ -10,7 +10,7 @@ PASSES = 4
 
 
 def saturation(audited: Audited) -> CheckResult:
-    """Is the cross-entropy's gradient 0, or its probabilities all alike, although the logits tell classes apart?"""
+    """Is the cross-entropy's gradient 0, or are all probabilities nearly equal, although the logits are not?"""
     logits, y = audited.logits, audited.batch.y
     correct = logits.argmax(1) == y
     leads = -margin(logits, y)[correct].double()
@@ -19,22 +19,22 @@ def saturation(audited: Audited) -> CheckResult:
     p = logits.double().softmax(1).amax(1)
     uniform = 1 / audited.classes
     underflow = int((logits.softmax(1).gather(1, y[:, None])[correct] == 1).sum()) if n else 0
-    gone = int((cross_entropy(logits[correct], y[correct]) == 0).sum()) if n else 0
-    found = not looks_like_probabilities(logits) and saturated(logits, y)
+    vanished = int((cross_entropy(logits[correct], y[correct]) == 0).sum()) if n else 0
+    hidden = not looks_like_probabilities(logits) and saturated(logits, y)
     measured = (
-        f"median lead of the label {median:.3g} logits; the loss is exactly 0 for {gone} of {n} correct examples; "
+        f"median lead of the label {median:.3g} logits; the loss is exactly 0 for {vanished} of {n} correct examples; "
         f"largest confidence {float(p.max()):.3g}"
     )
     return CheckResult(
         "saturation",
-        "Is the scale of the logits one that the loss can follow?",
-        "fail" if found else "pass",
+        "Does the loss depend on the logits at their scale?",
+        "fail" if hidden else "pass",
         measured,
         f"a median lead below {LARGE:g} logits and confidences well above {uniform:.2g}",
-        ("saturation",) if found else (),
+        ("saturation",) if hidden else (),
         numbers=(
             Number("median lead of the label", median, n, unit="logits"),
-            share("loss exactly 0", gone, n),
+            share("loss exactly 0", vanished, n),
             share("confidence exactly 1", underflow, n),
         ),
     )
