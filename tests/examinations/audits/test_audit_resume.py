@@ -32,11 +32,11 @@ PROGRAM = """
 import sys
 import torch
 sys.path[:0] = {paths!r}
-import test_resume
+import test_audit_resume
 import unperturbed.examinations.audit as room
-room.checks_in = test_resume.only(*test_resume.CHEAP)
+room.checks_in = test_audit_resume.only(*test_audit_resume.CHEAP)
 torch.set_num_threads(1)
-test_resume.audited({out!r})
+test_audit_resume.audited({out!r})
 """
 
 
