@@ -158,6 +158,7 @@ PYTHON = {
     "docs/defences.md": 1,
     "docs/diagnosing.md": 1,
     "docs/evaluating.md": 1,
+    "docs/loops.md": 5,
     "docs/python.md": 28,
     "docs/really_robust.md": 1,
 }
