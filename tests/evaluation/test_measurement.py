@@ -15,6 +15,7 @@ from unperturbed.engines.base import R, Report, Unit
 from unperturbed.engines.group import Group
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.certify import certify
 from unperturbed.evaluation.curve import minimum_norm
 from unperturbed.evaluation.measurement import block_size
 from unperturbed.evaluation.probable import probable_accuracy
@@ -31,6 +32,10 @@ MEASUREMENTS: dict[str, tuple[Measure, str]] = {
     "transfer": (
         lambda **more: transfer({"a": linear(6, 3), "b": linear(6, 3, seed=1)}, blobs(20), THREAT, QUICK, **more),
         "transfer",
+    ),
+    "certify": (
+        lambda **more: certify(linear(6, 3), blobs(20), THREAT, 0.2, draws=12, selection_draws=8, alpha=0.1, **more),
+        "certify-L2-0.2",
     ),
     "probable": (lambda **more: probable_accuracy(linear(6, 3), blobs(20), THREAT, 0.1, draws=12, **more), "probable"),
 }
@@ -75,7 +80,7 @@ def test_no_engine_changes_the_result(
 ) -> None:
     whole = comparable(measure())
     for number, engine in enumerate((Backwards(), Group(1, 2))):
-        monkeypatch.setattr("unperturbed.evaluation.measurement.usual_engine", lambda engine=engine: engine)
+        monkeypatch.setattr("unperturbed.engines.by_name.usual_engine", lambda engine=engine: engine)
         assert comparable(measure(out=tmp_path / str(number))) == whole
 
 
@@ -133,7 +138,7 @@ def test_a_damaged_part_is_measured_again(
 
 @every
 def test_several_processes_need_a_folder(measure: Measure, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unperturbed.evaluation.measurement.usual_engine", lambda: Group(0, 2))
+    monkeypatch.setattr("unperturbed.engines.by_name.usual_engine", lambda: Group(0, 2))
     with pytest.raises(InputError, match="give `out`"):
         measure()
 

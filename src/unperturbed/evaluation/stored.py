@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 from unperturbed.errors import InputError
 from unperturbed.evaluation.carry import with_carried
+from unperturbed.evaluation.distances import Distances, SearchRecord
 from unperturbed.evaluation.store import Store
 from unperturbed.findings import AttackRecord, Interval, Outcome, Verdict
 from unperturbed.reading import parse_json, read_small
@@ -15,18 +16,18 @@ from unperturbed.runs.verify import read_sealed
 from unperturbed.statistics.intervals import wilson
 
 NEEDED = ("weights", "network", "data", "attacks")
-"""What an environment names: other evaluations are compared with it."""
+"""The entries of an environment that comparisons of evaluations need."""
 REMEDY = "Repeat the evaluation with --overwrite."
 
 
 def stored_evaluations(run: Path) -> dict[Path, Outcome]:
-    """Return the finished evaluations below a run folder by the place of their summary, without their examples.
+    """Return the finished evaluations below a run folder by the path of their summary, without their examples.
 
     Raises:
-        InputError: where the summary of an evaluation is damaged.
+        InputError: if the summary of an evaluation is damaged.
     """
     jobs = sorted((run / "evaluation").rglob(JOB))
-    summaries = [job.parent.with_name(f"{job.parent.name}.json") for job in jobs if not _is_other(job.parent)]
+    summaries = [job.parent.with_name(f"{job.parent.name}.json") for job in jobs if not is_other(job.parent)]
     return {path: read_summary(path) for path in summaries if path.is_file()}
 
 
@@ -34,31 +35,36 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     """Return an evaluation with its table of examples, read from the verified parts in the folder next to its summary.
 
     Raises:
-        InputError: where a part is missing or damaged, or the summary says something else than the table.
+        InputError: if a part is missing or damaged, or the summary contradicts the table.
     """
+    columns, store = _table(summary, outcome.n), Store(summary.with_suffix(""))
+    counts = {verdict: columns["verdict"].count(verdict) for verdict in outcome.counts}
+    carried = with_carried(replace(outcome, counts=counts, examples=columns), store)
+    counted = {verdict: carried.examples["verdict"].count(verdict) for verdict in outcome.counts}
+    margins = carried.examples["clean_margin"]
+    correct, unclear = sum(margin < 0 for margin in margins), sum(margin != margin for margin in margins)
+    stated = (dict(outcome.counts), outcome.clean_accuracy, outcome.robust_accuracy)
+    true = (
+        counted,
+        wilson(correct, len(margins), correct + unclear),
+        wilson(counted["survived"], len(margins), counted["survived"] + counted["unknown"]),
+    )
+    if stated != true and "draws" not in columns:
+        raise InputError(
+            f"{summary} says {_told(stated)}, but its table of examples {_told(true)}: it was changed. {REMEDY}"
+        )
+    return replace(outcome, examples=carried.examples)
+
+
+def _table(summary: Path, n: int) -> dict[str, list[Any]]:
+    """Return the table of n examples in the verified parts of a measurement; raises InputError where one is damaged."""
     store = Store(summary.with_suffix(""))
     block = read_sealed(summary.with_suffix("") / JOB).get("block", 0)
-    numbers = range(-(-outcome.n // block)) if isinstance(block, int) and block > 0 else range(0)
+    numbers = range(-(-n // block)) if isinstance(block, int) and block > 0 else range(0)
     if not numbers or not all(store.is_finished(number) for number in numbers):
         raise InputError(f"Parts of the table of {summary} are missing or damaged. {REMEDY}")
     tables = [store.read(number).table for number in numbers]
-    columns = {name: [value for table in tables for value in table[name]] for name in tables[0]}
-    counts = {verdict: columns["verdict"].count(verdict) for verdict in outcome.counts}
-    whole = with_carried(replace(outcome, counts=counts, examples=columns), store)
-    seen = {verdict: whole.examples["verdict"].count(verdict) for verdict in outcome.counts}
-    margins = whole.examples["clean_margin"]
-    correct, unclear = sum(margin < 0 for margin in margins), sum(margin != margin for margin in margins)
-    said = (dict(outcome.counts), outcome.clean_accuracy, outcome.robust_accuracy)
-    true = (
-        seen,
-        wilson(correct, len(margins), correct + unclear),
-        wilson(seen["survived"], len(margins), seen["survived"] + seen["unknown"]),
-    )
-    if said != true and "draws" not in columns:
-        raise InputError(
-            f"{summary} says {_told(said)}, but its table of examples {_told(true)}: it was changed. {REMEDY}"
-        )
-    return replace(outcome, examples=whole.examples)
+    return {name: [value for table in tables for value in table[name]] for name in tables[0]}
 
 
 def _told(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:
@@ -66,34 +72,34 @@ def _told(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:
     return f"{', '.join(f'{count} {verdict}' for verdict, count in counts.items())}, clean {clean}, robust {robust}"
 
 
-def _is_other(folder: Path) -> bool:
-    """Tell whether a folder holds another kind of result: distances, a matrix, or counts of draws."""
-    return folder.name.startswith("curve-") or folder.name in ("transfer", "probable")
+def is_other(folder: Path) -> bool:
+    """Tell whether a folder holds another kind of result: distances, certificates, a matrix, or counts of draws."""
+    return folder.name.startswith(("curve-", "certify-")) or folder.name in ("transfer", "probable")
 
 
 def read_summary(path: Path) -> Outcome:
-    """Return the outcome that a summary describes, without its examples; raises InputError where it is damaged."""
+    """Return the outcome of a summary, without its examples; raises InputError if it is damaged."""
     content = parse_json(read_small(path), path)
-    given: dict[str, Any] = content if isinstance(content, dict) else {}
+    fields: dict[str, Any] = content if isinstance(content, dict) else {}
     try:
-        n = int(given["n"])
-        (clean_low, clean_high), (low, high) = given["clean_interval"], given["interval"]
+        n = int(fields["n"])
+        (clean_low, clean_high), (low, high) = fields["clean_interval"], fields["interval"]
         return Outcome(
-            suite=str(given["suite"]),
-            note=str(given["note"]),
-            threat=str(given["threat"]),
+            suite=str(fields["suite"]),
+            note=str(fields["note"]),
+            threat=str(fields["threat"]),
             n=n,
-            clean_accuracy=Interval(float(given["clean_accuracy"]), float(clean_low), float(clean_high), n),
-            robust_accuracy=Interval(float(given["robust_accuracy"]), float(low), float(high), n),
-            counts={name: int(given["counts"][name]) for name in ("misclassified", "broken", "survived", "unknown")},
-            attacks=tuple(map(_attack, given["attacks"])),
-            ties=int(given["ties"]),
-            unverified=int(given["unverified"]),
-            seconds=float(given["seconds"]),
-            warnings=_texts(given["warnings"]),
-            environment=dict(given["environment"]) | {name: _text(given["environment"][name]) for name in NEEDED},
+            clean_accuracy=Interval(float(fields["clean_accuracy"]), float(clean_low), float(clean_high), n),
+            robust_accuracy=Interval(float(fields["robust_accuracy"]), float(low), float(high), n),
+            counts={name: int(fields["counts"][name]) for name in ("misclassified", "broken", "survived", "unknown")},
+            attacks=tuple(map(_attack, fields["attacks"])),
+            ties=int(fields["ties"]),
+            unverified=int(fields["unverified"]),
+            seconds=float(fields["seconds"]),
+            warnings=_texts(fields["warnings"]),
+            environment=dict(fields["environment"]) | {name: _text(fields["environment"][name]) for name in NEEDED},
             examples={},
-            doubts=_texts(given.get("doubts", [])),
+            doubts=_texts(fields.get("doubts", [])),
         )
     except KeyError as error:
         raise InputError(f"{path} has no {error.args[0]!r}. {REMEDY}") from error
@@ -101,19 +107,52 @@ def read_summary(path: Path) -> Outcome:
         raise InputError(f"{path} holds a value that does not fit ({error}). {REMEDY}") from error
 
 
-def _attack(given: Any) -> AttackRecord:
-    """Return the record of an attack with each value in its type; raises what `read_summary` catches."""
+def read_distances(path: Path) -> Distances:
+    """Return the distances that a summary and its table describe; raises InputError where one is damaged."""
+    content = parse_json(read_small(path), path)
+    given: dict[str, Any] = content if isinstance(content, dict) else {}
+    try:
+        n, radii = int(given["n"]), tuple(float(entry["eps"]) for entry in given["curve"])
+        low, high = given["clean_interval"]
+        found = Distances(
+            suite=str(given["suite"]),
+            note=str(given["note"]),
+            threat=str(given["threat"]),
+            eps=max(radii),
+            radii=radii,
+            n=n,
+            clean_accuracy=Interval(float(given["clean_accuracy"]), float(low), float(high), n),
+            counts={name: int(given["counts"][name]) for name in ("misclassified", "broken", "survived", "unknown")},
+            searches=tuple(SearchRecord(**record) for record in given["attacks"]),
+            seconds=float(given["seconds"]),
+            warnings=_texts(given["warnings"]),
+            environment=dict(given["environment"]),
+            examples=_table(path, n),
+            doubts=_texts(given["doubts"]),
+        )
+        said = {float(entry["eps"]): float(entry["robust_accuracy"]) for entry in given["curve"]}
+    except KeyError as error:
+        raise InputError(f"{path} has no {error.args[0]!r}. {REMEDY}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{path} holds a value that does not fit ({error}). {REMEDY}") from error
+    if any(abs(found.at(eps).value - share) > 1e-9 for eps, share in said.items()):
+        raise InputError(f"{path} says something else than its table of examples: it was changed. {REMEDY}")
+    return found
+
+
+def _attack(fields: Any) -> AttackRecord:
+    """Return the record of an attack with typed values; raises errors that `read_summary` catches."""
     kinds = get_type_hints(AttackRecord)
-    return AttackRecord(**{name: kind(given[name]) for name, kind in kinds.items()})
+    return AttackRecord(**{name: kind(fields[name]) for name, kind in kinds.items()})
 
 
-def _texts(given: Any) -> tuple[str, ...]:
-    if not isinstance(given, list):
-        raise TypeError(f"{given!r:.80} is no list of texts")
-    return tuple(map(_text, given))
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.80} is no list of texts")
+    return tuple(map(_text, value))
 
 
-def _text(given: Any) -> str:
-    if not isinstance(given, str):
-        raise TypeError(f"{given!r:.80} is no text")
-    return given
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.80} is no text")
+    return value

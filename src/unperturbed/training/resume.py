@@ -1,29 +1,30 @@
-"""The checkpoint of a run: what is saved of its parts, and how they resume."""
+"""The checkpoint of a run: saving and restoring its parts."""
 
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_origin, get_type_hints
 
 from unperturbed import runs
-from unperturbed.errors import InputError, NotResumableError
+from unperturbed.errors import InputError, NotResumableError, RunError
 from unperturbed.training import checkpoint
 from unperturbed.training.engine import Engine
 from unperturbed.training.journal import Journal
-from unperturbed.training.selection import Selection
+from unperturbed.training.selection import STRONGER, Selection
 from unperturbed.training.state import State
 
 log = logging.getLogger("unperturbed")
 
 
 def save(engine: Engine, journal: Journal, state: State) -> None:
-    """Write the checkpoint; without a run folder, nothing."""
+    """Write the checkpoint, if the run has a folder."""
     if journal.folder is None:
         return
     fabric = engine.fabric
-    own = {"memory": checkpoint.memory(engine.method), "sums": journal.sums, **engine.random_state()}
-    # Each process has its own perturbations and random numbers; all of them belong into the one file.
-    gathered = fabric.all_gather(own) if fabric.world_size > 1 else own
+    state_of_process = {"memory": checkpoint.memory(engine.method), "sums": journal.sums, **engine.random_state()}
+    # The perturbations and random numbers of all processes belong into the file.
+    gathered = fabric.all_gather(state_of_process) if fabric.world_size > 1 else state_of_process
     if engine.is_first:
         content = {
             "model": engine.classifier.state_dict(),
@@ -42,7 +43,7 @@ def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, 
     """Go back to a checkpoint; `state` is overwritten in place.
 
     Raises:
-        RunError: where it is damaged or another run's, or the best weights are.
+        RunError: if it or the best weights are damaged or another run's.
     """
     assert journal.folder is not None
     if path.name == Path(runs.PREVIOUS).name:
@@ -50,7 +51,31 @@ def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, 
     content = checkpoint.load(path)
     if content.get("config", journal.note) != journal.note:
         raise NotResumableError(checkpoint.damaged(path, "it is of another run"))
-    own = _of_this_process(content["own"], engine)
+    try:
+        _check_state(content["state"], engine.steps)
+        state_of_process = _of_this_process(content["own"], engine)
+        _put_back(content, state_of_process, engine, state)
+        selection.check_best()
+        journal.restore(state_of_process["sums"], content.get("metrics"))
+    except (InputError, RunError, OSError):
+        raise
+    except Exception as error:  # a sound file with other contents than `save` writes
+        raise NotResumableError(checkpoint.damaged(path, f"{type(error).__name__} in its contents")) from error
+    log.info("Resumed at step %d of %d.", state.step, engine.steps)
+
+
+def _check_state(values: dict[str, Any], steps: int) -> None:
+    """Raise TypeError or ValueError for a state that no run of so many steps has: loops run as far as it says."""
+    read = State(**values)
+    for name, kind in get_type_hints(State).items():
+        plain = kind if isinstance(kind, UnionType) else get_origin(kind) or kind
+        if not isinstance(getattr(read, name), plain):
+            raise TypeError(f"{name} is {getattr(read, name)!r:.80}")
+    if not 0 <= read.step <= steps or not 0 <= read.strengthened <= STRONGER:
+        raise ValueError(f"step {read.step}, strengthened {read.strengthened}")
+
+
+def _put_back(content: dict[str, Any], own: dict[str, Any], engine: Engine, state: State) -> None:
     for name, value in content["state"].items():
         setattr(state, name, value)
     engine.classifier.load_state_dict(content["model"])
@@ -61,20 +86,17 @@ def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, 
         engine.method = engine.method.stronger() or engine.method
     checkpoint.restore_memory(engine.method, own["memory"])
     engine.restore_random_state(own)
-    selection.check_best()
-    journal.restore(own["sums"], content.get("metrics"))
-    log.info("Resumed at step %d of %d.", state.step, engine.steps)
 
 
 def _of_this_process(gathered: dict[str, Any], engine: Engine) -> dict[str, Any]:
-    """Return this process's part; raises InputError where the run was begun with another number of processes."""
-    begun = len(gathered["random"]) if gathered["random"].dim() > 1 else 1
+    """Return this process's part; raises InputError if the run was begun with another number of processes."""
+    processes_before = len(gathered["random"]) if gathered["random"].dim() > 1 else 1
     processes, rank = engine.fabric.world_size, engine.fabric.global_rank
-    if begun != processes:
-        raise InputError(f"The run was begun with devices={begun}, not {processes}: resume it so.")
+    if processes_before != processes:
+        raise InputError(f"The run was begun with devices={processes_before}, not {processes}: resume it so.")
     if processes == 1:
         return gathered
     return {
-        name: {key: values[rank] for key, values in held.items()} if isinstance(held, dict) else held[rank]
-        for name, held in gathered.items()
+        name: {key: values[rank] for key, values in states.items()} if isinstance(states, dict) else states[rank]
+        for name, states in gathered.items()
     }

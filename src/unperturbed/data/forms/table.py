@@ -2,6 +2,8 @@
 
 import csv
 import warnings
+from collections import Counter
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +23,11 @@ _LABELS = ("label", "class", "target", "y")
 
 
 def load_table(path: Path, name: str, label: str | None, scale: str | None) -> Data:
-    """Return a CSV file (its first line names the columns) as Data; the same 20% of every class are the test split.
+    """Return a CSV file (its first line names the columns) as Data; a fixed 20% of every class are the test split.
 
     Labels may be texts or numbers; their distinct values are the classes, in order. All other columns are features
     and must be numbers. The bounds are the lowest and highest value of each feature; with `scale="unit"` features are
-    mapped to [0, 1] by them. A warning says so, and where features have very different ranges.
+    mapped to [0, 1] by them. A warning says so, and another one if the ranges of features differ widely.
 
     Raises InputError for missing values, columns that are no numbers, and an unknown or ambiguous label column.
     """
@@ -42,19 +44,19 @@ def load_table(path: Path, name: str, label: str | None, scale: str | None) -> D
         x = (x - low) / np.where(high > low, high - low, 1)
     else:
         bounds = torch.from_numpy(low.astype(np.float32)), torch.from_numpy(high.astype(np.float32))
-    every = ArraySplit(torch.from_numpy(x.astype(np.float32)), labels)
-    _tell_ranges(every, names, path)
+    examples = ArraySplit(torch.from_numpy(x.astype(np.float32)), labels)
+    _tell_ranges(examples, names, path)
     train, test = hold_out(labels, HELD_OUT)
     if len(test) == 0 or len(train) == 0:
         raise InputError(f"{path} has too few examples of a class to hold out {HELD_OUT:.0%}: give more, or an .npz.")
     if len(classes) < 2:
         raise InputError(f"All labels of {path} (column {column!r}) are {classes[0]}: there is nothing to tell apart.")
     warnings.warn(
-        f"{len(test)} of the {len(every)} rows of {path} (20% of every class, always the same) are held out as the "
+        f"{len(test)} of the {len(examples)} rows of {path} (20% of every class, always the same) are held out as the "
         "test split.",
         stacklevel=2,
     )
-    return Data(name, select(every, train), select(every, test), classes, bounds, features=tuple(names))
+    return Data(name, select(examples, train), select(examples, test), classes, bounds, features=tuple(names))
 
 
 def _read(path: Path) -> pa.Table:
@@ -64,31 +66,68 @@ def _read(path: Path) -> pa.Table:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = next(csv.reader(file, delimiter=delimiter), [])
         header = [name.strip() for name in header]
+        _check_delimiter(header, delimiter, path)
         options = pc.ConvertOptions(strings_can_be_null=True)
         table = pc.read_csv(path, parse_options=pc.ParseOptions(delimiter=delimiter), convert_options=options)
-    except (pa.ArrowException, UnicodeDecodeError, OSError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8 ({error.reason} {error.start}): save it as UTF-8.") from error
+    except (pa.ArrowException, OSError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as CSV ({' '.join(str(error).split())}): mend it.") from error
-    if header and all(NUMERAL.fullmatch(name) for name in header) and not all(name.isdecimal() for name in header):
-        raise InputError(f"The first line of {path} holds numbers ({', '.join(header[:5])}): it must name the columns.")
-    if "" in header:
-        place = header.index("")
+    if len(header) == table.num_columns and _holds_values(header, table):
+        first = ", ".join(header[:5])
         raise InputError(
-            f"Column {place + 1} of {path} has no name: an index that was written with the table (to_csv(index=False) "
+            f"The first line of {path} holds values ({first:.80}): add a line before it that names the columns."
+        )
+    if "" in header:
+        column = header.index("")
+        raise InputError(
+            f"Column {column + 1} of {path} has no name: an index that was written with the table (to_csv(index=False) "
             "leaves it out) would be a feature. Remove the column, or name it."
         )
-    twice = sorted({name for name in header if header.count(name) > 1})
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice or len(table.column_names) < 2 or table.num_rows == 0:
-        what = f"names the column {twice[0]!r} twice" if twice else "needs rows, a label column and features"
+        problem = f"names the column {twice[0]!r} twice" if twice else "needs rows, a label column and features"
         between = "tabs" if delimiter == "\t" else "commas"
-        raise InputError(f"{path} {what}: its first line must name the columns, with {between} between them.")
+        raise InputError(f"{path} {problem}: its first line must name the columns, with {between} between them.")
     return table.rename_columns(header)
+
+
+def _check_delimiter(header: list[str], delimiter: str, path: Path) -> None:
+    if len(header) != 1:
+        return
+    for other, noun in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (",", "commas")):
+        if other != delimiter and other in header[0]:
+            wanted = "tabs" if delimiter == "\t" else "commas"
+            point = ", and numbers with decimal points" if other == ";" else ""
+            tabs = ", or call it .tsv" if other == "\t" else ""
+            raise InputError(
+                f"{path} has {noun} between its columns: write it with {wanted} between them{point}{tabs}."
+            )
+
+
+def _holds_values(header: list[str], table: pa.Table) -> bool:
+    """Tell whether the first line is a row: numbers above numbers, or a text that its column holds again.
+
+    Whole numbers alone may be names, as pandas writes them.
+    """
+    texts = [pa.types.is_string(field.type) for field in table.schema]
+    numbers = [name for name, is_text in zip(header, texts, strict=True) if not is_text]
+    if not all(NUMERAL.fullmatch(name) for name in numbers):
+        return False
+    again = any(
+        is_text and name in table.column(k).unique().to_pylist()
+        for k, (name, is_text) in enumerate(zip(header, texts, strict=True))
+    )
+    return again or any(not name.isdecimal() for name in numbers)
 
 
 def _label_column(table: pa.Table, label: str | None, path: Path) -> str:
     columns = table.column_names
     if label is not None:
         if label not in columns:
-            raise InputError(f"{path} has no column {label!r}, only {', '.join(columns)}: give --label COLUMN.")
+            near = f" Did you mean {close[0]!r}?" if (close := get_close_matches(label, columns, 1)) else ""
+            there = f"{', '.join(columns[:20])}{', ...' * (len(columns) > 20)}"
+            raise InputError(f"{path} has no column {label!r}, only {there}: give --label COLUMN.{near}")
         return label
     texts = [name for name in columns if pa.types.is_string(table.schema.field(name).type)]
     usual = [name for name in columns if name.lower() in _LABELS]
@@ -103,8 +142,10 @@ def _numbers(table: pa.Table, column: str, path: Path) -> np.ndarray:
     values = table.column(column)
     kind = values.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        texts = [str(value) for value in values.to_pylist()]
+        row = next((k for k, text in enumerate(texts) if not NUMERAL.fullmatch(text.strip())), 0)
         raise InputError(
-            f"The column {column!r} of {path} is {kind} (first: {values[0].as_py()!r:.40}), not numbers: write it as "
+            f"The column {column!r} of {path} is {kind} (row {row + 1}: {texts[row]!r:.40}), not numbers: write it as "
             "numbers, or leave it out."
         )
     numbers: np.ndarray = values.to_numpy(zero_copy_only=False).astype(np.float64)
@@ -131,14 +172,15 @@ def _check_missing(table: pa.Table, column: str, path: Path) -> None:
 def _labels(table: pa.Table, column: str, path: Path) -> tuple[torch.Tensor, tuple[str, ...]]:
     """Return class numbers, and the classes' names: the distinct labels in order."""
     _check_missing(table, column, path)
-    values = np.array(table.column(column).to_pylist())
+    listed = table.column(column).to_pylist()
+    values = np.array(listed, dtype=object if isinstance(listed[0], str) else None)  # as texts, all as long as one
     if values.dtype.kind == "f" and not ((values == np.round(values)) & (np.abs(values) < 2**53)).all():
         raise InputError(f"The labels of {path} (column {column!r}) are not whole (first: {values[0]}): name classes.")
     if values.dtype.kind == "f":
         values = values.astype(np.int64)
-    named = named_labels(values)
-    if named is not None:
-        return named[0][0], named[1]
+    texts = named_labels(values)
+    if texts is not None:
+        return texts[0][0], texts[1]
     kinds, codes = np.unique(values, return_inverse=True)
     if len(kinds) > max(100, len(values) // 2):
         raise InputError(f"The column {column!r} of {path} has {len(kinds)} different values: are these classes?")
@@ -146,7 +188,7 @@ def _labels(table: pa.Table, column: str, path: Path) -> tuple[torch.Tensor, tup
 
 
 def _tell_ranges(split: ArraySplit, names: list[str], path: Path) -> None:
-    """Warn where one eps cannot suit all features, with quantiles of the narrowest and the widest."""
+    """Warn if one eps cannot suit all features, with quantiles of the narrowest and the widest."""
     if (uneven := uneven_features(split)) is None:
         return
     ranges = []
