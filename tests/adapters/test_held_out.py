@@ -32,7 +32,9 @@ def test_the_robust_accuracy_of_a_linear_network_is_that_of_the_closed_form() ->
     """The margin of w x + b against itself falls by exactly eps times the L1 norm of 2 w."""
     model = torch.nn.Linear(6, 2)
     with torch.no_grad():
+        model.weight[0] = torch.tensor([1.0, -1.0, 0.5, -0.5, 2.0, -2.0])
         model.weight[1] = -model.weight[0]
+        model.bias.zero_()
     x = torch.rand(60, 6, generator=torch.Generator().manual_seed(1))
     threat = Threat("Linf", 0.05, bounds=None)
     with torch.no_grad():
