@@ -51,7 +51,7 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     )
     if stated != true and "draws" not in columns:
         raise InputError(
-            f"{summary} says {_told(stated)}, but its table of examples {_told(true)}: it was changed. {REMEDY}"
+            f"{summary} says {_in_words(stated)}, but its table of examples {_in_words(true)}: it was changed. {REMEDY}"
         )
     return replace(outcome, examples=carried.examples)
 
@@ -67,7 +67,7 @@ def _table(summary: Path, n: int) -> dict[str, list[Any]]:
     return {name: [value for table in tables for value in table[name]] for name in tables[0]}
 
 
-def _told(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:
+def _in_words(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:
     counts, clean, robust = numbers
     return f"{', '.join(f'{count} {verdict}' for verdict, count in counts.items())}, clean {clean}, robust {robust}"
 
