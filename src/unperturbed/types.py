@@ -53,17 +53,24 @@ class Score(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Inputs, labels and example ids; `targets` is what losses compare with (the labels unless smoothed)."""
+    """Inputs, labels and example ids.
+
+    `targets` is what losses compare with: the labels unless smoothed. `z` are the points where a search may begin that
+    knows better ones: x unless earlier attacks have found some.
+    """
 
     x: Inputs
     y: Labels
     ids: Labels
     targets: Tensor = field(default_factory=lambda: torch.empty(0))
+    z: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def __post_init__(self) -> None:
-        """Let the targets be the labels where none are given."""
+        """Let the targets be the labels, and z be x, where none are given."""
         if self.targets.numel() == 0:
             object.__setattr__(self, "targets", self.y)
+        if self.z.numel() == 0:
+            object.__setattr__(self, "z", self.x)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from unperturbed.checks import check_fields
 from unperturbed.maximise.places import enough_places
-from unperturbed.networks.precision import plainly
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Logits, Model, PerExample, Rows
@@ -103,17 +102,3 @@ def padded_logits(model: Model, x: Inputs, batch_size: int) -> Logits:
             rows = torch.arange(size, device=x.device) % len(chunk)
             logits.append(model(chunk[rows])[: len(chunk)])
     return torch.cat(logits)
-
-
-def likely_targets(model: Model, batch: Batch, most: int | None, batch_size: int) -> Tensor:
-    """Return the other classes of each example, the likeliest first, `most` of them or all: (n, targets).
-
-    By the logits in the precision of the weights, also where the search is in a lower one, which ties logits.
-    """
-    with plainly():
-        logits = padded_logits(model, batch.x, batch_size)
-    others = logits.scatter(1, batch.y[:, None], -torch.inf).nan_to_num(nan=-torch.inf)
-    count = logits.shape[1] - 1
-    ranked = others.sort(dim=1, descending=True, stable=True).indices
-    ranked = ranked[ranked != batch.y[:, None]].view(len(ranked), count)
-    return ranked[:, : count if most is None else min(most, count)]

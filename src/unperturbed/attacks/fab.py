@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, AttackResult, Nearest, likely_targets
+from unperturbed.attacks.base import Attack, AttackResult, Nearest
+from unperturbed.attacks.targets import likely_targets
 from unperturbed.checks import AT_LEAST_ONE, NONE_OR_MORE, check_fields
 from unperturbed.losses import margin
 from unperturbed.maximise.places import Places, at_least_two

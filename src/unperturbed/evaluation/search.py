@@ -80,7 +80,7 @@ def search(
     """
 
     def look(model: Model, some: Labels) -> tuple[AttackResult, PerExample]:
-        batch = Batch(whole.x[some], whole.y[some], whole.ids[some])
+        batch = Batch(whole.x[some], whole.y[some], whole.ids[some], z=whole.z[some])
 
         def run(places: int) -> tuple[AttackResult, PerExample]:
             found = attack(model, batch, threat, noise.rows(some), places)

@@ -134,7 +134,8 @@ def search(
     `places`, in any order and company; after that, up to float rounding, which differs with the size of a batch. A
     restart is queued behind the examples that still wait for theirs.
 
-    A score with a method `of_climb(numbers)` is asked for the score of these climbs, one number a place.
+    A score with a method `of_climb(numbers, moves)` is asked for the score of these climbs after so many moves, one
+    number a place.
     """
     best_z, best_rank = x.clone(), torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
     by = torch.zeros(len(x), dtype=torch.int64, device=x.device)  # the climb that the best iterate is from
@@ -168,7 +169,7 @@ def search(
     fill_free_places()
     while at.busy():
         row = at.row
-        value, rank, gradient = _climb(score if of_climb is None else of_climb(at.number), z, row)
+        value, rank, gradient = _climb(score if of_climb is None else of_climb(at.number, k), z, row)
         passes += int(at.active.sum())
         sound = value.isfinite() & rank.isfinite()
         led[row[at.active & ~tells_nothing(gradient)]] = True
