@@ -580,7 +580,7 @@ def test_other_distances_are_refused_or_replaced(tmp_path: Path) -> None:
 
 
 def test_progress_is_told_radius_by_radius(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unperturbed.maximise.places.PAUSE", 1e6)
+    monkeypatch.setattr("unperturbed.maximise.climb_queue.PAUSE", 1e6)
     x, y = blobs(40, seed=2)
     told: list[tuple[float, float, str]] = []
     minimum_norm(mlp(6, 3), (x, y), Threat("Linf", 0.2), QUICK, progress=lambda *words: told.append(words))
@@ -589,7 +589,7 @@ def test_progress_is_told_radius_by_radius(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_progress_moves_within_the_radii(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unperturbed.maximise.places.PAUSE", -1.0)
+    monkeypatch.setattr("unperturbed.maximise.climb_queue.PAUSE", -1.0)
     told: list[float] = []
     suite = replace(QUICK, attacks=(FAB("FAB", steps=5), *QUICK.attacks))
     words = mlp(6, 3), blobs(40, seed=2), Threat("Linf", 0.2), suite

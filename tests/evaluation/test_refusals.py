@@ -18,8 +18,8 @@ from unperturbed.attacks.square import Square
 from unperturbed.data.split import Data, array_split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.checked_model import check_kinds
 from unperturbed.evaluation.evidence import Evidence
-from unperturbed.evaluation.subject import check_kinds
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD
 from unperturbed.statistics.intervals import wilson
@@ -277,7 +277,7 @@ def test_data_in_any_form_gives_the_same(form: Callable[..., Any]) -> None:
 
 def test_progress_is_told_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 12)
-    monkeypatch.setattr("unperturbed.maximise.places.PAUSE", 1e6)
+    monkeypatch.setattr("unperturbed.maximise.climb_queue.PAUSE", 1e6)
     told: list[tuple[float, float, str]] = []
     evaluate(linear(6, 3), (X, Y), THREAT, QUICK, progress=lambda *words: told.append(words))
     assert [total for _, total, _ in told] == [30] * 6
@@ -291,7 +291,7 @@ def test_progress_is_told_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 ], ids=lambda attack: f"{attack.label}")  # fmt: skip
 def test_progress_moves_within_an_attack(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never back, never beyond the attack's own share, and without a bound below what is left standing."""
-    monkeypatch.setattr("unperturbed.maximise.places.PAUSE", -1.0)
+    monkeypatch.setattr("unperturbed.maximise.climb_queue.PAUSE", -1.0)
     told: list[tuple[float, float, str]] = []
     suite = Suite("one", (attack,), "a test")
     outcome = evaluate(linear(6, 3), (X, Y), THREAT, suite, progress=lambda *words: told.append(words), batch_size=8)
@@ -304,7 +304,7 @@ def test_progress_moves_within_an_attack(attack: Attack, monkeypatch: pytest.Mon
 
 def test_progress_that_stops_the_evaluation_is_no_failure_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though it is raised in the middle of an attack, where what a network raises costs examples."""
-    monkeypatch.setattr("unperturbed.maximise.places.PAUSE", -1.0)
+    monkeypatch.setattr("unperturbed.maximise.climb_queue.PAUSE", -1.0)
     calls = []
 
     def enough(*words: object) -> None:

@@ -15,8 +15,8 @@ from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.data.convert import as_split
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.block import attack_block, untouched
+from unperturbed.evaluation.checked_model import check_model
 from unperturbed.evaluation.search import Networks, as_searched
-from unperturbed.evaluation.subject import look_at
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD
 from unperturbed.networks.precision import Precision
@@ -197,7 +197,7 @@ def test_slopes_are_looked_at_in_as_many_places_as_memory_holds() -> None:
     block = untouched(Reading(), Batch(X, Y, torch.arange(12)), 8, 0)
     networks = Networks(Reading(), Small(), Reading(), 8)
     attack_block(networks, block, THREAT, Suite("pgd", (GradientAttack("PGD", margin, PGD(steps=2)),), ""), 0)
-    assert networks.places == 4 and not block.warnings and not block.unlike.any()
+    assert networks.batch_size == 4 and not block.warnings and not block.unlike.any()
 
 
 class Steep(nn.Module):
@@ -242,8 +242,8 @@ def test_the_verdicts_are_those_of_float32(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def searched(model: nn.Module, x: torch.Tensor) -> Networks:
-    subject = look_at(model, as_split((x.float(), torch.zeros(len(x), dtype=torch.int64))), THREAT, 0)
-    return as_searched(subject, "auto", 8)
+    checked = check_model(model, as_split((x.float(), torch.zeros(len(x), dtype=torch.int64))), THREAT, 0)
+    return as_searched(checked, "auto", 8)
 
 
 def test_a_network_that_does_not_know_bfloat16_is_searched_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:

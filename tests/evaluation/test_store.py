@@ -108,7 +108,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.
     """As many numbers are held in tensors while three blocks are evaluated as while twelve are."""
     for reader in ("unperturbed.evaluation.hashes._READ", "unperturbed.data.check._BLOCK"):
         monkeypatch.setattr(reader, 20)
-    monkeypatch.setattr("unperturbed.maximise.places.PAUSE", 1e6)  # in the middle of a search more is held
+    monkeypatch.setattr("unperturbed.maximise.climb_queue.PAUSE", 1e6)  # in the middle of a search more is held
     model, held = nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), dict[int, int]()
 
     for n in (60, 240):

@@ -202,7 +202,7 @@ def test_blocks_do_not_matter_and_progress_is_told(monkeypatch: pytest.MonkeyPat
     models, data = {"a": mlp(6, 3, seed=1), "b": mlp(6, 3, seed=2)}, blobs(50)
     whole = transfer(models, data, THREAT, QUICK, batch_size=16)
     monkeypatch.setattr(measurement, "BLOCK", 20)
-    monkeypatch.setattr("unperturbed.maximise.places.PAUSE", 1e6)
+    monkeypatch.setattr("unperturbed.maximise.climb_queue.PAUSE", 1e6)
     told: list[tuple[float, float, str]] = []
     parts = transfer(models, data, THREAT, QUICK, batch_size=16, progress=lambda *words: told.append(words))
     assert parts.accuracy == whole.accuracy and parts.worst == whole.worst

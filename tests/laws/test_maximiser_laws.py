@@ -43,7 +43,7 @@ def case(norm: Norm, eps: float, box: str = "unit", n: int = 8, shape: tuple[int
 
 def test_every_file_has_a_maximiser() -> None:
     for module in modules_of(unperturbed.maximise):
-        assert module.__name__.endswith((".ascent", ".places", ".slopes")) or classes_in(module, Maximiser), (
+        assert module.__name__.endswith((".ascent", ".climb_queue", ".slopes")) or classes_in(module, Maximiser), (
             f"none found in {module.__name__}"
         )
     assert {PGD, Adam, FrankWolfe} <= set(MAXIMISERS)

@@ -171,7 +171,7 @@ def test_a_search_gives_each_climb_and_each_restart_noise_of_its_own() -> None:
         return value, value - 1e6  # never broken
 
     for places in (2, 8):
-        found = search(chain, score, X, threat, NOISE, restarts=2, places=places)
+        found = search(chain, score, X, threat, NOISE, restarts=2, batch_size=places)
         best = torch.full((6,), -torch.inf, dtype=X.dtype)
         for restart in range(2):
             for steps in range(4):

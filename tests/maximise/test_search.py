@@ -153,7 +153,7 @@ def test_the_best_iterate_is_kept_and_lies_inside(kind: type, norm: Norm) -> Non
         return score(z, rows) - 1e3  # type: ignore[no-any-return, operator]
 
     ascent = Watched(make(kind))
-    best = search(ascent, recorded, x, threat, noise, 1, places=6)
+    best = search(ascent, recorded, x, threat, noise, 1, batch_size=6)
     assert len(seen) == ascent.steps + 1
     assert torch.equal(best.rank, torch.stack(seen).amax(0))
     assert (best.rank >= seen[-1]).all(), "whether it is more, on a climb that has converged, rounding decides"
@@ -196,7 +196,7 @@ def test_an_iterate_on_the_way_is_kept_and_not_the_last_one(kind: type, norm: No
         seen.append(z.detach().clone())
         return score(z, rows) - 1e3, rank  # type: ignore[operator]
 
-    best = search(brief(kind), recorded, x, threat, noise, 1, places=6)
+    best = search(brief(kind), recorded, x, threat, noise, 1, batch_size=6)
     assert len(seen) > 5 and best.rank.tolist() == [-1.0] * 6
     assert torch.equal(best.z, torch.stack(seen)[middle, torch.arange(6)])
 
@@ -210,7 +210,7 @@ def test_the_rank_decides_not_the_score() -> None:
         height = (z * up[rows]).flatten(1).sum(1)
         return height, -height.detach()
 
-    best = search(PGD(steps=5), score, x, threat, noise, 1, places=4)
+    best = search(PGD(steps=5), score, x, threat, noise, 1, batch_size=4)
     ends = PGD(steps=5)(score, x, threat, noise)
     assert torch.allclose(best.z, threat.sample(x, noise.fold(0))), "the start is the lowest point on the way up"
     assert (ends.flatten(1).sum(1) > best.z.flatten(1).sum(1)).all()
@@ -224,8 +224,8 @@ def test_the_best_of_all_restarts_is_kept_for_each_example_s10() -> None:
     def below(z: Inputs, rows: Rows) -> PerExample:
         return score(z, rows) - 1e3  # type: ignore[no-any-return, operator]
 
-    best = search(PGD(steps=3), below, x, threat, noise, restarts=5, places=12)
-    apart = [search(PGD(steps=3), below, x, threat, _Ahead(noise.keys, k), 1, places=12).rank for k in range(5)]
+    best = search(PGD(steps=3), below, x, threat, noise, restarts=5, batch_size=12)
+    apart = [search(PGD(steps=3), below, x, threat, _Ahead(noise.keys, k), 1, batch_size=12).rank for k in range(5)]
     ranks = torch.stack(apart)
     assert torch.equal(best.rank, ranks.amax(0))
     assert len(ranks.argmax(0).unique()) > 1 and (best.rank > ranks[-1]).any() and (best.rank > ranks[0]).any()
@@ -249,7 +249,7 @@ def test_restarts_begin_at_different_points() -> None:
     """As many as asked for, for each example, and none alike."""
     model, x, y, threat, noise = problem(2, eps=0.3)
     ascent = Watched(PGD(steps=2))
-    search(ascent, lambda z, rows: z.flatten(1).sum(1) - 1e3, x, threat, noise, restarts=6, places=2)
+    search(ascent, lambda z, rows: z.flatten(1).sum(1) - 1e3, x, threat, noise, restarts=6, batch_size=2)
     starts = torch.stack(ascent.starts)
     assert starts.shape == (6, 2, *SHAPE)
     for example in starts.unbind(1):
@@ -270,7 +270,7 @@ def test_an_example_that_breaks_leaves_at_once() -> None:
         counts[rows[first]] += 1
         return broken.float() - 0.5 + 0 * z.flatten(1).sum(1)
 
-    best = search(PGD(steps=4), score, x, threat, noise, restarts=1, places=6)
+    best = search(PGD(steps=4), score, x, threat, noise, restarts=1, batch_size=6)
     assert torch.equal(best.rank > 0, after < 99)
     assert best.passes == 1 + 2 + 4 + 5 + 1 + 5 and best.queries.tolist() == [1, 2, 4, 5, 1, 5]
 
@@ -286,7 +286,7 @@ def test_an_example_just_short_of_a_break_climbs_on(short: float) -> None:
         rank = torch.full((len(rows),), short if len(looks) < 3 else 1.0)
         return z.flatten(1).sum(1), rank
 
-    best = search(PGD(steps=4), score, x, threat, noise, restarts=1, places=2)
+    best = search(PGD(steps=4), score, x, threat, noise, restarts=1, batch_size=2)
     assert best.rank.tolist() == [1.0, 1.0] and len(looks) == 3
 
 
@@ -301,7 +301,7 @@ def test_restarts_fill_free_places_and_end_with_the_first_success() -> None:
         held.append(rows.tolist())
         return 0 * z.flatten(1).sum(1), torch.where(climb == lucky[rows], 1.0, -1.0 - climb)
 
-    best = search(PGD(steps=4), score, x, threat, noise, restarts=4, places=8)
+    best = search(PGD(steps=4), score, x, threat, noise, restarts=4, batch_size=8)
     assert sorted(held[0]) == [0, 0, 0, 1, 1, 1, 2, 2], "first the first climbs, then the second ones, ..."
     assert best.restart.tolist() == [3, 4, 1] and best.rank.tolist() == [1.0, -1.0, 1.0]
     assert best.passes == (5 + 5 + 1) + 4 * 5 + (1 + 1), "what breaks an example ends its later climbs, no earlier ones"
@@ -322,7 +322,7 @@ def test_of_climbs_that_tie_the_first_one_counts(places: int) -> None:
         late = looks[climb, rows] > 3 - climb
         return 0 * z.flatten(1).sum(1), torch.where(late, -1.0, -2.0)
 
-    best = search(PGD(steps=4), score, x, threat, noise, restarts=3, places=places)
+    best = search(PGD(steps=4), score, x, threat, noise, restarts=3, batch_size=places)
     assert best.rank.tolist() == [-1.0, -1.0] and torch.equal(best.z, starts[0])
 
 
@@ -339,7 +339,7 @@ def test_an_infinite_rank_takes_no_ones_place(places: int) -> None:
         rank = torch.where(climb == 1, 0.5, torch.where(looks[0] > 2, torch.inf, -1.0))
         return 0 * z.flatten(1).sum(1), rank
 
-    best = search(PGD(steps=4), score, x, threat, noise, restarts=2, places=places)
+    best = search(PGD(steps=4), score, x, threat, noise, restarts=2, batch_size=places)
     assert not best.finite.item() and best.rank.item() == (-1.0 if places == 1 else 0.5)
     assert torch.equal(best.z[0], starts[0 if places == 1 else 1, 0])
 
@@ -382,8 +382,8 @@ def test_what_is_not_finite_is_flagged_and_kept_apart(norm: Norm, poison: str) -
             rank = rank.masked_fill(wrong, torch.nan)
         return value, rank
 
-    found = search(PGD(steps=3), score, x, threat, noise, restarts=2, places=4)
-    healthy = search(PGD(steps=3), lambda z, rows: score(z, rows, set()), x, threat, noise, restarts=2, places=4)
+    found = search(PGD(steps=3), score, x, threat, noise, restarts=2, batch_size=4)
+    healthy = search(PGD(steps=3), lambda z, rows: score(z, rows, set()), x, threat, noise, restarts=2, batch_size=4)
     others = torch.tensor([row for row in range(9) if row not in poisoned])
     assert found.finite[others].all() and torch.equal(found.z[others], healthy.z[others])
     assert not found.finite[2] and not found.finite[7]
@@ -392,7 +392,7 @@ def test_what_is_not_finite_is_flagged_and_kept_apart(norm: Norm, poison: str) -
 
 def test_an_example_that_is_never_finite_keeps_its_input() -> None:
     model, x, y, threat, noise = problem(3, eps=0.3)
-    best = search(PGD(steps=3), lambda z, rows: z.flatten(1).sum(1) * torch.nan, x, threat, noise, 4, places=2)
+    best = search(PGD(steps=3), lambda z, rows: z.flatten(1).sum(1) * torch.nan, x, threat, noise, 4, batch_size=2)
     assert torch.equal(best.z, x) and (best.rank == -torch.inf).all() and not best.finite.any()
     assert torch.equal(best.restart, torch.ones(3, dtype=torch.int64)), "a broken network is not asked again"
 
@@ -407,13 +407,13 @@ def test_memory_and_step_count_begin_anew_with_each_climb(ascent: Ascent) -> Non
     def shifted(z: Inputs, rows: Rows) -> PerExample:
         return score(z, rows) - away[rows]  # type: ignore[no-any-return, operator]
 
-    queued = search(ascent, shifted, x, threat, noise, restarts=2, places=2)
+    queued = search(ascent, shifted, x, threat, noise, restarts=2, batch_size=2)
     for row in range(7):
 
         def alone(z: Inputs, rows: Rows, row: int = row) -> PerExample:
             return shifted(z, rows + row)
 
-        best = search(ascent, alone, x[row : row + 1], threat, noise.rows(torch.tensor([row])), 2, places=2)
+        best = search(ascent, alone, x[row : row + 1], threat, noise.rows(torch.tensor([row])), 2, batch_size=2)
         assert torch.equal(best.z[0], queued.z[row]) and torch.equal(best.rank[0], queued.rank[row])
 
 
@@ -421,7 +421,7 @@ def test_the_callers_tensors_are_untouched() -> None:
     model, x, y, threat, noise = problem(5, eps=0.3)
     before, version = x.clone(), x._version
     rng = torch.get_rng_state()
-    best = search(Adam(steps=2), lambda z, rows: z.flatten(1).sum(1) - 1e3, x, threat, noise, 2, places=2)
+    best = search(Adam(steps=2), lambda z, rows: z.flatten(1).sum(1) - 1e3, x, threat, noise, 2, batch_size=2)
     best.z.zero_()
     assert torch.equal(x, before) and x._version == version and not x.requires_grad
     assert torch.equal(torch.get_rng_state(), rng)

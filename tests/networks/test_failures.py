@@ -64,22 +64,22 @@ def test_bad_input_is_no_matter_of_the_examples() -> None:
 def test_the_batch_is_halved_until_memory_suffices(error: Exception) -> None:
     seen = []
 
-    def run(places: int) -> str:
-        seen.append(places)
-        if places > 8:
+    def run(batch_size: int) -> str:
+        seen.append(batch_size)
+        if batch_size > 8:
             raise error
         return "done"
 
     assert within_memory(run, 64) == ("done", 8) and seen == [64, 32, 16, 8]
     with pytest.raises(type(error)):
-        within_memory(lambda places: run(99), 4)
+        within_memory(lambda batch_size: run(99), 4)
 
 
 def test_other_errors_do_not_shrink_the_batch() -> None:
     seen = []
 
-    def run(places: int) -> None:
-        seen.append(places)
+    def run(batch_size: int) -> None:
+        seen.append(batch_size)
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes"):
@@ -88,22 +88,22 @@ def test_other_errors_do_not_shrink_the_batch() -> None:
 
 
 class Seen:
-    places = 16
+    batch_size = 16
 
 
 def test_what_memory_does_not_hold_and_what_fails_are_told_apart() -> None:
     """One row fails, and no more than four fit."""
 
-    def run(rows: Tensor, places: int) -> int:
-        if places > 4:
+    def run(rows: Tensor, batch_size: int) -> int:
+        if batch_size > 4:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         if 3 in rows:
             raise ValueError("three")
-        return places
+        return batch_size
 
     seen = Seen()
     results, failures = carefully(run, torch.arange(10), seen)
-    assert seen.places == 4 and {value for _, value in results} == {4} and set(failures) == {3}
+    assert seen.batch_size == 4 and {value for _, value in results} == {4} and set(failures) == {3}
     assert failed_on(failures, 10 * torch.arange(10), "it") == [
         "On 1 examples it failed, even alone; on number 30 with: ValueError('three')"
     ]

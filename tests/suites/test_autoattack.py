@@ -8,8 +8,7 @@ import torch
 from support import attack_laws as laws
 from support.examples import NORMS
 from support.shares import first
-from unperturbed.attacks.base import Attack
-from unperturbed.attacks.targets import likely_targets
+from unperturbed.attacks.base import Attack, likely_targets
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.multi_targeted import MultiTargeted

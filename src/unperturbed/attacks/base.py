@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from unperturbed.checks import check_fields
-from unperturbed.maximise.places import enough_places
+from unperturbed.maximise.climb_queue import slots_needed
+from unperturbed.networks.precision import plainly
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Logits, Model, PerExample, Rows
@@ -94,7 +95,7 @@ class MinimumNorm(Protocol):
 
 def padded_logits(model: Model, x: Inputs, batch_size: int) -> Logits:
     """Return the logits of x, the network seeing at most `batch_size` examples at a time (padded by repetition)."""
-    logits, size = [], enough_places(len(x), batch_size)
+    logits, size = [], slots_needed(len(x), batch_size)
     with torch.no_grad():
         if len(x) == 0:
             return model(x)  # type: ignore[no-any-return]
@@ -102,3 +103,17 @@ def padded_logits(model: Model, x: Inputs, batch_size: int) -> Logits:
             rows = torch.arange(size, device=x.device) % len(chunk)
             logits.append(model(chunk[rows])[: len(chunk)])
     return torch.cat(logits)
+
+
+def likely_targets(model: Model, batch: Batch, most: int | None, batch_size: int) -> Tensor:
+    """Return the other classes of each example, the likeliest first, `most` of them or all: (n, targets).
+
+    By the logits in the precision of the weights, also where the search is in a lower one, which ties logits.
+    """
+    with plainly():
+        logits = padded_logits(model, batch.x, batch_size)
+    others = logits.scatter(1, batch.y[:, None], -torch.inf).nan_to_num(nan=-torch.inf)
+    count = logits.shape[1] - 1
+    ranked = others.sort(dim=1, descending=True, stable=True).indices
+    ranked = ranked[ranked != batch.y[:, None]].view(len(ranked), count)
+    return ranked[:, : count if most is None else min(most, count)]

@@ -6,11 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, AttackResult, Nearest
-from unperturbed.attacks.targets import likely_targets
+from unperturbed.attacks.base import Attack, AttackResult, Nearest, likely_targets
 from unperturbed.checks import AT_LEAST_ONE, NONE_OR_MORE, check_fields
 from unperturbed.losses import margin
-from unperturbed.maximise.places import Places, at_least_two
+from unperturbed.maximise.climb_queue import ClimbQueue, at_least_two
 from unperturbed.maximise.slopes import tells_nothing, usable
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -30,13 +29,14 @@ class FAB(Attack):
     continues to the shortest distance.
 
     Attributes:
-        label: how tables name the attack.
-        targets: how many classes, those of largest logits at x first, one after the other; 0: the nearest each time.
-        restarts: climbs an example (and target); all but the first begin at random, half a radius away.
+        label: name of the attack in tables.
+        targets: number of target classes, one after the other, from the largest logit at x; 0: the nearest class in
+            every move.
+        restarts: climbs an example (and target); all but the first begin at a random point, half a radius away.
         steps: moves, each two forwards and an input gradient (for each other class, without targets).
-        most: the largest a.
-        overshoot: by how much a move goes beyond the plane.
-        back: how far it goes back towards x.
+        most: upper bound of a.
+        overshoot: factor by which a move goes beyond the plane.
+        back: share of z - x that remains after a step back.
     """
 
     needs_gradient: ClassVar[bool | None] = True
@@ -65,95 +65,99 @@ class FAB(Attack):
         x, n = batch.x, len(batch.x)
         targets = likely_targets(model, batch, self.targets or None, batch_size)
         climbs = targets.shape[1] if self.targets else 1
-        at = Places(n, batch_size, climbs * self.restarts, x.device, self.steps)
-        k = torch.zeros_like(at.row)
-        here = x[at.row] if n else x.new_zeros((len(k), *x.shape[1:]))
-        z, wide = here.clone(), (-1, *[1] * (x.dim() - 1))
+        queue = ClimbQueue(n, batch_size, climbs * self.restarts, x.device, self.steps)
+        k = torch.zeros_like(queue.row)
+        origin = x[queue.row] if n else x.new_zeros((len(k), *x.shape[1:]))
+        z, wide = origin.clone(), (-1, *[1] * (x.dim() - 1))
         best = _Record(x, threat, 0.0 if leave else torch.inf)
-        led = torch.zeros(n, dtype=torch.bool, device=x.device)  # by an informative gradient
+        informative = torch.zeros(n, dtype=torch.bool, device=x.device)  # examples with an informative gradient
         forwards, backwards = n, 0
 
         def fill_free_places() -> None:
-            seats, rows = at.fill()
+            seats, rows = queue.fill()
             if len(seats) == 0:
                 return
             pair = at_least_two(rows)
-            climb = at_least_two(at.number[seats])
+            climb = at_least_two(queue.number[seats])
             far = replace(threat, eps=threat.eps / 2).scatter(x[pair], noise.rows(pair).fold(climb))
             start = torch.where((climb >= climbs).view(wide), far, x[pair])
-            k[seats], here[seats], z[seats] = 0, x[rows], start[: len(rows)]
+            k[seats], origin[seats], z[seats] = 0, x[rows], start[: len(rows)]
 
         def give_up_places() -> None:
-            nonlocal k, here, z
-            kept = at.shrink()
-            if kept is not None:
-                k, here, z = k[kept], here[kept], z[kept]
+            nonlocal k, origin, z
+            remaining = queue.shrink()
+            if remaining is not None:
+                k, origin, z = k[remaining], origin[remaining], z[remaining]
 
         fill_free_places()
-        while at.busy():
-            busy, y = int(at.active.sum()), batch.y[at.row]
-            towards = targets[at.row, at.number % climbs][:, None] if self.targets else targets[at.row]
-            lead, slope, here_margin = _nearest_plane(model, z, y, towards, threat)
-            sound, broken = best.look(at, z, here_margin)
+        while queue.busy():
+            busy, y = int(queue.active.sum()), batch.y[queue.row]
+            towards = targets[queue.row, queue.number % climbs][:, None] if self.targets else targets[queue.row]
+            lead, slope, current_margin = _nearest_plane(model, z, y, towards, threat)
+            sound, broken = best.look(queue, z, current_margin)
             sound &= lead.isfinite()
-            led[at.row[at.active & ~tells_nothing(slope)]] = True
+            informative[queue.row[queue.active & ~tells_nothing(slope)]] = True
             slope = usable(slope)
-            z = self._move(here, z, lead, slope, threat)
+            z = self._move(origin, z, lead, slope, threat)
             with torch.no_grad():
                 next_margin = margin(model(z), y)
-            sound_next, broken_next = best.look(at, z, next_margin)
+            sound_next, broken_next = best.look(queue, z, next_margin)
             sound, broken = sound & sound_next, (broken | broken_next) & leave
             forwards, backwards = forwards + 2 * busy, backwards + towards.shape[1] * busy
-            best.finite[at.row[at.active & ~sound]] = False
+            best.finite[queue.row[queue.active & ~sound]] = False
 
             k += 1
-            done = at.active & (broken | ~sound | (k >= self.steps))
-            at.leave(done, broken | ~sound)
-            z = torch.where((next_margin > 0).view(wide), here + self.back * (z - here), z)
-            if bool(done.any()):
+            finished = queue.active & (broken | ~sound | (k >= self.steps))
+            queue.leave(finished, broken | ~sound)
+            z = torch.where((next_margin > 0).view(wide), origin + self.back * (z - origin), z)
+            if bool(finished.any()):
                 fill_free_places()
                 give_up_places()
-        rounds = (at.needed + climbs - 1) // climbs
-        found = AttackResult(best.inside, best.margin, best.finite & led, rounds, forwards, backwards, 1 + 2 * at.moved)
-        return Nearest(best.nearest, best.distance, found)
+        rounds = (queue.needed + climbs - 1) // climbs
+        result = AttackResult(
+            best.inside, best.margin, best.finite & informative, rounds, forwards, backwards, 1 + 2 * queue.moved
+        )
+        return Nearest(best.nearest, best.distance, result)
 
     def _move(self, x: Inputs, z: Inputs, lead: PerExample, slope: Inputs, threat: Threat) -> Inputs:
         """Return the next point; `lead` is f_l - f_y at z and `slope` its gradient."""
         wide = (-1, *[1] * (x.dim() - 1))
         near = threat.to_plane(z, slope, -lead)
         far = threat.to_plane(x, slope, -(lead + (slope * (x - z)).flatten(1).sum(1)))
-        length, other = (threat.distance(d, torch.zeros_like(d)).clamp(min=1e-8) for d in (near, far))
-        a = (length / (length + other)).clamp(max=self.most).view(wide)
+        length, length_back = (threat.distance(d, torch.zeros_like(d)).clamp(min=1e-8) for d in (near, far))
+        a = (length / (length + length_back)).clamp(max=self.most).view(wide)
         return threat.boxed((1 - a) * (z + self.overshoot * near) + a * (x + self.overshoot * far))
 
 
 class _Record:
-    """What has been met so far: of each example the nearest break, and the largest margin inside the threat set."""
+    """The nearest break and the largest margin inside the threat set so far, of every example."""
 
     def __init__(self, x: Inputs, threat: Threat, enough: float) -> None:
         self.x, self.threat, self.enough = x, threat, enough
         self.nearest, self.inside = x.clone(), x.clone()
         self.distance, self.margin = x.new_full((len(x),), torch.inf), x.new_full((len(x),), -torch.inf)
-        self.nearest_by, self.inside_by = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)  # by which climb
+        self.nearest_by, self.inside_by = torch.zeros(
+            2, len(x), dtype=torch.int64, device=x.device
+        )  # the climb that reached it
         self.finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
 
-    def look(self, at: Places, z: Inputs, margins: PerExample) -> tuple[Tensor, Tensor]:
-        """Enter the points in the places; tell which margins are finite, and which points are new breaks inside."""
+    def look(self, queue: ClimbQueue, z: Inputs, margins: PerExample) -> tuple[Tensor, Tensor]:
+        """Record the points in the slots; tell which margins are finite, and which points are new breaks inside."""
         if self.enough == torch.inf:
-            distance = self.threat.distance(self.x[at.row], z)
+            distance = self.threat.distance(self.x[queue.row], z)
             breaks = (margins > 0) & margins.isfinite()
-            nearer = at.best(torch.where(breaks, -distance, -torch.inf), -self.distance, self.nearest_by, torch.inf)
-            self.nearest[at.row[nearer]], self.distance[at.row[nearer]] = z[nearer], distance[nearer]
-            self.nearest_by[at.row[nearer]] = at.number[nearer]
+            nearer = queue.best(torch.where(breaks, -distance, -torch.inf), -self.distance, self.nearest_by, torch.inf)
+            self.nearest[queue.row[nearer]], self.distance[queue.row[nearer]] = z[nearer], distance[nearer]
+            self.nearest_by[queue.row[nearer]] = queue.number[nearer]
 
-        high = (margins >= self.margin[at.row]) | (margins > self.enough)
+        high = (margins >= self.margin[queue.row]) | (margins > self.enough)
         higher = (high & margins.isfinite()).nonzero()[:, 0]  # infinity would hide a break
-        inside = higher[self.threat.contains(self.x[at.row[higher]], z[higher])]
+        inside = higher[self.threat.contains(self.x[queue.row[higher]], z[higher])]
         allowed = torch.full_like(margins, -torch.inf).index_put((inside,), margins[inside])
-        better = at.best(allowed, self.margin, self.inside_by, self.enough)
-        self.inside[at.row[better]], self.margin[at.row[better]] = z[better], margins[better]
-        self.inside_by[at.row[better]] = at.number[better]
-        broken = torch.zeros_like(at.active).index_put((better,), margins[better] > 0)
+        better = queue.best(allowed, self.margin, self.inside_by, self.enough)
+        self.inside[queue.row[better]], self.margin[queue.row[better]] = z[better], margins[better]
+        self.inside_by[queue.row[better]] = queue.number[better]
+        broken = torch.zeros_like(queue.active).index_put((better,), margins[better] > 0)
         return margins.isfinite(), broken
 
 
@@ -171,7 +175,7 @@ def _nearest_plane(
         (slope,) = torch.autograd.grad(lead.sum(), z, retain_graph=column + 1 < classes.shape[1])
         only = classes.shape[1] == 1
         away = torch.zeros_like(lead) if only else _away(z.detach(), lead.detach(), usable(slope), threat)
-        closer = ~(away >= best[2]) & ~best[2].isnan()  # what is not a number is taken and kept, to be seen
+        closer = ~(away >= best[2]) & ~best[2].isnan()  # NaN is chosen and stays, so that it is noticed
         best = [
             torch.where(closer.view(-1, *[1] * (new.dim() - 1)), new, old)
             for new, old in zip((lead.detach(), slope, away), best, strict=True)
@@ -180,13 +184,13 @@ def _nearest_plane(
 
 
 def _away(z: Inputs, lead: PerExample, slope: Inputs, threat: Threat) -> PerExample:
-    """Return how far z is from the plane, box included; next to infinite where the box keeps it from getting there.
+    """Return the distance of z from the plane within the box; almost infinite where the box does not reach the plane.
 
     (The paper divides by the dual norm, which ignores the box and so may take the wrong class near its bounds.)
     """
     move = threat.to_plane(z, slope, -lead)
-    missed = (lead + (slope * move).flatten(1).sum(1)).abs() > 1e-3 * lead.abs()
+    short = (lead + (slope * move).flatten(1).sum(1)).abs() > 1e-3 * lead.abs()
     far = torch.finfo(lead.dtype).max
     return (
-        threat.distance(move, torch.zeros_like(move)).masked_fill(missed, far).masked_fill(~lead.isfinite(), torch.nan)
+        threat.distance(move, torch.zeros_like(move)).masked_fill(short, far).masked_fill(~lead.isfinite(), torch.nan)
     )

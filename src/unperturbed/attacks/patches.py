@@ -11,28 +11,28 @@ from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Norm
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""After these queries the share of the image that a patch covers is halved."""
+"""Queries after which the share of the image that a patch covers is halved."""
 
-PLANNED = 16
-"""Queries that are drawn together."""
+_PLANNED = 16
+"""Number of queries whose proposals are drawn together."""
 
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """One proposal for each place: (p, ...)."""
+    """One proposal for each slot: (p, ...)."""
 
     signs: Tensor
     """(p, channels)."""
     size: Tensor
     """Height and width of the square: (p, 2)."""
     largest: tuple[int, int]
-    """Those of the largest."""
+    """Height and width of the largest square."""
     corner: Tensor
     """Its upper left corner: (p, 2)."""
     other: Tensor
-    """That of the square that gives up its budget, outside of Linf."""
+    """The corner of the square whose budget moves to the first, in L2 and L1."""
     bump: Tensor
-    """Which of the bumps."""
+    """The index of the bump."""
 
 
 class Patches:
@@ -44,7 +44,7 @@ class Patches:
         self.extents = torch.tensor([tall, wide], device=like.device)
         self.down, self.across = (torch.arange(extent, device=like.device) for extent in (tall, wide))
         shares = [share / 2**level for level in range(len(_HALVINGS) + 1)]
-        sizes = [_patch_size(tall, wide, each, threat.norm) for each in shares]
+        sizes = [_patch_size(tall, wide, share_covered, threat.norm) for share_covered in shares]
         self.sizes = torch.tensor(sizes, device=like.device)
         self.halvings = torch.tensor(_HALVINGS, device=like.device)
         self.power = {"Linf": 0, "L2": 2, "L1": 1}[threat.norm]
@@ -76,21 +76,21 @@ class Patches:
         return threat.extend(x, delta) if threat.norm == "L2" else threat.project(x, x + delta)
 
     def plan(self, noise: Noise, k: Tensor) -> list[Draw]:
-        """Return the proposals for the queries number k to k + `PLANNED` - 1 of each place, the last one first.
+        """Return the proposals for the queries number k to k + `_PLANNED` - 1 of each slot, the last one first.
 
         Together, because a draw costs as much for one query as for many.
         """
-        places, channels = len(k), self.image[0]
-        queries = k[:, None] + torch.arange(PLANNED, device=k.device)
-        each = torch.arange(places, device=k.device).repeat_interleave(PLANNED)
-        draw = noise.rows(each).fold(queries.flatten()).uniform((5 + channels,)).view(places, PLANNED, -1)
+        slots, channels = len(k), self.image[0]
+        queries = k[:, None] + torch.arange(_PLANNED, device=k.device)
+        rows = torch.arange(slots, device=k.device).repeat_interleave(_PLANNED)
+        draw = noise.rows(rows).fold(queries.flatten()).uniform((5 + channels,)).view(slots, _PLANNED, -1)
         level = (queries[:, :, None] > self.halvings).sum(2)
         size = self.sizes[level]
         spare = self.extents - size
-        corner, other = (((draw[:, :, i : i + 2] * (spare + 1)).long()).minimum(spare) for i in (0, 2))
+        corner, second = (((draw[:, :, i : i + 2] * (spare + 1)).long()).minimum(spare) for i in (0, 2))
         signs, bump = (draw[:, :, 5:] - 0.5).sign(), level * 2 + (draw[:, :, 4] > 0.5)
         largest = [(height, width) for height, width in size.amax(0).tolist()]
-        parts = (signs.unbind(1), size.unbind(1), largest, corner.unbind(1), other.unbind(1), bump.unbind(1))
+        parts = (signs.unbind(1), size.unbind(1), largest, corner.unbind(1), second.unbind(1), bump.unbind(1))
         return [Draw(*columns) for columns in zip(*parts, strict=True)][::-1]
 
     def ends(self, x: Inputs) -> tuple[Inputs, Inputs]:
@@ -103,10 +103,10 @@ class Patches:
         return self._flip(z, ends, draw) if self.threat.norm == "Linf" else self._reshape(x, z, draw)
 
     def _flip(self, z: Inputs, ends: tuple[Inputs, Inputs], draw: Draw) -> Inputs:
-        """Return z with x ± eps in the square; with the other signs where that is there already.
+        """Return z with x ± eps in the square; with the opposite signs where z has these values already.
 
         (The paper draws again until something changes.) Only the pixels in the squares are touched, since the squares
-        of most queries are small; those of a place whose square is smaller than the largest name its last ones again.
+        of most queries are small; a slot whose square is smaller than the largest repeats its last pixels.
         """
         channels, _, wide = self.image
         down, across = (
@@ -115,32 +115,35 @@ class Patches:
         )
         pixels = (down[:, :, None] * wide + across[:, None, :]).flatten(1)[:, None].expand(-1, channels, -1)
         flat, low, high = (part.reshape(len(z), channels, -1) for part in (z, *ends))
-        now, low, high = (part.gather(2, pixels) for part in (flat, low, high))
+        current, low, high = (part.gather(2, pixels) for part in (flat, low, high))
         up = draw.signs[:, :, None] > 0
-        idle = torch.where(up, high, low).eq(now).flatten(1).all(1)
+        idle = torch.where(up, high, low).eq(current).flatten(1).all(1)
         return flat.scatter(2, pixels, torch.where(up ^ idle[:, None, None], high, low)).view(z.shape)
 
     def _square(self, corner: Tensor, size: Tensor) -> Tensor:
-        """Return where the squares are: bool, (p, 1, height, width)."""
-        (top, left), (height, width) = corner.unbind(1), size.unbind(1)
-        rows, columns = _within(self.down - top[:, None], height), _within(self.across - left[:, None], width)
+        """Return masks of the squares: bool, (p, 1, height, width)."""
+        (first_row, first_column), (height, width) = corner.unbind(1), size.unbind(1)
+        rows, columns = (
+            _within(self.down - first_row[:, None], height),
+            _within(self.across - first_column[:, None], width),
+        )
         return (rows[:, :, None] & columns[:, None, :])[:, None]
 
     def _reshape(self, x: Inputs, z: Inputs, draw: Draw) -> Inputs:
         """Return z with two opposite bumps in the square, which gets the budget of the other square as well."""
         threat, power, (channels, tall, wide) = self.threat, self.power, self.image
-        square, other = self._square(draw.corner, draw.size), self._square(draw.other, draw.size)
+        square, second = self._square(draw.corner, draw.size), self._square(draw.other, draw.size)
         down, across = self.down - draw.corner[:, :1], self.across - draw.corner[:, 1:]
-        places = (draw.bump[:, None] * tall + down.clamp(0, tall - 1))[:, :, None] * wide
-        bumps = self.bumps.flatten()[places + across.clamp(0, wide - 1)[:, None, :]][:, None]
+        pixels = (draw.bump[:, None] * tall + down.clamp(0, tall - 1))[:, :, None] * wide
+        bumps = self.bumps.flatten()[pixels + across.clamp(0, wide - 1)[:, None, :]][:, None]
         delta = (z - x).view(-1, *self.image)
         within = delta * square
         new = (bumps * draw.signs[:, :, None, None] + within / (self._length(within, threat) + 1e-12)) * square
         spare = (threat.eps**power - threat.distance(x, z) ** power).clamp(min=0.0).view(-1, 1, 1, 1)
-        given = self._length(delta * (square | other), threat) ** power
-        budget = (spare / channels + given) ** (1 / power) * (1 if power == 2 else channels)
+        freed = self._length(delta * (square | second), threat) ** power
+        budget = (spare / channels + freed) ** (1 / power) * (1 if power == 2 else channels)
         new = new / (self._length(new, threat) + 1e-12) * budget
-        delta = torch.where(square, new, delta * ~other).view(x.shape)
+        delta = torch.where(square, new, delta * ~second).view(x.shape)
         return threat.extend(x, delta) if threat.norm == "L2" else threat.project(x, x + delta)
 
     def _length(self, delta: Tensor, threat: Threat) -> Tensor:

@@ -11,7 +11,7 @@ from unperturbed.attacks.patches import Draw, Patches
 from unperturbed.checks import AT_LEAST_ONE, NONE_OR_MORE, SHARE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
-from unperturbed.maximise.places import Places, at_least_two
+from unperturbed.maximise.climb_queue import ClimbQueue, at_least_two
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Model, Rows
@@ -21,15 +21,15 @@ from unperturbed.types import Batch, Inputs, Model, Rows
 class Square(Attack):
     """Change a random square, and keep the change where the margin grows (Andriushchenko et al. 2020).
 
-    https://arxiv.org/abs/1912.00049. In Linf (algorithm 2) a square is set to x ± eps, one sign a channel, from
-    vertical stripes on. In L2 (algorithm 3) and L1 (as in Croce & Hein 2021, https://arxiv.org/abs/2103.01208) a square
-    gets two opposite bumps, and the budget that a second square gives up. Squares may lie anywhere in the image; a
-    vector is an image of one row, and its squares are stretches.
+    https://arxiv.org/abs/1912.00049. In Linf (algorithm 2) the search starts from vertical stripes and sets a square to
+    x ± eps, one sign a channel. In L2 (algorithm 3) and L1 (as in Croce & Hein 2021, https://arxiv.org/abs/2103.01208)
+    a square gets two opposite bumps, and the budget of a second square, which is reset. Squares may lie anywhere in the
+    image; a vector is an image of one row, and its squares are stretches.
 
     Attributes:
-        label: how tables name the attack.
+        label: name of the attack in tables.
         queries: forwards an example, the first point included.
-        share: of the image that the first squares cover.
+        share: the share of the image that the first squares cover.
     """
 
     needs_gradient: ClassVar[bool | None] = False
@@ -39,7 +39,7 @@ class Square(Attack):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what is no number of queries, and more than the one climb that there is."""
+        """Raise InputError for a number of queries or a share out of range, and for restarts."""
         check_fields(self, queries=AT_LEAST_ONE, restarts=AT_LEAST_ONE)
         if not 0 < self.share <= 1 or self.restarts != 1:
             raise InputError(
@@ -62,14 +62,13 @@ class Square(Attack):
 class LocalSearch(Attack):
     """Square's random search from the best point that earlier attacks have found, with small squares from the start.
 
-    Where gradients lead to a point and no further, as on networks with thresholds, it needs some hundred forwards for
-    most of what Square finds in thousands.
+    It breaks examples where the gradient leads to a point and no further, as on networks with thresholds.
 
     Attributes:
-        label: how tables name the attack.
+        label: name of the attack in tables.
         queries: forwards an example, the first point included.
-        share: of the image that the first squares of Square cover.
-        skipped: queries of Square's schedule of sizes that are left out at the beginning.
+        share: the share of the image that the first squares of Square cover.
+        skipped: number of queries that are left out at the beginning of Square's schedule of sizes.
     """
 
     needs_gradient: ClassVar[bool | None] = False
@@ -80,7 +79,7 @@ class LocalSearch(Attack):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what is no number of queries, and more than the one climb that there is."""
+        """Raise InputError for numbers out of range."""
         check_fields(self, queries=AT_LEAST_ONE, restarts=AT_LEAST_ONE, skipped=NONE_OR_MORE, share=SHARE)
 
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
@@ -103,45 +102,45 @@ def _random_search(
 ) -> AttackResult:
     """Change a patch of each example's best point, and keep the change where the margin grows, `queries` times."""
     x, n = batch.x, len(batch.x)
-    at = Places(n, batch_size, 1, x.device, queries)
+    queue = ClimbQueue(n, batch_size, 1, x.device, queries)
     best_z, best_margin = x.clone(), x.new_full((n,), -torch.inf)
     finite, forwards = torch.ones(n, dtype=torch.bool, device=x.device), 0
-    k = torch.zeros_like(at.row)
-    here = x[at.row] if n else x.new_zeros((len(k), *x.shape[1:]))
-    held, lead = here.clone(), x.new_full((len(k),), -torch.inf)  # the best point in each place, and its margin
-    z = here.clone()
-    ends, plan = patches.ends(here), list[Draw]()
+    k = torch.zeros_like(queue.row)
+    origin = x[queue.row] if n else x.new_zeros((len(k), *x.shape[1:]))
+    best, lead = origin.clone(), x.new_full((len(k),), -torch.inf)  # the best point in each slot, and its margin
+    z = origin.clone()
+    ends, plan = patches.ends(origin), list[Draw]()
 
-    def fill_free_places() -> None:
-        nonlocal here, held, lead, z, k, ends, plan
-        seats, rows = at.fill()
+    def fill_free_slots() -> None:
+        nonlocal origin, best, lead, z, k, ends, plan
+        seats, rows = queue.fill()
         if len(seats) > 0:
-            k[seats], here[seats], held[seats], lead[seats] = 0, x[rows], x[rows], -torch.inf
+            k[seats], origin[seats], best[seats], lead[seats] = 0, x[rows], x[rows], -torch.inf
             z[seats] = begin(rows)
-        kept = at.shrink()
-        if kept is not None:
-            here, held, lead, z, k = (values[kept] for values in (here, held, lead, z, k))
-        ends, plan = patches.ends(here), list[Draw]()
+        remaining = queue.shrink()
+        if remaining is not None:
+            origin, best, lead, z, k = (values[remaining] for values in (origin, best, lead, z, k))
+        ends, plan = patches.ends(origin), list[Draw]()
 
-    fill_free_places()
-    while at.busy():
+    fill_free_slots()
+    while queue.busy():
         with torch.no_grad():
-            margins = margin(model(z), batch.y[at.row])
-        forwards += int(at.active.sum())
+            margins = margin(model(z), batch.y[queue.row])
+        forwards += int(queue.active.sum())
         sound = margins.isfinite()
-        finite[at.row[at.active & ~sound]] = False
+        finite[queue.row[queue.active & ~sound]] = False
         better = margins > lead
-        held[better], lead = z[better], torch.where(better, margins, lead)
+        best[better], lead = z[better], torch.where(better, margins, lead)
 
         k += 1
         over = (lead > 0) | ~sound
-        done = at.active & (over | (k >= queries))
-        leaving = at.row[done]
-        best_z[leaving], best_margin[leaving] = held[done], lead[done]
-        at.leave(done, over)
+        finished = queue.active & (over | (k >= queries))
+        rows_left = queue.row[finished]
+        best_z[rows_left], best_margin[rows_left] = best[finished], lead[finished]
+        queue.leave(finished, over)
         if not plan:
-            plan = patches.plan(noise.rows(at.row), k + skipped)
-        z = patches.change(here, held, ends, plan.pop())
-        if bool(done.any()):
-            fill_free_places()
-    return AttackResult(best_z, best_margin, finite, at.needed, forwards, 0, at.moved)
+            plan = patches.plan(noise.rows(queue.row), k + skipped)
+        z = patches.change(origin, best, ends, plan.pop())
+        if bool(finished.any()):
+            fill_free_slots()
+    return AttackResult(best_z, best_margin, finite, queue.needed, forwards, 0, queue.moved)

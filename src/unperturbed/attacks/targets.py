@@ -6,9 +6,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import padded_logits
+from unperturbed.attacks.base import likely_targets
 from unperturbed.checks import AT_LEAST_ONE, check_fields
-from unperturbed.maximise.places import enough_places
+from unperturbed.maximise.climb_queue import slots_needed
 from unperturbed.maximise.slopes import usable
 from unperturbed.networks.precision import plainly
 from unperturbed.threat import Threat
@@ -62,7 +62,7 @@ class ByDistance:
         """Return all other classes: (n, classes - 1)."""
         likely = likely_targets(model, batch, None, batch_size)
         candidates, rest = likely[:, : self.candidates], likely[:, self.candidates :]
-        size, distances = enough_places(len(batch.x), batch_size), list[Tensor]()
+        size, distances = slots_needed(len(batch.x), batch_size), list[Tensor]()
         with plainly():
             for rows in torch.arange(len(batch.x), device=batch.x.device).split(size):
                 padded = rows[torch.arange(size, device=rows.device) % max(len(rows), 1)]
@@ -74,20 +74,6 @@ class ByDistance:
     def passes(self, classes: int) -> tuple[int, int]:
         """Return two forwards, and a backward for each candidate."""
         return 2, min(classes - 1, self.candidates)
-
-
-def likely_targets(model: Model, batch: Batch, most: int | None, batch_size: int) -> Tensor:
-    """Return the other classes of each example, the likeliest first, `most` of them or all: (n, targets).
-
-    By the logits in the precision of the weights, also where the search is in a lower one, which ties logits.
-    """
-    with plainly():
-        logits = padded_logits(model, batch.x, batch_size)
-    others = logits.scatter(1, batch.y[:, None], -torch.inf).nan_to_num(nan=-torch.inf)
-    count = logits.shape[1] - 1
-    ranked = others.sort(dim=1, descending=True, stable=True).indices
-    ranked = ranked[ranked != batch.y[:, None]].view(len(ranked), count)
-    return ranked[:, : count if most is None else min(most, count)]
 
 
 def _distances(model: Model, x: Inputs, y: Labels, classes: Tensor, threat: Threat) -> Tensor:

@@ -37,7 +37,7 @@ def run(given: Parsed) -> Result:
     from unperturbed.cli.evaluate import repeatable
     from unperturbed.cli.setup import find_setup, radii_of, slug
     from unperturbed.evaluation.curve import SUITES, minimum_norm
-    from unperturbed.reports.charts.curves import Line, curves_chart
+    from unperturbed.reports.charts.curves import AccuracyCurve, curves_chart
     from unperturbed.reports.charts.style import save_chart
 
     if given.suite not in SUITES:
@@ -62,7 +62,7 @@ def run(given: Parsed) -> Result:
         )
 
     steps = sorted({*(threat.eps * k / DRAWN for k in range(DRAWN)), *found.radii})
-    line = Line("", steps, [found.at(eps) for eps in steps], found.radii)
+    line = AccuracyCurve("", steps, [found.at(eps) for eps in steps], found.radii)
     caption = f"{threat.norm}, n = {found.n}, median distance {_length(found.quantile(0.5))}: upper bounds"
     picture = folder / f"curve-{threat.norm}.svg"
     save_chart(curves_chart([line], "Robust accuracy against eps", caption, f"eps ({threat.norm})"), picture)

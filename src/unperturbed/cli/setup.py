@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from unperturbed.cli.console import say
+from unperturbed.cli.data_choices import warn_of_other_scaling, with_choices_of_options
 from unperturbed.cli.network import check_same_network, load_into, make_model, model_and_weights, warn_of_other_network
 from unperturbed.cli.options import Parsed
-from unperturbed.cli.places import placed, warn_of_other_scaling
 from unperturbed.data.names import usual_threat
 from unperturbed.data.selection import Selection, choose, parse
 from unperturbed.data.sources import keep_place as keep_place
@@ -143,7 +143,7 @@ def find_setup(given: Parsed, check_examples: Callable[[Split], object] = len) -
 
 def _place_of(given: Parsed, stored: RunRecord | None) -> str:
     """Return the place of the data: of the options, else of the run; raises `InputError` where neither says it."""
-    place = placed(given, given.data or (stored.data if stored is not None else None))
+    place = with_choices_of_options(given, given.data or (stored.data if stored is not None else None))
     if place is None and given.run is not None:
         raise InputError(f"{Path(given.run) / CONFIG} does not say where the data is: give it by --data.")
     if place is None:

@@ -88,8 +88,8 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
 
     Raises `InputError` for what is missing, unknown or of a wrong type, and for data outside the bounds.
     """
+    from unperturbed.cli.data_choices import warn_of_other_scaling, with_choices_of_options
     from unperturbed.cli.network import make_model
-    from unperturbed.cli.places import placed, warn_of_other_scaling
     from unperturbed.cli.setup import default_threat, keep_place, read_bounds, slug, taken
     from unperturbed.data.check import check
     from unperturbed.data.sources import load_data, with_applicable
@@ -108,7 +108,7 @@ def plan(given: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     recipe = Recipe(**settings | {"batch_size": None if given.batch_size == "auto" else given.batch_size})
     named = [] if given.loggers == "none" else given.loggers.split(",")
     loggers = [convert(name, Logger, "--loggers") for name in named]
-    place = str(placed(given, given.data))
+    place = str(with_choices_of_options(given, given.data))
     data, chosen = _selected(load(place), given.examples, given.examples_seed)
     threat = Threat.parse(given.threat or default_threat(data), read_bounds(given.bounds, data.bounds))
     check(data.train, threat.bounds, len(data.classes))

@@ -17,6 +17,7 @@ from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
 from unperturbed.evaluation.carry import with_carried, with_points, write_points
 from unperturbed.evaluation.chance import chance_warnings
+from unperturbed.evaluation.checked_model import CheckedModel, check_model, measured_split
 from unperturbed.evaluation.devices import on_devices
 from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
@@ -24,7 +25,6 @@ from unperturbed.evaluation.parts import Part, inputs_in_order
 from unperturbed.evaluation.randomised import RandomBlock, draws_of, over_draws
 from unperturbed.evaluation.search import TIE, as_searched
 from unperturbed.evaluation.smaller_radii import points_of_smaller_radii
-from unperturbed.evaluation.subject import Subject, look_at, measured_split
 from unperturbed.evaluation.suite_run import attacked_part, begin_block, doubts_about, kind_of, run_suite
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.networks.logits import Output
@@ -86,25 +86,25 @@ def evaluate(
         return on_devices(devices, evaluate, (model, data, threat, suite), options | {"output": output})
     began = time.perf_counter()
     split = measured_split(data)
-    subject = look_at(model, split, threat, seed, output)
-    attacks = find_suite(suite).against(threat.norm, subject.classes)
-    networks = as_searched(subject, precision, physical_batch_size(batch_size, subject, len(split)))
-    searched = subject.dtype if networks.rough is None else torch.bfloat16
+    checked_model = check_model(model, split, threat, seed, output)
+    attacks = find_suite(suite).against(threat.norm, checked_model.classes)
+    networks = as_searched(checked_model, precision, physical_batch_size(batch_size, checked_model, len(split)))
+    searched = checked_model.dtype if networks.rough is None else torch.bfloat16
     question = Question(
         noun="evaluation",
-        subjects=[subject],
+        checked_models=[checked_model],
         split=split,
         threat=threat,
-        identity=of_suite(identity(model, subject, split, threat, seed), attacks)
+        identity=of_suite(identity(model, checked_model, split, threat, seed), attacks)
         | {"search": str(searched).removeprefix("torch.")},
-        rounding=networks.rounding(subject.some),
+        rounding=networks.rounding(checked_model.examples),
         seed=seed,
-        batch_size=networks.places,
+        batch_size=networks.batch_size,
         asked=batch_size,
         began=began,
     )
     with measurement(question, None if out is None else Path(out) / attacks.name, overwrite) as job:
-        networks.places = job.batch_size
+        networks.batch_size = job.batch_size
 
         def measure(task: Task[Block | RandomBlock]) -> Part:
             block = begin_block(networks, task.batch, attacks, seed) if task.begun is None else task.begun
@@ -113,8 +113,8 @@ def evaluate(
             return attacked_part(networks, block, threat, attacks, seed)
 
         measured = job.run(kind_of(attacks), measure, progress)
-        outcome = _with_doubts(_outcome(attacks, measured, job), subject, attacks, measured, job)
-        chance = chance_warnings(subject, split, threat, outcome.clean_accuracy, seed)
+        outcome = _with_doubts(_outcome(attacks, measured, job), checked_model, attacks, measured, job)
+        chance = chance_warnings(checked_model, split, threat, outcome.clean_accuracy, seed)
         outcome = replace(outcome, warnings=(*outcome.warnings, *chance))
         if draws_of(attacks) > 1:
             outcome = over_draws(outcome)
@@ -158,7 +158,7 @@ def _outcome(suite: Suite, measured: Measured, job: Measurement) -> Outcome:
         unverified=unverified,
         seconds=measured.seconds,
         warnings=(
-            *job.question.subjects[0].warnings,
+            *job.question.checked_models[0].warnings,
             *job.warnings,
             *measured.warnings(),
             *_last_restarts(suite, parts),
@@ -210,9 +210,11 @@ def _undecided(unverified: int, unknown: int) -> list[str]:
     return warnings
 
 
-def _with_doubts(outcome: Outcome, subject: Subject, suite: Suite, measured: Measured, job: Measurement) -> Outcome:
+def _with_doubts(
+    outcome: Outcome, checked_model: CheckedModel, suite: Suite, measured: Measured, job: Measurement
+) -> Outcome:
     """Return the outcome with what speaks against its robust accuracy."""
-    doubts = doubts_about(subject, suite, measured.parts, outcome.n, job.batch_size)
+    doubts = doubts_about(checked_model, suite, measured.parts, outcome.n, job.batch_size)
     return replace(
         outcome,
         warnings=(*outcome.warnings, *(doubt.text for doubt in doubts if doubt.text not in outcome.warnings)),

@@ -12,9 +12,9 @@ from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import attack_block, untouched
+from unperturbed.evaluation.checked_model import check_model, measured_split
 from unperturbed.evaluation.randomised import draws_of
 from unperturbed.evaluation.search import as_searched
-from unperturbed.evaluation.subject import look_at, measured_split
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
@@ -60,15 +60,15 @@ def attack(
         RunError: where every attack fails on every example.
     """
     split = measured_split((x, y))
-    subject = look_at(model, split, threat, seed, output)
-    attacks = find_suite(suite).against(threat.norm, subject.classes)
+    checked_model = check_model(model, split, threat, seed, output)
+    attacks = find_suite(suite).against(threat.norm, checked_model.classes)
     if draws_of(attacks) > 1:
         raise InputError(f"The suite {attacks.name} takes means over draws, which single points are not: use standard.")
-    networks = as_searched(subject, "auto", physical_batch_size(batch_size, subject, len(split)))
+    networks = as_searched(checked_model, "auto", physical_batch_size(batch_size, checked_model, len(split)))
     points = []
-    with under_attack(subject.classifier), as_reported(subject.device):
+    with under_attack(checked_model.classifier), as_reported(checked_model.device):
         for rows in torch.split(torch.arange(len(split)), BLOCK):
-            block = untouched(networks.reported, subject.batch(split, rows, threat), networks.places, seed)
+            block = untouched(networks.reported, checked_model.batch(split, rows, threat), networks.batch_size, seed)
             attacked = bool(block.standing.any())
             for _ in attacks.attacks:
                 attack_block(networks, block, threat, attacks, seed)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from unperturbed.errors import InputError
-from unperturbed.evaluation.subject import Subject
+from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.networks.modes import own_randomness, under_attack
 
 
-def physical_batch_size(asked: int | Literal["auto"], subject: Subject, n: int) -> int:
+def physical_batch_size(asked: int | Literal["auto"], checked_model: CheckedModel, n: int) -> int:
     """Return how many of n examples the network sees at a time: a power of two, the next one if there are fewer.
 
     "auto" follows from the network and its inputs alone, and times nothing: the same evaluation takes the same size
@@ -19,22 +19,24 @@ def physical_batch_size(asked: int | Literal["auto"], subject: Subject, n: int) 
     """
     size = asked
     if size == "auto":
-        numel = subject.some[0].numel()
+        numel = checked_model.examples[0].numel()
         least = 128 if numel <= 1024 else 64 if numel <= 3 * 64 * 64 else 32
-        kept = kept_for_gradient(subject)
-        fitting = (2**25 if subject.device.type == "cpu" else 2**30) // max(kept, numel) if kept is not None else least
+        kept = kept_for_gradient(checked_model)
+        fitting = (
+            (2**25 if checked_model.device.type == "cpu" else 2**30) // max(kept, numel) if kept is not None else least
+        )
         size = int(max(least, min(fitting, 512)))
     if not isinstance(size, int) or size < 1:
         raise InputError(f"batch_size is {size!r}, but must be a whole number, at least 1, or 'auto'.")
     return int(1 << (min(size, n) - 1).bit_length())
 
 
-def kept_for_gradient(subject: Subject) -> int | None:
+def kept_for_gradient(checked_model: CheckedModel) -> int | None:
     """Return how many numbers autograd keeps for the gradient at one more example: a measure of the network's size.
 
     None where it keeps nothing, or where the network cannot be asked.
     """
-    classifier, example = subject.classifier, subject.some[0]
+    classifier, example = checked_model.classifier, checked_model.examples[0]
 
     def kept(n: int) -> int:
         numbers = 0
@@ -49,7 +51,7 @@ def kept_for_gradient(subject: Subject) -> int | None:
             classifier(x)
         return numbers
 
-    with under_attack(classifier), own_randomness(0, subject.device):
+    with under_attack(classifier), own_randomness(0, checked_model.device):
         try:
             more = kept(2) - kept(1)  # without what does not depend on the batch, such as the weights
         except Exception:  # any error of a network with hooks or two examples: the default is used

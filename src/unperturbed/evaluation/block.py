@@ -100,11 +100,11 @@ class Block:
         """Finish the block after all the attacks: every success is verified already."""
 
 
-def untouched(model: Model, batch: Batch, places: int, seed: int) -> Block:
+def untouched(model: Model, batch: Batch, batch_size: int, seed: int) -> Block:
     """Return the block before any attack. A tie of the logits is not a correct classification."""
 
     def clean_logits(rows: Labels) -> Logits:
-        return within_memory(lambda few: padded_logits(model, batch.x[rows], few), places)[0]
+        return within_memory(lambda few: padded_logits(model, batch.x[rows], few), batch_size)[0]
 
     with _draws_of(seed, batch, -1):
         parts, failures = isolate(clean_logits, torch.arange(len(batch.y)))

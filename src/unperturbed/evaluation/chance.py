@@ -3,7 +3,7 @@
 import torch
 
 from unperturbed.data.split import Split
-from unperturbed.evaluation.subject import Subject
+from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.findings import Interval
 from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.modes import own_randomness
@@ -15,19 +15,19 @@ TRIED = 256
 """Examples on which first layers are tried."""
 
 
-def chance_warnings(subject: Subject, split: Split, threat: Threat, clean: Interval, seed: int) -> list[str]:
+def chance_warnings(checked_model: CheckedModel, split: Split, threat: Threat, clean: Interval, seed: int) -> list[str]:
     """Return a warning where the clean accuracy on the split is not above chance, and one that names the remedy.
 
     The remedy is the first layer behind which the network is far better on examples spread over the split.
     """
-    if clean.n < FEWEST or clean.low > 1 / subject.classes:
+    if clean.n < FEWEST or clean.low > 1 / checked_model.classes:
         return []
     text = (
-        f"The clean accuracy is not above chance ({1 / subject.classes:.0%}): are these weights trained, and do labels "
-        "and inputs suit them?"
+        f"The clean accuracy is not above chance ({1 / checked_model.classes:.0%}): are these weights trained, and do "
+        "labels and inputs suit them?"
     )
     order, tried = split.names().argsort(stable=True), min(len(split), TRIED)
-    batch = subject.batch(split, order[torch.arange(tried) * len(order) // tried], threat)
-    with own_randomness(seed, subject.device):
-        layer = missing_layer(subject.classifier, batch.x, batch.y)
+    batch = checked_model.batch(split, order[torch.arange(tried) * len(order) // tried], threat)
+    with own_randomness(seed, checked_model.device):
+        layer = missing_layer(checked_model.classifier, batch.x, batch.y)
     return [text] if layer is None else [text, layer]

@@ -15,6 +15,7 @@ from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.chance import chance_warnings
+from unperturbed.evaluation.checked_model import CheckedModel, check_model, measured_split
 from unperturbed.evaluation.distances import Distances, SearchRecord
 from unperturbed.evaluation.evidence import Doubt, doubts_of, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, of_suite
@@ -23,7 +24,6 @@ from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings
 from unperturbed.evaluation.outputs import FLAT
 from unperturbed.evaluation.parts import Part, inputs_in_order
 from unperturbed.evaluation.randomised import RANDOM
-from unperturbed.evaluation.subject import Subject, look_at, measured_split
 from unperturbed.findings import Progress, Verdict, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.rounding import rounding
@@ -99,38 +99,38 @@ def minimum_norm(
     """
     began = time.perf_counter()
     chosen, split, levels = _suite(suite), measured_split(data), _radii(radii, threat.eps)
-    subject = look_at(model, split, threat, seed, output)
-    attacks = chosen.against(threat.norm, subject.classes)
-    places = physical_batch_size(batch_size, subject, len(split))
+    checked_model = check_model(model, split, threat, seed, output)
+    attacks = chosen.against(threat.norm, checked_model.classes)
+    physical_size = physical_batch_size(batch_size, checked_model, len(split))
     question = Question(
         noun="curve",
-        subjects=[subject],
+        checked_models=[checked_model],
         split=split,
         threat=threat,
-        identity=of_suite(identity(model, subject, split, threat, seed), attacks) | {"radii": list(levels)},
-        rounding=rounding([subject.classifier], subject.some, places),
+        identity=of_suite(identity(model, checked_model, split, threat, seed), attacks) | {"radii": list(levels)},
+        rounding=rounding([checked_model.classifier], checked_model.examples, physical_size),
         seed=seed,
-        batch_size=places,
+        batch_size=physical_size,
         asked=batch_size,
         began=began,
-        block=max(256, min(8192, HELD // max(subject.some[0].numel(), 1))),
+        block=max(256, min(8192, HELD // max(checked_model.examples[0].numel(), 1))),
     )
     with measurement(question, None if out is None else Path(out) / f"curve-{threat.norm}", overwrite) as job:
         few = min(job.batch_size, _share(len(split), len(levels)))
         at_once, fewer = AtOnce(job.batch_size), AtOnce(few)
-        search = Search(subject.classifier, threat, attacks, levels, seed, at_once, fewer)
+        search = Search(checked_model.classifier, threat, attacks, levels, seed, at_once, fewer)
 
         def measure(task: Task[Surroundings]) -> Part:
             block = search(task.batch, task.begun, task.keep, task.report)
-            least = min((at_once, fewer), key=lambda seeing: seeing.places)
-            lowered = at_once.places < job.batch_size or fewer.places < few
+            least = min((at_once, fewer), key=lambda seeing: seeing.batch_size)
+            lowered = at_once.batch_size < job.batch_size or fewer.batch_size < few
             warnings = memory_warnings(least, job.batch_size) if lowered else []
             table = block.table(attacks)
             return Part(table, block.tallies, [*block.warnings, *warnings], block.adversarial(), block.evidence)
 
         measured = job.run(Surroundings, measure, progress)
-        found = _with_doubts(_distances(attacks, levels, measured, job), subject, attacks, measured, job)
-        chance = chance_warnings(subject, split, threat, found.clean_accuracy, seed)
+        found = _with_doubts(_distances(attacks, levels, measured, job), checked_model, attacks, measured, job)
+        chance = chance_warnings(checked_model, split, threat, found.clean_accuracy, seed)
         return job.finish(replace(found, warnings=(*found.warnings, *chance)), measured)
 
 
@@ -151,7 +151,7 @@ def _distances(suite: Suite, levels: tuple[float, ...], measured: Measured, job:
         counts={},
         searches=_records(suite, measured.parts, table["attack"]),
         seconds=measured.seconds,
-        warnings=(*job.question.subjects[0].warnings, *job.warnings, *measured.warnings()),
+        warnings=(*job.question.checked_models[0].warnings, *job.warnings, *measured.warnings()),
         environment=job.environment,
         examples=table,
         nearest=inputs_in_order(measured.parts, measured.order),
@@ -186,9 +186,11 @@ def _records(suite: Suite, parts: Sequence[Part], found_by: Sequence[str]) -> tu
     return tuple(records)
 
 
-def _with_doubts(found: Distances, subject: Subject, suite: Suite, measured: Measured, job: Measurement) -> Distances:
+def _with_doubts(
+    found: Distances, checked_model: CheckedModel, suite: Suite, measured: Measured, job: Measurement
+) -> Distances:
     """Return the distances with what speaks against the curve."""
-    doubts = _doubts(subject, suite, measured.parts, found, job.batch_size)
+    doubts = _doubts(checked_model, suite, measured.parts, found, job.batch_size)
     return replace(
         found,
         warnings=tuple(dict.fromkeys([*found.warnings, *(doubt.text for doubt in doubts)])),
@@ -196,7 +198,9 @@ def _with_doubts(found: Distances, subject: Subject, suite: Suite, measured: Mea
     )
 
 
-def _doubts(subject: Subject, suite: Suite, parts: Sequence[Part], found: Distances, places: int) -> list[Doubt]:
+def _doubts(
+    checked_model: CheckedModel, suite: Suite, parts: Sequence[Part], found: Distances, batch_size: int
+) -> list[Doubt]:
     """Return what speaks against the curve: of the network, its gradients, and what Square found nearer than they."""
     evidence = total([part.evidence for part in parts])
     random = [text for text in found.warnings if text.startswith(RANDOM)]
@@ -205,9 +209,9 @@ def _doubts(subject: Subject, suite: Suite, parts: Sequence[Part], found: Distan
         for attack, record in zip(suite.attacks, found.searches, strict=True)
     ]
     return [
-        *subject.doubts(places),
+        *checked_model.doubts(batch_size),
         *(Doubt("the network draws random numbers", text) for text in random),
-        *doubts_of(evidence, found.n, flat_told=any(text.startswith(FLAT) for text in subject.warnings)),
+        *doubts_of(evidence, found.n, flat_told=any(text.startswith(FLAT) for text in checked_model.warnings)),
         *fallen_without_gradients(suite.attacks, nearest, found.n),
     ]
 

@@ -101,7 +101,7 @@ def examined(
         if bool(spoiled.any()):
             known = replace(known, place=_place(model, batch, int(spoiled.nonzero()[0])))
         parts, failures = carefully(
-            lambda rows, places: _checked(model, batch, z, rows, threat, seed, random, places),
+            lambda rows, batch_size: _checked(model, batch, z, rows, threat, seed, random, batch_size),
             _chosen(standing),
             seeing,
         )
@@ -126,11 +126,11 @@ def _spread(rows: Tensor, most: int) -> Tensor:
 
 
 def _checked(
-    model: nn.Module, batch: Batch, z: Inputs, rows: Tensor, threat: Threat, seed: int, random: bool, places: int
+    model: nn.Module, batch: Batch, z: Inputs, rows: Tensor, threat: Threat, seed: int, random: bool, batch_size: int
 ) -> GradientCheck:
     checks = [
         check_gradient(model, Batch(batch.x[some], batch.y[some], batch.ids[some]), z[some], threat, seed, random)
-        for some in torch.split(rows, places)
+        for some in torch.split(rows, batch_size)
     ]
     return sum(checks, GradientCheck())
 
@@ -140,15 +140,15 @@ def _gradients(model: nn.Module, batch: Batch, seed: int, seeing: Seeing) -> Ten
     flags = torch.zeros(3, len(batch.y), dtype=torch.bool, device=batch.y.device)
 
     def look(rows: Tensor) -> list[Tensor]:
-        def run(places: int) -> list[Tensor]:
+        def run(batch_size: int) -> list[Tensor]:
             slopes = []
-            for some in torch.split(rows, places):
+            for some in torch.split(rows, batch_size):
                 with torch.no_grad():
                     logits = model(batch.x[some])
                 slopes.append(slope_of(model, batch.x[some], batch.y[some], rivals(logits, batch.y[some])).flatten(1))
             return slopes
 
-        slopes, seeing.places = within_memory(run, seeing.places)
+        slopes, seeing.batch_size = within_memory(run, seeing.batch_size)
         return slopes
 
     with own_randomness(seed, batch.x.device):

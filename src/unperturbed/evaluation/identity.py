@@ -9,29 +9,29 @@ from torch import nn
 
 from unperturbed.attacks.gradient import Suite
 from unperturbed.data.split import Split
+from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.evaluation.hashes import data_hash, device_kind, version, weights_hash, without_addresses
-from unperturbed.evaluation.subject import Subject
 from unperturbed.networks.fingerprint import describe
 from unperturbed.runs.job import UNDESCRIBED
 from unperturbed.threat import Threat
 from unperturbed.types import Bounds
 
 
-def identity(model: nn.Module, subject: Subject, split: Split, threat: Threat, seed: int) -> dict[str, Any]:
+def identity(model: nn.Module, checked_model: CheckedModel, split: Split, threat: Threat, seed: int) -> dict[str, Any]:
     """Return versions, hashes and settings, by name; `undescribed` where the network could be another one."""
     settings = {
         "unperturbed": version(),
         "weights": weights_hash(model),
-        "network": subject.network,
+        "network": checked_model.network,
         "data": data_hash(split),
         "threat": str(threat),
         "bounds": _fingerprint(threat.bounds),
         "seed": seed,
-        "precision": str(subject.dtype).removeprefix("torch."),
+        "precision": str(checked_model.dtype).removeprefix("torch."),
         "torch": torch.__version__,
-        "device": device_kind(subject.device),
+        "device": device_kind(checked_model.device),
     }
-    return settings | ({UNDESCRIBED: list(subject.undescribed)} if subject.undescribed else {})
+    return settings | ({UNDESCRIBED: list(checked_model.undescribed)} if checked_model.undescribed else {})
 
 
 def of_suite(identity: Mapping[str, Any], suite: Suite) -> dict[str, Any]:

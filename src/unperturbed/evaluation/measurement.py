@@ -21,9 +21,9 @@ from unperturbed.data.split import Split
 from unperturbed.engines.base import Engine, Report, Unit
 from unperturbed.engines.group import group, meet, usual_engine
 from unperturbed.errors import InputError
+from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.evaluation.parts import Part, S, table_in_order
 from unperturbed.evaluation.store import Store
-from unperturbed.evaluation.subject import Subject
 from unperturbed.findings import Progress, Result
 from unperturbed.networks.failures import Seeing
 from unperturbed.networks.modes import own_randomness, under_attack
@@ -46,7 +46,7 @@ class Question:
 
     Attributes:
         noun: what a measurement of this kind is called in messages.
-        subjects: the networks, each attacked on every block.
+        checked_models: the networks, each attacked on every block.
         split: the examples.
         threat: the threat set.
         identity: what the results depend on, by name.
@@ -59,7 +59,7 @@ class Question:
     """
 
     noun: str
-    subjects: Sequence[Subject]
+    checked_models: Sequence[CheckedModel]
     split: Split
     threat: Threat
     identity: Mapping[str, Any]
@@ -76,7 +76,7 @@ class Task(Generic[S]):
     """A block of examples, for one of the networks.
 
     Attributes:
-        network: the place of the network among the subjects.
+        network: the place of the network among the checked_models.
         batch: the examples, where that network is and in its precision.
         batches: the same for every network.
         begun: what is known of the block from an interrupted call.
@@ -160,25 +160,27 @@ class Measurement:
             progress: called with the examples done, all of them, and a few words.
         """
         question = self.question
-        subjects, n = question.subjects, len(question.split)
+        checked_models, n = question.checked_models, len(question.split)
         order = question.split.names().argsort(stable=True)  # then results do not depend on the order of the split
         blocks = torch.split(order, self.settings["block"])
         units = [
-            self._unit(number, blocks[number // len(subjects)], kind, measure)
-            for number in range(len(blocks) * len(subjects))
+            self._unit(number, blocks[number // len(checked_models)], kind, measure)
+            for number in range(len(blocks) * len(checked_models))
         ]
         finished = [unit.number for unit in units if self.store.is_finished(unit.number)]
         resumed = bool(finished) or any(self.store.is_begun(unit.number) for unit in units)
         waiting = [unit for unit in units if unit.number not in set(finished)]
         if waiting and len(units) < self.engine.workers:
             self.warnings.append(_idle(len(units), self.engine.workers, question.noun))
-        before = n * len(subjects) - sum(unit.size for unit in waiting)
+        before = n * len(checked_models) - sum(unit.size for unit in waiting)
         parts = dict[int, Part]()
         with ExitStack() as stack:
-            stack.enter_context(as_reported(subjects[0].device))
-            for subject in subjects:
-                stack.enter_context(under_attack(subject.classifier))
-            results = self.engine.map(waiting, lambda done, text: progress((before + done) / len(subjects), n, text))
+            stack.enter_context(as_reported(checked_models[0].device))
+            for checked_model in checked_models:
+                stack.enter_context(under_attack(checked_model.classifier))
+            results = self.engine.map(
+                waiting, lambda done, text: progress((before + done) / len(checked_models), n, text)
+            )
             parts |= dict(results)
         parts |= {number: self.store.read(number) for number in finished}
         self.read.extend(finished)
@@ -186,7 +188,7 @@ class Measurement:
         seconds = time.perf_counter() - self.question.began
         if resumed:
             seconds = sum(tally.seconds for part in in_order for tally in part.tallies)
-        return Measured(in_order, order, seconds, len(subjects))
+        return Measured(in_order, order, seconds, len(checked_models))
 
     def finish(self, result: R, measured: Measured) -> R:
         """Write the summary of a result, and return it; one of an earlier call says so."""
@@ -201,10 +203,12 @@ class Measurement:
         self, number: int, rows: Tensor, kind: Callable[..., S], measure: Callable[[Task[S]], Part]
     ) -> Unit[Part]:
         question, store = self.question, self.store
-        network = number % len(question.subjects)
+        network = number % len(question.checked_models)
 
         def work(report: Report) -> Part:
-            batches = [subject.batch(question.split, rows, question.threat) for subject in question.subjects]
+            batches = [
+                checked_model.batch(question.split, rows, question.threat) for checked_model in question.checked_models
+            ]
             begun = store.begun(number, batches[network], kind)
             task = Task(network, batches, begun, lambda state: store.keep(number, state), report)
             with own_randomness(question.seed, batches[network].x.device):
@@ -259,9 +263,9 @@ def block_size(n: int, workers: int, most: int) -> int:
 
 def memory_warnings(seeing: Seeing, batch_size: int) -> list[str]:
     """Return a warning where a network saw fewer examples at a time than it was to, because memory ran out."""
-    if seeing.places >= batch_size:
+    if seeing.batch_size >= batch_size:
         return []
-    return [f"Memory ran out: the network saw {seeing.places} examples at a time in the end."]
+    return [f"Memory ran out: the network saw {seeing.batch_size} examples at a time in the end."]
 
 
 def _batch_sizes(question: Question, settings: Mapping[str, Any]) -> list[str]:
@@ -276,7 +280,7 @@ def _batch_sizes(question: Question, settings: Mapping[str, Any]) -> list[str]:
 
 def _other_threads(question: Question, settings: Mapping[str, Any]) -> list[str]:
     """Return warnings if the job was begun with another number of threads or another MKL_CBWR."""
-    if question.subjects[0].device.type != "cpu":
+    if question.checked_models[0].device.type != "cpu":
         return []
     effect = "the last bits of the results may differ, and verdicts where they are ties."
     warnings, threads = list[str](), torch.get_num_threads()

@@ -17,7 +17,7 @@ from unperturbed.evaluation.parts import Tally
 from unperturbed.evaluation.randomised import RANDOM, draws_random_numbers
 from unperturbed.evaluation.search import verify
 from unperturbed.losses import margin
-from unperturbed.maximise.places import Watch, watched
+from unperturbed.maximise.climb_queue import Watch, watched
 from unperturbed.maximise.slopes import noticing
 from unperturbed.networks.failures import carefully, failed_on, failed_on_all
 from unperturbed.networks.modes import own_randomness
@@ -38,7 +38,7 @@ Number = TypeVar("Number", float, Tensor)
 class AtOnce:
     """How many examples the network sees at a time; halved where memory runs out."""
 
-    places: int
+    batch_size: int
 
 
 @dataclass(eq=False)
@@ -163,7 +163,7 @@ class Search:
             within(1.0, text)
         block.evidence = examined(
             self.model, batch, block.z, block.beyond(self.threat.eps), self.threat, self.seed, self.at_once,
-            random=(random := draws_random_numbers(self.model, batch.x, self.at_once.places)),
+            random=(random := draws_random_numbers(self.model, batch.x, self.at_once.batch_size)),
             replaced=any(tally.replaced for tally in block.tallies),
         )  # fmt: skip
         if random:
@@ -199,7 +199,7 @@ class Search:
         """Return the logits at x, NaN where the network fails even alone."""
         rows = torch.arange(len(batch.y), device=batch.y.device)
         parts, failures = carefully(
-            lambda some, places: padded_logits(self.model, batch.x[some], places), rows, self.at_once
+            lambda some, batch_size: padded_logits(self.model, batch.x[some], batch_size), rows, self.at_once
         )
         if not parts:
             raise failed_on_all(failures)
@@ -219,8 +219,8 @@ class Search:
         rows = block.correct.nonzero()[:, 0]
         noise = Noise.of(self.seed, block.batch.ids).fold(number)
 
-        def run(some: Rows, places: int) -> Nearest:
-            return attack.nearest(self.model, _rows(block.batch, some), self.threat, noise.rows(some), places)
+        def run(some: Rows, batch_size: int) -> Nearest:
+            return attack.nearest(self.model, _rows(block.batch, some), self.threat, noise.rows(some), batch_size)
 
         with watched(_watch(within, 0.0, 1.0, f"nearest points, {attack.label}")), noticing() as replaced:
             parts, failures = carefully(run, rows, self.at_once) if len(rows) else ([], {})
@@ -250,8 +250,8 @@ class Search:
         began, looks, tally = time.perf_counter(), self.looks, block.tallies[number]
         ball, noise = replace(self.threat, eps=radius), Noise.of(self.seed, block.batch.ids).fold(number).fold(step)
 
-        def run(some: Rows, places: int) -> AttackResult:
-            return attack(self.model, _rows(block.batch, some), ball, noise.rows(some), places)
+        def run(some: Rows, batch_size: int) -> AttackResult:
+            return attack(self.model, _rows(block.batch, some), ball, noise.rows(some), batch_size)
 
         with noticing() as replaced:
             parts, failures = carefully(run, rows, self.fewer)
@@ -303,8 +303,8 @@ class Search:
     def _look(self, block: Surroundings, rows: Rows, z: Inputs, number: int) -> PerExample:
         """Return the margins of a fresh forward, and enter what they say."""
 
-        def look(some: Rows, places: int) -> PerExample:
-            return verify(self.model, _rows(block.batch, rows[some]), z[some], self.anywhere, places)
+        def look(some: Rows, batch_size: int) -> PerExample:
+            return verify(self.model, _rows(block.batch, rows[some]), z[some], self.anywhere, batch_size)
 
         parts, failures = carefully(look, torch.arange(len(rows), device=rows.device), self.at_once)
         margins = torch.full_like(block.margin[rows], -torch.inf)

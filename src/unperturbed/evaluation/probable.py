@@ -12,13 +12,13 @@ from torch import nn
 from unperturbed.checks import AT_LEAST_ONE, COUNT, SEED, checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.batch_size import physical_batch_size
+from unperturbed.evaluation.checked_model import check_model, measured_split
 from unperturbed.evaluation.draws import Counts, count_draws
 from unperturbed.evaluation.identity import identity
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.nearest import AtOnce
 from unperturbed.evaluation.parts import Part
 from unperturbed.evaluation.randomised import draws_random_numbers
-from unperturbed.evaluation.subject import look_at, measured_split
 from unperturbed.findings import Interval, Progress, Result, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
@@ -123,28 +123,28 @@ def probable_accuracy(
     shares = [rho] if isinstance(rho, int | float) else list(rho)
     _check(shares, draws)
     split = measured_split(data)
-    subject = look_at(model, split, threat, seed, output)
-    places = physical_batch_size(batch_size, subject, len(split))
+    checked_model = check_model(model, split, threat, seed, output)
+    physical_size = physical_batch_size(batch_size, checked_model, len(split))
     question = Question(
         noun="count of draws",
-        subjects=[subject],
+        checked_models=[checked_model],
         split=split,
         threat=threat,
-        identity=identity(model, subject, split, threat, seed) | {"draws": draws},
-        rounding=rounding([subject.classifier], subject.some, places),
+        identity=identity(model, checked_model, split, threat, seed) | {"draws": draws},
+        rounding=rounding([checked_model.classifier], checked_model.examples, physical_size),
         seed=seed,
-        batch_size=places,
+        batch_size=physical_size,
         asked=batch_size,
         began=began,
     )
     with measurement(question, None if out is None else Path(out) / "probable", overwrite) as job:
         at_once = AtOnce(job.batch_size)
-        with under_attack(subject.classifier), own_randomness(seed, subject.device):
-            if draws_random_numbers(subject.classifier, subject.some, job.batch_size):
+        with under_attack(checked_model.classifier), own_randomness(seed, checked_model.device):
+            if draws_random_numbers(checked_model.classifier, checked_model.examples, job.batch_size):
                 job.warnings.append("The network draws random numbers: every answer is by one draw of them.")
 
         def measure(task: Task[Counts]) -> Part:
-            counts = count_draws(subject.classifier, task, threat, draws, seed, at_once)
+            counts = count_draws(checked_model.classifier, task, threat, draws, seed, at_once)
             warnings = [*counts.warnings, *memory_warnings(at_once, job.batch_size)]
             return Part(counts.table(), counts.tallies, warnings)
 
@@ -170,7 +170,7 @@ def _probable(shares: Sequence[float], draws: int, measured: Measured, job: Meas
         warnings += _few_draws(accuracy[share], share, draws)
     if lost:
         warnings.append(f"{lost} of {n * draws} draws have no finite logits: none of them counts as correct.")
-    all_warnings = [*job.question.subjects[0].warnings, *job.warnings, *measured.warnings(), *warnings]
+    all_warnings = [*job.question.checked_models[0].warnings, *job.warnings, *measured.warnings(), *warnings]
     return Probable(
         note=NOTE,
         threat=str(threat),

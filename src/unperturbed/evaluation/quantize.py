@@ -111,7 +111,7 @@ def quantize(
     classifier = as_classifier(model, first[:1], output, Classes.seen_in(split.labels))
     if network_hash(classifier, first, int(outcome.environment["seed"]))[0] != outcome.environment["network"]:
         raise InputError("The outcome is of another network with these weights: give the model that was evaluated.")
-    seed, places = int(outcome.environment["seed"]), int(outcome.environment["batch_size"])
+    seed, batch_size = int(outcome.environment["seed"]), int(outcome.environment["batch_size"])
     place = {name: position for position, name in enumerate(split.names().tolist())}
     rows: list[dict[str, list[Any]]] = []
     images = [torch.empty(0, *split.shape, dtype=torch.uint8)]
@@ -121,10 +121,10 @@ def quantize(
     with under_attack(classifier), as_reported(weight.device), random_states:
         torch.manual_seed(seed)
         for ids, points in adversarial_points(outcome, out):
-            for some, z in zip(torch.split(ids, places), torch.split(points, places), strict=True):
+            for some, z in zip(torch.split(ids, batch_size), torch.split(points, batch_size), strict=True):
                 where = torch.tensor([place[name] for name in some.tolist()], dtype=torch.int64)
                 batch = Batch(split.inputs(where).to(weight), split.labels[where].to(weight.device), some)
-                rounded = round_block(classifier, batch, z.to(weight), threat, Noise.of(seed, some), places)
+                rounded = round_block(classifier, batch, z.to(weight), threat, Noise.of(seed, some), batch_size)
                 rows.append(rounded.table(batch, threat))
                 if out is None:
                     images.append(rounded.levels.to(torch.uint8))
@@ -169,11 +169,11 @@ class Rounded:
         }
 
 
-def round_block(model: Model, batch: Batch, z: Inputs, threat: Threat, noise: Noise, places: int) -> Rounded:
+def round_block(model: Model, batch: Batch, z: Inputs, threat: Threat, noise: Noise, batch_size: int) -> Rounded:
     """Return the adversarial points z rounded into S(x): nearest, else along the gradient, else at random."""
     levels, target, labels = levels_of(batch.x.cpu()), z.cpu().double() * 255, batch.y
     k = nearest(levels, target, threat)
-    margins, prediction = _fresh(model, as_inputs(k, z), labels, places)
+    margins, prediction = _fresh(model, as_inputs(k, z), labels, batch_size)
     rounding: list[Rounding] = ["nearest"] * len(z)
     for draw in range(1 + DRAWS):
         rows = (~(margins > 0)).nonzero()[:, 0]
@@ -185,7 +185,7 @@ def round_block(model: Model, batch: Batch, z: Inputs, threat: Threat, noise: No
         else:
             tried = (some + noise.rows(rows).fold(draw).uniform(some.shape[1:], torch.float64)).floor()
         points = nearest(levels[rows], tried, threat)
-        looked, classes = _fresh(model, as_inputs(points, z), y, places)
+        looked, classes = _fresh(model, as_inputs(points, z), y, batch_size)
         margins[rows[looked.isnan()]] = torch.nan  # what cannot be evaluated has not survived
         won = looked > 0
         k[rows[won]], margins[rows[won]], prediction[rows[won]] = points[won], looked[won], classes[won]
@@ -194,9 +194,9 @@ def round_block(model: Model, batch: Batch, z: Inputs, threat: Threat, noise: No
     return Rounded(k, margins, prediction, rounding)
 
 
-def _fresh(model: Model, z: Inputs, y: Labels, places: int) -> tuple[PerExample, Labels]:
+def _fresh(model: Model, z: Inputs, y: Labels, batch_size: int) -> tuple[PerExample, Labels]:
     """Return margins (NaN where the logits are not finite) and predictions; what is almost a tie is computed alone."""
-    logits = padded_logits(model, z, places)
+    logits = padded_logits(model, z, batch_size)
     for row in (margin(logits, y).abs() <= TIE).nonzero()[:, 0].tolist():
         logits[row] = padded_logits(model, z[row : row + 1], 1)[0]
     margins = torch.where(logits.isfinite().all(1), margin(logits, y), torch.nan)

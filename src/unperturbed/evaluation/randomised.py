@@ -35,8 +35,8 @@ def draws_of(suite: Suite) -> int:
     return max(attack.draws for attack in suite.attacks)
 
 
-def draws_random_numbers(model: Model, x: Inputs, places: int) -> bool:
-    """Tell whether two forwards of the same inputs in the same places differ in any bit.
+def draws_random_numbers(model: Model, x: Inputs, batch_size: int) -> bool:
+    """Tell whether two forwards of the same batch differ in any bit.
 
     The random state is as before. What differs once in many forwards may go unseen.
     """
@@ -46,7 +46,7 @@ def draws_random_numbers(model: Model, x: Inputs, places: int) -> bool:
             first, second = (padded_logits(model, x[rows], few) for _ in range(2))
             return torch.equal(first.nan_to_num(), second.nan_to_num())
 
-        return within_memory(twice, places)[0]
+        return within_memory(twice, batch_size)[0]
 
     with own_randomness(0, x.device):
         parts, _ = isolate(alike, torch.arange(len(x)))
@@ -65,7 +65,9 @@ def randomness_warnings(suite: Suite, draws: bool) -> list[str]:
     return []
 
 
-def margins_over_draws(model: Model, batch: Batch, z: Inputs, draws: Sequence[int], seed: int, places: int) -> Tensor:
+def margins_over_draws(
+    model: Model, batch: Batch, z: Inputs, draws: Sequence[int], seed: int, batch_size: int
+) -> Tensor:
     """Return the margin at z in each of these draws, (n, draws), NaN where a logit is not finite.
 
     A draw's random numbers come from the seed, its number and the first example's id; the random state is as before.
@@ -73,15 +75,15 @@ def margins_over_draws(model: Model, batch: Batch, z: Inputs, draws: Sequence[in
     """
     columns = []
     for draw in draws:
-        logits = _logits_of_draw(model, batch, z, draw, seed, places)
+        logits = _logits_of_draw(model, batch, z, draw, seed, batch_size)
         columns.append(torch.where(logits.isfinite().all(dim=1), margin(logits, batch.y), torch.nan))
     return torch.stack(columns, dim=1)
 
 
-def _logits_of_draw(model: Model, batch: Batch, z: Inputs, draw: int, seed: int, places: int) -> Logits:
+def _logits_of_draw(model: Model, batch: Batch, z: Inputs, draw: int, seed: int, batch_size: int) -> Logits:
     key = Noise.of(seed, batch.ids[:1]).fold(draw).keys
     with own_randomness(int(key), z.device):
-        return padded_logits(model, z, places)
+        return padded_logits(model, z, batch_size)
 
 
 @dataclass(eq=False)
@@ -168,7 +170,7 @@ def random_block(networks: Networks, batch: Batch, suite: Suite, seed: int) -> R
     """Return the block before any attack, of a suite whose accuracies are means over draws."""
     n, none = len(batch.y), torch.full((len(batch.y), DRAWS), torch.nan).to(batch.x)
     parts, failures = carefully(
-        lambda rows, places: _look(networks, _rows(batch, rows), batch.x[rows], _few(suite), seed, places),
+        lambda rows, batch_size: _look(networks, _rows(batch, rows), batch.x[rows], _few(suite), seed, batch_size),
         torch.arange(n, device=batch.y.device),
         networks,
     )
@@ -203,13 +205,13 @@ def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, 
     attack, tally = suite.attacks[number], Tally()
     noise = Noise.of(seed, block.batch.ids).fold(number)
 
-    def run(rows: Rows, places: int) -> tuple[AttackResult, Inputs, Tensor]:
+    def run(rows: Rows, batch_size: int) -> tuple[AttackResult, Inputs, Tensor]:
         batch, own = _rows(block.batch, rows), noise.rows(rows)
         with own_randomness(int(own.fold(0).keys[0]), batch.x.device):  # the keys themselves are those of a draw
-            found = attack.to_the_end()(networks.reported, batch, threat, own, places)
+            found = attack.to_the_end()(networks.reported, batch, threat, own, batch_size)
         inside = threat.contains(batch.x, found.z)
         z = torch.where(inside.view(-1, *[1] * (batch.x.dim() - 1)), found.z, batch.x)
-        return found, z, _wrongness(_look(networks, batch, z, _few(suite), seed, places))
+        return found, z, _wrongness(_look(networks, batch, z, _few(suite), seed, batch_size))
 
     with noticing() as replaced:
         parts, failures = carefully(run, torch.arange(len(block.batch.y), device=block.batch.y.device), networks)
@@ -232,10 +234,10 @@ def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, 
 def look_again(networks: Networks, block: RandomBlock, seed: int) -> None:
     """Look at x and at the points found in `DRAWS` draws that none of the attacks has seen."""
 
-    def run(rows: Rows, places: int) -> tuple[Tensor, Tensor, Labels]:
+    def run(rows: Rows, batch_size: int) -> tuple[Tensor, Tensor, Labels]:
         batch, draws = _rows(block.batch, rows), range(DRAWS)
-        clean, margins = (_look(networks, batch, z, draws, seed, places) for z in (batch.x, block.z[rows]))
-        return clean, margins, _logits_of_draw(networks.reported, batch, batch.x, 0, seed, places).argmax(dim=1)
+        clean, margins = (_look(networks, batch, z, draws, seed, batch_size) for z in (batch.x, block.z[rows]))
+        return clean, margins, _logits_of_draw(networks.reported, batch, batch.x, 0, seed, batch_size).argmax(dim=1)
 
     parts, failures = carefully(run, torch.arange(len(block.batch.y), device=block.batch.y.device), networks)
     for rows, (clean, margins, prediction) in parts:
@@ -248,8 +250,8 @@ def look_again(networks: Networks, block: RandomBlock, seed: int) -> None:
         tally.broken = int((broken & (block.found_by == number)).sum())
 
 
-def _look(networks: Networks, batch: Batch, z: Inputs, draws: Sequence[int], seed: int, places: int) -> Tensor:
-    return margins_over_draws(networks.reported, batch, z, draws, seed, places)
+def _look(networks: Networks, batch: Batch, z: Inputs, draws: Sequence[int], seed: int, batch_size: int) -> Tensor:
+    return margins_over_draws(networks.reported, batch, z, draws, seed, batch_size)
 
 
 def _few(suite: Suite) -> range:

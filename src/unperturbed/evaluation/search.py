@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from unperturbed.attacks.base import Attack, AttackResult, padded_logits
-from unperturbed.evaluation.subject import Subject
+from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.losses import margin
-from unperturbed.maximise.places import part_of_search
+from unperturbed.maximise.climb_queue import part_of_search
 from unperturbed.networks.failures import within_memory
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import InPrecision, choose
@@ -39,32 +39,32 @@ class Networks:
     """In the same precision, perhaps with images laid out in a faster way."""
     rough: Model | None
     """In bfloat16, where that is faster still."""
-    places: int
+    batch_size: int
     """Halved where memory runs out."""
 
     def rounding(self, examples: Inputs) -> dict[str, bool | str | None]:
         """Return whether rows are rounded alike by all of them, as part of a result's environment."""
         every = (self.reported, self.searched, self.rough)
-        return rounding([network for network in every if network is not None], examples, self.places)
+        return rounding([network for network in every if network is not None], examples, self.batch_size)
 
 
-def as_searched(subject: Subject, precision: Literal["auto", "32"], places: int) -> Networks:
+def as_searched(checked_model: CheckedModel, precision: Literal["auto", "32"], batch_size: int) -> Networks:
     """Return the network as results are computed with it and as searches run it: where that is faster and works."""
-    classifier, some = subject.classifier, subject.some
-    chosen = choose("auto", classifier, subject.device)
-    if subject.dtype != torch.float32 or chosen.autocast is None:
-        return Networks(classifier, classifier, None, places)
+    classifier, some = checked_model.classifier, checked_model.examples
+    chosen = choose("auto", classifier, checked_model.device)
+    if checked_model.dtype != torch.float32 or chosen.autocast is None:
+        return Networks(classifier, classifier, None, batch_size)
     searched = InPrecision(classifier, memory_format=chosen.memory_format)
     rough = InPrecision(classifier, chosen.autocast, memory_format=chosen.memory_format)
     try:
-        with under_attack(classifier), own_randomness(0, subject.device), torch.enable_grad():
+        with under_attack(classifier), own_randomness(0, checked_model.device), torch.enable_grad():
             x = some[:1].clone().requires_grad_()
             logits = rough(x)
             (slope,) = torch.autograd.grad(logits.sum(), x)
             sound = bool(logits.isfinite().all() and slope.isfinite().all())
     except Exception:  # an operation that does not know bfloat16
         sound = False
-    return Networks(classifier, searched, rough if sound and precision == "auto" else None, places)
+    return Networks(classifier, searched, rough if sound and precision == "auto" else None, batch_size)
 
 
 def search(
@@ -82,18 +82,18 @@ def search(
     def look(model: Model, some: Labels) -> tuple[AttackResult, PerExample]:
         batch = Batch(whole.x[some], whole.y[some], whole.ids[some], z=whole.z[some])
 
-        def run(places: int) -> tuple[AttackResult, PerExample]:
-            found = attack(model, batch, threat, noise.rows(some), places)
-            margins = verify(networks.reported, batch, found.z, threat, places, alone_up_to=torch.inf)
+        def run(batch_size: int) -> tuple[AttackResult, PerExample]:
+            found = attack(model, batch, threat, noise.rows(some), batch_size)
+            margins = verify(networks.reported, batch, found.z, threat, batch_size, alone_up_to=torch.inf)
             not_finite = margins.isneginf() & threat.contains(batch.x, found.z)
             return replace(found, finite=found.finite & ~not_finite), margins
 
-        result, networks.places = within_memory(run, networks.places)
+        result, networks.batch_size = within_memory(run, networks.batch_size)
         return result
 
     def slopes_agree(z: Inputs, some: Labels) -> Tensor:
-        agree, networks.places = within_memory(
-            lambda places: _slopes_agree(networks, z, whole.y[some], places), networks.places
+        agree, networks.batch_size = within_memory(
+            lambda batch_size: _slopes_agree(networks, z, whole.y[some], batch_size), networks.batch_size
         )
         return agree
 
@@ -120,13 +120,13 @@ def search(
     return (*_merged(whole.x[rows], (tried, found, margins), (again, second, others)), unlike)
 
 
-def _slopes_agree(networks: Networks, z: Inputs, y: Labels, places: int) -> Tensor:
+def _slopes_agree(networks: Networks, z: Inputs, y: Labels, batch_size: int) -> Tensor:
     """Tell per example whether the margin's gradient points the same way in the rough network as in full precision.
 
     A gradient of 0 points nowhere: a search that ends there has not seen what the rough network is like elsewhere.
     """
     agree = [torch.zeros(0, dtype=torch.bool, device=z.device)]
-    for some in torch.split(torch.arange(len(z), device=z.device), places) if len(z) else ():
+    for some in torch.split(torch.arange(len(z), device=z.device), batch_size) if len(z) else ():
         rough, full = (_slope(model, z[some], y[some]) for model in (networks.rough, networks.searched))
         cosine = functional.cosine_similarity(rough.double(), full.double(), eps=1e-300)
         agree.append(cosine > _ALIKE)
@@ -161,7 +161,9 @@ def _merged(
     return AttackResult(z, margin, finite, restart, forwards, backwards, queries), best
 
 
-def verify(model: Model, batch: Batch, z: Inputs, threat: Threat, places: int, alone_up_to: float = TIE) -> PerExample:
+def verify(
+    model: Model, batch: Batch, z: Inputs, threat: Threat, batch_size: int, alone_up_to: float = TIE
+) -> PerExample:
     """Return the margin at z from a fresh forward; -inf where z lies outside the threat set or nothing finite came.
 
     A margin within `TIE` of 0 could turn with the company in the batch (and larger ones where logits are large), so
@@ -169,7 +171,7 @@ def verify(model: Model, batch: Batch, z: Inputs, threat: Threat, places: int, a
     """
     allowed = threat.contains(batch.x, z)
     inside = torch.where(allowed.view(-1, *[1] * (z.dim() - 1)), z, batch.x)
-    margins = margin(padded_logits(model, inside, places), batch.y)
+    margins = margin(padded_logits(model, inside, batch_size), batch.y)
     for row in ((margins >= -TIE) & (margins <= alone_up_to)).nonzero()[:, 0].tolist():
         margins[row] = margin(padded_logits(model, inside[row : row + 1], 1), batch.y[row : row + 1])[0]
     return torch.where(allowed & margins.isfinite(), margins, -torch.inf)

@@ -8,6 +8,7 @@ import torch
 from unperturbed.attacks.gradient import Suite
 from unperturbed.engines.base import Report
 from unperturbed.evaluation.block import Block, untouched
+from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.evaluation.evidence import Doubt, doubts_of, examined, fallen_without_gradients, total
 from unperturbed.evaluation.outputs import FLAT
 from unperturbed.evaluation.parts import Part, State
@@ -20,9 +21,8 @@ from unperturbed.evaluation.randomised import (
     randomness_warnings,
 )
 from unperturbed.evaluation.search import Networks
-from unperturbed.evaluation.subject import Subject
 from unperturbed.findings import Verdict
-from unperturbed.maximise.places import Watch, watched
+from unperturbed.maximise.climb_queue import Watch, watched
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs
 
@@ -65,7 +65,7 @@ def begin_block(networks: Networks, batch: Batch, suite: Suite, seed: int) -> Bl
     """Return a block of a suite before any attack."""
     if kind_of(suite) is RandomBlock:
         return random_block(networks, batch, suite, seed)
-    return untouched(networks.reported, batch, networks.places, seed)
+    return untouched(networks.reported, batch, networks.batch_size, seed)
 
 
 def run_suite(
@@ -88,7 +88,7 @@ def run_suite(
 def attacked_part(networks: Networks, block: Attacked, threat: Threat, suite: Suite, seed: int) -> Part:
     """Return the part of a block after all the attacks, with what is known of its gradients."""
     block.conclude(networks, seed)
-    random = draws_random_numbers(networks.reported, block.batch.x, networks.places)
+    random = draws_random_numbers(networks.reported, block.batch.x, networks.batch_size)
     standing = torch.tensor([verdict == "survived" for verdict in block.verdicts()], device=block.z.device)
     evidence = examined(
         networks.reported, block.batch, block.z, standing, threat, seed, networks,
@@ -98,15 +98,17 @@ def attacked_part(networks: Networks, block: Attacked, threat: Threat, suite: Su
     return Part(block.table(threat, suite), block.tallies, warnings, block.adversarial(), evidence)
 
 
-def doubts_about(subject: Subject, suite: Suite, parts: Sequence[Part], n: int, places: int) -> list[Doubt]:
+def doubts_about(
+    checked_model: CheckedModel, suite: Suite, parts: Sequence[Part], n: int, batch_size: int
+) -> list[Doubt]:
     """Return what speaks against a robust accuracy: of the network, its gradients, and what broke without them."""
     broken = [sum(part.tallies[number].broken for part in parts) for number in range(len(suite.attacks))]
     evidence = total([part.evidence for part in parts])
     random = randomness_warnings(suite, evidence.random > 0 and draws_of(suite) == 1)
     return [
-        *subject.doubts(places),
+        *checked_model.doubts(batch_size),
         *(Doubt("the network draws random numbers", text) for text in random if text.startswith(RANDOM)),
-        *doubts_of(evidence, n, flat_told=any(text.startswith(FLAT) for text in subject.warnings)),
+        *doubts_of(evidence, n, flat_told=any(text.startswith(FLAT) for text in checked_model.warnings)),
         *fallen_without_gradients(suite.attacks, broken, n),
     ]
 

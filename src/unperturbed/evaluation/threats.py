@@ -12,7 +12,7 @@ from unperturbed.engines.group import group, meet
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.carry import keep, over_smaller_radii, points_between, with_points
-from unperturbed.evaluation.subject import measured_split
+from unperturbed.evaluation.checked_model import measured_split
 from unperturbed.findings import Outcome, Progress, silent
 from unperturbed.networks.logits import Output
 from unperturbed.threat import Threat

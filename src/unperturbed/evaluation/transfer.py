@@ -15,13 +15,13 @@ from unperturbed.data.split import Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
+from unperturbed.evaluation.checked_model import CheckedModel, check_model, home, measured_split
 from unperturbed.evaluation.evidence import Doubt
 from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement
 from unperturbed.evaluation.parts import Part
 from unperturbed.evaluation.randomised import draws_of, draws_random_numbers
 from unperturbed.evaluation.search import Networks
-from unperturbed.evaluation.subject import Subject, home, look_at, measured_split
 from unperturbed.evaluation.suite_run import doubts_about
 from unperturbed.evaluation.transfer_block import (
     CORRECT,
@@ -96,21 +96,31 @@ def transfer(
     outputs = output if isinstance(output, Mapping) else dict.fromkeys(models, output)
     if unknown := sorted(set(outputs) - set(models)):
         raise InputError(f"output names {unknown[0]!r}, but the models are {', '.join(models)}.")
-    subjects = {name: look_at(model, split, threat, seed, outputs.get(name)) for name, model in models.items()}
-    suites = {name: find_suite(suite).against(threat.norm, subject.classes) for name, subject in subjects.items()}
-    first, (some, *_) = next(iter(suites.values())), [subject.some for subject in subjects.values()]
+    checked_models = {
+        name: check_model(model, split, threat, seed, outputs.get(name)) for name, model in models.items()
+    }
+    suites = {
+        name: find_suite(suite).against(threat.norm, checked_model.classes)
+        for name, checked_model in checked_models.items()
+    }
+    first, (some, *_) = (
+        next(iter(suites.values())),
+        [checked_model.examples for checked_model in checked_models.values()],
+    )
     if draws_of(first) > 1:
         raise InputError(f"The suite {first.name} takes means over draws, which a matrix does not: use standard.")
-    places = min(physical_batch_size(batch_size, subject, len(split)) for subject in subjects.values())
+    physical_size = min(
+        physical_batch_size(batch_size, checked_model, len(split)) for checked_model in checked_models.values()
+    )
     question = Question(
         noun="matrix",
-        subjects=list(subjects.values()),
+        checked_models=list(checked_models.values()),
         split=split,
         threat=threat,
-        identity=_identity(models, subjects, split, threat, suites, seed),
-        rounding=rounding([subject.classifier for subject in subjects.values()], some, places),
+        identity=_identity(models, checked_models, split, threat, suites, seed),
+        rounding=rounding([checked_model.classifier for checked_model in checked_models.values()], some, physical_size),
         seed=seed,
-        batch_size=places,
+        batch_size=physical_size,
         asked=batch_size,
         began=began,
     )
@@ -118,12 +128,12 @@ def transfer(
         peers = [
             Peer(
                 name,
-                subject,
-                Networks(subject.classifier, subject.classifier, None, job.batch_size),
+                checked_model,
+                Networks(checked_model.classifier, checked_model.classifier, None, job.batch_size),
                 suites[name],
-                _is_random(subject),
+                _is_random(checked_model),
             )
-            for name, subject in subjects.items()
+            for name, checked_model in checked_models.items()
         ]
 
         def measure(task: Task[Block]) -> Part:
@@ -135,7 +145,7 @@ def transfer(
 
 def _identity(
     models: Mapping[str, nn.Module],
-    subjects: Mapping[str, Subject],
+    checked_models: Mapping[str, CheckedModel],
     split: Split,
     threat: Threat,
     suites: Mapping[str, Suite],
@@ -144,7 +154,7 @@ def _identity(
     """Return what the matrix is of: what an evaluation of each model would be, by name what differs between them."""
     whole = {name: replace(suite, attacks=(*suite.attacks, FURTHER)) for name, suite in suites.items()}
     single = {
-        name: of_suite(identity(model, subjects[name], split, threat, seed), whole[name])
+        name: of_suite(identity(model, checked_models[name], split, threat, seed), whole[name])
         for name, model in models.items()
     }
     common = {key: value for key, value in next(iter(single.values())).items() if key not in (*OF_EACH, UNDESCRIBED)}
@@ -153,9 +163,9 @@ def _identity(
     return common | {f"{key} of {name}": single[name][key] for name in models for key in OF_EACH}
 
 
-def _is_random(subject: Subject) -> bool:
-    with under_attack(subject.classifier):
-        return draws_random_numbers(subject.classifier, subject.some, len(subject.some))
+def _is_random(checked_model: CheckedModel) -> bool:
+    with under_attack(checked_model.classifier):
+        return draws_random_numbers(checked_model.classifier, checked_model.examples, len(checked_model.examples))
 
 
 def _randomness(random: bool) -> list[str]:
@@ -165,7 +175,7 @@ def _randomness(random: bool) -> list[str]:
 def _doubts(peer: Peer, parts: Sequence[Part], n: int) -> list[Doubt]:
     """Return what speaks against a model's accuracy."""
     random = [Doubt("the network draws random numbers", text) for text in _randomness(peer.random)]
-    return random + doubts_about(peer.subject, peer.suite, parts, n, peer.networks.places)
+    return random + doubts_about(peer.checked_model, peer.suite, parts, n, peer.networks.batch_size)
 
 
 def _matrix(peers: Sequence[Peer], measured: Measured, job: Measurement) -> Transfer:
@@ -179,7 +189,11 @@ def _matrix(peers: Sequence[Peer], measured: Measured, job: Measurement) -> Tran
     doubts = {peer.name: _doubts(peer, measured.parts_of(number), n) for number, peer in enumerate(peers)}
     shorts = {name: tuple(dict.fromkeys(doubt.short for doubt in doubts[name] if doubt.short)) for name in names}
     warnings = [
-        *(f"{peer.name}: {text}" for peer in peers for text in (*peer.subject.warnings, *_randomness(peer.random))),
+        *(
+            f"{peer.name}: {text}"
+            for peer in peers
+            for text in (*peer.checked_model.warnings, *_randomness(peer.random))
+        ),
         *job.warnings,
         *measured.warnings(),
         *(f"{name}: {doubt.text}" for name in names for doubt in doubts[name]),

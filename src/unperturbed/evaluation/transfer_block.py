@@ -11,15 +11,15 @@ from torch import Tensor
 from unperturbed.attacks.base import AttackResult
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.evaluation.block import Block, untouched
+from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.evaluation.evidence import examined
 from unperturbed.evaluation.measurement import Task, memory_warnings
 from unperturbed.evaluation.parts import Part, Tally
 from unperturbed.evaluation.search import Networks, verify
-from unperturbed.evaluation.subject import Subject
 from unperturbed.evaluation.suite_run import run_suite
 from unperturbed.losses import margin
 from unperturbed.maximise.apgd import APGD
-from unperturbed.maximise.places import watched
+from unperturbed.maximise.climb_queue import watched
 from unperturbed.networks.failures import carefully, failed_on
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -37,14 +37,14 @@ class Peer:
 
     Attributes:
         name: of the model.
-        subject: the model, found fit to be measured.
+        checked_model: the model, found fit to be measured.
         networks: the model as it is searched.
         suite: that attacks it.
         random: whether two forwards differ.
     """
 
     name: str
-    subject: Subject
+    checked_model: CheckedModel
     networks: Networks
     suite: Suite
     random: bool
@@ -63,7 +63,7 @@ def transfer_part(
     The points themselves, which may be many, are returned where they are `stored` only.
     """
     source = peers[task.network]
-    block = task.begun or untouched(source.networks.reported, task.batch, source.networks.places, seed)
+    block = task.begun or untouched(source.networks.reported, task.batch, source.networks.batch_size, seed)
     share = len(source.suite.attacks) / (len(source.suite.attacks) + 1)
 
     def report(done: float, text: str) -> None:
@@ -94,10 +94,10 @@ def _go_further(source: Peer, block: Block, threat: Threat, seed: int) -> None:
     """Find points as wrong as can be where the example no longer stands."""
     networks, batch, number = source.networks, block.batch, len(source.suite.attacks)
 
-    def climb(rows: Tensor, places: int) -> tuple[AttackResult, PerExample]:
+    def climb(rows: Tensor, batch_size: int) -> tuple[AttackResult, PerExample]:
         some = Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
-        found = FURTHER(networks.reported, some, threat, Noise.of(seed, some.ids).fold(number), places)
-        return found, verify(networks.reported, some, found.z, threat, places)
+        found = FURTHER(networks.reported, some, threat, Noise.of(seed, some.ids).fold(number), batch_size)
+        return found, verify(networks.reported, some, found.z, threat, batch_size)
 
     began, fallen = time.perf_counter(), (~block.standing).nonzero()[:, 0]
     parts, failures = carefully(climb, fallen, networks) if len(fallen) > 0 else ([], {})
@@ -112,9 +112,9 @@ def _at(target: Peer, batch: Batch, z: Inputs, threat: Threat) -> tuple[Tensor, 
     """Return how the target stands at points that another model's attack found, and on what it fails."""
     z = threat.boxed(z.to(batch.x))  # the box is another in another precision, by a rounding
 
-    def look(rows: Tensor, places: int) -> PerExample:
+    def look(rows: Tensor, batch_size: int) -> PerExample:
         some = Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
-        return verify(target.networks.reported, some, z[rows], threat, places)
+        return verify(target.networks.reported, some, z[rows], threat, batch_size)
 
     margins = torch.full_like(batch.x.flatten(1)[:, 0], -torch.inf)
     parts, failures = carefully(look, torch.arange(len(z), device=z.device), target.networks)

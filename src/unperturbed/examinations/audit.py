@@ -17,9 +17,8 @@ from unperturbed.data.split import Split, select
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.batch_size import physical_batch_size
+from unperturbed.evaluation.checked_model import CheckedModel, check_model, measured_split
 from unperturbed.evaluation.hashes import data_hash, version, weights_hash
-from unperturbed.evaluation.subject import Subject as Looked
-from unperturbed.evaluation.subject import look_at, measured_split
 from unperturbed.examinations.audited import PLACE, Audited, Check, CheckResult
 from unperturbed.examinations.remedies.deployed import Reachable, state_restored
 from unperturbed.examinations.remedies.suite import remedied_suite
@@ -181,19 +180,21 @@ def checks_in(folder: Path = PLACE) -> list[tuple[Check, int]]:
     return sorted(found, key=lambda each: each[1])
 
 
-def _look(model: nn.Module, split: Split, threat: Threat, seed: int, output: Output) -> Looked:
+def _look(model: nn.Module, split: Split, threat: Threat, seed: int, output: Output) -> CheckedModel:
     try:
-        return look_at(model, split, threat, seed, output)
+        return check_model(model, split, threat, seed, output)
     except InputError as error:
         if "No gradient reaches" not in str(error):
             raise
-        return look_at(Reachable(model), split, threat, seed, output)
+        return check_model(Reachable(model), split, threat, seed, output)
 
 
-def _plan(looked: Looked, split: Split, budget: float, examples: int | None, batch_size: int | Literal["auto"]) -> Plan:
+def _plan(
+    looked: CheckedModel, split: Split, budget: float, examples: int | None, batch_size: int | Literal["auto"]
+) -> Plan:
     """Return how many examples an audit takes, by the seconds of a few passes."""
     batch_size = physical_batch_size(batch_size, looked, min(len(split), MOST if examples is None else examples))
-    x = looked.some[torch.arange(batch_size, device=looked.device) % len(looked.some)]
+    x = looked.examples[torch.arange(batch_size, device=looked.device) % len(looked.examples)]
     times = []
     for _ in range(3):
         began = time.perf_counter()

@@ -14,8 +14,8 @@ from unperturbed.data.check import check
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError, RunError, hint
 from unperturbed.evaluation.batch_size import physical_batch_size
+from unperturbed.evaluation.checked_model import check_model, measured_split
 from unperturbed.evaluation.hashes import version
-from unperturbed.evaluation.subject import look_at, measured_split
 from unperturbed.examinations.explanations.base import Explainer, Explanation
 from unperturbed.examinations.explanations.maps import captum
 from unperturbed.examinations.runner import chosen
@@ -176,7 +176,7 @@ def _subject(
     """Return the explanations, what they explain, and notes on the selection."""
     asked = find_explanations(explanations)
     split = chosen(measured_split(test), examples, "test")
-    looked = look_at(model, split, threat, seed, output)
+    looked = check_model(model, split, threat, seed, output)
     size = physical_batch_size(batch_size, looked, len(split))
     known = None
     if train is not None:

@@ -17,8 +17,8 @@ from unperturbed.data.split import Split
 from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.chance import chance_warnings
+from unperturbed.evaluation.checked_model import check_model, measured_split
 from unperturbed.evaluation.hashes import data_hash, version, weights_hash
-from unperturbed.evaluation.subject import look_at, measured_split
 from unperturbed.examinations.by_name import find_diagnostics, name_of
 from unperturbed.examinations.subject import Diagnostic, Subject
 from unperturbed.findings import Examined, Finding, Interval, Progress, silent
@@ -95,7 +95,7 @@ def diagnose(
     """
     test = chosen(measured_split(test), examples, "test")
     train = None if train is None else chosen(measured_split(train), examples, "training")
-    looked = look_at(model, test, threat, seed, output)
+    looked = check_model(model, test, threat, seed, output)
     if train is not None:
         if train.shape != test.shape:
             raise InputError(f"Examples have shape {train.shape} in training and {test.shape} in the test split.")

@@ -1,4 +1,4 @@
-"""What to do when an evaluation fails on some examples: too little memory, or a network that raises."""
+"""Handling of failures on single examples: too little memory, or a network that raises."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeVar, runtime_checkable
@@ -17,18 +17,18 @@ _MANY = 8
 class Seeing(Protocol):
     """An object that holds the number of examples that a network sees at a time."""
 
-    places: int
+    batch_size: int
 
 
-def within_memory(run: Callable[[int], T], places: int) -> tuple[T, int]:
-    """Return run(places), and how many places it took in the end: halved as often as memory runs out."""
+def within_memory(run: Callable[[int], T], batch_size: int) -> tuple[T, int]:
+    """Return run(batch_size) and the batch size in the end: halved as often as memory runs out."""
     while True:
         try:
-            return run(places), places
+            return run(batch_size), batch_size
         except (RuntimeError, MemoryError) as error:
-            if places == 1 or not _lacks_memory(error):
+            if batch_size == 1 or not _lacks_memory(error):
                 raise
-        places = places // 2  # outside of the handler, which keeps what was computed alive
+        batch_size = batch_size // 2  # outside of the handler, which keeps the failed computation in memory
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -36,24 +36,24 @@ def within_memory(run: Callable[[int], T], places: int) -> tuple[T, int]:
 def isolate(run: Callable[[Tensor], T], rows: Tensor) -> tuple[list[tuple[Tensor, T]], dict[int, BaseException]]:
     """Run on all rows, and where that fails on halves of them, down to each row alone.
 
-    Returns the results with the rows they belong to, and what the rows raised that fail even alone. What fails on
-    every one of many rows is no matter of the examples, and raised; so is `InputError`, which says what to do.
+    Returns the results with their rows, and the exceptions of rows that fail even alone. If all of many rows fail, the
+    cause is not in the examples, and the error is raised; an `InputError` always is.
     """
     results: list[tuple[Tensor, T]] = []
     failures: dict[int, BaseException] = {}
-    waiting = [rows]
-    while waiting:
-        some = waiting.pop()
+    stack = [rows]
+    while stack:
+        part = stack.pop()
         try:
-            results.append((some, run(some)))
+            results.append((part, run(part)))
             continue
         except InputError:
             raise
         except (Exception, SystemExit) as error:
-            if len(some) == 1:
-                failures[int(some)] = error
+            if len(part) == 1:
+                failures[int(part)] = error
                 continue
-        waiting += [half for half in some.tensor_split(2)[::-1] if len(half) > 0]
+        stack += [half for half in part.tensor_split(2)[::-1] if len(half) > 0]
     if not results and len(rows) > _MANY:
         raise failed_on_all(failures)
     return results, failures
@@ -62,17 +62,17 @@ def isolate(run: Callable[[Tensor], T], rows: Tensor) -> tuple[list[tuple[Tensor
 def carefully(
     run: Callable[[Tensor, int], T], rows: Tensor, seeing: Seeing
 ) -> tuple[list[tuple[Tensor, T]], dict[int, BaseException]]:
-    """Return `isolate` of run(rows, places), in as many places as memory holds; `seeing` remembers how many."""
+    """Return `isolate` of run(rows, batch_size), with the batch size that fits in memory; `seeing` keeps it."""
 
-    def within(some: Tensor) -> T:
-        result, seeing.places = within_memory(lambda places: run(some, places), seeing.places)
+    def within(part: Tensor) -> T:
+        result, seeing.batch_size = within_memory(lambda batch_size: run(part, batch_size), seeing.batch_size)
         return result
 
     return isolate(within, rows)
 
 
 def failed_on_all(failures: dict[int, BaseException]) -> BaseException:
-    """Return what is raised where every example fails, even alone: that the network does, where and why."""
+    """Return the exception for a network that fails on every example, even alone, with the place and the cause."""
     error = next(iter(failures.values()))
     if isinstance(error, RunError) or type(error).__name__ in ("AcceleratorError", "OutOfMemoryError"):
         return error
@@ -82,7 +82,7 @@ def failed_on_all(failures: dict[int, BaseException]) -> BaseException:
 
 
 def failed_on(failures: dict[int, BaseException], names: Tensor, what: str) -> list[str]:
-    """Return a sentence for the examples, called `names`, that fail even alone."""
+    """Return a sentence on the examples that fail even alone; `names` are their ids."""
     if not failures:
         return []
     row, error = next(iter(failures.items()))
@@ -90,6 +90,6 @@ def failed_on(failures: dict[int, BaseException], names: Tensor, what: str) -> l
 
 
 def _lacks_memory(error: BaseException) -> bool:
-    """Tell whether this is torch's or Python's way to say that memory has run out."""
+    """Tell whether this error of torch or Python means that memory has run out."""
     texts = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in texts)

@@ -1,4 +1,4 @@
-"""Whether a network rounds an example alike at every place of a batch."""
+"""Whether a network rounds an example in the same way at every position in a batch."""
 
 import os
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from unperturbed.types import Inputs, Model
 _EXAMPLES = 2
 
 
-def rounding(networks: Sequence[Model], examples: Inputs, places: int) -> dict[str, bool | str | None]:
+def rounding(networks: Sequence[Model], examples: Inputs, batch_size: int) -> dict[str, bool | str | None]:
     """Return what a result depends on in its last bits: `rows_rounded_alike` by all the networks, and MKL_CBWR."""
-    answers = [rows_rounded_alike(network, examples, places) for network in dict.fromkeys(networks)]
+    answers = [rows_rounded_alike(network, examples, batch_size) for network in dict.fromkeys(networks)]
     alike = None if None in answers else all(answers)
     return {"rows_rounded_alike": alike, SETTING: os.environ.get(SETTING, "")}
 
 
-def rows_rounded_alike(model: Model, examples: Inputs, places: int) -> bool | None:
-    """Return whether logits and input gradients have the same bits at all the places of a batch.
+def rows_rounded_alike(model: Model, examples: Inputs, batch_size: int) -> bool | None:
+    """Tell whether logits and input gradients have the same bits at all positions in a batch.
 
     The batch holds copies of one example; two examples are tried, at the price of two gradients of a full batch. None
     where this cannot be seen: the network fails on such a batch, memory runs out, or it draws random numbers.
@@ -31,7 +31,7 @@ def rows_rounded_alike(model: Model, examples: Inputs, places: int) -> bool | No
     with under_attack(model), as_reported(device), own_randomness(0, device):
         try:
             for example in examples[:_EXAMPLES]:
-                batch = example.expand(places, *example.shape).contiguous()
+                batch = example.expand(batch_size, *example.shape).contiguous()
                 first = _logits_and_gradients(model, batch)
                 if all(_same_rows(values) for values in first):
                     continue

@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unperturbed.data.augment import augmentation
 from unperturbed.errors import InputError, RunError
-from unperturbed.maximise.places import at_least_two
+from unperturbed.maximise.climb_queue import at_least_two
 from unperturbed.maximise.slopes import REPLACED, noticing
 from unperturbed.methods.base import Method
 from unperturbed.networks.dtype import cast as cast_network

@@ -15,7 +15,7 @@ from torch import nn
 from unperturbed import runs
 from unperturbed.checks import COUNT, checked
 from unperturbed.data.convert import as_data
-from unperturbed.evaluation.subject import check_kinds
+from unperturbed.evaluation.checked_model import check_kinds
 from unperturbed.findings import Progress, silent
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import Method

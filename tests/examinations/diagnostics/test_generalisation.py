@@ -13,13 +13,8 @@ from torch import Tensor, nn
 from support.examined import WIDE, NaNAt, all_finite, names, number, subject
 from support.examples import untouched
 from support.toys import Function, linear, mlp, uniform
-from unperturbed.examinations.diagnostics.generalisation import (
-    generalisation,
-    intrinsic_dimension,
-    log10_covering_term,
-    packing_number,
-    ramp_term,
-)
+from unperturbed.examinations.covering import intrinsic_dimension, log10_covering_term, packing_number, ramp_term
+from unperturbed.examinations.diagnostics.generalisation import generalisation
 from unperturbed.threat import Threat
 
 W = torch.tensor([1.0, -2.0, 0.5, 1.5, -1.0])
@@ -248,7 +243,7 @@ def test_a_product_of_norms_beyond_all_numbers_is_vacuous() -> None:
 
 
 def test_training_examples_beyond_the_most_are_left_out_of_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unperturbed.examinations.diagnostics.generalisation.COVERED", 10)
+    monkeypatch.setattr("unperturbed.examinations.covering.COVERED", 10)
     one = subject(mlp(5, 2), *TEST, train=TRAIN, threat=OPEN, classes=2)
     found = generalisation(replace(one, seed=1))
     assert number(found, "bound: m").value == 10 and number(found, "natural accuracy, train").n == 30

@@ -8,11 +8,11 @@ import pytest
 
 from unperturbed.errors import InputError
 from unperturbed.findings import Interval
-from unperturbed.reports.charts.curves import Line, curves_chart
+from unperturbed.reports.charts.curves import AccuracyCurve, curves_chart
 
 EPS = (0.0, 0.1, 0.25, 0.4)
 VALUES = tuple(Interval(value, value - 0.05, min(value + 0.1, 1.0), 50) for value in (1.0, 0.6, 0.3, 0.05))
-LINE = Line("model", EPS, VALUES, (0.1, 0.4))
+LINE = AccuracyCurve("model", EPS, VALUES, (0.1, 0.4))
 
 
 def test_line_band_and_dots_lie_where_the_numbers_say() -> None:
@@ -31,7 +31,7 @@ def test_line_band_and_dots_lie_where_the_numbers_say() -> None:
 
 
 def test_all_lines_share_the_axes_and_differ_in_colour() -> None:
-    (axes,) = curves_chart([LINE, Line("other", [2 * eps for eps in EPS], VALUES)], "t", "").axes
+    (axes,) = curves_chart([LINE, AccuracyCurve("other", [2 * eps for eps in EPS], VALUES)], "t", "").axes
     assert len({line.get_color() for line in axes.get_lines()}) == 2
     assert axes.get_xlim() == (0, 0.8)
     legend = axes.get_legend()
@@ -43,15 +43,15 @@ def test_all_lines_share_the_axes_and_differ_in_colour() -> None:
     [
         [],
         [replace(LINE, values=VALUES[:2])],
-        [Line("", (), ())],
+        [AccuracyCurve("", (), ())],
         [replace(LINE, eps=(0.0, 0.2, 0.1, 0.3))],
         [replace(LINE, eps=(-0.1, 0.2, 0.3, 0.4))],
-        [Line("", (0.0,), VALUES[:1])],
+        [AccuracyCurve("", (0.0,), VALUES[:1])],
         [replace(LINE, eps=(0.0, 0.1, 0.2, math.inf), marked=())],
         [replace(LINE, values=(*VALUES[:3], Interval(math.nan, 0.0, 1.0, 5)))],
         [replace(LINE, marked=(0.3,))],
     ],
 )
-def test_what_cannot_be_drawn_is_refused(lines: list[Line]) -> None:
+def test_what_cannot_be_drawn_is_refused(lines: list[AccuracyCurve]) -> None:
     with pytest.raises(InputError):
         curves_chart(lines, "t", "")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from unperturbed.errors import InputError
 from unperturbed.findings import Interval
-from unperturbed.reports.charts.curves import Line, curves_chart
+from unperturbed.reports.charts.curves import AccuracyCurve, curves_chart
 from unperturbed.reports.charts.style import house_style, save_chart
 from unperturbed.reports.charts.surfaces import Panel, surfaces_chart
 from unperturbed.reports.charts.trade_off import trade_off_chart
@@ -21,7 +21,7 @@ HALF = Interval(0.5, 0.4, 0.6, 100)
 
 def charts(name: str) -> list[Figure]:
     return [
-        curves_chart([Line(name, (0.0, 0.1), (HALF, HALF))], name, name, name),
+        curves_chart([AccuracyCurve(name, (0.0, 0.1), (HALF, HALF))], name, name, name),
         trade_off_chart([Point(name, HALF, HALF)], name, name),
         surfaces_chart([Panel(name, name, (-1.0, 0.0, 1.0), ((1.0, 2.0, 3.0),) * 3)], name),
     ]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from unperturbed.anatomy.chain import Chain, chain
+from unperturbed.attacks.base import likely_targets
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
-from unperturbed.attacks.targets import likely_targets
 from unperturbed.evaluation.curve import minimum_norm
 from unperturbed.examinations.diagnostics.margins import output_margin
 from unperturbed.examinations.subject import Subject

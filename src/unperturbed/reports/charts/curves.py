@@ -13,7 +13,7 @@ from unperturbed.reports.charts.style import headed, house_style, printable
 
 
 @dataclass(frozen=True)
-class Line:
+class AccuracyCurve:
     """One model's curve: its accuracy at each eps.
 
     Attributes:
@@ -29,44 +29,48 @@ class Line:
     marked: Sequence[float] = ()
 
 
-def curves_chart(lines: Sequence[Line], title: str, caption: str, across: str = "eps") -> Figure:
+def curves_chart(curves: Sequence[AccuracyCurve], title: str, caption: str, across: str = "eps") -> Figure:
     """Return a chart of the accuracy of each model over eps, each in the band of its interval; `across` names eps.
 
     Raises:
-        InputError: without lines, and on values that do not fit their radii, or radii that do not rise or are no
+        InputError: without curves, and on values that do not fit their radii, or radii that do not rise or are no
             numbers.
     """
-    if not lines:
+    if not curves:
         raise InputError("There is no curve to draw: give at least one.")
-    for line in lines:
-        _check(line)
+    for curve in curves:
+        _check(curve)
     with house_style():
         figure = Figure(figsize=(5.6, 3.8))
         axes = figure.subplots()
-        for line in lines:
-            values = [value.value for value in line.values]
-            marks = [list(line.eps).index(eps) for eps in line.marked]
-            (curve,) = axes.plot(
-                line.eps, values, marker="o", markersize=4, markevery=marks, label=printable(line.name)
+        for curve in curves:
+            values = [value.value for value in curve.values]
+            marks = [list(curve.eps).index(eps) for eps in curve.marked]
+            (drawn,) = axes.plot(
+                curve.eps, values, marker="o", markersize=4, markevery=marks, label=printable(curve.name)
             )
-            low, high = ([getattr(value, end) for value in line.values] for end in ("low", "high"))
-            axes.fill_between(line.eps, low, high, color=curve.get_color(), alpha=0.18, linewidth=0)
-        axes.set(xlim=(0, max(line.eps[-1] for line in lines)), ylim=(0, 1))
+            low, high = ([getattr(value, end) for value in curve.values] for end in ("low", "high"))
+            axes.fill_between(curve.eps, low, high, color=drawn.get_color(), alpha=0.18, linewidth=0)
+        axes.set(xlim=(0, max(curve.eps[-1] for curve in curves)), ylim=(0, 1))
         axes.set(xlabel=printable(across), ylabel="robust accuracy, 95% interval")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        if any(line.name for line in lines):
+        if any(curve.name for curve in curves):
             axes.legend(loc="upper right")
         headed(figure, title, caption)
     return figure
 
 
-def _check(line: Line) -> None:
-    if not line.eps or len(line.eps) != len(line.values):
-        raise InputError(f"The curve {line.name!r} has {len(line.eps)} radii and {len(line.values)} values: as many.")
-    rising = all(low < high for low, high in zip(line.eps, line.eps[1:], strict=False))
-    if not rising or line.eps[0] < 0 or not 0 < line.eps[-1] < math.inf:
-        raise InputError(f"The radii of {line.name!r} must rise, from 0 on, to one above it, but are {list(line.eps)}.")
-    if not all(math.isfinite(end) for value in line.values for end in (value.value, value.low, value.high)):
-        raise InputError(f"The curve {line.name!r} holds values that are not finite: it cannot be drawn.")
-    if missing := sorted({*line.marked} - {*line.eps}):
-        raise InputError(f"Dots at {missing} were asked for, where the curve {line.name!r} has no value.")
+def _check(curve: AccuracyCurve) -> None:
+    if not curve.eps or len(curve.eps) != len(curve.values):
+        raise InputError(
+            f"The curve {curve.name!r} has {len(curve.eps)} radii and {len(curve.values)} values: as many."
+        )
+    rising = all(low < high for low, high in zip(curve.eps, curve.eps[1:], strict=False))
+    if not rising or curve.eps[0] < 0 or not 0 < curve.eps[-1] < math.inf:
+        raise InputError(
+            f"The radii of {curve.name!r} must rise, from 0 on, to one above it, but are {list(curve.eps)}."
+        )
+    if not all(math.isfinite(end) for value in curve.values for end in (value.value, value.low, value.high)):
+        raise InputError(f"The curve {curve.name!r} holds values that are not finite: it cannot be drawn.")
+    if missing := sorted({*curve.marked} - {*curve.eps}):
+        raise InputError(f"Dots at {missing} were asked for, where the curve {curve.name!r} has no value.")

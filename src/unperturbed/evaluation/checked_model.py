@@ -1,4 +1,4 @@
-"""What every measurement of a model begins with: looks at model and data that refuse what would mislead."""
+"""The checks of model and data before every measurement: bad input raises, doubtful input is warned of."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs
 
 OPTIMISING = (
-    "The network calls autograd in its forward: it optimises while it answers, and attacks that follow the gradient of "
-    "a single forward need not see through that. Attack it adaptively."
+    "The network calls autograd in its forward: it optimises at test time, and attacks that follow the "
+    "gradient of a single forward can miss that. Attack it adaptively."
 )
 _DOUBTED = {
     COUPLED: "logits depend on the rest of the batch",
@@ -45,65 +45,69 @@ _DOUBTED = {
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A model that was found fit to be measured on a split."""
+class CheckedModel:
+    """A model whose outputs, gradients and data have been checked, with facts that measurements need."""
 
     classifier: nn.Module
     """The model, returning logits alone."""
     device: torch.device
     dtype: torch.dtype
-    """Of the weights, in which results are computed."""
-    some: Inputs
+    """The precision of the weights, in which results are computed."""
+    examples: Inputs
     """The first examples."""
     classes: int
     network: str
-    """A hash of everything that the network's answers can depend on, and of its answers to the first examples."""
+    """A hash of everything that the logits can depend on, and of the logits of the first examples."""
     undescribed: tuple[str, ...]
-    """What in the network cannot be described: another network may have the same hash."""
+    """The parts of the network that the hash does not cover: another network may have the same hash."""
     warnings: list[str]
 
-    def doubts(self, places: int) -> list[Doubt]:
-        """Return which of the warnings speak against a robust accuracy, the network seeing `places` at a time."""
-        shorts = dict(_DOUBTED) if places > 1 else {text: short for text, short in _DOUBTED.items() if text != COUPLED}
+    def doubts(self, batch_size: int) -> list[Doubt]:
+        """Return the warnings that speak against a robust accuracy, for batches of `batch_size` examples."""
+        shorts = (
+            dict(_DOUBTED) if batch_size > 1 else {text: short for text, short in _DOUBTED.items() if text != COUPLED}
+        )
         flat = [Doubt("the gradient is 0", text) for text in self.warnings if text.startswith(FLAT)]
         return [Doubt(shorts[text], text) for text in self.warnings if text in shorts] + flat
 
     def batch(self, split: Split, rows: Tensor, threat: Threat) -> Batch:
-        """Return examples where the model is and in its precision, inside the box: `check` lets a rounding pass."""
+        """Return examples on the model's device, in its precision, and clamped to the box (`check` allows rounding)."""
         x, y, ids = split.inputs(rows), split.labels[rows], split.names()[rows]
         return Batch(threat.boxed(x.to(self.device, self.dtype)), y.to(self.device), ids.to(self.device))
 
 
-def look_at(model: nn.Module, split: Split, threat: Threat, seed: int, output: Output = None) -> Subject:
-    """Return the model as a subject of measurements; `output` says which part of what it returns are the logits.
+def check_model(model: nn.Module, split: Split, threat: Threat, seed: int, output: Output = None) -> CheckedModel:
+    """Check a model and a split for measurements; `output` says which part of the model's output are the logits.
 
     Raises:
-        InputError: on weights that are neither float32 nor float64, outputs that are no logits, of another type than
-            the weights or without a gradient, labels that do not fit them, and data outside the bounds or with NaN.
+        InputError: if the weights are neither float32 nor float64; if the outputs are no logits, have another type than
+        the weights or no gradient; if labels do not fit the outputs; if data lie outside the bounds or hold NaN.
     """
     if torch.is_inference_mode_enabled():
         raise InputError("This was called under torch.inference_mode(), where no gradient exists: leave that block.")
     check_kinds(model, threat)
     device, dtype = home(model)
     first = split.names().argsort(stable=True)[:64]
-    some = split.inputs(first).to(device, dtype)
-    known = Classes.seen_in(split.labels)
-    classifier = as_classifier(model, some[:1], output, known)
-    with own_randomness(seed, device), trying("taking logits and gradients of the first examples", first, some):
-        classes, warnings = check_outputs(classifier, some)
-        check_type(classifier, some)
-        warnings += flat_gradients(classifier, some) + ([OPTIMISING] if calls_autograd(classifier, some[:1]) else [])
-    warnings = [*notes_on(classifier), *misfit(classes, known), *warnings]
+    examples = split.inputs(first).to(device, dtype)
+    labelled = Classes.seen_in(split.labels)
+    classifier = as_classifier(model, examples[:1], output, labelled)
+    with own_randomness(seed, device), trying("taking logits and gradients of the first examples", first, examples):
+        classes, warnings = check_outputs(classifier, examples)
+        check_type(classifier, examples)
+        warnings += flat_gradients(classifier, examples) + (
+            [OPTIMISING] if calls_autograd(classifier, examples[:1]) else []
+        )
+    warnings = [*notes_on(classifier), *misfit(classes, labelled), *warnings]
     if (weights := not_finite(model)) is not None:
-        warnings.append(f"{weights}: nothing that is computed with them means anything.")
-    network, undescribed = network_hash(classifier, some, seed)
+        warnings.append(f"{weights}: no result that is computed with them means anything.")
+    network, undescribed = network_hash(classifier, examples, seed)
     check(split, threat.bounds, classes)
     warnings = [*split.notes, *warnings, *reach_warnings(threat, split), *_not_described(undescribed)]
-    return Subject(classifier, device, dtype, some, classes, network, undescribed, warnings)
+    return CheckedModel(classifier, device, dtype, examples, classes, network, undescribed, warnings)
 
 
 def check_kinds(model: Any, threat: Any) -> None:
-    """Raise InputError on what is no network or no threat set, such as a path or its text, with the remedy."""
+    """Raise InputError if the model is no network or the threat no `Threat`, with the remedy."""
     if not isinstance(model, nn.Module):
         raise InputError(
             f"The model is {model!r:.80}, not a torch.nn.Module: give the network itself; of a run folder, "
@@ -114,14 +118,14 @@ def check_kinds(model: Any, threat: Any) -> None:
 
 
 def measured_split(data: Any) -> Split:
-    """Return what is measured: a `Data`'s test split, or any other form of data as it is."""
+    """Return the split to measure on: the test split of a `Data`, or any other form of data as a split."""
     if isinstance(data, Data):
         if data.test is None:
             raise InputError(f"The data {data.name!r} has no test split: pass one of its splits instead.")
         data = data.test
     split = as_split(data)
     if len(split) == 0:
-        raise InputError("There is not a single example to evaluate.")
+        raise InputError("The split has no examples to evaluate.")
     return split
 
 
