@@ -64,7 +64,7 @@ class ByDistance:
         candidates, rest = likely[:, : self.candidates], likely[:, self.candidates :]
         size, distances = slots_needed(len(batch.x), batch_size), list[Tensor]()
         with plainly():
-            for rows in torch.arange(len(batch.x), device=batch.x.device).split(size):
+            for rows in torch.split(torch.arange(len(batch.x), device=batch.x.device), size):
                 padded = rows[torch.arange(size, device=rows.device) % max(len(rows), 1)]
                 values = _distances(model, batch.x[padded], batch.y[padded], candidates[padded], threat)
                 distances.append(values[: len(rows)])
