@@ -10,16 +10,18 @@ export MKL_CBWR
 SLOW ?= slow
 NEWEST_TORCH := 2.14.1
 
-.PHONY: help setup demo check test test-slow test-rounding test-newest bench clean
+.PHONY: help setup demo check test test-slow test-docs test-rounding test-newest bench dist clean
 
 help:
 	@echo "make demo       train and evaluate on the embedded digits"
 	@echo "make check      ruff and mypy"
 	@echo "make test       the fast tests"
 	@echo "make test-slow  the slow tests"
+	@echo "make test-docs  the tests of the documentation, slow ones included"
 	@echo "make test-rounding  the tests of rounding again, as on other processors"
 	@echo "make test-newest    the fast tests with the newest torch"
 	@echo "make bench      the benchmarks"
+	@echo "make dist       build wheel and sdist, and run the demo from the wheel in a fresh environment"
 	@echo "make clean      remove the virtual environment and all caches (never runs/)"
 
 setup: $(READY)
@@ -45,6 +47,9 @@ test: $(READY)
 test-slow: $(READY)
 	$(PYTEST) -n auto --maxprocesses 8 -m "$(SLOW)"
 
+test-docs: $(READY)
+	$(PYTEST) -m "not long" tests/test_docs.py tests/test_docs_python.py tests/test_examples.py tests/test_contributing.py
+
 test-rounding: $(READY)
 	MKL_CBWR= $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow"
 	MKL_CBWR=AVX2,STRICT ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow"
@@ -58,7 +63,18 @@ test-newest:
 bench: $(READY)
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
+# The wheel is built from the sdist. PYTHON=python3.13 checks another Python.
+dist:
+	rm -rf dist build .venv-dist
+	$(PYTHON) -m venv .venv-dist/builder
+	$(PYTHON) -m venv .venv-dist/clean
+	.venv-dist/builder/bin/python -m pip install --quiet build
+	.venv-dist/builder/bin/python -m build
+	.venv-dist/clean/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	.venv-dist/clean/bin/python -m pip check
+	OMP_NUM_THREADS=1 .venv-dist/clean/bin/python packaging/check_wheel.py
+
 clean:
-	rm -rf $(VENV) .venv-newest .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
+	rm -rf $(VENV) .venv-newest .venv-dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf src/*.egg-info

@@ -24,6 +24,7 @@ COMMANDS = {
     "suite": "evaluate run --suite quick --examples 8",
     "attack": "evaluate run --suite random-points,pgd-10 --examples 8",
     "diagnostic": "diagnose run --diagnostics steepness --examples 20",
+    "form": "evaluate run --data points.svm --suite quick --batch-size 16",
     "datasets": "datasets",
     "models": "models",
 }
@@ -50,6 +51,7 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         (folder / "unperturbed" / path).write_text(code)
     work = folder / "work"
     work.mkdir()
+    (work / "points.svm").write_text("".join(f"{k % 2} 1:{k / 40} 2:{1 - k / 40}\n" for k in range(40)))
     arguments = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(folder)!r}){RUN}", json.dumps(COMMANDS)]
     done = subprocess.run(arguments, capture_output=True, text=True, cwd=work, check=False)
     assert done.returncode == 0, done.stderr
@@ -59,7 +61,7 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_examples_are_one_file_each_and_no_file_of_the_package_but_the_method() -> None:
-    kinds = ("methods", "attacks", "suites", "examinations/diagnostics", "data/named", "architectures")
+    kinds = ("methods", "attacks", "suites", "examinations/diagnostics", "data/named", "data/forms", "architectures")
     assert sorted(str(Path(path).parent) for path in FILES) == sorted(kinds)
     there = [path for path in FILES if (ROOT / "src/unperturbed" / path).exists()]
     assert there == ["methods/random_noise.py"]
@@ -71,6 +73,11 @@ def test_a_data_set_a_model_and_a_method_are_trained_with_by_their_names(values:
     assert "two_moons" in [entry["name"] for entry in values["datasets"]]
     assert "linear" in [entry["name"] for entry in values["models"]]
     assert values["train"]["validation_examples"] == 40 and values["suite"]["threat"] == "L2:0.1"
+
+
+@pytest.mark.slow
+def test_a_form_of_data_is_found_by_its_file(values: dict[str, Any]) -> None:
+    assert values["form"]["n"] == 8 and values["form"]["environment"]["batch_size"] == 8
 
 
 @pytest.mark.slow

@@ -80,3 +80,10 @@ def test_the_import_loads_nothing_heavy() -> None:
     code = "import unperturbed, sys; dir(unperturbed); print(*{'torch', 'numpy', 'matplotlib'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_the_import_takes_little_time() -> None:
+    """In seconds of the processor, so that other programs on the machine do not count."""
+    code = "import time; began = time.process_time(); import unperturbed; print(time.process_time() - began)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.3

@@ -20,7 +20,7 @@ NOUNS = {
     "examinations/diagnostics": "diagnostic",
 }
 """What an entry of each folder is called."""
-VALUES = {"suites": "Suite", "attacks": "Attack"}
+VALUES = {"suites": "Suite", "attacks": "Attack", "data/forms": "Form"}
 """The type of the module-level values that are entries of a folder: `QUICK: Suite = Suite("quick", ...)`."""
 FUNCTIONS = {"examinations/diagnostics": "Finding", "examinations/explanations": "Explanation"}
 """The return type of the module-level functions that are entries of a folder."""

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from unperturbed.data.forms import NAMES
+from unperturbed.data.forms.base import NAMES
 from unperturbed.data.names import DATASETS
 from unperturbed.data.sources import keep_place, load_data, with_applicable
 from unperturbed.errors import InputError

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from unperturbed.data.convert import as_data, as_split
-from unperturbed.data.npz import load_npz
+from unperturbed.data.forms.npz import load_npz
 from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, array_split, number_classes
 from unperturbed.errors import InputError

@@ -21,9 +21,9 @@ import pytest
 from huggingface_hub import constants
 from PIL import Image
 
-from unperturbed.data import hub
-from unperturbed.data.hub import fetch
-from unperturbed.data.parquet import find_parquet
+from unperturbed.data.forms import hub
+from unperturbed.data.forms.hub import fetch
+from unperturbed.data.forms.parquet import find_parquet
 from unperturbed.data.sources import load_data
 from unperturbed.errors import InputError, RunError
 

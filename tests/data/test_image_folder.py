@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unperturbed.data.image_folder import is_image_folder, load_images
+from unperturbed.data.forms.image_folder import is_image_folder, load_images
 from unperturbed.data.sources import load_data
 from unperturbed.errors import InputError
 

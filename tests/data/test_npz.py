@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from unperturbed.data.npz import load_npz
+from unperturbed.data.forms.npz import load_npz
 from unperturbed.errors import InputError
 
 X, Y = np.random.default_rng(0).random((6, 3)), np.array([0, 1, 2, 0, 1, 2])

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from unperturbed.data import pictures
-from unperturbed.data.forms import Choice
-from unperturbed.data.parquet import load_parquet
+from unperturbed.data.forms.base import Choice
+from unperturbed.data.forms.parquet import load_parquet
 from unperturbed.data.pictures import PictureSplit
 from unperturbed.errors import InputError
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unperturbed.data.forms.base import Form
+from unperturbed.data.forms.table import TABLE
 from unperturbed.data.names import DATASETS, HUB_SPECS
 from unperturbed.data.sources import load_data
 from unperturbed.errors import InputError
@@ -59,8 +61,8 @@ def test_a_function_of_the_users_own(folder: Path) -> None:
         ("qqqqq", "Known are: cifar10"),
         ("a/b/c", "no file or folder a/b/c"),
         ("mine.npz", "no file or folder mine.npz"),
-        ("notes.txt", "not an .npz file"),
-        (".", "neither Parquet files nor class folders"),
+        ("notes.txt", "file notes.txt holds no data in a form"),
+        (".", "folder . holds no data in a form"),
         (".?lable=fine", "unknown choice 'lable'"),
         ("", "no data named ''"),
     ],
@@ -69,6 +71,14 @@ def test_what_names_no_data(folder: Path, spec: str, message: str) -> None:
     (folder / "notes.txt").touch()
     with pytest.raises(InputError, match=message):
         load_data(spec)
+
+
+def test_a_place_of_two_forms_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "points.csv").write_text("a,y\n1,0\n2,1\n")
+    also = Form("a notebook", "a notebook", fits=lambda place: place.endswith(".csv"), load=lambda *_: pytest.fail())
+    monkeypatch.setattr("unperturbed.data.sources._forms", lambda: (TABLE, also))
+    with pytest.raises(InputError, match="points.csv may be a table or a notebook"):
+        load_data("points.csv")
 
 
 def test_importing_the_door_imports_no_slow_library() -> None:

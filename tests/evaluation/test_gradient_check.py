@@ -54,6 +54,16 @@ def hooked(scale: float) -> Callable[[Inputs], Logits]:
     return network
 
 
+def changed_far_off(change: Callable[[Tensor], Tensor]) -> Callable[[Inputs], Logits]:
+    """Return a network whose gradient is changed farther than 0.07 from all the examples."""
+
+    def network(x: Inputs) -> Logits:
+        away = (x.detach()[:, None] - X.to(x)).abs().amax(2).amin(1)[:, None]
+        return DEEP(Backward.apply(x, lambda slope: torch.where(away > 0.07, change(slope), slope)))  # type: ignore[no-untyped-call,no-any-return]
+
+    return network
+
+
 def rounded(x: Inputs, levels: int = 20) -> Inputs:
     return (x * levels).round() / levels
 
@@ -156,6 +166,24 @@ def test_an_honest_network_is_not_accused_at_any_radius(eps: float) -> None:
 
 def test_a_network_in_float64_is_checked_in_float64() -> None:
     assert check(mlp(6, 3, seed=1).double(), Threat("Linf", 0.1), X.double()) == GradientCheck(24, 0, 0, 24, 0)
+
+
+@pytest.mark.parametrize("change", [torch.neg, torch.zeros_like])
+def test_a_gradient_that_is_wrong_far_away_alone_is_seen_where_attacks_have_not_got_there(
+    change: Callable[[Tensor], Tensor],
+) -> None:
+    batch, threat = Batch(X, Y, torch.arange(len(X))), Threat("Linf", 0.1)
+    with under_attack(network := Function(changed_far_off(change))):
+        found = check_gradient(network, batch, X, threat, seed=0, random=False)
+    assert found.wrong > 0.8 * len(X), found
+
+
+def test_a_backward_that_fails_in_float64_is_checked_in_float32() -> None:
+    def in_float32(slope: Tensor) -> Tensor:
+        assert slope.dtype == torch.float32
+        return -slope
+
+    assert check(Function(changed(in_float32)), Threat("Linf", 0.1)).wrong == 24
 
 
 def test_ties_at_the_inputs_are_no_fault() -> None:

@@ -65,9 +65,12 @@ def say(text: str, kind: str = "") -> None:
 
 
 def show(value: Any) -> None:
-    """Write a table or a line to standard output."""
-    wide = 100 if not sys.stdout.isatty() else None
-    Console(highlight=False, width=wide).print(printable(value) if isinstance(value, str) else value, markup=False)
+    """Write a table or text to standard output; lines of text are not broken, so that paths and scripts stay whole."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    if isinstance(value, str):
+        console.print(printable(value), markup=False, soft_wrap=True)
+    else:
+        console.print(value, markup=False)
 
 
 def write_json(value: Any) -> None:

@@ -4,7 +4,7 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, table
 from unperturbed.cli.options import Parsed, new_parser
-from unperturbed.data.names import DATASETS, LOCAL_FORMS
+from unperturbed.data.names import DATASETS, forms_in_words
 
 POSITIONAL = None
 
@@ -16,6 +16,6 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Return the names of data."""
-    others = f"Also: a Hugging Face dataset id (owner/name), {LOCAL_FORMS}."
+    others = f"Also: {forms_in_words()}."
     listed = [{"name": name, "summary": summary} for name, summary in DATASETS.items()]
     return Result(listed, (table("--data", ("name", ""), list(DATASETS.items())), others))

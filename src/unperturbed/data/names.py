@@ -6,7 +6,7 @@ function `load() -> Data`; and it may have `THREAT`, the usual threat set.
 
 from pathlib import Path
 
-from unperturbed.catalogue import literals_of, summary_of
+from unperturbed.catalogue import listing, literals_of, summary_of
 
 _FILES = sorted(file for file in Path(__file__).with_name("named").glob("*.py") if file.stem != "__init__")
 _LITERALS = {file.stem: literals_of(file) for file in _FILES}
@@ -26,9 +26,7 @@ def usual_threat(name: str) -> str:
     return THREATS.get(name, "Linf:8/255")
 
 
-LOCAL_FORMS = (
-    "a folder of Parquet files (train*.parquet, test*.parquet), a folder of class folders of images "
-    "(train/CLASS/*.png, test/CLASS/*.png), an .npz file (x_train, y_train, x_test, y_test), a .csv file, "
-    "or package.module:function"
-)
-"""The forms of data that need no network, as messages name them."""
+def forms_in_words(without: str = "") -> str:
+    """Return what data may be given as, for messages; `without` leaves the form of that example out."""
+    examples = [entry.summary for entry in listing("data/forms").values() if entry.summary != without]
+    return f"{', '.join(examples)}, or package.module:function"

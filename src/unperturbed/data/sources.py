@@ -3,30 +3,27 @@
 import inspect
 import os
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode
 
+from unperturbed.catalogue import listing
 from unperturbed.checks import checked
 from unperturbed.data.check import check, mean_std
 from unperturbed.data.convert import as_data, as_split
-from unperturbed.data.forms import BUILT_IN, FUNCTION, IMAGES, NAMES, NPZ, PARQUET, TABLE, Choice, Form
-from unperturbed.data.hub import fetch
-from unperturbed.data.image_folder import is_image_folder, load_images
-from unperturbed.data.names import DATASETS, HUB_SPECS, LOCAL_FORMS
-from unperturbed.data.npz import load_npz
-from unperturbed.data.parquet import find_parquet, load_parquet
+from unperturbed.data.forms.base import NAMES, Choice, Form
+from unperturbed.data.forms.hub import HUB
+from unperturbed.data.names import DATASETS, HUB_SPECS, forms_in_words
 from unperturbed.data.split import Data, Split, select
-from unperturbed.data.table import load_table
 from unperturbed.errors import InputError, hint
 from unperturbed.imports import OWN, Trust, dotted, follow, is_function, is_known, returned_type
 from unperturbed.networks.guard import trying
 
 __all__ = ["Data", "Split", "as_data", "as_split", "check", "load_data", "mean_std", "select"]
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -57,55 +54,66 @@ def keep_place(spec: str) -> str:
 
 def _load(spec: str, trust: Trust) -> Data:
     place, choice = _parse(spec)
-    form = _form(place)
+    form = _form(place, trust)
     form.check(choice, place)
-    if form is BUILT_IN:
-        loaded: Data = import_module(f"unperturbed.data.named.{place}").load()
-        return loaded
-    if form is FUNCTION:
-        return _load_function(place, trust)
     path = Path(place)
-    if place in HUB_SPECS or not path.exists():
-        repository, choice = _parse(_merged(HUB_SPECS[place], spec)) if place in HUB_SPECS else (place, choice)
-        return load_parquet(fetch(repository, choice.config), place, choice)
-    if form is NPZ:
-        return load_npz(path)
-    if form is TABLE:
-        return load_table(path, path.stem, choice.label, choice.scale)
-    name = path.resolve().name
-    return load_parquet(path, name, choice) if form is PARQUET else load_images(path, name, choice.size)
+    name = path.stem if path.is_file() else path.resolve().name if path.exists() else place
+    return form.load(place, place if place in DATASETS else name, choice)
 
 
-def _form(place: str) -> Form:
-    """Return which form of data is at a place; raises InputError where there is none."""
+@cache
+def _forms() -> tuple[Form, ...]:
+    """Return the forms of data that have a file in `forms`."""
+    return tuple(cast(Form, follow(entry.path, "--data", OWN)) for entry in listing("data/forms").values())
+
+
+def _form(place: str, trust: Trust) -> Form:
+    """Return the form of the data at a place; raises InputError where there are none, or several forms fit."""
     if place in DATASETS:
-        return PARQUET if place in HUB_SPECS else BUILT_IN
-    if place and Path(place).exists():
-        return _form_of_path(Path(place))
+        return _named_form(place)
+    fitting = [form for form in _forms() if place and form.fits(place)]
+    if len(fitting) > 1:
+        raise InputError(f"{place} may be {' or '.join(form.name for form in fitting)}: leave only one of them there.")
+    if fitting:
+        return fitting[0]
+    path = Path(place)
+    if place and path.exists():
+        kind = "folder" if path.is_dir() else "file" if path.is_file() else "place"
+        raise InputError(f"The {kind} {path} holds no data in a form that can be read: give {forms_in_words()}.")
     if _FUNCTION.fullmatch(place):
-        return FUNCTION
-    if _HUB_ID.fullmatch(place):
-        return PARQUET
-    if os.sep in place or Path(place).suffix:
-        raise InputError(f"There is no file or folder {place}: give {LOCAL_FORMS}.")
-    raise InputError(
-        f"There is no data named {place!r}. {hint(place, DATASETS)} Otherwise give {LOCAL_FORMS}, or a Hugging Face id."
+        return _function_form(trust)
+    if os.sep in place or path.suffix:
+        raise InputError(f"There is no file or folder {place}: give {forms_in_words()}.")
+    raise InputError(f"There is no data named {place!r}. {hint(place, DATASETS)} Otherwise give {forms_in_words()}.")
+
+
+def _named_form(name: str) -> Form:
+    """Return the form of the data set of a name: a built-in one, or a place of the hub that the name stands for."""
+    if name not in HUB_SPECS:
+        module = f"unperturbed.data.named.{name}"
+        return Form(
+            "a built-in data set",
+            "a name",
+            fits=lambda place: place == name,
+            load=lambda place, name, choice: cast(Data, import_module(module).load()),
+        )
+
+    def load(place: str, name: str, choice: Choice) -> Data:
+        repository, usual = _parse(HUB_SPECS[place])
+        return HUB.load(repository, name, replace(usual, **{k: v for k, v in asdict(choice).items() if v is not None}))
+
+    return replace(HUB, fits=lambda place: place == name, load=load)
+
+
+def _function_form(trust: Trust) -> Form:
+    """Return the form of data that a function returns; `trust` says which functions are called."""
+    return Form(
+        "a function",
+        "package.module:function",
+        fits=lambda place: _FUNCTION.fullmatch(place) is not None,
+        load=lambda place, name, choice: _load_function(place, trust),
+        remedy="leave it out, and do this in the function",
     )
-
-
-def _form_of_path(path: Path) -> Form:
-    if path.is_file():
-        forms = {".npz": NPZ, ".csv": TABLE, ".tsv": TABLE}
-        if path.suffix in forms:
-            return forms[path.suffix]
-        raise InputError(f"{path} is a file, but not an .npz file or a .csv table: give {LOCAL_FORMS}.")
-    if not path.is_dir():
-        raise InputError(f"{path} is neither a regular file nor a folder: give {LOCAL_FORMS}.")
-    if find_parquet(path):
-        return PARQUET
-    if is_image_folder(path):
-        return IMAGES
-    raise InputError(f"The folder {path} holds neither Parquet files nor class folders of images: give {LOCAL_FORMS}.")
 
 
 def with_choices(spec: str, **choices: str | None) -> str:
@@ -122,7 +130,7 @@ def choices_of(spec: str) -> dict[str, str]:
 def with_applicable(spec: str, **choices: str | None) -> str:
     """Return the text with those of these choices that apply to its form and that it does not make itself."""
     place, choice = _parse(spec)
-    takes = _form(place).takes
+    takes = _form(place, OWN).takes
     return with_choices(spec, **{k: value for k, value in choices.items() if k in takes and getattr(choice, k) is None})
 
 

@@ -203,7 +203,12 @@ def doubts_of(evidence: Evidence, n: int, flat_told: bool) -> list[Doubt]:
     if evidence.not_finite or evidence.replaced:
         doubts.append(_not_finite(evidence, n))
     if evidence.failure:
-        doubts.append(Doubt("", f"Whether the gradient is right could not be looked at ({evidence.failure})."))
+        doubts.append(
+            Doubt(
+                "the gradient could not be checked",
+                f"Whether the gradient is right could not be looked at ({evidence.failure}).",
+            )
+        )
     return doubts
 
 

@@ -1,7 +1,8 @@
 """Whether the gradient that attacks follow is the slope of the function that they attack.
 
-By central differences close to an example and close to the point that an attack has found, and by the change along two
-segments across the threat set. Both are of the lead of one class over the label, whose gradient needs no loss.
+By central differences close to an example, to the point that an attack has found and to a random one far away, and by
+the change along two segments across the threat set. Both are of the lead of one class over the label, whose gradient
+needs no loss.
 """
 
 from collections.abc import Callable
@@ -75,12 +76,13 @@ def check_gradient(model: nn.Module, batch: Batch, z: Inputs, threat: Threat, se
 
     network = alike(model)
     exact = network if x.dtype == torch.float64 else None if random else _in_float64(model, x)
+    far = threat.maximise_linear(x, noise.fold(5).normal(x.shape[1:], x.dtype))
     path, found = z - x, [_Slopes(*torch.zeros(3, len(x), dtype=torch.bool, device=x.device))]
     around = replace(threat, norm="Linf", eps=APART * threat.even_share(x))
-    for number, point in enumerate((x, z)):
+    for number, point in enumerate((x, z, far)):
         near = around.sample(point, noise.fold(number))
-        found.append(_slopes(network, exact, near, batch.y, path, threat, noise.fold(2 + number)))
-    changed, off = _segments(network, batch, z, threat, noise.fold(4))
+        found.append(_slopes(network, exact, near, batch.y, path, threat, noise.fold(6 + number)))
+    changed, off = _segments(network, batch, (z, far), noise.fold(4))
     conclusive, wrong, lost = (
         torch.stack([getattr(each, name) for each in found]).any(0) for name in ("conclusive", "wrong", "lost")
     )
@@ -170,16 +172,15 @@ def _apart(seen: Tensor, predicted: Tensor, groups: tuple[slice, ...], least: Te
     return clear, worst.nan_to_num(nan=torch.inf)
 
 
-def _segments(network: Network, batch: Batch, z: Inputs, threat: Threat, noise: Noise) -> tuple[Tensor, Tensor]:
-    """Tell where the function changes between x and z, or x and a far random point, and where by another amount.
+def _segments(network: Network, batch: Batch, ends: tuple[Inputs, ...], noise: Noise) -> tuple[Tensor, Tensor]:
+    """Tell where the function changes between x and one of the ends, and where by another amount.
 
     The sum of a function's slopes along a segment is its change.
     """
     x, y = batch.x, batch.y
-    far = threat.maximise_linear(x, noise.fold(0).normal(x.shape[1:], x.dtype))
     changed = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     off = changed.clone()
-    for number, end in enumerate((z, far)):
+    for number, end in enumerate(ends):
         clear, apart = _along(network, x, end, y, noise.fold(1 + number), NODES)
         again = (apart > OFF).nonzero()[:, 0]
         if len(again) > 0:
@@ -222,6 +223,7 @@ def _in_float64(model: nn.Module, x: Inputs) -> Network | None:
     try:
         with torch.no_grad():
             logits, exact = model(x), network(x.double())
+        slope_of(network, x.double(), exact.argmin(1), exact.argmax(1))  # the backward, too, must know float64
     except Exception:  # a type that the network holds on to, say: float32 does
         return None
     if exact.dtype != torch.float64 or torch.equal(exact.float().double(), exact):  # computed in float32 within

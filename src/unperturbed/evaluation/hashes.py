@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unperturbed.data.split import Split
 from unperturbed.networks.failures import isolate
+from unperturbed.networks.files_read import files_read
 from unperturbed.networks.fingerprint import describe
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.types import Inputs
@@ -60,19 +61,23 @@ def weights_hash(model: nn.Module) -> str:
 def network_hash(classifier: nn.Module, some: Inputs, seed: int) -> tuple[str, tuple[str, ...]]:
     """Return a SHA-256 of a network, the same in another process, and what in the network cannot be described.
 
-    Over all that its answers can depend on (`describe`), and the bits of its logits and input gradients at a few
-    examples, computed by one thread. What changes from forward to forward, such as a counter, is left out.
+    Over all that its answers can depend on (`describe`), the bits of its logits and input gradients at a few examples,
+    computed by one thread, and the files that it reads each time. What changes from forward to forward, such as a
+    counter, is left out.
     """
     few, threads = some[:_ANSWERED], torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         with under_attack(classifier):
             first, before = _answers(classifier, few, seed), describe(classifier)
-            second, after = _answers(classifier, few, seed), describe(classifier)
+            with files_read() as read:  # in the first forward, libraries may read files that no answer depends on
+                second = _answers(classifier, few, seed)
+            after = describe(classifier)
     finally:
         torch.set_num_threads(threads)
     digest = hashlib.sha256(before.hash(after).encode())
     digest.update(first if first == second else b"other answers each time")
+    digest.update(repr(sorted(read().values())).encode())
     return digest.hexdigest(), before.doubts
 
 

@@ -6,7 +6,8 @@ import os
 import sys
 import sysconfig
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,14 @@ Origin = Literal["known", "package", "installed", "user"]
 """Of a module: Python, torch or NumPy, whose versions say enough; this package; another library; anything else."""
 Child = tuple[str, Any]
 
+
+@dataclass(frozen=True)
+class Unseen:
+    """Stands for what code may use without naming it, so that nobody can tell what that is."""
+
+    reason: str
+
+
 _SKIPPED = {
     *("__new__", "__del__", "__repr__", "__str__", "extra_repr", "__reduce__", "__getstate__", "__firstlineno__"),
     *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__static_attributes__"),
@@ -22,6 +31,8 @@ _SKIPPED = {
     *("__dataclass_fields__", "__dataclass_params__", "__annotate__", "__annotations_cache__", "__slots__"),
 }
 """Class attributes that no forward depends on."""
+_BY_TEXT = {"globals", "eval", "exec", "__import__"}
+"""Python's functions that find things by a text."""
 _WRITERS = (types.FunctionType, staticmethod, classmethod, property)
 
 
@@ -38,11 +49,12 @@ def origin(module: str) -> Origin:
     file = getattr(sys.modules.get(top), "__file__", None)
     if file is None:
         return "known" if top in sys.stdlib_module_names else "user"
-    return _origin_of_file(file)
+    return origin_of_file(file)
 
 
 @cache
-def _origin_of_file(file: str) -> Origin:
+def origin_of_file(file: str) -> Origin:
+    """Return where code comes from, by the file that it was compiled from."""
     parts = Path(file).parts
     if {"site-packages", "dist-packages"} & set(parts):
         return "known" if {"torch", "numpy"} & set(parts) else "installed"
@@ -56,7 +68,7 @@ def origin_of_function(function: types.FunctionType) -> Origin:
     place = origin(function.__module__ or "__main__")
     file = function.__code__.co_filename
     if place == "known" and not file.startswith("<"):
-        return _origin_of_file(file)
+        return origin_of_file(file)
     return place
 
 
@@ -97,30 +109,48 @@ def parts_of_function(function: types.FunctionType) -> Iterator[Child]:
     """
     yield ".defaults", function.__defaults__
     yield ".keyword_defaults", function.__kwdefaults__
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield f".closure[{name}]", cell.cell_contents
-        except ValueError:  # not bound yet
-            yield f".closure[{name}]", "unbound"
+    yield from _closure(function)
     for name, value in sorted(vars(function).items()):
         yield f".{name}", value
     if origin_of_function(function) == "user":
         yield from _globals_of(function)
 
 
+def _closure(function: types.FunctionType) -> Iterator[Child]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield f".closure[{name}]", cell.cell_contents
+        except ValueError:  # not bound yet
+            yield f".closure[{name}]", "unbound"
+
+
 def _globals_of(function: types.FunctionType) -> Iterator[Child]:
     scope, used = function.__globals__, _codes(function.__code__)
     attributes = sorted({name for code in used for name in code.co_names})
-    for name in sorted({name for code in used for name in _loaded(code)}):
-        value = scope.get(name, _imported(name, scope.get("__package__")))
+    loaded = sorted({name for code in used for name in _loaded(code)})
+    by_text = "getattr" in loaded or "__dict__" in attributes
+    values = {name: scope.get(name, _imported(name, scope.get("__package__"))) for name in loaded}
+    for name, value in values.items():
         if isinstance(value, types.ModuleType):
-            yield from _of_module(f".globals[{name}]", value, attributes, {id(value)})
+            yield from _of_module(f".globals[{name}]", value, attributes, by_text, {id(value)})
         elif value is not None or name in scope:
             yield f".globals[{name}]", value
             yield from constructors(f".globals[{name}]", value)
-    if {"environ", "getenv"} & set(attributes):
-        texts = {text for code in used for text in code.co_consts if isinstance(text, str)}
-        yield ".environment", {text: os.environ[text] for text in sorted(texts) if text in os.environ}
+    for name in sorted(_BY_TEXT & set(loaded) - set(scope)):
+        yield f".{name}", Unseen(f"{name}() finds what no name in the code tells")
+    if ("modules" in attributes and values.get("sys") is sys) or "import_module" in {*attributes, *loaded}:
+        yield ".modules", Unseen("it looks a module up by a text")
+    from_os = any(value is os.getenv or value is os.environ for value in values.values())
+    if from_os or {"environ", "getenv"} & set(attributes):
+        yield ".environment", _environment(function, used, values.values())
+
+
+def _environment(function: types.FunctionType, used: list[types.CodeType], values: Iterable[object]) -> dict[str, str]:
+    """Return the environment variables whose names are among the texts that a function can see."""
+    cells = [value for _, value in _closure(function)]
+    constants = [constant for code in used for constant in code.co_consts]
+    texts = {text for text in (*constants, *values, *cells, *(function.__defaults__ or ())) if isinstance(text, str)}
+    return {text: os.environ[text] for text in sorted(texts) if text in os.environ}
 
 
 def constructors(path: str, value: object) -> Iterator[Child]:
@@ -131,14 +161,18 @@ def constructors(path: str, value: object) -> Iterator[Child]:
                 yield f"{path}.{kind.__qualname__}.__init__", vars(kind)["__init__"]
 
 
-def _of_module(path: str, module: types.ModuleType, names: list[str], seen: set[int]) -> Iterator[Child]:
-    """Return what code that names a module, and these attributes, may read from it; from modules in it alike."""
-    for name in names:
+def _of_module(path: str, module: types.ModuleType, names: list[str], by_text: bool, seen: set[int]) -> Iterator[Child]:
+    """Return what code that names a module, and these attributes, may read from it; from modules in it alike.
+
+    Code that takes attributes by a text may read any of a module of the user's.
+    """
+    everything = by_text and origin(module.__name__) == "user"
+    for name in sorted(name for name in vars(module) if not name.startswith("__")) if everything else names:
         value = vars(module).get(name)
         if isinstance(value, types.ModuleType):
             if id(value) not in seen:
                 seen.add(id(value))
-                yield from _of_module(f"{path}.{name}", value, names, seen)
+                yield from _of_module(f"{path}.{name}", value, names, by_text, seen)
         elif value is not None and (origin(module.__name__) == "user" or not _belongs(value)):
             yield f"{path}.{name}", value
             yield from constructors(f"{path}.{name}", value)

@@ -27,8 +27,10 @@ from torch.nn.modules import module as hooks
 
 from unperturbed.networks.code import (
     Child,
+    Unseen,
     code_hash,
     origin,
+    origin_of_file,
     origin_of_function,
     parts_of_class,
     parts_of_function,
@@ -54,6 +56,9 @@ _BUILT_IN = (
     np.ufunc,
 )
 _FOREIGN = ("ctypes", "_ctypes", "_cffi_backend", "cffi")
+_SAVING = frozenset(name for name in vars(nn.Module()) if "state_dict" in name)
+_HOOKS = frozenset(name for name in vars(nn.Module()) if "_hooks" in name)
+"""Attributes of torch's modules: hooks by numbers that torch gives in the order of a process."""
 _MANGLED = re.compile(rb"[./]?___torch_mangle_\d+")
 
 
@@ -114,27 +119,39 @@ def _array(value: np.ndarray) -> tuple[str, Iterator[Child]]:
 
 
 def _module(value: nn.Module) -> tuple[str, Iterator[Child]]:
-    if hasattr(value, "_orig_mod"):  # compiled: it answers as the network inside
+    if type(value).__module__.startswith("torch._dynamo") and hasattr(
+        value, "_orig_mod"
+    ):  # compiled: it answers as the network inside
         return "compiled", iter([("._orig_mod", value._orig_mod)])
-    names = {name: part for name, part in vars(value).items() if "state_dict" not in name}
+    names = {name: part for name, part in vars(value).items() if name not in _SAVING}
     kind: list[Child] = [(".class", type(value))]
     text = type(value).__qualname__
     if isinstance(value, torch.fx.GraphModule):
         text, kind = f"GraphModule {_sha(value.code.encode())}", []
         names = {name: part for name, part in names.items() if name not in ("_graph", "_code", "_tracer_cls", "meta")}
-    hooked = {name: list(part.values()) if _holds_hooks(name, part) else part for name, part in names.items()}
+    hooked = {name: _in_order(name, part, names) if name in _HOOKS else part for name, part in names.items()}
     return text, iter([*kind, *((f".{name}", part) for name, part in sorted(hooked.items()))])
 
 
-def _holds_hooks(name: str, value: object) -> bool:
-    """Tell whether a dictionary's keys are numbers that torch gave to hooks, in the order of a process."""
-    return "_hooks" in name and isinstance(value, dict)
+def _in_order(name: str, hooks: Any, names: Mapping[str, Any]) -> Any:
+    """Return hooks, or of which hooks something is true, without the numbers that torch gave them."""
+    if not isinstance(hooks, dict):
+        return hooks
+    of = next(
+        (known for suffix in ("_with_kwargs", "_always_called") if (known := name.removesuffix(suffix)) != name), ""
+    )
+    return [number in hooks for number in names.get(of, ())] if of else list(hooks.values())
 
 
-def hooks_for_all() -> Iterator[Child]:
-    """Yield the hooks that torch runs for every module."""
+def of_the_process() -> Iterator[Child]:
+    """Yield what every network of a process depends on: torch's hooks for all modules, its default type, patches."""
     for name in ("_global_forward_pre_hooks", "_global_forward_hooks", "_global_backward_hooks"):
         yield f".{name}", list(getattr(hooks, name, {}).values())
+    yield ".default_dtype", torch.get_default_dtype()
+    for place in (torch, nn.functional, Tensor):
+        for name, value in vars(place).items():
+            if isinstance(value, types.FunctionType) and origin_of_function(value) == "user":
+                yield f".{place.__name__}.{name}", value
 
 
 def _scripted(value: Any) -> tuple[str, Iterator[Child]]:
@@ -153,7 +170,7 @@ def _scripted(value: Any) -> tuple[str, Iterator[Child]]:
 
 def _function(value: types.FunctionType) -> tuple[str, Iterator[Child]]:
     original = getattr(value, "_torchdynamo_orig_callable", None)
-    if original is not None:
+    if original is not None and origin_of_file(value.__code__.co_filename) == "known":
         return "compiled", iter([("._torchdynamo_orig_callable", original)])
     place = origin_of_function(value)
     if place == "package":  # without decorators that check and remember types
@@ -192,7 +209,8 @@ def _python_module(value: types.ModuleType) -> tuple[str, Iterator[Child]]:
 
 def _mapping(value: Mapping[Any, Any]) -> tuple[str, Iterator[Child]]:
     inner = list[Child]()
-    for number, (key, part) in enumerate(value.items()):
+    pairs = dict.items(value) if isinstance(value, dict) else value.items()  # a derived class may tell others
+    for number, (key, part) in enumerate(pairs):
         text = plain(key)
         inner.append((f"[{number}: {text}]", part))
         if text is None:
@@ -201,10 +219,12 @@ def _mapping(value: Mapping[Any, Any]) -> tuple[str, Iterator[Child]]:
 
 
 def _sequence(value: Any) -> tuple[str, Iterator[Child]]:
-    kind = f"{type(value).__qualname__} of {len(value)}"
-    if value and all(type(part) in _PLAIN for part in value):
-        return f"{kind}: {_sha(repr(list(value)).encode(errors='surrogatepass'))}", _more(value)
-    return kind, iter([*((f"[{number}]", part) for number, part in enumerate(value)), *_more(value)])
+    base = next(kind for kind in (list, tuple, deque) if isinstance(value, kind))
+    parts = list(base.__iter__(value))  # a derived class may tell others
+    kind = f"{type(value).__qualname__} of {len(parts)}"
+    if parts and all(type(part) in _PLAIN for part in parts):
+        return f"{kind}: {_sha(repr(parts).encode(errors='surrogatepass'))}", _more(value)
+    return kind, iter([*((f"[{number}]", part) for number, part in enumerate(parts)), *_more(value)])
 
 
 def _set(value: AbstractSet[Any]) -> tuple[str, Iterator[Child]]:
@@ -251,7 +271,7 @@ def _object(value: Any) -> tuple[str, Iterator[Child]]:
         except Exception as error:
             raise Indescribable(f"it cannot be copied: {error}") from error
         if isinstance(copied, str):
-            return f"{kind.__qualname__} {copied}", iter(())
+            return f"{kind.__qualname__} {copied}", iter([(".class", kind), *inner])
         _, arguments, state, items, pairs = (*copied, *[None] * 5)[:5]
         rest = (state, list(items or ()), list(pairs or ()))
         inner += [(".arguments", tuple(part for part in arguments if part is not kind)), (".state", rest)]
@@ -266,11 +286,16 @@ def _is_of_python(kind: type) -> bool:
     return of_python and kind.__basicsize__ <= object.__basicsize__ + 8 * (2 + slots)
 
 
+def _unseen(value: Unseen) -> tuple[str, Iterator[Child]]:
+    raise Indescribable(value.reason)
+
+
 def _sha(content: Any) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
 _OPENED: dict[Any, Callable[[Any], tuple[str, Iterator[Child]]]] = {
+    Unseen: _unseen,
     (torch.jit.ScriptModule, torch.jit.ScriptFunction): _scripted,
     nn.Module: _module,
     Tensor: _tensor,
@@ -288,7 +313,10 @@ _OPENED: dict[Any, Callable[[Any], tuple[str, Iterator[Child]]]] = {
     types.GenericAlias: lambda value: (str(value), iter(())),
     type: _class,
     types.ModuleType: _python_module,
-    enum.Enum: lambda value: (f"{type(value).__qualname__}.{value.name}", iter([(".value", value.value)])),
+    enum.Enum: lambda value: (
+        f"{type(value).__qualname__}.{value.name}",
+        iter([(".class", type(value)), *_attributes(value)]),
+    ),
     weakref.ref: lambda value: ("weak", iter([(".to", value())])),
     re.Pattern: lambda value: (f"pattern {value.pattern!r} {value.flags}", iter(())),
     (dict, types.MappingProxyType): _mapping,

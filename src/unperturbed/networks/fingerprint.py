@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from unperturbed.networks.code import (
-    Child,
-)
-from unperturbed.networks.contents import Indescribable, hooks_for_all, opened, plain
+from unperturbed.networks.code import Child, Unseen
+from unperturbed.networks.contents import Indescribable, of_the_process, opened, plain
 
 MOST = 500_000
 """Parts that are described at most."""
@@ -53,7 +51,7 @@ def describe(network: object) -> Description:
     """
     parts, doubts = dict[str, str](), list[str]()
     seen = dict[int, tuple[object, str]]()  # the objects are kept, or their ids would be given away again
-    stack: list[Child] = [("network", network), *(("hooks" + path, value) for path, value in hooks_for_all())]
+    stack: list[Child] = [("network", network), *(("process" + path, value) for path, value in of_the_process())]
     while stack:
         path, value = stack.pop()
         if len(parts) >= MOST:
@@ -72,5 +70,6 @@ def describe(network: object) -> Description:
         except Exception as error:  # a foreign object may raise anything when looked at
             parts[path] = f"unknown {type(value).__qualname__}"
             reason = str(error) if isinstance(error, Indescribable) else f"{type(error).__name__} when looked at"
-            doubts.append(f"{path}, a {type(value).__qualname__} ({reason})")
+            kind = "" if isinstance(value, Unseen) else f", a {type(value).__qualname__}"
+            doubts.append(f"{path}{kind} ({reason})")
     return Description(parts, tuple(doubts))

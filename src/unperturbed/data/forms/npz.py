@@ -10,6 +10,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+from unperturbed.data.forms.base import Form
 from unperturbed.data.split import Data, array_split, named_labels, number_classes
 from unperturbed.errors import InputError
 from unperturbed.reading import check_memory, in_words
@@ -96,3 +97,14 @@ def _bounds(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], path: Path
         return (float(low), float(high))
     tensors = [torch.from_numpy(np.broadcast_to(limit, shape).astype(np.float32)) for limit in (low, high)]
     return (tensors[0], tensors[1])
+
+
+NPZ: Form = Form(
+    "an .npz file",
+    "an .npz file (x_train, y_train, x_test, y_test)",
+    fits=lambda place: Path(place).is_file() and Path(place).suffix == ".npz",
+    load=lambda place, name, choice: load_npz(Path(place)),
+    remedy=(
+        "its arrays go by the names x_train, y_train, x_test, y_test (or x, y), so rename or resize them in the file"
+    ),
+)

@@ -1,5 +1,6 @@
 """Datasets of the Hugging Face hub: their Parquet files, fetched into the hub's own cache."""
 
+import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -7,8 +8,9 @@ from pathlib import Path, PurePosixPath
 from threading import Thread
 from typing import TypeVar
 
-from unperturbed.data.names import LOCAL_FORMS
-from unperturbed.data.parquet import TEST, TRAIN, choose_files, find_parquet
+from unperturbed.data.forms.base import Form
+from unperturbed.data.forms.parquet import REMEDY, TAKES, TEST, TRAIN, choose_files, find_parquet, load_parquet
+from unperturbed.data.names import forms_in_words
 from unperturbed.errors import InputError, RunError
 
 SECONDS = 5.0
@@ -34,7 +36,7 @@ def fetch(repository: str, config: str | None) -> Path:
         if cached is None:
             raise InputError(
                 f"The Hugging Face hub cannot be reached for {repository} ({error}), and no complete copy is cached. "
-                f"Without the hub, give {LOCAL_FORMS}."
+                f"Without the hub, give {forms_in_words(without=HUB.example)}."
             ) from error
         return cached
     chosen = choose_files(files, repository, config)
@@ -69,7 +71,8 @@ def _ask(repository: str) -> tuple[str, list[PurePosixPath]]:
         files = [PurePosixPath(s.rfilename) for s in info.siblings or [] if s.rfilename.endswith(".parquet")]
         if files:
             return revision, sorted(files)
-    raise InputError(f"{repository} has no Parquet files on the Hugging Face hub: download it, and give {LOCAL_FORMS}.")
+    others = forms_in_words(without=HUB.example)
+    raise InputError(f"{repository} has no Parquet files on the Hugging Face hub: download it, and give {others}.")
 
 
 def _within(seconds: float, question: Callable[[], T]) -> T:
@@ -130,3 +133,13 @@ def _wanted(config: str | None) -> list[str]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+HUB: Form = Form(
+    "a dataset of the Hugging Face hub",
+    "a Hugging Face dataset id (owner/name)",
+    fits=lambda place: re.fullmatch(r"[\w.-]+/[\w.-]+", place) is not None and not Path(place).exists(),
+    load=lambda place, name, choice: load_parquet(fetch(place, choice.config), name, choice),
+    takes=TAKES,
+    remedy=REMEDY,
+)

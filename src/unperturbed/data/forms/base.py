@@ -1,10 +1,11 @@
-"""The forms of data, and which choices behind a place (`PLACE?label=COLUMN`) are of which form."""
+"""What a form of data is, and which choices behind a place (`PLACE?label=COLUMN`) are of which form."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 from unperturbed.data import pictures
+from unperturbed.data.split import Data
 from unperturbed.errors import InputError
 
 
@@ -39,17 +40,23 @@ _OPTIONS: Mapping[str, str] = {"label": "--label, or ?label=", "resize": "--resi
 
 @dataclass(frozen=True)
 class Form:
-    """A form of data.
+    """A form of data: a value of this type in a file of this folder is all that a new form needs.
 
     Attributes:
-        name: what it is called in messages.
-        takes: the choices that apply to it.
+        name: what such data are called in messages.
+        example: what messages tell to give.
+        fits: whether a place, which need not exist, is of this form; no place is of two forms.
+        load: returns the data from their place, their name and the choices.
+        takes: the choices that apply.
         remedy: where the other choices are made instead.
     """
 
     name: str
-    takes: tuple[str, ...]
-    remedy: str
+    example: str
+    fits: Callable[[str], bool]
+    load: Callable[[str, str, Choice], Data]
+    takes: tuple[str, ...] = ()
+    remedy: str = "leave it out"
 
     def check(self, choice: Choice, place: str) -> None:
         """Raise InputError for a choice that does not apply to this form: nothing is dropped in silence."""
@@ -60,19 +67,3 @@ class Form:
                 raise InputError(
                     f"{name}={value} ({option}) does not apply to {place}, which is {self.name}: {self.remedy}."
                 )
-
-
-BUILT_IN = Form("a built-in data set", (), "leave it out")
-FUNCTION = Form("a function", (), "leave it out, and do this in the function")
-NPZ = Form(
-    "an .npz file",
-    (),
-    "its arrays go by the names x_train, y_train, x_test, y_test (or x, y), so rename or resize them in the file",
-)
-TABLE = Form("a table", ("label", "scale"), "it takes label=COLUMN and scale=unit, and all other columns are features")
-IMAGES = Form("a folder of image files", ("resize",), "it takes resize=H,W, and its class folders are the labels")
-PARQUET = Form(
-    "data in Parquet files",
-    ("config", "image", "label", "resize"),
-    "scale=unit is of tables (--scale 255 is of the model), so leave it out",
-)

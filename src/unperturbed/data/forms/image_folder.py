@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from unperturbed.data.parquet import TEST, TRAIN
+from unperturbed.data.forms.base import Form
+from unperturbed.data.forms.parquet import TEST, TRAIN, find_parquet
 from unperturbed.data.pictures import Picture, picture_split
 from unperturbed.data.split import Data, Split, hold_out, select
 from unperturbed.errors import InputError
@@ -88,3 +89,13 @@ def _images(folder: Path) -> list[Path]:
     if broken := [p for p in files if p.is_symlink() and not p.exists()]:
         raise InputError(f"{len(broken)} images in {folder} are links to nothing (first: {broken[0].name}): mend them.")
     return sorted(p for p in files if p.is_file())
+
+
+IMAGES: Form = Form(
+    "a folder of image files",
+    "a folder of class folders of images (train/CLASS/*.png, test/CLASS/*.png)",
+    fits=lambda place: Path(place).is_dir() and not find_parquet(Path(place)) and is_image_folder(Path(place)),
+    load=lambda place, name, choice: load_images(Path(place), name, choice.size),
+    takes=("resize",),
+    remedy="it takes resize=H,W, and its class folders are the labels",
+)

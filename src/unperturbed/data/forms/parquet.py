@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from unperturbed.data import pictures
-from unperturbed.data.forms import Choice
+from unperturbed.data.forms.base import Choice, Form
 from unperturbed.data.pictures import Picture, Pictures, picture_split
 from unperturbed.data.split import Data, Split, number_classes
 from unperturbed.errors import InputError
@@ -22,6 +22,10 @@ from unperturbed.reading import parse_json
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "validation", "valid", "val", "dev")
 """Names of the split that results are reported on; the first that a dataset has, with labels, is taken."""
+
+TAKES = ("config", "image", "label", "resize")
+"""The choices that Parquet files may leave."""
+REMEDY = "scale=unit is of tables (--scale 255 is of the model), so leave it out"
 
 _SPLIT = re.compile(r"(?:partial-)?([a-z]+)(?![a-z])")
 _SPECIAL = re.compile(r"[*?\[\]]|::")
@@ -228,3 +232,13 @@ def _quietly() -> Iterator[None]:
     finally:
         if shown:
             datasets.enable_progress_bars()
+
+
+PARQUET: Form = Form(
+    "data in Parquet files",
+    "a folder of Parquet files (train*.parquet, test*.parquet)",
+    fits=lambda place: Path(place).is_dir() and bool(find_parquet(Path(place))),
+    load=lambda place, name, choice: load_parquet(Path(place), name, choice),
+    takes=TAKES,
+    remedy=REMEDY,
+)

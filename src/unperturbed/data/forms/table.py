@@ -11,6 +11,7 @@ import torch
 
 from unperturbed.checks import LARGEST, NUMERAL
 from unperturbed.data.check import uneven_features
+from unperturbed.data.forms.base import Form
 from unperturbed.data.split import ArraySplit, Data, hold_out, named_labels, select
 from unperturbed.errors import InputError
 from unperturbed.reading import check_memory
@@ -158,3 +159,13 @@ def _tell_ranges(split: ArraySplit, names: list[str], path: Path) -> None:
         f"{' and '.join(ranges)}. One eps means little for both: {path}?scale=unit maps every feature to [0, 1].",
         stacklevel=3,
     )
+
+
+TABLE: Form = Form(
+    "a table",
+    "a .csv file",
+    fits=lambda place: Path(place).is_file() and Path(place).suffix in (".csv", ".tsv"),
+    load=lambda place, name, choice: load_table(Path(place), name, choice.label, choice.scale),
+    takes=("label", "scale"),
+    remedy="it takes label=COLUMN and scale=unit, and all other columns are features",
+)

@@ -1,0 +1,1 @@
+"""Forms of data: a file a form, found by its `NAME: Form = Form(...)`."""
