@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.eot import averaged
-from unperturbed.checks import ANY, NOT_MORE, check_fields
+from unperturbed.checks import ANY, AT_LEAST_ONE, NOT_MORE, SHARE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
 from unperturbed.maximise.ascent import Ascent, search
@@ -80,6 +80,7 @@ class Suite:
         note: what a reader of the number must know.
         l1: the attacks where the threat is L1, if they are others.
         few_classes: what the note adds where there are fewer than four classes.
+        gate: the check of a sample of the survivors; None: no check.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Suite:
     note: str
     l1: tuple[Attack, ...] = ()
     few_classes: str = ""
+    gate: "Gate | None" = None
 
     def __post_init__(self) -> None:
         """Refuse a suite without an attack, which would call everything robust."""
@@ -98,3 +100,22 @@ class Suite:
         """Return the suite as it runs in this norm, on networks with so many classes."""
         attacks = self.l1 if norm == "L1" and self.l1 else self.attacks
         return replace(self, attacks=attacks, note=self.note + (self.few_classes if classes < 4 else ""))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A stronger suite that attacks a sample of the survivors, and all of them where it breaks one of the sample.
+
+    Attributes:
+        suite: the stronger suite.
+        share: of the survivors that are in the sample.
+        least: size of the sample, where there are so many survivors.
+    """
+
+    suite: Suite
+    share: float = 0.05
+    least: int = 16
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a sample without examples."""
+        check_fields(self, share=SHARE, least=AT_LEAST_ONE)

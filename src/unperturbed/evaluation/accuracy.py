@@ -15,10 +15,11 @@ from unperturbed.data.split import Split
 from unperturbed.engines.group import group, meet
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
-from unperturbed.evaluation.carry import with_carried, with_points, write_points
+from unperturbed.evaluation.carry import store_points, with_carried, with_points, write_points
 from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.checked_model import CheckedModel, check_model, measured_split
 from unperturbed.evaluation.devices import on_devices
+from unperturbed.evaluation.gate import through_gate
 from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.parts import Part, inputs_in_order
@@ -30,7 +31,7 @@ from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silen
 from unperturbed.networks.logits import Output
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.by_name import SUITES as SUITES
-from unperturbed.suites.by_name import find_suite
+from unperturbed.suites.by_name import find_suite, suite_with_gate
 from unperturbed.threat import Threat
 
 
@@ -47,6 +48,8 @@ def evaluate(
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
     output: Output = None,
+    gate: bool = True,
+    estimate: float | None = None,
     devices: int = 1,
     progress: Progress = silent,
 ) -> Outcome:
@@ -71,6 +74,11 @@ def evaluate(
         precision: "auto" lets attacks that tolerate rounding search in bfloat16 if the processor multiplies it natively
             and the network is convolutional, and repeats searches near a break in float32; "32": all in float32.
         output: which part of what the model returns are the logits: a place, a name, or a function of it.
+        gate: for a suite with a gate ("fast"): let the stronger suite attack a sample of the survivors, and all of them
+            where it breaks one or something speaks against the accuracy.
+        estimate: for a suite with a gate: half the width, in percentage points, of the 95% interval in which the
+            accuracy that the stronger suite would leave is to lie; the sample grows until it does, and the other
+            survivors are attacked only where something speaks against the accuracy. "standard" means "fast" here.
         devices: processes that share the examples: each on a GPU, where the model is on one, or with a part of the
             processor's threads. Model, data and suite are sent to them, so that they must be picklable.
         progress: called after every attack on a block of examples, and about twice a second within one, where the
@@ -82,12 +90,13 @@ def evaluate(
             another version of torch or on another kind of device.
     """
     if devices > 1:
-        options = {"out": out, "overwrite": overwrite, "seed": seed, "batch_size": batch_size, "precision": precision}
-        return on_devices(devices, evaluate, (model, data, threat, suite), options | {"output": output})
+        options: dict[str, Any] = {"out": out, "overwrite": overwrite, "seed": seed, "batch_size": batch_size}
+        options |= {"precision": precision, "output": output, "gate": gate, "estimate": estimate}
+        return on_devices(devices, evaluate, (model, data, threat, suite), options)
     began = time.perf_counter()
     split = measured_split(data)
     checked_model = check_model(model, split, threat, seed, output)
-    attacks = find_suite(suite).against(threat.norm, checked_model.classes)
+    attacks = suite_with_gate(find_suite(suite), gate, estimate).against(threat.norm, checked_model.classes)
     networks = as_searched(checked_model, precision, physical_batch_size(batch_size, checked_model, len(split)))
     searched = checked_model.dtype if networks.rough is None else torch.bfloat16
     question = Question(
@@ -118,6 +127,18 @@ def evaluate(
         outcome = replace(outcome, warnings=(*outcome.warnings, *chance))
         if draws_of(attacks) > 1:
             outcome = over_draws(outcome)
+        if attacks.gate is not None:
+
+            def attack(part: Split, stronger: Suite, name: str) -> tuple[Outcome, Path | None]:
+                folder = None if out is None else Path(out) / attacks.name / name
+                options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "precision": precision}
+                options |= {"output": output, "progress": progress, "overwrite": overwrite}
+                return evaluate(model, part, threat, stronger, out=folder, **options), folder
+
+            half_width = None if estimate is None else estimate / 100
+            outcome, points = through_gate(outcome, attacks.gate, threat, split, seed, half_width, attack)
+            if out is not None and group()[0] == 0 and points.rows:
+                store_points(outcome, points, Path(out))
         return job.finish(_with_stored_points(with_carried(outcome, job.store), threat, split, out), measured)
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 from unperturbed.errors import InputError
 from unperturbed.evaluation.carry import with_carried
 from unperturbed.evaluation.store import Store
-from unperturbed.findings import AttackRecord, Interval, Outcome, Verdict
+from unperturbed.findings import AttackRecord, GateRecord, Interval, Outcome, Verdict
 from unperturbed.reading import parse_json, read_small
 from unperturbed.runs.job import JOB
 from unperturbed.runs.verify import read_sealed
@@ -25,7 +25,7 @@ def stored_evaluations(run: Path) -> dict[Path, Outcome]:
     Raises:
         InputError: where the summary of an evaluation is damaged.
     """
-    jobs = sorted((run / "evaluation").rglob(JOB))
+    jobs = [job for job in sorted((run / "evaluation").rglob(JOB)) if not _is_part(job.parent)]
     summaries = [job.parent.with_name(f"{job.parent.name}.json") for job in jobs if not _is_other(job.parent)]
     return {path: read_summary(path) for path in summaries if path.is_file()}
 
@@ -71,6 +71,11 @@ def _is_other(folder: Path) -> bool:
     return folder.name.startswith("curve-") or folder.name in ("transfer", "probable")
 
 
+def _is_part(folder: Path) -> bool:
+    """Tell whether a folder lies in that of another evaluation, which has its results."""
+    return any((parent / JOB).exists() for parent in folder.parents)
+
+
 def read_summary(path: Path) -> Outcome:
     """Return the outcome that a summary describes, without its examples; raises InputError where it is damaged."""
     content = parse_json(read_small(path), path)
@@ -94,6 +99,7 @@ def read_summary(path: Path) -> Outcome:
             environment=dict(given["environment"]) | {name: _text(given["environment"][name]) for name in NEEDED},
             examples={},
             doubts=_texts(given.get("doubts", [])),
+            gate=None if given.get("gate") is None else _gate(given["gate"]),
         )
     except KeyError as error:
         raise InputError(f"{path} has no {error.args[0]!r}. {REMEDY}") from error
@@ -105,6 +111,18 @@ def _attack(given: Any) -> AttackRecord:
     """Return the record of an attack with each value in its type; raises what `read_summary` catches."""
     kinds = get_type_hints(AttackRecord)
     return AttackRecord(**{name: kind(given[name]) for name, kind in kinds.items()})
+
+
+def _gate(given: Any) -> GateRecord:
+    """Return the record of a gate with each value in its type; raises what `read_summary` catches."""
+    numbers, estimate = ("survivors", "sampled", "broken"), given["estimate"]
+    ends = {name: float(estimate[name]) for name in ("value", "low", "high")}
+    return GateRecord(
+        suite=_text(given["suite"]),
+        reason=_text(given["reason"]),
+        estimate=Interval(**ends, n=int(estimate["n"])),
+        **{name: int(given[name]) for name in numbers},
+    )
 
 
 def _texts(given: Any) -> tuple[str, ...]:
