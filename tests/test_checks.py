@@ -14,6 +14,7 @@ from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.square import Square
 from unperturbed.checks import check
 from unperturbed.errors import InputError
+from unperturbed.evaluation.certify import certify
 from unperturbed.evaluation.probable import probable_accuracy
 from unperturbed.evaluation.transfer import transfer
 from unperturbed.losses import cross_entropy
@@ -56,6 +57,8 @@ def test_what_is_no_whole_number_is_refused_everywhere(value: Any) -> None:
         refused("batch_size", value, lambda call=call: call(MODEL, data, THREAT, batch_size=value))
     refused("devices", value, lambda: train(MODEL, data, THREAT, devices=value))
     refused("draws", value, lambda: probable_accuracy(MODEL, data, THREAT, draws=value))
+    for name in ("draws", "selection_draws", "seed", "batch_size"):
+        refused(name, value, lambda name=name: certify(MODEL, data, THREAT, 0.1, **{name: value}))
 
 
 @pytest.mark.parametrize("value", NO_NUMBER, ids=named)
@@ -68,6 +71,8 @@ def test_what_is_no_number_is_refused_everywhere(value: Any) -> None:
     refused("dual_max", value, lambda: Constrained(dual_max=value))
     refused("sensitivity", value, lambda: ELLE_A(sensitivity=value))
     refused("gamma", value, lambda: AWP(gamma=value))
+    refused("sigma", value, lambda: certify(MODEL, (X, Y), THREAT, value))
+    refused("alpha", value, lambda: certify(MODEL, (X, Y), THREAT, 0.1, alpha=value))
 
 
 @pytest.mark.parametrize("value", [None, 7, "7", "fp16", ["32"], True, b"32"], ids=named)

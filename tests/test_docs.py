@@ -158,7 +158,7 @@ PYTHON = {
     "docs/defences.md": 1,
     "docs/diagnosing.md": 1,
     "docs/evaluating.md": 1,
-    "docs/python.md": 28,
+    "docs/python.md": 29,
     "docs/really_robust.md": 1,
 }
 """Blocks of Python, each of which is executed: those of docs/python.md in test_docs_python.py, those of

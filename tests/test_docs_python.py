@@ -192,6 +192,7 @@ CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "curve": same_curve,
     "sweep": same_sweep,
     "probable": lambda shown, names: same(shown, names["probable"].json()),
+    "certify": lambda shown, names: same(shown, names["certificates"].json()),
     "transfer": lambda shown, names: same(shown, names["matrix"].json()),
     "compare": lambda shown, names: same(shown, names["comparison"].json()),
     "diagnose": same_diagnosis,

@@ -95,7 +95,7 @@ DOORS += [{"data": "evil:data"}, {"data": "unperturbed.cli.demo:run"}, {"data": 
 
 
 @pytest.mark.parametrize("changes", DOORS, ids=str)
-@pytest.mark.parametrize("command", ["evaluate", "curve", "probable", "diagnose"])
+@pytest.mark.parametrize("command", ["evaluate", "curve", "certify", "probable", "diagnose"])
 def test_a_run_folder_does_not_execute_code(folder: Path, changes: dict[str, Any], command: str) -> None:
     write(changes)
     refused(command, "run")

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from unperturbed.errors import RunError as RunError
     from unperturbed.evaluation.accuracy import evaluate as evaluate
     from unperturbed.evaluation.attack import attack as attack
+    from unperturbed.evaluation.certify import certify as certify
     from unperturbed.evaluation.comparison import PairedComparison as PairedComparison
     from unperturbed.evaluation.comparison import compare as compare
     from unperturbed.evaluation.curve import minimum_norm as minimum_norm
     from unperturbed.evaluation.probable import probable_accuracy as probable_accuracy
     from unperturbed.evaluation.quantize import quantize as quantize
+    from unperturbed.evaluation.run_comparison import compare_runs as compare_runs
     from unperturbed.evaluation.threats import evaluate_threats as evaluate_threats
     from unperturbed.evaluation.transfer import transfer as transfer
     from unperturbed.evaluation.union import union as union
@@ -60,7 +62,9 @@ _HOMES = {
     "attack": "evaluation.attack",
     "audit": "examinations.audit",
     "build_model": "weights.files",
+    "certify": "evaluation.certify",
     "compare": "evaluation.comparison",
+    "compare_runs": "evaluation.run_comparison",
     "diagnose": "examinations.runner",
     "diagnose_runs": "examinations.several",
     "doctor": "examinations.preflight",
@@ -118,7 +122,9 @@ __all__ = [
     "attacks",
     "audit",
     "build_model",
+    "certify",
     "compare",
+    "compare_runs",
     "diagnose",
     "diagnose_runs",
     "doctor",

@@ -51,6 +51,7 @@ unperturbed sweep --data digits --method constrained --method.method at --over m
 unperturbed sweep --data digits --over seed=0,1 --over method.steps=1,2 --suite pgd --examples 100 --out s --json
 unperturbed sweep --data digits --over threat=Linf:0.1,L2:1 --evaluate-threat L2:1 --train-examples 9 --overwrite
 unperturbed probable runs/at --rho 0.1,0.01 --draws 1000 --examples 100 --seed 1 --threat L2:0.5 --json
+unperturbed certify runs/at --sigma 0.25 --draws 1000 --selection-draws 50 --alpha 0.01 --eps 0,0.5 --threat L2:1 --json
 unperturbed methods
 unperturbed datasets
 unperturbed models

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from test_main import Run, runner
 
+import unperturbed as un
+
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
@@ -38,6 +40,9 @@ def test_two_runs_are_compared_and_what_does_not_fit_is_refused(run: Run) -> Non
     assert pair["robust"]["value"] == pytest.approx(other["robust_accuracy"] - one["robust_accuracy"])
     assert pair["clean"]["value"] == pytest.approx(other["clean_accuracy"] - one["clean_accuracy"])
     assert pair["n"] == sum(entry["n"] for entry in pair["classes"]) == one["n"]
+    assert json.loads(json.dumps(un.compare_runs(["a", "b"]).json())) == found
+    with pytest.raises(un.InputError, match="different runs"):
+        un.compare_runs(["a", "a"])
     code, out, _ = run("compare", "a", "b")
     assert code == 0 and "McNemar" in out and "Robust on a alone" in out
 

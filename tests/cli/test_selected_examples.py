@@ -56,7 +56,9 @@ def test_a_run_on_50_of_sorted_examples_knows_all_classes_and_which_they_were(
     assert "first:12" in out and "2 classes are missing" in err
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "curve", "probable", "transfer", "sweep", "diagnose"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "curve", "certify", "probable", "transfer", "sweep", "diagnose"]
+)
 def test_every_command_offers_the_same_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     main([command, "--help"])
     text = " ".join(capsys.readouterr().out.split())

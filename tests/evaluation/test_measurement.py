@@ -15,6 +15,7 @@ from unperturbed.engines.base import R, Report, Unit
 from unperturbed.engines.group import Group
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.certify import certify
 from unperturbed.evaluation.curve import minimum_norm
 from unperturbed.evaluation.measurement import block_size
 from unperturbed.evaluation.probable import probable_accuracy
@@ -31,6 +32,10 @@ MEASUREMENTS: dict[str, tuple[Measure, str]] = {
     "transfer": (
         lambda **more: transfer({"a": linear(6, 3), "b": linear(6, 3, seed=1)}, blobs(20), THREAT, QUICK, **more),
         "transfer",
+    ),
+    "certify": (
+        lambda **more: certify(linear(6, 3), blobs(20), THREAT, 0.2, draws=12, selection_draws=8, alpha=0.1, **more),
+        "certify-L2-0.2",
     ),
     "probable": (lambda **more: probable_accuracy(linear(6, 3), blobs(20), THREAT, 0.1, draws=12, **more), "probable"),
 }

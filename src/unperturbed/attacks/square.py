@@ -73,9 +73,9 @@ class LocalSearch(Attack):
 
     needs_gradient: ClassVar[bool | None] = False
     label: str = "Local search"
-    queries: int = 200
+    queries: int = 250
     share: float = 0.8
-    skipped: int = 50
+    skipped: int = 1000
     restarts: int = 1
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 from rich.text import Text
 
-from unperturbed.cli.console import Result, progress, say, table
+from unperturbed.cli.console import Result, progress, repeatable, say, table
 from unperturbed.cli.options import Parsed, add_data_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.runs import CONFIG, write_json
@@ -45,7 +45,6 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Audit, write audit.json and audit.sarif, and return the verdict."""
-    from unperturbed.cli.evaluate import repeatable
     from unperturbed.cli.setup import find_setup
     from unperturbed.examinations.audit import audit
     from unperturbed.examinations.sarif import sarif

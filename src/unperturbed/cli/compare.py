@@ -1,15 +1,13 @@
 """Compare evaluated runs example by example: paired differences with intervals, and where they come from."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, say, table
 from unperturbed.cli.options import Parsed, new_parser
-from unperturbed.errors import InputError
-from unperturbed.findings import Outcome, doubted
+from unperturbed.findings import doubted
 
 if TYPE_CHECKING:
     from unperturbed.evaluation.comparison import Difference, Pair
@@ -32,65 +30,20 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Read the evaluations, and return the differences between each two runs."""
-    from unperturbed.evaluation.comparison import compare
+    from unperturbed.evaluation.run_comparison import compare_runs
 
-    groups = [[part for part in text.split(",") if part] for text in given.runs]
-    folders = [folder for group in groups for folder in group]
-    if len(groups) < 2 or len(set(folders)) < len(folders):
-        raise InputError(f"A comparison is between different runs: give two run folders or more, not {given.runs}.")
-    stored = {folder: _evaluations(Path(folder)) for folder in folders}
-    chosen = _chosen(stored, given.suite, given.threat)
-    named = {",".join(group): [chosen[folder] for folder in group] for group in groups}
-    found = compare(named)
-    for text in found.warnings:
+    runs = [[folder for folder in text.split(",") if folder] for text in given.runs]
+    comparison = compare_runs(runs, given.suite, given.threat)
+    for text in comparison.warnings:
         say(text, "warning")
-    views: list[Any] = [f"{found.threat}, suite {found.suite}"]
-    views += [f"{name}, robust accuracy{doubted(doubts)}" for name, doubts in found.doubts.items()]
-    for pair in found.pairs:
+    views: list[Any] = [f"{comparison.threat}, suite {comparison.suite}"]
+    views += [f"{name}, robust accuracy{doubted(doubts)}" for name, doubts in comparison.doubts.items()]
+    for pair in comparison.pairs:
         views += [_headline(pair), _classes(pair)]
         views += [
             _differing(name, ids) for name, ids in zip(pair.names, (pair.only_first, pair.only_second), strict=True)
         ]
-    return Result(found.json(), views)
-
-
-def _evaluations(run: Path) -> dict[Path, Outcome]:
-    from unperturbed.evaluation.stored import stored_evaluations
-
-    if not run.is_dir():
-        raise InputError(f"{run} is no run folder: give a folder that `unperturbed train` has made.")
-    if not (outcomes := stored_evaluations(run)):
-        raise InputError(f"{run} holds no finished evaluation: unperturbed evaluate {run}")
-    return outcomes
-
-
-def _chosen(stored: Mapping[str, Mapping[Path, Outcome]], suite: str | None, threat: str | None) -> dict[str, Outcome]:
-    """Return one evaluation of each run, all of one kind: with the most attacks, then of the most examples.
-
-    Raises:
-        InputError: where the runs have no evaluation of one kind in common.
-    """
-    from unperturbed.evaluation.stored import with_examples
-
-    kinds = {
-        folder: {(outcome.suite, outcome.threat): (path, outcome) for path, outcome in sorted(outcomes.items(), key=_n)}
-        for folder, outcomes in stored.items()
-    }
-    common = set.intersection(*(set(kind) for kind in kinds.values()))
-    common = {kind for kind in common if suite in (None, kind[0]) and threat in (None, kind[1])}
-    if not common:
-        asked = " of ".join(filter(None, [f"by {suite}" if suite else "", threat or ""]))
-        lists = "; ".join(
-            f"{run} has {', '.join(' under '.join(kind) for kind in known)}" for run, known in kinds.items()
-        )
-        raise InputError(f"The runs have no evaluation {asked}in common ({lists}): evaluate all of them alike.")
-    first = next(iter(kinds.values()))
-    best = max(sorted(common), key=lambda kind: (sum(a.forwards for a in first[kind][1].attacks), first[kind][1].n))
-    return {folder: with_examples(*known[best]) for folder, known in kinds.items()}
-
-
-def _n(stored: tuple[Path, Outcome]) -> int:
-    return stored[1].n
+    return Result(comparison.json(), views)
 
 
 def _headline(pair: "Pair") -> Any:

@@ -19,9 +19,10 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgres
 from rich.table import Column, Table
 from rich.text import Text
 
+from unperturbed.errors import RunError
 from unperturbed.findings import Interval, doubted, silent
 from unperturbed.findings import Progress as Report
-from unperturbed.runs import finite
+from unperturbed.runs import FolderLostError, finite
 
 FIRST_LINE = 10.0
 """Seconds after which long work that is piped says how long it takes."""
@@ -157,6 +158,19 @@ def progress() -> Iterator[Report]:
             bar.update(task, completed=done, total=total, description=text, ends=ends)
 
         yield report
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Within: an interruption or failure gets a note on how to resume."""
+    try:
+        yield
+    except (KeyboardInterrupt, OSError, RunError) as error:
+        note = "The model is unchanged. Run the same command again to resume."
+        said = note in getattr(error, "__notes__", ())  # by one of several processes
+        if not said and not isinstance(error, FolderLostError):
+            error.add_note(note)
+        raise
 
 
 class _Piped:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
-from unperturbed.cli.console import Result, progress, robust_cell, say, table
+from unperturbed.cli.console import Result, progress, repeatable, robust_cell, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
 from unperturbed.errors import InputError, hint
 
@@ -34,8 +34,7 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Find the distances, and return the robust accuracy at each radius."""
-    from unperturbed.cli.evaluate import repeatable
-    from unperturbed.cli.setup import find_setup, radii_of, slug
+    from unperturbed.cli.setup import find_setup, radii_of
     from unperturbed.evaluation.curve import SUITES, minimum_norm
     from unperturbed.reports.charts.curves import AccuracyCurve, curves_chart
     from unperturbed.reports.charts.style import save_chart
@@ -45,7 +44,7 @@ def run(given: Parsed) -> Result:
     subject = find_setup(given)
     radii = None if given.eps is None else [threat.eps for threat in radii_of(subject.threat, given.eps)]
     threat = subject.threat if radii is None else replace(subject.threat, eps=max(radii))
-    folder = subject.home / "evaluation" / slug(*subject.parts, *subject.selection)
+    folder = subject.folder()
     subject.keep()
     with progress() as report, repeatable():
         found = minimum_norm(

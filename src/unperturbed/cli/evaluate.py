@@ -1,27 +1,27 @@
 """Measure how robust a trained model is: a verdict per example, and a headline with its interval."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 from rich.text import Text
 
-from unperturbed.cli.console import Result, is_first_process, progress, results_only_on_stdout, robust_cell, say, table
+from unperturbed.cli.console import (
+    Result,
+    is_first_process,
+    progress,
+    repeatable,
+    results_only_on_stdout,
+    robust_cell,
+    say,
+    table,
+)
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
-from unperturbed.errors import InputError, RunError
 from unperturbed.findings import Outcome, doubted
-from unperturbed.runs import FolderLostError, write_json
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from unperturbed.data.split import Split
+    from unperturbed.evaluation.evaluated import Evaluated
     from unperturbed.evaluation.quantize import Quantised
-    from unperturbed.evaluation.union import Union
-    from unperturbed.runs.record import RunRecord
-    from unperturbed.threat import Threat
 
 POSITIONAL = "run"
 SUITE_HELP = (
@@ -74,101 +74,59 @@ def _evaluated_by_one_of_several(words: Sequence[str]) -> Result:
 
 
 def _evaluated(given: Parsed) -> Result:
-    from unperturbed.cli.setup import find_setup, slug
+    from unperturbed.cli.setup import find_setup, threats_of
     from unperturbed.engines.group import meet
     from unperturbed.evaluation.grid import check_eight_bit
-    from unperturbed.evaluation.quantize import check_single_draws, clear
+    from unperturbed.evaluation.quantize import check_single_draws
     from unperturbed.evaluation.randomised import draws_of
-    from unperturbed.evaluation.threats import evaluate_threats
+    from unperturbed.evaluation.robustbench import known_of
+    from unperturbed.evaluation.threats import evaluate_into_folders
     from unperturbed.suites.by_name import find_suite
 
     suite = find_suite(given.suite, given.trust)
     check_single_draws(given.quantize and draws_of(suite) > 1)
-    subject = find_setup(given, check_eight_bit if given.quantize else len)
-    threats = _threats(given.threat, given.eps, subject.threat)
+    setup = find_setup(given, check_eight_bit if given.quantize else len)
+    threats = threats_of(given, setup.threat)
     meet()  # each has seen the folder as it was
     if is_first_process():
-        subject.keep()
-    results = subject.home / "evaluation" / slug(*subject.parts, *subject.selection)
-    folders = [
-        subject.home / "evaluation" / slug(*subject.parts, *_other(threat, subject.usual), *subject.selection)
-        for threat in threats
-    ]
+        setup.keep()
+    training = None if setup.parts else setup.stored
     with progress() as report, repeatable():
-        report(0, len(subject.split), f"suite {suite.name}")
-        outcomes = evaluate_threats(
-            subject.model,
-            subject.split,
+        report(0, len(setup.split), f"suite {suite.name}")
+        evaluated = evaluate_into_folders(
+            setup.model,
+            setup.split,
             threats,
             suite,
-            out=folders,
+            folders=[setup.folder(threat) for threat in threats],
+            results=setup.folder(),
+            run=setup.home,
+            asked=None if given.eps is None and len(threats) > 1 else setup.threat,
+            known=known_of(setup.data.name, setup.model, setup.architecture, training),
+            eight_bit=given.quantize,
+            overwrite=given.overwrite,
             seed=given.seed,
             batch_size=given.batch_size,
             precision="32" if given.precision == "32" else "auto",
-            overwrite=given.overwrite,
             progress=report,
         )
-    if not is_first_process():
+    if evaluated is None:
         return Result(None, ())
-    quantised = list["Quantised | None"]()
-    for threat, outcome, out in zip(threats, outcomes, folders, strict=True):
-        if given.overwrite:
-            clear(out, suite.name)
-        with repeatable():
-            quantised.append(_quantised(given.quantize, subject.model, subject.split, threat, outcome, out))
+    _tell(evaluated)
+    chosen = [] if setup.examples == "all" else [f"Examples: {setup.examples}"]
+    value = {"run": str(setup.home)} | evaluated.json() | {"selection": setup.examples}
+    return Result(value, [*chosen, *(_union_views(evaluated) if evaluated.chosen is None else _views(evaluated))])
+
+
+def _tell(evaluated: "Evaluated") -> None:
+    """Say the lines of AutoAttack, and the warnings."""
+    several = len(evaluated.outcomes) > 1
+    for outcome in evaluated.outcomes:
         for line in _as_autoattack(outcome) if outcome.suite in AUTOATTACK else ():
-            say(f"{threat}: {line}" if len(threats) > 1 else line)
-        training = None if subject.parts else subject.stored
-        _write_robustbench(out, outcome, subject.data.name, subject.model, subject.architecture, training)
-    if given.eps is None and len(threats) > 1:
-        result = _worst_case(subject.home, results, outcomes, quantised)
-    else:
-        result = _result(subject.home, results, threats, outcomes, quantised, subject.threat)
-    chosen = [] if subject.examples == "all" else [f"Examples: {subject.examples}"]
-    return Result({**result.value, "selection": subject.examples}, [*chosen, *result.views])
-
-
-@contextmanager
-def repeatable() -> Iterator[None]:
-    """Within: an interruption or failure gets a note on how to resume."""
-    try:
-        yield
-    except (KeyboardInterrupt, OSError, RunError) as error:
-        note = "The model is unchanged. Run the same command again to resume."
-        said = note in getattr(error, "__notes__", ())  # by one of several processes
-        if not said and not isinstance(error, FolderLostError):
-            error.add_note(note)
-        raise
-
-
-def _threats(text: str | None, eps: str | None, first: "Threat") -> list["Threat"]:
-    """Return the threats of a list with commas, or the one threat with each of these radii."""
-    from unperturbed.cli.setup import radii_of
-    from unperturbed.threat import Threat
-
-    threats = [Threat.parse(each, first.bounds) for each in text.split(",")] if text else [first]
-    if len(threats) > 1 and eps is not None:
-        raise InputError(f"--eps gives the radii of one threat, but there are {len(threats)}: write the radii in them.")
-    names = [str(threat) for threat in threats]
-    if len(set(names)) < len(names):
-        raise InputError(f"--threat names the same threat twice: {', '.join(names)}.")
-    return threats if eps is None else radii_of(threats[0], eps)
-
-
-def _other(threat: "Threat", usual: "Threat") -> list[str]:
-    """Return what tells the folder of a threat apart: nothing where it is the run's."""
-    return [str(threat)] if str(threat) != str(usual) else []
-
-
-def _quantised(
-    asked: bool, model: "nn.Module", split: "Split", threat: "Threat", outcome: Outcome, out: Path
-) -> "Quantised | None":
-    """Write the adversarial examples as 8-bit images where that was asked for."""
-    from unperturbed.evaluation.quantize import quantize
-
-    if not asked:
-        return None
-    return quantize(model, split, threat, outcome, out=out)
+            say(f"{outcome.threat}: {line}" if several else line)
+    for outcome in evaluated.outcomes:
+        for text in outcome.warnings:
+            say(f"{outcome.threat}: {text}" if several else text, "warning")
 
 
 def _as_autoattack(outcome: Outcome) -> list[str]:
@@ -185,77 +143,22 @@ def _as_autoattack(outcome: Outcome) -> list[str]:
     return [*lines, f"robust accuracy: {outcome.robust_accuracy.value:.2%}{doubted(outcome.doubts)}"]
 
 
-def _write_robustbench(
-    out: Path, outcome: Outcome, data: str, model: "nn.Module", description: Mapping[str, Any], run: "RunRecord | None"
-) -> None:
-    """Write the outcome in RobustBench's fields; `run` is what is known of the training."""
-    from unperturbed.evaluation.robustbench import model_info
-
-    arguments = description.get("init_args", {})
-    sizes = [str(arguments[key]) for key in ("depth", "width") if isinstance(arguments.get(key), int)]
-    info = model_info(
-        outcome,
-        dataset=data,
-        architecture="-".join([type(model).__name__, *sizes]),
-        additional_data=None
-        if run is None or run.chosen is None or run.weights
-        else run.chosen.get("extra") is not None,
-        number_forward_passes=None if ":" in str(description["class_path"]) else 1,
-    )
-    write_json(out / f"{outcome.suite}-robustbench.json", info)
-
-
-def _result(
-    home: Path,
-    results: Path,
-    threats: "Sequence[Threat]",
-    outcomes: Sequence[Outcome],
-    quantised: "Sequence[Quantised | None]",
-    asked: "Threat",
-) -> Result:
-    """Return the outcome at the radius asked for (else the largest), with the curve over all radii."""
-    by_eps = {threat.eps: place for place, threat in enumerate(threats)}
-    place = by_eps.get(asked.eps, by_eps[max(by_eps)])
-    headline, rounded = outcomes[place], quantised[place]
-    for outcome in outcomes:
-        for text in outcome.warnings:
-            say(f"{outcome.threat}: {text}" if len(outcomes) > 1 else text, "warning")
-    value = {"run": str(home)} | _json(headline, rounded)
-    views = [_headline(headline, rounded), _attacks(headline)]
+def _views(evaluated: "Evaluated") -> list[Any]:
+    """Return the tables of the outcome that was asked for, and of the curve over radii."""
+    chosen = evaluated.chosen or 0
+    outcome, outcomes = evaluated.outcomes[chosen], evaluated.outcomes
+    views = [_headline(outcome, evaluated.quantised[chosen]), _attacks(outcome)]
     if len(outcomes) > 1:
-        value["curve"] = [
-            {"eps": threat.eps}
-            | {
-                key: outcome.json()[key]
-                for key in (*("threat", "n"), *("clean_accuracy", "robust_accuracy", "interval", "doubts"))
-            }
-            | {"attacks": broken_by(outcome), "warnings": list(outcome.warnings)}
-            for threat, outcome in zip(threats, outcomes, strict=True)
-        ]
-        write_json(results / f"{headline.suite}-curve-{asked.norm}.json", {"curve": value["curve"]})
         rows = [
-            (outcome.threat, robust_cell(outcome.robust_accuracy, outcome.doubts), _counts(broken_by(outcome)))
-            for outcome in outcomes
+            (entry["threat"], robust_cell(outcome.robust_accuracy, outcome.doubts), _counts(entry["attacks"]))
+            for entry, outcome in zip(evaluated.curve(), outcomes, strict=True)
         ]
         views.append(table("", ("threat", "robust accuracy", "broken by"), rows))
-    return Result(value, views)
+    return views
 
 
-def _worst_case(
-    home: Path, results: Path, outcomes: Sequence[Outcome], quantised: "Sequence[Quantised | None]"
-) -> Result:
-    """Return the worst case over several threats, and what each of them did."""
-    from unperturbed.cli.setup import slug
-    from unperturbed.evaluation.union import union
-
-    worst = union(outcomes)
-    for outcome in outcomes:
-        for text in outcome.warnings:
-            say(f"{outcome.threat}: {text}", "warning")
-    value = {"run": str(home)} | worst.json()
-    value["threats"] = [_json(*each) for each in zip(outcomes, quantised, strict=True)]
-    name = slug(outcomes[0].suite, "union", *(outcome.threat for outcome in outcomes))
-    write_json(results / f"{name}.json", value)
+def _union_views(evaluated: "Evaluated") -> list[Any]:
+    """Return the tables of the worst case over several threats, and of each of them."""
     rows = [
         (
             outcome.threat,
@@ -263,43 +166,34 @@ def _worst_case(
             str(outcome.counts["broken"]),
             str(outcome.counts["unknown"]),
         )
-        for outcome in outcomes
+        for outcome in evaluated.outcomes
     ]
-    views = [
-        _union_headline(worst),
+    return [
+        _union_headline(evaluated),
         table("", ("threat", "robust accuracy", "broken", "unknown"), rows),
-        *(_attacks(outcome, outcome.threat) for outcome in outcomes),
+        *(_attacks(outcome, outcome.threat) for outcome in evaluated.outcomes),
+        *(
+            table("", ("8-bit images", outcome.threat), _rounded_rows(images))
+            for outcome, images in zip(evaluated.outcomes, evaluated.quantised, strict=True)
+            if images is not None
+        ),
     ]
-    for outcome, rounded in zip(outcomes, quantised, strict=True):
-        if rounded is not None:
-            views.append(table("", ("8-bit images", outcome.threat), _rounded_rows(rounded)))
-    return Result(value, views)
-
-
-def _json(outcome: Outcome, rounded: "Quantised | None") -> dict[str, Any]:
-    return outcome.json() | ({} if rounded is None else {"quantised": rounded.json()})
-
-
-def broken_by(outcome: Outcome) -> dict[str, int]:
-    """Return how many examples each attack broke; one under another radius is named with it."""
-    names = [name for name in outcome.examples["attack"] if name]
-    return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
 def _counts(counts: Mapping[Any, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _union_headline(worst: "Union") -> Any:
-    first = worst.outcomes[0]
+def _union_headline(evaluated: "Evaluated") -> Any:
+    worst, first = evaluated.headline, evaluated.outcomes[0]
     rows: list[tuple[str, str | Text]] = [
         ("clean accuracy", str(worst.clean_accuracy)),
         ("robust accuracy", robust_cell(worst.robust_accuracy, worst.doubts)),
         ("", f"suite {first.suite}: {first.note}"),
         ("examples", _counts(worst.counts)),
-        ("time", f"{sum(outcome.seconds for outcome in worst.outcomes):.1f} s"),
+        ("time", f"{worst.seconds:.1f} s"),
     ]
-    return table("", ("", f"worst case over {' and '.join(outcome.threat for outcome in worst.outcomes)}"), rows)
+    return table("", ("", f"worst case over {' and '.join(outcome.threat for outcome in evaluated.outcomes)}"), rows)
 
 
 def _headline(outcome: Outcome, rounded: "Quantised | None") -> Any:

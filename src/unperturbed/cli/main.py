@@ -23,8 +23,8 @@ from unperturbed.errors import InputError, RunError, hint
 from unperturbed.processor import round_rows_alike
 
 COMMANDS = (
-    *("demo", "train", "evaluate", "curve", "probable", "transfer", "compare", "sweep", "diagnose", "audit", "doctor"),
-    *("explain", "report", "methods", "models", "datasets", "completion"),
+    *("demo", "train", "evaluate", "curve", "certify", "probable", "transfer", "compare", "sweep", "diagnose"),
+    *("audit", "doctor", "explain", "report", "methods", "models", "datasets", "completion"),
 )
 """Each is a file of this folder with `parser()`, `POSITIONAL` and `run(given)`."""
 HELP = ("-h", "--help")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
-from unperturbed.cli.console import Result, progress, say, table
+from unperturbed.cli.console import Result, progress, repeatable, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.runs import write_json
@@ -31,8 +31,7 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Draw, and return the share of examples that pass at each rho."""
-    from unperturbed.cli.evaluate import repeatable
-    from unperturbed.cli.setup import find_setup, slug
+    from unperturbed.cli.setup import find_setup
     from unperturbed.evaluation.probable import probable_accuracy
 
     rho = _shares(given.rho)
@@ -40,8 +39,7 @@ def run(given: Parsed) -> Result:
         raise InputError(f"--threat is {given.threat}, but random perturbations are drawn from one: name one.")
     subject = find_setup(given)
     subject.keep()
-    other = [str(subject.threat)] if str(subject.threat) != str(subject.usual) else []
-    folder = subject.home / "evaluation" / slug(*subject.parts, *other, *subject.selection)
+    folder = subject.folder(subject.threat)
     with progress() as report, repeatable():
         found = probable_accuracy(
             subject.model,

@@ -71,6 +71,11 @@ class Setup:
         if self.kept is not None:
             self.kept.write(self.home)
 
+    def folder(self, threat: Threat | None = None) -> Path:
+        """Return the folder of results; of another threat than the run's, a separate one."""
+        other = [] if threat is None or str(threat) == str(self.usual) else [str(threat)]
+        return self.home / "evaluation" / slug(*self.parts, *other, *self.selection)
+
 
 def find_setup(given: Parsed, check_examples: Callable[[Split], object] = len) -> Setup:
     """Return the model, the examples and the threat that the options of a command mean, a run folder's beneath them.
@@ -216,6 +221,17 @@ def taken(given: Parsed | None, stored: RunRecord | None) -> dict[str, Any]:
         read_numbers(numbers, "--normalise") if isinstance(numbers, str) else numbers and tuple(numbers)
     )
     return {name: value for name, value in chosen.items() if value is not None}
+
+
+def threats_of(given: Parsed, first: Threat) -> list[Threat]:
+    """Return the threats of `--threat`, or the one threat with each radius of `--eps`; `first` is the first of them."""
+    threats = [Threat.parse(text, first.bounds) for text in given.threat.split(",")] if given.threat else [first]
+    if len(threats) > 1 and given.eps is not None:
+        raise InputError(f"--eps gives the radii of one threat, but there are {len(threats)}: write the radii in them.")
+    names = [str(threat) for threat in threats]
+    if len(set(names)) < len(names):
+        raise InputError(f"--threat names the same threat twice: {', '.join(names)}.")
+    return radii_of(threats[0], given.eps) if given.eps is not None else threats
 
 
 def radii_of(threat: Threat, eps: str | None) -> list[Threat]:

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from unperturbed.cli.console import Result, progress, say, table
-from unperturbed.cli.evaluate import SUITE_HELP, repeatable
+from unperturbed.cli.console import Result, progress, repeatable, say, table
+from unperturbed.cli.evaluate import SUITE_HELP
 from unperturbed.cli.options import Parsed, add_examples_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.findings import Transfer, doubted

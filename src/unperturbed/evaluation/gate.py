@@ -10,6 +10,8 @@ import torch
 from unperturbed.attacks.gradient import Gate, Suite
 from unperturbed.data.split import Split, select
 from unperturbed.evaluation.carry import Carried, broken_at, points_of
+from unperturbed.evaluation.evidence import FALLEN
+from unperturbed.evaluation.measurement import LOADED
 from unperturbed.findings import AttackRecord, GateRecord, Interval, Outcome
 from unperturbed.noise import Noise
 from unperturbed.statistics.finite import marked_in_population
@@ -104,6 +106,9 @@ def through_gate(
 ) -> tuple[Outcome, Carried]:
     """Return the outcome after the check of its survivors, and the points that broke them.
 
+    The stronger suite attacks all the survivors where something speaks against the accuracy, and where the sample shows
+    that it would break more than `FALLEN` of all examples, or where an interval asked for needs them all.
+
     Args:
         outcome: of a suite.
         gate: the stronger suite, and the size of the sample.
@@ -132,7 +137,9 @@ def through_gate(
         broken = _names(attempts, "broken")
         estimate = estimated(outcome, sample, broken, _names(attempts, "unknown"))
         if half_width is None:
-            reason = f"it broke {len(broken)} of {len(sample.ids)} in a sample" if broken else ""
+            further = survivors / outcome.n - estimate.value
+            if further > FALLEN:
+                reason = f"it broke {len(broken)} of {len(sample.ids)} in a sample, which means {further:.1%} of all"
             break
         if (estimate.high - estimate.low) / 2 <= half_width or not sample.others:
             break
@@ -197,4 +204,5 @@ def _records(outcome: Outcome, suite: Suite, attempts: Sequence[Attacked], point
 
 
 def _warnings(attempts: Sequence[Attacked]) -> list[str]:
-    return [text for source, _ in attempts for text in source.warnings]
+    texts = [text for source, _ in attempts for text in source.warnings]
+    return [text for text in texts if not text.startswith(LOADED)]

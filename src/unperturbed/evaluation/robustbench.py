@@ -1,10 +1,14 @@
 """An outcome in the fields of RobustBench's model_info files (https://github.com/RobustBench/robustbench)."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
+
+from torch import nn
 
 from unperturbed.evaluation.accuracy import SUITES
 from unperturbed.findings import Outcome, doubted
+from unperturbed.runs.record import RunRecord
 
 
 def model_info(
@@ -38,6 +42,28 @@ def model_info(
         "external": None,
         "unreliable": bool(outcome.doubts) or None,
         "footnote": _footnote(outcome),
+    }
+
+
+def known_of(
+    dataset: str, model: nn.Module, description: Mapping[str, Any], training: RunRecord | None
+) -> dict[str, Any]:
+    """Return what is known of a network for `model_info`.
+
+    Args:
+        dataset: the name of the data.
+        model: the network.
+        description: its class path and arguments, as `describe` gives them.
+        training: the record of the run that trained these weights on these data; None: unknown.
+    """
+    arguments = description.get("init_args", {})
+    sizes = [str(arguments[key]) for key in ("depth", "width") if isinstance(arguments.get(key), int)]
+    chosen = None if training is None or training.weights else training.chosen
+    return {
+        "dataset": dataset,
+        "architecture": "-".join([type(model).__name__, *sizes]),
+        "additional_data": None if chosen is None else chosen.get("extra") is not None,
+        "number_forward_passes": None if ":" in str(description["class_path"]) else 1,
     }
 
 

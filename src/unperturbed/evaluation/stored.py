@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 from unperturbed.errors import InputError
 from unperturbed.evaluation.carry import with_carried
+from unperturbed.evaluation.distances import Distances, SearchRecord
 from unperturbed.evaluation.store import Store
 from unperturbed.findings import AttackRecord, GateRecord, Interval, Outcome, Verdict
 from unperturbed.reading import parse_json, read_small
@@ -26,7 +27,7 @@ def stored_evaluations(run: Path) -> dict[Path, Outcome]:
         InputError: where the summary of an evaluation is damaged.
     """
     jobs = [job for job in sorted((run / "evaluation").rglob(JOB)) if not _is_part(job.parent)]
-    summaries = [job.parent.with_name(f"{job.parent.name}.json") for job in jobs if not _is_other(job.parent)]
+    summaries = [job.parent.with_name(f"{job.parent.name}.json") for job in jobs if not is_other(job.parent)]
     return {path: read_summary(path) for path in summaries if path.is_file()}
 
 
@@ -36,13 +37,7 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     Raises:
         InputError: where a part is missing or damaged, or the summary says something else than the table.
     """
-    store = Store(summary.with_suffix(""))
-    block = read_sealed(summary.with_suffix("") / JOB).get("block", 0)
-    numbers = range(-(-outcome.n // block)) if isinstance(block, int) and block > 0 else range(0)
-    if not numbers or not all(store.is_finished(number) for number in numbers):
-        raise InputError(f"Parts of the table of {summary} are missing or damaged. {REMEDY}")
-    tables = [store.read(number).table for number in numbers]
-    columns = {name: [value for table in tables for value in table[name]] for name in tables[0]}
+    columns, store = _table(summary, outcome.n), Store(summary.with_suffix(""))
     counts = {verdict: columns["verdict"].count(verdict) for verdict in outcome.counts}
     whole = with_carried(replace(outcome, counts=counts, examples=columns), store)
     seen = {verdict: whole.examples["verdict"].count(verdict) for verdict in outcome.counts}
@@ -61,14 +56,25 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     return replace(outcome, examples=whole.examples)
 
 
+def _table(summary: Path, n: int) -> dict[str, list[Any]]:
+    """Return the table of n examples in the verified parts of a measurement; raises InputError where one is damaged."""
+    store = Store(summary.with_suffix(""))
+    block = read_sealed(summary.with_suffix("") / JOB).get("block", 0)
+    numbers = range(-(-n // block)) if isinstance(block, int) and block > 0 else range(0)
+    if not numbers or not all(store.is_finished(number) for number in numbers):
+        raise InputError(f"Parts of the table of {summary} are missing or damaged. {REMEDY}")
+    tables = [store.read(number).table for number in numbers]
+    return {name: [value for table in tables for value in table[name]] for name in tables[0]}
+
+
 def _told(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:
     counts, clean, robust = numbers
     return f"{', '.join(f'{count} {verdict}' for verdict, count in counts.items())}, clean {clean}, robust {robust}"
 
 
-def _is_other(folder: Path) -> bool:
-    """Tell whether a folder holds another kind of result: distances, a matrix, or counts of draws."""
-    return folder.name.startswith("curve-") or folder.name in ("transfer", "probable")
+def is_other(folder: Path) -> bool:
+    """Tell whether a folder holds another kind of result: distances, certificates, a matrix, or counts of draws."""
+    return folder.name.startswith(("curve-", "certify-")) or folder.name in ("transfer", "probable")
 
 
 def _is_part(folder: Path) -> bool:
@@ -105,6 +111,39 @@ def read_summary(path: Path) -> Outcome:
         raise InputError(f"{path} has no {error.args[0]!r}. {REMEDY}") from error
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path} holds a value that does not fit ({error}). {REMEDY}") from error
+
+
+def read_distances(path: Path) -> Distances:
+    """Return the distances that a summary and its table describe; raises InputError where one is damaged."""
+    content = parse_json(read_small(path), path)
+    given: dict[str, Any] = content if isinstance(content, dict) else {}
+    try:
+        n, radii = int(given["n"]), tuple(float(entry["eps"]) for entry in given["curve"])
+        low, high = given["clean_interval"]
+        found = Distances(
+            suite=str(given["suite"]),
+            note=str(given["note"]),
+            threat=str(given["threat"]),
+            eps=max(radii),
+            radii=radii,
+            n=n,
+            clean_accuracy=Interval(float(given["clean_accuracy"]), float(low), float(high), n),
+            counts={name: int(given["counts"][name]) for name in ("misclassified", "broken", "survived", "unknown")},
+            searches=tuple(SearchRecord(**record) for record in given["attacks"]),
+            seconds=float(given["seconds"]),
+            warnings=_texts(given["warnings"]),
+            environment=dict(given["environment"]),
+            examples=_table(path, n),
+            doubts=_texts(given["doubts"]),
+        )
+        said = {float(entry["eps"]): float(entry["robust_accuracy"]) for entry in given["curve"]}
+    except KeyError as error:
+        raise InputError(f"{path} has no {error.args[0]!r}. {REMEDY}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{path} holds a value that does not fit ({error}). {REMEDY}") from error
+    if any(abs(found.at(eps).value - share) > 1e-9 for eps, share in said.items()):
+        raise InputError(f"{path} says something else than its table of examples: it was changed. {REMEDY}")
+    return found
 
 
 def _attack(given: Any) -> AttackRecord:

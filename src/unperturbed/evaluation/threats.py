@@ -1,6 +1,6 @@
 """Robust accuracy at several radii, or under several threat sets, of one network on the same examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,13 +8,18 @@ from torch import nn
 
 from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
+from unperturbed.data.split import Split
 from unperturbed.engines.group import group, meet
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.carry import keep, over_smaller_radii, points_between, with_points
 from unperturbed.evaluation.checked_model import measured_split
+from unperturbed.evaluation.evaluated import Evaluated, headline_of
+from unperturbed.evaluation.quantize import Quantised, clear, quantize
+from unperturbed.evaluation.robustbench import model_info
 from unperturbed.findings import Outcome, Progress, silent
 from unperturbed.networks.logits import Output
+from unperturbed.runs import write_json
 from unperturbed.threat import Threat
 
 
@@ -98,3 +103,71 @@ def _folders(out: Path | str | Sequence[Path | str] | None, threats: Sequence[Th
     if len(out) != len(threats):
         raise InputError(f"There are {len(threats)} threats and {len(out)} folders: give one folder, or one a threat.")
     return [Path(folder) for folder in out]
+
+
+def evaluate_into_folders(
+    model: nn.Module,
+    split: Split,
+    threats: Sequence[Threat],
+    suite: Suite,
+    *,
+    folders: Sequence[Path],
+    results: Path,
+    run: Path,
+    asked: Threat | None,
+    known: Mapping[str, Any],
+    eight_bit: bool = False,
+    overwrite: bool = False,
+    seed: int = 0,
+    batch_size: int | Literal["auto"] = "auto",
+    precision: Literal["auto", "32"] = "auto",
+    progress: Progress = silent,
+) -> Evaluated | None:
+    """Evaluate a network under each threat, and write into a run folder all that an evaluation leaves there.
+
+    Args:
+        model: as for `evaluate_threats`, and so are threats, suite, overwrite, seed, batch_size, precision, progress.
+        split: the examples.
+        threats: radii of one threat, or several threats.
+        suite: the same for all.
+        folders: of the outcomes, one a threat.
+        results: the folder of the curve over radii or of the worst case.
+        run: the run folder, which the worst case names.
+        asked: the threat whose radius is the headline; None: several threats are meant, and their worst case.
+        known: what is known of the network for RobustBench, by the arguments of `model_info`.
+        eight_bit: whether the adversarial examples are also written as 8-bit images.
+        overwrite: replace other evaluations.
+        seed: of the attacks' random starts.
+        batch_size: examples that the network sees at a time.
+        precision: of the searches.
+        progress: as for `evaluate_threats`.
+
+    Returns:
+        The outcomes with their headline; None in all processes of a group but the first.
+
+    Raises:
+        InputError: as `evaluate_threats` and, for 8-bit images, `quantize` do.
+    """
+    outcomes = evaluate_threats(
+        model,
+        split,
+        threats,
+        suite,
+        out=folders,
+        overwrite=overwrite,
+        seed=seed,
+        batch_size=batch_size,
+        precision=precision,
+        progress=progress,
+    )
+    if group()[0] != 0:
+        return None
+    quantised = list[Quantised | None]()
+    for threat, outcome, folder in zip(threats, outcomes, folders, strict=True):
+        if overwrite:
+            clear(folder, suite.name)
+        quantised.append(quantize(model, split, threat, outcome, out=folder) if eight_bit else None)
+        write_json(folder / f"{outcome.suite}-robustbench.json", model_info(outcome, **known))
+    evaluated = Evaluated(tuple(threats), outcomes, tuple(quantised), headline_of(threats, asked))
+    evaluated.write(results, run)
+    return evaluated

@@ -13,6 +13,7 @@ import unperturbed as un
 from support.fuzzing import data, networks, threats
 from support.fuzzing.data import CLASSES, FEATURES, N
 from support.fuzzing.judges import (
+    are_certificates,
     are_distances,
     are_outcomes,
     is_diagnosis,
@@ -141,6 +142,17 @@ def measurements() -> list[Call]:
             un.probable_accuracy,
             measured(rho=replace(numbers, valid=lambda: 0.5), draws=Role(lambda: 5, NO_WHOLE, COUNTS)),
             is_probable,
+        ),
+        Call(
+            un.certify,
+            measured(
+                sigma=Role(lambda: 0.2, NO_NUMBER, NUMBERS),
+                radii=replace(numbers, valid=lambda: None, words="radii"),
+                draws=Role(lambda: 5, NO_WHOLE, COUNTS),
+                selection_draws=Role(lambda: 2, NO_WHOLE, of(0, 3)),
+                alpha=Role(lambda: 0.1, NO_NUMBER, of(0, 0.5, 1, -1)),
+            ),
+            are_certificates,
         ),
         Call(
             un.transfer,

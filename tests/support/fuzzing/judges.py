@@ -67,6 +67,14 @@ def are_distances(distances: Any, given: dict[str, Any]) -> None:
     assert [share.value for share in shares] == sorted((share.value for share in shares), reverse=True)
 
 
+def are_certificates(certificates: Any, given: dict[str, Any]) -> None:
+    assert certificates.n == N
+    shares = [certificates.smoothed(eps) for eps in certificates.radii]
+    for interval in (certificates.clean_accuracy, *shares, *map(certificates.network, certificates.radii)):
+        is_share(interval, N)
+    assert [share.value for share in shares] == sorted((share.value for share in shares), reverse=True)
+
+
 def is_probable(probable: Any, given: dict[str, Any]) -> None:
     assert probable.n == N
     for interval in (probable.clean_accuracy, *probable.accuracy.values()):

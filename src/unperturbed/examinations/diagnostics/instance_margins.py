@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from unperturbed.anatomy.chain import Chain, chain
+from unperturbed.anatomy.lower_bounds import log_lower_bound
 from unperturbed.attacks.base import likely_targets
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack, Suite
@@ -21,7 +21,7 @@ from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
 from unperturbed.statistics.per_example import described, distribution, missing_note, portion, sound
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Logits, Model, Norm, PerExample
+from unperturbed.types import Batch, Logits, Model, Norm, PerExample
 
 EXAMPLES = 128
 """The first of the test examples: a search costs some hundred passes an example."""
@@ -88,35 +88,6 @@ def first_order(model: Model, batch: Batch, norm: Norm, batch_size: int) -> PerE
             least = torch.minimum(least.to(value), torch.where(length > 0, value, flat))
         parts.append(torch.where(wrong | least.isinf(), torch.nan, least))
     return torch.cat(parts)
-
-
-def log_lower_bound(of: Chain, logits: Tensor, y: Tensor, norm: Norm, example: Inputs) -> PerExample:
-    """Return the log of the largest of the lower bounds on the margin that a chain proves; -inf where it is 0.
-
-    (f_y - f_j) / (‖w_y - w_j‖ L_p), least over j, holds in norm p: w are the rows of the head, in the dual norm, and
-    L_p bounds the Lipschitz constant of all before it. Where ‖d‖_a <= c ‖d‖_b for all d, a bound in norm a,
-    divided by c, is one in norm b. NaN where a logit is not finite.
-    """
-    bounds = [
-        _log_lower_bound(of, logits, y, other) - math.log(_stretch(other, norm, example)) for other in of.log_lipschitz
-    ]
-    return torch.stack(bounds).amax(dim=0)
-
-
-def _log_lower_bound(of: Chain, logits: Tensor, y: Tensor, norm: Norm) -> PerExample:
-    logits, head = sound(logits), of.head.detach().to(logits.device).double()
-    lengths = torch.stack([Threat(norm, 1.0).dual_norm(row - head) for row in head])[y]
-    leads = (logits.gather(1, y[:, None]) - logits).clamp(min=0)
-    rates = leads / lengths  # infinite where two rows are equal: the order of these two classes never changes
-    rates = torch.where((lengths == 0) & (leads == 0), 0.0, rates)
-    rates = torch.where(leads.isnan(), leads, rates).scatter(1, y[:, None], torch.inf)
-    return rates.amin(dim=1).log() - of.log_lipschitz[norm]
-
-
-def _stretch(first: Norm, second: Norm, example: Inputs) -> float:
-    """Return the least c such that the first norm of any displacement is at most c times the second one."""
-    each = [Threat(norm, 1.0).even_share(example) for norm in (second, first)]
-    return max(1.0, each[0] / each[1])
 
 
 def instance_margins(subject: Subject) -> Finding:

@@ -1,0 +1,67 @@
+"""Evaluated run folders compared: the evaluation that all of them have, and the paired differences."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from unperturbed.checks import checked
+from unperturbed.errors import InputError
+from unperturbed.evaluation.comparison import PairedComparison, compare
+from unperturbed.evaluation.stored import stored_evaluations, with_examples
+from unperturbed.findings import Outcome
+
+
+@checked()
+def compare_runs(
+    runs: Sequence[Path | str | Sequence[Path | str]], suite: str | None = None, threat: str | None = None
+) -> PairedComparison:
+    """Return the paired differences between evaluated run folders, as `compare` gives them for outcomes.
+
+    Compared are the evaluations by the suite with the most forward passes that all runs have, of the most examples.
+
+    Args:
+        runs: two or more run folders; a sequence of folders is one method trained with several seeds.
+        suite: only evaluations by this suite.
+        threat: only evaluations under this threat, as text.
+
+    Raises:
+        InputError: for fewer than two runs, one given twice, a folder without a finished evaluation, runs that have no
+            evaluation of one kind in common, and as `compare` does.
+    """
+    groups = [[run] if isinstance(run, Path | str) else list(run) for run in runs]
+    folders = [str(folder) for group in groups for folder in group]
+    if len(groups) < 2 or len(set(folders)) < len(folders):
+        names = [",".join(map(str, group)) for group in groups]
+        raise InputError(f"A comparison is between different runs: give two run folders or more, not {names}.")
+    chosen = _chosen({folder: _evaluations(Path(folder)) for folder in folders}, suite, threat)
+    return compare({",".join(map(str, group)): [chosen[str(folder)] for folder in group] for group in groups})
+
+
+def _evaluations(run: Path) -> dict[Path, Outcome]:
+    if not run.is_dir():
+        raise InputError(f"{run} is no run folder: give a folder that `unperturbed train` has made.")
+    if not (outcomes := stored_evaluations(run)):
+        raise InputError(f"{run} holds no finished evaluation: unperturbed evaluate {run}")
+    return outcomes
+
+
+def _chosen(stored: Mapping[str, Mapping[Path, Outcome]], suite: str | None, threat: str | None) -> dict[str, Outcome]:
+    """Return one evaluation of each run, all of one kind: with the most forward passes, then of the most examples."""
+    kinds = {
+        run: {(outcome.suite, outcome.threat): (path, outcome) for path, outcome in sorted(outcomes.items(), key=_n)}
+        for run, outcomes in stored.items()
+    }
+    common = set.intersection(*(set(kind) for kind in kinds.values()))
+    common = {kind for kind in common if suite in (None, kind[0]) and threat in (None, kind[1])}
+    if not common:
+        asked = " of ".join(filter(None, [f"by {suite}" if suite else "", threat or ""]))
+        lists = "; ".join(
+            f"{run} has {', '.join(' under '.join(kind) for kind in known)}" for run, known in kinds.items()
+        )
+        raise InputError(f"The runs have no evaluation {asked}in common ({lists}): evaluate all of them alike.")
+    first = next(iter(kinds.values()))
+    best = max(sorted(common), key=lambda kind: (sum(a.forwards for a in first[kind][1].attacks), first[kind][1].n))
+    return {run: with_examples(*known[best]) for run, known in kinds.items()}
+
+
+def _n(stored: tuple[Path, Outcome]) -> int:
+    return stored[1].n
