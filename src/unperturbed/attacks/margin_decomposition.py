@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.eot import averaged
@@ -86,8 +87,8 @@ class _Decomposed:
     y: Rows
     outputs: Callable[[Logits], Logits]
     steps: int
-    climb: Rows
-    moves: Rows
+    climb: Tensor
+    moves: Tensor
 
     def of_climb(self, numbers: Rows, moves: Rows) -> "_Decomposed":
         return replace(self, climb=numbers, moves=moves)

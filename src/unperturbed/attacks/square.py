@@ -72,7 +72,7 @@ class LocalSearch(Attack):
     """
 
     needs_gradient: ClassVar[bool | None] = False
-    label: str = "Local search"
+    label: str = "Local-Search"
     queries: int = 250
     share: float = 0.8
     skipped: int = 1000
