@@ -2,13 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from test_main import Run, runner
 
-from unperturbed.cli.audit import seconds_of
+from unperturbed.cli.audit import picture_of, seconds_of
 from unperturbed.errors import InputError
+from unperturbed.examinations.audited import CheckResult, Grid
+from unperturbed.examinations.verdict import Audit
+from unperturbed.findings import Interval
 
 SMALL = ("--suite", "apgd-ce", "--examples", "20", "--budget", "1s")
 
@@ -26,18 +30,29 @@ def test_an_audit_announces_its_cost_writes_json_and_sarif_and_fails_on_request(
     value = json.loads(out)
     assert re.search(r"Audit of 20 examples, about \d+ s", err) and "budget 1s" in err
     assert code == int(value["verdict"] == "obfuscated")
-    assert value["verdict"] in ("no sign of obfuscation", "suspicious", "obfuscated")
+    assert value["verdict"] in ("undecided", "suspicious", "obfuscated"), "a second does not reach for no sign"
+    assert "Run the same command again" in err
     assert set(value["headline"]) == {"value", "low", "high", "n"} and value["headline"]["n"] == 20
     stored = json.loads(Path("runs/a/audit.json").read_text())
     assert stored["causes"] == value["causes"] and [check["name"] for check in stored["checks"]]
     log = json.loads(Path("runs/a/audit.sarif").read_text())
     (scan,) = log["runs"]
     rules = [rule["id"] for rule in scan["tool"]["driver"]["rules"]]
-    assert log["version"] == "2.1.0" and scan["tool"]["driver"]["name"] and len(set(rules)) == len(rules) == 12
+    assert log["version"] == "2.1.0" and scan["tool"]["driver"]["name"] and len(set(rules)) == len(rules) == 13
     for result in scan["results"]:
-        assert rules[result["ruleIndex"]] == result["ruleId"] and result["level"] in ("warning", "error")
+        assert rules[result["ruleIndex"]] == result["ruleId"] and result["level"] in ("note", "warning", "error")
         assert result["message"]["text"] and result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
     assert len(scan["results"]) >= len(value["causes"])
+
+
+def test_the_loss_surface_is_drawn(tmp_path: Path) -> None:
+    half, grid = Interval(0.5, 0.4, 0.6, 10), Grid((-1.0, 0.0, 1.0), ((0.0, 1.0, 2.0),) * 3, "mean loss")
+    check = CheckResult("surface", "What?", "pass", "", "", surface=grid)
+    found = Audit("undecided", (), half, half, half, "pgd", "Linf:1", (check,), (), (), (), 1.0, {})
+    assert picture_of(found, tmp_path / "audit.svg") == str(tmp_path / "audit.svg")
+    drawn = (tmp_path / "audit.svg").read_text()
+    assert drawn.startswith("<?xml") and "mean loss" in drawn
+    assert picture_of(replace(found, checks=()), tmp_path / "none.svg") == "" and not (tmp_path / "none.svg").exists()
 
 
 def test_doctor_tells_what_is_wrong(run: Run) -> None:

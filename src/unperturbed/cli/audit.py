@@ -22,7 +22,8 @@ POSITIONAL = "run"
 FAIL_HELP = "end with exit code 1 at this verdict or a worse one, for continuous integration"
 BUDGET_HELP = "time that the audit may take, about: 90s, 5m, 1h"
 SUITE_HELP = "the evaluation in question, as in evaluate; one that the run folder holds is not repeated"
-RANKS = {"no sign of obfuscation": 0, "suspicious": 1, "obfuscated": 2}
+FROM_HELP = "run folders with commas: their adversarial examples are tried on this network"
+RANKS = {"no sign of obfuscation": 0, "undecided": 1, "suspicious": 1, "obfuscated": 2}
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -39,6 +40,7 @@ def parser() -> ArgumentParser:
         "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that the network sees at a time"
     )
     made.add_argument("--precision", type=Literal["32", "64"], default="32", help="of the arithmetic")
+    made.add_argument("--transfer-from", type=str | None, metavar="RUN,...", help=FROM_HELP)
     made.add_argument("--fail-on", type=Literal["suspicious", "obfuscated"] | None, help=FAIL_HELP)
     return made
 
@@ -69,7 +71,8 @@ def run(given: Parsed) -> Result:
             seed=given.seed,
             batch_size=given.batch_size,
             out=folder,
-            stored=_stored(subject, suite.name),
+            stored=_stored(subject),
+            peers=_peers(given),
             announce=lambda plan: say(f"{plan} (budget {given.budget})."),
             progress=report,
         )
@@ -77,10 +80,11 @@ def run(given: Parsed) -> Result:
     write_json(folder.with_suffix(".json"), value)
     place = CONFIG if (subject.home / CONFIG).is_file() else folder.with_suffix(".json").name
     write_json(folder.with_suffix(".sarif"), sarif(found, place))
+    picture = picture_of(found, folder.with_suffix(".svg"))
     for text in found.warnings:
         say(text, "warning")
     failed = given.fail_on is not None and RANKS[found.verdict] >= RANKS[given.fail_on]
-    written = f"Written: {folder.with_suffix('.json')}, {folder.with_suffix('.sarif')}"
+    written = f"Written: {folder.with_suffix('.json')}, {folder.with_suffix('.sarif')}{picture and f', {picture}'}"
     return Result(value, [*_views(found), written], int(failed))
 
 
@@ -105,34 +109,63 @@ def _folder(subject: "Setup", given: Parsed) -> Path:
     return subject.home / slug("audit", *subject.parts, *other, *seed)
 
 
-def _stored(subject: "Setup", suite: str) -> Sequence["Outcome"]:
-    """Return the finished evaluations of the same weights by this suite, with their examples."""
+def _stored(subject: "Setup") -> Sequence["Outcome"]:
+    """Return the finished evaluations of the same weights and examples, with their tables."""
+    import torch
+
+    from unperturbed.data.split import select
     from unperturbed.evaluation.hashes import data_hash, weights_hash
     from unperturbed.evaluation.stored import stored_evaluations, with_examples
 
-    found, weights, data = [], weights_hash(subject.model), data_hash(subject.split)
+    found, weights, names = [], weights_hash(subject.model), subject.split.names()
     try:
         for place, outcome in stored_evaluations(subject.home).items():
-            same = (outcome.environment.get("weights"), outcome.environment.get("data")) == (weights, data)
-            if outcome.suite == suite and outcome.threat == str(subject.threat) and same:
-                found.append(with_examples(place, outcome))
+            if outcome.threat != str(subject.threat) or outcome.environment.get("weights") != weights:
+                continue
+            whole = with_examples(place, outcome)
+            rows = torch.isin(names, torch.tensor(whole.examples["id"])).nonzero()[:, 0]
+            if outcome.environment.get("data") == data_hash(select(subject.split, rows)):
+                found.append(whole)
     except InputError as error:
         say(f"{error} It is not used here.", "warning")
     return found
 
 
+def _peers(given: Parsed) -> dict[str, Any]:
+    """Return the networks of other runs by folder."""
+    from unperturbed.training.run import Run
+
+    folders = [name.strip() for name in given.transfer_from.split(",")] if given.transfer_from else []
+    return {folder: Run.open(folder, given.trust).model for folder in folders}
+
+
+def picture_of(found: "Audit", place: Path) -> str:
+    """Draw the loss surface that a check measured, and return where; "" where there is none."""
+    from unperturbed.reports.charts.style import save_chart
+    from unperturbed.reports.charts.surfaces import Panel, surfaces_chart
+
+    surface = next((check.surface for check in found.checks if check.surface is not None), None)
+    if surface is None:
+        return ""
+    panel = Panel("loss around an example", surface.caption, surface.along, surface.values)
+    save_chart(surfaces_chart([panel], f"Audit: {found.verdict}"), place)
+    return str(place)
+
+
 def _views(found: "Audit") -> list[Any]:
     from unperturbed.examinations.causes import BY_NAME
+    from unperturbed.examinations.verdict import MEANINGS
 
-    styles = {"no sign of obfuscation": "bold green", "suspicious": "bold yellow", "obfuscated": "bold red"}
+    styles = {"no sign of obfuscation": "bold green", "obfuscated": "bold red"}
     rows: list[tuple[str, str | Text]] = [
-        ("verdict", Text(found.verdict, style=styles[found.verdict])),
+        ("verdict", Text(found.verdict, style=styles.get(found.verdict, "bold yellow"))),
         ("robust accuracy", Text(f"at most {found.headline}", style="bold")),
-        (f"said by {found.suite}", str(found.claimed)),
+        (f"by the suite {found.suite}", str(found.claimed)),
         ("clean accuracy", str(found.clean)),
-        ("attacked by", "; ".join(found.remedies)),
+        ("attacks followed", "; ".join(found.remedies)),
+        ("time", f"{found.seconds:.0f} s"),
     ]
-    views: list[Any] = [table("", ("", found.threat), rows)]
+    views: list[Any] = [table("", ("", found.threat), rows), MEANINGS[found.verdict]]
     for name in found.causes:
         check = found.evidence(name)
         measured = f"\n  Measured: {check.measured}." if check is not None else ""

@@ -3,8 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +15,21 @@ from unperturbed.checks import COUNT, POSITIVE, SEED, checked
 from unperturbed.data.split import Split, select
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.checked_model import CheckedModel, check_model, measured_split
 from unperturbed.evaluation.hashes import data_hash, version, weights_hash
-from unperturbed.examinations.audited import PLACE, Audited, Check, CheckResult
+from unperturbed.evaluation.identity import settings_of
+from unperturbed.examinations.audited import Audited, Check, CheckResult, broken_in
+from unperturbed.examinations.budget import (
+    WEAKEST,
+    Clock,
+    Plan,
+    check_passes,
+    checks_in,
+    plan_for,
+)
 from unperturbed.examinations.remedies.deployed import Reachable, state_restored
 from unperturbed.examinations.remedies.suite import remedied_suite
-from unperturbed.examinations.verdict import Audit, causes_of, conclude, survivors
+from unperturbed.examinations.verdict import NEEDED, Audit, causes_of, conclude, missing, survivors
 from unperturbed.findings import Interval, Outcome, Progress, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
@@ -34,33 +41,8 @@ from unperturbed.threat import Threat
 
 BUDGET = 300.0
 """Seconds, unless another budget is given."""
-MOST, LEAST = 200, 50
-"""Examples of an audit whose number follows from the budget."""
-PER_EXAMPLE = 1500
-"""Passes that an audit takes for an example that nothing breaks, about."""
-SHARE_OF_CHECKS = 0.4
-"""Of the budget: a check that would begin later is not run."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an audit is going to cost.
-
-    Attributes:
-        examples: that are audited.
-        seconds: that it takes, about.
-        strength: of the attacks after the remedies; 1 is all of their steps.
-        batch_size: examples that the network sees at a time.
-    """
-
-    examples: int
-    seconds: float
-    strength: float
-    batch_size: int
-
-    def __str__(self) -> str:
-        """Announce it."""
-        return f"Audit of {self.examples} examples, about {self.seconds:.0f} s on this machine"
+UNLABELLED = 2000
+"""Further inputs from which a stand-in may learn the network's labels."""
 
 
 def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
@@ -83,6 +65,7 @@ def audit(
     out: str | Path | None = None,
     output: Output = None,
     stored: Sequence[Outcome] = (),
+    peers: Mapping[str, nn.Module] | None = None,
     announce: Callable[[Plan], None] = lambda plan: None,
     progress: Progress = silent,
 ) -> Audit:
@@ -104,7 +87,9 @@ def audit(
         batch_size: examples that the network sees at a time.
         out: a folder; an audit that was interrupted resumes there.
         output: which part of what the model returns are the logits.
-        stored: finished evaluations of the same network, with their examples, which are not repeated.
+        stored: finished evaluations of the same network and data, with their examples. One by the suite in question is
+            not repeated, and examples that any of them broke count as broken.
+        peers: other networks by name, whose adversarial examples are tried on this one.
         announce: called with the plan before anything is measured.
         progress: called before each step.
 
@@ -113,25 +98,28 @@ def audit(
     """
     began = time.monotonic()
     split, question = measured_split(data), find_suite(suite)
+    folder = None if out is None else Path(out)
     with ExitStack() as stack:
         stack.enter_context(state_restored(model))
         looked = _look(model, split, threat, seed, output)
         stack.enter_context(under_attack(looked.classifier))
-        plan = _plan(looked, split, budget, examples, batch_size)
-        announce(plan)
-        split = select(split, torch.arange(plan.examples)) if plan.examples < len(split) else split
-        identity = {
+        known = [o for o in stored if (o.threat, o.environment.get("network")) == (str(threat), looked.network)]
+        request = {
             "unperturbed": version(),
             "torch": str(torch.__version__),
             "weights": weights_hash(model),
             "network": looked.network,
-            "data": data_hash(split),
             "threat": str(threat),
             "suite": question.name,
+            "attacks": settings_of(question),
             "seed": seed,
-            "batch_size": plan.batch_size,
         }
-        folder = None if out is None else Path(out)
+        asked = {**request, "budget": budget, "examples": examples, "batch_size": batch_size, "of": len(split)}
+        plan = _planned(folder, asked, lambda: _plan(looked, split, question, budget, examples, batch_size, known))
+        announce(plan)
+        whole = split
+        split = select(split, torch.arange(plan.examples)) if plan.examples < len(split) else split
+        identity = {**request, "data": data_hash(split), "batch_size": plan.batch_size}
 
         def run(network: nn.Module, attacks: Suite, name: str) -> Outcome:
             return evaluate(
@@ -146,38 +134,84 @@ def audit(
                 precision="32",
             )
 
-        rows = torch.arange(len(split))
+        further = torch.arange(plan.examples, min(len(whole), plan.examples + UNLABELLED))
         audited = Audited(
             looked.classifier,
-            looked.batch(split, rows, threat),
+            looked.batch(split, torch.arange(len(split)), threat),
             threat,
             looked.classes,
             seed,
             plan.batch_size,
             question,
             run,
-            tuple(outcome for outcome in stored if outcome.threat == str(threat)),
+            tuple(known),
+            looked.batch(whole, further, threat).x if len(further) else None,
+            peers or {},
         )
-        checks = _run_checks(audited, folder, identity, began + SHARE_OF_CHECKS * budget, progress)
-        progress(0.5, 1.0, f"the suite {question.name}")
-        before = audited.baseline
-        progress(0.7, 1.0, "attacks after the remedies")
-        left = budget - (time.monotonic() - began)
-        strength = plan.strength if left > 0.3 * budget else plan.strength * 0.5
-        attacks = remedied_suite(audited, strength)
-        after = run(Reachable(audited.deployed), attacks, "headline")
-        return _concluded(audited, checks, before, after, looked.warnings, identity, time.monotonic() - began)
+        return _audited(audited, plan, folder, identity, began, looked.warnings, progress)
 
 
-def checks_in(folder: Path = PLACE) -> list[tuple[Check, int]]:
-    """Return the checks in a folder of the package, each with its passes an example, cheap ones first."""
-    modules = [
-        import_module(f"unperturbed.examinations.{folder.name}.{file.stem}")
-        for file in sorted(folder.glob("*.py"))
-        if file.stem != "__init__"
-    ]
-    found = [(getattr(module, module.__name__.rpartition(".")[2]), module.PASSES) for module in modules]
-    return sorted(found, key=lambda each: each[1])
+def _audited(
+    audited: Audited,
+    plan: Plan,
+    folder: Path | None,
+    identity: Mapping[str, Any],
+    began: float,
+    warnings: Sequence[str],
+    progress: Progress,
+) -> Audit:
+    """Evaluate by the suite in question, run the checks, attack past what they found, and conclude."""
+    progress(0.0, 1.0, f"the suite {audited.suite.name}")
+    clock, started = Clock(plan, began), time.monotonic()
+    before = audited.baseline
+    clock.record(sum(attack.forwards for attack in before.attacks) * (plan.suite > 0), time.monotonic() - started)
+    checks = _run_checks(audited, folder, identity, clock, progress)
+    progress(0.7, 1.0, "attacks after the remedies")
+    strength = _strength(plan, clock, folder, identity)
+    after = audited.evaluate(Reachable(audited.deployed), remedied_suite(audited, strength), "headline")
+    return _concluded(audited, checks, before, after, warnings, identity, time.monotonic() - began)
+
+
+def _strength(plan: Plan, clock: Clock, folder: Path | None, identity: Mapping[str, Any]) -> float:
+    """Return the strength of the attacks after the remedies: what the time left allows, or what a folder keeps."""
+    file, of = None if folder is None else folder / "strength.json", {**identity, "budget": plan.budget}
+    kept = {} if file is None else read_sealed(file)
+    if kept.get("of") == of:
+        return float(kept["strength"])
+    strength = round(min(plan.strength, max(WEAKEST, clock.left / clock.remedied(1.0))), 2)
+    if file is not None:
+        write_sealed(file, {"of": of, "strength": strength})
+    return strength
+
+
+def _planned(folder: Path | None, asked: Mapping[str, Any], make: Callable[[], Plan]) -> Plan:
+    """Return the plan of the same audit that a folder holds, or a new one: an audit that resumes keeps to its plan."""
+    if folder is None:
+        return make()
+    kept = read_sealed(folder / "plan.json")
+    if kept.get("of") == dict(asked):
+        return Plan(**kept["plan"])
+    plan = make()
+    write_sealed(folder / "plan.json", {"of": dict(asked), "plan": plan.json()})
+    return plan
+
+
+def _plan(
+    looked: CheckedModel,
+    split: Split,
+    suite: Suite,
+    budget: float,
+    examples: int | None,
+    batch_size: int | Literal["auto"],
+    known: Sequence[Outcome],
+) -> Plan:
+    try:
+        same = next((outcome for outcome in known if outcome.suite == suite.name), None)
+        return plan_for(looked, len(split), suite, budget, examples, batch_size, same)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"The network fails in a forward or backward: {type(error).__name__}: {error}") from error
 
 
 def _look(model: nn.Module, split: Split, threat: Threat, seed: int, output: Output) -> CheckedModel:
@@ -189,58 +223,45 @@ def _look(model: nn.Module, split: Split, threat: Threat, seed: int, output: Out
         return check_model(Reachable(model), split, threat, seed, output)
 
 
-def _plan(
-    looked: CheckedModel, split: Split, budget: float, examples: int | None, batch_size: int | Literal["auto"]
-) -> Plan:
-    """Return how many examples an audit takes, by the seconds of a few passes."""
-    batch_size = physical_batch_size(batch_size, looked, min(len(split), MOST if examples is None else examples))
-    x = looked.examples[torch.arange(batch_size, device=looked.device) % len(looked.examples)]
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        with torch.enable_grad():
-            leaf = x.clone().requires_grad_()
-            torch.autograd.grad(looked.classifier(leaf).sum(), leaf)
-        times.append(time.perf_counter() - began)
-    per_example = PER_EXAMPLE * sorted(times)[1] / batch_size
-    affordable = int(0.8 * budget / per_example)
-    n = min(len(split), max(LEAST, min(MOST, affordable)) if examples is None else examples)
-    strength = min(1.0, max(0.25, affordable / n))
-    return Plan(n, n * per_example * (0.5 + strength / 2), strength, batch_size)
-
-
 def _run_checks(
-    audited: Audited, folder: Path | None, identity: Mapping[str, Any], until: float, progress: Progress
+    audited: Audited, folder: Path | None, identity: Mapping[str, Any], clock: Clock, progress: Progress
 ) -> tuple[CheckResult, ...]:
     """Return every check's result; what a folder keeps of the same audit is not measured again."""
     file = None if folder is None else folder / "checks.json"
     kept = {} if file is None else read_sealed(file)
     results = dict(kept.get("checks", {})) if kept.get("of") == dict(identity) else {}
-    found, checks = list[CheckResult](), checks_in()
+    found = list[CheckResult]()
+    checks = sorted(checks_in(), key=lambda found: found[0].__name__ not in NEEDED)  # cheap ones first in both parts
     for number, (check, _) in enumerate(checks):
         name = check.__name__
-        progress(0.5 * number / len(checks), 1.0, f"check {name}")
-        if name in results and results[name]["verdict"] != "not run":
+        progress(0.2 + 0.5 * number / len(checks), 1.0, f"check {name}")
+        if name in results and results[name]["reason"] in ("", "not applicable"):
             found.append(CheckResult.of(results[name]))
             continue
-        found.append(_result(check, audited, until))
+        found.append(_result(check, audited, clock))
         results[name] = found[-1].json()
         if file is not None:
             write_sealed(file, {"of": dict(identity), "checks": results})
     return tuple(found)
 
 
-def _result(check: Check, audited: Audited, until: float) -> CheckResult:
+def _result(check: Check, audited: Audited, clock: Clock) -> CheckResult:
+    """Run a check, unless it would take the time of the attacks after the remedies."""
     began = time.monotonic()
+    passes = check_passes(check, audited.suite, audited.classes)
     question = (check.__doc__ or check.__name__).partition("\n")[0]
-    if began > until:
-        return CheckResult(check.__name__, question, "not run", "the budget was used up", "")
+    if clock.seconds(passes) > clock.left - clock.remedied(WEAKEST):
+        text = f"the budget does not reach: it takes about {clock.seconds(passes):.0f} s"
+        return CheckResult(check.__name__, question, "not run", text, "", reason="budget")
     try:
         found = check(audited)
     except Exception as error:  # a network may do anything: the other checks are to be kept
         text = f"it failed ({type(error).__name__}: {error})"[:300]
-        return CheckResult(check.__name__, question, "not run", text, "", seconds=time.monotonic() - began)
-    return replace(found, seconds=time.monotonic() - began)
+        seconds = time.monotonic() - began
+        return CheckResult(check.__name__, question, "not run", text, "", seconds=seconds, reason="error")
+    seconds = time.monotonic() - began
+    clock.record(passes, seconds)
+    return replace(found, seconds=seconds)
 
 
 def _concluded(
@@ -255,24 +276,26 @@ def _concluded(
     ids = audited.batch.ids.tolist()
     behaviour = audited.behaviour
     comparable = not (behaviour.is_random or behaviour.stateful or behaviour.coupled)
-    claimed = survivors(before, None, ids)
-    headline: Interval = survivors(after, before, ids) if comparable else after.robust_accuracy
+    claimed = survivors(before, ids)
+    headline: Interval = after.robust_accuracy
+    if comparable:
+        broken = {number for outcome in (before, *audited.stored) for number in broken_in(outcome)}
+        broken |= {number for check in checks for number in check.broke}
+        headline = survivors(after, ids, broken)
     causes = causes_of(checks, claimed.value, headline.value)
-    notes = [f"The check {check.name} was not run: {check.measured}." for check in checks if check.verdict == "not run"]
     chosen = [candidate.name for candidate in audited.candidates[:2]]
-    correct = audited.standing
     return Audit(
         conclude(causes, checks, claimed.value, headline.value),
         causes,
         headline,
         claimed,
-        wilson(correct, len(ids)),
+        wilson(audited.standing, len(ids)),
         audited.suite.name,
         str(audited.threat),
         tuple(checks),
         tuple(chosen),
         after.attacks,
-        (*warnings, *notes),
+        (*warnings, *missing(checks)),
         seconds,
         dict(identity),
     )

@@ -1,7 +1,7 @@
 """What an audit check is given: a network, examples, and what the other checks have measured already."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -9,22 +9,46 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unperturbed.attacks.base import padded_logits
-from unperturbed.attacks.gradient import Suite
+from unperturbed.attacks.base import Attack, padded_logits
+from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.evaluation.gradient_check import lead, rivals
 from unperturbed.examinations.behaviour import Behaviour, behaviour_of, drawn
 from unperturbed.examinations.remedies.candidates import Candidate, candidates_for
 from unperturbed.examinations.remedies.deployed import OneByOne, Reachable, Reset, state_restored
 from unperturbed.examinations.remedies.layers import LayerCheck, check_layers
 from unperturbed.findings import Finding, Number, Outcome
+from unperturbed.losses import margin
+from unperturbed.maximise.pgd import PGD
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import as_reported
+from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Logits, PerExample
+from unperturbed.types import Batch, Inputs, Logits, PerExample, Rows
 
 Result = Literal["pass", "fail", "not run"]
+Reason = Literal["", "budget", "error", "not applicable"]
 FEW = 32
 """Examples that most checks look at."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A function over a square: `values[i][j]` at `along[i]` on the first axis and `along[j]` on the second.
+
+    Attributes:
+        along: the places on both axes, rising.
+        values: the function there.
+        caption: a sentence on the axes and the values.
+    """
+
+    along: tuple[float, ...]
+    values: tuple[tuple[float, ...], ...]
+    caption: str
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> "Grid":
+        """Return the grid that JSON holds."""
+        return cls(tuple(value["along"]), tuple(map(tuple, value["values"])), value["caption"])
 
 
 @dataclass(frozen=True)
@@ -41,6 +65,9 @@ class CheckResult:
         where: the layer where the gradient dies or lies, if it was found.
         numbers: what was measured, for tables and comparisons.
         seconds: what the check cost.
+        reason: why it was not run; "" where it was.
+        broke: ids of examples that it broke, verified on the network inside the threat set.
+        surface: a loss over a square, to be drawn; None where the check has none.
     """
 
     name: str
@@ -52,6 +79,9 @@ class CheckResult:
     where: str = ""
     numbers: tuple[Number, ...] = ()
     seconds: float = 0.0
+    reason: Reason = ""
+    broke: tuple[int, ...] = ()
+    surface: Grid | None = None
 
     def finding(self) -> Finding:
         """Return the same as a finding, for the report page."""
@@ -65,7 +95,15 @@ class CheckResult:
     def of(cls, value: dict[str, Any]) -> "CheckResult":
         """Return the result that `json` wrote, read back."""
         numbers = tuple(Number(**number) for number in value["numbers"])
-        return cls(**{**value, "causes": tuple(value["causes"]), "numbers": numbers})
+        surface = None if value["surface"] is None else Grid.of(value["surface"])
+        lists = {name: tuple(value[name]) for name in ("causes", "broke")}
+        return cls(**{**value, **lists, "numbers": numbers, "surface": surface})
+
+
+def broken_in(outcome: Outcome) -> list[int]:
+    """Return the ids of the examples that an evaluation broke."""
+    rows = zip(outcome.examples["id"], outcome.examples["verdict"], strict=True)
+    return [number for number, verdict in rows if verdict == "broken"]
 
 
 def share(name: str, count: int, n: int) -> Number:
@@ -87,6 +125,8 @@ class Audited:
         suite: the evaluation whose number is in question.
         evaluate: runs a suite on a network and these examples; a finished evaluation is loaded, not repeated.
         stored: evaluations of the same network and threat in the run folder.
+        unlabelled: further inputs, from which a stand-in learns the network's labels; None: the examples alone.
+        peers: other networks by name, whose adversarial examples are tried on this one.
     """
 
     model: nn.Module
@@ -98,11 +138,13 @@ class Audited:
     suite: Suite
     evaluate: Callable[[nn.Module, Suite, str], Outcome]
     stored: tuple[Outcome, ...] = field(default=())
+    unlabelled: Inputs | None = None
+    peers: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @cached_property
     def behaviour(self) -> Behaviour:
         """Whether the network is random, keeps state, or depends on the batch."""
-        return behaviour_of(self.model, self.batch.x[: 2 * FEW], self.seed)
+        return behaviour_of(self.model, self.batch.x, self.seed, self.batch_size)
 
     @cached_property
     def steady(self) -> nn.Module:
@@ -151,8 +193,25 @@ class Audited:
         """Some of the examples that are classified correctly, evenly spread; all kinds where none is."""
         correct = (self.logits.argmax(1) == self.batch.y).nonzero()[:, 0]
         rows = correct if len(correct) else torch.arange(len(self.batch.y), device=self.batch.y.device)
-        chosen = rows[torch.arange(min(FEW, len(rows)), device=rows.device) * len(rows) // min(FEW, len(rows))]
+        return self._spread(rows)
+
+    @cached_property
+    def standing_batch(self) -> Batch:
+        """Some of the examples that the evaluation in question and the stored ones leave standing, evenly spread."""
+        broken = {number for outcome in (self.baseline, *self.stored) for number in broken_in(outcome)}
+        stands = torch.tensor([int(number) not in broken for number in self.batch.ids], device=self.batch.y.device)
+        return self._spread((stands & (self.logits.argmax(1) == self.batch.y)).nonzero()[:, 0])
+
+    def _spread(self, rows: Rows) -> Batch:
+        most = min(FEW, len(rows))
+        chosen = rows[torch.arange(most, device=rows.device) * len(rows) // max(most, 1)]
         return Batch(self.batch.x[chosen], self.batch.y[chosen], self.batch.ids[chosen])
+
+    @cached_property
+    def white_box(self) -> Tensor:
+        """Of each of the few examples, whether two climbs of 40 steps along the network's gradient break it."""
+        attack = GradientAttack("PGD", margin, PGD(steps=40), restarts=2)
+        return self.wrong(self.few, self.climbed(attack, self.few, 31))
 
     @cached_property
     def layers(self) -> tuple[LayerCheck, ...]:
@@ -168,7 +227,8 @@ class Audited:
     @cached_property
     def baseline(self) -> Outcome:
         """The evaluation in question: the suite on the network as it is."""
-        same = [outcome for outcome in self.stored if outcome.suite == self.suite.name]
+        ids = {*self.batch.ids.tolist()}
+        same = [o for o in self.stored if o.suite == self.suite.name and ids <= {*o.examples["id"]}]
         return same[0] if same else self.evaluate(self.deployed, self.suite, "baseline")
 
     @property
@@ -200,9 +260,23 @@ class Audited:
         """Tell of each example whether z, which lies in the threat set, is misclassified."""
         return self.leads(batch, z) >= 0
 
-    def at(self, eps: float) -> "Audited":
-        """Return the same with another radius."""
-        return replace(self, threat=replace(self.threat, eps=eps), stored=())
+    def climbed(self, attack: Attack, batch: Batch, stream: int, network: nn.Module | None = None) -> Inputs:
+        """Return the points that an attack finds on the network, or on a stand-in, with random numbers of a stream."""
+        target = self.reachable if network is None else network
+        noise = Noise.of(self.seed, batch.ids).fold(stream)
+        with under_attack(target), drawn(self.seed, batch.x.device):
+            return attack(target, batch, self.threat, noise, self.batch_size).z
+
+    def broke(self, batch: Batch, z: Inputs) -> tuple[int, ...]:
+        """Return the ids of the examples that are misclassified at z inside the threat set.
+
+        None of a network whose answer depends on more than the example: one forward proves nothing there.
+        """
+        behaviour = self.behaviour
+        if behaviour.is_random or behaviour.stateful or behaviour.coupled:
+            return ()
+        rows = (self.leads(batch, z) > 0) & self.threat.contains(batch.x, z)
+        return tuple(batch.ids[rows].tolist())
 
 
 Check = Callable[[Audited], CheckResult]

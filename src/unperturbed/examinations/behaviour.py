@@ -13,6 +13,10 @@ from unperturbed.examinations.remedies.deployed import state_restored
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.types import Inputs, Logits
 
+FIRST = 64
+"""Examples whose forwards are repeated, reordered and regrouped; random numbers are looked for on all batches."""
+SIZES = (2, 5)
+"""Sizes of batches that are compared with the whole, in addition to single examples."""
 ALIKE = 1e-3
 """Relative difference of logits up to which they count as the same: rounding, also in reduced precision."""
 
@@ -22,15 +26,17 @@ class Behaviour:
     """What a network's logits depend on besides the example.
 
     Attributes:
-        n: examples looked at.
+        n: examples whose company changes.
+        drawn: examples of which two draws were compared.
         spread: mean over examples of the logits' standard deviation across classes.
         random: largest change of a logit between two draws, in units of `spread`.
         state: the same between a call and the same call after others.
         company: the same with other examples in the batch.
-        size: the same alone and in a batch.
+        size: the same alone and in batches of several sizes.
     """
 
     n: int
+    drawn: int
     spread: float
     random: float
     state: float
@@ -67,8 +73,9 @@ def drawn(seed: int, device: torch.device) -> Iterator[None]:
         random.setstate(python_state)
 
 
-def behaviour_of(model: nn.Module, x: Inputs, seed: int) -> Behaviour:
-    """Compare the logits of repeated, reordered and single forwards."""
+def behaviour_of(model: nn.Module, examples: Inputs, seed: int, batch_size: int) -> Behaviour:
+    """Compare the logits of repeated, reordered, regrouped and single forwards, and two draws of every batch."""
+    x = examples[:FIRST]
     half = max(len(x) // 2, 1)
     first, second = x[:half], x[half : 2 * half] if len(x) > 1 else x
 
@@ -90,11 +97,16 @@ def behaviour_of(model: nn.Module, x: Inputs, seed: int) -> Behaviour:
             later = logits(first)
         steady = torch.equal(once.nan_to_num(), again.nan_to_num())
         random_change = max(_apart(once, again), _apart(once, other))
+        for part in torch.split(examples, batch_size):
+            with state_restored(model):
+                here = logits(part)
+            with state_restored(model):
+                random_change = max(random_change, _apart(here, logits(part, 1)))
         company, size = _batch_changes(model, logits, first, second, once, steady and random_change == 0)
     spread = float(once.std(dim=1).nan_to_num(nan=0.0).mean())
     unit = max(spread, torch.finfo(torch.float64).tiny)
     state = _apart(once, later) if steady else 0.0
-    return Behaviour(len(first), spread, random_change / unit, state / unit, company / unit, size / unit)
+    return Behaviour(len(first), len(examples), spread, random_change / unit, state / unit, company / unit, size / unit)
 
 
 def _batch_changes(
@@ -115,6 +127,12 @@ def _batch_changes(
             with state_restored(model):
                 rows.append(logits(first[row : row + 1]))
         alone = _apart(once[: len(rows)], torch.cat(rows))
+        for size in SIZES:
+            rows = []
+            for part in torch.split(first, size):
+                with state_restored(model):
+                    rows.append(logits(part))
+            alone = max(alone, _apart(once, torch.cat(rows)))
     return max(changes, default=0.0), alone
 
 

@@ -125,7 +125,7 @@ def _patient(
         classifier = as_classifier(model, x[:1], output)
         with under_attack(classifier), torch.no_grad(), own_randomness(seed, device):
             logits: Logits = classifier(x)
-        behaviour = behaviour_of(classifier, x[:32], seed)
+        behaviour = behaviour_of(classifier, x[:32], seed, 32)
     except InputError as error:
         return None, [Symptom("the model does not run", str(error))]
     except Exception as error:  # a network may raise anything

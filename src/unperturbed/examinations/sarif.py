@@ -3,9 +3,16 @@
 import hashlib
 from typing import Any
 
-from unperturbed.examinations.causes import BY_NAME
+from unperturbed.examinations.causes import BY_NAME, Cause
 from unperturbed.examinations.verdict import Audit
 
+UNDECIDED = Cause(
+    "undecided",
+    "Checks that are needed for a verdict were not run, so nobody knows whether the robust accuracy is real.",
+    "Run the same audit again, which keeps the finished checks, or give it a longer --budget.",
+)
+RULES = {**BY_NAME, UNDECIDED.name: UNDECIDED}
+"""By name: the causes, and that of no verdict."""
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
@@ -13,7 +20,7 @@ def sarif(audit: Audit, place: str) -> dict[str, Any]:
     """Return the audit as a SARIF log: a rule a cause, a result for each cause found, at the file of the network.
 
     https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html. A verdict *suspicious* is a warning, *obfuscated*
-    an error.
+    an error, and *undecided* a note of the rule of that name.
 
     Args:
         audit: the audit.
@@ -29,10 +36,12 @@ def sarif(audit: Audit, place: str) -> dict[str, Any]:
             "help": {"text": cause.remedy},
             "defaultConfiguration": {"level": "warning"},
         }
-        for cause in BY_NAME.values()
+        for cause in RULES.values()
     ]
     results = [_result(audit, name, level, place) for name in audit.causes]
-    if not results and audit.verdict != "no sign of obfuscation":
+    if audit.verdict == "undecided":
+        results = [_result(audit, UNDECIDED.name, "note", place)]
+    elif not results and audit.verdict != "no sign of obfuscation":
         results = [_result(audit, "weak suite", level, place)]
     tool = {
         "driver": {
@@ -57,14 +66,13 @@ def _result(audit: Audit, name: str, level: str, place: str) -> dict[str, Any]:
     check = audit.evidence(name)
     measured = f" Measured: {check.measured}." if check is not None else ""
     text = (
-        f"Robust accuracy under {audit.threat}: {audit.suite} said {audit.claimed}, but it is at most "
-        f"{audit.headline}. "
-        f"{BY_NAME[name].meaning}{measured} {BY_NAME[name].remedy}"
+        f"Robust accuracy under {audit.threat}: at most {audit.headline}; by the suite {audit.suite} {audit.claimed}. "
+        f"{RULES[name].meaning}{measured} {RULES[name].remedy}"
     )
     key = f"{name} {audit.environment.get('network', '')} {audit.threat}"
     return {
         "ruleId": identifier(name),
-        "ruleIndex": [identifier(each) for each in BY_NAME].index(identifier(name)),
+        "ruleIndex": [identifier(each) for each in RULES].index(identifier(name)),
         "level": level,
         "message": {"text": text},
         "locations": [{"physicalLocation": {"artifactLocation": {"uri": place}, "region": {"startLine": 1}}}],

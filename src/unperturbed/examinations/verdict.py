@@ -1,6 +1,6 @@
 """What an audit concludes: the verdict, its causes, and the robust accuracy after the remedies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -9,7 +9,22 @@ from unperturbed.examinations.causes import BY_NAME, CAUSES
 from unperturbed.findings import AttackRecord, Examined, Interval, Outcome
 from unperturbed.statistics.intervals import wilson
 
-Conclusion = Literal["no sign of obfuscation", "suspicious", "obfuscated"]
+Conclusion = Literal["no sign of obfuscation", "undecided", "suspicious", "obfuscated"]
+NEEDED = (
+    *("probabilities", "saturation", "zero_gradient", "repair", "company", "quantisation", "repetition"),
+    *("slopes", "stationarity", "one_step", "gradient_or_noise", "two_losses", "radii", "black_box"),
+    *("planted", "more_restarts", "more_steps"),
+)
+"""Checks without which nobody can say that there is no sign of obfuscation. The others add to the evidence."""
+MEANINGS: dict[Conclusion, str] = {
+    "no sign of obfuscation": "No check found another reason why attacks fail than robustness. The robust accuracy "
+    "can be believed as an upper bound: stronger attacks may break a few more examples.",
+    "undecided": "Nothing was found, but checks that are needed were not run. The robust accuracy may be too high.",
+    "suspicious": "Something was found that often goes with a robust accuracy that is too high.",
+    "obfuscated": "The network hides from attacks how its answers can be changed. It is less robust than it seems: "
+    "attackers take another way.",
+}
+"""Of the verdicts, for a reader who has never heard of gradient masking."""
 HIDING = ("non-finite", "zero gradient", "shattered", "quantised input", "catastrophic overfitting")
 """Causes that are obfuscation wherever they are found; the others where attacks did better after the remedy."""
 DROP = 0.06
@@ -22,7 +37,7 @@ class Audit:
     """What an audit found.
 
     Attributes:
-        verdict: no sign of obfuscation, suspicious, or obfuscated.
+        verdict: no sign of obfuscation, undecided (a check that is needed was not run), suspicious, or obfuscated.
         causes: by name, the most important first.
         headline: the robust accuracy after the remedies: an upper bound, with its 95% interval.
         claimed: the robust accuracy of the evaluation in question.
@@ -59,6 +74,7 @@ class Audit:
         """Return plain values; `causes` are names, and `explanations` say more of each."""
         return {
             "verdict": self.verdict,
+            "meaning": MEANINGS[self.verdict],
             "causes": list(self.causes),
             "headline": asdict(self.headline),
             "claimed": asdict(self.claimed),
@@ -99,21 +115,41 @@ def causes_of(checks: Sequence[CheckResult], claimed: float, headline: float) ->
 def conclude(causes: Sequence[str], checks: Sequence[CheckResult], claimed: float, headline: float) -> Conclusion:
     """Return the verdict."""
     if not causes and not any(check.verdict == "fail" for check in checks):
-        return "no sign of obfuscation"
+        return "undecided" if blocking(checks) else "no sign of obfuscation"
     hidden = any(cause in HIDING for cause in causes)
     fallen = claimed - headline > DROP and any(cause != "weak suite" for cause in causes)
     return "obfuscated" if hidden or fallen else "suspicious"
 
 
-def survivors(outcome: Outcome, earlier: Outcome | None, ids: Sequence[int]) -> Interval:
-    """Return the share of these examples that survived an evaluation, and that no earlier one broke.
+def blocking(checks: Sequence[CheckResult]) -> tuple[str, ...]:
+    """Return the names of the needed checks that were not run although they apply: without them nothing is decided."""
+    return tuple(check.name for check in checks if check.reason in ("budget", "error") and check.name in NEEDED)
+
+
+def missing(checks: Sequence[CheckResult]) -> tuple[str, ...]:
+    """Return sentences on the checks that were not run although they apply, and how to run them."""
+    late = [check.name for check in checks if check.reason == "budget"]
+    texts = [
+        f"The check {check.name} was not run: {check.measured}."
+        for check in checks
+        if check.verdict == "not run" and check.reason != "budget"
+    ]
+    if late:
+        texts.append(
+            f"The budget did not reach for {len(late)} checks ({', '.join(late)}). Run the same command again: it "
+            "keeps the finished checks and runs these. Or give a longer --budget."
+        )
+    if needed := blocking(checks):
+        texts.append(f"No verdict of no sign without these checks: {', '.join(needed)}.")
+    return tuple(texts)
+
+
+def survivors(outcome: Outcome, ids: Sequence[int], broken: Collection[int] = ()) -> Interval:
+    """Return the share of these examples that survived an evaluation and are not known as broken from elsewhere.
 
     Unknown is what the evaluation says so of: where gradients were NaN, an earlier one may have known nothing.
     """
     verdicts = dict(zip(outcome.examples["id"], outcome.examples["verdict"], strict=True))
-    if earlier is not None:
-        rows = zip(earlier.examples["id"], earlier.examples["verdict"], strict=True)
-        verdicts |= {number: verdict for number, verdict in rows if verdict == "broken" and number in verdicts}
-    found = [verdicts[number] for number in ids if number in verdicts]
+    found = ["broken" if number in broken else verdicts[number] for number in ids if number in verdicts]
     stood, unknown = found.count("survived"), found.count("unknown")
     return wilson(stood, len(found), stood + unknown)

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from support.audited import under_audit
 from support.planted import EPS, Small, examples, other_function, robust, same_function
 from support.shares import in_ci
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.examinations.audit import audit, checks_in
+from unperturbed.examinations.audit import audit
+from unperturbed.examinations.audits.zero_gradient import zero_gradient
+from unperturbed.examinations.budget import checks_in
 from unperturbed.examinations.causes import BY_NAME
 from unperturbed.examinations.verdict import Audit
 from unperturbed.losses import cross_entropy, margin
@@ -41,12 +44,19 @@ def test_an_honest_network_shows_no_sign_of_obfuscation(net: Small, tmp_path: Pa
     found = audited(net, 24, out=tmp_path / "audit")
     assert found.verdict == "no sign of obfuscation" and found.causes == ()
     assert {check.verdict for check in found.checks} == {"pass"}, [c for c in found.checks if c.verdict != "pass"]
+    assert found.json()["meaning"].startswith("No check found")
     assert 0.3 < found.headline.value <= found.claimed.value and found.headline.n == 24
     again = audited(net, 24, out=tmp_path / "audit")
     assert again.checks == found.checks, "with their seconds: nothing is measured again"
     assert again.headline == found.headline
 
 
+def test_a_gradient_of_zeros_is_named(net: Small) -> None:
+    found = zero_gradient(under_audit(same_function(net)["zero gradient"][0]))
+    assert found.verdict == "fail" and "zero gradient" in found.causes, found.measured
+
+
+@pytest.mark.slow
 def test_a_planted_defence_is_named_and_undone(net: Small) -> None:
     model, cause = same_function(net)["zero gradient"]
     found, truth = audited(model, 24), evaluate(net, examples(24), THREAT, SHORT).robust_accuracy

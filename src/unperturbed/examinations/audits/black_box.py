@@ -1,13 +1,7 @@
 """Whether an attack without gradients breaks examples that attacks along the gradient leave."""
 
-from unperturbed.attacks.gradient import GradientAttack
 from unperturbed.attacks.square import Square
 from unperturbed.examinations.audited import Audited, CheckResult, share
-from unperturbed.examinations.behaviour import drawn
-from unperturbed.losses import margin
-from unperturbed.maximise.pgd import PGD
-from unperturbed.networks.modes import under_attack
-from unperturbed.noise import Noise
 
 PASSES = 400
 QUERIES = 300
@@ -17,13 +11,9 @@ LEAD = 0.1
 
 def black_box(audited: Audited) -> CheckResult:
     """Does Square break examples, one by one, that PGD with the network's gradient leaves? (Carlini et al. 2019.)"""
-    batch, network, n = audited.few, audited.reachable, len(audited.few.y)
-    noise = Noise.of(audited.seed, batch.ids).fold(31)
-    with under_attack(network), drawn(audited.seed, batch.x.device):
-        pgd = GradientAttack("PGD", margin, PGD(steps=40), restarts=2)
-        white = audited.wrong(batch, pgd(network, batch, audited.threat, noise, audited.batch_size).z)
-        square = Square(queries=QUERIES)(audited.deployed, batch, audited.threat, noise, audited.batch_size)
-        black = audited.wrong(batch, square.z)
+    batch, n, white = audited.few, len(audited.few.y), audited.white_box
+    z = audited.climbed(Square(queries=QUERIES), batch, 31, audited.deployed)
+    black = audited.wrong(batch, z)
     only = int((black & ~white).sum())
     bad = only > LEAD * n and not audited.behaviour.is_random
     return CheckResult(
@@ -39,4 +29,5 @@ def black_box(audited: Audited) -> CheckResult:
             share("broken by Square", int(black.sum()), n),
             share("broken by Square only", only, n),
         ),
+        broke=audited.broke(batch, z),
     )

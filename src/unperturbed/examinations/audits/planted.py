@@ -3,10 +3,13 @@
 from unperturbed.examinations.audited import Audited, CheckResult, share
 from unperturbed.examinations.binarisation import binarisation
 
-PASSES = 200
+PASSES = 250
+RUNS = 1.5
+"""Runs of the suite on as many examples as most checks look at; these are fewer, but one at a time."""
 PASSED = 0.9
 """Share of the planted adversarial examples that a suite must find; Zimmermann et al. ask for 95% of many hundreds."""
 EXAMPLES = 12
+QUESTION = "Does the suite find adversarial examples that the audit has planted?"
 
 
 def planted(audited: Audited) -> CheckResult:
@@ -17,11 +20,11 @@ def planted(audited: Audited) -> CheckResult:
     found = binarisation(audited.deployed, audited.few, audited.threat, audited.suite, EXAMPLES, audited.seed)
     if found.valid == 0:
         text = f"no problem could be planted ({found.reason})"
-        return CheckResult("planted", "Does the suite find planted adversarial examples?", "not run", text, "")
+        return CheckResult("planted", QUESTION, "not run", text, "", reason="not applicable")
     bad = found.solved < PASSED * found.valid
     return CheckResult(
         "planted",
-        "Does the suite find planted adversarial examples?",
+        QUESTION,
         "fail" if bad else "pass",
         f"the suite {audited.suite.name} solves {found.solved} of {found.valid} planted problems, random points "
         f"{found.by_chance}",

@@ -1,0 +1,208 @@
+"""What an audit costs, planned before it begins: how many examples, and how strong the last attacks are."""
+
+import time
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from unperturbed.attacks.gradient import Suite
+from unperturbed.evaluation.batch_size import physical_batch_size
+from unperturbed.evaluation.checked_model import CheckedModel
+from unperturbed.examinations.audited import FEW, PLACE, Check
+from unperturbed.examinations.behaviour import behaviour_of
+from unperturbed.examinations.remedies.deployed import OneByOne
+from unperturbed.findings import Outcome
+from unperturbed.networks.modes import under_attack
+
+MOST, LEAST = 200, 50
+"""Examples of an audit whose number follows from the budget."""
+REMEDIED = 1500
+"""Passes that the attacks after the remedies take at full strength for an example that nothing breaks, about."""
+CHOOSING = 12 * 32 * 10
+"""Passes for the choice of the remedies."""
+WEAKEST = 0.25
+"""The least strength of the attacks after the remedies."""
+STANDING = 0.8
+"""Share of the examples that attacks have to work on, about: those that fall at once cost little."""
+UNKNOWN = 1000
+"""Passes that an attack takes whose settings say nothing of them."""
+OF_A_PASS = 1 / 3
+"""Cost of a forward without a backward."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an audit is going to cost.
+
+    Attributes:
+        examples: that are audited.
+        seconds: that it takes, about.
+        strength: of the attacks after the remedies; 1 is all of their steps.
+        batch_size: examples that the network sees at a time.
+        budget: seconds that it may take.
+        rate: seconds a forward and a backward take for an example.
+        suite: passes that the evaluation in question still takes for an example; 0 where it is stored.
+    """
+
+    examples: int
+    seconds: float
+    strength: float
+    batch_size: int
+    budget: float
+    rate: float
+    suite: float
+
+    def __str__(self) -> str:
+        """Announce it."""
+        text = f"Audit of {self.examples} examples, about {self.seconds:.0f} s on this machine"
+        if self.seconds > 1.2 * self.budget:
+            return f"{text}, more than the budget of {self.budget:.0f} s: checks that do not fit are left out"
+        return text
+
+    def json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+class Clock:
+    """The time of an audit: what is left of the budget, and what passes take, as busy as the machine is."""
+
+    def __init__(self, plan: Plan, began: float) -> None:
+        self.plan, self.began = plan, began
+        self.expected = self.measured = 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left of the budget."""
+        return self.began + self.plan.budget - time.monotonic()
+
+    def record(self, passes: float, seconds: float) -> None:
+        """Note what some passes took in fact."""
+        self.expected += passes * self.plan.rate
+        self.measured += seconds
+
+    def seconds(self, passes: float) -> float:
+        """Return what passes take, about: as planned, or longer where the passes so far took longer."""
+        slower = max(1.0, self.measured / self.expected) if self.expected > 0 else 1.0
+        return passes * self.plan.rate * slower
+
+    def remedied(self, strength: float) -> float:
+        """Return the seconds of the attacks after the remedies."""
+        return self.seconds(STANDING * self.plan.examples * REMEDIED * strength)
+
+
+def plan_for(
+    looked: CheckedModel,
+    available: int,
+    suite: Suite,
+    budget: float,
+    examples: int | None,
+    batch_size: int | Literal["auto"],
+    stored: Outcome | None,
+) -> Plan:
+    """Return how many examples the budget allows, and what they take, by the time of forwards and backwards.
+
+    Args:
+        looked: the network with its first examples.
+        available: examples that there are.
+        suite: the evaluation in question.
+        budget: seconds.
+        examples: how many are asked for; None: as many as the budget allows, 50 to 200.
+        batch_size: examples that the network sees at a time.
+        stored: a finished evaluation by the suite, which is not repeated; None: there is none.
+    """
+    most = min(available, MOST if examples is None else examples)
+    known = 0 if stored is None else len(_first_ids(stored))
+    if examples is None and known >= min(LEAST, available):
+        most = min(most, known)
+    size = physical_batch_size(batch_size, looked, most)
+    rate = seconds_of_a_pass(looked, min(size, FEW))
+    passes = 0.0 if known >= most else suite_passes(suite, looked.classes)
+    fixed = rate * (CHOOSING + checks_passes(suite, looked.classes))
+
+    def seconds(n: int, strength: float) -> float:
+        return fixed + rate * STANDING * n * (passes + REMEDIED * strength)
+
+    if examples is None:
+        fitting = int((budget - fixed) / (rate * STANDING * (passes + REMEDIED)))
+        most = min(most, max(LEAST, fitting))
+    spare = (budget - seconds(most, 0.0)) / (rate * STANDING * most * REMEDIED)
+    strength = round(min(1.0, max(WEAKEST, spare)), 2)
+    return Plan(most, seconds(most, strength), strength, size, budget, rate, passes)
+
+
+def _first_ids(stored: Outcome) -> range:
+    """Return the names 0, 1, 2, ... that an evaluation holds without a gap: the audit takes the first examples."""
+    names = set(stored.examples["id"])
+    count = 0
+    while count in names:
+        count += 1
+    return range(count)
+
+
+def seconds_of_a_pass(looked: CheckedModel, batch_size: int) -> float:
+    """Return the median seconds of a forward and a backward for an example, as the network has to be called."""
+    x = looked.examples[torch.arange(batch_size, device=looked.device) % len(looked.examples)]
+    network: nn.Module = looked.classifier
+    if behaviour_of(network, looked.examples, 0, batch_size).coupled:
+        network = OneByOne(network)
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        with under_attack(network), torch.enable_grad():
+            leaf = x.clone().requires_grad_()
+            logits = network(leaf)
+            if logits.requires_grad:
+                torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
+        times.append(time.perf_counter() - began)
+    return sorted(times)[1] / batch_size
+
+
+def suite_passes(suite: Suite, classes: int) -> float:
+    """Return the passes that a suite takes for an example that nothing breaks, about."""
+    total = 0.0
+    for attack in suite.attacks:
+        queries = getattr(attack, "queries", None)
+        steps = getattr(getattr(attack, "ascent", attack), "steps", None)
+        targets = min(getattr(attack, "targets", 1) or classes - 1, max(classes - 1, 1))
+        if isinstance(queries, int):
+            total += queries * OF_A_PASS
+        elif isinstance(steps, int):
+            total += (steps + 1) * attack.restarts * attack.draws * targets
+        else:
+            total += UNKNOWN
+    return total
+
+
+def checks_in(folder: Path = PLACE) -> list[tuple[Check, int]]:
+    """Return the checks in a folder of the package, each with its passes an example, cheap ones first."""
+    return sorted(((check, passes) for check, passes, _ in _checks(folder)), key=lambda found: found[1])
+
+
+def checks_passes(suite: Suite, classes: int, folder: Path = PLACE) -> float:
+    """Return the passes that all the checks take, about."""
+    whole = suite_passes(suite, classes)
+    return FEW * sum(passes + runs * whole for _, passes, runs in _checks(folder))
+
+
+def check_passes(check: Check, suite: Suite, classes: int) -> float:
+    """Return the passes that one check takes, about."""
+    module = import_module(check.__module__)
+    return float(FEW * (module.PASSES + getattr(module, "RUNS", 0.0) * suite_passes(suite, classes)))
+
+
+def _checks(folder: Path) -> list[tuple[Check, int, float]]:
+    """Return the checks with their passes for each of the few examples, and how often they run the suite on them."""
+    modules = [
+        import_module(f"unperturbed.examinations.{folder.name}.{file.stem}")
+        for file in sorted(folder.glob("*.py"))
+        if file.stem != "__init__"
+    ]
+    return [
+        (getattr(module, module.__name__.rpartition(".")[2]), module.PASSES, getattr(module, "RUNS", 0.0))
+        for module in modules
+    ]
