@@ -36,7 +36,7 @@ def test_the_nearest_boundary_of_a_linear_network_comes_first(norm: Norm) -> Non
 
 
 def test_a_class_that_no_gradient_leads_to_comes_last() -> None:
-    model = laws.Linear(4, lead=3.0)
+    model = laws.Linear(4, lead=10.0)
     model.weight[2] = model.weight[0]  # as far from class 0 everywhere, and next to it
     model.bias[2] = model.bias[0] - 1e-3
     x = laws.inputs(5)

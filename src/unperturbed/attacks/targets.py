@@ -61,11 +61,13 @@ class ByDistance:
     def __call__(self, model: Model, batch: Batch, threat: Threat, batch_size: int) -> Tensor:
         """Return all other classes: (n, classes - 1)."""
         likely = likely_targets(model, batch, None, batch_size)
+        if len(likely) == 0:
+            return likely
         candidates, rest = likely[:, : self.candidates], likely[:, self.candidates :]
         size, distances = slots_needed(len(batch.x), batch_size), list[Tensor]()
         with plainly():
             for rows in torch.split(torch.arange(len(batch.x), device=batch.x.device), size):
-                padded = rows[torch.arange(size, device=rows.device) % max(len(rows), 1)]
+                padded = rows[torch.arange(size, device=rows.device) % len(rows)]
                 values = _distances(model, batch.x[padded], batch.y[padded], candidates[padded], threat)
                 distances.append(values[: len(rows)])
         ranked = candidates.gather(1, torch.cat(distances).sort(dim=1, stable=True).indices)
@@ -87,5 +89,5 @@ def _distances(model: Model, x: Inputs, y: Labels, classes: Tensor, threat: Thre
         (slope,) = torch.autograd.grad(leads[:, column].sum(), x, retain_graph=column + 1 < classes.shape[1])
         lead = leads[:, column].detach()
         distance = lead / threat.dual_norm(usable(slope))
-        columns.append(torch.where((lead > 0) & ~distance.isfinite(), torch.inf, distance).nan_to_num(nan=torch.inf))
+        columns.append(torch.where(distance.isnan(), torch.inf, distance))
     return torch.stack(columns, dim=1)

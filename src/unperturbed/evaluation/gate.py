@@ -1,6 +1,7 @@
 """The check of a sample of survivors by a stronger suite, and the estimate that it gives for all of them."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,14 +61,16 @@ def sample_survivors(outcome: Outcome, size: int, seed: int) -> Sample:
 
 def sample_size(survivors: int, n: int, gate: Gate, half_width: float | None) -> int:
     """Return the size of the first sample: the gate's, and large enough for a half-width if nothing breaks."""
-    size = min(max(gate.least, math.ceil(gate.share * survivors)), survivors)
-    while half_width is not None and size < survivors:
-        random = survivors - min(size // 2, NEAREST)
-        most = marked_in_population(0, min(size - min(size // 2, NEAREST), random), random)[1]
-        if most / n / 2 <= half_width:
-            break
-        size = min(size + max(size // 10, 1), survivors)
-    return size
+    least = min(max(gate.least, math.ceil(gate.share * survivors)), survivors)
+    if half_width is None:
+        return least
+
+    def suffices(size: int) -> bool:
+        nearest = min(size // 2, NEAREST)
+        return marked_in_population(0, size - nearest, survivors - nearest)[1] / n / 2 <= half_width
+
+    sizes = range(least, survivors)
+    return least + bisect_left(sizes, True, key=suffices)
 
 
 def estimated(outcome: Outcome, sample: Sample, broken: set[int], undecided: set[int]) -> Interval:

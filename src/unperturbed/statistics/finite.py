@@ -21,11 +21,22 @@ def marked_in_population(marked: int, drawn: int, size: int, level: float = 0.95
     if not 0 <= marked <= drawn <= size:
         raise ValueError(f"{marked} marked of {drawn} drawn of {size}: each must be at most the next, and 0 at least.")
     least, most, side = marked, size - (drawn - marked), (1 - level) / 2
-    low = _first(least, most, lambda number: hypergeom.sf(marked - 1, size, number, drawn) > side)
-    high = most - _first(0, most - least, lambda fewer: hypergeom.cdf(marked, size, most - fewer, drawn) > side)
-    while low < high and _acceptability(marked, low, drawn, size) <= 1 - level:
+
+    def tails(number: int) -> tuple[np.ndarray, np.ndarray]:
+        chances = hypergeom.pmf(np.arange(drawn + 1), size, number, drawn)
+        return np.cumsum(chances), np.cumsum(chances[::-1])[::-1]
+
+    def is_acceptable(number: int) -> bool:
+        below, above = tails(number)
+        tail = min(below[marked], above[marked])
+        opposite = above if below[marked] < above[marked] else below
+        return bool(tail + opposite[opposite <= tail * (1 + 1e-9)].max(initial=0.0) > 1 - level)
+
+    low = _first(least, most, lambda number: bool(tails(number)[1][marked] > side))
+    high = most - _first(0, most - least, lambda fewer: bool(tails(most - fewer)[0][marked] > side))
+    while low < high and not is_acceptable(low):
         low += 1
-    while high > low and _acceptability(marked, high, drawn, size) <= 1 - level:
+    while high > low and not is_acceptable(high):
         high -= 1
     return low, high
 
@@ -36,13 +47,3 @@ def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle + 1, high)
     return low
-
-
-def _acceptability(marked: int, number: int, drawn: int, size: int) -> float:
-    """Return the smaller tail of the count plus the largest tail on the other side that is no larger."""
-    counts = np.arange(drawn + 1)
-    below, above = hypergeom.cdf(counts, size, number, drawn), hypergeom.sf(counts - 1, size, number, drawn)
-    tail = min(below[marked], above[marked])
-    opposite = above if below[marked] < above[marked] else below
-    no_larger = opposite[opposite <= tail * (1 + 1e-9)]
-    return float(min(tail + no_larger.max(initial=0.0), 1.0))
