@@ -17,7 +17,7 @@ from support.shares import first
 from unperturbed.architectures.mlp import MLP
 from unperturbed.cli.main import main
 from unperturbed.errors import InputError
-from unperturbed.imports import OWN, Trust, check_nested, follow, may_make
+from unperturbed.imports import OWN, Trust, check_argument, check_nested, follow, may_make
 from unperturbed.runs import BEST
 from unperturbed.specs.parameters import convert
 from unperturbed.specs.trees import Tree, choose
@@ -155,6 +155,7 @@ def test_the_runs_of_a_matrix_do_not_execute_code(folder: Path) -> None:
         {"data": "evil:data"},
         {"extra": "evil:data"},
         {"trust": True, "model": "evil:Net"},
+        {"config": "c.yaml"},
         {"model": "os:system", "model.command": "touch EXECUTED"},
     ],
     ids=str,
@@ -238,6 +239,78 @@ def test_values_of_arguments_are_looked_at_before_they_are_imported(folder: Path
         with pytest.raises(InputError):
             check_nested(path, "--x", Trust(), strings=True)
     assert not Path("EXECUTED").exists()
+
+
+HIDDEN: list[Any] = [
+    '{"class\\u005fpath": "evil.Net"}',
+    "? class_path\n: evil.Net",
+    '{"a": &a {"class\\x5fpath": evil.Net, "when": 2024-99-99}, "b": *a}',
+    '\'{"class\\x5fpath": "evil.Net"}\'',
+    {"deep": ['{"class\\x5fpath": evil.Net}']},
+]
+IN_TEXT: list[Any] = [
+    "[evil.Net]",
+    "- evil.Net",
+    "{a: evil.Net}",
+    "list[evil.Net]",
+    "evil.Net | None",
+    "(evil).Net",
+    "evil . Net",
+    "\u2118evil.Net",
+    {"evil.Net": 1},
+    ["'evil.Net'"],
+]
+
+
+@pytest.mark.parametrize("value", HIDDEN + IN_TEXT, ids=repr)
+def test_a_path_within_a_text_is_seen_however_it_is_written(folder: Path, value: Any) -> None:
+    """jsonargparse reads texts as YAML and as expressions of types, and imports what it finds there."""
+    from collections.abc import Callable, Mapping
+
+    sys.path.append(str(folder))
+    Path("\u2118evil.py").write_text(EVIL)
+    kinds: list[Any] = [
+        type,
+        Callable,
+        list[type],
+        tuple[Callable, ...],
+        dict[str, Callable],
+        Callable | None,
+        nn.Module,
+    ]
+    kinds += [Mapping[str, type], set[type], *([Any, dict, object] if value in HIDDEN else [])]
+    for annotation in kinds:
+        with pytest.raises(InputError, match="stands in a file"):
+            convert(value, annotation, "--x", Trust())
+        assert not Path("EXECUTED").exists()
+    assert convert("[evil.Net]", list[type], "--x", Trust().naming("[evil.Net]"))[0].__name__ == "Net"
+
+
+def test_numbers_and_texts_of_a_file_are_no_paths(folder: Path) -> None:
+    from collections.abc import Callable
+
+    for value, annotation in (("0.5", Callable | float), ("1e-3", Callable | float), (0.5, Any), ("a: [b", str)):
+        assert str(convert(value, annotation, "--x", Trust())) in (str(value), "0.001")
+
+
+@pytest.mark.parametrize("place", ["--data", "--extra"])
+def test_the_name_of_a_file_vouches_for_no_module(folder: Path, place: str) -> None:
+    """`blobs.npz` is data, but reads as the name `npz` in a module `blobs`."""
+    Path("blobs.py").write_text(EVIL + "npz = Net\n")
+    for path in ("blobs.npz", "blobs:npz"):
+        write({"model": {"class_path": path, "init_args": {}}})
+        for words in (("evaluate", "run"), ("train", "--config", "run/config.yaml", "--out", "new")):
+            refused(*words, place, "blobs.npz") if words[0] == "train" or place == "--data" else None
+
+
+@pytest.mark.parametrize("name", ["hf-hub:a/b", "HF_HUB:a/b", "local-dir:/tmp/x", " \tlocal-\ndir:x", "https://a/b"])
+def test_a_file_may_not_send_a_library_elsewhere_for_its_network(name: str) -> None:
+    for path in ("timm.create_model", "timm:create_model"):
+        with pytest.raises(InputError, match="stands in a file"):
+            check_argument("model_name", name, path, "--model", Trust())
+    check_argument("model_name", name, "timm:create_model", "--model", OWN)
+    check_argument("model_name", "resnet18.a1_in1k", "timm:create_model", "--model", Trust())
+    check_argument("title", "a: b", "mine:Net", "--model", Trust())
 
 
 @pytest.mark.parametrize("options", [{"trust_remote_code": True}, {"checkpoint_path": "x.pth"}])

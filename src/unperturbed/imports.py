@@ -11,16 +11,17 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, get_type_hints
+from urllib.parse import urlsplit
 
+from unperturbed.checks import NUMERAL
 from unperturbed.errors import InputError, hint
-from unperturbed.reading import parse_yaml
+from unperturbed.reading import yaml_parts
 
 PACKAGE = __name__.partition(".")[0]
 KNOWN = ("timm", "torchvision", "transformers")
@@ -28,6 +29,9 @@ KNOWN = ("timm", "torchvision", "transformers")
 RISKY = ("trust_remote_code", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "kernel_config")
 """Arguments by which these libraries run code or unpickle files: from a file they are refused as a path is."""
 PATH = re.compile(r"[^\W\d]\w*(?:[.:][^\W\d]\w*)+")
+WORDS = re.compile(r"[\s,=|\[\]{}\"']+")
+"""Between the import paths of a longer text."""
+DIVIDED = re.compile(r"[.:]")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Trust:
 
     def naming(self, *values: object) -> "Trust":
         """Return this trust, with all import paths in these values (at any depth) as the caller's own."""
-        paths = {dotted(text) for value in values for text in _texts(value) if PATH.fullmatch(text)}
+        words = {word for value in values for text in _texts(value) for word in WORDS.split(text)}
+        paths = {dotted(word) for word in words if PATH.fullmatch(word)}
         return replace(self, named=self.named | paths)
 
     def of_file(self, place: Path, content: object) -> "Trust":
@@ -182,23 +187,64 @@ def returned_type(function: Any) -> Any:
 
 
 def check_nested(value: object, option: str, trust: Trust, strings: bool) -> None:
-    """Raise `InputError` where a value holds a `class_path` that is not followed; with `strings`, any import path."""
-    if isinstance(value, str) and "class_path" in value:
-        with suppress(InputError):
-            loaded = parse_yaml(value, option)
-            value = value if isinstance(loaded, str) else loaded
-    if isinstance(value, str) and strings and PATH.fullmatch(value):
-        _check_reference(value, option, trust)
+    """Raise `InputError` where a value holds a `class_path` that is not followed; with `strings`, any import path.
+
+    A text is looked at as what YAML makes of it, too: whoever converts it later may read it as such.
+    """
+    if isinstance(value, str):
+        _check_text(value, option, trust, strings)
     elif isinstance(value, Mapping):
         for key, part in value.items():
-            if key == "class_path":
-                _check_reference(str(part), option, trust)
-            if key in RISKY and part:
-                trust.check(str(key), option)
+            _check_entry(key, part, option, trust)
+            check_nested(key, option, trust, strings)
             check_nested(part, option, trust, strings)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple | set | frozenset):
         for part in value:
             check_nested(part, option, trust, strings)
+
+
+def check_argument(name: str, value: object, path: str, option: str, trust: Trust) -> None:
+    """Raise `InputError` for an argument of a file by which the library that `path` leads into runs or fetches code.
+
+    timm takes a model's name with a scheme, such as `hf-hub:` or `local-dir:`, for a place to load it from.
+    """
+    if name in RISKY and value:
+        trust.check(name, option)
+    if isinstance(value, str) and _root(path) in KNOWN and name not in trust.named and _has_scheme(value):
+        trust.check(value, option)
+
+
+def _has_scheme(text: str) -> bool:
+    try:
+        return bool(urlsplit(text.replace("_", "-")).scheme)  # timm takes hf_hub, too
+    except ValueError:
+        return True
+
+
+def _check_text(text: str, option: str, trust: Trust, strings: bool) -> None:
+    if strings:
+        _check_words(text, option, trust)
+    for part in yaml_parts(text, option):
+        if isinstance(part, tuple):
+            _check_entry(*part, option, trust)
+        elif part != text:
+            _check_text(part, option, trust, strings)
+
+
+def _check_entry(key: object, part: object, option: str, trust: Trust) -> None:
+    if key == "class_path":
+        _check_reference(str(part), option, trust)
+    if key in RISKY and part:
+        trust.check(str(key), option)
+
+
+def _check_words(text: str, option: str, trust: Trust) -> None:
+    """Check every import path in a text, such as `list[package.Name]`; a dot or colon elsewhere is refused, too."""
+    for word in WORDS.split(text):
+        if PATH.fullmatch(word):
+            _check_reference(word, option, trust)
+        elif DIVIDED.search(word) and not NUMERAL.fullmatch(word):
+            trust.check(text if len(text) <= 80 else f"{text[:77]}...", option)
 
 
 def _check_reference(path: str, option: str, trust: Trust) -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,30 @@ def parse_yaml(text: str, where: object) -> Any:
         raise
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"{where} is not YAML ({' '.join(str(error).split())}).") from error
+
+
+def yaml_parts(text: str, where: object) -> Iterator[str | tuple[str, str]]:
+    """Yield the texts of a YAML document as they stand there, and its entries (key, value) of two texts.
+
+    Nothing for what is no YAML. Raises InputError for what nests too deeply.
+    """
+    try:
+        _expanded(text, where)
+        nodes = [yaml.compose(text, Loader=_Loader)]
+    except (yaml.YAMLError, ValueError):
+        return
+    seen = set[int]()
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.ScalarNode):
+            yield str(node.value)
+        elif node is not None and id(node) not in seen:  # aliases lead to a node again
+            seen.add(id(node))
+            for part in node.value:
+                pair = part if isinstance(part, tuple) else (part,)
+                nodes += pair
+                if len(pair) == 2 and all(isinstance(side, yaml.ScalarNode) for side in pair):
+                    yield str(pair[0].value), str(pair[1].value)
 
 
 def parse_json(text: str | bytes, where: object) -> Any:

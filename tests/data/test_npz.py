@@ -1,3 +1,5 @@
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +81,19 @@ def test_what_is_no_npz(tmp_path: Path) -> None:
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
     with pytest.raises(InputError, match="array.npz"):
         load_npz(tmp_path / "array.npz")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_is_told_whatever_the_compression(method: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", method) as file:
+        for name, array in (("x.npy", X), ("y.npy", Y)):
+            held = io.BytesIO()
+            np.save(held, array)
+            file.writestr(name, held.getvalue())
+    assert len(load_npz(path).train) == len(Y)
+    content = bytearray(path.read_bytes())
+    content[60:68] = b"\xff" * 8
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read as .npz"):
+        load_npz(path)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from unperturbed.data import pictures
+from unperturbed.data.forms import parquet
 from unperturbed.data.forms.base import Choice
 from unperturbed.data.forms.parquet import load_parquet
 from unperturbed.data.pictures import PictureSplit
@@ -227,3 +228,25 @@ def test_a_folder_whose_name_looks_like_an_address_is_a_folder(
             load(Path(name))
     else:
         assert torch.equal(load(Path(name)).train.inputs(torch.tensor([5, 0])), expected([5, 0]))
+
+
+def test_rows_that_repeat_a_large_image_hold_it_once(tmp_path: Path) -> None:
+    """A small file repeats an image of 4 MB a million times: 4 TB, were they written out."""
+    image = encoded(PIXELS[0])["bytes"] + bytes(4_000_000)
+    repeated = pa.DictionaryArray.from_arrays(pa.array(np.zeros(1_000_000, dtype=np.int32)), pa.array([image]))
+    table = pa.table({"image": repeated, "label": np.zeros(1_000_000, dtype=np.int8)})
+    for name, kept in (("plain", False), ("typed", True)):
+        path = tmp_path / name / "train.parquet"
+        path.parent.mkdir()
+        pq.write_table(table, path, store_schema=kept)
+        assert path.stat().st_size < 1_000_000
+        held = parquet._pictures([path], "image", "here")
+        assert held([0])[0] is held([999_999])[0] and held([5]) == [image]
+
+
+def test_more_rows_than_memory_holds_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "train.parquet", {"image": [encoded(PIXELS[0])["bytes"]] * 1000, "label": [0] * 1000})
+    load(tmp_path)
+    monkeypatch.setattr("unperturbed.reading.memory", lambda: 10_000)
+    with pytest.raises(InputError, match=r"column label .*1,000 rows\) would take"):
+        load(tmp_path)

@@ -1,10 +1,13 @@
 import io
+import os
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from unperturbed.data import pictures
 from unperturbed.data.check import check
@@ -63,6 +66,27 @@ def test_one_colour_image_among_grey_ones_gives_all_three_channels() -> None:
 def test_different_sizes_are_refused_with_the_remedy() -> None:
     with pytest.raises(InputError, match="image 0 is 2x2, image 1 is 3x2. Resize"):
         split_of([png(Image.new("L", (2, 2))), png(Image.new("L", (3, 2)))])
+
+
+def test_postscript_under_the_name_of_an_image_runs_no_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow starts Ghostscript on such a file, which executes it."""
+    interpreter, trace = tmp_path / "gs", tmp_path / "EXECUTED"
+    interpreter.write_text(f"#!/bin/sh\ntouch {trace}\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # which Pillow looks for once
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, "EPS")
+    (tmp_path / "image.png").write_bytes(file.getvalue())
+    for picture in (file.getvalue(), tmp_path / "image.png"):
+        with pytest.raises(InputError, match="cannot be read as PNG"):
+            split_of([picture]).read(torch.arange(1))
+    assert not trace.exists()
+    with suppress(Exception):  # the trap works
+        Image.open(io.BytesIO(file.getvalue())).load()
+    assert trace.exists()
 
 
 def test_sixteen_bits_are_refused() -> None:

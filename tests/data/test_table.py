@@ -1,6 +1,7 @@
 """Tables: labels by name, features by number, and what cannot be used named by row and column."""
 
 import re
+import resource
 import warnings
 from pathlib import Path
 
@@ -64,8 +65,10 @@ def test_numbers_as_labels_are_classes_in_their_order(tmp_path: Path) -> None:
         (("1,2,iris", "2,3,"), "?label=kind", ["'kind'", "row 2"]),
         (("1,2,iris", "2,nan,rose"), "", ["'weight'", "row 2"]),
         (("1,inf,iris", "2,3,rose"), "", ["inf", "row 1", "'weight'"]),
-        (("1,heavy,iris", "2,3,rose"), "?label=kind", ["'weight'", "heavy"]),
+        (("2,3,rose", "1,heavy,iris"), "?label=kind", ["'weight'", "row 2", "heavy"]),
         (("1,2,iris",), "?label=sort", ["'sort'", "length, weight, kind"]),
+        (("1,2,iris",), "?label=kin", ["'kin'", "Did you mean 'kind'?"]),
+        ((f"1,2,{'z' * 501}", "2,3,rose"), "", ["501 characters"]),
         (("1,2,0.5", "1,2,0.7"), "?label=kind", ["not whole"]),
         (("1,2,3",), "", ["--label COLUMN"]),
         (("1,2",), "", ["cannot be read as CSV"]),
@@ -87,8 +90,11 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, lines: tuple[str, ...], qu
     ("header", "message"),
     [
         (",weight,kind", "Column 1 of .* has no name: an index"),
-        ("0.5,2,1e3", "first line of .* holds numbers"),
-        ("length;weight;kind", "commas between them"),
+        ("0.5,2,1e3", "first line of .* holds values"),
+        ("0.5,2,a", "first line of .* holds values"),
+        ("0,2,a", "first line of .* holds values"),
+        ("length;weight;kind", "has semicolons between its columns: write it with commas"),
+        ("length|weight|kind", "has bars between its columns: write it with commas"),
         ("length, length ,kind", "'length' twice"),
     ],
 )
@@ -128,3 +134,19 @@ def test_choices_are_put_behind_the_place_and_replace_others() -> None:
     assert with_choices("mnist", resize="8,8") == "mnist?resize=8,8"
     assert with_choices("a.csv?label=x&scale=unit", label="y") == "a.csv?label=y&scale=unit"
     assert with_choices("digits", label=None) == "digits"
+
+
+def test_one_long_label_does_not_make_all_others_as_long(tmp_path: Path) -> None:
+    """NumPy gives every text of an array the length of the longest: 40 GB here."""
+    path = tmp_path / "table.csv"
+    path.write_text("a,label\n" + "1,x\n" * 20_000 + f"1,{'z' * 500_000}\n")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="500,000 characters"):
+        load(str(path))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+def test_text_of_another_encoding_is_told(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_bytes("a,label\n1,café\n2,thé\n".encode("latin-1"))
+    with pytest.raises(InputError, match="save it as UTF-8"):
+        load(str(tmp_path / "table.csv"))

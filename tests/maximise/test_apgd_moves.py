@@ -110,3 +110,15 @@ def test_checkpoints_come_closer_as_the_paper_says() -> None:
     found = [point for point, period in enumerate(_periods(100)) if period]
     assert found == [22, 41, 57, 70, 80, 87, 93, 99]
     assert [_periods(100)[point] for point in found] == [22, 19, 16, 13, 10, 7, 6, 6]
+
+
+def test_in_l1_the_step_shrinks_at_each_checkpoint_unless_the_best_point_became_sparser() -> None:
+    """Checkpoints are 4% of the moves apart; the best point is the input: it becomes sparser at the first one alone."""
+    rule, x = APGD(steps=100), torch.full((1, 20), 0.5, dtype=torch.float64)
+    memory, point, sizes = rule.memory(x, Noise.of(0, torch.tensor([0]))), x, []
+    for k in range(40):
+        value = torch.tensor([-float(k)], dtype=torch.float64)
+        point = rule.step(x, point, value, torch.ones_like(x), k, memory, Threat("L1", 0.5, None))
+        sizes.append(float(memory["size"]))
+    shrunk = [max(1.5**-times, 0.1) for times in range(9)]
+    assert sizes == pytest.approx([1.0] * 4 + [size for size in shrunk for _ in range(4)], abs=1e-12)

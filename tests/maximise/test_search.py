@@ -290,6 +290,23 @@ def test_an_example_just_short_of_a_break_climbs_on(short: float) -> None:
     assert best.rank.tolist() == [1.0, 1.0] and len(looks) == 3
 
 
+@pytest.mark.parametrize("together", [1, 2])
+@pytest.mark.parametrize("short", [-1e-3, -1e-6, 0.0])
+def test_a_climb_just_short_of_a_break_does_not_hide_the_break_of_a_later_one(short: float, together: int) -> None:
+    _, x, _, threat, noise = problem(1, eps=0.3)
+
+    class ByClimb:
+        def __call__(self, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
+            raise AssertionError("the climbs have scores of their own")
+
+        def of_climb(self, numbers: Tensor) -> Score:
+            ranks = torch.where(numbers == 0, short, 1.0)
+            return lambda z, rows: (z.flatten(1).sum(1), ranks)
+
+    best = search(PGD(steps=4), ByClimb(), x, threat, noise, restarts=2, batch_size=together)
+    assert best.rank.tolist() == [1.0] and best.restart.tolist() == [2]
+
+
 def test_restarts_fill_free_places_and_end_with_the_first_success() -> None:
     """Three examples with four climbs each in eight places; which climb breaks an example is set."""
     model, x, y, threat, noise = problem(3, eps=0.3)

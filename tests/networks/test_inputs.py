@@ -63,6 +63,11 @@ def test_a_network_that_expects_other_inputs_is_recognised(seen: nn.Module, opti
 def test_a_network_that_is_right_or_is_wrong_everywhere_is_not_accused() -> None:
     assert missing_layer(Brightness(nn.Identity()), X, Y) is None
     assert missing_layer(Brightness(layer(255.0)), X[:1], Y[:1]) is None
+    one, x = nn.Linear(1, 2), torch.linspace(0.01, 0.99, 40)[:, None]  # wrong as it is, at chance behind --scale 255
+    one.weight.data, one.bias.data = torch.tensor([[0.0], [1.0]]), torch.tensor([0.0, -0.5])
+    y = (x[:, 0] < 0.5).long()
+    assert float((one(x).argmax(1) == y).double().mean()) == 0.0
+    assert missing_layer(one, x, y) is None
     torch.manual_seed(0)
     assert missing_layer(nn.Sequential(nn.Flatten(), nn.Linear(48, 4)), X, Y) is None
 

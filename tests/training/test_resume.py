@@ -316,6 +316,32 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         at_run(tmp_path / "run", resume=True)
 
 
+FOREIGN: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "nothing": lambda held: {},
+    "another step": lambda held: held | {"state": held["state"] | {"step": 10**30}},
+    "a step before the first": lambda held: held | {"state": held["state"] | {"step": -1}},
+    "a loop without end": lambda held: held | {"state": held["state"] | {"strengthened": 10**15}},
+    "a text": lambda held: held | {"state": held["state"] | {"step": "7"}},
+    "another field": lambda held: held | {"state": held["state"] | {"other": 1}},
+    "other weights": lambda held: held | {"model": {}},
+    "huge weights": lambda held: held | {"model": {key: torch.zeros(1).expand(10**6, 10**6) for key in held["model"]}},
+    "no optimiser": lambda held: {key: value for key, value in held.items() if key != "optimiser"},
+    "no random numbers": lambda held: held | {"own": {}},
+    "other metrics": lambda held: held | {"metrics": "none"},
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_sound_file_with_other_contents_is_no_checkpoint(name: str, tmp_path: Path) -> None:
+    case = CASES["at"]
+    with pytest.raises(Stopped):
+        case.run(case.model(0), tmp_path, 1e-9, progress=stop_at(2))
+    path = tmp_path / runs.CHECKPOINT
+    torch.save(FOREIGN[name](checkpoint.load(path)), path)
+    with pytest.raises(RunError, match="is damaged"):
+        case.run(case.model(1), tmp_path, resume=True)
+
+
 def test_changed_metrics_are_restored_from_the_checkpoint(tmp_path: Path) -> None:
     at_run(tmp_path)
     path = tmp_path / runs.METRICS

@@ -232,6 +232,40 @@ def test_files_of_another_kind(tmp_path: Path, content: bytes, told: str) -> Non
         read_weights(path)
 
 
+def test_tensors_that_are_no_ordinary_ones_are_told(tmp_path: Path) -> None:
+    plain = torch.zeros(2, 3)
+    others = {
+        "sparse": torch.sparse_coo_tensor([[0], [0]], [1.0], (2, 3), check_invariants=True),
+        "meta": plain.to("meta"),
+        "claims": torch.sparse_coo_tensor([[0], [0]], [1.0], (10**6, 10**6), check_invariants=True),
+    }
+    for name, value in others.items():
+        torch.save({"weight": value, "bias": torch.zeros(2)}, tmp_path / name)
+        with pytest.raises(InputError, match="weight of .* is a sparse, nested, quantised or meta tensor"):
+            load_weights(nn.Linear(3, 2), tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", [torch.complex64, torch.int8, torch.bool])
+def test_values_that_copying_would_change_are_refused(kind: torch.dtype, tmp_path: Path) -> None:
+    """PyTorch copies an imaginary part away, and takes the codes of quantised weights for weights."""
+    torch.save({"weight": torch.ones((2, 3), dtype=kind), "bias": torch.zeros(2)}, tmp_path / "w.pt")
+    model = nn.Linear(3, 2)
+    before = model.weight.detach().clone()
+    with pytest.raises(InputError, match=f"weight is torch.float32 in the model and {kind}"):
+        load_weights(model, tmp_path / "w.pt")
+    assert torch.equal(model.weight, before)
+
+
+def test_a_file_that_holds_itself_or_claims_a_long_text_is_refused(tmp_path: Path) -> None:
+    holding: dict[str, object] = {}
+    holding["state_dict"] = holding
+    torch.save(holding, tmp_path / "itself.pt")
+    (tmp_path / "claims.pt").write_bytes(b"\x80\x04\x8e" + (2**42).to_bytes(8, "little") + b"abc.")
+    for name, told in (("itself", "holds itself"), ("claims", "not a weights file")):
+        with pytest.raises(InputError, match=told):
+            read_weights(tmp_path / f"{name}.pt")
+
+
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file.*check the path"):
         read_weights(tmp_path / "nothing.pt")

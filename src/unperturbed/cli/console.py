@@ -8,7 +8,7 @@ import time
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -54,15 +54,24 @@ def printable(text: str) -> str:
 def say(text: str, kind: str = "") -> None:
     """Write a line to standard error; `kind` ("error", "warning") goes before it.
 
-    Of several processes the first one speaks for all, except of errors.
+    Of several processes the first one speaks for all, except of errors. A line that cannot be written (a full disk, a
+    reader that has ended) is lost; the work goes on.
     """
-    if kind != "error" and not is_first_process():
+    if sys.stderr is None or (kind != "error" and not is_first_process()):
         return
     style = {"error": "bold red", "warning": "yellow"}.get(kind, "")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    if kind:
-        console.print(f"[{style}]{kind}:[/{style}]", end=" ")
-    console.print(printable(text), markup=False)
+    console = _Messages(stderr=True, highlight=False, soft_wrap=True)
+    with suppress(OSError, ValueError):  # ValueError: it was closed
+        if kind:
+            console.print(f"[{style}]{kind}:[/{style}]", end=" ")
+        console.print(printable(text), markup=False)
+
+
+class _Messages(Console):
+    """Writes messages; where nobody reads them any more, rich would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on."""
 
 
 def show(value: Any) -> None:

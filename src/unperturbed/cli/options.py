@@ -13,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Na
 
 from unperturbed.checks import check_numeral
 from unperturbed.errors import InputError, hint
-from unperturbed.imports import Trust, user_trust
+from unperturbed.imports import WORDS, Trust, user_trust
 from unperturbed.reading import parse_yaml, read_small
 from unperturbed.specs.trees import Tree
 
@@ -188,9 +188,12 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
 
 
 def _trust(pairs: Sequence[tuple[str, Any]], everything: bool) -> Trust:
-    """Return the trust in what the words of a command name: import paths as values, and arguments by their names."""
+    """Return the trust in what the words of a command name: import paths as values, and arguments by their names.
+
+    A file is no import path, though its name may look like one: `--data a.npz` vouches for no module `a`.
+    """
     mine = [(key, str(value)) for key, value in pairs if key.split(".")[0] in IMPORTED]
-    words = [word for _, value in mine for word in re.split(r"[\s,=\[\]{}\"']+", value)]
+    words = [word for _, value in mine for word in WORDS.split(value) if not Path(word).exists()]
     trust = user_trust(everything).naming(words)
     return replace(trust, named=trust.named | {key.rpartition(".")[2] for key, _ in mine if "." in key})
 
@@ -266,6 +269,8 @@ def _from_yaml(file: Path, known: Sequence[str], model_given: bool) -> list[tupl
     content = parse_yaml(read_small(file), f"--config {file}")
     if not isinstance(content, Mapping):
         raise InputError(f"--config {file} holds no mapping of options to values.")
+    if "config" in content:
+        raise InputError(f"--config {file} names another --config: write its options into this one.")
     if "trust" in content:
         raise InputError(f"--config {file} vouches for itself: take `trust` out, and give --trust if you trust it.")
     if "network" in content and "model" not in content and not model_given:

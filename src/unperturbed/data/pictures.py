@@ -22,6 +22,9 @@ MEMORY_LIMIT = 2 * 2**30
 MOST_PIXELS = 89_478_485
 """Of an image: Pillow's limit, beyond which it takes a file for an attack on the memory."""
 
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""Whose decoders are Pillow's own: of a PostScript file, whatever its name, it would have Ghostscript run the code."""
+
 GREY = ("1", "L", "LA")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 _BLOCK = 1024
@@ -117,11 +120,11 @@ def _opened(picture: Picture, i: int, where: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_measure` refuses these
-            return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
+            return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise InputError(f"{_named(picture, i, where)} is too large ({error}): replace or remove it.") from error
     except Exception as error:  # damaged headers make decoders raise anything
-        text = f"{_named(picture, i, where)} cannot be read as an image: replace or remove it."
+        text = f"{_named(picture, i, where)} cannot be read as {', '.join(FORMATS)}: replace or remove it."
         raise InputError(text) from error
 
 

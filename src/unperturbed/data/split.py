@@ -17,6 +17,8 @@ from unperturbed.types import Bounds, Inputs, Labels, Rows
 
 MOST_CLASSES = 100_000
 """Classes that labels may imply: each of them gets a name, and networks a logit."""
+LONGEST_CLASS = 500
+"""Characters of a class name."""
 
 
 class Split(ABC):
@@ -218,11 +220,16 @@ def named_labels(*labels: Any) -> tuple[list[Labels], tuple[str, ...]] | None:
         return None
     if not all(texts) or not all(isinstance(value, str) for a in arrays for value in a.flat):
         raise InputError("Some labels are texts and others are not: give all of them as texts, or as class numbers.")
-    names, codes = np.unique(np.concatenate([a.reshape(-1).astype(str) for a in arrays]), return_inverse=True)
-    if len(names) > MOST_CLASSES:
-        raise InputError(f"The labels are {len(names):,} different texts, but at most {MOST_CLASSES:,} classes fit.")
-    parts = np.split(codes.astype(np.int64), np.cumsum([a.size for a in arrays])[:-1])
-    return [torch.from_numpy(part) for part in parts], tuple(map(str, names))
+    distinct = {value for a in arrays for value in a.flat}
+    if len(distinct) > MOST_CLASSES:
+        raise InputError(f"The labels are {len(distinct):,} different texts, but at most {MOST_CLASSES:,} classes fit.")
+    names = tuple(sorted(map(str, distinct)))
+    if (length := max(map(len, names))) > LONGEST_CLASS:
+        raise InputError(
+            f"A label is a text of {length:,} characters, but a class has at most {LONGEST_CLASS} to name it."
+        )
+    codes = {name: code for code, name in enumerate(names)}
+    return [torch.tensor([codes[str(value)] for value in a.flat], dtype=torch.int64) for a in arrays], names
 
 
 def as_inputs(x: "np.ndarray | Tensor") -> Tensor:

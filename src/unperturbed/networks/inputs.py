@@ -109,7 +109,7 @@ def missing_layer(classifier: nn.Module, x: Inputs, y: Labels) -> str | None:
     if plain > 1 / kinds + _CLEARLY / 3:
         return None
     best, option = max((_accuracy(network, x, y), option) for option, network in candidates)
-    if best < plain + _CLEARLY:
+    if best < max(plain, 1 / kinds) + _CLEARLY:
         return None
     return (
         f"Of {len(x)} examples {plain:.0%} are classified correctly as they are, and {best:.0%} with {option}: the "

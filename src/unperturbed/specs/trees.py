@@ -6,7 +6,7 @@ from typing import Any, get_origin
 
 from unperturbed.catalogue import NOUNS, expand, short
 from unperturbed.errors import InputError, hint
-from unperturbed.imports import OWN, RISKY, Trust, dotted, follow, is_class_of, is_function, may_make
+from unperturbed.imports import OWN, Trust, check_argument, dotted, follow, is_class_of, is_function, may_make
 from unperturbed.specs.parameters import ABSENT, BASES, Parameter, convert, folder_of, parameters_of, takes_anything
 
 MODULE = "torch.nn.Module"
@@ -99,8 +99,7 @@ def choose(
     arguments = dict(start.arguments)
     passed_on = {}
     for key, below in tree.options.items():
-        if key in RISKY and below.plain():
-            trust.check(key, f"--{option}.{key}")
+        check_argument(key, below.plain(), path_of(start.target), f"--{option}.{key}", trust)
         if key in parameters:
             arguments[key] = _argument(below, parameters[key], f"{option}.{key}", trust)
         elif takes_anything(start.target):

@@ -3,14 +3,15 @@
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_origin, get_type_hints
 
 from unperturbed import runs
-from unperturbed.errors import InputError, NotResumableError
+from unperturbed.errors import InputError, NotResumableError, RunError
 from unperturbed.training import checkpoint
 from unperturbed.training.engine import Engine
 from unperturbed.training.journal import Journal
-from unperturbed.training.selection import Selection
+from unperturbed.training.selection import STRONGER, Selection
 from unperturbed.training.state import State
 
 log = logging.getLogger("unperturbed")
@@ -50,7 +51,31 @@ def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, 
     content = checkpoint.load(path)
     if content.get("config", journal.note) != journal.note:
         raise NotResumableError(checkpoint.damaged(path, "it is of another run"))
-    own = _of_this_process(content["own"], engine)
+    try:
+        _check_state(content["state"], engine.steps)
+        own = _of_this_process(content["own"], engine)
+        _put_back(content, own, engine, state)
+        selection.check_best()
+        journal.restore(own["sums"], content.get("metrics"))
+    except (InputError, RunError, OSError):
+        raise
+    except Exception as error:  # a sound file with other contents than `save` writes
+        raise NotResumableError(checkpoint.damaged(path, f"{type(error).__name__} in its contents")) from error
+    log.info("Resumed at step %d of %d.", state.step, engine.steps)
+
+
+def _check_state(values: dict[str, Any], steps: int) -> None:
+    """Raise TypeError or ValueError for a state that no run of so many steps has: loops run as far as it says."""
+    read = State(**values)
+    for name, kind in get_type_hints(State).items():
+        plain = kind if isinstance(kind, UnionType) else get_origin(kind) or kind
+        if not isinstance(getattr(read, name), plain):
+            raise TypeError(f"{name} is {getattr(read, name)!r:.80}")
+    if not 0 <= read.step <= steps or not 0 <= read.strengthened <= STRONGER:
+        raise ValueError(f"step {read.step}, strengthened {read.strengthened}")
+
+
+def _put_back(content: dict[str, Any], own: dict[str, Any], engine: Engine, state: State) -> None:
     for name, value in content["state"].items():
         setattr(state, name, value)
     engine.classifier.load_state_dict(content["model"])
@@ -61,9 +86,6 @@ def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, 
         engine.method = engine.method.stronger() or engine.method
     checkpoint.restore_memory(engine.method, own["memory"])
     engine.restore_random_state(own)
-    selection.check_best()
-    journal.restore(own["sums"], content.get("metrics"))
-    log.info("Resumed at step %d of %d.", state.step, engine.steps)
 
 
 def _of_this_process(gathered: dict[str, Any], engine: Engine) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class KeyReport:
         for kind in ("missing", "unexpected", "mismatched", "kept"):
             if names := getattr(self, kind):
                 more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-                lines.append(f"{kind} ({len(names)}): {', '.join(names[:8])}{more}")
+                lines.append(f"{kind} ({len(names)}): {', '.join(f'{name:.200}' for name in names[:8])}{more}")
         return "\n".join(lines)
 
 
@@ -199,6 +199,7 @@ def _match(tensors: Mapping[str, Tensor], stored: StoredWeights, path: str) -> t
         name, value = ours[plain], stored.weights[theirs[plain]]
         fitted = _fitted(value, tensors[name]) if plain in (MEAN, STD) else value
         if fitted.shape == tensors[name].shape:
+            _check_kind(fitted, tensors[name], name, path)
             fitting[name] = fitted
         else:
             mismatched.append(f"{name} {tuple(tensors[name].shape)}, in the file {tuple(value.shape)}")
@@ -216,6 +217,16 @@ def _match(tensors: Mapping[str, Tensor], stored: StoredWeights, path: str) -> t
         mismatched=tuple(sorted(mismatched)),
         source=source,
     )
+
+
+def _check_kind(stored: Tensor, tensor: Tensor, name: str, path: str) -> None:
+    """Refuse what copying would change: an imaginary part is lost, and codes of quantised weights are no weights."""
+    real = tensor.is_floating_point()
+    if (stored.is_complex() and not tensor.is_complex()) or (real and not stored.is_floating_point()):
+        raise InputError(
+            f"{name} is {tensor.dtype} in the model and {stored.dtype} in {path}, so its values would change: build "
+            "the model with that type, or save its weights as floating-point numbers"
+        )
 
 
 def _best_names(tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
-from unperturbed.imports import RISKY, Trust, check_nested, follow, may_make, user_trust
+from unperturbed.imports import Trust, check_argument, check_nested, follow, may_make, user_trust
 from unperturbed.networks.inputs import prepared
 from unperturbed.runs.files import BEST, CONFIG
 from unperturbed.runs.record import ModelSpec, Network, RunRecord
@@ -103,9 +103,8 @@ def build_from(spec: ModelSpec, where: str, trust: Trust) -> nn.Module:
         if not may_make(follow(path, where, trust), nn.Module, path, trust):
             raise InputError(f"{where}: {path} makes no torch.nn.Module, so it is no model.")
     check_nested(spec.init_args, where, trust, strings=True)
-    for name in RISKY:
-        if spec.init_args.get(name):
-            trust.check(name, where)
+    for name, value in spec.init_args.items():
+        check_argument(name, value, path, where, trust)
     return build_model(path, spec.init_args, (), 0, (), ())
 
 

@@ -21,11 +21,19 @@ def read_stored(path: Path) -> StoredWeights:
     head = _head(path)
     _refuse_text(path, head)
     content = _read_safetensors(path) if head[8:9] == b"{" else _read_pickled(path, head)
-    stored = find_weights(content)
+    try:
+        stored = find_weights(content)
+    except RecursionError:
+        raise InputError(f"{path} holds itself, or nests too deeply: save a model's state_dict() there") from None
     if stored is None:
         keys = f" with the keys {', '.join(map(str, content))}"[:200] if isinstance(content, Mapping) else ""
         kind = type(content).__name__
         raise InputError(f"{path} holds no weights but a {kind}{keys}: save a model's state_dict() there")
+    for name, value in stored.weights.items():
+        if value.is_nested or value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
+            raise InputError(
+                f"{name:.200} of {path} is a sparse, nested, quantised or meta tensor: save ordinary weights"
+            )
     return stored
 
 
@@ -92,7 +100,7 @@ def _code_in(path: Path, message: str) -> str | None:
     if named := re.search(r"GLOBAL ([A-Za-z_][\w.]*)", message):
         return named[1]
     texts: list[str] = []
-    with path.open("rb") as file, suppress(ValueError):
+    with path.open("rb") as file, suppress(ValueError, MemoryError):  # a text may claim any length
         for code, argument, _ in pickletools.genops(file):  # takes the pickle apart without running it
             if code.name == "GLOBAL":
                 return str(argument).replace(" ", ".")

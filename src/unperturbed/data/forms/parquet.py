@@ -17,12 +17,14 @@ from unperturbed.data.forms.base import Choice, Form
 from unperturbed.data.pictures import Picture, Pictures, picture_split
 from unperturbed.data.split import Data, Split, number_classes
 from unperturbed.errors import InputError
-from unperturbed.reading import parse_json
+from unperturbed.reading import check_memory, parse_json
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "validation", "valid", "val", "dev")
 """Names of the split that results are reported on; the first that a dataset has, with labels, is taken."""
 
+ROW = 12
+"""Bytes that a row takes at least: its label, or the number and the place of its image."""
 TAKES = ("config", "image", "label", "resize")
 """The choices that Parquet files may leave."""
 REMEDY = "scale=unit is of tables (--scale 255 is of the model), so leave it out"
@@ -150,6 +152,7 @@ def _features(schema: Any, path: Path) -> dict[str, dict[str, Any]]:
 def _is_image(kind: Any, feature: dict[str, Any]) -> bool:
     if feature:
         return bool(feature.get("_type") == "Image")
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_binary(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0))
 
 
@@ -205,15 +208,35 @@ def _pictures(paths: list[Path], column: str, where: str) -> Pictures:
 
 
 def _column(path: Path, column: str) -> Any:
+    """Return a column, each of its distinct texts or images held once: many rows may repeat a large one."""
     try:
         with path.open("rb") as file:
-            return pq.read_table(file, columns=[column]).column(column)
-    except (pa.ArrowInvalid, OSError) as error:
+            kind = pq.read_schema(file).field(column).type
+            leaf = f"{column}.bytes" if pa.types.is_struct(kind) else column
+            table = pq.ParquetFile(file, read_dictionary=[] if pa.types.is_integer(kind) else [leaf])
+            _check_size(table.metadata, leaf, path)
+            return table.read(columns=[leaf]).column(column)
+    except (pa.ArrowException, OSError, KeyError, MemoryError) as error:
         raise InputError(f"{path} cannot be read as Parquet ({error}): fetch it again.") from error
 
 
+def _check_size(metadata: Any, leaf: str, path: Path) -> None:
+    """Refuse a column that would not fit into memory, by what the file says of it: a row may take no space there."""
+    size = ROW * metadata.num_rows
+    for k in range(metadata.num_row_groups):
+        group = metadata.row_group(k)
+        parts = (group.column(j) for j in range(group.num_columns))
+        size += sum(part.total_uncompressed_size for part in parts if part.path_in_schema == leaf)
+    check_memory(size, f"The column {leaf} of {path} ({metadata.num_rows:,} rows)", "give fewer rows")
+
+
 def _encoded(chunk: Any, where: str) -> list[Picture]:
-    values: list[Picture | None] = (chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk).to_pylist()
+    column = chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk
+    if pa.types.is_dictionary(column.type):  # each distinct image once
+        distinct = column.dictionary.to_pylist()
+        values = [None if k is None else distinct[k] for k in column.indices.to_pylist()]
+    else:
+        values = column.to_pylist()
     missing = sum(value is None for value in values)
     if missing:
         raise InputError(f"{missing} images of {where} are missing or only named, not embedded: embed their bytes.")

@@ -2,6 +2,8 @@
 
 import csv
 import warnings
+from collections import Counter
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -64,19 +66,25 @@ def _read(path: Path) -> pa.Table:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = next(csv.reader(file, delimiter=delimiter), [])
         header = [name.strip() for name in header]
+        _check_delimiter(header, delimiter, path)
         options = pc.ConvertOptions(strings_can_be_null=True)
         table = pc.read_csv(path, parse_options=pc.ParseOptions(delimiter=delimiter), convert_options=options)
-    except (pa.ArrowException, UnicodeDecodeError, OSError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8 ({error.reason} {error.start}): save it as UTF-8.") from error
+    except (pa.ArrowException, OSError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as CSV ({' '.join(str(error).split())}): mend it.") from error
-    if header and all(NUMERAL.fullmatch(name) for name in header) and not all(name.isdecimal() for name in header):
-        raise InputError(f"The first line of {path} holds numbers ({', '.join(header[:5])}): it must name the columns.")
+    if len(header) == table.num_columns and _holds_values(header, table):
+        first = ", ".join(header[:5])
+        raise InputError(
+            f"The first line of {path} holds values ({first:.80}): add a line before it that names the columns."
+        )
     if "" in header:
         place = header.index("")
         raise InputError(
             f"Column {place + 1} of {path} has no name: an index that was written with the table (to_csv(index=False) "
             "leaves it out) would be a feature. Remove the column, or name it."
         )
-    twice = sorted({name for name in header if header.count(name) > 1})
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice or len(table.column_names) < 2 or table.num_rows == 0:
         what = f"names the column {twice[0]!r} twice" if twice else "needs rows, a label column and features"
         between = "tabs" if delimiter == "\t" else "commas"
@@ -84,11 +92,42 @@ def _read(path: Path) -> pa.Table:
     return table.rename_columns(header)
 
 
+def _check_delimiter(header: list[str], delimiter: str, path: Path) -> None:
+    if len(header) != 1:
+        return
+    for other, noun in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (",", "commas")):
+        if other != delimiter and other in header[0]:
+            wanted = "tabs" if delimiter == "\t" else "commas"
+            point = ", and numbers with decimal points" if other == ";" else ""
+            tabs = ", or call it .tsv" if other == "\t" else ""
+            raise InputError(
+                f"{path} has {noun} between its columns: write it with {wanted} between them{point}{tabs}."
+            )
+
+
+def _holds_values(header: list[str], table: pa.Table) -> bool:
+    """Tell whether the first line is a row: numbers above numbers, or a text that its column holds again.
+
+    Whole numbers alone may be names, as pandas writes them.
+    """
+    texts = [pa.types.is_string(field.type) for field in table.schema]
+    numbers = [name for name, is_text in zip(header, texts, strict=True) if not is_text]
+    if not all(NUMERAL.fullmatch(name) for name in numbers):
+        return False
+    again = any(
+        is_text and name in table.column(k).unique().to_pylist()
+        for k, (name, is_text) in enumerate(zip(header, texts, strict=True))
+    )
+    return again or any(not name.isdecimal() for name in numbers)
+
+
 def _label_column(table: pa.Table, label: str | None, path: Path) -> str:
     columns = table.column_names
     if label is not None:
         if label not in columns:
-            raise InputError(f"{path} has no column {label!r}, only {', '.join(columns)}: give --label COLUMN.")
+            near = f" Did you mean {close[0]!r}?" if (close := get_close_matches(label, columns, 1)) else ""
+            there = f"{', '.join(columns[:20])}{', ...' * (len(columns) > 20)}"
+            raise InputError(f"{path} has no column {label!r}, only {there}: give --label COLUMN.{near}")
         return label
     texts = [name for name in columns if pa.types.is_string(table.schema.field(name).type)]
     usual = [name for name in columns if name.lower() in _LABELS]
@@ -103,8 +142,10 @@ def _numbers(table: pa.Table, column: str, path: Path) -> np.ndarray:
     values = table.column(column)
     kind = values.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        texts = [str(value) for value in values.to_pylist()]
+        row = next((k for k, text in enumerate(texts) if not NUMERAL.fullmatch(text.strip())), 0)
         raise InputError(
-            f"The column {column!r} of {path} is {kind} (first: {values[0].as_py()!r:.40}), not numbers: write it as "
+            f"The column {column!r} of {path} is {kind} (row {row + 1}: {texts[row]!r:.40}), not numbers: write it as "
             "numbers, or leave it out."
         )
     numbers: np.ndarray = values.to_numpy(zero_copy_only=False).astype(np.float64)
@@ -131,7 +172,8 @@ def _check_missing(table: pa.Table, column: str, path: Path) -> None:
 def _labels(table: pa.Table, column: str, path: Path) -> tuple[torch.Tensor, tuple[str, ...]]:
     """Return class numbers, and the classes' names: the distinct labels in order."""
     _check_missing(table, column, path)
-    values = np.array(table.column(column).to_pylist())
+    listed = table.column(column).to_pylist()
+    values = np.array(listed, dtype=object if isinstance(listed[0], str) else None)  # as texts, all as long as one
     if values.dtype.kind == "f" and not ((values == np.round(values)) & (np.abs(values) < 2**53)).all():
         raise InputError(f"The labels of {path} (column {column!r}) are not whole (first: {values[0]}): name classes.")
     if values.dtype.kind == "f":
