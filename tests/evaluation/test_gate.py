@@ -64,14 +64,14 @@ def test_a_larger_sample_holds_the_smaller_one() -> None:
 
 @pytest.mark.parametrize(("survivors", "expected"), [(3, 3), (100, 16), (1000, 50)])
 def test_a_gate_takes_a_share_and_so_many_at_least(survivors: int, expected: int) -> None:
-    assert sample_size(survivors, 2 * survivors, Gate(STRONG), None) == expected
+    assert sample_size(survivors, 2 * survivors, Gate(STRONG)) == expected
 
 
 @pytest.mark.parametrize("n", [600, 5000])
 def test_at_most_350_survivors_make_half_a_point(n: int) -> None:
     """Where nothing in the sample breaks, and nine in ten survive."""
     survivors = int(0.9 * n)
-    size = sample_size(survivors, n, Gate(STRONG, share=0.001), 0.005)
+    size = sample_size(survivors, n, Gate(STRONG, share=0.001, half_width=0.005))
     outcome = outcome_of(survivors, n - survivors)
     assert size <= 350
     estimate = estimated(outcome, sample_survivors(outcome, size, 0), set(), set())
@@ -168,7 +168,9 @@ def test_an_estimate_grows_its_sample(tmp_path: Path) -> None:
 
 
 def test_an_estimate_of_standard_is_that_of_fast() -> None:
-    assert suite_with_gate(STANDARD, True, 0.5) is FAST and suite_with_gate(FAST, True, None) is FAST
+    assert suite_with_gate(STANDARD, True, 0.5) == suite_with_gate(FAST, True, 0.5)
+    assert suite_with_gate(STANDARD, True, 0.5).gate == Gate(STANDARD, half_width=0.005)
+    assert suite_with_gate(FAST, True, None) is FAST
     assert suite_with_gate(FAST, False, None).gate is None and suite_with_gate(PGD_SUITE, False, None) is PGD_SUITE
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.eot import averaged
-from unperturbed.checks import ANY, AT_LEAST_ONE, NOT_MORE, SHARE, check_fields
+from unperturbed.checks import ANY, AT_LEAST_ONE, NOT_MORE, POSITIVE, SHARE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
 from unperturbed.maximise.ascent import Ascent, search
@@ -110,12 +110,15 @@ class Gate:
         suite: the stronger suite.
         share: of the survivors that are in the sample.
         least: size of the sample, where there are so many survivors.
+        half_width: of the 95% interval of the estimate, as a share of all examples: the sample grows until it is
+            reached. None: the sample does not grow.
     """
 
     suite: Suite
     share: float = 0.05
     least: int = 16
+    half_width: float | None = None
 
     def __post_init__(self) -> None:
         """Raise InputError for a sample without examples."""
-        check_fields(self, share=SHARE, least=AT_LEAST_ONE)
+        check_fields(self, share=SHARE, least=AT_LEAST_ONE, half_width=POSITIVE)

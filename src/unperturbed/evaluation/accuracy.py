@@ -135,8 +135,7 @@ def evaluate(
                 options |= {"output": output, "progress": progress, "overwrite": overwrite}
                 return evaluate(model, part, threat, stronger, out=folder, **options), folder
 
-            half_width = None if estimate is None else estimate / 100
-            outcome, points = through_gate(outcome, attacks.gate, threat, split, seed, half_width, attack)
+            outcome, points = through_gate(outcome, attacks.gate, threat, split, seed, attack)
             if out is not None and group()[0] == 0 and points.rows:
                 store_points(outcome, points, Path(out))
         return job.finish(_with_stored_points(with_carried(outcome, job.store), threat, split, out), measured)

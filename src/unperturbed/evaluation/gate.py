@@ -59,9 +59,10 @@ def sample_survivors(outcome: Outcome, size: int, seed: int) -> Sample:
     return Sample(tuple(nearest), tuple(shuffled[:drawn]), tuple(shuffled[drawn:]))
 
 
-def sample_size(survivors: int, n: int, gate: Gate, half_width: float | None) -> int:
+def sample_size(survivors: int, n: int, gate: Gate) -> int:
     """Return the size of the first sample: the gate's, and large enough for a half-width if nothing breaks."""
     least = min(max(gate.least, math.ceil(gate.share * survivors)), survivors)
+    half_width = gate.half_width
     if half_width is None:
         return least
 
@@ -104,7 +105,6 @@ def through_gate(
     threat: Threat,
     split: Split,
     seed: int,
-    half_width: float | None,
     attack: Callable[[Split, Suite, str], Attacked],
 ) -> tuple[Outcome, Carried]:
     """Return the outcome after the check of its survivors, and the points that broke them.
@@ -118,8 +118,6 @@ def through_gate(
         threat: the threat set.
         split: the examples.
         seed: of the sample.
-        half_width: of the interval of the estimate, as a share of all examples: the sample grows until it is reached.
-            None: the sample of the gate.
         attack: evaluates examples by a suite; the text names the attempt.
     """
     survivors = outcome.counts["survived"]
@@ -133,18 +131,18 @@ def through_gate(
         if new:
             attempts.append(attack(_with_ids(split, new), gate.suite, name))
 
-    sample, estimate = sample_survivors(outcome, sample_size(survivors, outcome.n, gate, half_width), seed), None
+    sample, estimate = sample_survivors(outcome, sample_size(survivors, outcome.n, gate), seed), None
     reason = "; ".join(outcome.doubts)
     while not reason:
         measure(sample.ids, f"sample-{len(sample.ids)}")
         broken = _names(attempts, "broken")
         estimate = estimated(outcome, sample, broken, _names(attempts, "unknown"))
-        if half_width is None:
+        if gate.half_width is None:
             further = survivors / outcome.n - estimate.value
             if further > FALLEN:
                 reason = f"it broke {len(broken)} of {len(sample.ids)} in a sample, which means {further:.1%} of all"
             break
-        if (estimate.high - estimate.low) / 2 <= half_width or not sample.others:
+        if (estimate.high - estimate.low) / 2 <= gate.half_width or not sample.others:
             break
         sample = sample_survivors(outcome, min(math.ceil(1.3 * len(sample.ids)), survivors), seed)
     sampled, breaks = len(sample.ids) if attempts else 0, len(_names(attempts, "broken"))

@@ -91,7 +91,7 @@ def suite_with_gate(suite: Suite, gate: bool, estimate: float | None) -> Suite:
             f"An estimate needs the check of a sample of survivors: use the suite fast, and not {suite.name}"
             f"{'' if gate else ' without its gate'}."
         )
-    return gated
+    return replace(gated, gate=replace(gated.gate, half_width=estimate / 100))
 
 
 def _imported(path: str, trust: Trust) -> Suite:
