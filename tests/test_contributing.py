@@ -25,6 +25,7 @@ COMMANDS = {
     "attack": "evaluate run --suite random-points,pgd-10 --examples 8",
     "diagnostic": "diagnose run --diagnostics steepness --examples 20",
     "form": "evaluate run --data points.svm --suite quick --batch-size 16",
+    "engine": "evaluate run --suite quick --examples 8 --engine retrying --out again",
     "datasets": "datasets",
     "models": "models",
 }
@@ -61,7 +62,16 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_examples_are_one_file_each_and_no_file_of_the_package_but_the_method() -> None:
-    kinds = ("methods", "attacks", "suites", "examinations/diagnostics", "data/named", "data/forms", "architectures")
+    kinds = (
+        "methods",
+        "attacks",
+        "suites",
+        "examinations/diagnostics",
+        "data/named",
+        "data/forms",
+        "architectures",
+        "engines",
+    )
     assert sorted(str(Path(path).parent) for path in FILES) == sorted(kinds)
     there = [path for path in FILES if (ROOT / "src/unperturbed" / path).exists()]
     assert there == ["methods/random_noise.py"]
@@ -78,6 +88,12 @@ def test_a_data_set_a_model_and_a_method_are_trained_with_by_their_names(values:
 @pytest.mark.slow
 def test_a_form_of_data_is_found_by_its_file(values: dict[str, Any]) -> None:
     assert values["form"]["n"] == 8 and values["form"]["environment"]["batch_size"] == 8
+
+
+@pytest.mark.slow
+def test_an_engine_executes_the_blocks_by_its_name(values: dict[str, Any]) -> None:
+    assert values["engine"]["counts"] == values["suite"]["counts"]
+    assert not any("Loaded from" in text for text in values["engine"]["warnings"])
 
 
 @pytest.mark.slow

@@ -75,6 +75,7 @@ def step(method: Method) -> tuple[Counted, dict[str, torch.Tensor]]:
 
 ADDED = {
     "src/unperturbed/data/forms/svmlight.py",
+    "src/unperturbed/engines/retrying.py",
     "src/unperturbed/methods/random_noise.py",
     "tests/methods/test_random_noise.py",
     "src/unperturbed/attacks/random_points.py",
@@ -154,7 +155,7 @@ def test_the_pages_show_every_command() -> None:
 
 PYTHON = {
     "README.md": 1,
-    "CONTRIBUTING.md": 8,
+    "CONTRIBUTING.md": 9,
     "docs/defences.md": 1,
     "docs/diagnosing.md": 1,
     "docs/evaluating.md": 1,

@@ -130,7 +130,7 @@ def test_what_the_first_process_returns_comes_back() -> None:
     ("second", "kind", "text"),
     [
         ("input", InputError, "the second one's input"),
-        ("exit", RunError, "Process 2 of 2 ended without a word"),
+        ("exit", RunError, "Process 2 of 2 ended without a message"),
         ("interrupt", KeyboardInterrupt, "^$"),
     ],
 )
@@ -188,7 +188,7 @@ def test_two_devices_share_the_examples_asked_for_at_every_radius(capsys: pytest
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "told"), [("raise", "the second process cannot do this"), ("exit", "ended without a word")]
+    ("how", "told"), [("raise", "the second process cannot do this"), ("exit", "ended without a message")]
 )
 def test_a_failure_in_one_process_ends_the_command(
     how: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -215,3 +215,23 @@ def test_a_call_from_python_shares_the_examples_as_the_command_does() -> None:
     assert shared.examples["verdict"] == alone.examples["verdict"] and shared.counts == alone.counts
     with pytest.raises(unperturbed.InputError, match="cannot be sent to other processes"):
         unperturbed.evaluate(model, given[1], given[2], lambda model, x, y: x, devices=2)
+
+
+@pytest.mark.slow
+def test_every_measurement_from_python_is_shared_by_two_processes() -> None:
+    """Distances, accuracies and matrices are those of one process; another engine in addition is refused."""
+    torch.manual_seed(0)
+    x, threat = torch.rand(24, 6), unperturbed.Threat("L2", 0.2)
+    first, second = nn.Sequential(nn.Linear(6, 3)), nn.Sequential(nn.Linear(6, 3))
+    data = (x, first(x).argmax(1))
+    results = []
+    for devices in (1, 2):
+        nearest = unperturbed.minimum_norm(first, data, threat, "pgd", batch_size=8, devices=devices)
+        drawn = unperturbed.probable_accuracy(first, data, threat, 0.1, draws=20, batch_size=8, devices=devices)
+        models = {"a": first, "b": second}
+        matrix = unperturbed.transfer(models, data, threat, "pgd-ce", batch_size=8, devices=devices)
+        results.append((nearest.examples["distance"], drawn.mean_accuracy.value, matrix.accuracy))
+    alone, shared = results
+    assert shared[0] == pytest.approx(alone[0], rel=1e-3) and shared[1:] == alone[1:]
+    with pytest.raises(InputError, match="give one of the two"):
+        unperturbed.minimum_norm(first, data, threat, devices=2, engine="local")

@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from unperturbed.engines import group as module
 from unperturbed.engines.base import Engine, Report, Unit
+from unperturbed.engines.by_name import find_engine
 from unperturbed.engines.group import Group, usual_engine
 from unperturbed.engines.local import Local
+from unperturbed.errors import InputError
 
 
 class Work:
@@ -71,3 +73,18 @@ def test_the_engine_is_that_of_the_group_where_there_is_one(monkeypatch: pytest.
     assert usual_engine() == Local() and isinstance(Local(), Engine)
     monkeypatch.setattr(module, "group", lambda: (1, 3))
     assert usual_engine() == Group(1, 3) and isinstance(Group(1, 3), Engine)
+
+
+def test_an_engine_is_found_by_name_and_by_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_engine("local") == find_engine(None) == find_engine("unperturbed.engines.local:Local") == Local()
+    engine = Group(0, 1)
+    assert find_engine(engine) is engine
+    with pytest.raises(InputError, match="no engine 'lokal'. Did you mean 'local'"):
+        find_engine("lokal")
+    with pytest.raises(InputError, match="is of type InputError, but an engine has"):
+        find_engine("unperturbed.errors:InputError")
+    with pytest.raises(InputError, match="cannot be made without arguments"):
+        find_engine("unperturbed.engines.group:Group")
+    monkeypatch.setattr("unperturbed.engines.by_name.group", lambda: (0, 2))
+    with pytest.raises(InputError, match="several processes share the work"):
+        find_engine("local")

@@ -80,7 +80,7 @@ def test_no_engine_changes_the_result(
 ) -> None:
     whole = comparable(measure())
     for number, engine in enumerate((Backwards(), Group(1, 2))):
-        monkeypatch.setattr("unperturbed.evaluation.measurement.usual_engine", lambda engine=engine: engine)
+        monkeypatch.setattr("unperturbed.engines.by_name.usual_engine", lambda engine=engine: engine)
         assert comparable(measure(out=tmp_path / str(number))) == whole
 
 
@@ -138,7 +138,7 @@ def test_a_damaged_part_is_measured_again(
 
 @every
 def test_several_processes_need_a_folder(measure: Measure, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unperturbed.evaluation.measurement.usual_engine", lambda: Group(0, 2))
+    monkeypatch.setattr("unperturbed.engines.by_name.usual_engine", lambda: Group(0, 2))
     with pytest.raises(InputError, match="give `out`"):
         measure()
 

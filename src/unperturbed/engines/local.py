@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from unperturbed.engines.base import R, Report, Unit
 
@@ -10,15 +11,16 @@ from unperturbed.engines.base import R, Report, Unit
 class Local:
     """Executes the units in this process, in their order."""
 
+    name: ClassVar[str] = "local"
     workers: int = 1
 
     def map(self, units: Sequence[Unit[R]], report: Report) -> Iterator[tuple[int, R]]:
         """Yield number and result of every unit."""
-        done = 0
+        finished = 0
         for unit in units:
 
-            def within(share: float, text: str, before: int = done, size: int = unit.size) -> None:
+            def within(share: float, text: str, before: int = finished, size: int = unit.size) -> None:
                 report(before + share * size, text)
 
             yield unit.number, unit.work(within)
-            done += unit.size
+            finished += unit.size

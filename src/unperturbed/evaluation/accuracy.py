@@ -12,13 +12,14 @@ from torch import nn
 from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
+from unperturbed.engines.base import Engine
 from unperturbed.engines.group import group, meet
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
 from unperturbed.evaluation.carry import store_points, with_carried, with_points, write_points
 from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.checked_model import CheckedModel, check_model, measured_split
-from unperturbed.evaluation.devices import on_devices
+from unperturbed.evaluation.devices import shared_by_devices
 from unperturbed.evaluation.gate import through_gate
 from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
@@ -36,6 +37,7 @@ from unperturbed.threat import Threat
 
 
 @checked(seed=SEED, batch_size=COUNT, devices=COUNT)
+@shared_by_devices
 def evaluate(
     model: nn.Module,
     data: Any,
@@ -51,13 +53,14 @@ def evaluate(
     gate: bool = True,
     estimate: float | None = None,
     devices: int = 1,
+    engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Outcome:
     """Return the clean accuracy, and the robust accuracy: the share of examples on which every attack fails.
 
     Runs in eval mode and leaves the model as it was. Every success is verified by a fresh forward in the weights' own
-    precision (float32 or float64), strictly (a tie is no success) and inside the threat set. An example that could not
-    be evaluated, even alone, is unknown and never counts as robust.
+    precision (float32 or float64), strictly (a tie is no success) and inside the threat set. An example on which the
+    network fails even alone is unknown and never counts as robust.
 
     With `out`, results are stored: the same call resumes an interrupted one, with the same table as an uninterrupted
     one. Processes of one `torch.distributed` group share the examples.
@@ -70,29 +73,26 @@ def evaluate(
         out: folder for `SUITE.json` and, in a folder `SUITE/`, the per-example tables and adversarial inputs.
         overwrite: replace another evaluation that `out` holds.
         seed: of the attacks' random starts.
-        batch_size: examples that the network sees at a time, raised to a power of two; fewer where fewer are left.
+        batch_size: examples in a batch, raised to a power of two; fewer if fewer remain.
         precision: "auto" lets attacks that tolerate rounding search in bfloat16 if the processor multiplies it natively
             and the network is convolutional, and repeats searches near a break in float32; "32": all in float32.
-        output: which part of what the model returns are the logits: a place, a name, or a function of it.
-        gate: for a suite with a gate ("fast"): let the stronger suite attack a sample of the survivors, and all of them
-            where it breaks one or something speaks against the accuracy.
-        estimate: for a suite with a gate: half the width, in percentage points, of the 95% interval in which the
-            accuracy that the stronger suite would leave is to lie; the sample grows until it does, and the other
-            survivors are attacked only where something speaks against the accuracy. "standard" means "fast" here.
-        devices: processes that share the examples: each on a GPU, where the model is on one, or with a part of the
-            processor's threads. Model, data and suite are sent to them, so that they must be picklable.
-        progress: called after every attack on a block of examples, and about twice a second within one, where the
-            bound counts claims that a fresh forward has not verified yet.
+        output: the part of the model's output with the logits: a position, a name, or a function of it.
+        gate: for a suite with a gate ("fast"): attack a sample of the survivors by the stronger suite, and all of them
+            where that breaks too many, or where something speaks against the accuracy.
+        estimate: for a suite with a gate: half the width, in percentage points, of the 95% interval of the accuracy
+            that the stronger suite would leave; the sample grows until it is reached. "standard" means "fast" here.
+        devices: number of processes that share the examples: each on a GPU, if the model is on one, or with a part of
+            the processor's threads. Model, data and suite must be picklable.
+        engine: executes the blocks of examples: a name, an import path or an `Engine`; None: this process, or its
+            `torch.distributed` group.
+        progress: called after every attack on a block of examples, and about twice a second during one, with a bound
+            that counts claims not verified yet.
 
     Raises:
-        InputError: on data outside the bounds or with NaN, labels that do not fit the outputs, an unknown suite, and
-            where `out` holds an evaluation of other weights, data, threat, suite, seed or version, or one begun with
-            another version of torch or on another kind of device.
+        InputError: for data outside the bounds or with NaN, labels that do not fit the outputs, an unknown suite, and
+        if `out` holds an evaluation of other weights, data, threat, suite, seed or version, or one begun with another
+        version of torch or on another kind of device.
     """
-    if devices > 1:
-        options: dict[str, Any] = {"out": out, "overwrite": overwrite, "seed": seed, "batch_size": batch_size}
-        options |= {"precision": precision, "output": output, "gate": gate, "estimate": estimate}
-        return on_devices(devices, evaluate, (model, data, threat, suite), options)
     began = time.perf_counter()
     split = measured_split(data)
     checked_model = check_model(model, split, threat, seed, output)
@@ -112,7 +112,7 @@ def evaluate(
         asked=batch_size,
         began=began,
     )
-    with measurement(question, None if out is None else Path(out) / attacks.name, overwrite) as job:
+    with measurement(question, None if out is None else Path(out) / attacks.name, overwrite, engine) as job:
         networks.batch_size = job.batch_size
 
         def measure(task: Task[Block | RandomBlock]) -> Part:
@@ -132,7 +132,7 @@ def evaluate(
             def attack(part: Split, stronger: Suite, name: str) -> tuple[Outcome, Path | None]:
                 folder = None if out is None else Path(out) / attacks.name / name
                 options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "precision": precision}
-                options |= {"output": output, "progress": progress, "overwrite": overwrite}
+                options |= {"output": output, "engine": engine, "progress": progress, "overwrite": overwrite}
                 return evaluate(model, part, threat, stronger, out=folder, **options), folder
 
             outcome, points = through_gate(outcome, attacks.gate, threat, split, seed, attack)
@@ -142,18 +142,18 @@ def evaluate(
 
 
 def _with_stored_points(outcome: Outcome, threat: Threat, split: Split, out: Path | str | None) -> Outcome:
-    """Return the outcome with what stored evaluations at smaller radii have broken; the points are kept in `out`."""
+    """Return the outcome with the breaks of stored evaluations at smaller radii; the points are stored in `out`."""
     if out is None or "draws" in outcome.examples:
         return outcome
     points = points_of_smaller_radii(outcome, threat, split, Path(out))
-    meet()  # all processes have read the folders as they were
+    meet()  # all processes have read the unchanged folders
     if group()[0] == 0:
         write_points(outcome, points, Path(out))
     return with_points(outcome, points)
 
 
 def _outcome(suite: Suite, measured: Measured, job: Measurement) -> Outcome:
-    """Return what all the parts come to."""
+    """Return the outcome of all parts."""
     table, parts = measured.table(), measured.parts
     n = len(table["verdict"])
     counts: dict[Verdict, int] = {
@@ -191,7 +191,7 @@ def _outcome(suite: Suite, measured: Measured, job: Measurement) -> Outcome:
 
 
 def _records(suite: Suite, parts: list[Part], standing: int, n: int) -> tuple[AttackRecord, ...]:
-    """Return what each attack did, where so many examples stood before the first one."""
+    """Return the record of each attack; `standing` is the number of examples before the first."""
     records = []
     for number, attack in enumerate(suite.attacks):
         tallies = [part.tallies[number] for part in parts]
@@ -233,7 +233,7 @@ def _undecided(unverified: int, unknown: int) -> list[str]:
 def _with_doubts(
     outcome: Outcome, checked_model: CheckedModel, suite: Suite, measured: Measured, job: Measurement
 ) -> Outcome:
-    """Return the outcome with what speaks against its robust accuracy."""
+    """Return the outcome with the doubts about its robust accuracy."""
     doubts = doubts_about(checked_model, suite, measured.parts, outcome.n, job.batch_size)
     return replace(
         outcome,

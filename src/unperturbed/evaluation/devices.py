@@ -1,9 +1,12 @@
-"""A measurement from Python that several processes share."""
+"""Measurements from Python that several processes share."""
 
+import inspect
 from collections.abc import Callable, Mapping
+from functools import wraps
+from importlib import import_module
 from multiprocessing.reduction import ForkingPickler
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from torch import nn
 
@@ -13,35 +16,64 @@ from unperturbed.errors import InputError
 from unperturbed.networks.device import number_of_devices, own_device
 from unperturbed.networks.dtype import home
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def on_devices(number: int, measure: Callable[..., R], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> R:
-    """Return the result of a measurement that `number` processes share; the first argument is the model.
+def shared_by_devices(measure: Callable[P, R]) -> Callable[P, R]:
+    """Return the measurement such that `devices` processes share its examples.
 
-    Raises:
-        InputError: where there are not so many devices, within another group of processes, and for arguments that
-            cannot be sent to another process.
+    Its first argument is the network, or networks by name. `out` is where the processes meet: a temporary folder where
+    none is given. They report no progress.
+
+    The call raises InputError where there are not so many devices, within another group of processes, and for
+    arguments that cannot be sent to another process.
     """
-    model: nn.Module = arguments[0]
+    signature = inspect.signature(measure)
+    networks = next(iter(signature.parameters))
+
+    @wraps(measure)
+    def shared(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = dict(bound.arguments)
+        devices = given.pop("devices")
+        if devices == 1 or not _networks(given[networks]):
+            return measure(*args, **kwargs)
+        del given["progress"]
+        device = home(_networks(given[networks])[0])[0].type
+        _check(devices, device, given)
+        path = (measure.__module__, measure.__qualname__)
+        with TemporaryDirectory(prefix="unperturbed-") as folder:
+            given["out"] = folder if given["out"] is None else given["out"]
+            result: R = together(devices, _measured, path, networks, given, device)
+        return result
+
+    return shared
+
+
+def _check(devices: int, device: str, given: Mapping[str, Any]) -> None:
     if group()[1] > 1:
-        raise InputError(f"devices is {number}, but this process shares its examples already: leave it out.")
-    device = home(model)[0].type
-    number_of_devices(number, device)
+        raise InputError(f"devices is {devices}, but this process shares its examples already: leave it out.")
+    if given.get("engine") is not None:
+        raise InputError(f"devices is {devices}, and the engine {given['engine']!r}: give one of the two.")
+    number_of_devices(devices, device)
     try:
-        ForkingPickler.dumps((arguments, options))
-    except Exception as error:  # an object of the caller's may raise anything
+        ForkingPickler.dumps(given)
+    except Exception as error:  # the caller's objects may raise anything
         raise InputError(
-            f"devices is {number}, but model, data or suite cannot be sent to other processes ({error}): define their "
+            f"devices is {devices}, but model, data or suite cannot be sent to other processes ({error}): define their "
             "classes and functions at the top of a module, or leave devices out."
         ) from error
-    with TemporaryDirectory(prefix="unperturbed-") as folder:  # processes share their parts through files
-        shared = {**options, "out": options["out"] or folder}
-        result: R = together(number, _measured, measure, arguments, shared, device)
-    return result
 
 
-def _measured(measure: Callable[..., R], arguments: tuple[Any, ...], options: dict[str, Any], device: str) -> R:
-    model, *others = arguments
-    result: R = measure(model.to(own_device(device)), *others, **options)
-    return result
+def _networks(given: nn.Module | Mapping[str, nn.Module]) -> list[nn.Module]:
+    return list(given.values()) if isinstance(given, Mapping) else [given]
+
+
+def _measured(path: tuple[str, str], networks: str, given: dict[str, Any], device: str) -> Any:
+    """Return the result of the measurement at an import path, its networks on the device of this process."""
+    for network in _networks(given[networks]):
+        network.to(own_device(device))
+    module, name = path
+    return getattr(import_module(module), name)(**given)

@@ -9,6 +9,7 @@ from torch import nn
 from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
+from unperturbed.engines.base import Engine
 from unperturbed.engines.group import group, meet
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
@@ -36,29 +37,30 @@ def evaluate_threats(
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
     output: Output = None,
+    engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> tuple[Outcome, ...]:
-    """Return the outcome under each threat set; a point found in one counts in all the others that it lies in.
+    """Return the outcome under each threat set; a point of one set counts in every other set that contains it.
 
-    So the robust accuracy never rises with the radius: what breaks in a small ball is broken in the larger ones, where
-    long steps may jump over the point. `attack` in the table says which attack broke an example, and under which
-    threat.
+    So the robust accuracy never rises with the radius: an example that breaks in a small ball is broken in the larger
+    ones, where long steps may miss the point. `attack` in the table names the attack and the threat of a break.
 
     Args:
         model: as for `evaluate`, and so are data, suite, overwrite, seed, batch_size, precision and progress.
         data: the examples, the same for all.
-        threats: at least one, each once.
+        threats: at least one, without duplicates.
         suite: the same for all.
-        out: a folder, in which each threat has its own; or a folder for each.
+        out: a folder with a subfolder per threat, or one folder for each.
         overwrite: replace other evaluations.
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time.
         precision: of the searches.
         output: as for `evaluate`.
-        progress: as for `evaluate`, with the threat named.
+        engine: as for `evaluate`.
+        progress: as for `evaluate`, with the name of the threat.
 
     Raises:
-        InputError: as `evaluate` does, and where no threat is given, or one twice.
+        InputError: as `evaluate`, and if no threat is given, or one twice.
     """
     names = [str(threat) for threat in threats]
     if not names or len(set(names)) < len(names):
@@ -67,8 +69,8 @@ def evaluate_threats(
     outcomes = list[Outcome]()
     for number, threat in enumerate(threats):
 
-        def named(done: float, total: float, text: str, name: str = names[number]) -> None:
-            progress(done, total, f"{name}: {text}" if len(names) > 1 else text)
+        def named(finished: float, total: float, text: str, name: str = names[number]) -> None:
+            progress(finished, total, f"{name}: {text}" if len(names) > 1 else text)
 
         outcomes.append(
             evaluate(
@@ -82,17 +84,18 @@ def evaluate_threats(
                 batch_size=batch_size,
                 precision=precision,
                 output=output,
+                engine=engine,
                 progress=named,
             )
         )
     if any("draws" in outcome.examples for outcome in outcomes):
         return tuple(over_smaller_radii(threat, outcomes, threats) for threat in threats)
     points = points_between(outcomes, threats, measured_split(data), folders)
-    meet()  # all processes have read the folders as they were
+    meet()  # all processes have read the unchanged folders
     if folders is not None and group()[0] == 0:
-        for outcome, found, folder in zip(outcomes, points, folders, strict=True):
-            keep(outcome, found, folder)
-    return tuple(with_points(outcome, found) for outcome, found in zip(outcomes, points, strict=True))
+        for outcome, carried, folder in zip(outcomes, points, folders, strict=True):
+            keep(outcome, carried, folder)
+    return tuple(with_points(outcome, carried) for outcome, carried in zip(outcomes, points, strict=True))
 
 
 def _folders(out: Path | str | Sequence[Path | str] | None, threats: Sequence[Threat]) -> list[Path] | None:
@@ -121,6 +124,7 @@ def evaluate_into_folders(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
+    engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Evaluated | None:
     """Evaluate a network under each threat, and write into a run folder all that an evaluation leaves there.
@@ -140,6 +144,7 @@ def evaluate_into_folders(
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time.
         precision: of the searches.
+        engine: of the blocks of examples.
         progress: as for `evaluate_threats`.
 
     Returns:
@@ -158,6 +163,7 @@ def evaluate_into_folders(
         seed=seed,
         batch_size=batch_size,
         precision=precision,
+        engine=engine,
         progress=progress,
     )
     if group()[0] != 0:
