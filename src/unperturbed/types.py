@@ -55,8 +55,8 @@ class Score(Protocol):
 class Batch:
     """Inputs, labels and example ids.
 
-    Losses compare with `targets`: the labels unless smoothed. Searches may begin at `z`, the best points so far: x unless
-    earlier attacks have found others.
+    Losses compare with `targets`: the labels unless smoothed. Searches may begin at `z`, the best points so far: x
+    unless earlier attacks have found others.
     """
 
     x: Inputs
