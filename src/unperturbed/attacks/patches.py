@@ -19,7 +19,7 @@ _PLANNED = 16
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """One proposal for each slot: (p, ...)."""
+    """One proposal of Square (https://arxiv.org/abs/1912.00049) for each slot: (p, ...)."""
 
     signs: Tensor
     """(p, channels)."""
@@ -36,7 +36,10 @@ class Draw:
 
 
 class Patches:
-    """The proposals for inputs of one shape: squares of each size that the schedule has, and their bumps."""
+    """The proposals for inputs of one shape: squares of each size that the schedule has, and their bumps.
+
+    Andriushchenko et al. 2020, https://arxiv.org/abs/1912.00049, sections 3.2 and 3.3.
+    """
 
     def __init__(self, threat: Threat, like: Inputs, share: float) -> None:
         self.threat, self.image = threat, _as_image(like.shape[1:])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 POSITIONAL = "run"
 SUITE_HELP = (
     "the attacks: pgd (50 steps, 20 restarts), fast (checked by standard on a sample), standard (AutoAttack), plus "
-    "(longer), rand (random networks), attacks by name (apgd-ce,square), or your own as package.module:SUITE"
+    "(longer), rand (random networks), sparse (L0), attacks by name (apgd-ce,square), or your own as package.module:SUITE"
 )
 GATE_HELP = "do not check a sample of the survivors of the suite fast by standard"
 ESTIMATE_HELP = (
@@ -100,6 +100,8 @@ def _evaluated(parsed: Parsed) -> Result:
     check_single_draws(parsed.quantize and draws_of(suite) > 1)
     setup = find_setup(parsed, check_eight_bit if parsed.quantize else len)
     threats = threats_of(parsed, setup.threat)
+    for threat in threats if parsed.quantize else ():
+        threat.refuse_sparse("Rounding to 8-bit images")
     meet()  # all processes have read the unchanged folder
     if is_first_process():
         setup.keep()

@@ -92,6 +92,7 @@ def diagnose(
     Raises:
         InputError: if model and data do not fit each other or the threat's box.
     """
+    threat.refuse_sparse("The diagnosis")
     test = chosen(measured_split(test), examples, "test")
     train = None if train is None else chosen(measured_split(train), examples, "training")
     looked = check_model(model, test, threat, seed, output)
