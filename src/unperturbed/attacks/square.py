@@ -62,8 +62,8 @@ class Square(Attack):
 class LocalSearch(Attack):
     """Square's random search from the best point that earlier attacks have found, with small squares from the start.
 
-    It breaks examples where the gradient leads to a point and no further, as on networks with thresholds. (The moves are
-    those of Andriushchenko et al. 2020, https://arxiv.org/abs/1912.00049.)
+    It breaks examples where the gradient leads to a point and no further, as on networks with thresholds. The moves are
+    those of Andriushchenko et al. 2020, https://arxiv.org/abs/1912.00049.
 
     Attributes:
         label: name of the attack in tables.

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 POSITIONAL = "run"
 SUITE_HELP = (
     "the attacks: pgd (50 steps, 20 restarts), fast (checked by standard on a sample), standard (AutoAttack), plus "
-    "(longer), rand (random networks), sparse (L0), attacks by name (apgd-ce,square), or your own as package.module:SUITE"
+    "(longer), rand (random networks), sparse (L0), attacks by name (apgd-ce,square), or your own as "
+    "package.module:SUITE"
 )
 GATE_HELP = "do not check a sample of the survivors of the suite fast by standard"
 ESTIMATE_HELP = (
