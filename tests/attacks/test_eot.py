@@ -101,7 +101,7 @@ def test_on_a_network_without_random_numbers_draws_change_nothing(attack: Gradie
     """In every bit, targets that change from climb to climb included: the mean of two equal numbers is exact."""
     model, x = laws.Wavy(classes=4, lead=5.0), laws.inputs(8)
     batch = laws.batch_for(model, x)
-    one, two = (laws.run(replace(attack, draws=n), model, batch, Threat("L2", 0.08), places=4) for n in (1, 2))
+    one, two = (laws.run(replace(attack, draws=n), model, batch, Threat("L2", 0.08), batch_size=4) for n in (1, 2))
     assert torch.equal(one.z, two.z) and torch.equal(one.margin, two.margin) and torch.equal(one.restart, two.restart)
     assert (one.margin > 0).any() and (one.margin < 0).any()
     assert two.backwards is None or two.backwards == 2 * (one.backwards or 0)
