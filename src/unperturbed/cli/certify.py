@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
-from unperturbed.cli.console import Result, progress, say, table
+from unperturbed.cli.console import Result, progress, repeatable, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.runs import write_json
@@ -38,16 +38,17 @@ def parser() -> ArgumentParser:
 
 def run(given: Parsed) -> Result:
     """Certify, and return the certified accuracy at each radius."""
-    from unperturbed.cli.console import repeatable
-    from unperturbed.cli.setup import find_setup, radii_of, slug
+    from unperturbed.cli.setup import find_setup, radii_of
+    from unperturbed.engines.by_name import find_engine
     from unperturbed.evaluation.certify import certify
 
     if "," in (given.threat or ""):
         raise InputError(f"--threat is {given.threat}, but certificates are in one norm: name one threat.")
+    engine = None if given.engine is None else find_engine(given.engine, given.trust)
     subject = find_setup(given)
     radii = None if given.eps is None else [threat.eps for threat in radii_of(subject.threat, given.eps)]
     sigma = given.sigma if given.sigma is not None else _sigma_of_training(given, subject)
-    folder = subject.home / "evaluation" / slug(*subject.parts, *subject.selection)
+    folder = subject.folder()
     subject.keep()
     with progress() as report, repeatable():
         found = certify(
@@ -63,6 +64,7 @@ def run(given: Parsed) -> Result:
             overwrite=given.overwrite,
             seed=given.seed,
             batch_size=given.batch_size,
+            engine=engine,
             progress=report,
         )
     for text in found.warnings:
