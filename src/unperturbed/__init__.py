@@ -3,7 +3,7 @@
 import sys
 
 if sys.argv[:1] == ["-m"] and {"unperturbed", "-munperturbed"} & {*sys.orig_argv} and not sys.flags.safe_path:
-    del sys.path[0]  # `python -m unperturbed` puts the current folder there: a file in it would shadow any other module
+    del sys.path[0]  # `python -m unperturbed` puts the current folder first: a file in it would shadow any other module
 
 from importlib import import_module
 from importlib.metadata import version

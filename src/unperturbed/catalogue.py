@@ -1,4 +1,4 @@
-"""The catalogue: every folder of the package is a table of names, read without importing the files in it."""
+"""The catalogue: the names in every folder of the package, read without importing its files."""
 
 import ast
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ NOUNS = {
     "examinations/diagnostics": "diagnostic",
     "engines": "engine",
 }
-"""What an entry of each folder is called."""
+"""The noun for an entry of each folder."""
 VALUES = {"suites": "Suite", "attacks": "Attack", "data/forms": "Form"}
 """The type of the module-level values that are entries of a folder: `QUICK: Suite = Suite("quick", ...)`."""
 FUNCTIONS = {"examinations/diagnostics": "Finding", "examinations/explanations": "Explanation"}

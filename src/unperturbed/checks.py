@@ -1,8 +1,8 @@
-"""What arguments must be: of their annotation's type and within a range, else refused with the value and the remedy.
+"""Checks of arguments by their annotation's type and a range; errors name the value and the remedy.
 
-The one place that refuses text for a number, True for 1, 1.5 steps, NaN, a class for an object, or an empty path.
-Dataclasses call `check_fields` when they are made; functions and constructors are decorated with `checked`. A number is
-held against the rule of its argument, if it has one; annotations that are not known here are not checked.
+The checks refuse text for a number, True for 1, 1.5 steps, NaN, a class for an object, or an empty path.
+Dataclasses call `check_fields` when they are made; functions and constructors are decorated with `checked`. A number
+must meet the rule of its argument, if it has one; annotations of unknown kinds are not checked.
 """
 
 import functools
@@ -20,9 +20,9 @@ from unperturbed.errors import InputError
 P = ParamSpec("P")
 R = TypeVar("R")
 LARGEST = 3.4028234663852886e38
-"""Of float32, in which results are computed: a larger number would be infinite there."""
+"""The largest number in float32, in which results are computed."""
 MOST = 1_000_000
-"""Steps, epochs, draws: more would not end."""
+"""The largest number of steps, epochs or draws: more would not end."""
 NUMERAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 """A number as text."""
 LONGEST_NAME = 255
@@ -37,12 +37,12 @@ REMEDIES = {
     "Recipe": "give a Recipe, such as Recipe(epochs=10)",
     "Suite": "give a suite's name, such as 'standard', or a Suite",
 }
-"""What to do where an object of a class is missing."""
+"""The remedy where an object of a class is missing."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What numbers must be: in words, such as "must be at least 1", and as a test."""
+    """A condition on numbers: in words, such as "must be at least 1", and as a test."""
 
     says: str
     holds: Callable[[Any], bool]
@@ -63,9 +63,9 @@ ANY = Rule("must be a number", lambda _: True)
 
 
 def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator that checks a function's arguments by their annotations, and numbers by these rules.
+    """Return a decorator that checks arguments by a function's annotations, and numbers by these rules.
 
-    The call raises InputError for what does not fit.
+    The decorated function raises InputError for an argument that does not fit.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -73,21 +73,21 @@ def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            given = signature.bind(*args, **kwargs)
-            check_arguments(function, given, rules)
-            return function(*given.args, **given.kwargs)
+            arguments = signature.bind(*args, **kwargs)
+            check_arguments(function, arguments, rules)
+            return function(*arguments.args, **arguments.kwargs)
 
         return call
 
     return decorate
 
 
-def check_arguments(function: Callable[..., Any], given: inspect.BoundArguments, rules: Mapping[str, Rule]) -> None:
+def check_arguments(function: Callable[..., Any], arguments: inspect.BoundArguments, rules: Mapping[str, Rule]) -> None:
     """Check bound arguments by the function's annotations, and numbers by these rules; raises InputError."""
-    kinds, parameters = _kinds(function), given.signature.parameters
-    for name, value in given.arguments.items():
+    kinds, parameters = _kinds(function), arguments.signature.parameters
+    for name, value in arguments.arguments.items():
         if name in kinds and value is not parameters[name].default:
-            given.arguments[name] = check(name, value, kinds[name], rules.get(name))
+            arguments.arguments[name] = check(name, value, kinds[name], rules.get(name))
 
 
 def check_fields(instance: Any, **rules: Rule) -> None:
@@ -103,10 +103,10 @@ def check_fields(instance: Any, **rules: Rule) -> None:
 
 
 def check(name: str, value: Any, kind: Any, rule: Rule | None = None) -> Any:
-    """Return the value, a NumPy number as Python's and a list as the tuple that is wanted.
+    """Return the value, with NumPy numbers as Python numbers, and lists as tuples where a tuple is expected.
 
     Raises:
-        InputError: where it is not of this kind, or a number that does not meet the rule.
+        InputError: if the value is not of this kind, or a number does not meet the rule.
     """
     kinds = _alternatives(kind)
     if isinstance(value, str) and any(
@@ -119,10 +119,10 @@ def check(name: str, value: Any, kind: Any, rule: Rule | None = None) -> Any:
         if fits:
             several = isinstance(fitting, tuple | list)
             bound = rule or FINITE
-            for place, number in enumerate(fitting if several else (fitting,)):
+            for index, number in enumerate(fitting if several else (fitting,)):
                 if _is_number(number) and not _meets(number, bound):
-                    where = f"{name}[{place}]" if several else name
-                    raise InputError(f"{where} is {number!r:.80}, but {bound.says}{_or_none(kinds)}.")
+                    option = f"{name}[{index}]" if several else name
+                    raise InputError(f"{option} is {number!r:.80}, but {bound.says}{_or_none(kinds)}.")
             return fitting
     expected = " or ".join(dict.fromkeys(_named(alternative) for alternative in kinds if alternative is not type(None)))
     says = f", and {rule.says}" if rule is not None and {int, float} & set(kinds) else ""
@@ -139,15 +139,15 @@ def check(name: str, value: Any, kind: Any, rule: Rule | None = None) -> Any:
     raise InputError(f"{name} is {_shown(value)}, but must be {expected}{says}{_or_none(kinds)}.")
 
 
-def check_numeral(option: str, given: Any, value: Any) -> None:
-    """Raise InputError for a number that is not written as one: 1:30, 0x10, 1_000, digits of other scripts, .inf."""
-    if _is_number(value) and isinstance(given, str) and not NUMERAL.fullmatch(given.strip()):
-        raise InputError(f"{option} is {given!r}: write a number such as 10, 0.5 or 1e-3.")
+def check_numeral(option: str, text: Any, value: Any) -> None:
+    """Raise InputError for a number in an unusual notation: 1:30, 0x10, 1_000, digits of other scripts, .inf."""
+    if _is_number(value) and isinstance(text, str) and not NUMERAL.fullmatch(text.strip()):
+        raise InputError(f"{option} is {text!r}: write a number such as 10, 0.5 or 1e-3.")
 
 
 @functools.cache
 def _kinds(described: Any) -> Mapping[str, Any]:
-    """Return the annotations of a function's parameters or of a class's fields; none where they cannot be read."""
+    """Return the annotations of a function's parameters or of a class's fields; empty if they cannot be read."""
     try:
         return get_type_hints(described)
     except (NameError, TypeError, AttributeError):
@@ -161,7 +161,7 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 
 
 def _as_kind(name: str, value: Any, kind: Any, rule: Rule | None) -> tuple[Any, bool]:
-    """Return the value as this kind has it, and whether it is of the kind."""
+    """Return the value converted to this kind, and whether it is of the kind."""
     origin = get_origin(kind)
     if kind in (int, float, bool):
         plain: Any = getattr(value, "item", lambda: value)() if isinstance(value, Number) else value
@@ -203,7 +203,7 @@ def _as_sequence(name: str, value: Any, kind: Any, rule: Rule | None) -> tuple[A
             return value, False
         items = [check(name, item, item_kind, rule) for item, item_kind in zip(value, inner, strict=True)]
     else:
-        items = [check(f"{name}[{place}]", item, inner[0], rule) for place, item in enumerate(value)]
+        items = [check(f"{name}[{index}]", item, inner[0], rule) for index, item in enumerate(value)]
     changed = any(new is not old for new, old in zip(items, value, strict=True))
     if get_origin(kind) is tuple:
         return (value if isinstance(value, tuple) and not changed else tuple(items)), True
@@ -228,7 +228,7 @@ def _is_number(value: Any) -> bool:
 def _meets(number: Any, rule: Rule) -> bool:
     try:
         return bool(rule.holds(number))  # NaN meets none
-    except (OverflowError, ArithmeticError):  # a whole number that no float holds
+    except (OverflowError, ArithmeticError):  # an integer beyond the range of floats
         return False
 
 
@@ -261,7 +261,7 @@ def _or_none(kinds: Sequence[Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value in a message: its text, cut; its type where it has no good text."""
+    """Return the text of a value in a message: shortened, or the type's name where the text says nothing."""
     try:
         text = " ".join(repr(value).split())
     except Exception:  # any error of a user's object

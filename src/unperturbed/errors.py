@@ -1,27 +1,27 @@
-"""The two ways in which work stops: the request was wrong (exit code 2), or it failed on the way (exit code 1)."""
+"""The two kinds of errors: a wrong request (exit code 2), and a failure during work (exit code 1)."""
 
 import difflib
 from collections.abc import Iterable
 
 MOST_NAMES = 20
-"""Names that a message lists."""
+"""The largest number of names in a message."""
 
 
 class InputError(ValueError):
-    """Wrong usage or bad input: the message says what was wrong, with the value, and what to do."""
+    """Wrong usage or bad input; the message gives the fault, the value and the remedy."""
 
 
 class RunError(RuntimeError):
-    """A failure on the way: the message says what happened, what is saved, and how to resume."""
+    """A failure during work; the message gives the cause, the saved files, and the command that resumes."""
 
 
 class NotResumableError(RunError):
-    """A failure after which the same command does not resume; the message says what does."""
+    """A failure after which the same command does not resume; the message gives the remedy."""
 
 
-def hint(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that points from an unknown name to the nearest known one, or to all where none is near."""
-    names = sorted(known)
+def hint(name: str, choices: Iterable[str]) -> str:
+    """Return a sentence with the known name nearest to an unknown one, or with all names if none is near."""
+    names = sorted(choices)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if near:
         return f"Did you mean {near[0]!r}?"

@@ -1,8 +1,7 @@
-"""Import paths, `package.module:Name`: which ones are followed, and what kind of thing they must lead to.
+"""Import paths, `package.module:Name`: the rules for following them, and the kinds of objects they may name.
 
-A path that stands in a file (a run folder, `--config`) may be somebody else's, and importing runs code. Such a path is
-followed only into this package and the libraries `KNOWN`, where the caller names the same path, or where the caller
-trusts the file.
+A path in a file (a run folder, `--config`) may come from a stranger, and importing runs code. Such a path is followed
+only into this package and the libraries `KNOWN`, or if the caller names the same path, or trusts the file.
 """
 
 import functools
@@ -27,7 +26,7 @@ PACKAGE = __name__.partition(".")[0]
 KNOWN = ("timm", "torchvision", "transformers")
 """Libraries whose networks a file may name; their other functions it may not."""
 RISKY = ("trust_remote_code", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "kernel_config")
-"""Arguments by which these libraries run code or unpickle files: from a file they are refused as a path is."""
+"""Arguments by which these libraries run code or unpickle files: in a file they are refused like an import path."""
 PATH = re.compile(r"[^\W\d]\w*(?:[.:][^\W\d]\w*)+")
 WORDS = re.compile(r"[\s,=|\[\]{}\"']+")
 """Between the import paths of a longer text."""
@@ -36,52 +35,52 @@ DIVIDED = re.compile(r"[.:]")
 
 @dataclass(frozen=True)
 class Trust:
-    """Which import paths are followed beyond those into this package and the libraries `KNOWN`.
+    """The caller's trust: import paths that are followed beyond this package and the libraries `KNOWN`.
 
     Attributes:
         named: paths with dots, and names of arguments, that the caller wrote.
-        everything: whether the caller vouches for all files.
+        everything: whether the caller trusts all files.
     """
 
     named: frozenset[str] = frozenset()
     everything: bool = False
 
     def naming(self, *values: object) -> "Trust":
-        """Return this trust, with all import paths in these values (at any depth) as the caller's own."""
+        """Return this trust, extended by all import paths in these values (at any depth)."""
         words = {word for value in values for text in _texts(value) for word in WORDS.split(text)}
         paths = {dotted(word) for word in words if PATH.fullmatch(word)}
         return replace(self, named=self.named | paths)
 
-    def of_file(self, place: Path, content: object) -> "Trust":
-        """Return this trust, with the import paths in a file as the caller's own if the caller's list names its folder.
+    def of_file(self, path: Path, content: object) -> "Trust":
+        """Return this trust, extended by the import paths in a file if the caller's list names its folder.
 
         The list is the file `trusted` in `~/.config/unperturbed` (or `$XDG_CONFIG_HOME/unperturbed`): a folder a line.
         """
-        return self.naming(content) if any(place.resolve().is_relative_to(folder) for folder in _listed()) else self
+        return self.naming(content) if any(path.resolve().is_relative_to(folder) for folder in _listed()) else self
 
     def check(self, path: str, option: str) -> None:
-        """Raise `InputError` unless the path, or the argument of this name, is the caller's own."""
+        """Raise `InputError` unless the caller named the path, or the argument of this name."""
         if self.everything or dotted(path) in self.named:
             return
-        alike = f" name it yourself ({option} {path}), or" if option.startswith("--") else ""
+        alternative = f" name it yourself ({option} {path}), or" if option.startswith("--") else ""
         raise InputError(
             f"{option}: {path} stands in a file, and following it may run code of the file's author. If you trust "
-            f"them,{alike} add --trust (in Python trust=True; for good, list the folder in {list_of_folders()})."
+            f"them,{alternative} add --trust (in Python trust=True; for good, list the folder in {list_of_folders()})."
         )
 
 
 def dotted(path: str) -> str:
-    """Return an import path with dots alone."""
+    """Return an import path with dots only."""
     return path.replace(":", ".")
 
 
 def user_trust(trust: bool = False) -> Trust:
-    """Return the caller's trust in files: in all of them where `trust`, or UNPERTURBED_TRUST=1 in the environment."""
+    """Return the caller's trust in files: in all of them if `trust`, or with UNPERTURBED_TRUST=1 in the environment."""
     return Trust(everything=trust or os.environ.get("UNPERTURBED_TRUST") == "1")
 
 
 OWN = Trust(everything=True)
-"""For paths that a caller passes from Python: they are the caller's own."""
+"""The trust in paths that a caller passes from Python."""
 
 
 def list_of_folders() -> Path:
@@ -117,11 +116,11 @@ def is_known(path: str) -> bool:
 
 
 def follow(path: str, option: str, trust: Trust) -> object:
-    """Import what a path names.
+    """Import the object that a path names.
 
     Raises:
-        InputError: before any import, if the path is not the caller's own and leads elsewhere than into this package
-            and the known libraries; and where the import fails or the name is not there, with the nearest one.
+        InputError: before any import, if the caller did not name the path and it leads outside this package and the
+        known libraries; and if the import fails or the name does not exist, with the nearest name.
     """
     module_name, name = _divided(path, option)
     trusted = trust.everything or dotted(path) in trust.named
@@ -155,8 +154,9 @@ def is_class_of(value: object, base: type) -> bool:
 def may_make(value: object, base: type, path: str, trust: Trust) -> bool:
     """Tell whether `found` is a class of this kind, or a function that returns one of them.
 
-    A function of the caller's own may leave its return type open. One that a file names, in a known library, must state
-    it; and of this package a file may name classes only: its functions open files and import in turn.
+    A function that the caller names may leave its return type open. A function of a known library that a file names
+    must state it; and of this package a file may name classes only: its functions open files and import further
+    modules.
     """
     if inspect.isclass(value):
         return issubclass(value, base)
@@ -170,7 +170,7 @@ def may_make(value: object, base: type, path: str, trust: Trust) -> bool:
 
 
 def is_function(value: object) -> bool:
-    """Tell whether `found` can be called and is written in Python, outside of its standard library."""
+    """Tell whether `found` is a callable written in Python, outside of the standard library."""
     if isinstance(value, functools.partial):
         return is_function(value.func) or inspect.isclass(value.func)
     kinds = (FunctionType, MethodType)
@@ -179,10 +179,10 @@ def is_function(value: object) -> bool:
 
 
 def returned_type(function: Any) -> Any:
-    """Return what a function says that it returns; None where it does not say."""
+    """Return the return annotation of a function; None without one."""
     try:
         return get_type_hints(getattr(function, "func", function)).get("return")
-    except Exception:  # names in annotations that do not exist when the program runs
+    except Exception:  # names in annotations that exist for type checkers only
         return None
 
 
@@ -248,7 +248,7 @@ def _check_words(text: str, option: str, trust: Trust) -> None:
 
 
 def _check_reference(path: str, option: str, trust: Trust) -> None:
-    """Let a file name layers of PyTorch and of the known libraries; all else is the caller's to name."""
+    """Allow a file to name layers of PyTorch and of the known libraries; anything else, only the caller may name."""
     if trust.everything or dotted(path) in trust.named:
         _look_in_current_folder()
         return
@@ -265,18 +265,18 @@ def _check_reference(path: str, option: str, trust: Trust) -> None:
 
 
 _APPENDED: list[Path] = []
-"""Folders that were added to `sys.path` here."""
+"""Folders that `import_from_current_folder` has added to `sys.path`."""
 
 
 def _look_in_current_folder() -> None:
-    """Let the user's modules be imported from where the command runs: last of all, so that they shadow no other."""
+    """Allow imports from the current folder, as the last entry of the path, so that no other module is shadowed."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
         _APPENDED.append(Path.cwd())
 
 
 def _divided(path: str, option: str) -> tuple[str, str]:
-    """Return the module and the name of a path; raises `InputError` where it is none."""
+    """Return the module and the name of an import path; raises `InputError` for anything else."""
     module_name, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     if module_name.endswith(".py"):
         module = module_name[:-3].replace("/", ".")
@@ -295,7 +295,7 @@ def _root(path: str) -> str:
 
 
 def _home(value: object) -> str:
-    """Return the module that defines a class or function, or the class of another object."""
+    """Return the module that defines a class or function, or the class of any other object."""
     if isinstance(value, ModuleType):
         return value.__name__
     home = getattr(value, "__module__", None)
@@ -306,12 +306,12 @@ def _lies_in_current_folder(root: str) -> bool:
     """Tell whether a library would come from a folder that was added here: a file there may have its name."""
     try:
         spec = find_spec(root)
-    except ValueError:  # it is there, but does not say where from
+    except ValueError:  # the module exists without a spec
         return False
-    places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
-    outside = [Path(place).resolve() for place in places if place]
+    paths = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
+    outside = [Path(path).resolve() for path in paths if path]
     return any(
-        place.is_relative_to(folder) and not place.is_relative_to(Path(sys.prefix).resolve())
-        for place in outside
+        path.is_relative_to(folder) and not path.is_relative_to(Path(sys.prefix).resolve())
+        for path in outside
         for folder in _APPENDED
     )

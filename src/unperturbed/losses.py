@@ -82,7 +82,7 @@ def _of_label(logits: Logits, y: Labels) -> PerExample:
 
 
 def _others(logits: Logits, y: Labels) -> Tensor:
-    """Return the logits with the label's own put out of the running."""
+    """Return the logits with that of the label at minus infinity."""
     return logits.scatter(1, y[:, None], -torch.inf)
 
 

@@ -18,7 +18,7 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def _signed(number: int) -> int:
-    """Return the signed 64-bit integer that has the lowest 64 bits of this number: how tensors count, too."""
+    """Return the lowest 64 bits of this number as a signed integer, which wraps around as tensors do."""
     return (number + 2**63) % 2**64 - 2**63
 
 
@@ -38,9 +38,9 @@ def _mix(v: Tensor) -> Tensor:
 class Noise:
     """A stream of random numbers per example.
 
-    `keys` holds one int64 a example. `Noise.of(seed, ids)` starts the streams, `fold` derives independent ones
-    (a draw, a restart, a step), and `rows` follows examples to other places in a batch. Drawing changes nothing:
-    the same stream gives the same numbers again.
+    `keys` holds one int64 per example. `Noise.of(seed, ids)` starts the streams, `fold` derives independent ones
+    (a draw, a restart, a step), and `rows` selects the streams of some rows. Drawing does not advance a stream: it
+    gives the same numbers again.
     """
 
     keys: Labels
@@ -70,12 +70,12 @@ class Noise:
         if dtype == torch.float32:  # two numbers from 64 bits
             pairs = (count + 1) // 2
             halves = self._bits(pairs).flatten().view(torch.int32)
-            bits, whole = 23, halves.view(len(self.keys), 2 * pairs)[:, :count]
+            bits, integers = 23, halves.view(len(self.keys), 2 * pairs)[:, :count]
         else:
-            bits, whole = 52, self._bits(count)
-        width = 8 * whole.element_size()
+            bits, integers = 52, self._bits(count)
+        width = 8 * integers.element_size()
         # Signed integers with the low bits cleared: every step is exact, and the ends come no nearer than half a step.
-        steps = whole.bitwise_and_(-(1 << (width - bits))).to(dtype)
+        steps = integers.bitwise_and_(-(1 << (width - bits))).to(dtype)
         return steps.mul_(2.0**-width).add_(0.5 + 2.0 ** -(bits + 1)).view(len(self.keys), *shape)
 
     def normal(self, shape: torch.Size | tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:

@@ -1,4 +1,4 @@
-"""The setting under which matrix products round every row alike, for the processor at hand. Imports no torch.
+"""The setting of this processor under which matrix products round every row in the same way. Imports no torch.
 
 `python -P processor.py` prints that setting, for a Makefile or a shell.
 """
@@ -15,7 +15,7 @@ _AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 
 def strict_branch(features: set[str]) -> str | None:
-    """Return the value of MKL_CBWR that fits a processor with these features; None where MKL has no strict branch.
+    """Return the value of MKL_CBWR for a processor with these features; None if MKL has no strict branch for it.
 
     Without STRICT, MKL may round a row of a matrix product by its place in the batch.
     """
@@ -25,7 +25,7 @@ def strict_branch(features: set[str]) -> str | None:
 
 
 def processor_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """Return the processor's features by the names that Linux gives them; none where they are not known."""
+    """Return the processor's features by their names in Linux; empty if unknown."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:  # another system
@@ -34,14 +34,14 @@ def processor_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
 
 
 def round_rows_alike() -> None:
-    """Set MKL_CBWR for this process, unless it is set or torch is loaded already: later MKL reads it no more."""
+    """Set MKL_CBWR for this process, unless it is set or torch is loaded already: MKL reads it once."""
     if "torch" not in sys.modules:
         os.environ.update(_wanted())
 
 
 @contextmanager
 def workers_round_rows_alike() -> Iterator[None]:
-    """Have the processes that are started inside begin with MKL_CBWR, unless it is set."""
+    """Set MKL_CBWR in the environment of processes that start within this block, unless it is set."""
     added = _wanted()
     os.environ.update(added)
     try:

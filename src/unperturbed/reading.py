@@ -1,4 +1,4 @@
-"""Text files from strangers, parsed within limits: a small file cannot fill memory or run for hours."""
+"""Parsers for untrusted text files, with limits: a small file cannot fill memory or run for hours."""
 
 import errno
 import json
@@ -13,25 +13,25 @@ import yaml
 from unperturbed.errors import InputError
 
 LARGEST = 16 * 2**20
-"""Bytes of a file that is parsed as text."""
+"""The largest file that is parsed as text, in bytes."""
 MOST_VALUES = 2_000_000
-"""Values in a YAML document, those behind aliases counted as often as they are named."""
+"""The largest number of values in a YAML document; a value behind aliases counts at every use."""
 DEEPEST = 200
-"""Levels of a YAML document."""
+"""The largest depth of a YAML document."""
 
 _ENDLESS = 10**100
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def regular(path: Path) -> Path:
-    """Return the path of a file that can be read to its end; raises OSError for a device or a pipe in its place."""
+    """Return the path of a regular file; raises OSError for a device or a pipe."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return path
 
 
 def read_small(path: Path, limit: int = LARGEST) -> str:
-    """Return a text file as UTF-8; raises InputError where it is none, is no regular file, or exceeds the limit."""
+    """Return the text of a UTF-8 file; raises InputError for other encodings, devices, and files above the limit."""
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{path} is not a regular file: give a text file.")
@@ -45,10 +45,10 @@ def read_small(path: Path, limit: int = LARGEST) -> str:
 
 
 def parse_yaml(text: str, where: object) -> Any:
-    """Return what a YAML document holds; `where` names it in messages.
+    """Return the value of a YAML document; `where` names it in messages.
 
-    Raises InputError for what is not YAML, nests too deeply, or expands by aliases (`*name`) to more than
-    2,000,000 values: a few lines of aliases of aliases stand for more values than any memory holds.
+    Raises InputError for a text that is not YAML, nests too deeply, or expands by aliases (`*name`) to more than
+    2,000,000 values: a few lines of nested aliases expand to more values than any memory holds.
     """
     try:
         count = _expanded(text, where)
@@ -89,7 +89,7 @@ def yaml_parts(text: str, where: object) -> Iterator[str | tuple[str, str]]:
 
 
 def parse_json(text: str | bytes, where: object) -> Any:
-    """Return what a JSON text holds; raises InputError for what is no JSON or nests too deeply."""
+    """Return the value of a JSON text; raises InputError for a text that is not JSON or nests too deeply."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -99,9 +99,9 @@ def parse_json(text: str | bytes, where: object) -> Any:
 
 
 def memory() -> int:
-    """Return the bytes of memory that this machine has, within its control group's limit; 2^40 where it says nothing.
+    """Return the memory of this machine in bytes, within its control group's limit; 2^40 if unknown.
 
-    What no allocation can exceed: the memory that is free varies, and the system may swap.
+    An upper bound for allocations: the free memory varies, and the system may swap.
     """
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -115,14 +115,14 @@ def memory() -> int:
     return total
 
 
-def check_memory(size: int, what: str, remedy: str) -> None:
+def check_memory(size: int, noun: str, remedy: str) -> None:
     """Raise InputError where `size` bytes exceed the machine's memory, before they are allocated."""
     if size > (limit := memory()):
-        raise InputError(f"{what} would take {in_words(size)} of memory, but there are {in_words(limit)}: {remedy}.")
+        raise InputError(f"{noun} would take {in_words(size)} of memory, but there are {in_words(limit)}: {remedy}.")
 
 
 def in_words(size: int) -> str:
-    """Return a number of bytes as people say it."""
+    """Return a number of bytes in words."""
     for power, unit in enumerate(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")):
         if size < 1024 ** (power + 1) or unit == "PiB":
             return f"{size / 1024**power:,.4g} {unit}"
@@ -130,9 +130,9 @@ def in_words(size: int) -> str:
 
 
 def _expanded(text: str, where: object) -> int:
-    """Return how many values a YAML document stands for, aliases followed; 10^100 or more where it holds itself.
+    """Return the number of values of a YAML document with aliases expanded; 10^100 or more if it contains itself.
 
-    Reads the events alone and stops at the deepest nesting allowed: the parser's time grows with its square.
+    Reads only the events and stops at the deepest nesting allowed: the parser's time grows with its square.
     """
     sizes: dict[str, int] = {}
     open_nodes: list[tuple[str | None, int]] = [(None, 0)]

@@ -1,4 +1,4 @@
-"""The words that every layer shares: shapes by role, and the few values that pass between layers."""
+"""The types that every layer shares: tensors named by role, and the few values that pass between layers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class TargetedLoss(Protocol):
 
 @runtime_checkable
 class Score(Protocol):
-    """What a maximiser climbs: one value per example, and optionally a second one that ranks iterates."""
+    """The function that a maximiser climbs: one value per example, and optionally a second one that ranks iterates."""
 
     def __call__(self, z: Inputs, rows: Rows) -> PerExample | tuple[PerExample, PerExample]:
         """Score `z`, whose k-th entry is a candidate for example `rows[k]`."""
@@ -53,7 +53,7 @@ class Score(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Inputs, labels and example ids; `targets` is what losses compare with (the labels unless smoothed)."""
+    """Inputs, labels and example ids; losses compare with `targets` (the labels unless smoothed)."""
 
     x: Inputs
     y: Labels
@@ -61,18 +61,18 @@ class Batch:
     targets: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def __post_init__(self) -> None:
-        """Let the targets be the labels where none are given."""
+        """Set the targets to the labels by default."""
         if self.targets.numel() == 0:
             object.__setattr__(self, "targets", self.y)
 
 
 @dataclass(frozen=True, eq=False)
 class Inner:
-    """What `perturb` hands to `loss`; it carries no gradient to the weights."""
+    """The result of `perturb` for `loss`; it carries no gradient to the weights."""
 
     z: Tensor
     """The perturbed inputs, (n, ...), or (k, n, ...) where a method needs several points."""
     reuse: Mapping[str, Tensor] = field(default_factory=dict)
-    """What is already paid for (clean logits, clean gradient)."""
+    """Results that `loss` can reuse (clean logits, clean gradient)."""
     log: Mapping[str, PerExample] = field(default_factory=dict)
     """Diagnostics: logged, never minimised."""

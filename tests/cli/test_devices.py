@@ -130,7 +130,7 @@ def test_what_the_first_process_returns_comes_back() -> None:
     ("second", "kind", "text"),
     [
         ("input", InputError, "the second one's input"),
-        ("exit", RunError, "Process 2 of 2 ended without a word"),
+        ("exit", RunError, "Process 2 of 2 ended without a message"),
         ("interrupt", KeyboardInterrupt, "^$"),
     ],
 )
@@ -188,7 +188,7 @@ def test_two_devices_share_the_examples_asked_for_at_every_radius(capsys: pytest
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "told"), [("raise", "the second process cannot do this"), ("exit", "ended without a word")]
+    ("how", "told"), [("raise", "the second process cannot do this"), ("exit", "ended without a message")]
 )
 def test_a_failure_in_one_process_ends_the_command(
     how: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -108,7 +108,7 @@ def test_networks_of_other_test_examples_are_not_paired(run: Run) -> None:
     config = read_yaml(Path("runs/c/config.yaml"))
     write_yaml(Path("runs/c/config.yaml"), config | {"data": str(Path("more/blobs.npz").resolve())})
     code, _, err = run("diagnose", "runs/b", "runs/c", *QUICK)
-    assert code == 2 and "test examples are others" in " ".join(err.split())
+    assert code == 2 and "test examples differ" in " ".join(err.split())
 
 
 def test_strengths_in_different_norms_are_no_trend(run: Run) -> None:

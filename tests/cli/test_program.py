@@ -34,7 +34,7 @@ def test_an_interrupted_run_goes_on_with_resume(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, ""), err
-    assert "--resume" in err and "The last checkpoint stands" in err
+    assert "--resume" in err and "The last checkpoint is" in err
 
     done = subprocess.run((*words, "--resume"), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0 and json.loads(done.stdout)["epochs"] == 12, done.stderr

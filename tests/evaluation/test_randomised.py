@@ -138,7 +138,7 @@ def test_without_a_difference_between_draws_it_is_wilsons(successes: int) -> Non
 
 
 def test_a_single_draw_has_no_interval() -> None:
-    with pytest.raises(ValueError, match="1 draw says nothing"):
+    with pytest.raises(ValueError, match="1 draw gives no information"):
         wilson_over_draws(np.ones((5, 1), bool), np.zeros((5, 1), bool))
 
 

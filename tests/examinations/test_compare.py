@@ -241,8 +241,8 @@ def test_means_over_different_blocks_are_told() -> None:
         return replace(model, findings=(replace(model.findings[0], lines=(line,)),))
 
     same = [with_blocks(model, ("a", "b")) for model in planted((-1.0,) * 4)]
-    assert not any("same blocks" in note for note in compare(same).notes)
-    assert any("same blocks" in note for note in compare([*same[1:], with_blocks(same[0], ("a",))]).notes)
+    assert not any("different blocks" in note for note in compare(same).notes)
+    assert any("different blocks" in note for note in compare([*same[1:], with_blocks(same[0], ("a",))]).notes)
 
 
 def test_one_strength_is_no_comparison() -> None:

@@ -49,7 +49,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_and_that_is_said(
     assert (tmp_path / "run/.lock.json").exists()
     with caplog.at_level("INFO", logger="unperturbed"), locked(tmp_path / "run"):
         pass
-    assert f"left by process {process.pid} on {HOST}" in caplog.text and "taken over" in caplog.text
+    assert f"belonged to process {process.pid} on {HOST}" in caplog.text and "taken over" in caplog.text
     assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
 
 

@@ -60,18 +60,18 @@ def test_a_model_with_nothing_to_train_is_refused() -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "tpu", ""])
 def test_a_device_that_does_not_exist_is_refused(device: str) -> None:
-    with pytest.raises(InputError, match="There is no device .* here; there is: cpu"):
+    with pytest.raises(InputError, match="This machine has no device .*, but it has cpu"):
         find_device(device)
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="There is no device 'cuda' here"):
+    with pytest.raises(InputError, match="This machine has no device 'cuda'"):
         find_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert find_device("cuda:1") == torch.device("cuda:1") and find_device("auto").type == "cuda"
-    with pytest.raises(InputError, match="There is no device 'cuda:2' here; there are 2"):
+    with pytest.raises(InputError, match="This machine has no device 'cuda:2'; it has 2"):
         find_device("cuda:2")
 
 
@@ -187,5 +187,5 @@ def test_extra_labels_that_mean_other_classes_are_refused(
     if fits:
         assert prepared(recipe, data, more).batches.extra is more.train
     else:
-        with pytest.raises(InputError, match="labels would not mean the same"):
+        with pytest.raises(InputError, match="labels would have different meanings"):
             prepared(recipe, data, more)

@@ -57,7 +57,7 @@ def test_what_a_record_does_not_say_is_refused(run: Path, tmp_path: Path) -> Non
     write_yaml(tmp_path / "config.yaml", {name: value for name, value in read_yaml(run / "config.yaml").items()
                                           if name not in ("data", "model")})  # fmt: skip
     opened = un.Run.open(tmp_path)
-    with pytest.raises(InputError, match="does not say where the data is"):
+    with pytest.raises(InputError, match="has no place of the data"):
         opened.data  # noqa: B018
     with pytest.raises(InputError, match=r"best\.safetensors"):
         opened.model  # noqa: B018

@@ -16,20 +16,20 @@ from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.types import Inputs, Model
 
 Call = tuple[str, int]
-"""Path of a module, and which of its calls in one forward, from 1."""
+"""The path of a module, and the number of its call within a forward, from 1."""
 Hook = Callable[[nn.Module, Any, Any], Any]
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a network whose output is looked at: its path, valid in any copy of the network.
+    """A part of a network whose output is examined, by its path, which is valid in any copy of the network.
 
     Attributes:
         name: the path, with "#2" for a second call in the same forward; "logits" for the network itself.
         path: of the module.
-        call: which of its calls in a forward, from 1.
-        axis: which axis of its output counts the examples.
-        size: how many numbers it puts out for one example.
+        call: the number of its call in a forward, from 1.
+        axis: the axis of the examples in its output.
+        size: the number of output values for one example.
     """
 
     name: str
@@ -40,18 +40,18 @@ class Block:
 
 
 def blocks(model: Model, example: Inputs) -> tuple[tuple[Block, ...], tuple[str, ...]]:
-    """Return the blocks with weights in the order in which they end, the logits last; and what was left out, and why.
+    """Return the blocks with weights in the order of their ends, the logits last, and notes on omitted modules.
 
-    A block is a module that is not opened. Opened are the network itself, plain `nn.Sequential`s and lists, and any
-    module that holds, somewhere below, a list of several parts (a stage, a transformer's encoder) or that only wraps
-    another one, unless something leads past the parts inside: a residual connection, parallel branches. So a residual
-    block is a block, with any content. The last block's output, where it is the logits, is listed once, as "logits".
-    An output that holds several tensors is represented by the first one in floating point.
+    A block is a module that is not split into its children. The network, plain `nn.Sequential`s and lists are split,
+    and so is any module that contains a list of several parts (a stage, a transformer's encoder) or only wraps another
+    module, unless a path bypasses the parts inside: a residual connection, parallel branches. So a residual block is a
+    block, with any content. The last block's output, where it is the logits, is listed once, as "logits". An output
+    that holds several tensors is represented by the first one in floating point.
     """
     three = example[torch.arange(3, device=example.device) % len(example)]
     with under_attack(model):
         parts = _parts(model, three[:1])
-        with torch.no_grad():  # two sizes tell which axis counts the examples
+        with torch.no_grad():  # two batch sizes reveal the axis of the examples
             of_two, outputs = _outputs(model, three[:2], parts), _outputs(model, three, parts)
     called = {path for path, _ in outputs}
     blocks, left_out = [], [f"{path} is left out: it is never called." for path in parts if path not in called]
@@ -69,10 +69,10 @@ def blocks(model: Model, example: Inputs) -> tuple[tuple[Block, ...], tuple[str,
 
 
 def features(model: Model, x: Inputs, blocks: Sequence[Block]) -> list[Tensor]:
-    """Return what comes out of each block at x, by one forward: (n, size) each, with the graph or tangents that it has.
+    """Return the output of each block at x by one forward: (n, size) each, with its graph or tangents.
 
-    What follows a block may write into its output: these are copies. A network that draws random numbers draws the same
-    in each call. For a network under attack. Raises `RunError` where a block is not reached.
+    The outputs are copies, since the next block may write into its input. A network that draws random numbers draws the
+    same in each call. For a network under attack. Raises `RunError` if a block is not reached.
     """
     outputs = _outputs(model, x, {block.path for block in blocks})
     features = []
@@ -85,7 +85,7 @@ def features(model: Model, x: Inputs, blocks: Sequence[Block]) -> list[Tensor]:
 
 
 def _outputs(model: Model, x: Inputs, paths: Sequence[str] | set[str]) -> dict[Call, Tensor | None]:
-    """Return the outputs of these modules and of the network, "", in the order in which they end."""
+    """Return the outputs of these modules and of the network, "", in the order of their ends."""
     outputs: dict[Call, Tensor | None] = {}
     calls = dict.fromkeys(paths, 0)
 
@@ -133,14 +133,15 @@ def _name(path: str, call: int) -> str:
     return ("logits" if not path else path) + (f"#{call}" if call > 1 else "")
 
 
-# --- which modules are opened -----------------------------------------------------------------------------------------
+# --- the choice of blocks
+# -----------------------------------------------------------------------------------------------
 
 
 def _parts(model: Model, x: Inputs) -> list[str]:
-    """Return the paths of the modules with weights that are not opened, in the order of the modules."""
+    """Return the paths of the blocks with weights, in the order of the modules."""
     order = _call_order(model, x)
     weights = set(model.parameters())
-    # A kind of module is opened everywhere or nowhere: a stage's first block may have no residual connection.
+    # A class of modules is split everywhere or nowhere: a stage's first block may have no residual connection.
     closed = {type(m) for m in model.modules() if not _is_list(m) and _led_past(model, x, m, order)}
 
     def opened(module: nn.Module) -> bool:
@@ -156,12 +157,12 @@ def _parts(model: Model, x: Inputs) -> list[str]:
 
     listed: dict[nn.Module, str] = {}
     for path, module in walk(model, ""):
-        listed.setdefault(module, path)  # a module that stands in two places is one
+        listed.setdefault(module, path)  # a module at two paths counts once
     return list(listed.values())
 
 
 def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the children with weights; what makes a weight out of others is part of the module itself."""
+    """Return the children with weights; a parametrisation of a weight is part of the module."""
     aside = "parametrizations" if parametrize.is_parametrized(module) else None
     return [(name, child) for name, child in module.named_children() if name != aside and _has_weights(child)]
 
@@ -171,13 +172,13 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 def _is_list(module: nn.Module) -> bool:
-    """Tell whether a module does nothing but hold its children, or call one after another."""
+    """Tell whether a module only holds its children, or calls them one after another."""
     forward = type(module).forward
     return forward is nn.Module.forward or forward is nn.Sequential.forward
 
 
 def _inside(module: nn.Module) -> list[nn.Module]:
-    """Return the lists below that hold several parts made of parts, or else the one child that has all the weights."""
+    """Return the lists below of several parts with children, or else the single child that has all the weights."""
     children = [child for _, child in _children(module)]
     lists = [stack for child in children for stack in _stacks(child)]
     if not lists and len(children) == 1 and set(children[0].parameters()) == set(module.parameters()):
@@ -207,12 +208,12 @@ def _call_order(model: Model, x: Inputs) -> dict[nn.Module, int]:
 
 
 def _led_past(model: Model, x: Inputs, module: nn.Module, order: dict[nn.Module, int]) -> bool:
-    """Tell whether the module's output depends on the input by any other way than through each of the parts inside."""
+    """Tell whether the module's output depends on the input by a path that bypasses one of the parts inside."""
     return module in order and any(_depends(model, x, module, _exit(part, order)) for part in _inside(module))
 
 
 def _exit(part: nn.Module, order: dict[nn.Module, int]) -> nn.Module | None:
-    """Return what was called last of the list: itself, where it is called."""
+    """Return the last called module of the list: the list itself, if it is called."""
     if part in order:
         return part
     exits = [exit_ for _, child in _children(part) if (exit_ := _exit(child, order)) is not None]
@@ -220,18 +221,18 @@ def _exit(part: nn.Module, order: dict[nn.Module, int]) -> nn.Module | None:
 
 
 def _depends(model: Model, x: Inputs, module: nn.Module, cut: nn.Module | None) -> bool:
-    """Tell whether the module's output has a gradient to the input once what leaves `cut` has none."""
+    """Tell whether the module's output has a gradient to the input when the outputs of `cut` are detached."""
     if cut is None:
         return False
-    seen = []
+    connected = []
 
     def cutting(_: nn.Module, inputs: Any, output: Any) -> Any:
         return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, output)
 
     def looking(_: nn.Module, inputs: Any, output: Any) -> None:
-        seen.append(any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(output)))
+        connected.append(any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(output)))
 
     with torch.enable_grad(), own_randomness(0, x.device):
         leaf = x.detach().clone().requires_grad_()
         _run(model, leaf.clone(), [(cut, cutting), (module, looking)])  # a copy: the network may write into its input
-    return any(seen)
+    return any(connected)

@@ -1,4 +1,4 @@
-"""Upper bounds on norms of linear maps, from above: no iteration that ends below the norm counts."""
+"""Upper bounds on norms of linear maps, without iterations that converge from below."""
 
 import math
 
@@ -8,18 +8,18 @@ from unperturbed.anatomy.singular import singular_values
 from unperturbed.types import Norm
 
 SIDE, ENTRIES = 2048, 2**23
-"""Of the smaller side, and in all: larger matrices are not made. Those that are there may have four times as many."""
+"""Limits on the smaller side and on the entries of a dense matrix; matrix layers may have four times as many."""
 ROUNDING = 1e-9
-"""What is added to a dense L2 norm, relatively: far more than float64 loses on matrices of this size."""
+"""The relative margin added to a dense L2 norm: far above the rounding in float64 for matrices of this size."""
 
 
 def is_small(linear: LinearMap) -> bool:
-    """Tell whether the dense matrix is taken."""
+    """Tell whether the dense matrix is used."""
     return min(linear.size) <= SIDE and math.prod(linear.size) <= (ENTRIES if linear.space else 4 * ENTRIES)
 
 
 def norm_bound(linear: LinearMap, norm: Norm) -> float:
-    """Return a bound on max |A x| / |x|, both in `norm`, of the map A itself, strides and padding included.
+    """Return a bound on max |A x| / |x|, both in `norm`, of the map A with its strides and padding.
 
     Linf and L1: the largest absolute row and column sum, exact but for reflected, replicated or circular padding, where
     a pixel may count twice. L2: the exact norm of the dense matrix where that is small. Otherwise the smallest of the

@@ -1,4 +1,4 @@
-"""How fast a network's logits can change, where it is a plain chain of layers."""
+"""A Lipschitz bound of a network that is a plain chain of layers."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -29,13 +29,14 @@ SLOPES: dict[type[nn.Module], Callable[..., float]] = {
     nn.PReLU: lambda module: max(1.0, float(module.weight.detach().abs().max())),
     nn.ELU: lambda module: max(1.0, abs(module.alpha)),
     nn.CELU: lambda _: 1.0,
-    nn.Softplus: lambda module: 1.0 if module.threshold >= 20 else math.nan,  # below, it jumps where it turns linear
+    # for smaller values it jumps where it becomes linear
+    nn.Softplus: lambda module: 1.0 if module.threshold >= 20 else math.nan,
     nn.Tanh: lambda _: 1.0,
     nn.Sigmoid: lambda _: 0.25,
     nn.SiLU: lambda _: 1.0998393202,  # at x = 2.39936
     nn.GELU: lambda module: 1.1289041452 if module.approximate == "none" else 1.1289930687,  # at sqrt(2); 1.41850
 }
-"""Upper bounds on the largest absolute slope of functions of one number; NaN: there is none."""
+"""Upper bounds on the largest absolute slope of activations; NaN: no bound exists."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +46,8 @@ class Chain:
     Attributes:
         head: weights of the last linear layer, (classes, features).
         log_lipschitz: for each norm p, the logarithm of a bound on |h(a) - h(b)|_p / |a - b|_p for all inputs a, b of
-            the examined shape, where h(x) is what the head gets: normalisation, batch norms, activations and pools
-            included. 0 where nothing comes before the head, and -inf where h is constant.
+            the examined shape, where h(x) is the input of the head, after normalisation, batch norms, activations and
+            pools. 0 where nothing comes before the head, and -inf where h is constant.
     """
 
     head: Tensor
@@ -59,30 +60,29 @@ class _Call:
     module: nn.Module
     x: object
     versions: tuple[int, int]
-    """Of the input before the call and of the output after it: changes in place move them."""
+    """Versions of the input before the call and of the output after it: changes in place raise them."""
     output: object
 
 
 def chain(model: nn.Module, example: Inputs) -> Chain | str:
-    """Return the bounds of a network that is a chain of known layers, or a sentence that says why it is none.
+    """Return the bounds of a network that is a chain of known layers, or a sentence with the reason why it is not.
 
-    Looked at in eval mode on the first two of `example`: each layer must get the very tensor that the one before it
-    returned, unchanged, and the last, a linear layer, must return the logits. A network that computes something else
-    for other inputs is beyond this. Norms are those of the layers as they are, strides and padding included, with
-    normalisation and batch norm multiplied into the weights next to them; they hold from above (`norm_bound`) and in
-    exact arithmetic: what float32 rounds in the network itself is not part of them.
+    The network runs in eval mode on the first two of `example`: each layer must get the unchanged output tensor of the
+    layer before, and the last, a linear layer, must return the logits. A network whose graph depends on its inputs is
+    not detected. Norms include strides and padding, with normalisation and batch norm multiplied into the weights next
+    to them; they are upper bounds (`norm_bound`) in exact arithmetic, without the rounding of the network's float32.
     """
     with under_attack(model), torch.no_grad():
-        x, again = example[:2].clone(), example[:2].clone()  # the first layer may write into what it gets
+        x, replayed = example[:2].clone(), example[:2].clone()  # the first layer may write into its input
         calls, logits = _calls(model, x)
         reason = _break(calls, x, logits) if calls else "it has no layers that are modules"
         if reason is not None:
             return reason
         for call in calls:
-            again = call.module(again)
+            replayed = call.module(replayed)
         if not torch.allclose(
-            again, logits, rtol=0, atol=0, equal_nan=True
-        ):  # changes past autograd, through `.data`, leave no trace but this
+            replayed, logits, rtol=0, atol=0, equal_nan=True
+        ):  # only this comparison detects changes through `.data`, past autograd
             return "its layers, one after another, give other logits than the network"
         factors: list[Tensor | LinearMap | Mapping[Norm, float]] = []
         for call in calls[:-1]:
@@ -141,7 +141,7 @@ def _leaves(module: nn.Module, name: str, seen: set[int]) -> Iterator[tuple[str,
 
 
 def _break(calls: list[_Call], x: Tensor, logits: Tensor) -> str | None:
-    """Return why the calls are not one after another from x to the logits, if they are not."""
+    """Return the reason why the calls are not a chain from x to the logits, or None."""
     at: object = x
     version, previous = calls[0].versions[0], "the input"
     for call in calls:
@@ -158,9 +158,10 @@ def _break(calls: list[_Call], x: Tensor, logits: Tensor) -> str | None:
 
 
 def _factor(call: _Call) -> Tensor | LinearMap | Mapping[Norm, float] | None | str:
-    """Return what a call does to distances.
+    """Return the effect of a call on distances.
 
-    A factor a channel, a map, or a bound for each norm; None where it does nothing; a sentence where it is not known.
+    A factor per channel, a map, or a bound for each norm; None if it has no effect; a sentence if the effect is
+    unknown.
     """
     module, x, output = call.module, cast(Tensor, call.x), cast(Tensor, call.output)
     if is_plain(module, *_AS_THEY_ARE):
@@ -187,24 +188,25 @@ def _factor(call: _Call) -> Tensor | LinearMap | Mapping[Norm, float] | None | s
         sizes = (_each(size, x.dim() - 2) for size in (module.kernel_size, module.stride, module.dilation))
         times = math.prod(map(_overlap, *sizes))
         return {"Linf": 1.0, "L2": math.sqrt(times), "L1": float(times)}
-    return f"nothing is known of how {_called(call)} changes distances"
+    return f"the effect of {_called(call)} on distances is unknown"
 
 
 def _average(module: nn.Module, x: Tensor) -> dict[Norm, float]:
     """Return the norms of an average pool: row and column sums, and for L2 the root of their product.
 
-    That root bounds the norm (Golub & Van Loan, corollary 2.3.2) and equals it where all windows are alike and apart.
+    That root bounds the norm (Golub & Van Loan, corollary 2.3.2) and equals it where all windows are equal and
+    disjoint.
     """
     with torch.enable_grad():
         ones = torch.ones((1, 1, *x.shape[2:]), dtype=torch.float64, requires_grad=True)
         means = module(ones)
         columns = torch.autograd.grad(means.sum(), ones)[0]
-    rows, most = float(means.detach().max()), float(columns.max())
-    return {"Linf": rows, "L2": math.sqrt(rows * most), "L1": most}
+    rows, column_sum = float(means.detach().max()), float(columns.max())
+    return {"Linf": rows, "L2": math.sqrt(rows * column_sum), "L1": column_sum}
 
 
 def _overlap(kernel: int, stride: int, dilation: int) -> int:
-    """Return the most windows that one place can lie in, along one dimension."""
+    """Return the largest number of windows that contain one position, along one dimension."""
     return -(-kernel * math.gcd(stride, dilation) // stride)
 
 

@@ -1,4 +1,4 @@
-"""Singular values of convolutions on a torus, where they fall apart into one small matrix a frequency."""
+"""Singular values of convolutions on a torus, by one small matrix per frequency."""
 
 import math
 from itertools import product
@@ -15,14 +15,14 @@ NUMBERS = 2**22
 def circular_values(
     weight: Tensor, space: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], groups: int = 1
 ) -> tuple[Tensor, tuple[int, ...]]:
-    """Return all singular values of a circular convolution, ascending, and the torus it is on.
+    """Return all singular values of a circular convolution, ascending, and the size of the torus.
 
     `weight` is (outputs, inputs of a group, *kernel); the torus is `space`, up to a multiple of `stride`. With stride
     1 the map is block-diagonal in Fourier space, one block of outputs times inputs a frequency (Sedghi, Gupta & Long
-    2019, https://arxiv.org/abs/1805.10408). A stride s keeps every s-th output, which adds up the frequencies that look
-    alike there: their blocks stand side by side, divided by sqrt(s) a dimension. Blocks at opposite frequencies are
-    conjugate, so only one of them is decomposed. The transform is summed over the kernel's taps, some frequencies at a
-    time, so that memory stays bounded.
+    2019, https://arxiv.org/abs/1805.10408). A stride s keeps every s-th output, which adds up the frequencies that
+    coincide there: their blocks are concatenated and divided by sqrt(s) per dimension. Blocks at opposite frequencies
+    are conjugate, so only one of them is decomposed. The transform is summed over the kernel's taps, some frequencies
+    at a time, so that memory stays bounded.
     """
     torus = tuple(-(-size // s) * s for size, s in zip(space, stride, strict=True))
     coarse = tuple(size // s for size, s in zip(torus, stride, strict=True))
@@ -31,14 +31,14 @@ def circular_values(
     taps = (taps * torch.tensor(dilation)).to(weight.dtype)
     blocks = weight.reshape(groups, outputs // groups, inputs, -1).to(torch.complex128)
 
-    kept, weights = [], []
-    for place in product(*map(range, coarse)):
-        opposite = tuple(-k % n for k, n in zip(place, coarse, strict=True))
-        if place <= opposite:
-            kept.append(place)
-            weights.append(1 if place == opposite else 2)
+    half, weights = [], []
+    for frequency in product(*map(range, coarse)):
+        opposite = tuple(-k % n for k, n in zip(frequency, coarse, strict=True))
+        if frequency <= opposite:
+            half.append(frequency)
+            weights.append(1 if frequency == opposite else 2)
     aliases = torch.tensor(list(product(*(range(0, n, c) for n, c in zip(torus, coarse, strict=True)))))
-    frequencies = torch.tensor(kept)[:, None, :] + aliases[None, :, :]
+    frequencies = torch.tensor(half)[:, None, :] + aliases[None, :, :]
     turns = frequencies / torch.tensor(torus, dtype=weight.dtype)
 
     values = []

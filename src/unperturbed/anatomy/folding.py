@@ -1,4 +1,4 @@
-"""Batch norms in eval mode as a part of the linear layers before them."""
+"""Folding of batch norms in eval mode into the linear layers before them."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ MAPS = (
 AnyBatchNorm = nn.modules.batchnorm._BatchNorm
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 AGREEMENT = 1e-5
-"""Largest difference between logits before and after, relative to the largest logit where that is above 1."""
+"""Largest difference between logits before and after, relative to the largest logit if that is above 1."""
 
 _Pair = tuple[str, nn.Module, str, nn.Module]
 """A layer and the batch norm behind it, with their paths."""
@@ -32,9 +32,9 @@ class Folded:
     """A copy of a network with batch norms multiplied into the layers before them.
 
     Attributes:
-        model: the copy, or the network itself where nothing is folded; in eval mode the outputs are the same.
-        into: for each batch norm that is gone, the layer that it is now a part of, both by their paths.
-        notes: on batch norms that follow a layer and yet could not be folded.
+        model: the copy, or the network if no batch norm is folded; in eval mode the outputs are the same.
+        into: for each folded batch norm, the layer that contains it now, both by their paths.
+        notes: on batch norms that follow a layer but could not be folded.
     """
 
     model: nn.Module
@@ -43,21 +43,21 @@ class Folded:
 
 
 def fold_batch_norms(model: nn.Module, example: Inputs) -> nn.Module:
-    """Return the network, or a copy, without batch norms that directly follow a linear layer: the same in eval mode.
+    """Return an equal network in eval mode, without batch norms that directly follow a linear layer.
 
     The layer's weight becomes diag(gamma / sqrt(var + eps)) W and its bias (b - mean) gamma / sqrt(var + eps) + beta
-    (`folded` says which).
+    (`folded` has the conditions).
     """
     return folded(model, example).model
 
 
 def folded(model: nn.Module, example: Inputs) -> Folded:
-    """Return a copy of the network with every batch norm folded that may be, and why others may not.
+    """Return a copy of the network with batch norms folded where possible, and notes on the others.
 
-    A batch norm is folded where its input is, in a forward of `example` in eval mode, the very tensor that a linear
-    layer or convolution returned, each of the two being called once, and where the copy's logits agree to 1e-5. They do
-    not if the layer's output is used elsewhere, too. Batch norms that do nothing (new ones) would hide that, so the
-    logits must also agree where the batch norms are changed before they are folded.
+    A batch norm is folded if, in a forward of `example` in eval mode, its input is the output tensor of a linear layer
+    or convolution, both are called once, and the copy's logits agree to 1e-5. They do not if another module uses the
+    layer's output. An untrained batch norm is the identity and would hide that, so the logits must also agree when the
+    batch norms are changed before they are folded.
     """
     pairs = _pairs(model, example)
     if not pairs:
@@ -66,41 +66,41 @@ def folded(model: nn.Module, example: Inputs) -> Folded:
     if together is not None:
         return Folded(together, {norm: layer for layer, _, norm, _ in pairs}, ())
     notes: list[str] = []
-    kept: list[_Pair] = []
+    accepted: list[_Pair] = []
     for pair in pairs:
         if _fold(model, [pair], example) is None:
             notes.append(f"{pair[2]} is not folded into {pair[0]}: the network would then be another one")
         else:
-            kept.append(pair)
-    best = _fold(model, kept, example)
+            accepted.append(pair)
+    best = _fold(model, accepted, example)
     if best is None:
         note = f"no batch norms are folded: a copy of the network, a {type(model).__name__}, is another one"
         return Folded(model, {}, (note,))
-    return Folded(best, {norm: layer for layer, _, norm, _ in kept}, tuple(notes))
+    return Folded(best, {norm: layer for layer, _, norm, _ in accepted}, tuple(notes))
 
 
 def _fold(model: nn.Module, pairs: list[_Pair], example: Inputs) -> nn.Module | None:
-    """Return the copy with these pairs folded, if that is the same network."""
+    """Return the copy with these pairs folded, if it has the same outputs."""
     try:
         changed: dict[nn.Module, nn.Module] = {norm: _changed(cast(AnyBatchNorm, norm)) for *_, norm in pairs}
         folded_changed = _copy(model, _merged_all([(layer, norm, changed[norm]) for _, layer, _, norm in pairs]))
         result = _copy(model, _merged_all([(layer, norm, norm) for _, layer, _, norm in pairs]))
-        same = _agree(model, result, example) and _agree(_copy(model, changed), folded_changed, example)
-    except Exception:  # any error of a network that uses its layers otherwise than by calls, or cannot be copied
+        equal = _agree(model, result, example) and _agree(_copy(model, changed), folded_changed, example)
+    except Exception:  # any error of a network that uses its layers without calling them, or cannot be copied
         return None
-    return result if same else None
+    return result if equal else None
 
 
 def _pairs(model: nn.Module, x: Inputs) -> list[_Pair]:
     layers = {module: name for name, module in model.named_modules() if is_plain(module, *MAPS)}
     norms = {module: name for name, module in model.named_modules() if is_plain(module, *BATCH_NORMS)}
-    given: dict[nn.Module, list[tuple[Tensor, int]]] = {module: [] for module in (*layers, *norms)}
+    received: dict[nn.Module, list[tuple[Tensor, int]]] = {module: [] for module in (*layers, *norms)}
 
     def take(norm: nn.Module, arguments: tuple[Any, ...]) -> None:
-        given[norm].append((arguments[0], arguments[0]._version))
+        received[norm].append((arguments[0], arguments[0]._version))
 
     def give(layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-        given[layer].append((output, output._version))
+        received[layer].append((output, output._version))
 
     hooks = [norm.register_forward_pre_hook(take) for norm in norms]
     hooks += [layer.register_forward_hook(give) for layer in layers]
@@ -109,43 +109,43 @@ def _pairs(model: nn.Module, x: Inputs) -> list[_Pair]:
     finally:
         for hook in hooks:
             hook.remove()
-    once = [(module, *seen[0]) for module, seen in given.items() if len(seen) == 1]
+    single = [(module, *tensors[0]) for module, tensors in received.items() if len(tensors) == 1]
     return [
         (layers[layer], layer, norms[norm], norm)
-        for norm, came, at in once
+        for norm, came, at in single
         if norm in norms and cast(AnyBatchNorm, norm).running_var is not None
-        for layer, went, then in once
+        for layer, went, then in single
         if layer in layers and went is came and at == then and _outputs(layer) == cast(AnyBatchNorm, norm).num_features
     ]
 
 
 def _copy(model: nn.Module, instead: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """Return a copy with other modules in the places of some, wherever these are held."""
-    return copy.deepcopy(model, {id(module): other for module, other in instead.items()})
+    """Return a copy in which some modules are replaced, at all of their paths."""
+    return copy.deepcopy(model, {id(module): replacement for module, replacement in instead.items()})
 
 
 def _changed(norm: AnyBatchNorm) -> nn.Module:
-    """Return a batch norm with other averages: none of its channels is passed on as it is."""
-    other = copy.deepcopy(norm)
-    assert other.running_var is not None and other.running_mean is not None
-    other.running_var *= torch.linspace(1.2, 1.6, len(other.running_var)).to(other.running_var)
-    other.running_mean += 0.1
-    return other
+    """Return a batch norm with other averages, so that it changes every channel."""
+    copied = copy.deepcopy(norm)
+    assert copied.running_var is not None and copied.running_mean is not None
+    copied.running_var *= torch.linspace(1.2, 1.6, len(copied.running_var)).to(copied.running_var)
+    copied.running_mean += 0.1
+    return copied
 
 
 def _merged_all(triples: list[tuple[nn.Module, nn.Module, nn.Module]]) -> dict[nn.Module, nn.Module]:
-    """Return, for (layer, batch norm, batch norm to fold), what takes the places of the first two."""
+    """Return, for (layer, batch norm, batch norm to fold), the replacements of the first two."""
     instead: dict[nn.Module, nn.Module] = {}
-    for layer, norm, other in triples:
-        instead[layer] = _merged(layer, cast(AnyBatchNorm, other))
+    for layer, norm, changed in triples:
+        instead[layer] = _merged(layer, cast(AnyBatchNorm, changed))
         instead[norm] = nn.Identity().train(norm.training)
     return instead
 
 
 def _merged(layer: nn.Module, norm: AnyBatchNorm) -> nn.Module:
-    """Return a layer that does what both do in eval mode."""
+    """Return a layer that computes both in eval mode."""
     scale, shift = batch_norm_factors(norm)
-    with under_attack(layer):  # a parametrised weight may be another one, and move, in train mode
+    with under_attack(layer):  # a parametrised weight may differ, and change, in train mode
         weight = float64(cast(nn.Conv2d, layer).weight)
         merged = cast(nn.Conv2d, _empty(next(kind for kind in MAPS if is_plain(layer, kind)), layer))
     if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
@@ -162,7 +162,7 @@ def _merged(layer: nn.Module, norm: AnyBatchNorm) -> nn.Module:
 
 
 def _empty(kind: Callable[..., nn.Module], layer: Any) -> nn.Module:
-    """Return a layer of the same settings, with a bias and nothing in it; no random numbers are drawn."""
+    """Return a layer of the same settings with an uninitialised weight and bias; no random numbers are drawn."""
     if kind is nn.Linear:
         settings: dict[str, Any] = {"in_features": layer.in_features, "out_features": layer.out_features}
     else:
@@ -179,13 +179,13 @@ def _empty(kind: Callable[..., nn.Module], layer: Any) -> nn.Module:
         if layer.transposed:
             names.append("output_padding")
         settings = {name: getattr(layer, name) for name in names}
-    place = {"device": layer.weight.device, "dtype": layer.weight.dtype}
-    made: nn.Module = nn.utils.skip_init(kind, **settings, **place)  # type: ignore[no-untyped-call]
-    return made
+    factory = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+    layer_like: nn.Module = nn.utils.skip_init(kind, **settings, **factory)  # type: ignore[no-untyped-call]
+    return layer_like
 
 
 def batch_norm_factors(norm: AnyBatchNorm) -> tuple[Tensor, Tensor]:
-    """Return what a batch norm with running averages multiplies each channel by in eval mode, and then adds."""
+    """Return the factor and the summand per channel of a batch norm with running averages in eval mode."""
     scale = (float64(cast(Tensor, norm.running_var)) + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * float64(norm.weight)
@@ -202,7 +202,7 @@ def _logits(model: nn.Module, x: Inputs) -> Tensor:
         return output_logits(model(x))
 
 
-def _agree(one: nn.Module, other: nn.Module, x: Inputs) -> bool:
-    before, after = _logits(one, x), _logits(other, x)
+def _agree(model: nn.Module, copied: nn.Module, x: Inputs) -> bool:
+    before, after = _logits(model, x), _logits(copied, x)
     size = max(1.0, float(before.abs().max()))
     return after.shape == before.shape and bool(((after - before).abs() <= AGREEMENT * size).all())

@@ -1,4 +1,4 @@
-"""The linear part of a layer, on inputs of the shape that it sees."""
+"""The linear part of a layer, for one shape of inputs."""
 
 import math
 from dataclasses import dataclass, replace
@@ -21,14 +21,14 @@ class LinearMap:
     """A matrix or a convolution without its bias, in float64.
 
     Attributes:
-        name: path of the module, and the part of it if it holds several maps.
-        kind: what it is, in a word or two.
+        name: path of the module, and the name of the part if it holds several maps.
+        kind: the kind of the layer, in one or two words.
         weight: (outputs, inputs of a group, *kernel); a matrix has no kernel, and maps every token alike.
         space: height and width, say, of a convolution's input; () for a matrix.
         stride: one a dimension of space.
         dilation: one a dimension of space.
         padding: before and after, one pair a dimension of space.
-        mode: of the padding, as `torch.nn.functional.pad` names it.
+        mode: of the padding, by the names of `torch.nn.functional.pad`.
         groups: of a convolution.
         transposed: whether the layer is the adjoint of this map, which has the same singular values.
     """
@@ -56,12 +56,12 @@ class LinearMap:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Rows and columns of the matrix that the map is."""
+        """Rows and columns of the map's matrix."""
         return math.prod(self.out_shape), math.prod(self.in_shape)
 
     @property
     def work(self) -> int:
-        """Multiplications that one application takes."""
+        """Number of multiplications of one application."""
         return self.weight.numel() * math.prod(self.out_shape[1:])
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -130,10 +130,10 @@ class LinearMap:
 
 
 def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Tell whether a module is of one of these classes and computes what they compute.
+    """Tell whether a module is of one of these classes and computes the same function.
 
-    Subclasses count where they take over `forward` as it is (as parametrised modules do). Modules with forward hooks
-    do not count, since hooks may replace the output.
+    Subclasses count if they inherit `forward` (as parametrised modules do). Modules with forward hooks do not count,
+    since hooks may replace the output.
     """
     methods = ("forward", "_conv_forward")
     return not (module._forward_hooks or "forward" in vars(module)) and any(
@@ -144,12 +144,12 @@ def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
 
 
 def map_of(module: nn.Module, name: str, space: tuple[int, ...]) -> LinearMap | None:
-    """Return the map of a linear layer or convolution whose input has this spatial shape; None: it is neither."""
+    """Return the map of a linear layer or convolution whose input has this spatial shape; None for other modules."""
     if is_plain(module, nn.Linear):
         return LinearMap(name, "Linear", float64(cast(nn.Linear, module).weight))
     if is_plain(module, nn.Conv1d, nn.Conv2d, nn.Conv3d):
         conv = cast(_Convolution, module)
-        widths = conv._reversed_padding_repeated_twice  # "same" padding need not be the same on both sides
+        widths = conv._reversed_padding_repeated_twice  # "same" padding may differ between the two sides
         pairs = tuple(zip(widths[::2], widths[1::2], strict=True))[::-1]
         return LinearMap(
             name,
@@ -165,7 +165,7 @@ def map_of(module: nn.Module, name: str, space: tuple[int, ...]) -> LinearMap | 
     if is_plain(module, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d):
         back = cast(_Transposed, module)
         padding = tuple((int(width), int(width)) for width in back.padding)
-        made = tuple(
+        resolved = tuple(
             (n - 1) * s - 2 * p + d * (k - 1) + extra + 1
             for n, s, (p, _), d, k, extra in zip(
                 space, back.stride, padding, back.dilation, back.kernel_size, back.output_padding, strict=True
@@ -175,7 +175,7 @@ def map_of(module: nn.Module, name: str, space: tuple[int, ...]) -> LinearMap | 
             name,
             type(back).__name__,
             float64(back.weight),
-            made,
+            resolved,
             back.stride,
             back.dilation,
             padding,

@@ -17,11 +17,12 @@ _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.instancenorm._Insta
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """The linear maps of a network in the order in which they are first called.
+    """The linear maps of a network in the order of their first calls.
 
     Attributes:
-        maps: batch norms that follow one are a part of it; others are separate maps, one factor per channel.
-        folded: how many batch norms are a part of the map before them.
+        maps: a batch norm that follows a map is a part of it; other batch norms are separate maps, one factor per
+            channel.
+        folded: the number of batch norms that are a part of the map before them.
         notes: on other modules with weights.
     """
 
@@ -34,24 +35,24 @@ def linear_maps(model: nn.Module, example: Inputs) -> Maps:
     """Return the maps of all linear layers, convolutions, attention projections and batch norms that `example` runs.
 
     Modules are found by walking; each counts once, with the shape of its first input. nn.MultiheadAttention is taken
-    apart into the projections of queries, keys, values and outputs. What has weights or normalises by the example and
-    is nothing of this is noted.
+    apart into the projections of queries, keys, values and outputs. Other modules that have weights or normalise by the
+    example get a note.
     """
     result = folded(model, example)
     maps, notes = [], list(result.notes)
     shapes = _shapes(result.model, example)
     names = {module: name for name, module in result.model.named_modules()}
     projections = {module.out_proj for module in names if isinstance(module, nn.MultiheadAttention)}
-    for module, seen in shapes.items():
+    for module, input_shapes in shapes.items():
         name = names[module] or "network"
-        with under_attack(module):  # a parametrised weight may be another one, and move, in train mode
-            found = _maps_of(module, name, seen[0])
-        broken = [linear.name for linear in found if not linear.weight.isfinite().all()]
+        with under_attack(module):  # a parametrised weight may differ, and change, in train mode
+            module_maps = _maps_of(module, name, input_shapes[0])
+        broken = [linear.name for linear in module_maps if not linear.weight.isfinite().all()]
         notes += [f"{path} has weights that are not finite: it is left out" for path in broken]
-        maps += [linear for linear in found if linear.name not in broken]
-        if not found and (note := _note(module, name)):
+        maps += [linear for linear in module_maps if linear.name not in broken]
+        if not module_maps and (note := _note(module, name)):
             notes.append(note)
-        if found and len(set(seen)) > 1 and not isinstance(module, nn.Linear | nn.MultiheadAttention):
+        if module_maps and len(set(input_shapes)) > 1 and not isinstance(module, nn.Linear | nn.MultiheadAttention):
             notes.append(f"{name} ({type(module).__name__}) gets inputs of several shapes: the first counts")
     for module, name in names.items():
         if module not in shapes and module not in projections and _has_weights(module):
@@ -62,11 +63,11 @@ def linear_maps(model: nn.Module, example: Inputs) -> Maps:
 
 
 def _shapes(model: nn.Module, x: Inputs) -> dict[nn.Module, list[tuple[int, ...]]]:
-    """Return the shapes of the first arguments of every module that is called, in order of the first call."""
+    """Return the shapes of the first arguments of every called module, in the order of the first calls."""
     shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
 
-    def see(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-        first = next((value for value in (*positional, *named.values()) if isinstance(value, Tensor)), None)
+    def see(module: nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        first = next((value for value in (*positional, *keywords.values()) if isinstance(value, Tensor)), None)
         shapes.setdefault(module, []).append(() if first is None else tuple(first.shape))
 
     hooks = [module.register_forward_pre_hook(see, with_kwargs=True) for module in model.modules()]
@@ -88,7 +89,7 @@ def _maps_of(module: nn.Module, name: str, shape: tuple[int, ...]) -> list[Linea
         return _projections(cast(nn.MultiheadAttention, module), name)
     if is_plain(module, *BATCH_NORMS) and cast(AnyBatchNorm, module).running_var is not None:
         scale, _ = batch_norm_factors(cast(AnyBatchNorm, module))
-        weight = scale.view(-1, 1, 1)  # a convolution of one tap on one place, with a group a channel
+        weight = scale.view(-1, 1, 1)  # a convolution of one tap on one position, with one group per channel
         return [LinearMap(name, type(module).__name__, weight, (1,), (1,), (1,), ((0, 0),), groups=len(weight))]
     return []
 
@@ -98,12 +99,12 @@ def _projections(attention: nn.MultiheadAttention, name: str) -> list[LinearMap]
         weights = list(attention.in_proj_weight.chunk(3))
     else:
         weights = [attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight]
-    named = zip(("q", "k", "v", "out_proj"), (*weights, attention.out_proj.weight), strict=True)
-    return [LinearMap(f"{name}.{part}", "projection", float64(weight)) for part, weight in named]
+    projections = zip(("q", "k", "v", "out_proj"), (*weights, attention.out_proj.weight), strict=True)
+    return [LinearMap(f"{name}.{part}", "projection", float64(weight)) for part, weight in projections]
 
 
 def _note(module: nn.Module, name: str) -> str | None:
-    """Return why a module that is called is not among the maps, where it might be expected to be."""
+    """Return the reason why a called module is not among the maps, if a reader may expect it there."""
     kind = type(module).__name__
     if isinstance(module, _NORMS):
         return f"{name} ({kind}) normalises each example by itself: it is no linear map, and is left out"

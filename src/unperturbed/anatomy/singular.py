@@ -8,10 +8,11 @@ BY_GRAM = 256
 
 
 def singular_values(matrices: Tensor) -> Tensor:
-    """Return those of matrices (..., rows, columns), real or complex, in double precision: (..., min), ascending.
+    """Return the singular values of matrices (..., rows, columns), real or complex, in double precision: (..., min),
+    ascending.
 
-    Of large ones as roots of the smaller Gram matrix's eigenvalues: the largest is as exact, and what is below 1e-7 of
-    it becomes 0.
+    For large matrices they are roots of the smaller Gram matrix's eigenvalues: the largest is as exact, and values
+    below 1e-7 of it become 0.
     """
     rows, columns = matrices.shape[-2:]
     if min(rows, columns) <= BY_GRAM:

@@ -1,4 +1,4 @@
-"""The singular values of a layer: of its weights as a matrix, on a torus, and of the layer as it is."""
+"""The singular values of a layer: of its weights as a matrix, on a torus, and with its padding and stride."""
 
 import math
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from unperturbed.curvature.lanczos import ends, quadrature
 from unperturbed.noise import Noise
 
 WORK = 5 * 10**9
-"""Multiplications that each of the two searches in a large layer may take, a little more where that is too few."""
+"""The budget of multiplications for each of the two searches in a large layer, exceeded a little if it is too small."""
 STEPS, PROBES, NODES = 400, 32, 40
-"""At most: steps towards the ends, random vectors, and nodes from each of them."""
+"""Upper limits: steps towards the ends, random vectors, and nodes per random vector."""
 TOLERANCE = 1e-3
-"""Relative, of the ends' squares."""
+"""Relative tolerance of the ends' squares."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class Spectrum:
     """A summary of min(rows, columns) singular values.
 
     Attributes:
-        count: how many there are.
-        smallest: where it has not settled, an upper bound.
-        largest: where it has not settled, a lower bound.
+        count: their number.
+        smallest: an upper bound if it has not settled.
+        largest: a lower bound if it has not settled.
         mean: of all.
         deviation: the standard deviation, sqrt(mean((s - mean)^2)).
         squares: the sum of their squares.
         smallest_settled: whether it is exact, or a search for it has converged.
         largest_settled: likewise.
-        error: standard error of the mean, where it is that of random vectors; else 0.
+        error: standard error of the mean if it is estimated by random vectors; else 0.
     """
 
     count: int
@@ -64,9 +64,9 @@ class Spectrum:
 
 
 def reshaped(linear: LinearMap) -> Spectrum:
-    """Return that of the weights as a matrix, outputs times everything an output sees in one window.
+    """Return the spectrum of the weights as a matrix: outputs by the entries of one window.
 
-    Of a grouped convolution, a matrix a group.
+    A grouped convolution has one matrix per group.
     """
     matrices = linear.weight.reshape(linear.groups, len(linear.weight) // linear.groups, -1)
     if linear.groups > 1:
@@ -75,7 +75,7 @@ def reshaped(linear: LinearMap) -> Spectrum:
 
 
 def circular(linear: LinearMap) -> Spectrum:
-    """Return that of the convolution on a torus (`circular_values`); of a matrix, its own."""
+    """Return the spectrum of the convolution on a torus (`circular_values`), or of a matrix."""
     if not linear.space:
         return real(linear)
     values, _ = circular_values(linear.weight, linear.space, linear.stride, linear.dilation, linear.groups)
@@ -83,18 +83,18 @@ def circular(linear: LinearMap) -> Spectrum:
 
 
 def real(linear: LinearMap) -> Spectrum:
-    """Return that of the layer as it is, with its stride, padding, dilation and groups: dense, or `estimated`."""
+    """Return the spectrum of the layer with its stride, padding, dilation and groups: dense, or `estimated`."""
     if is_small(linear):
         return _of(singular_values(linear.matrix()))
     affordable = WORK // (2 * linear.work)
     noise = Noise.of(0, torch.arange(1 + min(PROBES, max(4, affordable // NODES))))
     draws = noise.normal((min(linear.size),), torch.float64)
-    # the mean bears the rounding of float32, in which convolutions are several times as fast; the smallest does not
+    # float32, in which convolutions are several times as fast, suffices for the mean, but not for the smallest
     return estimated(linear, draws[:1], draws[1:].sign().float(), min(STEPS, max(100, affordable)))
 
 
 def estimated(linear: LinearMap, start: Tensor, probes: Tensor, steps: int) -> Spectrum:
-    """Return that of the layer as it is by products with the smaller side's Gram operator.
+    """Estimate the spectrum of the layer by products with the smaller side's Gram operator.
 
     The ends by at most `steps` steps of Lanczos from `start`, (1, n). The sum of squares exactly, where padding is
     zero. The mean by stochastic Lanczos quadrature from `probes`, (m, n), corrected by how far the same probes miss the
@@ -111,10 +111,10 @@ def estimated(linear: LinearMap, start: Tensor, probes: Tensor, steps: int) -> S
     low, high = ends(gram, start, steps, TOLERANCE)
     nodes, weights = quadrature(gram, probes, min(NODES, count))
     nodes, weights = nodes.double().clamp(min=0), weights.double()
-    values, seen = nodes.sqrt(), (weights * nodes).sum(1)
-    squares = sum_of_squares(linear) if linear.mode == "constant" else count * float(seen.mean())
+    values, second_moments = nodes.sqrt(), (weights * nodes).sum(1)
+    squares = sum_of_squares(linear) if linear.mode == "constant" else count * float(second_moments.mean())
     slope = _slope(weights, nodes, values)
-    means = (weights * values).sum(1) - slope * (seen - squares / count)
+    means = (weights * values).sum(1) - slope * (second_moments - squares / count)
     mean, error = float(means.mean()), float(means.std(correction=0)) / math.sqrt(max(1, len(means) - 1))
     smallest = math.sqrt(low.value) if low.value > 1e-14 * high.value else 0.0
     return Spectrum(
@@ -131,20 +131,20 @@ def estimated(linear: LinearMap, start: Tensor, probes: Tensor, steps: int) -> S
 
 
 def _slope(weights: Tensor, x: Tensor, y: Tensor) -> float:
-    """Return that of the line of y on x."""
+    """Return the slope of the regression of y on x."""
     weights = weights / weights.sum()
-    apart = x - (weights * x).sum()
-    variance = float((weights * apart.square()).sum())
-    return float((weights * apart * y).sum()) / variance if variance > 0 else 0.0
+    deviations = x - (weights * x).sum()
+    variance = float((weights * deviations.square()).sum())
+    return float((weights * deviations * y).sum()) / variance if variance > 0 else 0.0
 
 
 def real_norm(linear: LinearMap) -> float:
-    """Return the largest singular value of the layer as it is, from within; `norm_bound` is the bound from above."""
+    """Return the largest singular value of the layer, estimated from below; `norm_bound` is the bound from above."""
     return real(linear).largest
 
 
 def sum_of_squares(linear: LinearMap) -> float:
-    """Return the squared Frobenius norm of the layer as it is; of zero padding, so that no weight meets another."""
+    """Return the squared Frobenius norm of the layer; with zero padding, so that no entry sums two weights."""
     squared = linear.squared()
     return float(squared(squared.weight.new_ones((1, *squared.in_shape))).sum())
 
@@ -152,6 +152,6 @@ def sum_of_squares(linear: LinearMap) -> float:
 def _of(values: Tensor) -> Spectrum:
     values = values.flatten()
     low, high = float(values.min()), float(values.max())
-    smallest = low if low > 1e-13 * high else 0.0  # what is left of a rank that is not full is rounding
+    smallest = low if low > 1e-13 * high else 0.0  # beyond the rank, singular values are rounding
     deviation = float(values.std(correction=0))
     return Spectrum(len(values), smallest, high, float(values.mean()), deviation, float(values.square().sum()))

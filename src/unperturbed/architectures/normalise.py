@@ -41,14 +41,14 @@ class Normalise(nn.Module):
         return (x - self.mean.view(-1, *rest)) / self.std.view(-1, *rest)
 
     def extra_repr(self) -> str:
-        """Return the numbers, or how many there are."""
+        """Return the numbers, or their count if they are many."""
         return f"{self.mean.tolist()}, {self.std.tolist()}" if len(self.mean) <= 4 else f"{len(self.mean)} features"
 
 
 def normalise_inputs(input_shape: tuple[int, ...], mean: Sequence[float], std: Sequence[float]) -> Normalise:
-    """Return the layer for inputs of this shape; a single number stands for every channel or feature.
+    """Return the layer for inputs of this shape; a single number applies to every channel or feature.
 
-    The buffers always have `input_shape[0]` entries, so that saved weights fit however the numbers were given.
+    The buffers always have `input_shape[0]` entries, so that saved weights fit in both cases.
     """
 
     def spread(name: str, numbers: Sequence[float]) -> tuple[float, ...]:

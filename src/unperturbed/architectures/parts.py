@@ -1,4 +1,4 @@
-"""What the models share: activations, and the checks of their arguments."""
+"""Activations and argument checks of the networks."""
 
 import functools
 import inspect
@@ -21,28 +21,29 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def keeps_arguments(kind: type[M]) -> type[M]:
-    """Check a network's arguments, and let it keep them, defaults included, as `init_args`.
+    """Check a network's arguments, and store them, with defaults, as `init_args`.
 
-    Building one raises `InputError` on arguments of another type or out of range, and where memory does not hold it.
+    The constructor raises `InputError` for arguments of another type or out of range, and for networks that do not fit
+    in memory.
     """
     original = kind.__init__
     signature = inspect.signature(original)
 
     @functools.wraps(original)
     def init(self: M, *arguments: Any, **options: Any) -> None:
-        given = signature.bind(self, *arguments, **options)
-        check_arguments(original, given, _RULES)
-        given.apply_defaults()
-        kept = {name: value for name, value in given.arguments.items() if name != "self"}
+        bound = signature.bind(self, *arguments, **options)
+        check_arguments(original, bound, _RULES)
+        bound.apply_defaults()
+        named_arguments = {name: value for name, value in bound.arguments.items() if name != "self"}
         try:
-            original(self, **kept)
+            original(self, **named_arguments)
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and not re.search("allocate|overflow", str(error)):
                 raise
             raise InputError(
-                f"Memory does not hold a {kind.__name__} with {kept!r:.300}: give smaller sizes."
+                f"Memory does not hold a {kind.__name__} with {named_arguments!r:.300}: give smaller sizes."
             ) from error
-        cast(Any, self).init_args = kept
+        cast(Any, self).init_args = named_arguments
 
     cast(Any, kind).__init__ = init
     return kind
@@ -56,7 +57,7 @@ def activation_named(name: str) -> nn.Module:
 
 
 def check_image_shape(input_shape: tuple[int, ...], smallest: int = 1) -> tuple[int, int, int]:
-    """Return (channels, height, width); raises `InputError` where that is not what `input_shape` holds."""
+    """Return (channels, height, width); raises `InputError` if `input_shape` is not the shape of images."""
     shape = check_shape(input_shape)
     if len(shape) != 3 or min(shape[1:]) < smallest:
         raise InputError(
@@ -67,7 +68,7 @@ def check_image_shape(input_shape: tuple[int, ...], smallest: int = 1) -> tuple[
 
 
 def check_shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of one input as a tuple; raises `InputError` where it is empty."""
+    """Return the shape of one input as a tuple; raises `InputError` if it is empty."""
     shape = tuple(input_shape)
     if not shape:
         raise InputError(f"input_shape {shape} is not the shape of an input: give sizes from 1 up, such as (3, 32, 32)")

@@ -1,4 +1,4 @@
-"""Pre-activation residual networks, for images of 32x32 pixels and thereabouts."""
+"""Pre-activation residual networks, for images of about 32x32 pixels."""
 
 from typing import ClassVar
 
@@ -28,9 +28,9 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = self.activation(self.bn1(x))
-        kept: Tensor = x if self.shortcut is None else self.shortcut(h)
+        shortcut: Tensor = x if self.shortcut is None else self.shortcut(h)
         h = self.conv2(self.activation(self.bn2(self.conv1(h))))
-        return h + kept
+        return h + shortcut
 
 
 @keeps_arguments

@@ -29,10 +29,10 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = self.activation(self.bn1(x))
-        kept: Tensor = x if self.convShortcut is None else self.convShortcut(h)
+        shortcut: Tensor = x if self.convShortcut is None else self.convShortcut(h)
         h = self.dropout(self.activation(self.bn2(self.conv1(h))))
         h = self.conv2(h)
-        return h + kept
+        return h + shortcut
 
 
 class _Stage(nn.Module):

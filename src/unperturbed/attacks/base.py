@@ -1,4 +1,4 @@
-"""What an attack is, and what it gives back."""
+"""The interface of attacks and their results."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, is_dataclass
@@ -20,38 +20,38 @@ class AttackResult:
     """An attack's result for each example of a batch."""
 
     z: Inputs
-    """The best point found."""
+    """The point of largest margin."""
     margin: PerExample
-    """max_{j != y} f_j - f_y there, as the attack saw it: positive is a break, still to be verified."""
+    """max_{j != y} f_j - f_y there, as computed by the attack: positive is a break, still to be verified."""
     finite: Tensor
-    """Bool: whether everything that the attack computed for the example was finite."""
+    """Bool: whether all values that the attack computed for the example were finite."""
     restart: Rows
-    """How many starts it took, the first included: up to the one that broke the example; all, where none did."""
+    """The number of starts up to the one that broke the example, or of all starts."""
     passes: int
     """Examples through the network, forward."""
     backwards: int | None = None
-    """Examples through it backward; None: as many as forward."""
+    """Examples through the network, backward; None: as many as forward."""
     queries: Rows | None = None
-    """Forwards for each example up to its break, or in all; None: not counted."""
+    """Forwards for each example up to its break, or all of its forwards; None: not counted."""
     warnings: tuple[str, ...] = ()
-    """What makes the result doubtful."""
+    """Warnings about the result."""
 
 
 class Attack(ABC):
-    """Looks for a misclassified point of the threat set, for each example."""
+    """Searches the threat set of each example for a misclassified point."""
 
     label: str
-    """How tables name the attack."""
+    """The name of the attack in tables."""
     restarts: int
-    """How often an example is begun with at most (with all targets each time); 1 where there are no restarts."""
+    """The largest number of starts from an example (with all targets each time); 1 without restarts."""
     draws: int = 1
-    """Forwards that loss and margin are the means of, for networks that draw random numbers."""
+    """Number of forwards over which loss and margin are averaged, for networks that draw random numbers."""
     bears_rounding: ClassVar[bool] = False
-    """Whether the search is as good on a network in bfloat16, whose margins are right to a hundredth or so."""
+    """Whether the search is as good on a network in bfloat16, whose margins have errors of about one percent."""
     needs_gradient: ClassVar[bool | None] = None
-    """Whether the search follows the network's input gradient; None: not known."""
+    """Whether the search follows the network's input gradient; None: unknown."""
     needs_radius: ClassVar[bool] = True
-    """Whether the search looks within the threat set's radius; if not, it is a `MinimumNorm` attack as well."""
+    """Whether the search needs the radius; if not, the attack is a `MinimumNorm` attack as well."""
 
     def __post_init__(self) -> None:
         """Check the settings of an attack that is a dataclass; raises InputError."""
@@ -63,9 +63,9 @@ class Attack(ABC):
         """Attack every example of the batch; the network sees `batch_size` examples at a time."""
 
     def to_the_end(self) -> "Attack":
-        """Return the attack that does not stop at the first break, for points that are as wrong as can be.
+        """Return the attack that does not stop at the first break, for points of the largest margin.
 
-        The attack itself where it knows no such thing.
+        By default, the attack itself.
         """
         return self
 
@@ -75,17 +75,17 @@ class Nearest:
     """The nearest misclassified point found for each example, at any distance."""
 
     z: Inputs
-    """That point; x where none was found."""
+    """That point; x if no point was found."""
     distance: PerExample
-    """Its distance; infinite where none was found."""
+    """Its distance; infinite if no point was found."""
     found: AttackResult
-    """The point of largest margin inside the threat set, and how the search went."""
+    """The point of largest margin inside the threat set, with the counts of the search."""
 
 
 @runtime_checkable
 @runtime_checkable
 class MinimumNorm(Protocol):
-    """An attack that needs no radius: it looks for the nearest misclassified point."""
+    """An attack without a radius: it searches for the nearest misclassified point."""
 
     label: str
 
@@ -94,7 +94,7 @@ class MinimumNorm(Protocol):
 
 
 def padded_logits(model: Model, x: Inputs, batch_size: int) -> Logits:
-    """Return the logits of x, the network seeing at most `batch_size` examples at a time (padded by repetition)."""
+    """Return the logits of x, in batches of at most `batch_size` examples (padded by repetition)."""
     logits, size = [], slots_needed(len(x), batch_size)
     with torch.no_grad():
         if len(x) == 0:
@@ -105,15 +105,15 @@ def padded_logits(model: Model, x: Inputs, batch_size: int) -> Logits:
     return torch.cat(logits)
 
 
-def likely_targets(model: Model, batch: Batch, most: int | None, batch_size: int) -> Tensor:
+def likely_targets(model: Model, batch: Batch, count_limit: int | None, batch_size: int) -> Tensor:
     """Return the other classes of each example, the likeliest first, `most` of them or all: (n, targets).
 
     By the logits in the precision of the weights, also where the search is in a lower one, which ties logits.
     """
     with plainly():
         logits = padded_logits(model, batch.x, batch_size)
-    others = logits.scatter(1, batch.y[:, None], -torch.inf).nan_to_num(nan=-torch.inf)
+    other_logits = logits.scatter(1, batch.y[:, None], -torch.inf).nan_to_num(nan=-torch.inf)
     count = logits.shape[1] - 1
-    ranked = others.sort(dim=1, descending=True, stable=True).indices
+    ranked = other_logits.sort(dim=1, descending=True, stable=True).indices
     ranked = ranked[ranked != batch.y[:, None]].view(len(ranked), count)
-    return ranked[:, : count if most is None else min(most, count)]
+    return ranked[:, : count if count_limit is None else min(count_limit, count)]

@@ -19,8 +19,8 @@ class RandomTransform(nn.Module):
     Attacks climb the expectation over t (Athalye et al. 2018, https://arxiv.org/abs/1707.07397, section 2.1).
 
     Args:
-        transform: takes inputs and returns what the network sees, with numbers drawn from torch's generators. The
-            gradient runs through it: wrap what has none in `StraightThrough`.
+        transform: a function from inputs to the network's inputs, which draws from torch's generators. The gradient
+            runs through it: wrap a function without a gradient in `StraightThrough`.
         model: the network.
     """
 
@@ -29,12 +29,12 @@ class RandomTransform(nn.Module):
         self.transform, self.model = transform, model
 
     def forward(self, x: Inputs) -> Any:
-        """Return what the network makes of the transformed inputs."""
+        """Return the network's output for the transformed inputs."""
         return self.model(self.transform(x))
 
 
 def averaged(score: Score, draws: int) -> Score:
-    """Return E[score(z)] as the mean of `draws` calls, of the value that is climbed and of the one that ranks."""
+    """Return E[score(z)] as the mean of `draws` calls, for the climbed value and for the ranking one."""
     return score if draws == 1 else _Mean(score, draws)
 
 
@@ -44,12 +44,12 @@ class _Mean:
     draws: int
 
     def of_climb(self, numbers: Rows) -> "_Mean":
-        """Return the mean of the score of these climbs, where they have one each."""
+        """Return the mean of the scores of these climbs, if climbs have separate scores."""
         of_climb = getattr(self.score, "of_climb", None)
         return self if of_climb is None else replace(self, score=of_climb(numbers))
 
     def __call__(self, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
-        """Return the two means; what is not a number in one draw is none in the mean."""
+        """Return the two means; a NaN in one draw makes the mean NaN."""
         drawn = [self.score(z, rows) for _ in range(self.draws)]
-        values, ranks = zip(*(each if isinstance(each, tuple) else (each, each) for each in drawn), strict=True)
+        values, ranks = zip(*(draw if isinstance(draw, tuple) else (draw, draw) for draw in drawn), strict=True)
         return torch.stack(values).mean(0), torch.stack(ranks).mean(0)

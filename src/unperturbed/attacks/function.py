@@ -1,4 +1,4 @@
-"""Attacks of other libraries, or one's own, as a function."""
+"""Attacks given as a function, such as those of other libraries."""
 
 import inspect
 from collections.abc import Callable
@@ -21,12 +21,11 @@ class FunctionAttack(Attack):
     """A function of (model, x, y) that returns perturbed inputs z of the shape of x.
 
     It sees at most `batch_size` examples at a time, the network in eval mode with frozen weights. Its points are
-    projected onto the threat set; a point with NaN counts as none. It need not be trusted: a success is verified like
-    any other.
+    projected onto the threat set; a point with NaN counts as none. A success is verified like that of any other attack.
 
     Attributes:
-        label: how tables name the attack.
-        function: the attack.
+        label: name of the attack in tables.
+        function: the function (model, x, y) -> z.
     """
 
     label: str
@@ -34,11 +33,11 @@ class FunctionAttack(Attack):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what is no function of (model, x, y)."""
+        """Raise InputError unless `function` takes (model, x, y)."""
         check_fields(self, restarts=AT_LEAST_ONE)
         try:
             inspect.signature(self.function).bind(None, None, None)
-        except ValueError:  # a function of another language, which does not say
+        except ValueError:  # a function of another language, without a signature
             return
         except TypeError as error:
             raise InputError(
@@ -46,10 +45,10 @@ class FunctionAttack(Attack):
             ) from error
 
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
-        """Call the function on parts of the batch; passes are what the network was seen to be called with.
+        """Call the function on parts of the batch; the passes of the network are counted.
 
         Raises:
-            InputError: where the function returns no tensor of the shape of x.
+            InputError: if the function does not return a tensor of the shape of x.
         """
         counted, points, lost = _Counted(model), list[Tensor](), 0
         for rows in torch.split(torch.arange(len(batch.x), device=batch.x.device), batch_size):
@@ -57,8 +56,8 @@ class FunctionAttack(Attack):
             with torch.enable_grad():
                 z = self.function(counted, x.clone(), batch.y[rows])
             if not isinstance(z, Tensor) or z.shape != x.shape:
-                given = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
-                raise InputError(f"The attack {self.label} returned {given} for inputs of shape {tuple(x.shape)}.")
+                kind = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+                raise InputError(f"The attack {self.label} returned {kind} for inputs of shape {tuple(x.shape)}.")
             if z.layout != x.layout or z.is_complex() or z.is_quantized or z.device.type == "meta":
                 raise InputError(
                     f"The attack {self.label} returned a tensor of {z.dtype} that is not dense or not real."
@@ -69,16 +68,16 @@ class FunctionAttack(Attack):
             points.append(threat.project(x, torch.where(finite, z, x)))
         z = torch.cat(points) if points else batch.x
         margins = margin(padded_logits(model, z, batch_size), batch.y)
-        once = torch.ones_like(batch.y)
+        ones = torch.ones_like(batch.y)
         text = f"{self.label} returned NaN or infinite points for {lost} examples: they count as none."
         passes = counted.examples + len(z)
         return AttackResult(
-            z, margins, margins.isfinite(), once, passes, counted.examples, warnings=(text,) * (lost > 0)
+            z, margins, margins.isfinite(), ones, passes, counted.examples, warnings=(text,) * (lost > 0)
         )
 
 
 class _Counted(nn.Module):
-    """The network as the function gets it; it counts the examples that the function puts through."""
+    """The network that the function gets; it counts the examples of its forwards."""
 
     def __init__(self, network: Model) -> None:
         super().__init__()

@@ -20,13 +20,13 @@ class GradientAttack(Attack):
     """Climb `loss` from every example, restart until it breaks, and keep the iterate of largest margin.
 
     Attributes:
-        label: how tables name the attack.
-        loss: what is climbed.
-        ascent: how.
-        restarts: at most this many climbs an example.
-        draws: forwards that loss and margin are the means of, for networks that draw random numbers (see `eot.py`).
-        enough: the margin above which an example is let go; with infinity every climb goes to its end, for points that
-            are as wrong as can be.
+        label: name of the attack in tables.
+        loss: the loss to climb.
+        ascent: the step rule.
+        restarts: the largest number of climbs per example.
+        draws: forwards over which loss and margin are averaged, for networks that draw random numbers (see `eot.py`).
+        enough: the margin above which an example's search ends; with infinity every climb runs to its end, for points
+            of the largest margin.
     """
 
     bears_rounding: ClassVar[bool] = True
@@ -57,12 +57,12 @@ class GradientAttack(Attack):
         return AttackResult(best.z, best.rank, best.finite, best.restart, passes, queries=queries)
 
     def to_the_end(self) -> "GradientAttack":
-        """Return the attack with every climb to its end."""
+        """Return the attack in which every climb runs to its end."""
         return replace(self, enough=math.inf)
 
 
 def check_climbs(label: str, restarts: int, draws: int, enough: float) -> None:
-    """Raise InputError where an attack would leave examples alone, which would then count as robust."""
+    """Raise InputError if an attack would not run on some examples, which would then count as robust."""
     if restarts < 1 or draws < 1 or not enough >= 0:
         raise InputError(
             f"{label} with restarts {restarts}, draws {draws}, enough {enough}: at least 1, 1 and 0, or nothing is "
@@ -72,14 +72,14 @@ def check_climbs(label: str, restarts: int, draws: int, enough: float) -> None:
 
 @dataclass(frozen=True)
 class Suite:
-    """Attacks that run one after the other on what is still standing.
+    """Attacks that run one after the other, each on the examples that no earlier one has broken.
 
     Attributes:
-        name: as on the command line.
+        name: name on the command line.
         attacks: in order.
-        note: what a reader of the number must know.
-        l1: the attacks where the threat is L1, if they are others.
-        few_classes: what the note adds where there are fewer than four classes.
+        note: a remark on the meaning of the robust accuracy.
+        l1: the attacks for L1 threats, if they differ.
+        few_classes: an addition to the note for fewer than four classes.
     """
 
     name: str
@@ -95,6 +95,6 @@ class Suite:
             raise InputError(f"The suite {self.name!r} has no attacks, and would call everything robust: give one.")
 
     def against(self, norm: Norm, classes: int) -> "Suite":
-        """Return the suite as it runs in this norm, on networks with so many classes."""
+        """Return the suite for this norm and this number of classes."""
         attacks = self.l1 if norm == "L1" and self.l1 else self.attacks
         return replace(self, attacks=attacks, note=self.note + (self.few_classes if classes < 4 else ""))

@@ -1,4 +1,4 @@
-"""Towards each of the likeliest other classes in turn."""
+"""The targeted attack on the likeliest other classes, one after the other."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -26,16 +26,16 @@ class MultiTargeted(Attack):
 
     By default f_t - f_y towards all other classes (Gowal et al. 2019, https://arxiv.org/abs/1910.09338); with APGD, the
     targeted difference-of-logits ratio and 9 targets it is APGD-T (Croce & Hein 2020,
-    https://arxiv.org/abs/2003.01690). An iterate counts as a break whichever class wins there.
+    https://arxiv.org/abs/2003.01690). An iterate of any wrong class counts as a break.
 
     Attributes:
-        label: how tables name the attack.
-        loss: what is climbed.
-        ascent: how.
-        targets: how many classes, those of largest logits at x first; None: all but the label.
-        restarts: how often all the targets are tried, at most.
-        draws: forwards that loss and margin are the means of, for networks that draw random numbers (see `eot.py`).
-        enough: the margin above which an example is let go; with infinity every climb goes to its end.
+        label: name of the attack in tables.
+        loss: the loss to climb.
+        ascent: the step rule.
+        targets: the number of classes, from the largest logit at x; None: all but the label.
+        restarts: the largest number of rounds over all targets.
+        draws: forwards over which loss and margin are averaged, for networks that draw random numbers (see `eot.py`).
+        enough: the margin above which an example's search ends; with infinity every climb runs to its end.
     """
 
     bears_rounding: ClassVar[bool] = True
@@ -68,13 +68,13 @@ class MultiTargeted(Attack):
         return AttackResult(best.z, best.rank, best.finite, rounds, len(batch.y) + passes, passes, queries)
 
     def to_the_end(self) -> "MultiTargeted":
-        """Return the attack with every climb to its end."""
+        """Return the attack in which every climb runs to its end."""
         return replace(self, enough=math.inf)
 
 
 @dataclass(frozen=True, eq=False)
 class _Towards:
-    """The score of climbs whose numbers say which target is theirs."""
+    """The score of climbs, whose numbers determine their targets."""
 
     model: Model
     y: Rows

@@ -1,4 +1,4 @@
-"""Gradients past what has none: the forward as it is, the backward of a differentiable surrogate.
+"""Gradients through functions without one: the exact forward, and the backward of a differentiable surrogate.
 
 Backward pass differentiable approximation, BPDA (Athalye et al. 2018, https://arxiv.org/abs/1802.00420, section 4.1).
 """
@@ -25,18 +25,18 @@ class StraightThrough(nn.Module):
     """The value of `forward_fn`, bit for bit, with the gradient of `backward_fn`; for any place of a network.
 
     Backward pass differentiable approximation (Athalye et al. 2018, https://arxiv.org/abs/1802.00420, section 4.1).
-    It stands in front of a network (`nn.Sequential(StraightThrough(reduce_bits(3)), network)`) or within. The piece
-    gets a copy of its input, so that it may work in place; its own weights, if it is a module, get no gradient. A
-    second derivative is the surrogate's; forward-mode derivatives raise torch's error.
+    Use it before a network (`nn.Sequential(StraightThrough(reduce_bits(3)), network)`) or within it. The function gets
+    a copy of its input and may change it in place; its weights, if it is a module, get no gradient. A second derivative
+    is the surrogate's; forward-mode derivatives raise torch's error.
 
     Args:
-        forward_fn: the piece as it is; it need not be differentiable, nor be made of torch's functions, but returns a
-            floating-point tensor.
+        forward_fn: the exact function; it need not be differentiable, nor use torch, but returns a floating-point
+            tensor.
         backward_fn: the surrogate: differentiable, from the same inputs to the same shape.
 
     Raises:
-        InputError: where the piece returns no floating-point tensor, and at the backward, where the surrogate's shape
-            is not the piece's or its result does not depend on its input.
+        InputError: if `forward_fn` returns no floating-point tensor, and in the backward, if the surrogate's shape
+        differs or its result does not depend on its input.
     """
 
     def __init__(self, forward_fn: Piece, backward_fn: Piece = identity) -> None:
@@ -63,10 +63,10 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (x,) = context.saved_tensors
-        again = torch.is_grad_enabled()  # for a second derivative, with what leads to x
+        second_order = torch.is_grad_enabled()  # for a second derivative, with the graph that leads to x
         with torch.enable_grad():
-            here = x if again else x.detach().requires_grad_()
-            surrogate = context.backward_fn(here)
+            leaf = x if second_order else x.detach().requires_grad_()
+            surrogate = context.backward_fn(leaf)
         if surrogate.shape != gradient.shape:
             raise InputError(
                 f"backward_fn returns the shape {tuple(surrogate.shape)} where forward_fn returns "
@@ -75,7 +75,7 @@ class _StraightThrough(torch.autograd.Function):
         weights = gradient.to(surrogate)
         slope = None
         if surrogate.requires_grad:
-            (slope,) = torch.autograd.grad(surrogate, here, weights, create_graph=again, allow_unused=True)
+            (slope,) = torch.autograd.grad(surrogate, leaf, weights, create_graph=second_order, allow_unused=True)
         if slope is None:
             raise InputError("backward_fn's result does not depend on its input: no gradient would reach it.")
         return slope, None, None

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 POSITIONAL = "run"
 FAIL_HELP = "end with exit code 1 at this verdict or a worse one, for continuous integration"
-BUDGET_HELP = "time that the audit may take, about: 90s, 5m, 1h"
-SUITE_HELP = "the evaluation in question, as in evaluate; one that the run folder holds is not repeated"
+BUDGET_HELP = "approximate duration of the audit: 90s, 5m, 1h"
+SUITE_HELP = "the evaluation in question, as in evaluate; one in the run folder is reused"
 FROM_HELP = "run folders with commas: their adversarial examples are tried on this network"
 RANKS = {"no sign of obfuscation": 0, "undecided": 1, "suspicious": 1, "obfuscated": 2}
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -29,63 +29,65 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 def parser() -> ArgumentParser:
     """Return the command's parser."""
-    made = new_parser("audit", str(__doc__))
-    made.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
-    add_data_options(made)
-    made.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
-    made.add_argument("--budget", type=str, default="5m", metavar="TIME", help=BUDGET_HELP)
-    made.add_argument("--examples", type=int | None, metavar="N", help="first N test examples (default: by the budget)")
-    made.add_argument("--seed", type=int, default=0, help="of every random number")
-    made.add_argument(
-        "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that the network sees at a time"
+    command_parser = new_parser("audit", str(__doc__))
+    command_parser.add_argument(
+        "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
     )
-    made.add_argument("--precision", type=Literal["32", "64"], default="32", help="of the arithmetic")
-    made.add_argument("--transfer-from", type=str | None, metavar="RUN,...", help=FROM_HELP)
-    made.add_argument("--fail-on", type=Literal["suspicious", "obfuscated"] | None, help=FAIL_HELP)
-    return made
+    add_data_options(command_parser)
+    command_parser.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
+    command_parser.add_argument("--budget", type=str, default="5m", metavar="TIME", help=BUDGET_HELP)
+    command_parser.add_argument(
+        "--examples", type=int | None, metavar="N", help="first N test examples (default: by the budget)"
+    )
+    command_parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
+    command_parser.add_argument("--batch-size", type=Literal["auto"] | int, default="auto", help="examples in a batch")
+    command_parser.add_argument("--precision", type=Literal["32", "64"], default="32", help="of the arithmetic")
+    command_parser.add_argument("--transfer-from", type=str | None, metavar="RUN,...", help=FROM_HELP)
+    command_parser.add_argument("--fail-on", type=Literal["suspicious", "obfuscated"] | None, help=FAIL_HELP)
+    return command_parser
 
 
-def run(given: Parsed) -> Result:
+def run(parsed: Parsed) -> Result:
     """Audit, write audit.json and audit.sarif, and return the verdict."""
     from unperturbed.cli.setup import find_setup
     from unperturbed.examinations.audit import audit
     from unperturbed.examinations.sarif import sarif
     from unperturbed.suites.by_name import find_suite
 
-    suite, budget = find_suite(given.suite, given.trust), seconds_of(given.budget)
-    if given.examples is not None and given.examples < 1:
-        raise InputError(f"--examples is {given.examples}, but must be at least 1.")
-    examples = given.examples
-    given.plain.examples, given.plain.examples_seed = None, None
-    subject = find_setup(given)
+    suite, budget = find_suite(parsed.suite, parsed.trust), seconds_of(parsed.budget)
+    if parsed.examples is not None and parsed.examples < 1:
+        raise InputError(f"--examples is {parsed.examples}, but must be at least 1.")
+    examples = parsed.examples
+    parsed.plain.examples, parsed.plain.examples_seed = None, None
+    subject = find_setup(parsed)
     subject.keep()
-    folder = _folder(subject, given)
+    folder = _folder(subject, parsed)
     with progress() as report, repeatable():
-        found = audit(
+        result = audit(
             subject.model,
             subject.split,
             subject.threat,
             suite,
             budget=budget,
             examples=examples,
-            seed=given.seed,
-            batch_size=given.batch_size,
+            seed=parsed.seed,
+            batch_size=parsed.batch_size,
             out=folder,
             stored=_stored(subject),
-            peers=_peers(given),
-            announce=lambda plan: say(f"{plan} (budget {given.budget})."),
+            peers=_peers(parsed),
+            announce=lambda plan: say(f"{plan} (budget {parsed.budget})."),
             progress=report,
         )
-    value = {"run": str(subject.home)} | found.json()
+    value = {"run": str(subject.home)} | result.json()
     write_json(folder.with_suffix(".json"), value)
-    place = CONFIG if (subject.home / CONFIG).is_file() else folder.with_suffix(".json").name
-    write_json(folder.with_suffix(".sarif"), sarif(found, place))
-    picture = picture_of(found, folder.with_suffix(".svg"))
-    for text in found.warnings:
+    location = CONFIG if (subject.home / CONFIG).is_file() else folder.with_suffix(".json").name
+    write_json(folder.with_suffix(".sarif"), sarif(result, location))
+    picture = picture_of(result, folder.with_suffix(".svg"))
+    for text in result.warnings:
         say(text, "warning")
-    failed = given.fail_on is not None and RANKS[found.verdict] >= RANKS[given.fail_on]
+    failed = parsed.fail_on is not None and RANKS[result.verdict] >= RANKS[parsed.fail_on]
     written = f"Written: {folder.with_suffix('.json')}, {folder.with_suffix('.sarif')}{picture and f', {picture}'}"
-    return Result(value, [*_views(found), written], int(failed))
+    return Result(value, [*_views(result), written], int(failed))
 
 
 def seconds_of(text: str) -> float:
@@ -100,13 +102,13 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
-def _folder(subject: "Setup", given: Parsed) -> Path:
-    """Return where the audit of these weights, data and threat is kept: `audit` for the run's own threat."""
+def _folder(subject: "Setup", parsed: Parsed) -> Path:
+    """Return the folder of the audit of these weights, data and threat: `audit` for the run's threat."""
     from unperturbed.cli.setup import slug
 
-    other = [str(subject.threat)] if str(subject.threat) != str(subject.usual) else []
-    seed = [f"seed {given.seed}"] if given.seed else []
-    return subject.home / slug("audit", *subject.parts, *other, *seed)
+    other_threat = [str(subject.threat)] if str(subject.threat) != str(subject.usual) else []
+    seed = [f"seed {parsed.seed}"] if parsed.seed else []
+    return subject.home / slug("audit", *subject.parts, *other_threat, *seed)
 
 
 def _stored(subject: "Setup") -> Sequence["Outcome"]:
@@ -117,26 +119,26 @@ def _stored(subject: "Setup") -> Sequence["Outcome"]:
     from unperturbed.evaluation.hashes import data_hash, weights_hash
     from unperturbed.evaluation.stored import stored_evaluations, with_examples
 
-    found, weights, names = [], weights_hash(subject.model), subject.split.names()
+    evaluations, weights, names = [], weights_hash(subject.model), subject.split.names()
     try:
-        for place, outcome in stored_evaluations(subject.home).items():
+        for summary, outcome in stored_evaluations(subject.home).items():
             if outcome.threat != str(subject.threat) or outcome.environment.get("weights") != weights:
                 continue
-            whole = with_examples(place, outcome)
+            whole = with_examples(summary, outcome)
             rows = torch.isin(names, torch.tensor(whole.examples["id"])).nonzero()[:, 0]
             if outcome.environment.get("data") == data_hash(select(subject.split, rows)):
-                found.append(whole)
+                evaluations.append(whole)
     except InputError as error:
         say(f"{error} It is not used here.", "warning")
-    return found
+    return evaluations
 
 
-def _peers(given: Parsed) -> dict[str, Any]:
+def _peers(parsed: Parsed) -> dict[str, Any]:
     """Return the networks of other runs by folder."""
     from unperturbed.training.run import Run
 
-    folders = [name.strip() for name in given.transfer_from.split(",")] if given.transfer_from else []
-    return {folder: Run.open(folder, given.trust).model for folder in folders}
+    folders = [name.strip() for name in parsed.transfer_from.split(",")] if parsed.transfer_from else []
+    return {folder: Run.open(folder, parsed.trust).model for folder in folders}
 
 
 def picture_of(found: "Audit", place: Path) -> str:
@@ -152,26 +154,26 @@ def picture_of(found: "Audit", place: Path) -> str:
     return str(place)
 
 
-def _views(found: "Audit") -> list[Any]:
+def _views(result: "Audit") -> list[Any]:
     from unperturbed.examinations.causes import BY_NAME
     from unperturbed.examinations.verdict import MEANINGS
 
     styles = {"no sign of obfuscation": "bold green", "obfuscated": "bold red"}
     rows: list[tuple[str, str | Text]] = [
-        ("verdict", Text(found.verdict, style=styles.get(found.verdict, "bold yellow"))),
-        ("robust accuracy", Text(f"at most {found.headline}", style="bold")),
-        (f"by the suite {found.suite}", str(found.claimed)),
-        ("clean accuracy", str(found.clean)),
-        ("attacks followed", "; ".join(found.remedies)),
-        ("time", f"{found.seconds:.0f} s"),
+        ("verdict", Text(result.verdict, style=styles.get(result.verdict, "bold yellow"))),
+        ("robust accuracy", Text(f"at most {result.headline}", style="bold")),
+        (f"by the suite {result.suite}", str(result.claimed)),
+        ("clean accuracy", str(result.clean)),
+        ("attacks followed", "; ".join(result.remedies)),
+        ("time", f"{result.seconds:.0f} s"),
     ]
-    views: list[Any] = [table("", ("", found.threat), rows), MEANINGS[found.verdict]]
-    for name in found.causes:
-        check = found.evidence(name)
+    views: list[Any] = [table("", ("", result.threat), rows), MEANINGS[result.verdict]]
+    for name in result.causes:
+        check = result.evidence(name)
         measured = f"\n  Measured: {check.measured}." if check is not None else ""
         views.append(f"{name}: {BY_NAME[name].meaning}{measured}\n  Remedy: {BY_NAME[name].remedy}")
     marks: dict[str, str | Text] = {"pass": "pass", "fail": Text("fail", style="bold red"), "not run": "not run"}
     views.append(
-        table("", ("check", "", "measured"), [(c.question, marks[c.verdict], c.measured) for c in found.checks])
+        table("", ("check", "", "measured"), [(c.question, marks[c.verdict], c.measured) for c in result.checks])
     )
     return views

@@ -1,4 +1,4 @@
-"""Prove on how many examples no perturbation within a radius changes the answer: a lower bound."""
+"""Certify robust accuracy: a proved lower bound, by randomised smoothing and by the norms of layers."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -21,62 +21,70 @@ SIGMA_HELP = "standard deviation of the noise, in input units (default: that of 
 
 def parser() -> ArgumentParser:
     """Return the command's parser."""
-    made = new_parser("certify", str(__doc__))
-    made.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
-    add_data_options(made)
-    made.add_argument("--sigma", type=float | None, metavar="S", help=SIGMA_HELP)
-    made.add_argument("--draws", type=int, default=10_000, help="noisy inputs of each example that are counted")
-    made.add_argument("--selection-draws", type=int, default=100, help="noisy inputs that choose the class")
-    made.add_argument("--alpha", type=float, default=0.001, help="chance that the certificate of an example is false")
-    made.add_argument(
+    command_parser = new_parser("certify", str(__doc__))
+    command_parser.add_argument(
+        "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
+    )
+    add_data_options(command_parser)
+    command_parser.add_argument("--sigma", type=float | None, metavar="S", help=SIGMA_HELP)
+    command_parser.add_argument(
+        "--draws", type=int, default=10_000, help="noisy inputs of each example that are counted"
+    )
+    command_parser.add_argument("--selection-draws", type=int, default=100, help="noisy inputs that choose the class")
+    command_parser.add_argument(
+        "--alpha", type=float, default=0.001, help="chance that the certificate of an example is false"
+    )
+    command_parser.add_argument(
         "--eps", type=str | None, metavar="EPS,...", help="these radii; default: ten even steps up to the threat's"
     )
-    add_measuring_options(made, "of the noise", "32")
-    made.add_argument("--overwrite", action="store_true", help="replace other certificates in the same folder")
-    return made
+    add_measuring_options(command_parser, "of the noise", "32")
+    command_parser.add_argument(
+        "--overwrite", action="store_true", help="replace other certificates in the same folder"
+    )
+    return command_parser
 
 
-def run(given: Parsed) -> Result:
+def run(parsed: Parsed) -> Result:
     """Certify, and return the certified accuracy at each radius."""
     from unperturbed.cli.setup import find_setup, radii_of
     from unperturbed.engines.by_name import find_engine
     from unperturbed.evaluation.certify import certify
 
-    if "," in (given.threat or ""):
-        raise InputError(f"--threat is {given.threat}, but certificates are in one norm: name one threat.")
-    engine = None if given.engine is None else find_engine(given.engine, given.trust)
-    subject = find_setup(given)
-    radii = None if given.eps is None else [threat.eps for threat in radii_of(subject.threat, given.eps)]
-    sigma = given.sigma if given.sigma is not None else _sigma_of_training(given, subject)
+    if "," in (parsed.threat or ""):
+        raise InputError(f"--threat is {parsed.threat}, but certificates are in one norm: name one threat.")
+    engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
+    subject = find_setup(parsed)
+    radii = None if parsed.eps is None else [threat.eps for threat in radii_of(subject.threat, parsed.eps)]
+    sigma = parsed.sigma if parsed.sigma is not None else _sigma_of_training(parsed, subject)
     folder = subject.folder()
     subject.keep()
     with progress() as report, repeatable():
-        found = certify(
+        certificates = certify(
             subject.model,
             subject.split,
             subject.threat,
             sigma,
             radii=radii,
-            draws=given.draws,
-            selection_draws=given.selection_draws,
-            alpha=given.alpha,
+            draws=parsed.draws,
+            selection_draws=parsed.selection_draws,
+            alpha=parsed.alpha,
             out=folder,
-            overwrite=given.overwrite,
-            seed=given.seed,
-            batch_size=given.batch_size,
+            overwrite=parsed.overwrite,
+            seed=parsed.seed,
+            batch_size=parsed.batch_size,
             engine=engine,
             progress=report,
         )
-    for text in found.warnings:
+    for text in certificates.warnings:
         say(text, "warning")
-    value = found.json() | {"selection": subject.examples}
+    value = certificates.json() | {"selection": subject.examples}
     write_json(folder / f"certify-{subject.threat.norm}-{sigma!r}.json", value)
-    views = [_headline(found, subject.examples), _certified(found), *_bars(found)]
+    views = [_headline(certificates, subject.examples), _certified(certificates), *_bars(certificates)]
     return Result({"run": str(subject.home)} | value, views)
 
 
-def _sigma_of_training(given: Parsed, subject: "Setup") -> float:
-    """Return the deviation of the noise that the run was trained on; raises InputError where it was trained on none."""
+def _sigma_of_training(parsed: Parsed, subject: "Setup") -> float:
+    """Return the deviation of the noise in the run's training; raises InputError if there was none."""
     import torch
 
     from unperturbed.methods.base import Wrapper
@@ -84,7 +92,7 @@ def _sigma_of_training(given: Parsed, subject: "Setup") -> float:
     from unperturbed.methods.smoothing import Smoothing
     from unperturbed.training.run import Run
 
-    method = None if given.run is None else Run.open(given.run, given.trust).method
+    method = None if parsed.run is None else Run.open(parsed.run, parsed.trust).method
     innermost = [*method.inside()][-1] if isinstance(method, Wrapper) else method
     sigma = 0.0
     if isinstance(innermost, Smoothing):
@@ -106,33 +114,39 @@ def _deviation(threat: "Threat", d: int) -> float:
     return threat.eps * math.sqrt(shares[threat.norm])
 
 
-def _headline(found: "Certificates", chosen: str) -> Any:
-    radii = sorted(found.examples["radius"])
+def _headline(certificates: "Certificates", chosen: str) -> Any:
+    radii = sorted(certificates.examples["radius"])
     rows = [
-        ("clean accuracy", str(found.clean_accuracy)),
-        ("smoothed", f"{found.smoothed(0.0)}: certified at a radius above 0"),
-        ("", ", ".join(f"{count} {answer}" for answer, count in found.counts.items())),
-        ("noise", f"sigma {found.sigma:.4g}, {found.draws} draws, alpha {found.alpha:g}"),
+        ("clean accuracy", str(certificates.clean_accuracy)),
+        ("smoothed", f"{certificates.smoothed(0.0)}: certified at a radius above 0"),
+        ("", ", ".join(f"{count} {answer}" for answer, count in certificates.counts.items())),
+        ("noise", f"sigma {certificates.sigma:.4g}, {certificates.draws} draws, alpha {certificates.alpha:g}"),
         ("median radius", f"{radii[(len(radii) - 1) // 2]:.4g} (0 where the vote abstained)"),
-        ("network", f"nothing proved: {found.unproven}" if found.unproven else "bounds by the norms of its layers"),
-        ("", found.note),
-        *([("not to be believed", "; ".join(found.doubts))] if found.doubts else []),
+        (
+            "network",
+            f"nothing proved: {certificates.unproven}"
+            if certificates.unproven
+            else "bounds by the norms of its layers",
+        ),
+        ("", certificates.note),
+        *([("not to be believed", "; ".join(certificates.doubts))] if certificates.doubts else []),
         *([("examples", chosen)] if chosen != "all" else []),
-        ("time", f"{found.seconds:.1f} s"),
+        ("time", f"{certificates.seconds:.1f} s"),
     ]
-    return table("", ("", found.threat), rows)
+    return table("", ("", certificates.threat), rows)
 
 
-def _certified(found: "Certificates") -> Any:
-    proved = not found.unproven
+def _certified(certificates: "Certificates") -> Any:
+    proved = not certificates.unproven
     rows = [
-        (f"{eps:.4g}", str(found.smoothed(eps)), *([str(found.network(eps))] if proved else [])) for eps in found.radii
+        (f"{eps:.4g}", str(certificates.smoothed(eps)), *([str(certificates.network(eps))] if proved else []))
+        for eps in certificates.radii
     ]
     return table("Certified accuracy", ("eps", "smoothed", *(["network"] if proved else [])), rows)
 
 
-def _bars(found: "Certificates") -> list[Any]:
-    """Return a table of the bounds from both sides, where there are any."""
-    rows = [(f"{bar.eps:.4g}", str(bar), bar.suite) for bar in found.bars]
+def _bars(certificates: "Certificates") -> list[Any]:
+    """Return a table of the bounds from both sides, if there are any."""
+    rows = [(f"{bar.eps:.4g}", str(bar), bar.suite) for bar in certificates.bars]
     title = "The network itself: certified <= truth <= attacked"
     return [table(title, ("eps", "robust accuracy", "attacked by"), rows)] if rows else []

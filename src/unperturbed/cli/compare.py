@@ -1,4 +1,4 @@
-"""Compare evaluated runs example by example: paired differences with intervals, and where they come from."""
+"""Compare evaluated runs example by example: paired differences with intervals, and their examples."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,26 +14,28 @@ if TYPE_CHECKING:
 
 POSITIONAL = "runs..."
 SHOWN = 10
-"""Ids of examples that are printed; `--json` has all of them."""
+"""The largest number of printed ids; `--json` has all of them."""
 
 
 def parser() -> ArgumentParser:
     """Return the command's parser."""
-    made = new_parser("compare", str(__doc__))
-    made.add_argument(
+    command_parser = new_parser("compare", str(__doc__))
+    command_parser.add_argument(
         "runs", type=str, nargs="*", help="two evaluated run folders or more; A0,A1,A2: one method with three seeds"
     )
-    made.add_argument("--suite", type=str | None, help="which evaluation (default: the strongest that all have)")
-    made.add_argument("--threat", type=str | None, help="which evaluation, by norm and radius")
-    return made
+    command_parser.add_argument(
+        "--suite", type=str | None, help="of the evaluations (default: the strongest that all runs have)"
+    )
+    command_parser.add_argument("--threat", type=str | None, help="of the evaluations, norm and radius")
+    return command_parser
 
 
-def run(given: Parsed) -> Result:
+def run(parsed: Parsed) -> Result:
     """Read the evaluations, and return the differences between each two runs."""
     from unperturbed.evaluation.run_comparison import compare_runs
 
-    runs = [[folder for folder in text.split(",") if folder] for text in given.runs]
-    comparison = compare_runs(runs, given.suite, given.threat)
+    runs = [[folder for folder in text.split(",") if folder] for text in parsed.runs]
+    comparison = compare_runs(runs, parsed.suite, parsed.threat)
     for text in comparison.warnings:
         say(text, "warning")
     views: list[Any] = [f"{comparison.threat}, suite {comparison.suite}"]

@@ -18,27 +18,27 @@ from unperturbed.errors import InputError, hint
 POSITIONAL = "shell"
 SHELLS = ("bash", "zsh", "fish")
 PATHS = {"FILE": shtab.FILE, "FOLDER": shtab.DIRECTORY}
-"""Kinds of paths, by the placeholder of an option's value in its help."""
+"""The kinds of paths, by the placeholders in an option's help."""
 RUN_FOLDERS = ("run", "runs")
-"""Arguments without a name that are folders."""
+"""Positional arguments that are folders."""
 
 
 def parser() -> ArgumentParser:
     """Return the command's parser."""
-    made = new_parser(
+    command_parser = new_parser(
         "completion",
         str(__doc__),
         epilog="bash: unperturbed completion bash > ~/.local/share/bash-completion/completions/unperturbed; "
         "zsh: into a file _unperturbed of a folder in $fpath; "
         "fish: into ~/.config/fish/completions/unperturbed.fish.",
     )
-    made.add_argument("shell", type=str, nargs="?", help=f"{', '.join(SHELLS)} (default: bash)")
-    return made
+    command_parser.add_argument("shell", type=str, nargs="?", help=f"{', '.join(SHELLS)} (default: bash)")
+    return command_parser
 
 
-def run(given: Parsed) -> Result:
+def run(parsed: Parsed) -> Result:
     """Return the script for a shell."""
-    shell = given.shell or SHELLS[0]
+    shell = parsed.shell or SHELLS[0]
     if shell not in SHELLS:
         raise InputError(f"There is no completion for the shell {shell!r}. {hint(shell, SHELLS)}")
     return Result({"shell": shell, "script": script(shell)}, [script(shell)])
@@ -60,7 +60,7 @@ def script(shell: str) -> str:
 
 
 def _copy(action: argparse.Action, copied: argparse.ArgumentParser) -> None:
-    """Add an option of a command to a plain parser, with the values that it can be completed by."""
+    """Add an option of a command to a plain parser, with its values for completion."""
     if "--help" in action.option_strings:
         return
     name = action.option_strings or [action.dest]
@@ -76,7 +76,7 @@ def _copy(action: argparse.Action, copied: argparse.ArgumentParser) -> None:
 
 
 def _values(action: argparse.Action) -> list[str] | None:
-    """Return the names that an option takes; None where there are none, or where a value may be anything."""
+    """Return the names that are values of an option; None if there are none, or if any value is allowed."""
     if action.dest == "data":
         return list(DATASETS)
     folder = {"method": "methods", "model": "architectures", "suite": "suites"}.get(action.dest)

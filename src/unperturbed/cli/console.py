@@ -1,4 +1,4 @@
-"""What a user sees: messages and progress on standard error, results on standard output."""
+"""The output of commands: messages and progress on standard error, results on standard output."""
 
 import json
 import logging
@@ -25,14 +25,14 @@ from unperturbed.findings import Progress as Report
 from unperturbed.runs import FolderLostError, finite
 
 FIRST_LINE = 10.0
-"""Seconds after which long work that is piped says how long it takes."""
+"""Seconds until the first progress line of work without a terminal."""
 BETWEEN_LINES = 60.0
-"""Seconds between such lines."""
+"""Seconds between progress lines."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a command found: for programs, and for readers (tables and lines); with the exit code that it ends with."""
+    """The result of a command: for programs, for readers (tables and lines), and the exit code."""
 
     value: Any
     views: Sequence[Any]
@@ -40,21 +40,24 @@ class Result:
 
 
 def is_first_process() -> bool:
-    """Return whether this is the process that speaks for all of a run's processes."""
+    """Tell whether this is the process that prints for all processes of a run."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def printable(text: str) -> str:
-    """Return text in which control characters are written out: those of a stranger's file could rule the terminal."""
+    """Return text with control characters escaped, since those of a foreign file could control the terminal."""
     return "".join(
-        repr(each)[1:-1] if unicodedata.category(each) in ("Cc", "Cf") and each not in "\n\t" else each for each in text
+        repr(character)[1:-1]
+        if unicodedata.category(character) in ("Cc", "Cf") and character not in "\n\t"
+        else character
+        for character in text
     )
 
 
 def say(text: str, kind: str = "") -> None:
     """Write a line to standard error; `kind` ("error", "warning") goes before it.
 
-    Of several processes the first one speaks for all, except of errors. A line that cannot be written (a full disk, a
+    Of several processes only the first prints, except for errors. A line that cannot be written (a full disk, a
     reader that has ended) is lost; the work goes on.
     """
     if sys.stderr is None or (kind != "error" and not is_first_process()):
@@ -75,7 +78,7 @@ class _Messages(Console):
 
 
 def show(value: Any) -> None:
-    """Write a table or text to standard output; lines of text are not broken, so that paths and scripts stay whole."""
+    """Write a table or text to standard output; lines of text are not broken, so that paths and scripts stay intact."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     if isinstance(value, str):
         console.print(printable(value), markup=False, soft_wrap=True)
@@ -89,23 +92,23 @@ def write_json(value: Any) -> None:
 
 
 def robust_cell(accuracy: Interval, doubts: Sequence[str]) -> Text:
-    """Return a robust accuracy for a table, in red with what speaks against it where something does."""
+    """Return a robust accuracy for a table, in red with its doubts if it has any."""
     return Text(f"{accuracy}{doubted(doubts)}", style="bold red" if doubts else "")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
     """Return a table of text."""
-    made = Table(title=printable(title) or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    text_table = Table(title=printable(title) or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for column in columns:
-        made.add_column(printable(column))
+        text_table.add_column(printable(column))
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
-    return made
+        text_table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
+    return text_table
 
 
 @contextmanager
 def results_only_on_stdout() -> Iterator[None]:
-    """Within: other prints go to standard error, and warnings and what is logged are lines there."""
+    """Redirect other prints to standard error in this block, with warnings and log records as lines."""
     log, lines = logging.getLogger("unperturbed"), _Lines()
     level = log.level
     log.addHandler(lines)
@@ -127,7 +130,7 @@ def results_only_on_stdout() -> Iterator[None]:
 
 
 class _Lines(logging.Handler):
-    """Writes what is logged as lines to standard error."""
+    """Writes log records as lines to standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
@@ -136,7 +139,7 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """Yield what long work reports to: a bar with the time left on a terminal, else lines now and then."""
+    """Yield a progress callback: a bar with the remaining time on a terminal, else occasional lines."""
     console = Console(stderr=True)
     if not is_first_process():
         yield silent
@@ -171,19 +174,19 @@ def progress() -> Iterator[Report]:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Within: an interruption or failure gets a note on how to resume."""
+    """Add a note on resuming to an interruption or failure in this block."""
     try:
         yield
     except (KeyboardInterrupt, OSError, RunError) as error:
         note = "The model is unchanged. Run the same command again to resume."
-        said = note in getattr(error, "__notes__", ())  # by one of several processes
-        if not said and not isinstance(error, FolderLostError):
+        noted = note in getattr(error, "__notes__", ())  # one of several processes added it
+        if not noted and not isinstance(error, FolderLostError):
             error.add_note(note)
         raise
 
 
 class _Piped:
-    """Writes lines where no terminal is: at the end of an epoch; of other work after ten seconds and every minute."""
+    """Writes lines without a terminal: at the end of an epoch; for other work after ten seconds and every minute."""
 
     def __init__(self) -> None:
         self.began: tuple[float, float] | None = None
@@ -192,7 +195,7 @@ class _Piped:
         self.left = ""
 
     def report(self, done: float, total: float, text: str) -> None:
-        """Write a line where an epoch has ended, or where it is time."""
+        """Write a line at the end of an epoch, or when due."""
         now = time.monotonic()
         self.began = self.began or (now, done)
         seconds = now - self.began[0]
@@ -206,19 +209,19 @@ class _Piped:
             say(f"{text}: {done / total:.0%}{self.left}")
 
     def end(self) -> None:
-        """Write the line of an epoch that has ended."""
+        """Write the line of a finished epoch."""
         if self.text.startswith("epoch "):
             epoch, _, loss = self.text.partition(": ")
             say(f"{epoch} done{loss and f': {loss}'}{self.left}")
 
 
-def seconds_left(seconds: float, done: float, remaining: float) -> float | None:
-    """Return how long the rest takes at the speed of these seconds, which did `done`; None where nothing is."""
-    return seconds * remaining / done if done > 0 else None
+def seconds_left(seconds: float, finished: float, remaining: float) -> float | None:
+    """Return the remaining seconds at the speed of `finished` in `seconds`; None before any progress."""
+    return seconds * remaining / finished if finished > 0 else None
 
 
 class _Left(ProgressColumn):
-    """The time left, from all the work since the first report: reports may come minutes apart."""
+    """The remaining time, from all work since the first report, since reports may come minutes apart."""
 
     def render(self, task: Task) -> Text:
         """Return it as hours, minutes and seconds."""

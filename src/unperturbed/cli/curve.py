@@ -1,4 +1,4 @@
-"""Measure how far away the nearest misclassified points are: robust accuracy against eps, as a table and a picture."""
+"""Measure the distances to the nearest misclassified points: robust accuracy against eps, as a table and a picture."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,82 +14,86 @@ if TYPE_CHECKING:
     from unperturbed.evaluation.distances import Distances
 
 POSITIONAL = "run"
-SUITE_HELP = "which attacks: nearest (AutoAttack without Square), standard, plus (longer), pgd (50 steps, 20 restarts)"
+SUITE_HELP = "the attacks: nearest (AutoAttack without Square), standard, plus (longer), pgd (50 steps, 20 restarts)"
 DRAWN = 100
-"""Even steps of eps in the picture."""
+"""Number of even steps of eps in the picture."""
 
 
 def parser() -> ArgumentParser:
     """Return the command's parser."""
-    made = new_parser("curve", str(__doc__))
-    made.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
-    add_data_options(made)
-    made.add_argument("--suite", type=str, default="nearest", help=SUITE_HELP)
-    add_measuring_options(made, "of the attacks' random starts", "32")
-    made.add_argument(
+    command_parser = new_parser("curve", str(__doc__))
+    command_parser.add_argument(
+        "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
+    )
+    add_data_options(command_parser)
+    command_parser.add_argument("--suite", type=str, default="nearest", help=SUITE_HELP)
+    add_measuring_options(command_parser, "of the attacks' random starts", "32")
+    command_parser.add_argument(
         "--eps", type=str | None, metavar="EPS,...", help="these radii; default: ten even steps up to the threat's"
     )
-    made.add_argument("--overwrite", action="store_true", help="replace other distances in the same folder")
-    return made
+    command_parser.add_argument("--overwrite", action="store_true", help="replace other distances in the same folder")
+    return command_parser
 
 
-def run(given: Parsed) -> Result:
+def run(parsed: Parsed) -> Result:
     """Find the distances, and return the robust accuracy at each radius."""
     from unperturbed.cli.setup import find_setup, radii_of
     from unperturbed.evaluation.curve import SUITES, minimum_norm
     from unperturbed.reports.charts.curves import AccuracyCurve, curves_chart
     from unperturbed.reports.charts.style import save_chart
 
-    if given.suite not in SUITES:
-        raise InputError(f"There is no suite {given.suite!r} for distances. {hint(given.suite, SUITES)}")
-    engine = None if given.engine is None else find_engine(given.engine, given.trust)
-    subject = find_setup(given)
-    radii = None if given.eps is None else [threat.eps for threat in radii_of(subject.threat, given.eps)]
+    if parsed.suite not in SUITES:
+        raise InputError(f"There is no suite {parsed.suite!r} for distances. {hint(parsed.suite, SUITES)}")
+    engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
+    subject = find_setup(parsed)
+    radii = None if parsed.eps is None else [threat.eps for threat in radii_of(subject.threat, parsed.eps)]
     threat = subject.threat if radii is None else replace(subject.threat, eps=max(radii))
     folder = subject.folder()
     subject.keep()
     with progress() as report, repeatable():
-        found = minimum_norm(
+        distances = minimum_norm(
             subject.model,
             subject.split,
             threat,
-            given.suite,
+            parsed.suite,
             radii=radii,
             out=folder,
-            seed=given.seed,
-            batch_size=given.batch_size,
-            overwrite=given.overwrite,
+            seed=parsed.seed,
+            batch_size=parsed.batch_size,
+            overwrite=parsed.overwrite,
             engine=engine,
             progress=report,
         )
 
-    steps = sorted({*(threat.eps * k / DRAWN for k in range(DRAWN)), *found.radii})
-    line = AccuracyCurve("", steps, [found.at(eps) for eps in steps], found.radii)
-    caption = f"{threat.norm}, n = {found.n}, median distance {_length(found.quantile(0.5))}: upper bounds"
+    steps = sorted({*(threat.eps * k / DRAWN for k in range(DRAWN)), *distances.radii})
+    line = AccuracyCurve("", steps, [distances.at(eps) for eps in steps], distances.radii)
+    caption = f"{threat.norm}, n = {distances.n}, median distance {_length(distances.quantile(0.5))}: upper bounds"
     picture = folder / f"curve-{threat.norm}.svg"
     save_chart(curves_chart([line], "Robust accuracy against eps", caption, f"eps ({threat.norm})"), picture)
-    for text in found.warnings:
+    for text in distances.warnings:
         say(text, "warning")
-    value = {"run": str(subject.home), "figure": str(picture), "selection": subject.examples} | found.json()
-    return Result(value, [_headline(found, subject.examples), _curve(found), f"Picture: {picture}"])
+    value = {"run": str(subject.home), "figure": str(picture), "selection": subject.examples} | distances.json()
+    return Result(value, [_headline(distances, subject.examples), _curve(distances), f"Picture: {picture}"])
 
 
-def _headline(found: "Distances", chosen: str) -> Any:
+def _headline(distances: "Distances", chosen: str) -> Any:
     rows = [
-        ("clean accuracy", str(found.clean_accuracy)),
-        ("distances", ", ".join(f"{_length(found.quantile(share))} ({share:.0%})" for share in (0.25, 0.5, 0.75))),
-        ("", f"suite {found.suite}: {found.note}"),
-        ("examples", ", ".join(f"{count} {verdict}" for verdict, count in found.counts.items())),
+        ("clean accuracy", str(distances.clean_accuracy)),
+        ("distances", ", ".join(f"{_length(distances.quantile(share))} ({share:.0%})" for share in (0.25, 0.5, 0.75))),
+        ("", f"suite {distances.suite}: {distances.note}"),
+        ("examples", ", ".join(f"{count} {verdict}" for verdict, count in distances.counts.items())),
         *([("", f"selected: {chosen}")] if chosen != "all" else []),
-        ("nearest by", ", ".join(f"{each.name} {each.nearest}" for each in found.searches)),
-        ("time", f"{found.seconds:.1f} s"),
+        ("nearest by", ", ".join(f"{search.name} {search.nearest}" for search in distances.searches)),
+        ("time", f"{distances.seconds:.1f} s"),
     ]
-    return table("", ("", found.threat), rows)
+    return table("", ("", distances.threat), rows)
 
 
-def _curve(found: "Distances") -> Any:
+def _curve(distances: "Distances") -> Any:
     return table(
-        "", ("eps", "robust accuracy"), [(f"{eps:.4g}", robust_cell(each, found.doubts)) for eps, each in found.curve()]
+        "",
+        ("eps", "robust accuracy"),
+        [(f"{eps:.4g}", robust_cell(accuracy, distances.doubts)) for eps, accuracy in distances.curve()],
     )
 
 

@@ -9,7 +9,7 @@ from unperturbed.errors import InputError
 def with_choices_of_options(parsed: Parsed, place: str | None) -> str | None:
     """Return the place of the data with the choices of `--label` and `--resize`.
 
-    Raises `InputError` where `--data` itself chooses otherwise.
+    Raises `InputError` if `--data` contradicts them.
     """
     chosen = {name: value for name, value in (("label", parsed.label), ("resize", parsed.resize)) if value is not None}
     if place is None or not chosen:
@@ -22,6 +22,6 @@ def with_choices_of_options(parsed: Parsed, place: str | None) -> str | None:
 
 
 def warn_of_other_scaling(place: str) -> None:
-    """Say that a table's features are mapped by their own ranges, where others may have been meant."""
+    """Warn that a table's features are mapped by their ranges, which may differ from those of the training data."""
     if choices_of(place).get("scale") == "unit":
         say(f"{place} is mapped to [0, 1] by its own ranges, not by those of the training data.", "warning")

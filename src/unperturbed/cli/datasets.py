@@ -1,4 +1,4 @@
-"""List the data that has a name, and the other forms that --data takes."""
+"""List the named data sets and the other forms of data."""
 
 from jsonargparse import ArgumentParser
 
@@ -14,8 +14,8 @@ def parser() -> ArgumentParser:
     return new_parser("datasets", str(__doc__))
 
 
-def run(given: Parsed) -> Result:
-    """Return the names of data."""
-    others = f"Also: {forms_in_words()}."
+def run(parsed: Parsed) -> Result:
+    """Return the named data sets."""
+    further = f"Also: {forms_in_words()}."
     listed = [{"name": name, "summary": summary} for name, summary in DATASETS.items()]
-    return Result(listed, (table("--data", ("name", ""), list(DATASETS.items())), others))
+    return Result(listed, (table("--data", ("name", ""), list(DATASETS.items())), further))

@@ -13,18 +13,18 @@ POSITIONAL = None
 
 def parser() -> ArgumentParser:
     """Return the command's parser."""
-    made = new_parser("demo", str(__doc__))
-    made.add_argument(
+    command_parser = new_parser("demo", str(__doc__))
+    command_parser.add_argument(
         "--out", type=str | None, metavar="FOLDER", help="default: the first free of runs/demo, demo-2 ..."
     )
-    made.add_argument("--epochs", type=int, default=20, help="passes over the training data")
-    return made
+    command_parser.add_argument("--epochs", type=int, default=20, help="passes over the training data")
+    return command_parser
 
 
-def run(given: Parsed) -> Result:
-    """Run the three commands of a first session, and return the result of the evaluation with the place of the page."""
-    out = given.out or str(_free("demo"))
-    training = ["--data", "digits", "--method", "at", "--epochs", str(given.epochs), "--out", out]
+def run(parsed: Parsed) -> Result:
+    """Run the three commands of a first session, and return the result of the evaluation with the path of the page."""
+    out = parsed.out or str(_free("demo"))
+    training = ["--data", "digits", "--method", "at", "--epochs", str(parsed.epochs), "--out", out]
     say(f"unperturbed train {' '.join(training)}")
     train.run(parse(train.parser(), training))
     say(f"unperturbed evaluate {out}")

@@ -1,4 +1,4 @@
-"""Check model, data and threat in seconds, before anything is trained or evaluated."""
+"""Check model, data and threat in seconds, before training or an evaluation."""
 
 from typing import Any
 
@@ -12,26 +12,30 @@ POSITIONAL = "run"
 
 def parser() -> ArgumentParser:
     """Return the command's parser."""
-    made = new_parser("doctor", str(__doc__))
-    made.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
-    add_data_options(made)
-    made.add_argument("--seed", type=int, default=0, help="of random numbers")
-    made.add_argument("--precision", type=str, default="32", help="of the arithmetic: 32 or 64")
-    return made
+    command_parser = new_parser("doctor", str(__doc__))
+    command_parser.add_argument(
+        "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
+    )
+    add_data_options(command_parser)
+    command_parser.add_argument("--seed", type=int, default=0, help="of random numbers")
+    command_parser.add_argument("--precision", type=str, default="32", help="of the arithmetic: 32 or 64")
+    return command_parser
 
 
-def run(given: Parsed) -> Result:
-    """Look, and return what is wrong; exit code 1 where something is."""
+def run(parsed: Parsed) -> Result:
+    """Return the faults; exit code 1 if there are any."""
     from unperturbed.cli.setup import find_setup
     from unperturbed.examinations.preflight import doctor
 
-    given.plain.examples, given.plain.examples_seed = None, None
-    subject = find_setup(given)
-    found = doctor(subject.model, subject.data, subject.threat, seed=given.seed)
-    views: list[Any] = [f"{symptom.name}: {symptom.text}" for symptom in found.symptoms] or ["Nothing wrong was found."]
-    rows = [(name, f"about {seconds:,.0f} s") for name, seconds in found.facts.get("seconds", {}).items()]
-    accuracy = found.facts.get("clean_accuracy")
+    parsed.plain.examples, parsed.plain.examples_seed = None, None
+    subject = find_setup(parsed)
+    preflight = doctor(subject.model, subject.data, subject.threat, seed=parsed.seed)
+    views: list[Any] = [f"{symptom.name}: {symptom.text}" for symptom in preflight.symptoms] or [
+        "Nothing wrong was found."
+    ]
+    rows = [(name, f"about {seconds:,.0f} s") for name, seconds in preflight.facts.get("seconds", {}).items()]
+    accuracy = preflight.facts.get("clean_accuracy")
     facts = [("clean accuracy, a sample", f"{accuracy:.1%}")] if accuracy is not None else []
     return Result(
-        found.json(), [*views, table("", ("", "on this machine"), [*facts, *rows])], int(bool(found.symptoms))
+        preflight.json(), [*views, table("", ("", "on this machine"), [*facts, *rows])], int(bool(preflight.symptoms))
     )

@@ -1,4 +1,4 @@
-"""Measure how robust a trained model is: a verdict per example, and a headline with its interval."""
+"""Measure the robust accuracy of a trained model: a verdict per example, and a headline with its interval."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,55 +25,59 @@ if TYPE_CHECKING:
 
 POSITIONAL = "run"
 SUITE_HELP = (
-    "which attacks: pgd (50 steps, 20 restarts), standard (AutoAttack), plus (longer), rand (random networks), some by "
-    "name (apgd-ce,square), or your own as package.module:SUITE"
+    "the attacks: pgd (50 steps, 20 restarts), standard (AutoAttack), plus (longer), rand (random networks), attacks "
+    "by name (apgd-ce,square), or your own as package.module:SUITE"
 )
-QUANTIZE_HELP = "also write the adversarial examples as 8-bit PNG images inside the threat set, and look again"
+QUANTIZE_HELP = "also write the adversarial examples as 8-bit PNG images inside the threat set, and verify them again"
 DEVICES_HELP = "processes that share the examples: each on a separate GPU, or with a part of the processor's threads"
 AUTOATTACK = ("standard", "plus", "rand")
-"""Suites for which AutoAttack's lines are printed."""
+"""Suites with AutoAttack's output lines."""
 
 
 def parser() -> ArgumentParser:
     """Return the command's parser."""
-    made = new_parser("evaluate", str(__doc__))
-    made.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
-    add_data_options(made)
-    made.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
-    add_measuring_options(
-        made,
-        "of the attacks' random starts",
-        "results in 32 bits, searches in bfloat16 where that is faster and as good",
+    command_parser = new_parser("evaluate", str(__doc__))
+    command_parser.add_argument(
+        "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
     )
-    made.add_argument("--eps", type=str | None, metavar="EPS,...", help="these radii instead: 4/255,8/255")
-    made.add_argument("--quantize", action="store_true", help=QUANTIZE_HELP)
-    made.add_argument("--devices", type=Literal["auto"] | int, default=1, metavar="N|auto", help=DEVICES_HELP)
-    made.add_argument("--overwrite", action="store_true", help="replace another evaluation in the same folder")
-    return made
+    add_data_options(command_parser)
+    command_parser.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
+    add_measuring_options(
+        command_parser,
+        "of the attacks' random starts",
+        "results in 32 bits, searches in bfloat16 if that is faster and as good",
+    )
+    command_parser.add_argument("--eps", type=str | None, metavar="EPS,...", help="these radii instead: 4/255,8/255")
+    command_parser.add_argument("--quantize", action="store_true", help=QUANTIZE_HELP)
+    command_parser.add_argument("--devices", type=Literal["auto"] | int, default=1, metavar="N|auto", help=DEVICES_HELP)
+    command_parser.add_argument(
+        "--overwrite", action="store_true", help="replace another evaluation in the same folder"
+    )
+    return command_parser
 
 
-def run(given: Parsed) -> Result:
-    """Evaluate, and return the headline, the counts and what each attack did."""
+def run(parsed: Parsed) -> Result:
+    """Evaluate, and return the headline, the counts and the record of each attack."""
     from unperturbed.engines.launch import together
     from unperturbed.networks.device import number_of_devices
 
-    number = number_of_devices(given.devices, given.device)
+    number = number_of_devices(parsed.devices, parsed.device)
     if number == 1:
-        return _evaluated(given)
+        return _evaluated(parsed)
     with repeatable():
-        return together(number, _evaluated_by_one_of_several, tuple(given.argv))
+        return together(number, _evaluated_by_one_of_several, tuple(parsed.argv))
 
 
 def _evaluated_by_one_of_several(words: Sequence[str]) -> Result:
     from unperturbed.networks.device import own_device
 
-    given = parse(parser(), words, POSITIONAL)
-    given.plain.device = own_device(given.device)
+    parsed = parse(parser(), words, POSITIONAL)
+    parsed.plain.device = own_device(parsed.device)
     with results_only_on_stdout():
-        return _evaluated(given)
+        return _evaluated(parsed)
 
 
-def _evaluated(given: Parsed) -> Result:
+def _evaluated(parsed: Parsed) -> Result:
     from unperturbed.cli.setup import find_setup, threats_of
     from unperturbed.engines.by_name import find_engine
     from unperturbed.engines.group import meet
@@ -84,12 +88,12 @@ def _evaluated(given: Parsed) -> Result:
     from unperturbed.evaluation.threats import evaluate_into_folders
     from unperturbed.suites.by_name import find_suite
 
-    suite = find_suite(given.suite, given.trust)
-    engine = None if given.engine is None else find_engine(given.engine, given.trust)
-    check_single_draws(given.quantize and draws_of(suite) > 1)
-    setup = find_setup(given, check_eight_bit if given.quantize else len)
-    threats = threats_of(given, setup.threat)
-    meet()  # each has seen the folder as it was
+    suite = find_suite(parsed.suite, parsed.trust)
+    engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
+    check_single_draws(parsed.quantize and draws_of(suite) > 1)
+    setup = find_setup(parsed, check_eight_bit if parsed.quantize else len)
+    threats = threats_of(parsed, setup.threat)
+    meet()  # all processes have read the unchanged folder
     if is_first_process():
         setup.keep()
     training = None if setup.parts else setup.stored
@@ -103,13 +107,13 @@ def _evaluated(given: Parsed) -> Result:
             folders=[setup.folder(threat) for threat in threats],
             results=setup.folder(),
             run=setup.home,
-            asked=None if given.eps is None and len(threats) > 1 else setup.threat,
+            asked=None if parsed.eps is None and len(threats) > 1 else setup.threat,
             known=known_of(setup.data.name, setup.model, setup.architecture, training),
-            eight_bit=given.quantize,
-            overwrite=given.overwrite,
-            seed=given.seed,
-            batch_size=given.batch_size,
-            precision="32" if given.precision == "32" else "auto",
+            eight_bit=parsed.quantize,
+            overwrite=parsed.overwrite,
+            seed=parsed.seed,
+            batch_size=parsed.batch_size,
+            precision="32" if parsed.precision == "32" else "auto",
             engine=engine,
             progress=report,
         )
@@ -122,7 +126,7 @@ def _evaluated(given: Parsed) -> Result:
 
 
 def _tell(evaluated: "Evaluated") -> None:
-    """Say the lines of AutoAttack, and the warnings."""
+    """Print the lines of AutoAttack, and the warnings."""
     several = len(evaluated.outcomes) > 1
     for outcome in evaluated.outcomes:
         for line in _as_autoattack(outcome) if outcome.suite in AUTOATTACK else ():
@@ -133,12 +137,12 @@ def _tell(evaluated: "Evaluated") -> None:
 
 
 def _as_autoattack(outcome: Outcome) -> list[str]:
-    """Return the lines that AutoAttack prints."""
+    """Return AutoAttack's output lines."""
     lines, seconds = [f"initial accuracy: {outcome.clean_accuracy.value:.2%}"], 0.0
     majority = "by the majority of draws, " if "draws" in outcome.examples else ""
-    for each in outcome.attacks:
-        seconds += each.seconds
-        after = f"{majority}robust accuracy after {each.name.upper()}: {each.robust_after:.2%}"
+    for attack in outcome.attacks:
+        seconds += attack.seconds
+        after = f"{majority}robust accuracy after {attack.name.upper()}: {attack.robust_after:.2%}"
         lines.append(f"{after} (total time {seconds:.1f} s)")
     verdicts = zip(outcome.examples["verdict"], outcome.examples["distance"], strict=True)
     largest = max((distance for verdict, distance in verdicts if verdict == "broken"), default=0.0)
@@ -147,7 +151,7 @@ def _as_autoattack(outcome: Outcome) -> list[str]:
 
 
 def _views(evaluated: "Evaluated") -> list[Any]:
-    """Return the tables of the outcome that was asked for, and of the curve over radii."""
+    """Return the tables of the requested outcome, and of the curve over radii."""
     chosen = evaluated.chosen or 0
     outcome, outcomes = evaluated.outcomes[chosen], evaluated.outcomes
     views = [_headline(outcome, evaluated.quantised[chosen]), _attacks(outcome)]
@@ -161,7 +165,7 @@ def _views(evaluated: "Evaluated") -> list[Any]:
 
 
 def _union_views(evaluated: "Evaluated") -> list[Any]:
-    """Return the tables of the worst case over several threats, and of each of them."""
+    """Return the tables of the worst case over several threats, and of each threat."""
     rows = [
         (
             outcome.threat,
@@ -216,13 +220,13 @@ def _rounded_rows(rounded: "Quantised") -> list[tuple[str, str]]:
     lost = f"{rounded.counts['survived']} no longer do, {rounded.counts['unknown']} unknown"
     return [
         ("as 8-bit images", f"{rounded.counts['broken']} still break the network, {lost}"),
-        ("", f"{rounded.robust_accuracy} stand against these images"),
+        ("", f"{rounded.robust_accuracy} robust against these images"),
     ]
 
 
 def _attacks(outcome: Outcome, title: str = "") -> Any:
     rows = [
-        (each.name, str(each.broken), f"{each.robust_after:.1%}", f"{each.seconds:.1f}", f"{each.forwards:,}")
-        for each in outcome.attacks
+        (attack.name, str(attack.broken), f"{attack.robust_after:.1%}", f"{attack.seconds:.1f}", f"{attack.forwards:,}")
+        for attack in outcome.attacks
     ]
     return table(title, ("attack", "broken", "still standing", "seconds", "forward passes"), rows)

@@ -1,4 +1,4 @@
-"""The program `unperturbed`: which command, what ends it, and what is printed where."""
+"""The program `unperturbed`: dispatch of commands, errors, and output."""
 
 import os
 import site
@@ -31,7 +31,7 @@ HELP = ("-h", "--help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 failed on the way, 2 wrong usage or bad input.
+    """Run a command and return its exit code: 0 success, 1 failure during work, 2 wrong usage or bad input.
 
     130 is an interruption by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _dispatch(words)
     except InputError as error:
         return ended(error, 2)
-    except BrokenPipeError:  # the reader of the output has closed it (a pager, head)
+    except BrokenPipeError:  # the reader of the output has closed the pipe (a pager, head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (RunError, OSError) as error:
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def program() -> int:
-    """Run a command as `main` does, and end in one sentence on errors that nothing foresees, too."""
+    """Run a command like `main`, and end with one sentence on unexpected errors as well."""
     try:
         return main()
     except Exception as error:
@@ -69,15 +69,17 @@ def program() -> int:
 
 
 def _place_of(error: Exception) -> str:
-    """Return where an error comes from: the innermost line of the user's own code, or of any code where there is none.
+    """Return the origin of an error: the innermost line of the user's code, or else of any code.
 
-    The user's own is what lies outside of this package, of Python, and of installed packages.
+    The user's code lies outside of this package, of Python, and of installed packages.
     """
     frames = traceback.extract_tb(error.__traceback__)
     python = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    others = [str(Path(__file__).parents[1]), *python, *site.getsitepackages(), site.getusersitepackages()]
+    known_folders = [str(Path(__file__).parents[1]), *python, *site.getsitepackages(), site.getusersitepackages()]
     users = [
-        frame for frame in frames if not frame.filename.startswith(("<", *(f"{place}{os.sep}" for place in others)))
+        frame
+        for frame in frames
+        if not frame.filename.startswith(("<", *(f"{folder}{os.sep}" for folder in known_folders)))
     ]
     innermost = (users or frames)[-1]
     return f"{'in your code, ' if users else ''}{innermost.filename}:{innermost.lineno}"
@@ -113,7 +115,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _check_current_folder() -> None:
-    """Raise InputError where the current folder is no longer there: no path would lead anywhere."""
+    """Raise InputError if the current folder no longer exists."""
     try:
         os.getcwd()
     except OSError as error:
@@ -122,7 +124,7 @@ def _check_current_folder() -> None:
 
 @contextmanager
 def _no_file_shadows_a_module() -> Iterator[None]:
-    """Within: Python processes that are started leave the current folder out of where they look for modules."""
+    """Exclude the current folder from the module path of Python processes started in this block."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
@@ -145,7 +147,7 @@ def _overview() -> Table:
 
 def _end(error: BaseException, code: int, debug: bool) -> int:
     if (code == 2 or isinstance(error, KeyboardInterrupt)) and not is_first_process():
-        return code  # the first process says it
+        return code  # the first process prints it
     if debug:
         traceback.print_exception(error)
     text = words_of(error) if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""List the training methods, and the maximisers that they can use."""
+"""List the training methods and their maximisers."""
 
 from dataclasses import asdict
 
@@ -16,11 +16,11 @@ def parser() -> ArgumentParser:
     return new_parser("methods", str(__doc__))
 
 
-def run(given: Parsed) -> Result:
-    """Return the methods; readers get the maximisers too."""
+def run(parsed: Parsed) -> Result:
+    """Return the methods; the tables include the maximisers."""
     methods, maximisers = listing("methods"), listing("maximise")
     views = (
-        table("--method", ("name", "what it minimises"), [(each.name, each.summary) for each in methods.values()]),
-        table("--method.maximiser", ("name", ""), [(each.name, each.summary) for each in maximisers.values()]),
+        table("--method", ("name", "objective"), [(entry.name, entry.summary) for entry in methods.values()]),
+        table("--method.maximiser", ("name", ""), [(entry.name, entry.summary) for entry in maximisers.values()]),
     )
-    return Result([asdict(each) for each in methods.values()], views)
+    return Result([asdict(entry) for entry in methods.values()], views)

@@ -1,4 +1,4 @@
-"""List the models that have a name."""
+"""List the named models."""
 
 from dataclasses import asdict
 
@@ -16,9 +16,9 @@ def parser() -> ArgumentParser:
     return new_parser("models", str(__doc__))
 
 
-def run(given: Parsed) -> Result:
+def run(parsed: Parsed) -> Result:
     """Return the models."""
     models = listing("architectures")
-    rows = [(each.name, each.summary) for each in models.values()]
-    own = "Your own: --model package.module:Class, with --model.X for its argument X."
-    return Result([asdict(each) for each in models.values()], (table("--model", ("name", ""), rows), own))
+    rows = [(entry.name, entry.summary) for entry in models.values()]
+    hint = "Your own: --model package.module:Class, with --model.X for its argument X."
+    return Result([asdict(entry) for entry in models.values()], (table("--model", ("name", ""), rows), hint))

@@ -1,4 +1,4 @@
-"""The network that the options of a command name: built, checked against a run, and loaded."""
+"""The network of a command's options: construction, check against a run, and loading."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,13 +24,13 @@ from unperturbed.weights.files import build_model, load_weights
 from unperturbed.weights.rebuild import architecture, check_rebuilt
 
 FILLED = ("input_shape", "classes", "mean", "std")
-"""Arguments of models that the data gives."""
+"""Arguments of models that follow from the data."""
 
 
 def make_model(tree: Tree, data: Data, seed: int = 0, trust: Trust = OWN) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Return the model that was asked for, and what a run folder keeps of it; the data gives the arguments `FILLED`."""
-    named = Tree("small-cnn" if len(data.train.shape) == 3 else "mlp").under(tree)
-    choice = choose_class(named, "architectures", "model", filled=FILLED, trust=trust)
+    """Return the requested model, and its specification for a run folder; `FILLED` arguments follow from the data."""
+    model_tree = Tree("small-cnn" if len(data.train.shape) == 3 else "mlp").under(tree)
+    choice = choose_class(model_tree, "architectures", "model", filled=FILLED, trust=trust)
     arguments = {
         name: tuple(value) if name in FILLED and isinstance(value, list) else value
         for name, value in choice.arguments.items()
@@ -40,34 +40,37 @@ def make_model(tree: Tree, data: Data, seed: int = 0, trust: Trust = OWN) -> tup
     shape, classes = tuple(data.train.shape), len(data.classes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = build_model(str(named.value), arguments, shape, classes, mean, std)
+        model = build_model(str(model_tree.value), arguments, shape, classes, mean, std)
 
-    given = {"input_shape": shape, "classes": classes, "mean": mean, "std": std}
-    arguments |= {name: given[name] for name in open_names}
-    return model, describe(Spec(choice.target, arguments)) | {"class_path": str(named.value)}
+    from_data = {"input_shape": shape, "classes": classes, "mean": mean, "std": std}
+    arguments |= {name: from_data[name] for name in open_names}
+    return model, describe(Spec(choice.target, arguments)) | {"class_path": str(model_tree.value)}
 
 
 def load_into(model: nn.Module, weights: str, tree: Tree) -> None:
-    """Load a weights file and tell what became of its names.
+    """Load a weights file and print the report on its names.
 
-    A file without normalisation is taken only where the user says which mean and std the network was trained with.
+    A file without normalisation is accepted only if the user gives the mean and std of its training.
     """
     say(str(load_weights(model, weights, keep_normalisation={"mean", "std"} <= tree.options.keys())))
 
 
-def model_and_weights(given: Parsed, stored: RunRecord | None) -> tuple[Tree, str | None]:
-    """Return which model and weights are meant; raises `InputError` where they would be untrained or guessed ones."""
-    tree, weights = Tree(), given.weights
+def model_and_weights(parsed: Parsed, stored: RunRecord | None) -> tuple[Tree, str | None]:
+    """Return the model and weights of the options; raises `InputError` for untrained or ambiguous ones."""
+    tree, weights = Tree(), parsed.weights
     if stored is not None:
-        tree = model_of(stored, given.run, given.trees["model"].value is not ABSENT)
-        best = Path(given.run) / BEST
+        tree = model_of(stored, parsed.run, parsed.trees["model"].value is not ABSENT)
+        best = Path(parsed.run) / BEST
         if weights is None and not best.is_file():
             raise InputError(f"{best} is not there: the run has not finished an epoch. Resume it, or give --weights.")
-        if weights is None and not (Path(given.run) / RESULT).exists():
-            begun, planned = len(read_jsonl(Path(given.run) / METRICS)), (stored.recipe or {}).get("epochs")
-            say(f"{given.run} has not ended: its best weights after {begun} of {planned} epochs are taken.", "warning")
+        if weights is None and not (Path(parsed.run) / RESULT).exists():
+            finished_epochs, planned = len(read_jsonl(Path(parsed.run) / METRICS)), (stored.recipe or {}).get("epochs")
+            say(
+                f"{parsed.run} has not ended: its best weights after {finished_epochs} of {planned} epochs are used.",
+                "warning",
+            )
         weights = weights or str(best)
-    tree = tree.under(given.trees["model"])
+    tree = tree.under(parsed.trees["model"])
     if weights is None and ":" not in str(tree.value):
         raise InputError(
             "Nothing trained was given: name a run folder, or --model with --weights (a package.module:function that "
@@ -77,21 +80,21 @@ def model_and_weights(given: Parsed, stored: RunRecord | None) -> tuple[Tree, st
 
 
 def model_of(stored: RunRecord, run: str, named: bool) -> Tree:
-    """Return how to build a run's network; raises `InputError` where that is unknown, unless one was `named`."""
+    """Return the specification of a run's network; raises `InputError` if unknown, unless one was `named`."""
     tree = Tree()
     if stored.model is not None:
         tree.put([], {"class_path": stored.model.class_path, "init_args": stored.model.init_args})
     elif not named:
-        what = f"a {stored.network.class_path}" if stored.network is not None else "a network"
+        network = f"a {stored.network.class_path}" if stored.network is not None else "a network"
         raise InputError(
-            f"{run} is of {what} that was built in Python, so that the folder cannot tell how: give --model "
+            f"{run} is of {network} that was built in Python, so that the folder cannot tell how: give --model "
             "package.module:Name, which builds the same one."
         )
     return tree
 
 
 def check_same_network(model: nn.Module, tree: Tree, stored: RunRecord, run: str) -> None:
-    """Raise `InputError` where the network that was built is not the one that the run trained."""
+    """Raise `InputError` if the built network differs from the one that the run trained."""
     remedy = (
         "Name the one that it was trained with; for its weights in another one on purpose, give --model, --weights "
         f"{Path(run) / BEST} and --data without the run."
@@ -100,7 +103,7 @@ def check_same_network(model: nn.Module, tree: Tree, stored: RunRecord, run: str
 
 
 def warn_of_other_network(model: nn.Module, weights: str) -> None:
-    """Warn where weights from a run folder go into another network than that run's."""
+    """Warn if weights from a run folder are loaded into another network."""
     home = Path(weights).parent
     if not (home / CONFIG).is_file():
         return
@@ -108,4 +111,4 @@ def warn_of_other_network(model: nn.Module, weights: str) -> None:
         trained = RunRecord.read(home).network
         if trained is not None and architecture(model) != trained.architecture:
             text = f"{weights} was trained in another network, a {trained.class_path}"
-            say(f"{text}: what is measured here is not what was trained there.", "warning")
+            say(f"{text}: the measured network differs from the trained one.", "warning")

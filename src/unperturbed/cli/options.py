@@ -1,4 +1,4 @@
-"""Reading arguments: plain options by jsonargparse, options of options as trees, a YAML file beneath both."""
+"""Parsing of arguments: plain options by jsonargparse, options of options as trees, with defaults from a YAML file."""
 
 import json
 import re
@@ -20,17 +20,17 @@ from unperturbed.specs.trees import Tree
 FLAGS = ("debug", "json", "overwrite", "quantize", "resume", "trust")
 """Options without a value."""
 TREES = ("method", "model")
-"""Options whose values have options."""
+"""Options whose values have further options."""
 LISTS = ("bounds", "eps", "loggers", "normalise", "threat")
-"""Options whose text is a list with commas."""
+"""Options with comma-separated lists."""
 REPEATED = ("threat",)
-"""Those of them that may also be given several times."""
+"""Those that may also be given several times."""
 NONE = ("augment", "bounds", "loggers")
-"""Options that take the word none."""
+"""Options that accept the word none."""
 IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "engine", "over")
-"""Options whose values, or some of them, may be import paths."""
+"""Options whose values may be import paths."""
 NOTES = ("schema", "unperturbed", "chosen", "classes", "features", "network", "trained_on", "notes")
-"""What a run's config.yaml holds in addition to options; `recipe` holds some of them."""
+"""Entries of a run's config.yaml that are no options; `recipe` contains options."""
 
 _KINDS = {"float": "a number", "int": "a whole number", "str": "text", "bool": "true or false"}
 """Types of options in words."""
@@ -38,13 +38,13 @@ _KINDS = {"float": "a number", "int": "a whole number", "str": "text", "bool": "
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a command was given.
+    """The parsed arguments of a command.
 
     Attributes:
         plain: its plain options by name.
         trees: its options with options.
-        argv: the words as they came.
-        trust: which import paths are followed: those among the words, not those that a file holds.
+        argv: the original words.
+        trust: the trusted import paths: those among the words, not those in a file.
     """
 
     plain: Namespace
@@ -58,7 +58,7 @@ class Parsed:
 
 
 class _WithoutTypes(DefaultHelpFormatter):
-    """Writes an option's help without Python's types, and its default where it has one."""
+    """Writes an option's help without Python's types, with its default if it has one."""
 
     def _expand_help(self, action: Action) -> str:
         noise = r" *\((?:type: [^()]*?)?(?:, )?(?:default: ([^()]*|\([^()]*\)))?\)$"
@@ -70,7 +70,7 @@ class _WithoutTypes(DefaultHelpFormatter):
 
 
 def new_parser(command: str, summary: str, epilog: str = "") -> ArgumentParser:
-    """Return a parser for a command, with the options that every command has."""
+    """Return a parser for a command, with the common options."""
     parser = ArgumentParser(
         prog=f"unperturbed {command}",
         description=summary,
@@ -89,7 +89,7 @@ def new_parser(command: str, summary: str, epilog: str = "") -> ArgumentParser:
 
 
 def add_data_options(parser: ArgumentParser) -> None:
-    """Add what says which data, model and threat set."""
+    """Add the options for data, model and threat set."""
     parser.add_argument("--config", type=str | None, metavar="FILE", help="YAML with any of these options")
     parser.add_argument(
         "--data",
@@ -97,13 +97,13 @@ def add_data_options(parser: ArgumentParser) -> None:
         help="a name, Hugging Face id, folder, .npz or package.module:function (see datasets)",
     )
     parser.add_argument("--label", type=str | None, metavar="COLUMN", help="of a table or Parquet files: the label")
-    parser.add_argument("--resize", type=str | None, metavar="H,W", help="height and width that images are resized to")
+    parser.add_argument("--resize", type=str | None, metavar="H,W", help="height and width of resized images")
     parser.add_argument(
         "--model", type=str | None, help="a name (see models) or package.module:Class; --model.X sets its argument X"
     )
     parser.add_argument("--weights", type=str | None, metavar="FILE", help="safetensors, or .pt without code in it")
     parser.add_argument(
-        "--output", type=str | None, metavar="PART", help="of what the model returns, the logits: a place (1) or a name"
+        "--output", type=str | None, metavar="PART", help="the logits in the model's output: a position (1) or a name"
     )
     parser.add_argument("--scale", type=float | None, metavar="S", help="the model expects inputs times S: 255")
     parser.add_argument(
@@ -113,17 +113,15 @@ def add_data_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--bounds", type=str | None, metavar="none|LOW,HIGH", help="of the inputs (default: the data's, or 0,1)"
     )
-    parser.add_argument("--out", type=str | None, metavar="FOLDER", help="where everything is written")
+    parser.add_argument("--out", type=str | None, metavar="FOLDER", help="folder of the results")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
 def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> None:
-    """Add which test examples are measured, and how; `seed` and `precision` complete the help of these options."""
+    """Add the options of measurements; `seed` and `precision` complete their help."""
     add_examples_options(parser, "test")
     parser.add_argument("--seed", type=int, default=0, help=seed)
-    parser.add_argument(
-        "--batch-size", type=Literal["auto"] | int, default="auto", help="examples that the network sees at a time"
-    )
+    parser.add_argument("--batch-size", type=Literal["auto"] | int, default="auto", help="examples in a batch")
     parser.add_argument(
         "--precision", type=Literal["auto", "32", "64"], default="auto", help=f"of the arithmetic (auto: {precision})"
     )
@@ -135,15 +133,15 @@ def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> 
     )
 
 
-def add_examples_options(parser: ArgumentParser, what: str, prefix: str = "", default: int | None = None) -> None:
-    """Add which of the examples are used, where not all are."""
+def add_examples_options(parser: ArgumentParser, kind: str, prefix: str = "", default: int | None = None) -> None:
+    """Add the options for the selection of examples."""
     parser.add_argument(
         f"--{prefix}examples",
         type=int | str | None,
         default=default,
         metavar="N",
-        help=f"only the first N {what} examples or, where these are not like the rest, N drawn from every class in "
-        "proportion; first:N, stratified:N or random:N insists",
+        help=f"only the first N {kind} examples or, if they do not represent the others, N drawn from every class in "
+        "proportion; first:N, stratified:N or random:N enforces one way",
     )
     parser.add_argument(
         f"--{prefix}examples-seed", type=int | None, metavar="S", help="N random ones; or the seed of stratified:N"
@@ -153,35 +151,45 @@ def add_examples_options(parser: ArgumentParser, what: str, prefix: str = "", de
 def add_fields(parser: ArgumentParser, described: type, instead: Mapping[str, Any]) -> None:
     """Add the fields of a dataclass as options, helped by its docstring; `instead` replaces some of the types."""
     hints = {**get_type_hints(described), **instead}
-    helps = {each.arg_name: each.description for each in parse_docstring(described.__doc__ or "").params}
-    for each in fields(described):
-        text = " ".join((helps.get(each.name) or "").split())
-        parser.add_argument(f"--{each.name.replace('_', '-')}", type=hints[each.name], default=each.default, help=text)
+    helps = {
+        option_field.arg_name: option_field.description
+        for option_field in parse_docstring(described.__doc__ or "").params
+    }
+    for option_field in fields(described):
+        text = " ".join((helps.get(option_field.name) or "").split())
+        parser.add_argument(
+            f"--{option_field.name.replace('_', '-')}",
+            type=hints[option_field.name],
+            default=option_field.default,
+            help=text,
+        )
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = None) -> Parsed:
-    """Return what the arguments say, on top of the YAML file that `--config` names.
+    """Parse the arguments, with defaults from the YAML file of `--config`.
 
-    `positional` is the one argument without a name that the command takes, if any; "runs..." takes any number.
+    `positional` is the name of the command's positional argument, if any; "runs..." takes any number.
 
     Raises `InputError` for unknown options (with the nearest) and values of a wrong type.
     """
-    known = known_options(parser, positional)
-    pairs, places = _split(argv, known)
+    option_names = known_options(parser, positional)
+    pairs, positionals = _split(argv, option_names)
     for key, value in pairs:
         _check_given(key, value)
     pairs = _joined(pairs)
-    if (places and not all(map(str.strip, places))) or any("\0" in word for word in argv):
+    if (positionals and not all(map(str.strip, positionals))) or any("\0" in word for word in argv):
         raise InputError("An argument is empty, or holds the character 0: leave it out, or name a folder.")
     file = next((value for key, value in reversed(pairs) if key == "config"), None)
-    below = _from_yaml(Path(str(file)), known, "model" in dict(pairs)) if file is not None else []
+    below = _from_yaml(Path(str(file)), option_names, "model" in dict(pairs)) if file is not None else []
 
-    if len(places) > (positional is not None) and not (positional or "").endswith("..."):
-        raise InputError(f"{places[-1]!r} is one argument too many: options begin with --. See {parser.prog} --help.")
+    if len(positionals) > (positional is not None) and not (positional or "").endswith("..."):
+        raise InputError(
+            f"{positionals[-1]!r} is one argument too many: options begin with --. See {parser.prog} --help."
+        )
     plain_pairs = [(key, value) for key, value in [*below, *pairs] if key.split(".")[0] not in TREES]
     tokens = [_token(key, value) for key, value in plain_pairs if not (key in FLAGS and value is False)]
     try:
-        plain = parser.parse_args([*places, *tokens])
+        plain = parser.parse_args([*positionals, *tokens])
     except (ArgumentError, OverflowError, RecursionError) as error:
         raise InputError(_readable(str(error), parser.prog)) from error
     for key, value in pairs:
@@ -194,7 +202,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
 
 
 def _trust(pairs: Sequence[tuple[str, Any]], everything: bool) -> Trust:
-    """Return the trust in what the words of a command name: import paths as values, and arguments by their names.
+    """Return the trust in the words of a command: import paths as values, and names of arguments.
 
     A file is no import path, though its name may look like one: `--data a.npz` vouches for no module `a`.
     """
@@ -210,9 +218,9 @@ def known_options(parser: ArgumentParser, positional: str | None = None) -> list
 
 
 def divide(parser: ArgumentParser, argv: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the options with these names, and all the others, each as one word that can be parsed again.
+    """Return the options with these names, and all others, as single words for the parser.
 
-    Options of options go with the option that they are of.
+    Options of options follow their option.
     """
     pairs, _ = _split(argv, known_options(parser))
     parts: tuple[list[str], list[str]] = ([], [])
@@ -221,17 +229,17 @@ def divide(parser: ArgumentParser, argv: Sequence[str], names: Sequence[str]) ->
     return parts
 
 
-def _split(argv: Sequence[str], known: Sequence[str]) -> tuple[list[tuple[str, Any]], list[str]]:
+def _split(argv: Sequence[str], option_names: Sequence[str]) -> tuple[list[tuple[str, Any]], list[str]]:
     """Return options with their values, and the other arguments."""
     pairs: list[tuple[str, Any]] = []
-    places: list[str] = []
+    positionals: list[str] = []
     words = iter(argv)
     for word in words:
         if not word.startswith("--"):
-            places.append(word)
+            positionals.append(word)
             continue
         key, equals, value = word.removeprefix("--").partition("=")
-        key = _checked(key, known)
+        key = _checked(key, option_names)
         if key in FLAGS and equals:
             raise InputError(f"--{key} takes no value, but {value!r} was given.")
         if key not in FLAGS and not equals:
@@ -240,11 +248,11 @@ def _split(argv: Sequence[str], known: Sequence[str]) -> tuple[list[tuple[str, A
                 raise InputError(f"--{key} needs a value.")
             value = following
         pairs.append((key, True if key in FLAGS else value))
-    return pairs, places
+    return pairs, positionals
 
 
 def _check_given(key: str, value: Any) -> None:
-    """Refuse a value that says nothing: empty text, and YAML's words for none where none is no value of the option."""
+    """Raise InputError for an empty value, and for YAML's words for none if the option does not accept it."""
     below = "." in key  # an option of an option may be None
     nothing = ("", "~") if below else ("", "~", "null", "none")
     if isinstance(value, str) and value.strip().lower() in nothing and (value.lower() != "none" or key not in NONE):
@@ -252,10 +260,10 @@ def _check_given(key: str, value: Any) -> None:
 
 
 def _joined(pairs: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Return the options with those that may be given several times as one list, at the first one's place."""
+    """Return the options, with repeated ones merged into a list at the first position."""
     joined: dict[int, tuple[str, Any]] = {}
     for number, (key, value) in enumerate(pairs):
-        earlier = next((place for place, (name, _) in joined.items() if name == key), None)
+        earlier = next((index for index, (name, _) in joined.items() if name == key), None)
         if key in REPEATED and earlier is not None:
             joined[earlier] = key, f"{joined[earlier][1]},{value}"
         else:
@@ -263,31 +271,31 @@ def _joined(pairs: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     return list(joined.values())
 
 
-def _checked(key: str, known: Sequence[str]) -> str:
+def _checked(key: str, option_names: Sequence[str]) -> str:
     root, dot, rest = key.partition(".")
     root = root.replace("_", "-")
-    if root not in known or (dot and root not in TREES):
-        raise InputError(f"There is no option --{key}. {hint(f'--{root}', [f'--{each}' for each in known])}")
+    if root not in option_names or (dot and root not in TREES):
+        raise InputError(f"There is no option --{key}. {hint(f'--{root}', [f'--{name}' for name in option_names])}")
     return root + dot + rest.replace("-", "_")
 
 
-def _from_yaml(file: Path, known: Sequence[str], model_given: bool) -> list[tuple[str, Any]]:
+def _from_yaml(file: Path, option_names: Sequence[str], model_given: bool) -> list[tuple[str, Any]]:
     content = parse_yaml(read_small(file), f"--config {file}")
     if not isinstance(content, Mapping):
         raise InputError(f"--config {file} holds no mapping of options to values.")
     if "config" in content:
         raise InputError(f"--config {file} names another --config: write its options into this one.")
     if "trust" in content:
-        raise InputError(f"--config {file} vouches for itself: take `trust` out, and give --trust if you trust it.")
+        raise InputError(f"--config {file} grants trust to itself: remove `trust`, and give --trust if you trust it.")
     if "network" in content and "model" not in content and not model_given:
         raise InputError(f"--config {file} is of a network that was built in Python: name one that is, with --model.")
     settings = {key: value for key, value in content.items() if key not in (*NOTES, "recipe")}
     settings |= content.get("recipe") or {}
-    return [(_checked(str(key), known), _as_text(str(key), value)) for key, value in settings.items()]
+    return [(_checked(str(key), option_names), _as_text(str(key), value)) for key, value in settings.items()]
 
 
 def _as_text(key: str, value: Any) -> Any:
-    """Return what stands for a YAML value on the command line, for options with a text form."""
+    """Return the command-line form of a YAML value, for options with a text form."""
     if key == "bounds" and value is None:
         return "none"
     return ",".join(map(str, value)) if key in LISTS and isinstance(value, list) else value
@@ -310,7 +318,7 @@ def _token(key: str, value: Any) -> str:
 def _readable(message: str, program: str) -> str:
     """Return jsonargparse's message in one line."""
     text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(message.split()))
-    text = re.sub(r'^Parser key "(\w+)":', lambda found: f"--{found[1].replace('_', '-')}:", text)
+    text = re.sub(r'^Parser key "(\w+)":', lambda match: f"--{match[1].replace('_', '-')}:", text)
     of_no_kind = re.fullmatch(r"(--[\w-]+): Does not validate .*? Subtypes: \[([\w, ]+)\] .* Given value: (.*)", text)
     if of_no_kind is not None:
         kinds = [_KINDS.get(kind, kind) for kind in of_no_kind[2].split(", ") if kind != "NoneType"]

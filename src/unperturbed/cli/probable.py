@@ -1,4 +1,4 @@
-"""Measure on how many examples most random perturbations change nothing: not robustness against an attack."""
+"""Measure accuracy under random perturbations, which is not robustness against an attack."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,49 +18,51 @@ POSITIONAL = "run"
 
 def parser() -> ArgumentParser:
     """Return the command's parser."""
-    made = new_parser("probable", str(__doc__))
-    made.add_argument("run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data")
-    add_data_options(made)
-    made.add_argument(
+    command_parser = new_parser("probable", str(__doc__))
+    command_parser.add_argument(
+        "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
+    )
+    add_data_options(command_parser)
+    command_parser.add_argument(
         "--rho", type=str, default="0.1,0.05,0.01", metavar="RHO,...", help="shares of the draws that may be wrong"
     )
-    made.add_argument("--draws", type=int, default=100, help="random perturbations of each example")
-    add_measuring_options(made, "of the draws", "32")
-    made.add_argument("--overwrite", action="store_true", help="replace other counts in the same folder")
-    return made
+    command_parser.add_argument("--draws", type=int, default=100, help="random perturbations of each example")
+    add_measuring_options(command_parser, "of the draws", "32")
+    command_parser.add_argument("--overwrite", action="store_true", help="replace other counts in the same folder")
+    return command_parser
 
 
-def run(given: Parsed) -> Result:
+def run(parsed: Parsed) -> Result:
     """Draw, and return the share of examples that pass at each rho."""
     from unperturbed.cli.setup import find_setup
     from unperturbed.evaluation.probable import probable_accuracy
 
-    rho = _shares(given.rho)
-    if "," in (given.threat or ""):
-        raise InputError(f"--threat is {given.threat}, but random perturbations are drawn from one: name one.")
-    engine = None if given.engine is None else find_engine(given.engine, given.trust)
-    subject = find_setup(given)
+    rho = _shares(parsed.rho)
+    if "," in (parsed.threat or ""):
+        raise InputError(f"--threat is {parsed.threat}, but random perturbations are drawn from one: name one.")
+    engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
+    subject = find_setup(parsed)
     subject.keep()
     folder = subject.folder(subject.threat)
     with progress() as report, repeatable():
-        found = probable_accuracy(
+        probable = probable_accuracy(
             subject.model,
             subject.split,
             subject.threat,
             rho,
-            draws=given.draws,
+            draws=parsed.draws,
             out=folder,
-            overwrite=given.overwrite,
-            seed=given.seed,
-            batch_size=given.batch_size,
+            overwrite=parsed.overwrite,
+            seed=parsed.seed,
+            batch_size=parsed.batch_size,
             engine=engine,
             progress=report,
         )
-    for text in found.warnings:
+    for text in probable.warnings:
         say(text, "warning")
-    value = found.json() | {"selection": subject.examples}
+    value = probable.json() | {"selection": subject.examples}
     write_json(folder / "probable.json", value)
-    return Result({"run": str(subject.home)} | value, [_headline(found, subject.examples)])
+    return Result({"run": str(subject.home)} | value, [_headline(probable, subject.examples)])
 
 
 def _shares(text: str) -> list[float]:
@@ -70,14 +72,14 @@ def _shares(text: str) -> list[float]:
         raise InputError(f"--rho is {text!r}: write shares with commas, such as 0.1,0.05,0.01.") from error
 
 
-def _headline(found: "Probable", chosen: str) -> Any:
+def _headline(probable: "Probable", chosen: str) -> Any:
     rows = [
-        ("clean accuracy", str(found.clean_accuracy)),
-        ("mean over draws", str(found.mean_accuracy)),
-        *((f"right on {100 * (1 - rho):.4g}% of draws", str(each)) for rho, each in found.accuracy.items()),
-        ("", f"{found.draws} {found.note}"),
-        ("undecided", ", ".join(map(str, found.unknown.values())) if any(found.unknown.values()) else "none"),
+        ("clean accuracy", str(probable.clean_accuracy)),
+        ("mean over draws", str(probable.mean_accuracy)),
+        *((f"right on {100 * (1 - rho):.4g}% of draws", str(accuracy)) for rho, accuracy in probable.accuracy.items()),
+        ("", f"{probable.draws} {probable.note}"),
+        ("undecided", ", ".join(map(str, probable.unknown.values())) if any(probable.unknown.values()) else "none"),
         *([("examples", chosen)] if chosen != "all" else []),
-        ("time", f"{found.seconds:.1f} s"),
+        ("time", f"{probable.seconds:.1f} s"),
     ]
-    return table("", ("", found.threat), rows)
+    return table("", ("", probable.threat), rows)

@@ -10,26 +10,28 @@ POSITIONAL = "runs..."
 
 def parser() -> ArgumentParser:
     """Return the command's parser."""
-    made = new_parser("report", str(__doc__))
-    made.add_argument("runs", type=str, nargs="*", help="run folders; several are compared")
-    made.add_argument(
+    command_parser = new_parser("report", str(__doc__))
+    command_parser.add_argument("runs", type=str, nargs="*", help="run folders; several are compared")
+    command_parser.add_argument(
         "--out",
         type=str | None,
         metavar="FILE",
         help="the page (default: report.html in the run folder, or above several)",
     )
-    made.add_argument(
+    command_parser.add_argument(
         "--card", type=str | None, metavar="FILE", help="also write the content as a model card in Markdown"
     )
-    made.add_argument("--figures", type=str | None, metavar="FOLDER", help="also write each chart as SVG, PDF and PNG")
-    return made
+    command_parser.add_argument(
+        "--figures", type=str | None, metavar="FOLDER", help="also write each chart as SVG, PDF and PNG"
+    )
+    return command_parser
 
 
-def run(given: Parsed) -> Result:
-    """Write the page and what else was asked for."""
+def run(parsed: Parsed) -> Result:
+    """Write the page and the other requested files."""
     from unperturbed.results.report import report
 
-    written = report(given.runs, given.out, card=given.card, figures=given.figures)
+    written = report(parsed.runs, parsed.out, card=parsed.card, figures=parsed.figures)
     for text in written.damaged:
         say(text, "warning")
     value = {
@@ -41,5 +43,5 @@ def run(given: Parsed) -> Result:
     }
     views = [f"Report: {written.page}"]
     views += [] if written.card is None else [f"Model card: {written.card}"]
-    views += [] if given.figures is None else [f"Figures: {given.figures} ({len(written.figures)} files)"]
+    views += [] if parsed.figures is None else [f"Figures: {parsed.figures} ({len(written.figures)} files)"]
     return Result(value, views)

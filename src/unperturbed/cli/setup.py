@@ -1,4 +1,4 @@
-"""From options to what commands work on: data, threat, model, device; and back to what a run folder keeps."""
+"""The set-up of a command from its options: data, threat, model, device, and the record of a run folder."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -36,21 +36,21 @@ from unperturbed.types import Bounds
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What a command examines, and where it writes.
+    """The set-up of a command: model, examples, threat and folders.
 
     Attributes:
-        model: with its weights, on its device, in the precision asked for.
+        model: with its weights, on its device, in the requested precision.
         split: the examples.
-        data: what they are of.
-        threat: the threat set asked for (the first of several), or the usual one.
-        usual: the run's own threat set or, without a run, `threat`.
+        data: the data of the examples.
+        threat: the requested threat set (the first of several), or the usual one.
+        usual: the run's threat set or, without a run, `threat`.
         home: the run folder, or the folder of these weights.
-        parts: what tells apart, in the run folder, an examination of other weights, data or bounds.
-        selection: what tells apart an examination of some of the examples, or with another seed.
+        parts: parts of names in the run folder for results of other weights, data or bounds.
+        selection: parts of names for results on selected examples, or with another seed.
         architecture: the model's name or import path, and its arguments.
-        stored: what the run folder says of itself; None: there is none.
-        kept: what a folder of these weights keeps of where they came from; None: it is a run folder, which knows.
-        examples: which of the test examples, such as "first:100" or "all".
+        stored: the record of the run folder, or None.
+        kept: the record for a folder of these weights; None for a run folder, which has one.
+        examples: the selection of test examples, such as "first:100" or "all".
     """
 
     model: nn.Module
@@ -67,68 +67,68 @@ class Setup:
     examples: str
 
     def keep(self) -> None:
-        """Write what a folder of these weights keeps: before anything else, so that the same command can resume."""
+        """Write the record of a folder of these weights first, so that the same command can resume."""
         if self.kept is not None:
             self.kept.write(self.home)
 
     def folder(self, threat: Threat | None = None) -> Path:
-        """Return the folder of results; of another threat than the run's, a separate one."""
-        other = [] if threat is None or str(threat) == str(self.usual) else [str(threat)]
-        return self.home / "evaluation" / slug(*self.parts, *other, *self.selection)
+        """Return the folder of results, a separate one for another threat than the run's."""
+        other_threat = [] if threat is None or str(threat) == str(self.usual) else [str(threat)]
+        return self.home / "evaluation" / slug(*self.parts, *other_threat, *self.selection)
 
 
-def find_setup(given: Parsed, check_examples: Callable[[Split], object] = len) -> Setup:
-    """Return the model, the examples and the threat that the options of a command mean, a run folder's beneath them.
+def find_setup(parsed: Parsed, check_examples: Callable[[Split], object] = len) -> Setup:
+    """Return the model, the examples and the threat of a command's options, with defaults from a run folder.
 
-    `check_examples` is called on the examples before the model is made.
+    `check_examples` is called on the examples before the model is built.
 
-    Raises `InputError` where something is missing, is not trained, or belongs to other classes.
+    Raises `InputError` if something is missing, untrained, or belongs to other classes.
     """
-    device = find_device(given.device)
-    run = None if given.run is None else Run.open(given.run, given.trust)
-    stored, trust = (None, given.trust) if run is None else (run.record, run.trust)
-    place = _place_of(given, stored)
-    tree, weights = model_and_weights(given, stored)
-    if given.run is not None and given.weights is None:
-        for text in check_weights(Path(given.run)):
+    device = find_device(parsed.device)
+    run = None if parsed.run is None else Run.open(parsed.run, parsed.trust)
+    stored, trust = (None, parsed.trust) if run is None else (run.record, run.trust)
+    place = _place_of(parsed, stored)
+    tree, weights = model_and_weights(parsed, stored)
+    if parsed.run is not None and parsed.weights is None:
+        for text in check_weights(Path(parsed.run)):
             say(text, "warning")
-    data = _data_of(place, given, stored, trust)
+    data = _data_of(place, parsed, stored, trust)
     bounds = read_bounds(
-        given.bounds, data.bounds if stored is None or stored.bounds is UNSAID else bounds_of(stored.bounds)
+        parsed.bounds, data.bounds if stored is None or stored.bounds is UNSAID else bounds_of(stored.bounds)
     )
-    first = given.threat.split(",")[0] if given.threat else None
+    first = parsed.threat.split(",")[0] if parsed.threat else None
     usual = Threat.parse((stored.threat if stored is not None else first) or default_threat(data), bounds)
     threat = Threat.parse(first, bounds) if first else usual
-    split, chosen = examples_of(data, given.examples, given.examples_seed)
+    split, chosen = examples_of(data, parsed.examples, parsed.examples_seed)
     check_examples(split)
     model, description = make_model(tree, data, trust=trust)
     if stored is not None:
-        check_same_network(model, tree, stored, given.run)
+        check_same_network(model, tree, stored, parsed.run)
     elif weights is not None:
         warn_of_other_network(model, weights)
     if weights is not None:
         load_into(model, weights, tree)
-    asked = taken(given, stored)
-    dtype = torch.float64 if given.precision == "64" else torch.float32
-    model = cast(prepared(model, **asked), dtype, device)
+    preparation = taken(parsed, stored)
+    dtype = torch.float64 if parsed.precision == "64" else torch.float32
+    model = cast(prepared(model, **preparation), dtype, device)
 
-    home = Path(given.out or given.run or Path("runs") / slug(data.name, description["class_path"]))
-    kept = RunRecord(
+    home = Path(parsed.out or parsed.run or Path("runs") / slug(data.name, description["class_path"]))
+    provenance = RunRecord(
         threat=f"{threat.norm}:{threat.eps!r}",
         bounds=describe(bounds),
         data=keep_place(place),
         model=ModelSpec(description["class_path"], description.get("init_args", {})),
         weights=keep_place(weights) if weights else None,
         schema=SCHEMA,
-        **asked,
+        **preparation,
     )
-    own_folder = bool(given.out or not given.run)
+    own_folder = bool(parsed.out or not parsed.run)
     if own_folder:
-        check_free(home, kept)
-    parts = _parts(given, stored, data, place, asked)
+        check_free(home, provenance)
+    parts = _parts(parsed, stored, data, place, preparation)
     selection = (
         *([str(chosen)] if chosen is not None else []),
-        *([f"attack seed {given.seed}"] if given.seed else []),
+        *([f"attack seed {parsed.seed}"] if parsed.seed else []),
     )
     return Setup(
         model,
@@ -141,64 +141,64 @@ def find_setup(given: Parsed, check_examples: Callable[[Split], object] = len) -
         selection,
         description,
         stored,
-        kept if own_folder else None,
+        provenance if own_folder else None,
         "all" if chosen is None else str(chosen),
     )
 
 
-def _place_of(given: Parsed, stored: RunRecord | None) -> str:
-    """Return the place of the data: of the options, else of the run; raises `InputError` where neither says it."""
-    place = with_choices_of_options(given, given.data or (stored.data if stored is not None else None))
-    if place is None and given.run is not None:
-        raise InputError(f"{Path(given.run) / CONFIG} does not say where the data is: give it by --data.")
+def _place_of(parsed: Parsed, stored: RunRecord | None) -> str:
+    """Return the place of the data, from the options or the run; raises `InputError` if both lack it."""
+    place = with_choices_of_options(parsed, parsed.data or (stored.data if stored is not None else None))
+    if place is None and parsed.run is not None:
+        raise InputError(f"{Path(parsed.run) / CONFIG} has no place of the data: give --data.")
     if place is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
     return place
 
 
-def _data_of(place: str, given: Parsed, stored: RunRecord | None, trust: Trust) -> Data:
-    """Return the data, checked against those that the run was trained on."""
-    same = stored is not None and keep_place(place) == stored.data
-    data = _with_test(load_data(place, trust), same)
-    check_classes(data, stored, other_data=given.data is not None)
+def _data_of(place: str, parsed: Parsed, stored: RunRecord | None, trust: Trust) -> Data:
+    """Return the data, checked against the training data of the run."""
+    same_data = stored is not None and keep_place(place) == stored.data
+    data = _with_test(load_data(place, trust), same_data)
+    check_classes(data, stored, other_data=parsed.data is not None)
     check_same_features(None if stored is None else stored.features, data.features, "here")
-    if stored is not None and not same:
+    if stored is not None and not same_data:
         warn_of_other_scaling(place)
     return data
 
 
 def _parts(
-    given: Parsed, stored: RunRecord | None, data: Data, place: str, asked: Mapping[str, Any]
+    parsed: Parsed, stored: RunRecord | None, data: Data, place: str, preparation: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Return what tells apart, in a run folder, a measurement of other weights, data, bounds or first layers."""
+    """Return the parts of names in a run folder for results of other weights, data, bounds or first layers."""
     recorded = taken(None, stored)
     return (
-        *([Path(given.weights).stem] if given.run and given.weights else []),
+        *([Path(parsed.weights).stem] if parsed.run and parsed.weights else []),
         *([data.name] if stored is not None and stored.data not in (None, keep_place(place)) else []),
-        *([f"bounds {given.bounds}"] if given.run and given.bounds else []),
-        *([f"{name} {value}" for name, value in asked.items() if given.run and value != recorded.get(name)]),
+        *([f"bounds {parsed.bounds}"] if parsed.run and parsed.bounds else []),
+        *([f"{name} {value}" for name, value in preparation.items() if parsed.run and value != recorded.get(name)]),
     )
 
 
 def _with_test(data: Data, trained_on: bool) -> Data:
-    """Return the data; a single split that the run was not trained on is what is examined."""
+    """Return the data; a single split other than the training data is the test split."""
     if data.test is not None or trained_on:
         return data
     say(
-        f"The data {data.name!r} have no test split: all of their examples are evaluated. On examples that a network "
-        "was trained on, no accuracy means much.",
+        f"The data {data.name!r} have no test split: all of their examples are evaluated. On training examples, "
+        "accuracies mean little.",
         "warning",
     )
     return replace(data, test=data.train)
 
 
 def default_threat(data: Data) -> str:
-    """Return the threat that is usual for the data, by its name."""
+    """Return the usual threat of the data, by its name."""
     return usual_threat(data.name)
 
 
 def read_bounds(text: str | None, otherwise: Bounds) -> Bounds:
-    """Return the box that `none` or `LOW,HIGH` means."""
+    """Return the box of `none` or `LOW,HIGH`."""
     if text is None or text == "none":
         return otherwise if text is None else None
     try:
@@ -208,11 +208,11 @@ def read_bounds(text: str | None, otherwise: Bounds) -> Bounds:
     return low, high
 
 
-def taken(given: Parsed | None, stored: RunRecord | None) -> dict[str, Any]:
-    """Return which of `prepared`'s arguments are asked for, by options or else by what a run folder says."""
+def taken(parsed: Parsed | None, stored: RunRecord | None) -> dict[str, Any]:
+    """Return the arguments for `prepared`, from the options or else from a run folder."""
     chosen: dict[str, Any] = {name: getattr(stored, name, None) for name in ("output", "scale", "normalise")}
-    if given is not None:
-        options = {"output": given.output, "scale": given.scale, "normalise": given.normalise}
+    if parsed is not None:
+        options = {"output": parsed.output, "scale": parsed.scale, "normalise": parsed.normalise}
         chosen |= {name: value for name, value in options.items() if value is not None}
     output, numbers = chosen["output"], chosen["normalise"]
     if isinstance(output, str) and re.fullmatch(r"-?\d{1,9}", output):
@@ -223,15 +223,15 @@ def taken(given: Parsed | None, stored: RunRecord | None) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def threats_of(given: Parsed, first: Threat) -> list[Threat]:
+def threats_of(parsed: Parsed, first: Threat) -> list[Threat]:
     """Return the threats of `--threat`, or the one threat with each radius of `--eps`; `first` is the first of them."""
-    threats = [Threat.parse(text, first.bounds) for text in given.threat.split(",")] if given.threat else [first]
-    if len(threats) > 1 and given.eps is not None:
+    threats = [Threat.parse(text, first.bounds) for text in parsed.threat.split(",")] if parsed.threat else [first]
+    if len(threats) > 1 and parsed.eps is not None:
         raise InputError(f"--eps gives the radii of one threat, but there are {len(threats)}: write the radii in them.")
     names = [str(threat) for threat in threats]
     if len(set(names)) < len(names):
         raise InputError(f"--threat names the same threat twice: {', '.join(names)}.")
-    return radii_of(threats[0], given.eps) if given.eps is not None else threats
+    return radii_of(threats[0], parsed.eps) if parsed.eps is not None else threats
 
 
 def radii_of(threat: Threat, eps: str | None) -> list[Threat]:
@@ -241,20 +241,20 @@ def radii_of(threat: Threat, eps: str | None) -> list[Threat]:
     return [replace(threat, eps=Threat.parse(f"{threat.norm}:{text}").eps) for text in eps.split(",")]
 
 
-def examples_of(data: Data, asked: int | str | None, seed: int | None) -> tuple[Split, Selection | None]:
-    """Return the test split, or what `--examples` and `--examples-seed` select of it, and the selection (None: all)."""
+def examples_of(data: Data, requested: int | str | None, seed: int | None) -> tuple[Split, Selection | None]:
+    """Return the test split or its selection by `--examples` and `--examples-seed`, and the selection (None: all)."""
     if data.test is None:
         raise InputError(f"The data {data.name!r} has no test split, and robustness is not measured on training data.")
-    if seed is not None and asked is None:
-        raise InputError("--examples-seed chooses random examples: say how many with --examples.")
-    if asked is None:
+    if seed is not None and requested is None:
+        raise InputError("--examples-seed chooses random examples: give their number by --examples.")
+    if requested is None:
         return data.test, None
-    split, chosen = choose(data.test, parse(asked, seed), data.classes)
+    split, chosen = choose(data.test, parse(requested, seed), data.classes)
     return split, chosen if len(split) < len(data.test) else None
 
 
 def check_free(folder: Path, record: RunRecord) -> None:
-    """Check that a folder is free for the evaluation of one model; raises `InputError` if it holds something else."""
+    """Check that a folder is free for the evaluation of one model; raises `InputError` if it has other contents."""
     if (folder / CONFIG).exists():
         earlier = RunRecord.read(folder)
         if replace(earlier, schema=record.schema).plain() != record.plain():
@@ -264,12 +264,12 @@ def check_free(folder: Path, record: RunRecord) -> None:
 
 
 def check_classes(data: Data, stored: RunRecord | None, other_data: bool) -> None:
-    """Refuse data whose classes are not those of the run; for other data on purpose, say so."""
-    now = list(data.classes)
-    trained = now if stored is None or stored.classes is None else list(stored.classes)
-    if trained == now:
+    """Raise InputError for data with other classes than the run's; for data by --data, warn."""
+    present = list(data.classes)
+    trained = present if stored is None or stored.classes is None else list(stored.classes)
+    if trained == present:
         return
-    text = f"The classes were {', '.join(trained[:10])} in training, and are {', '.join(now[:10])} here"
+    text = f"The classes were {', '.join(trained[:10])} in training, and are {', '.join(present[:10])} here"
     if not other_data:
-        raise InputError(f"{text}: labels would not mean the same. Give the data that the run was made with.")
+        raise InputError(f"{text}: labels would have different meanings. Give the data of the run.")
     say(f"{text}: labels are compared by number.", "warning")

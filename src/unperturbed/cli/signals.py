@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP as interruptions: what is done is kept, and how to resume is printed."""
+"""SIGTERM and SIGHUP as interruptions, which keep finished work and print the command that resumes."""
 
 import signal
 import threading
@@ -9,13 +9,13 @@ from unperturbed.engines.ending import ENDING
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the process to end; its number is the argument."""
+    """The end of the process by a signal; its number is the argument."""
 
 
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """Within: SIGTERM and SIGHUP raise `Interrupted`, unless they are ignored (as under nohup)."""
-    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+    """Let SIGTERM and SIGHUP raise `Interrupted` in this block, unless they are ignored (as under nohup)."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
 
@@ -39,5 +39,5 @@ def code_of(error: KeyboardInterrupt) -> int:
 
 
 def words_of(error: KeyboardInterrupt) -> str:
-    """Return what a user reads of an interruption."""
+    """Return the message of an interruption."""
     return f"interrupted by {signal.Signals(error.args[0]).name}" if isinstance(error, Interrupted) else "interrupted"

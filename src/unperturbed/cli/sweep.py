@@ -21,50 +21,54 @@ OWN = (
     *("over", "suite", "examples", "examples-seed", "evaluate-threat", "train-examples", "train-examples-seed"),
     *("overwrite", "out", "json"),
 )
-"""Options that are not `train`'s, or not as they are given here."""
+"""Options that `train` does not have, or that differ here."""
 EXAMPLE = "--over method.nominal_loss=0.05,0.1"
 
 
 def parser() -> ArgumentParser:
     """Return the command's parser."""
-    made = new_parser("sweep", str(__doc__), "All other options are those of unperturbed train.")
-    made.add_argument(
+    command_parser = new_parser("sweep", str(__doc__), "All other options are those of unperturbed train.")
+    command_parser.add_argument(
         "--over",
         type=str,
         action="append",
         metavar="OPTION=V1,V2,...",
-        help=f"an option of training and its values, given once or twice: {EXAMPLE} --over seed=0,1,2 (seeds are "
-        "summed up in one row)",
+        help=f"an option of training and its values, once or twice: {EXAMPLE} --over seed=0,1,2 (seeds share one row)",
     )
-    made.add_argument("--suite", type=str, default="pgd", help=evaluate.SUITE_HELP)
-    add_examples_options(made, "test")
-    made.add_argument(
-        "--evaluate-threat", type=str | None, metavar="THREAT", help="evaluate under this one, not each run's own"
+    command_parser.add_argument("--suite", type=str, default="pgd", help=evaluate.SUITE_HELP)
+    add_examples_options(command_parser, "test")
+    command_parser.add_argument(
+        "--evaluate-threat",
+        type=str | None,
+        metavar="THREAT",
+        help="threat of the evaluations (default: that of each run)",
     )
-    add_examples_options(made, "training", "train-")
-    made.add_argument("--overwrite", action="store_true", help="replace evaluations of other weights or versions")
-    train.add_training_options(made)
-    return made
+    add_examples_options(command_parser, "training", "train-")
+    command_parser.add_argument(
+        "--overwrite", action="store_true", help="replace evaluations of other weights or versions"
+    )
+    train.add_training_options(command_parser)
+    return command_parser
 
 
-def run(given: Parsed) -> Result:
-    """Train and evaluate what is not done yet, and return the table with failed runs; exit code 1 if there are any."""
+def run(parsed: Parsed) -> Result:
+    """Train and evaluate unfinished runs, and return the table with failed runs; exit code 1 if there are any."""
     from unperturbed.suites.by_name import find_suite
     from unperturbed.sweeps.grid import check_folder, combine, run_all
     from unperturbed.threat import Threat
 
-    own_words, words = divide(parser(), given.argv, OWN)
-    own = parse(parser(), own_words)
-    axes = _axes(own.over, given)
-    out = Path(own.out or "runs/sweep")
-    if own.evaluate_threat is not None:
-        Threat.parse(own.evaluate_threat)
-    suite = find_suite(own.suite, given.trust)
-    if own.train_examples is not None:
-        words = [*words, f"--examples={own.train_examples}"]
-    if own.train_examples_seed is not None:
-        words = [*words, f"--examples-seed={own.train_examples_seed}"]
-    evaluation = _evaluation(own, given.device)
+    own_words, words = divide(parser(), parsed.argv, OWN)
+    sweep_options = parse(parser(), own_words)
+    axes = _axes(sweep_options.over, parsed)
+    out = Path(sweep_options.out or "runs/sweep")
+    if sweep_options.evaluate_threat is not None:
+        Threat.parse(sweep_options.evaluate_threat)
+    suite = find_suite(sweep_options.suite, parsed.trust)
+    if sweep_options.train_examples is not None:
+        words = [*words, f"--examples={sweep_options.train_examples}"]
+    if sweep_options.train_examples_seed is not None:
+        words = [*words, f"--examples-seed={sweep_options.train_examples_seed}"]
+    evaluation = _evaluation(sweep_options, parsed.device)
     lines: dict[Path, list[str]] = {}
 
     def make(values: Mapping[str, str], folder: Path) -> Combination:
@@ -73,7 +77,7 @@ def run(given: Parsed) -> Result:
         return _combination(axes, values, folder, lines[folder], evaluation)
 
     combinations = combine(axes, out, make)
-    _check(combinations, lines, own.examples, own.examples_seed, given.trust)
+    _check(combinations, lines, sweep_options.examples, sweep_options.examples_seed, parsed.trust)
     check_folder(out, axes)
     swept = run_all(
         out,
@@ -84,26 +88,26 @@ def run(given: Parsed) -> Result:
     )
     picture = [f"Picture: {swept.picture}"] if swept.picture is not None else []
     views = [table("", swept.columns, swept.cells), *swept.notes, *picture]
-    return Result(swept.json(), views, code=int(any(each.error for each in combinations)))
+    return Result(swept.json(), views, code=int(any(combination.error for combination in combinations)))
 
 
-def _evaluation(own: Parsed, device: str) -> list[str]:
+def _evaluation(sweep_options: Parsed, device: str) -> list[str]:
     """Return the options of the evaluation of each run."""
     options = {
-        "suite": own.suite,
+        "suite": sweep_options.suite,
         "device": device,
-        "examples": own.examples,
-        "examples-seed": own.examples_seed,
-        "threat": own.evaluate_threat,
+        "examples": sweep_options.examples,
+        "examples-seed": sweep_options.examples_seed,
+        "threat": sweep_options.evaluate_threat,
     }
     words = [f"--{name}={value}" for name, value in options.items() if value is not None]
-    return [*words, *(["--overwrite"] if own.overwrite else [])]
+    return [*words, *(["--overwrite"] if sweep_options.overwrite else [])]
 
 
 def _combination(
     axes: Sequence[Axis], values: Mapping[str, str], folder: Path, words: Sequence[str], evaluation: Sequence[str]
 ) -> Combination:
-    """Return the combination that these words train, and these options evaluate."""
+    """Return the combination with these words for training and options for evaluation."""
 
     def trained() -> Any:
         return train.run(parse(train.parser(), words)).value
@@ -116,15 +120,15 @@ def _combination(
     return Combination({axis.name: values[axis.option] for axis in axes}, folder, trained, evaluated)
 
 
-def _axes(texts: Sequence[str] | None, given: Parsed) -> list[Axis]:
-    """Return what the values of --over mean."""
+def _axes(texts: Sequence[str] | None, parsed: Parsed) -> list[Axis]:
+    """Return the axes of --over."""
     if not texts:
         raise InputError(f"--over is missing: name an option of training and its values, such as {EXAMPLE}.")
     if len(texts) > 2:
         raise InputError(f"--over is given {len(texts)} times, but a sweep is over one option or two.")
     from unperturbed.sweeps.grid import make_axes
 
-    found = []
+    axes = []
     for text in texts:
         option, equals, values = text.partition("=")
         parts = _split(values)
@@ -132,39 +136,39 @@ def _axes(texts: Sequence[str] | None, given: Parsed) -> list[Axis]:
             raise InputError(f"--over is {text!r}: write OPTION=V1,V2,... such as {EXAMPLE}.")
         if len(set(parts)) < len(parts):
             raise InputError(f"--over {text} names the same value twice.")
-        option = _known(option, given)
-        if any(word.partition("=")[0] == f"--{option}" for word in divide(parser(), given.argv, ())[1]):
-            raise InputError(f"--{option} is given by itself, and in --over: leave one of them out.")
-        found.append((option, parts))
-    return make_axes(found)
+        option = _known(option, parsed)
+        if any(word.partition("=")[0] == f"--{option}" for word in divide(parser(), parsed.argv, ())[1]):
+            raise InputError(f"--{option} is given separately, and in --over: leave one of them out.")
+        axes.append((option, parts))
+    return make_axes(axes)
 
 
 def _split(values: str) -> list[str]:
-    """Return what stands between the commas, but for those within brackets."""
+    """Split at commas outside of brackets."""
     return [part.strip() for part in re.split(r",(?![^\[({]*[\])}])", values)]
 
 
-def _known(option: str, given: Parsed) -> str:
-    """Return an option of training in the form that its parser knows; for an unknown one, name the nearest."""
-    options = [each for each in known_options(train.parser()) if each not in (*OWN, "resume", "devices")]
+def _known(option: str, parsed: Parsed) -> str:
+    """Return an option of training in the parser's form; for an unknown one, raise InputError with the nearest."""
+    options = [name for name in known_options(train.parser()) if name not in (*OWN, "resume", "devices")]
     options.append("train-examples")
     root, dot, rest = option.strip().removeprefix("--").partition(".")
     root = root.replace("_", "-")
     if root in options and (not dot or root in TREES):
         return root + dot + rest.replace("-", "_")
-    below = _below(given)
+    below = _below(parsed)
     full = f"method.{root.replace('-', '_')}"
     nearest = f"Did you mean {full!r}?" if full in below else hint(option, [*options, *below])
     raise InputError(f"--over: training has no option {option!r}. {nearest}")
 
 
-def _below(given: Parsed) -> list[str]:
-    """Return the options of the method, for those who leave its name out."""
+def _below(parsed: Parsed) -> list[str]:
+    """Return the options of the method, for options without its name."""
     from unperturbed.methods.at import AT
     from unperturbed.specs.parameters import parameters_of
     from unperturbed.specs.trees import choose
 
-    method = choose(given.trees["method"], "methods", "method", default=AT(), trust=given.trust)
+    method = choose(parsed.trees["method"], "methods", "method", default=AT(), trust=parsed.trust)
     return [f"method.{name}" for name in parameters_of(method.target)]
 
 
@@ -175,20 +179,20 @@ def _check(
     seed: int | None,
     trust: Trust,
 ) -> None:
-    """Refuse what cannot be trained or evaluated before anything is, and runs that are the same."""
+    """Check all combinations before training; raises InputError for invalid and for equal ones."""
     from unperturbed.cli.setup import examples_of
     from unperturbed.data.sources import load_data
     from unperturbed.specs.spec import describe
 
-    load, seen, looked_at = cache(partial(load_data, trust=trust)), list[tuple[object, str]](), set[object]()
-    for each in combinations:
-        given = parse(train.parser(), lines[each.folder])
-        plan = train.plan(given, load)
+    load, descriptions, looked_at = cache(partial(load_data, trust=trust)), list[tuple[object, str]](), set[object]()
+    for combination in combinations:
+        parsed = parse(train.parser(), lines[combination.folder])
+        plan = train.plan(parsed, load)
         described = (plan.config, str(plan.threat), describe(plan.threat.bounds), plan.recipe)
-        for other, name in seen:
-            if other == described:
-                raise InputError(f"--over: {name} and {each.name} are the same run.")
-        seen.append((described, each.name))
-        if given.data not in looked_at:
-            looked_at.add(given.data)
+        for earlier, name in descriptions:
+            if earlier == described:
+                raise InputError(f"--over: {name} and {combination.name} are the same run.")
+        descriptions.append((described, combination.name))
+        if parsed.data not in looked_at:
+            looked_at.add(parsed.data)
             examples_of(plan.data, examples, seed)

@@ -1,1 +1,1 @@
-"""The local geometry of the loss, per example: gradients, slopes, Hessian products, and what is built of them."""
+"""The local geometry of the loss, per example: gradients, slopes, Hessian products, spectra and linearity."""

@@ -10,19 +10,18 @@ from torch import Tensor
 from unperturbed.errors import InputError
 
 Product = Callable[[Tensor], Tensor]
-"""Rows in, (m, n), and the symmetric operator's product with each of them out."""
+"""A function from rows, (m, n), to the symmetric operator's product with each row."""
 EVERY = 50
-"""Steps between looks at the ends."""
+"""Steps between tests of convergence."""
 EXHAUSTED = 500
-"""Roundings of the largest entry, at which what is left of a vector is nothing else."""
+"""A remainder below this many roundings of the largest entry counts as zero."""
 
 
 class Recurrence:
     """The three-term recurrence from each of some vectors, (m, n), without orthogonalisation.
 
-    Lost orthogonality repeats values that are found already; it moves neither the ends nor the means by more than
-    rounding (Paige 1980, https://doi.org/10.1016/0024-3795(80)90167-6; Golub & Meurant 2010, section 4.1). Only three
-    vectors are kept.
+    Lost orthogonality repeats converged values; it moves neither the ends nor the means by more than rounding (Paige
+    1980, https://doi.org/10.1016/0024-3795(80)90167-6; Golub & Meurant 2010, section 4.1). Only three vectors are kept.
     """
 
     def __init__(self, product: Product, start: Tensor) -> None:
@@ -33,7 +32,7 @@ class Recurrence:
         self.off_diagonal: list[Tensor] = []
 
     def step(self) -> None:
-        """Add a row to each tridiagonal matrix; where the space is exhausted, one apart from the rest."""
+        """Add a row to each tridiagonal matrix; where the space is exhausted, the row is decoupled from the others."""
         last = self.off_diagonal[-1] if self.off_diagonal else self.q.new_zeros(len(self.q))
         w = self.product(self.q) - last[:, None] * self.before
         level = (w * self.q).sum(dim=1)
@@ -57,10 +56,10 @@ class Recurrence:
 
 @dataclass(frozen=True)
 class End:
-    """An end of a spectrum as it is seen from within.
+    """An estimate of an end of a spectrum, from inside.
 
     Attributes:
-        value: never beyond the end, but for rounding.
+        value: never beyond the end, up to rounding.
         settled: whether the search has converged.
     """
 
@@ -73,7 +72,8 @@ def ends(product: Product, start: Tensor, steps: int, tolerance: float) -> tuple
 
     `start` is one row, (1, n). An end has settled when the residual of its Ritz vector is below `tolerance` times its
     value, which puts an eigenvalue that near, or when there are no more directions; until both have, up to `steps`
-    products are taken. What has not settled is still a bound: the smallest from above, the largest from below.
+    products are taken. An end that has not settled is still a bound: the smallest eigenvalue from above, the largest
+    from below.
     """
     if steps < 1:
         raise InputError(f"steps is {steps}, but Lanczos takes at least 1.")
@@ -88,13 +88,13 @@ def ends(product: Product, start: Tensor, steps: int, tolerance: float) -> tuple
         low, down = eigh_tridiagonal(diagonal, off_diagonal, select="i", select_range=(0, 0))
         high, up = eigh_tridiagonal(diagonal, off_diagonal, select="i", select_range=(step - 1, step - 1))
         pairs = ((low, down), (high, up))
-        found = [
+        spectrum_ends = [
             End(float(value[0]), rest == 0 or rest * abs(float(vector[-1, 0])) <= tolerance * abs(float(value[0])))
             for value, vector in pairs
         ]
-        if all(end.settled for end in found):
+        if all(end.settled for end in spectrum_ends):
             break
-    return found[0], found[1]
+    return spectrum_ends[0], spectrum_ends[1]
 
 
 def quadrature(product: Product, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:

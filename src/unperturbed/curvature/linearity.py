@@ -12,7 +12,7 @@ from unperturbed.types import Batch, Inputs, Model, PerExample, Rows
 
 @dataclass(frozen=True, eq=False)
 class Linearity:
-    """What `linearity_gap` found, one value an example; |far - clean| <= gap + |slope|, as eq. 6 of the paper says."""
+    """The result of `linearity_gap`, one value an example; |far - clean| <= gap + |slope| (eq. 6 of the paper)."""
 
     z: Inputs
     gap: PerExample
@@ -28,7 +28,7 @@ def least_linear(
 ) -> Inputs:
     """Return a point of S(x) where the loss is far from its linear model at x, searched from a random one.
 
-    With `exact=False` the search takes the displacement inside the linear model for a constant, as released code does.
+    With `exact=False` the search treats the displacement in the linear model as a constant, as released code does.
     """
     clean, gradient = input_gradient(model, batch.x, cross_entropy_with(batch.y))
 

@@ -1,7 +1,7 @@
 """First and second derivatives of a per-example loss with respect to the input, in the forms that training needs.
 
 `loss` maps logits to one value an example. Slopes keep their graph to the weights; with batch norm in train mode they
-belong inside `clean_batch_stats`, and the first forward, at x, is then the one that sets the statistics.
+belong inside `clean_batch_stats`, where the first forward, at x, sets the statistics.
 """
 
 import warnings
@@ -30,9 +30,9 @@ _PROVEN: tuple[type[nn.Module], ...] = (
     *(nn.ReLU, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Softplus, nn.Tanh, nn.Sigmoid, nn.ELU),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
 )
-"""Modules whose forward-mode derivative has the right gradient to the weights; the tests prove each of them."""
+"""Modules whose forward-mode derivative has the right gradient to the weights; tests verify every one."""
 _WRAPPERS = {"_FabricModule", "DistributedDataParallel"}
-"""Modules that hand their inputs on to the one inside."""
+"""Modules that pass their inputs to the module inside."""
 
 
 def dot(u: Inputs, v: Inputs) -> PerExample:
@@ -62,7 +62,7 @@ def cross_entropy_with(targets: Targets) -> LossOnLogits:
 
 
 def input_gradient(model: Model, x: Inputs, loss: LossOnLogits) -> ValueAndGradient:
-    """Return the loss and its gradient at x, each example's own, detached."""
+    """Return the loss and its gradient at x per example, detached."""
     leaf = x.detach().requires_grad_()
     with torch.enable_grad():
         value = loss(model(leaf))
@@ -128,8 +128,8 @@ def central_slope(model: Model, x: Inputs, v: Inputs, loss: LossOnLogits, h: flo
 def three_point_slope(clean: PerExample, near: PerExample, far: PerExample, h: float) -> PerExample:
     """Return <gradient, v> at x from the losses at x, x + h v and x + v: the slope of the parabola through them.
 
-    Exact where the loss is quadratic along v; elsewhere off by -h/6 times its third derivative there. A forward less
-    than `central_slope` for those who have both ends already. For smooth networks, as that is.
+    Exact where the loss is quadratic along v; elsewhere off by -h/6 times its third derivative there. If both ends are
+    known, it takes one forward less than `central_slope`. For smooth networks, like `central_slope`.
     """
     return ((near - clean) / h - h * (far - clean)) / (1 - h)
 
@@ -142,7 +142,8 @@ def slope(model: Model, x: Inputs, v: Inputs, loss: LossOnLogits) -> ValueAndSlo
 def not_proven(model: Model) -> str | None:
     """Return why forward mode is not used on this network, or None if every module of it is proven.
 
-    A class may vouch for its own `forward` by a class attribute `forward_mode = True`: its parts are still looked at.
+    A class may declare its `forward` safe by a class attribute `forward_mode = True`; its parts are checked all the
+    same.
     """
     for name, module in model.named_modules():
         kind = type(module)
@@ -168,7 +169,7 @@ def hessian_product(model: Model, x: Inputs, v: Inputs, loss: LossOnLogits) -> I
 
 
 def forward_difference(gradient: Callable[[Inputs], Inputs], x: Inputs, at_x: Inputs, v: Inputs, h: float) -> Inputs:
-    """Return (gradient(x + h v) - gradient(x)) / h, the second one given: one new gradient, an error of order h."""
+    """Return (gradient(x + h v) - gradient(x)) / h for a known gradient(x): one new gradient, an error of order h."""
     return (gradient(x + h * v) - at_x) / h
 
 

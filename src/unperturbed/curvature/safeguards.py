@@ -1,4 +1,4 @@
-"""What the methods that train on the loss's geometry share: their look at the network before the first step."""
+"""Checks of a network before training on the loss's geometry: derivative modes, smoothness, randomness."""
 
 import copy
 import logging
@@ -39,7 +39,7 @@ def check_slope(model: Model, batch: Batch, threat: Threat, noise: Noise) -> Non
         log.info("Slopes are taken in reverse mode, with a second derivative: %s.", reason)
         return
     log.info("Slopes are taken in forward mode, without a second derivative.")
-    if batch.x.device.type == "mps":  # which has no float64, and in float32 saturated networks differ by rounding
+    if batch.x.device.type == "mps":  # MPS has no float64, and in float32 saturated networks differ by rounding
         return
     twin = copy.deepcopy(model.network if isinstance(model, InPrecision) else model).double()
     x, v = batch.x.double(), (threat.sample(batch.x, noise) - batch.x).double()
@@ -56,7 +56,7 @@ def check_slope(model: Model, batch: Batch, threat: Threat, noise: Noise) -> Non
     forward, reverse = gradient(forward_slope), gradient(reverse_slope)
     size = max(float(forward.norm()), float(reverse.norm()), 1e-30)
     difference = float((forward - reverse).norm()) / size
-    if not difference <= 1e-6:  # also where it is not a number
+    if not difference <= 1e-6:  # also for NaN
         raise RunError(
             f"Forward mode gives a weight gradient that is {difference:.1%} away from reverse mode's on this network: "
             "a class in it that says forward_mode = True should not. Remove that, and reverse mode will be used."
@@ -104,15 +104,15 @@ def _bends_at_kinks_alone(model: Model, x: Inputs) -> bool:
 
 
 def dropout_warning(model: Model, x: Inputs, method: str) -> list[str]:
-    """Return a warning if points whose losses are compared would be seen by different networks.
+    """Return a warning if the network changes between the forwards whose losses are compared.
 
-    By dropout or other random numbers of train mode (in functions, as the depth of a network), which show in two
-    forwards from the same buffers; or by buffers that a forward in train mode changes and uses, as the power iteration
-    of spectral norm does.
+    The causes are dropout and other random numbers of train mode (also in functions, such as stochastic depth),
+    detected by two forwards from the same buffers; and buffers that a forward in train mode changes and uses, such as
+    the power iteration of spectral norm.
     """
-    begun = f"{method} compares losses at several points, but"
+    text = f"{method} compares losses at several points, but"
     if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules()):
-        return [f"{begun} dropout draws another mask at each: leave dropout out."]
+        return [f"{text} dropout draws another mask at each: leave dropout out."]
     before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     with torch.no_grad(), own_randomness(0, x.device), plainly():
         with buffers_restored(model):
@@ -125,12 +125,12 @@ def dropout_warning(model: Model, x: Inputs, method: str) -> list[str]:
             second = model(x)  # from the buffers of the first, with other random numbers
     if not _alike(first, second):
         return [
-            f"{begun} the network draws other random numbers at each in train mode{_random_layers(model)}, as dropout "
+            f"{text} the network draws other random numbers at each in train mode{_random_layers(model)}, as dropout "
             "and stochastic depth do: leave them out."
         ]
     shown = ", ".join(changed[:3]) + ", ..." * (len(changed) > 3)
     return [
-        f"{begun} each forward in train mode changes the network's buffers ({shown}), as the power iteration of "
+        f"{text} each forward in train mode changes the network's buffers ({shown}), as the power iteration of "
         "spectral norm does: the points are seen by slightly different networks. Keep the norm "
         "fixed (those layers in eval mode) or leave it out."
     ]
@@ -141,7 +141,7 @@ def _alike(first: Logits, second: Logits) -> bool:
 
 
 def _random_layers(model: Model) -> str:
-    """Return the layers that are random by their class's name."""
+    """Return the layers that are random, judging by the names of their classes."""
     names = [
         f"{name!r} ({type(module).__name__})"
         for name, module in model.named_modules()

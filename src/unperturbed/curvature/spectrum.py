@@ -28,21 +28,21 @@ def extreme_eigenvalues(
     for _ in range(min(steps, q.shape[1])):
         w = hessian_product(model, x, basis[-1].view_as(x), loss).reshape(flat)
         diagonal.append((w * basis[-1]).sum(dim=1))
-        for _ in range(2):  # once leaves the rounding of large components behind
+        for _ in range(2):  # a single pass leaves the rounding of large components
             for b in basis:
                 w = w - (w * b).sum(dim=1, keepdim=True) * b
         length = w.norm(dim=1)
         off_diagonal.append(length)
         basis.append(w / length.clamp(min=torch.finfo(x.dtype).tiny)[:, None])
     size = len(diagonal)
-    # Where the Krylov space is exhausted the length is rounding: the rest of the matrix must not speak.
+    # Where the Krylov space is exhausted the length is rounding: the rest of the matrix must have no effect.
     scale = torch.stack([d.abs() for d in diagonal]).amax(0) + torch.stack(off_diagonal).amax(0)
     alive = torch.stack([b > 1e-6 * scale for b in off_diagonal]).cummin(0).values
     matrix = x.new_zeros((len(x), size, size))
     for k in range(size):
-        here = alive[k - 1] if k else torch.ones_like(alive[0])
-        matrix[:, k, k] = torch.where(here, diagonal[k], diagonal[0])
+        active = alive[k - 1] if k else torch.ones_like(alive[0])
+        matrix[:, k, k] = torch.where(active, diagonal[k], diagonal[0])
         if k:
-            matrix[:, k, k - 1] = matrix[:, k - 1, k] = torch.where(here, off_diagonal[k - 1], 0.0)
+            matrix[:, k, k - 1] = matrix[:, k - 1, k] = torch.where(active, off_diagonal[k - 1], 0.0)
     values = torch.linalg.eigvalsh(matrix)
     return values[:, 0], values[:, -1]

@@ -1,1 +1,1 @@
-"""Data: splits of labelled examples by random access, and the places that they come from."""
+"""Data: splits of labelled examples by random access, and their sources."""

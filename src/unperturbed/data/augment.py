@@ -1,4 +1,4 @@
-"""Augmentation, batched on the device; what an example becomes depends on its noise alone, not on its batch."""
+"""Augmentation, batched on the device; the result of an example depends on its noise, not on its batch."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def augmentation(name: str) -> Augment:
 
 
 def none(x: Inputs, noise: Noise) -> Inputs:
-    """Leave the inputs as they are."""
+    """Return the inputs unchanged."""
     return x
 
 
@@ -56,9 +56,9 @@ AUGMENTATIONS: dict[str, Augment] = {"none": none, "flip": flip, "crop": crop, "
 
 
 def _reflected(shifts: Tensor, size: int) -> Tensor:
-    """Return (n, size) places along one side, shifted and reflected at the borders (which are not repeated)."""
-    places = (torch.arange(size, device=shifts.device) + shifts[:, None]).remainder(max(1, 2 * size - 2))
-    return torch.minimum(places, (2 * size - 2 - places).abs())
+    """Return (n, size) positions along one side, shifted and reflected at the borders (which are not repeated)."""
+    positions = (torch.arange(size, device=shifts.device) + shifts[:, None]).remainder(max(1, 2 * size - 2))
+    return torch.minimum(positions, (2 * size - 2 - positions).abs())
 
 
 def _images_only(x: Inputs) -> None:

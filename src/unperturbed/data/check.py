@@ -1,4 +1,4 @@
-"""What a look at all of the data tells: whether it can be used at all, and its mean and spread."""
+"""Checks of all examples against labels and bounds, and the mean and spread of the inputs."""
 
 import math
 from collections.abc import Iterator
@@ -12,19 +12,18 @@ from unperturbed.errors import InputError
 from unperturbed.types import Bounds, Inputs, Rows
 
 FAR = 100.0
-"""Ratio of the widest feature to the narrowest from which one eps cannot suit both."""
+"""Ratio of the widest feature to the narrowest above which one eps cannot suit both."""
 _BLOCK = 1024
 _MOST_VALUES = 2**24
-"""Values that the ranges of features are taken from."""
+"""The number of values from which the ranges of features are computed."""
 _SLACK = 1e-6
 
 
 def check(split: Split, bounds: Bounds, classes: int) -> None:
     """Raise InputError unless every label is one of `classes`, and every input is finite and within the bounds.
 
-    The bounds have a slack of 1e-6 (relative, where they exceed 1). Everything is read, in blocks, except 8-bit
-    images, which are finite and within [0, 1] by how they are made: of these, damaged ones are found where memory
-    holds all.
+    The bounds have a slack of 1e-6 (relative, where they exceed 1). All inputs are read, in blocks, except 8-bit
+    images, which are finite and within [0, 1] by construction; damaged images are found if memory holds all.
     """
     _check_labels(split, classes)
     split.read(torch.arange(len(split)))
@@ -38,9 +37,9 @@ def check(split: Split, bounds: Bounds, classes: int) -> None:
 def mean_std(split: Split, limit: int = 10_000) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and standard deviation of the inputs, for the normalisation inside models.
 
-    Per channel for images (examples of rank 3), per feature for vectors (rank 1), one number for all else; over at most
-    `limit` examples, evenly spaced in file order. What varies by less than 1e-6 of its size counts as constant and gets
-    a standard deviation of 1, so that normalising never magnifies rounding.
+    Per channel for images (examples of rank 3), per feature for vectors (rank 1), one number for other shapes; over at
+    most `limit` examples, evenly spaced in file order. A channel or feature that varies by less than 1e-6 of its size
+    counts as constant and gets a standard deviation of 1, so that normalising never magnifies rounding.
     """
     used = min(limit, len(split))
     sums = squares = torch.zeros((), dtype=torch.float64)
@@ -56,7 +55,7 @@ def mean_std(split: Split, limit: int = 10_000) -> tuple[tuple[float, ...], tupl
 
 @dataclass(frozen=True)
 class FeatureRange:
-    """The lowest and the highest value of a feature of vectors, and its place in them, from 0."""
+    """The lowest and the highest value of a feature, and its index, from 0."""
 
     index: int
     low: float
@@ -64,15 +63,15 @@ class FeatureRange:
 
     @property
     def width(self) -> float:
-        """How far the values spread."""
+        """The range of the values."""
         return self.high - self.low
 
 
 def uneven_features(split: Split) -> tuple[FeatureRange, FeatureRange] | None:
-    """Return the narrowest and the widest feature of vectors, where the ratio of their ranges is `FAR` or more.
+    """Return the narrowest and the widest feature of vectors, if the ratio of their ranges is `FAR` or more.
 
-    None where it is smaller, and for images. Features that are constant but for 10% of the examples do not count: the
-    pixels at an image's margin are such. Over at most 10,000 examples, evenly spaced.
+    None if it is smaller, and for images. Features that are constant except for 10% of the examples do not count, such
+    as the pixels at the margin of images. Over at most 10,000 examples, evenly spaced.
     """
     if len(split.shape) > 2 or split.eight_bit:
         return None
@@ -83,7 +82,7 @@ def uneven_features(split: Split) -> tuple[FeatureRange, FeatureRange] | None:
     varying = (values[used // 10] < values[used - 1 - used // 10]).nonzero().flatten()
     if len(varying) == 0:
         return None
-    narrow, wide = (int(varying[place]) for place in (width[varying].argmin(), width[varying].argmax()))
+    narrow, wide = (int(varying[column]) for column in (width[varying].argmin(), width[varying].argmax()))
     if width[wide] < FAR * width[narrow]:
         return None
     first, second = (FeatureRange(k, float(values[0, k]), float(values[-1, k])) for k in (narrow, wide))
@@ -113,26 +112,26 @@ def _check_finite(split: Split) -> None:
 
 
 def _check_within(split: Split, low: Tensor, high: Tensor) -> None:
-    least, most, bad = float("inf"), float("-inf"), []
+    least, greatest, bad = float("inf"), float("-inf"), []
     for ids, x in _blocks(split):
         outside = (x < low - _slack(low)) | (x > high + _slack(high))
-        least, most = min(least, float(x.min())), max(most, float(x.max()))
+        least, greatest = min(least, float(x.min())), max(greatest, float(x.max()))
         bad.append(ids[outside.flatten(1).any(1)])
     wrong = torch.cat(bad)
     if len(wrong):
         remedy = (
             "They look like pixels from 0 to 255: divide them by 255"
-            if least >= 0 and 2 < most <= 255 and float(high.max()) == 1
+            if least >= 0 and 2 < greatest <= 255 and float(high.max()) == 1
             else "Normalisation belongs in the model, as its first layer: pass raw inputs"
         )
         raise InputError(
-            f"Inputs range from {least:.4g} to {most:.4g}, outside the bounds {_range(low, high)} "
+            f"Inputs range from {least:.4g} to {greatest:.4g}, outside the bounds {_range(low, high)} "
             f"({len(wrong)} of {len(split)} examples; {_first(wrong)}). {remedy}, or declare the bounds that they have."
         )
 
 
 def _limits(bounds: Bounds, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return the bounds as tensors that an example can be compared with."""
+    """Return the bounds as tensors that broadcast to an example."""
     low, high = (torch.as_tensor(b, dtype=torch.float32).cpu() for b in bounds or (float("-inf"), float("inf")))
     for limit in (low, high):
         missing = len(shape) - limit.ndim

@@ -22,10 +22,10 @@ _FORMS = "give a Split, a pair (x, y) of arrays or tensors, or a PyTorch Dataset
 def as_split(data: object) -> Split:
     """Return data as a Split.
 
-    Takes a Split (returned as it is), a pair (x, y) of arrays or tensors, or a map-style PyTorch Dataset whose items
+    Takes a Split (returned unchanged), a pair (x, y) of arrays or tensors, or a map-style PyTorch Dataset whose items
     are (x, y) tuples or dictionaries with one input and one integer. 8-bit images become float32 in [0, 1], float64
-    becomes float32. A Dataset is read once, into memory where it fits: augmentation belongs in the recipe.
-    Raises InputError for everything else.
+    becomes float32. A Dataset is read once, into memory if it fits: augmentation belongs in the recipe. Raises
+    InputError for anything else.
     """
     if isinstance(data, Split):
         return data
@@ -47,17 +47,17 @@ def as_split(data: object) -> Split:
 
 
 def as_data(data: object, name: str = "data") -> Data:
-    """Return data as a Data: a Data, what `as_split` takes, or a pair (train, test) of that.
+    """Return data as a Data: from a Data, a form for `as_split`, or a pair (train, test) of such forms.
 
     Labels in pairs of arrays may be texts, which become the classes' names.
     """
     if isinstance(data, Data):
         return data
-    named = _named(data)
-    if named is not None:
-        data, classes = named
-        made = as_data(data, name)
-        return replace(made, classes=classes)
+    labelled = _named(data)
+    if labelled is not None:
+        data, classes = labelled
+        converted = as_data(data, name)
+        return replace(converted, classes=classes)
     if isinstance(data, (tuple, list)) and len(data) == 2 and not _is_array(data[0]):
         train, test = as_split(data[0]), as_split(data[1])
         if train.shape != test.shape:
@@ -68,7 +68,7 @@ def as_data(data: object, name: str = "data") -> Data:
 
 
 def _named(data: object) -> tuple[object, tuple[str, ...]] | None:
-    """Return pairs (x, y), or the two of them, with class numbers in the place of texts, and the classes' names."""
+    """Return one or two pairs (x, y) with class numbers instead of texts, and the classes' names."""
     if not isinstance(data, tuple | list) or len(data) != 2 or isinstance(data[1], Split | Dataset):
         return None
     if isinstance(data[0], tuple) and isinstance(data[1], tuple) and len(data[0]) == len(data[1]) == 2:
@@ -84,11 +84,11 @@ def _texts(*labels: object) -> tuple[list[Labels], tuple[str, ...]] | None:
     except (ValueError, TypeError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
-        return None  # no array at all: what comes next says so
+        return None  # not an array: the next check raises
 
 
 class DatasetSplit(Split):
-    """A PyTorch dataset too large for memory, read when its examples are asked for."""
+    """A PyTorch dataset too large for memory, read on demand."""
 
     def __init__(self, dataset: Any, shape: tuple[int, ...], labels: Labels, eight_bit: bool) -> None:
         self.dataset, self.shape, self.labels, self.eight_bit = dataset, shape, labels, eight_bit
@@ -118,7 +118,7 @@ def _dataset_split(dataset: Any) -> Split:
     check_memory(8 * n, f"The labels of {n:,} examples", "is the dataset's __len__ right?")
     labels = torch.empty(n, dtype=torch.int64)
     fits = n * math.prod(shape) * first.element_size() <= pictures.MEMORY_LIMIT
-    held = torch.empty(n if fits else 0, *shape, dtype=first.dtype)
+    inputs = torch.empty(n if fits else 0, *shape, dtype=first.dtype)
     for i in range(n):
         x, y = _pair(_item(dataset, i), i)
         if x.shape != first.shape or x.dtype != first.dtype:
@@ -128,14 +128,14 @@ def _dataset_split(dataset: Any) -> Split:
             )
         labels[i] = y
         if fits:
-            held[i] = x
-    return ArraySplit(held, labels) if fits else DatasetSplit(dataset, shape, labels, eight_bit)
+            inputs[i] = x
+    return ArraySplit(inputs, labels) if fits else DatasetSplit(dataset, shape, labels, eight_bit)
 
 
 def _length(dataset: Any) -> int:
     try:
         return len(dataset)
-    except Exception as error:  # a user's own dataset may raise anything, and Python on what is no length
+    except Exception as error:  # a user's dataset may raise anything, and Python raises for an invalid length
         kind = type(dataset).__name__
         raise InputError(
             f"The length of the {kind} cannot be read ({type(error).__name__}: {error}): mend its __len__, or {_FORMS}."
@@ -147,7 +147,7 @@ def _item(dataset: Any, i: int) -> Any:
         return dataset[i]
     except InputError:
         raise
-    except Exception as error:  # a user's own dataset may raise anything
+    except Exception as error:  # a user's dataset may raise anything
         kind = type(dataset).__name__
         raise InputError(
             f"Example {i} of the {kind} cannot be read ({type(error).__name__}: {error}): mend its __getitem__, or "
@@ -177,8 +177,8 @@ def _pair(item: Any, i: int) -> tuple[Tensor, int]:
         raise InputError(f"The input of example {i} is a {type(x).__name__}, no array: give numbers.") from error
 
 
-def _only(item: Mapping[str, Any], wanted: Any, role: str, i: int) -> Any:
-    keys = [key for key, value in item.items() if wanted(value)]
+def _only(item: Mapping[str, Any], matches: Any, role: str, i: int) -> Any:
+    keys = [key for key, value in item.items() if matches(value)]
     if len(keys) != 1:
         names = ", ".join(keys) or "none"
         raise InputError(f"Example {i} must hold exactly one {role}, but has {names} (keys: {', '.join(item)}).")

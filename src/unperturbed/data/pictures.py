@@ -1,4 +1,4 @@
-"""Encoded images (PNG, JPEG, ...) as a split: decoded when they are asked for, and kept where memory holds them."""
+"""Encoded images (PNG, JPEG, ...) as a split: decoded on demand, and kept if memory holds them."""
 
 import io
 import math
@@ -17,10 +17,10 @@ from unperturbed.errors import InputError
 from unperturbed.types import Inputs, Labels, Rows
 
 MEMORY_LIMIT = 2 * 2**30
-"""Bytes that a split may take in memory, decoded; a larger one is read and decoded when its examples are asked for."""
+"""The largest decoded split that is kept in memory, in bytes; a larger one is decoded on demand."""
 
 MOST_PIXELS = 89_478_485
-"""Of an image: Pillow's limit, beyond which it takes a file for an attack on the memory."""
+"""The largest image: Pillow's limit, beyond which it suspects an attack on the memory."""
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """Whose decoders are Pillow's own: of a PostScript file, whatever its name, it would have Ghostscript run the code."""
@@ -38,7 +38,7 @@ Pictures = Callable[[Sequence[int]], Sequence[Picture]]
 
 
 class PictureSplit(Split):
-    """Encoded images, decoded when they are asked for."""
+    """Encoded images, decoded at every access."""
 
     eight_bit = True
 
@@ -53,18 +53,18 @@ class PictureSplit(Split):
     def decoded(self, ids: Sequence[int]) -> Tensor:
         """Return the images at these positions, uint8."""
         out = np.empty((len(ids), *self.shape), dtype=np.uint8)
-        for place, (i, picture) in enumerate(zip(ids, self.pictures(ids), strict=True)):
+        for row, (i, picture) in enumerate(zip(ids, self.pictures(ids), strict=True)):
             with _opened(picture, i, self.where) as image:
                 try:
-                    out[place] = pixels(image, self.mode, self.shape[1:])
-                except Exception as error:  # damaged files make decoders raise anything
+                    out[row] = pixels(image, self.mode, self.shape[1:])
+                except Exception as error:  # decoders may raise anything on damaged files
                     name = _named(picture, i, self.where)
                     raise InputError(f"{name} is damaged ({error}): replace or remove it.") from error
         return torch.from_numpy(out)
 
 
 class KeptPictures(PictureSplit):
-    """Encoded images, each decoded once: who asks for a few of many does not wait for the rest."""
+    """Encoded images, decoded once, at the first access."""
 
     in_memory = True
 
@@ -79,11 +79,11 @@ class KeptPictures(PictureSplit):
         return self._x[ids].float().div_(255)
 
     def read(self, ids: Rows) -> None:
-        """Decode the images at these positions that were not asked for yet."""
+        """Decode the images at these positions that are not decoded yet."""
         missing = torch.unique(ids[~self._there[ids]])
-        for some in torch.split(missing, _BLOCK):
-            self._x[some] = self.decoded(some.tolist())
-            self._there[some] = True
+        for positions in torch.split(missing, _BLOCK):
+            self._x[positions] = self.decoded(positions.tolist())
+            self._there[positions] = True
 
 
 def picture_split(pictures: Pictures, labels: Labels, where: str, resize: tuple[int, int] | None = None) -> Split:
@@ -123,7 +123,7 @@ def _opened(picture: Picture, i: int, where: str) -> Image.Image:
             return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise InputError(f"{_named(picture, i, where)} is too large ({error}): replace or remove it.") from error
-    except Exception as error:  # damaged headers make decoders raise anything
+    except Exception as error:  # decoders may raise anything on damaged headers
         text = f"{_named(picture, i, where)} cannot be read as {', '.join(FORMATS)}: replace or remove it."
         raise InputError(text) from error
 
@@ -133,20 +133,20 @@ def _named(picture: Picture, i: int, where: str) -> str:
 
 
 def _measure(pictures: Pictures, n: int, where: str, resize: tuple[int, int] | None) -> tuple[tuple[int, int], str]:
-    """Return the one size (width, height) of all images, and the mode that loses nothing of any; reads headers only."""
+    """Return the common size (width, height) of all images, and the mode that fits all of them; reads headers only."""
     size, mode = None if resize is None else (resize[1], resize[0]), "L"
     for ids in _blocks(n):
         for i, picture in zip(ids, pictures(ids), strict=True):
-            own, kind = _header(picture, i, where)
-            size = size or own
-            if not 0 < own[0] * own[1] <= MOST_PIXELS:
+            extent, kind = _header(picture, i, where)
+            size = size or extent
+            if not 0 < extent[0] * extent[1] <= MOST_PIXELS:
                 raise InputError(
-                    f"{_named(picture, i, where)} claims {own[0]:,} x {own[1]:,} pixels, but it must have 1 to "
+                    f"{_named(picture, i, where)} claims {extent[0]:,} x {extent[1]:,} pixels, but it must have 1 to "
                     f"{MOST_PIXELS:,}: replace or remove it."
                 )
-            if own != size and resize is None:
+            if extent != size and resize is None:
                 raise InputError(
-                    f"Images of {where} differ in size: image 0 is {_by(size)}, image {i} is {_by(own)}. "
+                    f"Images of {where} differ in size: image 0 is {_by(size)}, image {i} is {_by(extent)}. "
                     f"Resize them to one size: --resize {size[1]},{size[0]} (height, width)"
                     + (f" ({picture})." if isinstance(picture, Path) else ".")
                 )
@@ -163,7 +163,7 @@ def _measure(pictures: Pictures, n: int, where: str, resize: tuple[int, int] | N
 
 
 def _header(picture: Picture, i: int, where: str) -> tuple[tuple[int, int], str]:
-    """Return an image's size and Pillow's mode; read here for the plainest PNGs, which Pillow takes long to open."""
+    """Return an image's size and Pillow's mode; simple PNGs are parsed here, which is faster than Pillow."""
     if isinstance(picture, bytes) and picture.startswith(_PNG) and picture[24:26] in _PLAIN:
         return (int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])), _PLAIN[picture[24:26]]
     with _opened(picture, i, where) as image:

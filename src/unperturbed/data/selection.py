@@ -1,4 +1,4 @@
-"""Which examples of a split are used where fewer than all are asked for: one rule for every command and function."""
+"""The selection of examples from a split: one rule for every command and function."""
 
 import math
 import re
@@ -18,19 +18,19 @@ How = Literal["auto", "first", "random", "stratified"]
 FORMS = "N, first:N, stratified:N or random:N"
 _TEXT = re.compile(r"(?:(auto|first|random|stratified):)?(\d{1,18})(?: seed (\d{1,18}))?")
 _DRAWS = 1000
-"""Random draws whose class counts the first examples are compared with."""
+"""The number of random draws with which the class counts of the first examples are compared."""
 _RARE = 0.05
 """Probability below which the absence of a class is not chance."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """So many examples of a split.
+    """A number of examples of a split, and the rule for drawing them.
 
     Attributes:
         how: "first" in file order, "random", or "stratified": drawn from every class in proportion; "auto": the first
-            ones where they represent the split, else stratified.
-        count: how many.
+            if they represent the split, else stratified.
+        count: number of examples.
         seed: of the draw.
     """
 
@@ -44,22 +44,26 @@ class Selection:
 
     @property
     def record(self) -> int | str:
-        """What a run folder keeps: `parse_record` reads it back. The first examples are a plain number."""
+        """The record in a run folder, for `parse_record`. The first examples are a plain number."""
         return self.count if self.how == "first" else str(self)
 
 
-def parse(asked: object, seed: int | None = None, name: str = "--examples") -> Selection:
-    """Return what `N`, `first:N`, `stratified:N` or `random:N` means; `N` with a seed is `random:N`.
+def parse(text_or_number: object, seed: int | None = None, name: str = "--examples") -> Selection:
+    """Parse `N`, `first:N`, `stratified:N` or `random:N`; `N` with a seed is `random:N`.
 
-    Raises InputError for everything else; `name` is what the message calls the setting.
+    Raises InputError for anything else; `name` is the setting's name in messages.
     """
-    text = str(asked).strip() if isinstance(asked, int | np.integer | str) and not isinstance(asked, bool) else ""
-    found = _TEXT.fullmatch(text)
-    if found is None:
+    text = (
+        str(text_or_number).strip()
+        if isinstance(text_or_number, int | np.integer | str) and not isinstance(text_or_number, bool)
+        else ""
+    )
+    match = _TEXT.fullmatch(text)
+    if match is None:
         below = re.fullmatch(r"-\d+", text) is not None
         must = "but must be at least 1" if below else f"but must be {FORMS}, with N a whole number"
-        raise InputError(f"{name} is {str(asked)[:60]}, {must}.")
-    how, count, own_seed = found[1] or ("auto" if seed is None else "random"), int(found[2]), found[3]
+        raise InputError(f"{name} is {str(text_or_number)[:60]}, {must}.")
+    how, count, own_seed = match[1] or ("auto" if seed is None else "random"), int(match[2]), match[3]
     if count < 1:
         raise InputError(f"{name} is {text}, but must be at least 1.")
     if how in ("auto", "first") and (seed is not None or own_seed is not None):
@@ -73,52 +77,52 @@ def parse(asked: object, seed: int | None = None, name: str = "--examples") -> S
 
 
 def parse_record(value: int | str) -> Selection:
-    """Return the selection that a run folder keeps: a plain number stands for the first examples."""
+    """Return the selection recorded in a run folder; a plain number means the first examples."""
     return parse(f"first:{value}" if isinstance(value, int) else value, name="examples")
 
 
 def choose(
     split: Split,
-    asked: Selection,
+    chosen: Selection,
     classes: Sequence[str] = (),
-    what: str = "test",
+    kind: str = "test",
 ) -> tuple[Split, Selection]:
-    """Return the examples asked for, in file order and with the names that they have in the split, and the selection.
+    """Return the selected examples, in file order and with their ids in the split, and the selection.
 
-    Where "auto" is asked for, the first `count` are taken unless
+    With "auto", the first `count` are taken unless
     - they lack a class, though they could hold all, and either the split is ordered by class (neighbours share their
       class more often than in a random order) or fewer than 5% of random draws would lack that class; or
     - their class counts have a larger chi-square distance from the split's shares than all of 1,000 random draws.
-    Then `count` are drawn stratified. `split.notes` says so, and which classes are missing. Where there are no more
-    than `count`, all are taken.
+    Then `count` are drawn stratified. `split.notes` reports this, and missing classes. If the split has no more than
+    `count` examples, all are taken.
 
     Args:
-        split: what is chosen from.
-        asked: how many, and how.
+        split: the split.
+        chosen: how many, and how.
         classes: names of the classes, for messages.
-        what: what messages call the examples.
+        kind: the noun for the examples in messages.
     """
     n = len(split)
-    if asked.count >= n:
-        notes = [f"There are only {n} {what} examples, not {asked.count}: all are used."] if asked.count > n else []
+    if chosen.count >= n:
+        notes = [f"There are only {n} {kind} examples, not {chosen.count}: all are used."] if chosen.count > n else []
         return SelectedSplit(split, torch.arange(n), (*split.notes, *notes)), Selection("first", n)
     notes = []
-    if asked.how == "auto":
-        why = _unlike(split.labels, asked.count, classes)
-        asked = Selection("stratified" if why else "first", asked.count, asked.seed)
+    if chosen.how == "auto":
+        why = _unlike(split.labels, chosen.count, classes)
+        chosen = Selection("stratified" if why else "first", chosen.count, chosen.seed)
         if why:
             notes.append(
-                f"The first {asked.count} of {n} {what} examples {why}: {asked.count} were drawn from all classes in "
-                f"proportion instead ({asked}). first:{asked.count} takes the first ones."
+                f"The first {chosen.count} of {n} {kind} examples {why}: {chosen.count} were drawn from all classes in "
+                f"proportion instead ({chosen}). first:{chosen.count} takes the first ones."
             )
-    ids = positions(split.labels, asked)
-    return SelectedSplit(split, ids, (*split.notes, *notes, *_missing(split.labels[ids], classes))), asked
+    ids = positions(split.labels, chosen)
+    return SelectedSplit(split, ids, (*split.notes, *notes, *_missing(split.labels[ids], classes))), chosen
 
 
 def positions(labels: Labels, selection: Selection) -> Tensor:
-    """Return the positions that a selection means (not "auto"), in ascending order.
+    """Return the positions of a selection (not "auto"), in ascending order.
 
-    Raises InputError where there are fewer than that.
+    Raises InputError if the split has fewer examples.
     """
     n = len(labels)
     if selection.count > n:
@@ -130,32 +134,32 @@ def positions(labels: Labels, selection: Selection) -> Tensor:
 
 
 def _unlike(labels: Labels, count: int, classes: Sequence[str]) -> str:
-    """Return how the first `count` labels differ from all of them by more than chance; "" if they do not."""
+    """Return the way in which the first `count` labels differ from all by more than chance; "" if they do not."""
     kinds, inverse, sizes = _classes_of(labels)
-    seen = torch.bincount(inverse[:count], minlength=len(kinds))
+    counts = torch.bincount(inverse[:count], minlength=len(kinds))
     ordered = _ordered(inverse, sizes)
     unlikely = [ordered or _absence(len(labels), size, count) < _RARE for size in sizes.tolist()]
-    missing = kinds[(seen == 0) & torch.tensor(unlikely)]
-    if len(missing) and (count >= len(kinds) or (ordered and int((seen > 0).sum()) < count)):
+    missing = kinds[(counts == 0) & torch.tensor(unlikely)]
+    if len(missing) and (count >= len(kinds) or (ordered and int((counts > 0).sum()) < count)):
         return f"hold no example of {_names(missing, classes)}"
     drawn = np.random.default_rng(0).multivariate_hypergeometric(sizes.numpy(), count, _DRAWS, method="marginals")
     expected = sizes.double() * count / len(labels)
     distance = ((torch.from_numpy(drawn) - expected).square() / expected).sum(1)
-    if float(((seen - expected).square() / expected).sum()) <= float(distance.max()) + 1e-9:
+    if float(((counts - expected).square() / expected).sum()) <= float(distance.max()) + 1e-9:
         return ""
-    most = int((seen - expected).abs().argmax())
+    peak = int((counts - expected).abs().argmax())
     return (
-        f"are far from the classes' shares ({int(seen[most])} of {_names(kinds[most : most + 1], classes)}, where "
-        f"{float(expected[most]):.0f} would be in proportion)"
+        f"are far from the classes' shares ({int(counts[peak])} of {_names(kinds[peak : peak + 1], classes)}, where "
+        f"{float(expected[peak]):.0f} would be in proportion)"
     )
 
 
 def _ordered(kinds: Tensor, sizes: Tensor) -> bool:
     """Tell whether neighbours share their class more often than in a random order, by 2.5 standard deviations."""
     n = len(kinds)
-    alike = float((sizes.double() * (sizes - 1)).sum()) / (n * (n - 1))
-    spread = math.sqrt((n - 1) * alike * (1 - alike))
-    return int((kinds[1:] == kinds[:-1]).sum()) - (n - 1) * alike > 2.5 * spread
+    same_class = float((sizes.double() * (sizes - 1)).sum()) / (n * (n - 1))
+    spread = math.sqrt((n - 1) * same_class * (1 - same_class))
+    return int((kinds[1:] == kinds[:-1]).sum()) - (n - 1) * same_class > 2.5 * spread
 
 
 def _absence(n: int, size: int, count: int) -> float:
@@ -171,7 +175,7 @@ def _absence(n: int, size: int, count: int) -> float:
 def _stratified(labels: Labels, count: int, seed: int) -> Tensor:
     """Return `count` positions: of each class its share, rounded by largest remainders, and 1 at least if they suffice.
 
-    Remainders that tie are served in a random order, so that no class is preferred for its number.
+    Equal remainders are ordered at random, so that no class is preferred for its number.
     """
     kinds, inverse, sizes = _classes_of(labels)
     share = sizes.double() * count / len(labels)
@@ -179,10 +183,10 @@ def _stratified(labels: Labels, count: int, seed: int) -> Tensor:
     excess = (share - least).clamp(min=0)
     excess *= (count - int(least.sum())) / max(float(excess.sum()), 1e-12)
     quota = least + (excess + 1e-9).floor().long()
-    left = count - int(quota.sum())
+    remainder = count - int(quota.sum())
     ties = _shuffled(len(kinds), seed)
     by_remainder = ties[(excess - (quota - least))[ties].argsort(descending=True, stable=True)]
-    quota[by_remainder[:left]] += 1
+    quota[by_remainder[:remainder]] += 1
     order = _shuffled(len(labels), seed)
     by_class = order[inverse[order].argsort(stable=True)]
     starts = sizes.cumsum(0) - sizes
@@ -191,7 +195,7 @@ def _stratified(labels: Labels, count: int, seed: int) -> Tensor:
 
 
 def _classes_of(labels: Labels) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the labels that occur, which of them each label is, and how often each occurs."""
+    """Return the distinct labels, the index of every label among them, and their counts."""
     kinds, inverse, sizes = np.unique(labels.numpy(), return_inverse=True, return_counts=True)
     return torch.from_numpy(kinds), torch.from_numpy(inverse), torch.from_numpy(sizes)
 
@@ -211,5 +215,5 @@ def _missing(labels: Labels, classes: Sequence[str]) -> list[str]:
 
 
 def _names(labels: Tensor, classes: Sequence[str]) -> str:
-    found = [classes[k] if 0 <= k < len(classes) else f"class {k}" for k in labels[:5].tolist()]
-    return ", ".join(found) + ", ..." * (len(labels) > 5)
+    names = [classes[k] if 0 <= k < len(classes) else f"class {k}" for k in labels[:5].tolist()]
+    return ", ".join(names) + ", ..." * (len(labels) > 5)

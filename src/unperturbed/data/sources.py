@@ -33,21 +33,21 @@ def load_data(spec: str, trust: Trust = OWN) -> Data:
 
     A name (digits, mnist, cifar10, cifar100, svhn), a folder of Parquet files or of class folders of images, an .npz
     file, `package.module:function` (called without arguments; it returns Data, a pair (x, y), or two of them for
-    training and testing), or a Hugging Face dataset id `owner/name`. Where Parquet files leave a choice, it follows the
-    place: `owner/name?config=NAME&image=COLUMN&label=COLUMN`; tables take `label` and `scale=unit`, image files and
-    Parquet files `resize=H,W`. A name goes before a folder of that name (`./mnist`). `trust` says which functions are
-    called (the caller's own: all). Raises InputError for everything else, and for choices that do not apply.
+    training and testing), or a Hugging Face dataset id `owner/name`. Choices within Parquet files follow the place:
+    `owner/name?config=NAME&image=COLUMN&label=COLUMN`; tables take `label` and `scale=unit`, image files and Parquet
+    files `resize=H,W`. A name takes precedence over a folder of that name (`./mnist`). `trust` decides which functions
+    are called (by default all). Raises InputError for anything else, and for choices that do not apply.
     """
     try:
         return replace(_load(spec, trust), place=keep_place(spec))
-    except OSError as error:  # what cannot be read, or vanished meanwhile
+    except OSError as error:  # unreadable, or deleted meanwhile
         raise InputError(f"The data {spec!r:.80} cannot be read: {error}.") from error
 
 
 def keep_place(spec: str) -> str:
-    """Return data or weights given by a path in a form that holds from any folder."""
+    """Return the text for data or weights with an absolute path, valid in any folder."""
     place, mark, rest = spec.partition("?")
-    if place in DATASETS:  # a name goes before a folder of that name
+    if place in DATASETS:  # a name takes precedence over a folder of that name
         return spec
     return f"{Path(place).resolve()}{mark}{rest}" if Path(place).exists() else spec
 
@@ -68,7 +68,7 @@ def _forms() -> tuple[Form, ...]:
 
 
 def _form(place: str, trust: Trust) -> Form:
-    """Return the form of the data at a place; raises InputError where there are none, or several forms fit."""
+    """Return the form of the data at a place; raises InputError if there are no data, or several forms fit."""
     if place in DATASETS:
         return _named_form(place)
     fitting = [form for form in _forms() if place and form.fits(place)]
@@ -88,7 +88,7 @@ def _form(place: str, trust: Trust) -> Form:
 
 
 def _named_form(name: str) -> Form:
-    """Return the form of the data set of a name: a built-in one, or a place of the hub that the name stands for."""
+    """Return the form of a named data set: a built-in one, or a dataset of the hub."""
     if name not in HUB_SPECS:
         module = f"unperturbed.data.named.{name}"
         return Form(
@@ -106,7 +106,7 @@ def _named_form(name: str) -> Form:
 
 
 def _function_form(trust: Trust) -> Form:
-    """Return the form of data that a function returns; `trust` says which functions are called."""
+    """Return the form of data from a function; `trust` decides which functions are called."""
     return Form(
         "a function",
         "package.module:function",
@@ -117,25 +117,25 @@ def _function_form(trust: Trust) -> Form:
 
 
 def with_choices(spec: str, **choices: str | None) -> str:
-    """Return the text with these choices behind the place; they replace those that stand there."""
-    asked = {name: value for name, value in choices.items() if value is not None}
-    return _merged(spec, f"?{urlencode(asked, safe=',')}" if asked else "")
+    """Return the text with these choices behind the place, which replace earlier ones."""
+    chosen = {name: value for name, value in choices.items() if value is not None}
+    return _merged(spec, f"?{urlencode(chosen, safe=',')}" if chosen else "")
 
 
 def choices_of(spec: str) -> dict[str, str]:
-    """Return the choices that stand behind a place."""
+    """Return the choices behind a place."""
     return dict(_pairs(spec.partition("?")[2]))
 
 
 def with_applicable(spec: str, **choices: str | None) -> str:
-    """Return the text with those of these choices that apply to its form and that it does not make itself."""
+    """Return the text with the choices that apply to its form and that it does not make yet."""
     place, choice = _parse(spec)
     takes = _form(place, OWN).takes
     return with_choices(spec, **{k: value for k, value in choices.items() if k in takes and getattr(choice, k) is None})
 
 
 def _merged(below: str, above: str) -> str:
-    """Return the place of `below`, with its choices where `above` makes no others."""
+    """Return the place of `below` with its choices, overridden by those of `above`."""
     place, _, query = below.partition("?")
     merged = {key: value for spec in (query, above.partition("?")[2]) for key, value in _pairs(spec)}
     return f"{place}?{urlencode(merged, safe=',')}" if merged else place
@@ -147,11 +147,11 @@ def _pairs(query: str) -> list[tuple[str, str]]:
 
 def _load_function(spec: str, trust: Trust) -> Data:
     function: Any = follow(spec, "--data", trust)
-    own = trust.everything or not is_known(spec) or dotted(spec) in trust.named
-    if not (is_function(function) or (own and inspect.isclass(function))):
+    callers = trust.everything or not is_known(spec) or dotted(spec) in trust.named
+    if not (is_function(function) or (callers and inspect.isclass(function))):
         raise InputError(f"{spec} is no function, but of type {type(function).__name__}: name one.")
-    if not own and returned_type(function) is not Data:
-        raise InputError(f"{spec} does not say that it returns Data: a file may not name it. Give --data yourself.")
+    if not callers and returned_type(function) is not Data:
+        raise InputError(f"{spec} has no return annotation Data: a file may not name it. Give --data yourself.")
     try:
         inspect.signature(function).bind()
     except TypeError as error:
@@ -161,7 +161,7 @@ def _load_function(spec: str, trust: Trust) -> Data:
 
 
 def _parse(spec: str) -> tuple[str, Choice]:
-    """Split `PLACE?config=..&image=..&label=..`; raises InputError for other choices, and for one made twice."""
+    """Split `PLACE?config=..&image=..&label=..`; raises InputError for unknown and repeated choices."""
     place, _, query = spec.partition("?")
     pairs = _pairs(query)
     names = [name for name, _ in pairs]

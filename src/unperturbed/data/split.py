@@ -16,7 +16,7 @@ from unperturbed.reading import check_memory
 from unperturbed.types import Bounds, Inputs, Labels, Rows
 
 MOST_CLASSES = 100_000
-"""Classes that labels may imply: each of them gets a name, and networks a logit."""
+"""The largest number of classes that labels may imply: every class gets a name, and a logit of networks."""
 LONGEST_CLASS = 500
 """Characters of a class name."""
 
@@ -31,8 +31,8 @@ class Split(ABC):
         shape: of one example; images are (channels, height, width).
         labels: all of them, int64, on the CPU.
         eight_bit: whether the inputs are 8-bit images divided by 255, hence finite and within [0, 1] unread.
-        in_memory: whether examples are at hand at once, so that reading ahead gains nothing.
-        notes: warnings that belong to every result on these examples, such as how they were selected.
+        in_memory: whether the examples are in memory, so that prefetching has no benefit.
+        notes: warnings for every result on these examples, such as the way of their selection.
     """
 
     shape: tuple[int, ...]
@@ -51,9 +51,9 @@ class Split(ABC):
 
     @property
     def x(self) -> Inputs:
-        """All inputs as networks see them, float32 of shape (n, *shape); read anew where memory does not hold them.
+        """All inputs, float32 of shape (n, *shape); read again at every access if memory does not hold them.
 
-        Raises InputError where they exceed the memory.
+        Raises InputError if they exceed the memory.
         """
         size = 4 * len(self) * math.prod(self.shape)
         check_memory(size, f"The inputs of {self!r}", "take a part, such as split[:1000].x")
@@ -65,30 +65,30 @@ class Split(ABC):
         return self.labels
 
     def __getitem__(self, key: Any) -> Any:
-        """Return an example and its label, or the split of those that a slice, a list or a mask means.
+        """Return an example and its label, or the split of a slice, a list of positions or a mask.
 
         Raises:
-            IndexError: for positions that are not there.
-            InputError: for what is no position.
+            IndexError: for positions out of range.
+            InputError: for keys of other types.
         """
         ids = torch.arange(len(self))
         if isinstance(key, int | np.integer) and not isinstance(key, bool):
-            place = ids[int(key)]
-            return self.inputs(place[None])[0], int(self.labels[place])
+            position = ids[int(key)]
+            return self.inputs(position[None])[0], int(self.labels[position])
         try:
-            some = ids[key if isinstance(key, slice) else torch.as_tensor(key)]
+            positions = ids[key if isinstance(key, slice) else torch.as_tensor(key)]
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{key!r:.80} is no position: give a whole number, a slice, or a list of them.") from error
-        return select(self, some.reshape(-1))
+        return select(self, positions.reshape(-1))
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         """Yield every example with its label."""
         return (self[i] for i in range(len(self)))
 
     def names(self) -> Rows:
-        """Return what each example is called in results and random numbers, in every selection.
+        """Return the ids of the examples for results and random numbers, the same in every selection.
 
-        Its position in the split that it came from.
+        An id is the position in the original split.
         """
         return torch.arange(len(self))
 
@@ -97,11 +97,11 @@ class Split(ABC):
         """Return the examples at these positions, float32 of shape (len(ids), *shape), on the CPU."""
 
     def read(self, ids: Rows) -> None:  # noqa: B027
-        """Have the examples at these positions at hand where they are kept: what is damaged shows now."""
+        """Decode the examples at these positions, if the split keeps them; damaged examples raise here."""
 
 
 class ArraySplit(Split):
-    """Examples in memory; 8-bit images stay 8-bit and are divided by 255 when they are asked for."""
+    """Examples in memory; 8-bit images stay 8-bit and are divided by 255 at access."""
 
     in_memory = True
 
@@ -125,7 +125,7 @@ class SelectedSplit(Split):
         self.labels = split.labels[ids]
 
     def names(self) -> Rows:
-        """Return the positions in the split that the selection was made from."""
+        """Return the positions in the original split."""
         return self.split.names()[self.ids]
 
     def inputs(self, ids: Rows) -> Inputs:
@@ -133,13 +133,13 @@ class SelectedSplit(Split):
         return self.split.inputs(self.ids[ids])
 
     def read(self, ids: Rows) -> None:
-        """Have the examples at these positions at hand."""
+        """Decode the examples at these positions."""
         self.split.read(self.ids[ids])
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A dataset: what trains, what is reported on, the names of the classes, and the allowed inputs."""
+    """A dataset: the training and test splits, the names of the classes, and the bounds of inputs."""
 
     name: str
     train: Split
@@ -147,12 +147,12 @@ class Data:
     classes: tuple[str, ...]
     bounds: Bounds = (0.0, 1.0)
     place: str | None = None
-    """By what `load_data` finds it again, from any folder; None: it was not loaded by that."""
+    """The argument for `load_data`, valid in any folder; None if it was built otherwise."""
     features: tuple[str, ...] | None = None
     """Names of the features of a table, in their order."""
 
     def __repr__(self) -> str:
-        """Return a line: what it is called, and its sizes."""
+        """Return a line with its name and sizes."""
         tested = "no test split" if self.test is None else f"{len(self.test):,} test"
         size = "x".join(map(str, self.train.shape))
         return f"Data({self.name!r}: {len(self.train):,} training and {tested}, {size}, {len(self.classes)} classes)"
@@ -161,12 +161,12 @@ class Data:
 def select(split: Split, ids: Rows) -> Split:
     """Return the examples at these positions as a new split, at positions 0 to len(ids) - 1."""
     if len(ids) and not (0 <= int(ids.min()) and int(ids.max()) < len(split)):
-        raise InputError(f"Examples {int(ids.min())} to {int(ids.max())} were asked for, but there are {len(split)}.")
+        raise InputError(f"Examples {int(ids.min())} to {int(ids.max())} were requested, but there are {len(split)}.")
     return SelectedSplit(split, ids, split.notes)
 
 
 def hold_out(labels: Labels, share: float) -> tuple[Tensor, Tensor]:
-    """Return the positions that stay and those held out: `share` of every class, always the same ones."""
+    """Return the remaining and the held-out positions: `share` of every class, always the same."""
     order = Noise.of(0, torch.arange(len(labels))).uniform((1,)).flatten().argsort()
     out = torch.zeros(len(labels), dtype=torch.bool)
     for label in torch.unique(labels):
@@ -176,25 +176,25 @@ def hold_out(labels: Labels, share: float) -> tuple[Tensor, Tensor]:
 
 
 def number_classes(*splits: Split | None) -> tuple[str, ...]:
-    """Return names for classes that have none: "0" to the largest label.
+    """Return the default names of classes: "0" to the largest label.
 
-    Raises InputError for labels that are negative, or so large that they are no class numbers.
+    Raises InputError for labels that are negative, or too large for class numbers.
     """
     labels = [s.labels for s in splits if s is not None]
-    least, most = min(int(y.min()) for y in labels), max(int(y.max()) for y in labels)
-    if least < 0 or most >= MOST_CLASSES:
+    least, highest = min(int(y.min()) for y in labels), max(int(y.max()) for y in labels)
+    if least < 0 or highest >= MOST_CLASSES:
         raise InputError(
-            f"Labels range from {least} to {most}, but must be class numbers from 0 to at most {MOST_CLASSES - 1}: "
+            f"Labels range from {least} to {highest}, but must be class numbers from 0 to at most {MOST_CLASSES - 1}: "
             "number the classes from 0, for instance by numpy.unique(labels, return_inverse=True)."
         )
-    return tuple(str(k) for k in range(1 + most))
+    return tuple(str(k) for k in range(1 + highest))
 
 
 def array_split(x: object, y: object) -> Split:
     """Return arrays or tensors (n, ...) and (n,) as a split.
 
     8-bit arrays are images, (n, h, w), (n, h, w, c) or (n, c, h, w) with 1 or 3 channels, and become NCHW in [0, 1];
-    all else becomes float32 as it is. Raises InputError for labels that are not integers, and for unequal lengths.
+    other arrays become float32. Raises InputError for labels that are not integers, and for unequal lengths.
     """
     inputs, labels = as_inputs(_array(x, "inputs")), as_labels(_array(y, "labels"))
     if len(inputs) != len(labels):
@@ -210,9 +210,9 @@ def array_split(x: object, y: object) -> Split:
 
 
 def named_labels(*labels: Any) -> tuple[list[Labels], tuple[str, ...]] | None:
-    """Return labels that are texts as class numbers, and the names in alphabetical order; None where they are numbers.
+    """Return text labels as class numbers, and the names in alphabetical order; None for numeric labels.
 
-    Raises InputError where some labels are texts and others are not.
+    Raises InputError for a mixture of texts and other labels.
     """
     arrays = [np.asarray(y) if not isinstance(y, Tensor) else np.zeros(0) for y in labels]
     texts = [a.size > 0 and any(isinstance(value, str) for value in a.flat[:1000]) for a in arrays]
@@ -233,7 +233,7 @@ def named_labels(*labels: Any) -> tuple[list[Labels], tuple[str, ...]] | None:
 
 
 def as_inputs(x: "np.ndarray | Tensor") -> Tensor:
-    """Return inputs as 8-bit NCHW images or as float32, without a copy where none is needed."""
+    """Return inputs as 8-bit NCHW images or as float32, without a copy if possible."""
     if isinstance(x, np.ndarray):
         if x.dtype.kind not in "fiub":
             raise InputError(f"The inputs are of type {x.dtype}, but must be numbers: convert them to float32.")
@@ -256,7 +256,7 @@ def check_dense(values: Tensor, role: str) -> None:
 
 
 def as_labels(y: "np.ndarray | Tensor", role: str = "labels") -> Labels:
-    """Return labels (or what else `role` says) as int64 of shape (n,); a trailing dimension of 1 is dropped."""
+    """Return labels (or other integers, by `role`) as int64 of shape (n,); a trailing dimension of 1 is dropped."""
     values = (
         torch.from_numpy(np.require(y, y.dtype.newbyteorder("="), ("C", "W")))
         if isinstance(y, np.ndarray) and y.dtype.kind in "fiub"

@@ -1,1 +1,1 @@
-"""Engines: where the units of a job are executed."""
+"""Engines, which execute the units of a job."""

@@ -1,4 +1,4 @@
-"""What an engine is: it executes the units of a job and returns their results."""
+"""The interface of engines, which execute the units of a job and return their results."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 R = TypeVar("R")
 Report = Callable[[float, str], None]
-"""Called with how much is done, and a few words."""
+"""A callback; it gets the finished work and a short text."""
 
 
 @dataclass(frozen=True, eq=False)
 class Unit(Generic[R]):
-    """A piece of work that depends on no other piece and may be executed twice with the same result.
+    """A unit of work, independent of other units; its result is the same if it is executed twice.
 
     Attributes:
-        number: its place among the units of the job.
-        size: how much work it is, in examples.
-        work: does it and returns the result; reports the share that is done.
-        result: the result where any process has stored it, else None.
+        number: its index among the units of the job.
+        size: its amount of work, in examples.
+        work: executes the unit and returns the result; reports the finished share.
+        result: the result if a process has stored it, else None.
     """
 
     number: int
@@ -32,10 +32,10 @@ class Engine(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many units are executed at the same time."""
+        """The number of units that are executed at the same time."""
 
     def map(self, units: Sequence[Unit[R]], report: Report) -> Iterator[tuple[int, R]]:
-        """Yield number and result of every unit, in any order; a unit that was lost is given out again.
+        """Yield number and result of every unit, in any order; a lost unit is executed again.
 
-        `report` is called with the examples that are done, of the sum of the units' sizes.
+        `report` gets the number of finished examples, of the sum of the units' sizes.
         """

@@ -1,4 +1,4 @@
-"""The end of a process that others started or wait for."""
+"""The end of child processes."""
 
 import os
 import signal
@@ -7,11 +7,11 @@ from multiprocessing import parent_process
 from multiprocessing.connection import wait
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""What a scheduler or a closed terminal sends."""
+"""The signals of a scheduler or a closed terminal."""
 
 
 def end_with_parent() -> None:
-    """End this process once the one that started it has ended, however that was: nobody would wait for its result."""
+    """End this process when its parent has ended for any reason, since no process waits for its result."""
     parent = parent_process()
     if parent is None:
         return

@@ -1,4 +1,4 @@
-"""Work that several processes of one machine share: they meet in one `torch.distributed` group."""
+"""Work shared by several processes of one machine, in a `torch.distributed` group."""
 
 import os
 import signal
@@ -22,13 +22,13 @@ from unperturbed.processor import workers_round_rows_alike
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=365)
-"""One process may wait for another as long as that takes; one that fails ends the others."""
+"""The time limit for waiting on another process: none in practice, since a failing process ends the others."""
 
 
 def together(number: int, work: Callable[..., T], *arguments: Any) -> T:
     """Return the result of `work` in the first of `number` processes, which share the threads of this one.
 
-    `work` is a function at the top of a module. What any of them raises ends the others and is raised here.
+    `work` is a function at the top of a module. An error in one process ends the others and is raised here.
     """
     threads, context = max(1, torch.get_num_threads() // number), get_context("spawn")
     with TemporaryDirectory(prefix="unperturbed-") as folder, workers_round_rows_alike():
@@ -40,7 +40,7 @@ def together(number: int, work: Callable[..., T], *arguments: Any) -> T:
                     context.Process(target=_one, args=(rank, number, threads, folder, writer, work, arguments))
                 )
                 processes[-1].start()
-                writer.close()  # then the process that ends without a word closes the last one
+                writer.close()  # so that a process that ends silently closes the last connection
                 readers.append(reader)
             return cast(T, _first_result(readers, processes))
         finally:
@@ -51,7 +51,7 @@ def together(number: int, work: Callable[..., T], *arguments: Any) -> T:
 
 
 def _first_result(readers: list[Connection], processes: list[SpawnProcess]) -> Any:
-    """Return what the first process says once all have come to their end; raise what any of them says instead."""
+    """Return the result of the first process once all have ended; raise the error of any process."""
     waiting, first = list(readers), None
     while waiting:
         for reader in wait(waiting):
@@ -68,10 +68,10 @@ def _first_result(readers: list[Connection], processes: list[SpawnProcess]) -> A
 
 
 def _cause(
-    failure: BaseException, readers: list[Connection], others: list[Connection], processes: list[SpawnProcess]
+    failure: BaseException, readers: list[Connection], silent: list[Connection], processes: list[SpawnProcess]
 ) -> BaseException:
-    """Return a failure, or that another process ended without a word: the one that fails may have waited for it."""
-    for reader in wait(others, timeout=1.0) if others else ():
+    """Return a failure, or the silent end of another process, which the failing one may have waited for."""
+    for reader in wait(silent, timeout=1.0) if silent else ():
         assert isinstance(reader, Connection)
         try:
             reader.recv()
@@ -80,18 +80,22 @@ def _cause(
     return failure
 
 
-def _silent(place: int, processes: list[SpawnProcess]) -> RunError:
-    processes[place].join(1.0)
-    code = processes[place].exitcode or 0
-    asked = -code in ENDING
-    how = f"was ended by {signal.Signals(-code).name}" if asked else "ended without a word: perhaps memory ran out"
-    return RunError(f"Process {place + 1} of {len(processes)} {how}.")
+def _silent(rank: int, processes: list[SpawnProcess]) -> RunError:
+    processes[rank].join(1.0)
+    code = processes[rank].exitcode or 0
+    by_request = -code in ENDING
+    how = (
+        f"was ended by {signal.Signals(-code).name}"
+        if by_request
+        else "ended without a message: perhaps memory ran out"
+    )
+    return RunError(f"Process {rank + 1} of {len(processes)} {how}.")
 
 
 def _one(
     rank: int, number: int, threads: int, folder: str, writer: Connection, work: Callable[..., Any], arguments: Any
 ) -> None:
-    """Be one of the processes: say what was returned, or what went wrong."""
+    """Run as one of the processes: send the result, or the error."""
     os.environ["LOCAL_RANK"] = str(rank)
     end_with_parent()
     torch.set_num_threads(threads)
@@ -109,12 +113,12 @@ def _one(
 
 
 def _sendable(error: BaseException) -> BaseException:
-    """Return the error as another process can read it, with a traceback where it does not speak for itself."""
+    """Return the error in a form for another process, with a traceback unless the message suffices."""
     if not isinstance(error, (InputError, RunError, OSError, KeyboardInterrupt)):
         error.add_note("In one of the processes:\n" + "".join(traceback.format_exception(error)))
     try:
         ForkingPickler.dumps(error)
-        copy(error)  # made again as it would be there
-    except Exception:  # an exception of somebody else's, which does not say how it is made
+        copy(error)  # can be rebuilt in the other process
+    except Exception:  # a foreign exception, which may not be picklable
         return RuntimeError("".join(traceback.format_exception(error)))
     return error

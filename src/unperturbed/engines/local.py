@@ -16,11 +16,11 @@ class Local:
 
     def map(self, units: Sequence[Unit[R]], report: Report) -> Iterator[tuple[int, R]]:
         """Yield number and result of every unit."""
-        done = 0
+        finished = 0
         for unit in units:
 
-            def within(share: float, text: str, before: int = done, size: int = unit.size) -> None:
+            def within(share: float, text: str, before: int = finished, size: int = unit.size) -> None:
                 report(before + share * size, text)
 
             yield unit.number, unit.work(within)
-            done += unit.size
+            finished += unit.size

@@ -56,8 +56,8 @@ def evaluate(
     """Return the clean accuracy, and the robust accuracy: the share of examples on which every attack fails.
 
     Runs in eval mode and leaves the model as it was. Every success is verified by a fresh forward in the weights' own
-    precision (float32 or float64), strictly (a tie is no success) and inside the threat set. An example that could not
-    be evaluated, even alone, is unknown and never counts as robust.
+    precision (float32 or float64), strictly (a tie is no success) and inside the threat set. An example on which the
+    network fails even alone is unknown and never counts as robust.
 
     With `out`, results are stored: the same call resumes an interrupted one, with the same table as an uninterrupted
     one. Processes of one `torch.distributed` group share the examples.
@@ -70,21 +70,21 @@ def evaluate(
         out: folder for `SUITE.json` and, in a folder `SUITE/`, the per-example tables and adversarial inputs.
         overwrite: replace another evaluation that `out` holds.
         seed: of the attacks' random starts.
-        batch_size: examples that the network sees at a time, raised to a power of two; fewer where fewer are left.
+        batch_size: examples in a batch, raised to a power of two; fewer if fewer remain.
         precision: "auto" lets attacks that tolerate rounding search in bfloat16 if the processor multiplies it natively
             and the network is convolutional, and repeats searches near a break in float32; "32": all in float32.
-        output: which part of what the model returns are the logits: a place, a name, or a function of it.
-        devices: processes that share the examples: each on a GPU, where the model is on one, or with a part of the
-            processor's threads. Model, data and suite are sent to them, so that they must be picklable.
+        output: the part of the model's output with the logits: a position, a name, or a function of it.
+        devices: number of processes that share the examples: each on a GPU, if the model is on one, or with a part of
+            the processor's threads. Model, data and suite must be picklable.
         engine: executes the blocks of examples: a name, an import path or an `Engine`; None: this process, or its
             `torch.distributed` group.
-        progress: called after every attack on a block of examples, and about twice a second within one, where the
-            bound counts claims that a fresh forward has not verified yet.
+        progress: called after every attack on a block of examples, and about twice a second during one, with a bound
+            that counts claims not verified yet.
 
     Raises:
-        InputError: on data outside the bounds or with NaN, labels that do not fit the outputs, an unknown suite, and
-            where `out` holds an evaluation of other weights, data, threat, suite, seed or version, or one begun with
-            another version of torch or on another kind of device.
+        InputError: for data outside the bounds or with NaN, labels that do not fit the outputs, an unknown suite, and
+        if `out` holds an evaluation of other weights, data, threat, suite, seed or version, or one begun with another
+        version of torch or on another kind of device.
     """
     began = time.perf_counter()
     split = measured_split(data)
@@ -124,18 +124,18 @@ def evaluate(
 
 
 def _with_stored_points(outcome: Outcome, threat: Threat, split: Split, out: Path | str | None) -> Outcome:
-    """Return the outcome with what stored evaluations at smaller radii have broken; the points are kept in `out`."""
+    """Return the outcome with the breaks of stored evaluations at smaller radii; the points are stored in `out`."""
     if out is None or "draws" in outcome.examples:
         return outcome
     points = points_of_smaller_radii(outcome, threat, split, Path(out))
-    meet()  # all processes have read the folders as they were
+    meet()  # all processes have read the unchanged folders
     if group()[0] == 0:
         write_points(outcome, points, Path(out))
     return with_points(outcome, points)
 
 
 def _outcome(suite: Suite, measured: Measured, job: Measurement) -> Outcome:
-    """Return what all the parts come to."""
+    """Return the outcome of all parts."""
     table, parts = measured.table(), measured.parts
     n = len(table["verdict"])
     counts: dict[Verdict, int] = {
@@ -173,7 +173,7 @@ def _outcome(suite: Suite, measured: Measured, job: Measurement) -> Outcome:
 
 
 def _records(suite: Suite, parts: list[Part], standing: int, n: int) -> tuple[AttackRecord, ...]:
-    """Return what each attack did, where so many examples stood before the first one."""
+    """Return the record of each attack; `standing` is the number of examples before the first."""
     records = []
     for number, attack in enumerate(suite.attacks):
         tallies = [part.tallies[number] for part in parts]
@@ -215,7 +215,7 @@ def _undecided(unverified: int, unknown: int) -> list[str]:
 def _with_doubts(
     outcome: Outcome, checked_model: CheckedModel, suite: Suite, measured: Measured, job: Measurement
 ) -> Outcome:
-    """Return the outcome with what speaks against its robust accuracy."""
+    """Return the outcome with the doubts about its robust accuracy."""
     doubts = doubts_about(checked_model, suite, measured.parts, outcome.n, job.batch_size)
     return replace(
         outcome,

@@ -23,7 +23,7 @@ from unperturbed.threat import Threat
 
 log = logging.getLogger("unperturbed")
 BLOCK = 2048
-"""Examples that are attacked together."""
+"""Number of examples in a block."""
 
 
 @checked(seed=SEED, batch_size=COUNT)
@@ -41,29 +41,30 @@ def attack(
     """Return the worst point that a suite finds for each example, inside the threat set.
 
     Args:
-        model: returns logits; it is attacked in eval mode and left as it was.
+        model: returns logits; it is attacked in eval mode and restored afterwards.
         x: inputs (n, ...), within the bounds of the threat.
         y: their labels (n,).
         threat: the threat set.
         suite: as in `evaluate`: a name, a `Suite`, or a function of (model, x, y) that returns perturbed inputs.
         seed: of random starts.
-        batch_size: examples that the network sees at a time.
-        output: which part of what the model returns are the logits.
+        batch_size: examples in a batch.
+        output: the part of the model's output with the logits.
 
     Returns:
         Inputs of the shape of x, on the device and in the precision of the weights: the first verified adversarial
-        example where there is one, else the point of the largest margin that was seen, which is x itself where the
-        model is wrong without a perturbation.
+        example, or without one the point of the largest margin, which is x if the model misclassifies x.
 
     Raises:
-        InputError: on what `evaluate` refuses, and for suites of means over draws.
+        InputError: as `evaluate`, and for suites of means over draws.
         RunError: where every attack fails on every example.
     """
     split = measured_split((x, y))
     checked_model = check_model(model, split, threat, seed, output)
     attacks = find_suite(suite).against(threat.norm, checked_model.classes)
     if draws_of(attacks) > 1:
-        raise InputError(f"The suite {attacks.name} takes means over draws, which single points are not: use standard.")
+        raise InputError(
+            f"The suite {attacks.name} takes means over draws, but single points are required: use standard."
+        )
     networks = as_searched(checked_model, "auto", physical_batch_size(batch_size, checked_model, len(split)))
     points = []
     with under_attack(checked_model.classifier), as_reported(checked_model.device):

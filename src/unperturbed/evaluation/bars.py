@@ -14,27 +14,27 @@ from unperturbed.runs.verify import read_sealed
 from unperturbed.threat import Threat
 
 SAME = ("weights", "network", "data")
-"""What certificates and attacks have in common."""
+"""The entries of an environment that certificates and attacks must share."""
 SLACK = 1e-4
-"""A bound above a found distance by less than this share of it has not crossed it: float32 rounds as much."""
+"""The relative slack in comparisons of bounds and distances, for rounding in float32."""
 
 
 def bars(certificates: Certificates, attacked: Outcome | Distances) -> tuple[Bar, ...]:
-    """Return the bounds on the robust accuracy of the network itself at each radius of an evaluation or a curve.
+    """Return the bounds on the robust accuracy of the network at each radius of an evaluation or a curve.
 
-    The vote under noise is another classifier, which the attacks have not attacked: it has no part in this.
+    The vote under noise is another classifier, which was not attacked, and is not compared.
 
     Raises:
-        InputError: where the attacks were on another network, other examples or in another norm.
-        RunError: where a misclassified point lies nearer to an example than its proven bound: a bug.
+        InputError: if the attacks were on another network, other examples or in another norm.
+        RunError: if a misclassified point lies nearer to an example than its proven bound, which is a bug.
     """
     mine, theirs = certificates.environment, attacked.environment
-    other = [name for name in SAME if mine[name] != theirs[name]]
+    differences = [name for name in SAME if mine[name] != theirs[name]]
     threat = Threat.parse(attacked.threat.split()[0])
-    if other or threat.norm != certificates.threat.partition(":")[0]:
+    if differences or threat.norm != certificates.threat.partition(":")[0]:
         raise InputError(
             f"The certificates are of {certificates.threat}, the attacks of {attacked.threat}, and they differ in "
-            f"{', '.join(other) or 'the norm'}: certify and attack the same network, examples and norm."
+            f"{', '.join(differences) or 'the norm'}: certify and attack the same network, examples and norm."
         )
     if certificates.unproven:
         return ()
@@ -47,14 +47,14 @@ def bars(certificates: Certificates, attacked: Outcome | Distances) -> tuple[Bar
 def stored_bars(certificates: Certificates, out: Path) -> tuple[Bar, ...]:
     """Return the bars of all finished evaluations and curves of the same network, examples and norm.
 
-    They are looked for in `out` and in the folders next to it, as commands write them; damaged ones are left out.
+    The search covers `out` and the folders next to it, where commands write them; damaged ones are skipped.
     """
     norm = certificates.threat.partition(":")[0]
-    found = list[Bar]()
+    all_bars = list[Bar]()
     for attacked in _stored(certificates, out) if not certificates.unproven else ():
         if attacked.threat.partition(":")[0] == norm:
-            found += bars(certificates, attacked)
-    return tuple(sorted(found, key=lambda bar: (bar.eps, bar.attacked.value)))
+            all_bars += bars(certificates, attacked)
+    return tuple(sorted(all_bars, key=lambda bar: (bar.eps, bar.attacked.value)))
 
 
 def _stored(certificates: Certificates, out: Path) -> Iterator[Outcome | Distances]:
@@ -82,11 +82,11 @@ def _found(attacked: Outcome | Distances) -> Iterable[tuple[int, float]]:
             yield name, 0.0 if verdict == "misclassified" else distance
 
 
-def _check_law(certified: Mapping[str, list[Any]], found: Iterable[tuple[int, float]]) -> None:
+def _check_law(certified: Mapping[str, list[Any]], distances: Iterable[tuple[int, float]]) -> None:
     """Check that no misclassified point lies within a proven bound; raises RunError."""
     columns = (certified[name] for name in ("id", "proven", "rounding"))
     bounds = {name: (bound, rounding) for name, bound, rounding in zip(*columns, strict=True)}
-    for name, distance in found:
+    for name, distance in distances:
         bound, rounding = bounds[name]
         if bound > distance * (1 + SLACK) + rounding:
             raise RunError(

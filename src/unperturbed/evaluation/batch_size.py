@@ -1,4 +1,4 @@
-"""How many examples a network sees at a time."""
+"""The number of examples in a batch."""
 
 from typing import Literal
 
@@ -10,20 +10,22 @@ from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.networks.modes import own_randomness, under_attack
 
 
-def physical_batch_size(asked: int | Literal["auto"], checked_model: CheckedModel, n: int) -> int:
-    """Return how many of n examples the network sees at a time: a power of two, the next one if there are fewer.
+def physical_batch_size(requested: int | Literal["auto"], checked_model: CheckedModel, n: int) -> int:
+    """Return the batch size for n examples: a power of two, at most the next power above n.
 
-    "auto" follows from the network and its inputs alone, and times nothing: the same evaluation takes the same size
-    everywhere on the same kind of device. About as many as autograd keeps 2^25 numbers for (a processor's cache is soon
-    left behind; on other devices 2^30), up to 512, and no fewer than 128 small, 64 middling or 32 large inputs.
+    The size "auto" depends on the network and its inputs, not on timings, so that the same evaluation has the same size
+    on the same kind of device. It is the size for which autograd keeps about 2^25 numbers (2^30 on devices other than
+    the CPU, whose cache is small), up to 512, and at least 128 small, 64 medium or 32 large inputs.
     """
-    size = asked
+    size = requested
     if size == "auto":
         numel = checked_model.examples[0].numel()
         least = 128 if numel <= 1024 else 64 if numel <= 3 * 64 * 64 else 32
-        kept = kept_for_gradient(checked_model)
+        saved = kept_for_gradient(checked_model)
         fitting = (
-            (2**25 if checked_model.device.type == "cpu" else 2**30) // max(kept, numel) if kept is not None else least
+            (2**25 if checked_model.device.type == "cpu" else 2**30) // max(saved, numel)
+            if saved is not None
+            else least
         )
         size = int(max(least, min(fitting, 512)))
     if not isinstance(size, int) or size < 1:
@@ -32,9 +34,9 @@ def physical_batch_size(asked: int | Literal["auto"], checked_model: CheckedMode
 
 
 def kept_for_gradient(checked_model: CheckedModel) -> int | None:
-    """Return how many numbers autograd keeps for the gradient at one more example: a measure of the network's size.
+    """Return how many numbers autograd stores for one more example, a measure of the network's size.
 
-    None where it keeps nothing, or where the network cannot be asked.
+    None if it stores none, or if the network cannot be tried.
     """
     classifier, example = checked_model.classifier, checked_model.examples[0]
 
@@ -53,7 +55,7 @@ def kept_for_gradient(checked_model: CheckedModel) -> int | None:
 
     with under_attack(classifier), own_randomness(0, checked_model.device):
         try:
-            more = kept(2) - kept(1)  # without what does not depend on the batch, such as the weights
+            difference = kept(2) - kept(1)  # without numbers independent of the batch, such as the weights
         except Exception:  # any error of a network with hooks or two examples: the default is used
             return None
-    return more if more > 0 else None
+    return difference if difference > 0 else None

@@ -1,4 +1,4 @@
-"""One block of examples under a suite: attack after attack, each on what still stands, every success verified."""
+"""One block of examples under a suite: every attack runs on the unbroken examples, every success is verified."""
 
 import time
 from contextlib import AbstractContextManager
@@ -25,7 +25,7 @@ from unperturbed.types import Batch, Inputs, Labels, Logits, Model, PerExample
 
 @dataclass(eq=False)
 class Block:
-    """What is known of a block of examples, a row an example; the attacks fill it in."""
+    """The state of a block of examples, one row per example; the attacks update it."""
 
     batch: Batch
     prediction: Labels
@@ -35,30 +35,30 @@ class Block:
     margin: PerExample
     """There."""
     finite: Tensor
-    """Bool: whether everything computed so far was finite."""
+    """Bool: whether all values computed so far were finite."""
     standing: Tensor
-    """Bool: correct, and not broken so far."""
+    """Bool: correct, and unbroken so far."""
     refuted: Tensor
     """Bool: whether an attack claimed a break that a fresh forward did not confirm."""
     broken_by: Labels
     """The number of the attack that broke the example, or -1."""
     restart: Labels
-    """Climbs that the last attack on the example took."""
+    """Number of climbs by the last attack on the example."""
     queries: Labels
-    """Forwards that the attacks took for the example, up to its break."""
+    """Number of forwards for the example, up to its break."""
     unlike: Tensor
-    """Bool: whether gradients in lower precision were seen to be others than the network's."""
+    """Bool: whether gradients in lower precision differed from the network's."""
     tallies: list[Tally] = field(default_factory=list)
     """One for each attack that has run."""
     warnings: list[str] = field(default_factory=list)
     evidence: Evidence = field(default_factory=Evidence)
-    """How gradients behaved, once the attacks are done."""
+    """The behaviour of gradients, after the attacks."""
 
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts.
 
-        Only what was correct wherever it was looked at has survived: where the logits tied, a value was not finite, or
-        a fresh forward gave another answer than the attack saw, nobody knows.
+        Only an example that was correct at every verified point has survived; if the logits tied, a value was not
+        finite, or a fresh forward refuted an attack's claim, the verdict is unknown.
         """
         sound = self.finite & ~self.refuted & ~(self.standing & (self.margin >= 0))
         return [
@@ -89,7 +89,7 @@ class Block:
         return self.z[self.broken_by >= 0].contiguous().cpu()
 
     def most_robust(self) -> int:
-        """Return how many examples still stand, an upper bound on how many are robust."""
+        """Return the number of unbroken examples, an upper bound on the number of robust ones."""
         return int(self.standing.sum())
 
     def attack(self, networks: Networks, threat: Threat, suite: Suite, seed: int) -> None:
@@ -97,14 +97,14 @@ class Block:
         attack_block(networks, self, threat, suite, seed)
 
     def conclude(self, networks: Networks, seed: int) -> None:
-        """Finish the block after all the attacks: every success is verified already."""
+        """Finish the block after all attacks; every success is verified already."""
 
 
 def untouched(model: Model, batch: Batch, batch_size: int, seed: int) -> Block:
     """Return the block before any attack. A tie of the logits is not a correct classification."""
 
     def clean_logits(rows: Labels) -> Logits:
-        return within_memory(lambda few: padded_logits(model, batch.x[rows], few), batch_size)[0]
+        return within_memory(lambda size: padded_logits(model, batch.x[rows], size), batch_size)[0]
 
     with _draws_of(seed, batch, -1):
         parts, failures = isolate(clean_logits, torch.arange(len(batch.y)))
@@ -133,7 +133,7 @@ def untouched(model: Model, batch: Batch, batch_size: int, seed: int) -> Block:
 
 
 def attack_block(networks: Networks, block: Block, threat: Threat, suite: Suite, seed: int) -> None:
-    """Run the suite's next attack on what still stands, verify what it found, and enter both into the block."""
+    """Run the suite's next attack on the unbroken examples, verify its points, and update the block."""
     number = len(block.tallies)
     attack, tally, began = suite.attacks[number], Tally(), time.perf_counter()
     rows = block.standing.nonzero()[:, 0]
@@ -141,46 +141,45 @@ def attack_block(networks: Networks, block: Block, threat: Threat, suite: Suite,
         noise = Noise.of(seed, block.batch.ids).fold(number)
         with _draws_of(seed, block.batch, number), noticing() as replaced:
             parts, failures = isolate(
-                lambda some: search(networks, block.batch, some, block.unlike[some], attack, threat, noise), rows
+                lambda part: search(networks, block.batch, part, block.unlike[part], attack, threat, noise),
+                rows,
             )
         tally.replaced = replaced.any
-        for some, (found, margins, unlike) in parts:
-            block.unlike[some] = unlike
-            block.warnings += found.warnings
-            _enter(block, some, found, margins, number, attack, tally)
+        for part, (result, margins, unlike) in parts:
+            block.unlike[part] = unlike
+            block.warnings += result.warnings
+            _enter(block, part, result, margins, number, attack, tally)
         block.finite[list(failures)] = False
         block.warnings += failed_on(failures, block.batch.ids, attack.label)
         if len(parts) > 1 and not failures:
-            block.warnings.append(
-                f"{attack.label} failed on {len(rows)} examples together, and ran on fewer at a time."
-            )
+            block.warnings.append(f"{attack.label} failed on {len(rows)} examples together, and ran on smaller parts.")
     tally.seconds = time.perf_counter() - began
     block.tallies.append(tally)
 
 
 def _draws_of(seed: int, batch: Batch, number: int) -> AbstractContextManager[None]:
-    """Give a network that draws random numbers the same ones each time this attack runs on this block."""
+    """Fix the random numbers of the network's draws for this attack on this block."""
     return own_randomness(int(Noise.of(seed, batch.ids[:1]).fold(number).keys), batch.x.device)
 
 
 def _enter(
-    block: Block, rows: Labels, found: AttackResult, margins: PerExample, number: int, attack: Attack, tally: Tally
+    block: Block, rows: Labels, result: AttackResult, margins: PerExample, number: int, attack: Attack, tally: Tally
 ) -> None:
-    """Enter what an attack found for these rows, with the verified margins, into block and tally."""
+    """Update block and tally by an attack's result for these rows, with the verified margins."""
     broken = margins > 0
-    refuted = (found.margin > 0) & ~broken
+    refuted = (result.margin > 0) & ~broken
     better = margins > block.margin[rows]
-    block.margin[rows[better]], block.z[rows[better]] = margins[better], found.z[better]
-    block.restart[rows] = found.restart
-    block.queries[rows] += 0 if found.queries is None else found.queries
-    block.finite[rows[~found.finite]] = False
+    block.margin[rows[better]], block.z[rows[better]] = margins[better], result.z[better]
+    block.restart[rows] = result.restart
+    block.queries[rows] += 0 if result.queries is None else result.queries
+    block.finite[rows[~result.finite]] = False
     block.refuted[rows[refuted]] = True
     block.standing[rows[broken]] = False
     block.broken_by[rows[broken]] = number
 
     tally.broken += int(broken.sum())
     if attack.restarts > 1:
-        tally.broken_last += int((broken & (found.restart == attack.restarts)).sum())
+        tally.broken_last += int((broken & (result.restart == attack.restarts)).sum())
     tally.unverified += int(refuted.sum())
-    tally.forwards += found.passes
-    tally.backwards += found.passes if found.backwards is None else found.backwards
+    tally.forwards += result.passes
+    tally.backwards += result.passes if result.backwards is None else result.backwards

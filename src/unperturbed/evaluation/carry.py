@@ -1,4 +1,4 @@
-"""Misclassified points that were found in one threat set and lie in another: the example is broken there, too."""
+"""Misclassified points from one threat set that lie in another, where the example is then broken, too."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,53 +21,53 @@ from unperturbed.threat import Threat
 from unperturbed.types import Inputs
 
 OPEN: tuple[Verdict, ...] = ("survived", "unknown")
-"""Verdicts that a misclassified point from elsewhere turns."""
+"""Verdicts that a misclassified point from another threat set changes to broken."""
 
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """Points from other threat sets, verified there, one an example."""
+    """Points from other threat sets, verified there, one per example."""
 
     z: Inputs
     rows: list[dict[str, Any]]
-    """Of each point: `id`, `margin`, `distance`, `attack` (which found it, and under which threat) and `threat`."""
+    """For each point: `id`, `margin`, `distance`, `attack` (its attack and threat) and `threat`."""
 
 
 def points_between(
     outcomes: Sequence[Outcome], threats: Sequence[Threat], split: Split, folders: Sequence[Path] | None
 ) -> list[Carried]:
-    """Return, for each outcome, points of the others that lie in its threat set, of examples that stand under it.
+    """Return, for each outcome, points of the others that lie in its threat set, for examples unbroken there.
 
-    A point that a fresh forward has found misclassified is so in any threat set; it lies within one as
-    `Threat.contains` says. Points of smaller radii come first.
+    A point that a fresh forward misclassifies is misclassified in any threat set that contains it (`Threat.contains`).
+    Points of smaller radii come first.
 
     Args:
         outcomes: of `evaluate`, of one network on the same examples.
-        threats: theirs, in this order.
+        threats: of the outcomes, in this order.
         split: the examples.
-        folders: the `out` of each; None where the outcomes hold their points.
+        folders: the `out` of each; None if the outcomes hold their points.
 
     Raises:
-        InputError: where network or data of the outcomes differ.
+        InputError: if network or data of the outcomes differ.
     """
-    for other in outcomes[1:]:
-        check_same(outcomes[0], other)
-    places = [None] * len(outcomes) if folders is None else list(folders)
+    for later in outcomes[1:]:
+        check_same(outcomes[0], later)
+    sources = [None] * len(outcomes) if folders is None else list(folders)
     order = sorted(range(len(outcomes)), key=lambda number: threats[number].eps)
     return [
-        points_of(((outcomes[k], places[k]) for k in order if k != number), outcome, threats[number], split)
+        points_of(((outcomes[k], sources[k]) for k in order if k != number), outcome, threats[number], split)
         for number, outcome in enumerate(outcomes)
     ]
 
 
 @alone_in(lambda given: (given["folder"] / given["outcome"].suite, ""))
 def keep(outcome: Outcome, points: Carried, folder: Path) -> None:
-    """Write points into the folder of an outcome, whose lock this takes: see `write_points`."""
+    """Write points into the folder of an outcome under its lock: see `write_points`."""
     write_points(outcome, points, folder)
 
 
 def write_points(outcome: Outcome, points: Carried, folder: Path) -> None:
-    """Write points next to the parts of an outcome, where a later `evaluate` reads them, and correct its summary."""
+    """Write points next to the parts of an outcome, for a later `evaluate`, and correct its summary."""
     if not points.rows:
         return
     store = Store(folder / outcome.suite)
@@ -85,45 +85,45 @@ def write_points(outcome: Outcome, points: Carried, folder: Path) -> None:
 def points_of(
     sources: Iterable[tuple[Outcome, Path | None]], outcome: Outcome, threat: Threat, split: Split
 ) -> Carried:
-    """Return points of the sources that lie in the threat set of an outcome, of examples that stand there.
+    """Return points of the sources that lie in the threat set of an outcome, for examples unbroken there.
 
-    With each source comes its `out`, or None where it holds its points. The first source with such a point counts.
+    A source is an outcome with its `out`, or None if it holds its points. The first source with a point counts.
     """
     position = {name: row for row, name in enumerate(split.names().tolist())}
     table = zip(outcome.examples["id"], outcome.examples["verdict"], strict=True)
     standing = {name for name, verdict in table if verdict in OPEN}
-    kept, rows = list[Inputs](), list[dict[str, Any]]()
+    points_kept, rows = list[Inputs](), list[dict[str, Any]]()
     for source, folder in sources:
-        known = {name: row for row, name in enumerate(source.examples["id"])}
+        row_of = {name: row for row, name in enumerate(source.examples["id"])}
         for ids, z in adversarial_points(source, folder) if standing else ():
-            wanted = torch.tensor([row for row, name in enumerate(ids.tolist()) if name in standing]).long()
-            if len(wanted) == 0:
+            chosen = torch.tensor([row for row, name in enumerate(ids.tolist()) if name in standing]).long()
+            if len(chosen) == 0:
                 continue
-            points = z[wanted]
-            x = threat.boxed(split.inputs(torch.tensor([position[name] for name in ids[wanted].tolist()])).to(points))
+            points = z[chosen]
+            x = threat.boxed(split.inputs(torch.tensor([position[name] for name in ids[chosen].tolist()])).to(points))
             inside, distance = threat.contains(x, points), threat.distance(x, points)
             for row in inside.nonzero()[:, 0].tolist():
-                name = int(ids[wanted[row]])
-                found_by = source.examples["attack"][known[name]]
+                name = int(ids[chosen[row]])
+                found_by = source.examples["attack"][row_of[name]]
                 rows.append(
                     {
                         "id": name,
-                        "margin": source.examples["margin"][known[name]],
+                        "margin": source.examples["margin"][row_of[name]],
                         "distance": float(distance[row]),
                         "attack": found_by if " under " in found_by else f"{found_by} under {source.threat}",
                         "threat": source.threat,
                     }
                 )
-                kept.append(points[row])
+                points_kept.append(points[row])
                 standing.discard(name)
-    return Carried(torch.stack(kept) if kept else torch.zeros(0, *split.shape), rows)
+    return Carried(torch.stack(points_kept) if points_kept else torch.zeros(0, *split.shape), rows)
 
 
 def with_points(outcome: Outcome, points: Carried) -> Outcome:
-    """Return the outcome with these examples broken, where they stood."""
-    place = {name: row for row, name in enumerate(outcome.examples["id"])}
-    rows = [(k, row) for k, row in enumerate(points.rows) if row["id"] in place]
-    rows = [(k, row) for k, row in rows if outcome.examples["verdict"][place[row["id"]]] in OPEN]
+    """Return the outcome with these examples broken, unless they were already."""
+    row_of = {name: row for row, name in enumerate(outcome.examples["id"])}
+    rows = [(k, row) for k, row in enumerate(points.rows) if row["id"] in row_of]
+    rows = [(k, row) for k, row in rows if outcome.examples["verdict"][row_of[row["id"]]] in OPEN]
     if not rows:
         return outcome
     table = {name: list(values) for name, values in outcome.examples.items()}
@@ -131,8 +131,8 @@ def with_points(outcome: Outcome, points: Carried) -> Outcome:
     attacks, warnings = list(outcome.attacks), list(outcome.warnings)
     for k, row in rows:
         for column in ("margin", "distance", "attack"):
-            table[column][place[row["id"]]] = row[column]
-        table["verdict"][place[row["id"]]] = "broken"
+            table[column][row_of[row["id"]]] = row[column]
+        table["verdict"][row_of[row["id"]]] = "broken"
         adversarial[row["id"]] = points.z[k]
     counts: dict[Verdict, int] = {verdict: table["verdict"].count(verdict) for verdict in outcome.counts}
     standing = outcome.counts["survived"] + outcome.counts["unknown"]
@@ -173,7 +173,7 @@ def with_carried(outcome: Outcome, store: Store) -> Outcome:
 
 
 def _by_id(outcome: Outcome) -> dict[int, Inputs]:
-    """Return the perturbed inputs of the broken examples that an outcome holds in memory."""
+    """Return the perturbed inputs of the broken examples, if an outcome holds them in memory."""
     if outcome.adversarial is None:
         return {}
     table = zip(outcome.examples["id"], outcome.examples["verdict"], strict=True)
@@ -181,26 +181,26 @@ def _by_id(outcome: Outcome) -> dict[int, Inputs]:
 
 
 def over_smaller_radii(threat: Threat, outcomes: Sequence[Outcome], threats: Sequence[Threat]) -> Outcome:
-    """Return the outcome under a threat with the draws of smaller radii where fewer are right.
+    """Return the outcome under a threat, with the draws of smaller radii for examples with fewer right draws there.
 
-    For suites that take means over draws of a random network: what its draws are at a point of the smaller ball holds
-    in the larger one.
+    For suites that take means over draws of a random network: the draws at a point of the smaller ball are valid in the
+    larger one.
     """
     within = [
         outcome
-        for outcome, other in sorted(zip(outcomes, threats, strict=True), key=lambda pair: -pair[1].eps)
-        if other.norm == threat.norm and other.eps <= threat.eps
+        for outcome, source_row in sorted(zip(outcomes, threats, strict=True), key=lambda pair: -pair[1].eps)
+        if source_row.norm == threat.norm and source_row.eps <= threat.eps
     ]
     first, ids = within[0], within[0].examples["id"]
     table = {name: list(values) for name, values in first.examples.items()}
     for source in within[1:]:
-        known = {name: row for row, name in enumerate(source.examples["id"])}
+        row_of = {name: row for row, name in enumerate(source.examples["id"])}
         for row, name in enumerate(ids):
-            other = known[name]
-            if source.examples["draws"][other].count(1) < table["draws"][row].count(1):
-                broken = source.examples["verdict"][other] == "broken" and table["verdict"][row] in OPEN
+            source_row = row_of[name]
+            if source.examples["draws"][source_row].count(1) < table["draws"][row].count(1):
+                broken = source.examples["verdict"][source_row] == "broken" and table["verdict"][row] in OPEN
                 for column in ("draws", "margin", "distance", *(("verdict", "attack") if broken else ())):
-                    table[column][row] = source.examples[column][other]
+                    table[column][row] = source.examples[column][source_row]
     draws = np.array(table["draws"])
     robust = wilson_over_draws(draws == 1, draws == -1)
     counts: dict[Verdict, int] = {verdict: table["verdict"].count(verdict) for verdict in first.counts}

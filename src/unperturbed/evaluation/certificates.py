@@ -16,7 +16,7 @@ class Bar:
     Attributes:
         eps: the radius.
         certified: share of examples whose proven bound is above it.
-        attacked: share of examples that a suite of attacks has left.
+        attacked: share of examples that survived a suite of attacks.
         suite: its name.
     """
 
@@ -45,21 +45,20 @@ class Bar:
 class Certificates(Result[Interval]):
     """Certified accuracies: lower bounds on robust accuracies, of two classifiers.
 
-    *Smoothed* is g(x) = argmax_c P(f(x + sigma N(0, I)) = c), the vote of the network f under noise. *Network* is f
-    itself, where its layers prove a bound. Radii are in the norm of the threat; the box is not needed.
+    *Smoothed* is g(x) = argmax_c P(f(x + sigma N(0, I)) = c), the vote of the network f under noise. *Network* is f, if
+    its layers prove a bound. Radii are in the norm of the threat; the box is not needed.
 
     Attributes:
-        note: what a reader of the numbers must know.
+        note: a remark on the meaning of the numbers.
         sigma: standard deviation of the noise in each feature, in input units.
         draws: votes counted for the chosen class of each example.
         selection_draws: earlier draws, which choose the class.
         alpha: chance that the certificate of an example is false.
-        radii: those of the table, rising.
+        radii: of the table, rising.
         counts: examples by the answer of the vote: correct, wrong, abstained.
-        unproven: why the network itself has no bound; "" where it has.
-        bars: bounds from both sides on the robust accuracy of the network itself, where its proven bounds meet stored
-            attacks.
-        doubts: why the certificates do not hold, each in a few words; the warnings say more.
+        unproven: the reason why the network has no bound, or "".
+        bars: bounds from both sides on the robust accuracy of the network, from proven bounds and stored attacks.
+        doubts: short reasons why the certificates do not hold; the warnings have the details.
         examples: the per-example table, by column. `prediction` is the answer of the vote, -1 where it abstained;
             `votes` of the chosen class, `unknown` draws without finite logits; `radius` the certified radius of the
             prediction, right or wrong, 0 where the vote abstained; `proven` the bound of the network itself, 0 where it
@@ -84,11 +83,11 @@ class Certificates(Result[Interval]):
         return certified_share([label == answer and radius > eps for label, answer, radius in rows], self.alpha)
 
     def network(self, eps: float) -> Interval:
-        """Return the share of examples whose proven bound on the network itself is above eps."""
+        """Return the share of examples whose proven bound on the network is above eps."""
         return wilson(sum(bound > eps for bound in self.examples["proven"]), self.n)
 
     def json(self) -> dict[str, Any]:
-        """Return the summary as plain values; `network_accuracy` is null where nothing is proved of the network."""
+        """Return the summary as plain values; `network_accuracy` is null without proven bounds on the network."""
         rows = []
         for eps in self.radii:
             vote, proved = self.smoothed(eps), None if self.unproven else self.network(eps)

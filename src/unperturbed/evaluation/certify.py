@@ -1,4 +1,4 @@
-"""Certified accuracy: on how many examples no perturbation within a radius changes the answer, with a proof."""
+"""Certified accuracy: the share of examples whose prediction provably does not change within a radius."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ from unperturbed.types import Inputs, Norm
 
 NOTE = "lower bounds: `smoothed` is the vote under noise, another classifier than the network itself"
 STEPS = 10
-"""Even steps from 0 to eps, unless radii are given."""
+"""Number of even steps from 0 to eps, unless radii are given."""
 ABSTAINED = -1
 """The answer of a vote that is too close."""
 LEVEL = Rule("must lie in (0, 1)", lambda value: 0 < value < 1)
@@ -97,7 +97,7 @@ def certify(
     Raises:
         InputError: on what `evaluate` refuses, a sigma that is not positive, an alpha outside (0, 1), radii that are
             negative, and where `out` holds certificates of other weights, data, draws, alpha, seed or version.
-        RunError: where a stored attack has found a misclassified point within a proven bound: a bug.
+        RunError: if a stored attack has found a misclassified point within a proven bound, which is a bug.
     """
     began = time.perf_counter()
     levels = _levels(radii, threat.eps)
@@ -130,12 +130,14 @@ def certify(
             return Part(_table(votes, of, noisy, alpha, threat.norm), votes.tallies, warnings)
 
         measured = job.run(Votes, measure, progress)
-        found = _certificates(settings, levels, threat, of, measured, job)
-        return job.finish(found if out is None else replace(found, bars=stored_bars(found, Path(out))), measured)
+        certificates = _certificates(settings, levels, threat, of, measured, job)
+        return job.finish(
+            certificates if out is None else replace(certificates, bars=stored_bars(certificates, Path(out))), measured
+        )
 
 
 def _chain(checked_model: CheckedModel, job: Measurement, seed: int) -> Chain | str:
-    """Return what bounds the network itself; warn where it draws random numbers."""
+    """Return the chain of layers that bounds the network; warn if it draws random numbers."""
     with (
         under_attack(checked_model.classifier),
         own_randomness(seed, checked_model.device),
@@ -168,7 +170,7 @@ def _table(votes: Votes, of: Chain | str, draws: Draws, alpha: float, norm: Norm
 
 
 def _proven(votes: Votes, of: Chain | str, norm: Norm, x: Inputs) -> list[float]:
-    """Return the bound of the network itself, 0 where it is wrong or nothing is proved."""
+    """Return the bound of the network, 0 if it is wrong or has no proof."""
     if isinstance(of, str):
         return [0.0] * len(x)
     bound = log_lower_bound(of, votes.logits, votes.batch.y, norm, x).exp()
@@ -185,7 +187,7 @@ def _certificates(
     measured: Measured,
     job: Measurement,
 ) -> Certificates:
-    """Return what all the parts come to."""
+    """Return the certificates of all parts."""
     table, checked_model = measured.table(), job.question.checked_models[0]
     n, doubts = len(table["id"]), [doubt for doubt in checked_model.doubts(job.batch_size) if doubt.text == COUPLED]
     correct = sum(margin < 0 for margin in table["clean_margin"])
@@ -194,11 +196,11 @@ def _certificates(
     abstained = table["prediction"].count(ABSTAINED)
     of_attacks = (PROBABILITIES, OPTIMISING)
     warnings = [text for text in checked_model.warnings if text not in of_attacks and not text.startswith(FLAT)]
-    most = largest_radius(settings["draws"], settings["alpha"], settings["sigma"])
-    most /= stretch("L2", threat.norm, checked_model.examples[:1])
-    if levels[-1] >= most:
+    largest = largest_radius(settings["draws"], settings["alpha"], settings["sigma"])
+    largest /= stretch("L2", threat.norm, checked_model.examples[:1])
+    if levels[-1] >= largest:
         warnings.append(
-            f"{settings['draws']} draws certify no radius above {most:.4g}: for larger ones take more draws, or a "
+            f"{settings['draws']} draws certify no radius above {largest:.4g}: for larger ones take more draws, or a "
             "larger sigma for a network trained with it."
         )
     if lost := sum(table["unknown"]):
@@ -221,7 +223,7 @@ def _certificates(
 
 
 def _levels(radii: Sequence[float] | None, eps: float) -> tuple[float, ...]:
-    """Return the radii of the table in order, each once."""
+    """Return the radii of the table in order, without duplicates."""
     if radii is None:
         return tuple(sorted({*(eps * k / STEPS for k in range(STEPS)), eps}))
     if not len(radii) or not all(0 <= radius < float("inf") for radius in radii):

@@ -1,4 +1,4 @@
-"""A clean accuracy at chance level, and the first layer that the network then probably lacks."""
+"""Warnings of a clean accuracy at chance level, with the first layer that the network probably lacks."""
 
 import torch
 
@@ -10,15 +10,15 @@ from unperturbed.networks.modes import own_randomness
 from unperturbed.threat import Threat
 
 FEWEST = 20
-"""Examples from which on a warning is given."""
+"""The smallest number of examples for a warning."""
 TRIED = 256
 """Examples on which first layers are tried."""
 
 
 def chance_warnings(checked_model: CheckedModel, split: Split, threat: Threat, clean: Interval, seed: int) -> list[str]:
-    """Return a warning where the clean accuracy on the split is not above chance, and one that names the remedy.
+    """Return a warning if the clean accuracy on the split is not above chance, and one with the remedy.
 
-    The remedy is the first layer behind which the network is far better on examples spread over the split.
+    The remedy is the first layer with which the network is far better on examples spread over the split.
     """
     if clean.n < FEWEST or clean.low > 1 / checked_model.classes:
         return []

@@ -20,11 +20,11 @@ class Difference:
 
     Attributes:
         value: the difference, in shares.
-        low: lower end of its 95% interval. An example that could not be evaluated counts against its own network for
-            one end of the interval and for it at the other.
+        low: lower end of its 95% interval. An unknown example counts against its network at one end of the interval and
+            for it at the other.
         high: upper end.
-        gained: examples that the second network alone gets right; over several seeds, None.
-        lost: examples that the first network alone gets right.
+        gained: examples that only the second network classifies correctly; over several seeds, None.
+        lost: examples that only the first network classifies correctly.
         p: of McNemar's exact test; over several seeds, None.
     """
 
@@ -48,12 +48,12 @@ class ClassDifference:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks, or two groups of networks that differ in their seed alone.
+    """Two networks, or two groups of networks that differ in their seeds only.
 
     Attributes:
         names: of the first and the second.
         seeds: networks in each group.
-        n: examples that both were evaluated on.
+        n: examples in both evaluations.
         clean: difference of clean accuracy.
         robust: difference of robust accuracy.
         classes: accuracies per class.
@@ -73,14 +73,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Networks compared two by two under one threat and suite.
+    """Pairwise comparisons of networks under one threat and suite.
 
     Attributes:
         threat: the threat set, as text.
-        suite: that all were evaluated with.
+        suite: of all evaluations.
         pairs: of each network with each later one.
-        warnings: what makes the differences doubtful.
-        doubts: by network, why its robust accuracy is not to be believed; only those with such reasons.
+        warnings: reasons to doubt the differences.
+        doubts: by network, reasons why its robust accuracy is not credible; only networks with reasons.
     """
 
     threat: str
@@ -98,15 +98,14 @@ class PairedComparison:
 def compare(networks: Mapping[str, Outcome | Sequence[Outcome]]) -> PairedComparison:
     """Return the paired differences between evaluated networks, by name; several outcomes of one name are its seeds.
 
-    Examples are matched by id; those that not all networks were evaluated on are left out, with a warning. For one
-    network a name, intervals are for other examples (Bonett and Price 2012); for several they are for other examples
-    and seeds.
+    Examples are matched by id; those missing in an evaluation are left out, with a warning. For one network per name,
+    intervals cover the choice of examples (Bonett and Price 2012); for several, of examples and seeds.
 
     Raises:
         InputError: for fewer than two names, evaluations under different threats, suites or data, means over draws
             together with verdicts, different numbers of seeds, and no common example.
     """
-    groups = {name: [given] if isinstance(given, Outcome) else list(given) for name, given in networks.items()}
+    groups = {name: [value] if isinstance(value, Outcome) else list(value) for name, value in networks.items()}
     if len(groups) < 2 or not all(groups.values()):
         raise InputError(f"A comparison takes two evaluated networks or more, not {len(groups)}: {', '.join(groups)}.")
     outcomes = [outcome for group in groups.values() for outcome in group]
@@ -131,7 +130,7 @@ def compare(networks: Mapping[str, Outcome | Sequence[Outcome]]) -> PairedCompar
 
 @dataclass(frozen=True)
 class _Table:
-    """What one network gets right, an entry an example in the order of the ids: 1, 0, or NaN where nobody knows."""
+    """The correctness of one network, one entry per example in the order of the ids: 1, 0, or NaN if unknown."""
 
     labels: np.ndarray
     clean: np.ndarray
@@ -149,16 +148,16 @@ class _Table:
 
 
 def _check(groups: Mapping[str, Sequence[Outcome]], outcomes: Sequence[Outcome]) -> None:
-    """Refuse evaluations that cannot be compared."""
+    """Raise InputError for evaluations that cannot be compared."""
     first = outcomes[0]
     for outcome in outcomes[1:]:
-        for noun, one, other in (
+        for noun, reference, second in (
             ("threats", first.threat, outcome.threat),
             ("suites", first.suite, outcome.suite),
             ("data", first.environment.get("data"), outcome.environment.get("data")),
         ):
-            if one != other:
-                raise InputError(f"The networks were evaluated with different {noun}: {one} and {other}.")
+            if reference != second:
+                raise InputError(f"The networks were evaluated with different {noun}: {reference} and {second}.")
     if any("draws" in outcome.examples for outcome in outcomes):
         raise InputError("Means over draws have no verdict per example: compare another suite than rand.")
     seeds = {name: len(group) for name, group in groups.items()}
@@ -166,12 +165,14 @@ def _check(groups: Mapping[str, Sequence[Outcome]], outcomes: Sequence[Outcome])
         raise InputError(f"The numbers of seeds differ ({seeds}): give as many networks of each, in the same order.")
 
 
-def _pair(first: str, second: str, one: Sequence[_Table], other: Sequence[_Table], ids: Sequence[int]) -> Pair:
-    labels = one[0].labels
-    if any((table.labels != labels).any() for table in (*one, *other)):
+def _pair(
+    first: str, second: str, first_runs: Sequence[_Table], second_runs: Sequence[_Table], ids: Sequence[int]
+) -> Pair:
+    labels = first_runs[0].labels
+    if any((table.labels != labels).any() for table in (*first_runs, *second_runs)):
         raise InputError(f"Examples with the same id have different labels in {first} and {second}: evaluate the same.")
     clean, robust = (
-        [np.array([getattr(table, kind) for table in tables]) for tables in (one, other)]
+        [np.array([getattr(table, kind) for table in tables]) for tables in (first_runs, second_runs)]
         for kind in ("clean", "robust")
     )
     survives = [np.nan_to_num(values, nan=0.0) for values in robust]
@@ -186,7 +187,7 @@ def _pair(first: str, second: str, one: Sequence[_Table], other: Sequence[_Table
         )
     return Pair(
         (first, second),
-        len(one),
+        len(first_runs),
         len(ids),
         _difference(*clean),
         _difference(*robust),
@@ -196,18 +197,18 @@ def _pair(first: str, second: str, one: Sequence[_Table], other: Sequence[_Table
     )
 
 
-def _difference(one: np.ndarray, other: np.ndarray) -> Difference:
-    """Return the second's accuracy less the first's; both (seeds, examples), NaN where nobody knows."""
-    value = float((np.nan_to_num(other) - np.nan_to_num(one)).mean())
-    lowest = np.nan_to_num(other, nan=0.0) - np.nan_to_num(one, nan=1.0)
-    highest = np.nan_to_num(other, nan=1.0) - np.nan_to_num(one, nan=0.0)
-    if len(one) > 1:
+def _difference(first: np.ndarray, second: np.ndarray) -> Difference:
+    """Return the second's accuracy less the first's; both (seeds, examples), NaN if unknown."""
+    value = float((np.nan_to_num(second) - np.nan_to_num(first)).mean())
+    lowest = np.nan_to_num(second, nan=0.0) - np.nan_to_num(first, nan=1.0)
+    highest = np.nan_to_num(second, nan=1.0) - np.nan_to_num(first, nan=0.0)
+    if len(first) > 1:
         _, low, _ = interval(torch.from_numpy(lowest))
         _, _, high = interval(torch.from_numpy(highest))
         return Difference(value, low, high)
-    n = one.shape[1]
+    n = first.shape[1]
     low, _ = share_interval(int((lowest > 0).sum()), int((lowest < 0).sum()), n)
     _, high = share_interval(int((highest > 0).sum()), int((highest < 0).sum()), n)
-    known = ~(np.isnan(one[0]) | np.isnan(other[0]))
-    gained, lost = (int((known & (a[0] == 1) & (b[0] == 0)).sum()) for a, b in ((other, one), (one, other)))
+    decided = ~(np.isnan(first[0]) | np.isnan(second[0]))
+    gained, lost = (int((decided & (a[0] == 1) & (b[0] == 0)).sum()) for a, b in ((second, first), (first, second)))
     return Difference(value, low, high, gained, lost, mcnemar(gained, lost))

@@ -1,4 +1,4 @@
-"""Robust accuracy against eps: for every example, how far away the nearest misclassified point is at most."""
+"""Robust accuracy against eps: for every example, an upper bound on the distance to the nearest misclassified point."""
 
 import math
 import time
@@ -48,11 +48,11 @@ NEAREST: Suite = replace(
 )
 SUITES = {suite.name: suite for suite in (NEAREST, PGD_SUITE, STANDARD, PLUS)}
 STEPS = 10
-"""Even steps from 0 to eps, unless radii are given."""
+"""Number of even steps from 0 to eps, unless radii are given."""
 HELD = 2**24
-"""Numbers in the inputs that are searched around, held in memory and written together, about."""
+"""Approximate number of input values in a block, which is held in memory and written together."""
 FEWEST = 16
-"""Examples that the network sees at a time at least, where so many were asked for: fewer cost as much."""
+"""The smallest batch, if the requested one is larger: smaller ones cost as much."""
 
 
 @checked(seed=SEED, batch_size=COUNT, devices=COUNT)
@@ -76,11 +76,11 @@ def minimum_norm(
     """Return for every example an upper bound on the distance to the nearest misclassified point, box respected.
 
     FAB needs no radius and runs first. The other attacks of the suite then take one radius after the other, the largest
-    first, each time on the examples that have neither broken within it nor withstood a larger one: so each example
-    withstands the suite at most once, just below its distance. An example that withstands a radius counts as robust at
-    the smaller ones, and is not attacked again. Each point found is moved towards its example by bisection of the line
-    between them, keeping a misclassified end. Every distance is measured on a point that a fresh forward
-    in float32 (or float64) finds misclassified, strictly.
+    first, each time on the examples that have neither broken within it nor survived at a larger one: so each example
+    survives the suite at most once, just below its distance. An example that survives at a radius counts as robust at
+    the smaller ones, and is not attacked again. Bisection moves every adversarial point towards its example, keeping a
+    misclassified end. Every distance is that of a point that a fresh forward in float32 (or float64) misclassifies,
+    strictly.
 
     With `out`, results are stored after FAB and after each radius: the same call resumes an interrupted one, with the
     same table as an uninterrupted one.
@@ -88,23 +88,23 @@ def minimum_norm(
     Args:
         model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
         data: a `Data` (its test split), a `Split`, a pair of arrays (inputs, labels), or a map-style dataset.
-        threat: norm, box, and the largest radius of interest; distances beyond it are FAB's alone.
+        threat: norm, box, and the largest radius of interest; distances beyond it come from FAB only.
         suite: a name ("nearest", "standard", "plus", "pgd") or a `Suite`.
         radii: those of the attacks other than FAB; by default 10 even steps from 0 to eps.
         out: folder for `curve-NORM.json` and, in a folder `curve-NORM/`, the per-example tables and points.
         overwrite: replace other distances that `out` holds.
         seed: of the attacks' random starts.
-        batch_size: examples that the network sees at a time, raised to a power of two.
+        batch_size: examples in a batch, raised to a power of two.
         devices: processes that share the examples: each on a GPU, where the model is on one, or with a part of the
             processor's threads. Model, data and suite are sent to them, so that they must be picklable.
         engine: executes the blocks of examples: a name, an import path or an `Engine`; None: this process, or its
             `torch.distributed` group.
         progress: called after every radius, and about twice a second within an attack.
-        output: which part of what the model returns are the logits: a place, a name, or a function of it.
+        output: the part of the model's output with the logits: a position, a name, or a function of it.
 
     Raises:
-        InputError: on what `evaluate` refuses, on an eps of 0, on radii that are not within (0, eps], and where `out`
-            holds distances of other weights, data, threat, radii, suite, seed or version.
+        InputError: as `evaluate`, for an eps of 0, for radii outside (0, eps], and if `out` holds distances of other
+        weights, data, threat, radii, suite, seed or version.
     """
     began = time.perf_counter()
     chosen, split, levels = _suite(suite), measured_split(data), _radii(radii, threat.eps)
@@ -125,31 +125,31 @@ def minimum_norm(
         block=max(256, min(8192, HELD // max(checked_model.examples[0].numel(), 1))),
     )
     with measurement(question, None if out is None else Path(out) / f"curve-{threat.norm}", overwrite, engine) as job:
-        few = min(job.batch_size, _share(len(split), len(levels)))
-        at_once, fewer = AtOnce(job.batch_size), AtOnce(few)
+        fewer_at_once = min(job.batch_size, _share(len(split), len(levels)))
+        at_once, fewer = AtOnce(job.batch_size), AtOnce(fewer_at_once)
         search = Search(checked_model.classifier, threat, attacks, levels, seed, at_once, fewer)
 
         def measure(task: Task[Surroundings]) -> Part:
             block = search(task.batch, task.begun, task.keep, task.report)
             least = min((at_once, fewer), key=lambda seeing: seeing.batch_size)
-            lowered = at_once.batch_size < job.batch_size or fewer.batch_size < few
+            lowered = at_once.batch_size < job.batch_size or fewer.batch_size < fewer_at_once
             warnings = memory_warnings(least, job.batch_size) if lowered else []
             table = block.table(attacks)
             return Part(table, block.tallies, [*block.warnings, *warnings], block.adversarial(), block.evidence)
 
         measured = job.run(Surroundings, measure, progress)
-        found = _with_doubts(_distances(attacks, levels, measured, job), checked_model, attacks, measured, job)
-        chance = chance_warnings(checked_model, split, threat, found.clean_accuracy, seed)
-        return job.finish(replace(found, warnings=(*found.warnings, *chance)), measured)
+        distances = _with_doubts(_distances(attacks, levels, measured, job), checked_model, attacks, measured, job)
+        chance = chance_warnings(checked_model, split, threat, distances.clean_accuracy, seed)
+        return job.finish(replace(distances, warnings=(*distances.warnings, *chance)), measured)
 
 
 def _distances(suite: Suite, levels: tuple[float, ...], measured: Measured, job: Measurement) -> Distances:
-    """Return what all the parts come to."""
+    """Return the distances of all parts."""
     table, threat = measured.table(), job.question.threat
     n = len(table["id"])
     correct = sum(margin < 0 for margin in table["clean_margin"])
     not_finite = sum(margin != margin for margin in table["clean_margin"])
-    found = Distances(
+    distances = Distances(
         suite=suite.name,
         note=suite.note,
         threat=str(threat),
@@ -165,7 +165,7 @@ def _distances(suite: Suite, levels: tuple[float, ...], measured: Measured, job:
         examples=table,
         nearest=inputs_in_order(measured.parts, measured.order),
     )
-    robust, unknown = found.standing(threat.eps)
+    robust, unknown = distances.standing(threat.eps)
     wrong = n - correct - not_finite
     counts: dict[Verdict, int] = {
         "misclassified": wrong,
@@ -173,10 +173,10 @@ def _distances(suite: Suite, levels: tuple[float, ...], measured: Measured, job:
         "survived": robust,
         "unknown": unknown,
     }
-    doubtful = max(found.standing(radius)[1] for radius in levels)
+    doubtful = max(distances.standing(radius)[1] for radius in levels)
     reasons = "failures, values that are not finite, tied logits, or claims refuted by a fresh forward"
     text = f"{doubtful} examples are in doubt at one of the radii ({reasons}): not counted as robust."
-    return replace(found, counts=counts, warnings=(*found.warnings, *([text] if doubtful else [])))
+    return replace(distances, counts=counts, warnings=(*distances.warnings, *([text] if doubtful else [])))
 
 
 def _records(suite: Suite, parts: Sequence[Part], found_by: Sequence[str]) -> tuple[SearchRecord, ...]:
@@ -196,42 +196,42 @@ def _records(suite: Suite, parts: Sequence[Part], found_by: Sequence[str]) -> tu
 
 
 def _with_doubts(
-    found: Distances, checked_model: CheckedModel, suite: Suite, measured: Measured, job: Measurement
+    distances: Distances, checked_model: CheckedModel, suite: Suite, measured: Measured, job: Measurement
 ) -> Distances:
-    """Return the distances with what speaks against the curve."""
-    doubts = _doubts(checked_model, suite, measured.parts, found, job.batch_size)
+    """Return the distances with the doubts about the curve."""
+    doubts = _doubts(checked_model, suite, measured.parts, distances, job.batch_size)
     return replace(
-        found,
-        warnings=tuple(dict.fromkeys([*found.warnings, *(doubt.text for doubt in doubts)])),
+        distances,
+        warnings=tuple(dict.fromkeys([*distances.warnings, *(doubt.text for doubt in doubts)])),
         doubts=tuple(dict.fromkeys(doubt.short for doubt in doubts if doubt.short)),
     )
 
 
 def _doubts(
-    checked_model: CheckedModel, suite: Suite, parts: Sequence[Part], found: Distances, batch_size: int
+    checked_model: CheckedModel, suite: Suite, parts: Sequence[Part], distances: Distances, batch_size: int
 ) -> list[Doubt]:
-    """Return what speaks against the curve: of the network, its gradients, and what Square found nearer than they."""
+    """Return the doubts about the curve: from the network, its gradients, and closer points found by Square."""
     evidence = total([part.evidence for part in parts])
-    random = [text for text in found.warnings if text.startswith(RANDOM)]
+    random = [text for text in distances.warnings if text.startswith(RANDOM)]
     nearest = [
         record.nearest if attack.needs_radius else 0
-        for attack, record in zip(suite.attacks, found.searches, strict=True)
+        for attack, record in zip(suite.attacks, distances.searches, strict=True)
     ]
     return [
         *checked_model.doubts(batch_size),
         *(Doubt("the network draws random numbers", text) for text in random),
-        *doubts_of(evidence, found.n, flat_told=any(text.startswith(FLAT) for text in checked_model.warnings)),
-        *fallen_without_gradients(suite.attacks, nearest, found.n),
+        *doubts_of(evidence, distances.n, flat_told=any(text.startswith(FLAT) for text in checked_model.warnings)),
+        *fallen_without_gradients(suite.attacks, nearest, distances.n),
     ]
 
 
 def _share(n: int, levels: int) -> int:
-    """Return a power of two near what a radius has to do where the examples spread evenly over them."""
+    """Return a power of two near the number of examples per radius, if they spread evenly over the radii."""
     return max(FEWEST, 1 << (math.ceil(n / levels) - 1).bit_length())
 
 
 def _radii(radii: Sequence[float] | None, eps: float) -> tuple[float, ...]:
-    """Return the radii in order, each once, eps among them."""
+    """Return the radii in order, without duplicates, including eps."""
     if eps == 0:
         raise InputError("eps is 0, but is the largest radius of the curve: give one above 0.")
     if radii is None:

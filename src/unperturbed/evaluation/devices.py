@@ -60,7 +60,7 @@ def _check(devices: int, device: str, given: Mapping[str, Any]) -> None:
     number_of_devices(devices, device)
     try:
         ForkingPickler.dumps(given)
-    except Exception as error:  # an object of the caller's may raise anything
+    except Exception as error:  # the caller's objects may raise anything
         raise InputError(
             f"devices is {devices}, but model, data or suite cannot be sent to other processes ({error}): define their "
             "classes and functions at the top of a module, or leave devices out."

@@ -13,11 +13,11 @@ from unperturbed.statistics.intervals import wilson
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """What one attack did on the way to the distances."""
+    """The record of one attack in the search for distances."""
 
     name: str
     nearest: int
-    """Examples whose nearest misclassified point is its own."""
+    """Examples whose nearest misclassified point this attack found."""
     seconds: float
     forwards: int
     backwards: int
@@ -25,26 +25,26 @@ class SearchRecord:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Distances(Result[Interval]):
-    """How far away the nearest misclassified point of each example is at most, and the curve that follows.
+    """Upper bounds on the distances to the nearest misclassified points, and the resulting curve.
 
-    A robust accuracy at eps is the share of examples beyond eps: those whose `distance` is larger, and whose `doubt`,
-    too. So it never rises with eps, and is an upper bound like the distances: at the `radii` by the whole suite,
-    between them a looser one, since only FAB has looked for what lies just within.
+    The robust accuracy at eps is the share of examples whose `distance` and `doubt` are both larger. So it never rises
+    with eps, and is an upper bound like the distances: at the `radii` by the whole suite; between them it is looser,
+    since only FAB has searched there.
 
     Attributes:
-        suite: which attacks looked, by name.
-        note: what a reader of the numbers must know.
-        eps: the largest radius. Beyond it FAB alone has looked, and no accuracy is given.
-        radii: those at which the attacks that need one have looked, rising.
+        suite: name of the suite.
+        note: a remark on the meaning of the numbers.
+        eps: the largest radius. Beyond it only FAB has searched, and no accuracy is given.
+        radii: the radii of the attacks that need one, rising.
         counts: examples by verdict at the largest radius.
-        searches: what each attack did.
-        examples: the per-example table, by column. `distance` is that of a point that a fresh forward has found
-            misclassified: 0 where the example itself is, infinite where there is none. `doubt` is where else it cannot
-            be called correct: the distance of the nearest tie, or of a claim that the fresh forward refuted; 0 where a
-            value was not finite, infinite where nothing is in doubt. Between the two its verdict is unknown.
-        doubts: why the robust accuracies are not to be believed, each in a few words; the warnings say more.
-        nearest: the nearest misclassified points (row k belongs to the k-th row of the table with an `attack`), where
-            they were not written to a folder.
+        searches: the record of each attack.
+        examples: the per-example table, by column. `distance` is that of a point that a fresh forward misclassifies: 0
+            for a misclassified example, infinite if no point was found. `doubt` is the distance of the nearest tie, or
+            of a claim that the fresh forward refuted; 0 if a value was not finite, infinite without doubts. Between the
+            two the verdict is unknown.
+        doubts: short reasons why the robust accuracies are not credible; the warnings have the details.
+        nearest: the nearest misclassified points (row k belongs to the k-th row of the table with an `attack`), if they
+            were not written to a folder.
     """
 
     suite: str
@@ -59,10 +59,10 @@ class Distances(Result[Interval]):
     def at(self, eps: float) -> Interval:
         """Return the robust accuracy at a radius: its interval counts the unknown as not robust below, as robust above.
 
-        What lies beyond eps by no more than float32 rounding (see `Threat.contains`) is within it.
+        A point beyond eps by no more than float32 rounding (see `Threat.contains`) counts as within it.
 
         Raises:
-            InputError: for a radius that is negative, or larger than the largest one looked at.
+            InputError: for a radius that is negative, or larger than the largest searched one.
         """
         robust, unknown = self.standing(eps)
         return wilson(robust, self.n, robust + unknown)
@@ -74,8 +74,8 @@ class Distances(Result[Interval]):
     def quantile(self, share: float) -> float:
         """Return the smallest radius at which at least this share of all the examples is not robust.
 
-        Those misclassified to begin with count (at 0), and so do those in doubt; infinite where no such radius was
-        found. `quantile(0.5)` is the median distance. A result above `eps` comes from FAB alone.
+        Misclassified examples count (at 0), and so do those in doubt; infinite if no such radius was found.
+        `quantile(0.5)` is the median distance. A result above `eps` comes from FAB only.
         """
         if not 0 < share <= 1:
             raise InputError(f"The share is {share}, but must lie in (0, 1]: 0.5 for the median.")
@@ -84,7 +84,7 @@ class Distances(Result[Interval]):
         return float(next(end for count, end in enumerate(ends, 1) if count / self.n >= share))
 
     def json(self) -> dict[str, Any]:
-        """Return the summary as plain values; a distance that was not found is null."""
+        """Return the summary as plain values; an unknown distance is null."""
         quantiles = {f"{share:g}": self.quantile(share) for share in (0.1, 0.25, 0.5, 0.75, 0.9)}
         curve = [
             {
@@ -116,7 +116,7 @@ class Distances(Result[Interval]):
         )
 
     def standing(self, eps: float) -> tuple[int, int]:
-        """Return how many examples are robust at a radius, and for how many that is unknown."""
+        """Return the numbers of robust and of unknown examples at a radius."""
         if not 0 <= eps <= self.eps:
             raise InputError(f"The radius is {eps:g}, but the attacks looked from 0 to {self.eps:g}: search further.")
         columns = (self.examples[name] for name in ("distance", "doubt", "rounding"))

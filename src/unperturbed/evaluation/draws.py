@@ -1,4 +1,4 @@
-"""One block of examples under random perturbations: how many of the draws are classified correctly."""
+"""One block of examples under random perturbations: the number of draws classified correctly."""
 
 import time
 from dataclasses import dataclass, field
@@ -19,27 +19,27 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
 
 TIMES = 10
-"""How often, about, the counts of a block are kept before it is finished."""
+"""Approximate number of times that an unfinished block is stored."""
 
 
 @dataclass(eq=False)
 class Counts:
-    """What is known of a block of examples, a row an example."""
+    """The state of a block of examples, one row per example."""
 
     batch: Batch
     clean: PerExample
-    """The margin without a perturbation; NaN where the logits are not finite."""
+    """The margin without a perturbation; NaN if the logits are not finite."""
     right: Labels
-    """Draws that are classified correctly."""
+    """Number of draws classified correctly."""
     unknown: Labels
-    """Draws whose logits are not finite."""
+    """Number of draws with logits that are not finite."""
     done: Tensor
-    """How many draws are counted, a single number."""
+    """The number of finished draws, a scalar."""
     tallies: list[Tally] = field(default_factory=list)
-    """A single one: seconds and forwards of all the draws."""
+    """A single tally: seconds and forwards of all draws."""
     warnings: list[str] = field(default_factory=list)
     evidence: Evidence = field(default_factory=Evidence)
-    """Nothing: no gradient is taken."""
+    """None: no gradient is taken."""
 
     def table(self) -> dict[str, list[Any]]:
         """Return the per-example table, by column."""
@@ -54,27 +54,27 @@ class Counts:
 
 
 def count_draws(model: Model, task: Task[Counts], threat: Threat, draws: int, seed: int, at_once: AtOnce) -> Counts:
-    """Return the counts of a block after so many draws; those of an interrupted call are kept."""
+    """Return the counts of a block after `draws` draws, continuing an interrupted call."""
     batch, noise = task.batch, Noise.of(seed, task.batch.ids)
 
     def look(z: Inputs) -> tuple[PerExample, list[str]]:
-        result, at_once.batch_size = within_memory(lambda few: _margins(model, batch, z, few), at_once.batch_size)
+        result, at_once.batch_size = within_memory(lambda size: _margins(model, batch, z, size), at_once.batch_size)
         return result
 
     began, counts = time.perf_counter(), task.begun
     if counts is None:
         clean, warnings = look(batch.x)
-        none = torch.zeros_like(batch.y)
-        counts = Counts(batch, clean, none, none.clone(), torch.tensor(0), [Tally()], warnings)
+        zeros = torch.zeros_like(batch.y)
+        counts = Counts(batch, clean, zeros, zeros.clone(), torch.tensor(0), [Tally()], warnings)
     for draw in range(int(counts.done), draws):
         margins, _ = look(threat.sample(batch.x, noise.fold(draw)))
         counts.right += margins < 0
         counts.unknown += margins.isnan()
         counts.done += 1
-        now = time.perf_counter()
-        counts.tallies[0].seconds += now - began
+        time_after = time.perf_counter()
+        counts.tallies[0].seconds += time_after - began
         counts.tallies[0].forwards += len(batch.y)
-        began = now
+        began = time_after
         if (draw + 1) % max(draws // TIMES, 1) == 0 and draw + 1 < draws:
             task.keep(counts)
         task.report((draw + 1) / draws, f"draw {draw + 1} of {draws}")
@@ -82,7 +82,7 @@ def count_draws(model: Model, task: Task[Counts], threat: Threat, draws: int, se
 
 
 def _margins(model: Model, batch: Batch, z: Inputs, batch_size: int) -> tuple[PerExample, list[str]]:
-    """Return the margins at z, NaN where the logits are not finite or the network fails even alone, and a warning."""
+    """Return the margins at z, NaN if the logits are not finite or the network fails even alone, and a warning."""
     parts, failures = isolate(lambda rows: padded_logits(model, z[rows], batch_size), torch.arange(len(z)))
     if not parts:
         raise failed_on_all(failures)

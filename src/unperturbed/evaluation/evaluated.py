@@ -14,7 +14,7 @@ from unperturbed.runs.files import slug
 from unperturbed.threat import Threat
 
 SHOWN = ("threat", "n", "clean_accuracy", "robust_accuracy", "interval", "doubts")
-"""The values of an outcome that a curve over radii shows."""
+"""The values of an outcome in a curve over radii."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Evaluated:
     Attributes:
         threats: one, the radii of one, or several.
         outcomes: by threat.
-        quantised: by threat, the adversarial examples as 8-bit images; None where they were not asked for.
+        quantised: by threat, the adversarial examples as 8-bit images; None if not requested.
         chosen: the place of the headline among radii; None: the headline is the worst case over several threats.
     """
 
@@ -35,7 +35,7 @@ class Evaluated:
 
     @cached_property
     def headline(self) -> Outcome | Union:
-        """The outcome that was asked for, or the worst case over several threats."""
+        """The requested outcome, or the worst case over several threats."""
         return union(self.outcomes) if self.chosen is None else self.outcomes[self.chosen]
 
     def json(self) -> dict[str, Any]:
@@ -67,15 +67,15 @@ class Evaluated:
             write_json(folder / f"{suite}-curve-{self.threats[0].norm}.json", {"curve": self.curve()})
 
 
-def headline_of(threats: Sequence[Threat], asked: Threat | None) -> int | None:
-    """Return the place of the radius that was asked for, else of the largest; None where several threats are meant."""
-    if asked is None and len(threats) > 1:
+def headline_of(threats: Sequence[Threat], requested: Threat | None) -> int | None:
+    """Return the index of the requested radius, else of the largest; None for several threats."""
+    if requested is None and len(threats) > 1:
         return None
     radii = [threat.eps for threat in threats]
-    return radii.index(asked.eps if asked is not None and asked.eps in radii else max(radii))
+    return radii.index(requested.eps if requested is not None and requested.eps in radii else max(radii))
 
 
 def broken_by(outcome: Outcome) -> dict[str, int]:
-    """Return how many examples each attack broke; one under another radius is named with it."""
+    """Return the number of examples broken by each attack; attacks at another radius are named with it."""
     names = [name for name in outcome.examples["attack"] if name]
     return {name: names.count(name) for name in dict.fromkeys(names)}

@@ -1,4 +1,4 @@
-"""What speaks against a robust accuracy: how gradients behave on a block of examples, and what follows in words."""
+"""Evidence against a robust accuracy: the behaviour of gradients on a block of examples, and the resulting doubts."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,33 +17,33 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs
 
 FALLEN = 0.002
-"""The share of all examples from which it matters that gradients were no guide (AutoAttack's own threshold)."""
+"""The share of all examples above which breaks without gradients raise a doubt (AutoAttack's threshold)."""
 _WRONG, _OFF = 0.1, 0.25
-"""Shares of the examples looked at. On honest networks of ten kinds: at most 1 of 32 wrong, and 2 of 32 off."""
+"""Thresholds, as shares of the checked examples. Ten kinds of sound networks had at most 1 of 32 wrong, 2 off."""
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """A reason to doubt a robust accuracy, as a sentence for the warnings."""
+    """A reason to doubt a robust accuracy."""
 
     short: str
-    """In a few words, for the line of the accuracy; empty where the accuracy can be believed all the same."""
+    """A short reason, for the line of the accuracy; empty if the accuracy stays credible."""
     text: str
 
 
 @dataclass(frozen=True)
 class Evidence(GradientCheck):
-    """How gradients behaved on a block of examples; the sum of two is that of both blocks.
+    """The behaviour of gradients on a block of examples; the sum of two is that of both blocks.
 
     Attributes:
-        standing: examples that nothing has broken.
-        flat: of these, those where the gradient is exactly 0.
+        standing: unbroken examples.
+        flat: unbroken examples where the gradient is exactly 0.
         not_finite: examples where the gradient is not finite.
-        nan: of these, those where a coordinate of it is NaN, so that nothing is known of it.
-        replaced: blocks in which an attack met such a gradient, there or elsewhere.
+        nan: of these, examples where a coordinate is NaN, and so its slope unknown.
+        replaced: blocks in which an attack met such a gradient, at the example or elsewhere.
         random: blocks on which two forwards differ.
-        place: which part of the network the gradient stops being finite in.
-        failure: why gradients could not be looked at.
+        place: the part of the network where the gradient stops being finite.
+        failure: the reason why gradients could not be checked.
     """
 
     standing: int = 0
@@ -57,13 +57,13 @@ class Evidence(GradientCheck):
 
 
 def total(blocks: Sequence[Evidence]) -> Evidence:
-    """Return the evidence of all the blocks: sums, and the first text."""
+    """Return the evidence of all blocks: sums, and the first texts."""
 
     def joined(name: str) -> Any:
         values = [getattr(block, name) for block in blocks]
         return next((value for value in values if value), "") if name in ("place", "failure") else sum(values)
 
-    return Evidence(**{each.name: joined(each.name) for each in fields(Evidence)})
+    return Evidence(**{field.name: joined(field.name) for field in fields(Evidence)})
 
 
 def examined(
@@ -78,28 +78,28 @@ def examined(
     random: bool,
     replaced: bool,
 ) -> Evidence:
-    """Return how gradients behave at the examples and at the points found for them.
+    """Return the behaviour of gradients at the examples and at their adversarial points.
 
-    At every example once; some dozens are checked closely, most of them among those still standing.
+    The gradient of every example is computed once; some dozens, mostly unbroken, are checked closely.
 
     Args:
-        model: in eval mode, its weights frozen, as results are computed with it.
+        model: in eval mode, with frozen weights, in the precision of results.
         batch: the block.
-        z: the points that the attacks have found; x where there is none.
-        standing: bool, which examples nothing has broken.
+        z: the points of the attacks; x if there is none.
+        standing: bool, the unbroken examples.
         threat: the threat set.
-        seed: of the directions and places looked at.
-        seeing: how many examples the network sees at a time.
+        seed: of the random directions and positions.
+        seeing: holds the batch size.
         random: whether two forwards differ.
         replaced: whether an attack met a gradient that is not finite.
     """
-    known = Evidence(standing=int(standing.sum()), random=int(random), replaced=int(replaced))
+    evidence = Evidence(standing=int(standing.sum()), random=int(random), replaced=int(replaced))
     try:
         flat, spoiled, nan = _gradients(model, batch, seed, seeing)
         flat = flat & standing
-        known = replace(known, flat=int(flat.sum()), not_finite=int(spoiled.sum()), nan=int(nan.sum()))
+        evidence = replace(evidence, flat=int(flat.sum()), not_finite=int(spoiled.sum()), nan=int(nan.sum()))
         if bool(spoiled.any()):
-            known = replace(known, place=_place(model, batch, int(spoiled.nonzero()[0])))
+            evidence = replace(evidence, place=_place(model, batch, int(spoiled.nonzero()[0])))
         parts, failures = carefully(
             lambda rows, batch_size: _checked(model, batch, z, rows, threat, seed, random, batch_size),
             _chosen(standing),
@@ -107,21 +107,21 @@ def examined(
         )
         checks = sum((check for _, check in parts), GradientCheck())
     except Exception as error:  # any error of the network: the attacks are done, and their results are valid
-        return replace(known, failure=f"{type(error).__name__}: {error}"[:200])
+        return replace(evidence, failure=f"{type(error).__name__}: {error}"[:200])
     failure = next((repr(error)[:200] for error in failures.values()), "") if not parts else ""
-    return replace(known, failure=failure, **asdict(checks))
+    return replace(evidence, failure=failure, **asdict(checks))
 
 
 def _chosen(standing: Tensor) -> Tensor:
-    """Return the rows looked at closely, evenly spread: three in four of those standing, if there are so many."""
+    """Return the rows for close checks, evenly spread: three in four are unbroken, if possible."""
     up, down = standing.nonzero()[:, 0], (~standing).nonzero()[:, 0]
-    few = min(len(down), max(MOST // 4, MOST - len(up)))
-    rows = [_spread(up, MOST - few), _spread(down, few)]
+    count = min(len(down), max(MOST // 4, MOST - len(up)))
+    rows = [_spread(up, MOST - count), _spread(down, count)]
     return torch.cat(rows).sort().values
 
 
-def _spread(rows: Tensor, most: int) -> Tensor:
-    count = min(len(rows), most)
+def _spread(rows: Tensor, limit: int) -> Tensor:
+    count = min(len(rows), limit)
     return rows[(torch.arange(count, device=rows.device) * len(rows)) // max(count, 1)]
 
 
@@ -129,23 +129,23 @@ def _checked(
     model: nn.Module, batch: Batch, z: Inputs, rows: Tensor, threat: Threat, seed: int, random: bool, batch_size: int
 ) -> GradientCheck:
     checks = [
-        check_gradient(model, Batch(batch.x[some], batch.y[some], batch.ids[some]), z[some], threat, seed, random)
-        for some in torch.split(rows, batch_size)
+        check_gradient(model, Batch(batch.x[part], batch.y[part], batch.ids[part]), z[part], threat, seed, random)
+        for part in torch.split(rows, batch_size)
     ]
     return sum(checks, GradientCheck())
 
 
 def _gradients(model: nn.Module, batch: Batch, seed: int, seeing: Seeing) -> Tensor:
-    """Tell of every example whether the gradient there is exactly 0, whether not finite, and whether partly NaN."""
+    """Tell per example whether its gradient is exactly 0, whether not finite, and whether partly NaN."""
     flags = torch.zeros(3, len(batch.y), dtype=torch.bool, device=batch.y.device)
 
     def look(rows: Tensor) -> list[Tensor]:
         def run(batch_size: int) -> list[Tensor]:
             slopes = []
-            for some in torch.split(rows, batch_size):
+            for part in torch.split(rows, batch_size):
                 with torch.no_grad():
-                    logits = model(batch.x[some])
-                slopes.append(slope_of(model, batch.x[some], batch.y[some], rivals(logits, batch.y[some])).flatten(1))
+                    logits = model(batch.x[part])
+                slopes.append(slope_of(model, batch.x[part], batch.y[part], rivals(logits, batch.y[part])).flatten(1))
             return slopes
 
         slopes, seeing.batch_size = within_memory(run, seeing.batch_size)
@@ -154,8 +154,8 @@ def _gradients(model: nn.Module, batch: Batch, seed: int, seeing: Seeing) -> Ten
     with own_randomness(seed, batch.x.device):
         parts, _ = isolate(look, torch.arange(len(batch.y), device=batch.y.device))
     for rows, slopes in parts:
-        whole = torch.cat(slopes)
-        flags[:, rows] = torch.stack([(whole == 0).all(1), ~whole.isfinite().all(1), whole.isnan().any(1)])
+        gradients = torch.cat(slopes)
+        flags[:, rows] = torch.stack([(gradients == 0).all(1), ~gradients.isfinite().all(1), gradients.isnan().any(1)])
     return flags
 
 
@@ -169,35 +169,34 @@ def _place(model: nn.Module, batch: Batch, row: int) -> str:
 
 
 def doubts_of(evidence: Evidence, n: int, flat_told: bool) -> list[Doubt]:
-    """Return the doubts about the accuracy on n examples; none about flat gradients if a warning already names them."""
+    """Return the doubts about the accuracy on n examples; without flat gradients if a warning already names them."""
     doubts, flat = [], flat_told or evidence.flat > FALLEN * n
-    if evidence.wrong > _WRONG * evidence.slopes and not flat:  # which says it already
+    if evidence.wrong > _WRONG * evidence.slopes and not flat:  # a warning with the same content
         text = (
-            f"The gradient is wrong: on {evidence.wrong} of {evidence.slopes} examples looked at closely it is not the "
-            "slope that small differences of the logits show (a detached path, a straight-through or a changed "
-            "backward, a hook). Attacks that follow it are misled: give the network its true gradient, or see what "
-            "attacks without one find (--suite square; docs/defences.md)."
+            f"The gradient is wrong: on {evidence.wrong} of {evidence.slopes} checked examples it is not the slope "
+            "that small differences of the logits show (a detached path, a straight-through or a changed "
+            "backward, a hook). Attacks that follow it are misled: give the network its true gradient, or attack "
+            "without gradients (--suite square; docs/defences.md)."
         )
         doubts.append(Doubt("the gradient is wrong", text))
     if evidence.off > _OFF * evidence.segments and not flat:
         text = (
-            f"The gradient says nothing of what happens within eps: on {evidence.off} of {evidence.segments} examples "
-            "looked at closely the slopes along a segment do not add up to how the logits change along it (rounding, "
-            "steps, ripples). Attack past what hides it (docs/defences.md), or without gradients (--suite square)."
+            f"The gradient does not predict the change within eps: on {evidence.off} of {evidence.segments} checked "
+            "examples the slopes along a segment do not add up to the change of the logits along it (rounding, steps, "
+            "ripples). Attack past the obstacle (docs/defences.md), or without gradients (--suite square)."
         )
         doubts.append(Doubt("the gradient does not predict the change within eps", text))
     if evidence.lost > _WRONG * evidence.slopes:
         text = (
-            f"The gradient is lost to rounding on {evidence.lost} of {evidence.slopes} examples looked at closely: in "
-            "float64 it is another (saturated units). Evaluate model.double()."
+            f"The gradient is lost to rounding on {evidence.lost} of {evidence.slopes} checked examples: in float64 it "
+            "differs (saturated units). Evaluate model.double()."
         )
         doubts.append(Doubt("the gradient is lost to rounding", text))
     if flat and not flat_told:
         text = (
             f"The gradient at the inputs is exactly 0 for {evidence.flat} of the {evidence.standing} examples still "
-            "standing: searches by gradient find no way there, and what they leave standing says nothing. Attack "
-            "through a stand-in with a gradient (docs/defences.md), and see what attacks without gradients find "
-            "(--suite square)."
+            "standing: attacks by gradient fail there, and their survivors prove nothing. Attack a surrogate with a "
+            "gradient (docs/defences.md), and without gradients (--suite square)."
         )
         doubts.append(Doubt("the gradient is 0", text))
     if evidence.not_finite or evidence.replaced:
@@ -206,7 +205,7 @@ def doubts_of(evidence: Evidence, n: int, flat_told: bool) -> list[Doubt]:
         doubts.append(
             Doubt(
                 "the gradient could not be checked",
-                f"Whether the gradient is right could not be looked at ({evidence.failure}).",
+                f"The gradient could not be checked ({evidence.failure}).",
             )
         )
     return doubts
@@ -217,15 +216,15 @@ def _not_finite(evidence: Evidence, n: int) -> Doubt:
     how_many = f"for {evidence.not_finite} of {n} examples" if evidence.not_finite else "at points that attacks met"
     text = (
         f"The gradient at the inputs is not finite {how_many} (a root, a logarithm or a norm at 0, say).{where} The "
-        f"attacks went on with {REPLACED}. A small number added there makes the slope finite."
+        f"attacks used {REPLACED}. A small number added there makes the slope finite."
     )
     return Doubt("the gradient is NaN" if evidence.nan > FALLEN * n else "", text)
 
 
 def fallen_without_gradients(attacks: Sequence[Attack], broken: Sequence[int], n: int) -> list[Doubt]:
-    """Return a doubt where a black-box or minimum-norm attack broke what attacks that climb a loss had left.
+    """Return a doubt if a black-box or minimum-norm attack broke survivors of attacks that climb a loss.
 
-    More than 0.2 points of all examples, AutoAttack's own flag; `broken` has the breaks of each attack, in order.
+    The threshold is 0.2 points of all examples, as in AutoAttack; `broken` has the breaks of each attack, in order.
     """
     climbed, doubts = False, []
     for attack, count in zip(attacks, broken, strict=True):

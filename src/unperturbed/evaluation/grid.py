@@ -18,18 +18,18 @@ from unperturbed.types import Inputs
 
 Levels = Int64[Tensor, "n ..."]
 _SAME = 6e-8
-"""An input this close to k/255 is k/255 up to one float32 rounding."""
+"""An input this close to k/255 equals k/255 up to one float32 rounding."""
 _REMEDY = "--quantize writes 8-bit images: give data of 8-bit images (PNG files, or uint8 arrays), or leave it out."
 
 
 def budget(threat: Threat) -> int:
-    """Return the most that max |k - u| (Linf), sum |k - u| (L1) or sum (k - u)^2 (L2) may be.
+    """Return the upper bound on max |k - u| (Linf), sum |k - u| (L1) or sum (k - u)^2 (L2).
 
-    It is floor(255 eps), for L2 floor((255 eps)^2), in exact arithmetic. An eps that is the float nearest to m/255 is
-    m/255, as was meant.
+    It is floor(255 eps), for L2 floor((255 eps)^2), in exact arithmetic. An eps that is the float nearest to m/255
+    counts as m/255.
     """
-    whole = round(threat.eps * 255)
-    levels = Fraction(whole) if whole / 255 == threat.eps else Fraction(threat.eps) * 255
+    rounded = round(threat.eps * 255)
+    levels = Fraction(rounded) if rounded / 255 == threat.eps else Fraction(threat.eps) * 255
     return floor(levels**2 if threat.norm == "L2" else levels)
 
 
@@ -41,7 +41,7 @@ def grid_limits(threat: Threat, shape: torch.Size) -> tuple[Tensor, Tensor]:
 
 
 def levels_of(x: Inputs) -> Levels:
-    """Return the levels u of inputs u/255; raises `InputError` where they are no such inputs."""
+    """Return the levels u of inputs u/255; raises `InputError` for other inputs."""
     levels = (x * 255).round()
     off = ~((x - as_inputs(levels, x)).abs() <= _SAME) | (levels < 0) | (levels > 255)
     if off.any():
@@ -50,12 +50,12 @@ def levels_of(x: Inputs) -> Levels:
 
 
 def as_inputs(levels: Tensor, like: Tensor) -> Inputs:
-    """Return k/255, divided in float32 on the CPU as 8-bit data are (a GPU rounds otherwise), where `like` is."""
+    """Return k/255 on the device of `like`, divided in float32 on the CPU like 8-bit data (GPUs round differently)."""
     return levels.cpu().to(torch.float32).div(255).to(like)
 
 
 def spent(levels: Levels, k: Levels, threat: Threat) -> Int64[Tensor, " n"]:
-    """Return max |k - u|, sum |k - u| or sum (k - u)^2: what `budget` limits."""
+    """Return max |k - u|, sum |k - u| or sum (k - u)^2, which `budget` limits."""
     size = (k - levels).abs().flatten(1)
     return size.amax(1) if threat.norm == "Linf" else size.pow(2 if threat.norm == "L2" else 1).sum(1)
 
@@ -63,20 +63,20 @@ def spent(levels: Levels, k: Levels, threat: Threat) -> Int64[Tensor, " n"]:
 def nearest(levels: Levels, target: Float64[Tensor, "n ..."], threat: Threat) -> Levels:
     """Return the grid point of S(u/255) nearest to `target` (in levels, not rounded), in the Euclidean norm.
 
-    Linf: every pixel alone. L1 and L2: every pixel rounded; where the sum is then over the budget, pixels go a level
-    back towards u, those first for which the added squared distance is smallest per unit of the budget that it frees.
-    For L1 that is the nearest point; for L2, where the last pixel may free more than was missing, almost.
+    Linf: every pixel alone. L1 and L2: every pixel is rounded; if the sum then exceeds the budget, pixels move a level
+    back towards u, in the order of added squared distance per freed unit of the budget. For L1 that is the nearest
+    point; for L2, where the last pixel may free more than necessary, almost.
     """
     low, high = grid_limits(threat, levels.shape[1:])
-    most = budget(threat)
+    limit = budget(threat)
     k = torch.maximum(torch.minimum(target.round().long(), high), low)
     if threat.norm == "Linf":
-        return torch.maximum(torch.minimum(k, levels + most), levels - most)
+        return torch.maximum(torch.minimum(k, levels + limit), levels - limit)
     power = 2 if threat.norm == "L2" else 1
-    size, wanted = (k - levels).abs().flatten(1), (target - levels).abs().flatten(1)
-    while ((over := size.pow(power).sum(1, keepdim=True) - most) > 0).any():
+    size, goal = (k - levels).abs().flatten(1), (target - levels).abs().flatten(1)
+    while ((over := size.pow(power).sum(1, keepdim=True) - limit) > 0).any():
         freed = size.pow(power) - (size - 1).clamp(min=0).pow(power)
-        price = torch.where(freed > 0, (1 - 2 * (size - wanted)) / freed, torch.inf)
+        price = torch.where(freed > 0, (1 - 2 * (size - goal)) / freed, torch.inf)
         order = price.argsort(dim=1, stable=True)
         freed = freed.gather(1, order)
         enough = freed.cumsum(1) - freed >= over
@@ -85,7 +85,7 @@ def nearest(levels: Levels, target: Float64[Tensor, "n ..."], threat: Threat) ->
 
 
 def check_eight_bit(split: Split) -> None:
-    """Check that the examples are 8-bit images that PNG can hold; raises `InputError` with the remedy."""
+    """Raise `InputError`, with the remedy, unless the examples are 8-bit images that PNG can store."""
     if len(split.shape) != 3 or split.shape[0] not in (1, 3):
         raise InputError(f"The inputs have shape {split.shape}, not one or three channels of pixels. {_REMEDY}")
     if not split.eight_bit:

@@ -1,4 +1,4 @@
-"""Hashes and versions that say what a result depends on."""
+"""Hashes and versions of everything that a result depends on."""
 
 import hashlib
 import platform
@@ -17,7 +17,7 @@ from unperturbed.types import Inputs
 
 _READ = 1024
 _ANSWERED = 16
-"""Examples whose answers tell a network from others."""
+"""Number of examples whose logits identify a network."""
 
 
 def device_kind(device: torch.device) -> str:
@@ -48,7 +48,7 @@ def data_hash(split: Split) -> str:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Return a SHA-256 over the names, shapes and values of the weights and buffers, also of those never saved."""
+    """Return a SHA-256 of the names, shapes and values of the weights and buffers, including non-persistent ones."""
     digest, state = hashlib.sha256(), model.state_dict()
     unsaved = {name: value for name, value in model.named_buffers() if name not in state}
     for name, value in (state | unsaved).items():
@@ -58,20 +58,20 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def network_hash(classifier: nn.Module, some: Inputs, seed: int) -> tuple[str, tuple[str, ...]]:
-    """Return a SHA-256 of a network, the same in another process, and what in the network cannot be described.
+def network_hash(classifier: nn.Module, examples: Inputs, seed: int) -> tuple[str, tuple[str, ...]]:
+    """Return a SHA-256 of a network, the same in any process, and the parts that it does not cover.
 
-    Over all that its answers can depend on (`describe`), the bits of its logits and input gradients at a few examples,
-    computed by one thread, and the files that it reads each time. What changes from forward to forward, such as a
-    counter, is left out.
+    It covers everything that the outputs can depend on (`describe`), the bits of its logits and input gradients at a
+    few examples, computed by one thread, and the files that it reads in every forward. Parts that change with every
+    forward, such as a counter, are left out.
     """
-    few, threads = some[:_ANSWERED], torch.get_num_threads()
+    first_examples, threads = examples[:_ANSWERED], torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         with under_attack(classifier):
-            first, before = _answers(classifier, few, seed), describe(classifier)
+            first, before = _answers(classifier, first_examples, seed), describe(classifier)
             with files_read() as read:  # in the first forward, libraries may read files that no answer depends on
-                second = _answers(classifier, few, seed)
+                second = _answers(classifier, first_examples, seed)
             after = describe(classifier)
     finally:
         torch.set_num_threads(threads)
@@ -82,7 +82,7 @@ def network_hash(classifier: nn.Module, some: Inputs, seed: int) -> tuple[str, t
 
 
 def without_addresses(text: str) -> str:
-    """Return the text without the places in memory that Python writes after what has no better name."""
+    """Return the text without the memory addresses in default representations."""
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
@@ -100,6 +100,6 @@ def _answers(classifier: nn.Module, x: Inputs, seed: int) -> bytes:
     with own_randomness(seed, x.device):
         parts, _ = isolate(answers, torch.arange(len(x)))
     digest = hashlib.sha256()
-    for values in (each for rows, found in parts for each in (rows, *found)):
+    for values in (tensor for rows, values_of_rows in parts for tensor in (rows, *values_of_rows)):
         digest.update(values.contiguous().numpy().tobytes())
     return digest.digest()

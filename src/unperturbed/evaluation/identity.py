@@ -1,4 +1,4 @@
-"""What a measurement depends on: two of the same identity give the same results, and one resumes the other."""
+"""The identity of a measurement: two of the same identity have the same results, and one resumes the other."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from unperturbed.types import Bounds
 
 
 def identity(model: nn.Module, checked_model: CheckedModel, split: Split, threat: Threat, seed: int) -> dict[str, Any]:
-    """Return versions, hashes and settings, by name; `undescribed` where the network could be another one."""
+    """Return versions, hashes and settings, by name; `undescribed` if the hash does not cover the whole network."""
     settings = {
         "unperturbed": version(),
         "weights": weights_hash(model),
@@ -35,14 +35,14 @@ def identity(model: nn.Module, checked_model: CheckedModel, split: Split, threat
 
 
 def of_suite(identity: Mapping[str, Any], suite: Suite) -> dict[str, Any]:
-    """Return the identity of a measurement by a suite: with its name and the settings of its attacks."""
+    """Return the identity of a measurement by a suite, with its name and the settings of its attacks."""
     doubts = [*identity.get(UNDESCRIBED, ()), *describe(suite.attacks).doubts]
     with_suite = {**identity, "suite": suite.name, "attacks": settings_of(suite)}
     return with_suite | ({UNDESCRIBED: doubts} if doubts else {})
 
 
 def settings_of(suite: Suite) -> str:
-    """Return the attacks with their settings, and a hash of their code and of the functions that they name."""
+    """Return the attacks with their settings, and a hash of their code and of the functions they use."""
     described = describe(suite.attacks)
     return f"{without_addresses(str(suite.attacks))} {described.hash(described)[:16]}"
 

@@ -1,8 +1,8 @@
-"""The skeleton of everything that measures networks on examples: a job of blocks in the order of ids.
+"""The common part of all measurements of networks on examples: a job of blocks in the order of ids.
 
-A measurement says what a block measures and how the parts add up. Here, once for all: the order of the examples, the
-identity and the folder of the job, its lock, blocks and units, resuming, the engine, progress, warnings about how it
-was run, environment and seconds.
+A measurement defines the work on a block and the sum of the parts. This module has the rest: the order of the examples,
+the identity and the folder of the job, its lock, blocks and units, resuming, the engine, progress, warnings about the
+run, environment and seconds.
 """
 
 import os
@@ -35,28 +35,28 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch
 
 BLOCK = 1024
-"""Examples that are measured, held in memory and written together."""
+"""The largest number of examples in a block, which is held in memory and written together."""
 LOADED = "Loaded from"
-"""How the warning begins that an earlier call measured a result."""
+"""The beginning of the warning that a result comes from an earlier call."""
 R = TypeVar("R", bound=Result[Any])
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What is measured, and what the answer depends on.
+    """The question of a measurement, and everything that its answer depends on.
 
     Attributes:
-        noun: what a measurement of this kind is called in messages.
+        noun: the noun for the measurement in messages.
         checked_models: the networks, each attacked on every block.
         split: the examples.
         threat: the threat set.
-        identity: what the results depend on, by name.
-        rounding: whether the networks round rows alike.
-        seed: of everything random.
-        batch_size: examples that a network sees at a time.
-        asked: the batch size that the caller asked for.
-        began: when, by `time.perf_counter`.
-        block: examples in a block at most; 0: `BLOCK`.
+        identity: everything that the results depend on, by name.
+        rounding: whether the networks round all rows in the same way.
+        seed: of all random numbers.
+        batch_size: examples in a batch.
+        asked: the batch size from the caller.
+        began: the time of the start, by `time.perf_counter`.
+        block: largest number of examples in a block; 0: `BLOCK`.
     """
 
     noun: str
@@ -78,11 +78,11 @@ class Task(Generic[S]):
 
     Attributes:
         network: the place of the network among the checked_models.
-        batch: the examples, where that network is and in its precision.
+        batch: the examples, on that network's device and in its precision.
         batches: the same for every network.
-        begun: what is known of the block from an interrupted call.
-        keep: keeps what is known between two steps.
-        report: reports the share that is done.
+        begun: the state of the block from an interrupted call.
+        keep: stores the state between two steps.
+        report: reports the finished share.
     """
 
     network: int
@@ -93,18 +93,18 @@ class Task(Generic[S]):
 
     @property
     def batch(self) -> Batch:
-        """The examples, where the network is and in its precision."""
+        """The examples, on the network's device and in its precision."""
         return self.batches[self.network]
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """The parts of a measurement, and how it was run."""
+    """The parts of a measurement, and the facts of its run."""
 
     parts: list[Part]
-    """By block, and within a block by network."""
+    """The parts by block, and within a block by network."""
     order: Tensor
-    """Where the examples of the parts lie in the split."""
+    """The positions of the parts' examples in the split."""
     seconds: float
     networks: int
 
@@ -117,32 +117,32 @@ class Measured:
         return table_in_order(self.parts_of(network), self.order)
 
     def warnings(self) -> list[str]:
-        """Return the warnings of all the parts, each once."""
+        """Return the warnings of all parts, without duplicates."""
         return list(dict.fromkeys(text for part in self.parts for text in part.warnings))
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """A measurement under way, in `measurement`."""
+    """A running measurement, from `measurement`."""
 
     question: Question
     store: Store
     engine: Engine
     settings: Mapping[str, Any]
-    """Of the job, as it was begun."""
+    """The settings from the start of the job."""
     warnings: list[str]
-    """How it is run."""
+    """The warnings about the run."""
     read: list[int]
-    """The parts that an earlier call had finished."""
+    """The finished parts of an earlier call."""
 
     @property
     def batch_size(self) -> int:
-        """Examples that a network sees at a time: a resumed job keeps what it was begun with."""
+        """The batch size: a resumed job keeps its initial one."""
         return int(self.settings["batch_size"])
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What the results depend on: versions, hashes, settings, and how rows are rounded."""
+        """Everything that the results depend on: versions, hashes, settings, and the rounding of rows."""
         return {
             **self.settings["is_of"],
             **self.settings.get("rounding", {}),
@@ -152,17 +152,17 @@ class Measurement:
         }
 
     def run(self, kind: Callable[..., S], measure: Callable[[Task[S]], Part], progress: Progress) -> Measured:
-        """Measure every block of every network that is not finished, by the engine, and return all the parts.
+        """Measure every unfinished block of every network by the engine, and return all parts.
 
         Args:
-            kind: of what `measure` keeps between two steps.
-            measure: returns the part of a block; its networks are in eval mode, and the random state is that of the
+            kind: the type of the state that `measure` stores between two steps.
+            measure: returns the part of a block; the networks are in eval mode, and the random state comes from the
                 seed.
-            progress: called with the examples done, all of them, and a few words.
+            progress: a callback; it gets the finished examples, all examples, and a short text.
         """
         question = self.question
         checked_models, n = question.checked_models, len(question.split)
-        order = question.split.names().argsort(stable=True)  # then results do not depend on the order of the split
+        order = question.split.names().argsort(stable=True)  # so that results do not depend on the order of the split
         blocks = torch.split(order, self.settings["block"])
         units = [
             self._unit(number, blocks[number // len(checked_models)], kind, measure)
@@ -192,7 +192,7 @@ class Measurement:
         return Measured(in_order, order, seconds, len(checked_models))
 
     def finish(self, result: R, measured: Measured) -> R:
-        """Write the summary of a result, and return it; one of an earlier call says so."""
+        """Write the summary of a result, and return it, with a warning if it comes from an earlier call."""
         if group()[0] == 0:
             self.store.summarise(result.json())
         if self.store.folder is None or len(self.read) < len(measured.parts):
@@ -222,16 +222,16 @@ class Measurement:
 def measurement(
     question: Question, folder: Path | None, overwrite: bool, engine: str | Engine | None = None
 ) -> Iterator[Measurement]:
-    """Begin or resume a measurement; within, it holds the lock of its folder.
+    """Begin or resume a measurement, which holds the lock of its folder during the block.
 
     Args:
-        question: what is measured.
-        folder: where the parts are kept, the summary in a JSON file of the same name next to it; None: nowhere.
+        question: the question.
+        folder: the folder for the parts, with the summary in a JSON file of the same name next to it; None: not stored.
         overwrite: replace another measurement in the folder.
         engine: executes the blocks, by name or itself; None: the `torch.distributed` group's processes, or this one.
 
     Raises:
-        InputError: where the folder holds another measurement or is in use, and where several processes have none.
+        InputError: if the folder holds another measurement or is in use, and if several processes have no folder.
     """
     engine = find_engine(engine)
     if folder is None and engine.workers > 1:
@@ -255,27 +255,27 @@ def measurement(
         yield Measurement(question, store, engine, settings, warnings, [])
 
 
-def block_size(n: int, workers: int, most: int) -> int:
-    """Return how many examples make a block, so that each of several workers has as many blocks as the others."""
+def block_size(n: int, workers: int, limit: int) -> int:
+    """Return the number of examples in a block, such that all workers have the same number of blocks."""
     if workers == 1:
-        return min(most, n)
-    return -(-n // (-(-n // (most * workers)) * workers))
+        return min(limit, n)
+    return -(-n // (-(-n // (limit * workers)) * workers))
 
 
 def memory_warnings(seeing: Seeing, batch_size: int) -> list[str]:
-    """Return a warning where a network saw fewer examples at a time than it was to, because memory ran out."""
+    """Return a warning if memory ran out and the batch size was lowered."""
     if seeing.batch_size >= batch_size:
         return []
     return [f"Memory ran out: the network saw {seeing.batch_size} examples at a time in the end."]
 
 
 def _batch_sizes(question: Question, settings: Mapping[str, Any]) -> list[str]:
-    warnings, n, asked = list[str](), len(question.split), question.asked
-    if asked != "auto" and asked > n:
-        warnings.append(f"The batch size {asked} is larger than the data ({n}); it was lowered.")
-    if asked != "auto" and question.batch_size != settings["batch_size"]:
-        begun = settings["batch_size"]
-        warnings.append(f"The {question.noun} resumes with the batch size that it began with, {begun}.")
+    warnings, n, requested = list[str](), len(question.split), question.asked
+    if requested != "auto" and requested > n:
+        warnings.append(f"The batch size {requested} is larger than the data ({n}); it was lowered.")
+    if requested != "auto" and question.batch_size != settings["batch_size"]:
+        initial = settings["batch_size"]
+        warnings.append(f"The {question.noun} resumes with the batch size that it began with, {initial}.")
     return warnings
 
 
@@ -289,11 +289,11 @@ def _other_threads(question: Question, settings: Mapping[str, Any]) -> list[str]
         warnings.append(
             f"The {question.noun} began with {settings['threads']} threads and resumes with {threads}: {effect}"
         )
-    now = os.environ.get(SETTING, "")
-    before = settings.get("rounding", {}).get(SETTING, now)  # an earlier version did not write it down
-    if before != now:
+    current = os.environ.get(SETTING, "")
+    before = settings.get("rounding", {}).get(SETTING, current)  # earlier versions did not record it
+    if before != current:
         warnings.append(
-            f"The {question.noun} began with {SETTING}={before or '(unset)'} and resumes with {now or '(unset)'}: "
+            f"The {question.noun} began with {SETTING}={before or '(unset)'} and resumes with {current or '(unset)'}: "
             f"{effect}"
         )
     return warnings

@@ -1,4 +1,4 @@
-"""The search around one block of examples for the nearest misclassified points: FAB, then the rest radius by radius."""
+"""The search around one block of examples for the nearest misclassified points: FAB, then other attacks by radius."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -26,68 +26,68 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Logits, Model, PerExample, Rows
 
 HALVINGS = 10
-"""How often the line from an example to a misclassified point is halved: to a thousandth of its length."""
+"""Number of bisections of the line from an example to a misclassified point: to a thousandth of its length."""
 FURTHER = 1.001
-"""A claim that a fresh forward refutes is looked at again this much further out: it may have been rounding."""
+"""The factor for a second look at a refuted claim, further out, since rounding may be the cause."""
 ANYWHERE = 1e30
-"""A radius that no example is looked at beyond."""
+"""A radius larger than any distance."""
 Number = TypeVar("Number", float, Tensor)
 
 
 @dataclass
 class AtOnce:
-    """How many examples the network sees at a time; halved where memory runs out."""
+    """The batch size; halved if memory runs out."""
 
     batch_size: int
 
 
 @dataclass(eq=False)
 class Surroundings:
-    """What is known of a block of examples, a row an example; the search fills it in."""
+    """The state of a block of examples, one row per example; the search updates it."""
 
     batch: Batch
     prediction: Labels
     clean_margin: PerExample
-    """NaN where the network fails even alone, or the logits are not finite."""
+    """NaN if the network fails even alone, or the logits are not finite."""
     z: Inputs
-    """The nearest misclassified point that is known; x where there is none."""
+    """The nearest known misclassified point; x if there is none."""
     margin: PerExample
     """There."""
     found_by: Labels
-    """The number of the attack that found z; -1 where that is x."""
+    """The number of the attack that found z; -1 if z is x."""
     distance: PerExample
-    """Of z: 0 where x itself is misclassified, infinite where no point is known."""
+    """The distance of z: 0 if x is misclassified, infinite if no point is known."""
     doubt: PerExample
-    """The distance of the nearest point other than z that cannot be called correct."""
+    """The distance of the nearest point other than z with a doubtful verdict."""
     rounding: PerExample
-    """By how much float32 may make a point of the threat set's edge look further away."""
+    """The error by which float32 may overestimate the distance of a point on the threat set's boundary."""
     finite: Tensor
-    """Bool: whether everything computed so far was finite."""
+    """Bool: whether all values computed so far were finite."""
     withstood: Tensor
-    """Bool: whether the suite's attacks have looked at one radius without a break."""
+    """Bool: whether the example survived the suite at a radius."""
     steps: Tensor
-    """How many steps of the search are done, a single number."""
+    """The number of finished steps of the search, a scalar."""
     tallies: list[Tally] = field(default_factory=list)
     """One for each attack."""
     warnings: list[str] = field(default_factory=list)
     evidence: Evidence = field(default_factory=Evidence)
-    """How gradients behaved, once the attacks are done."""
+    """The behaviour of gradients, after the attacks."""
 
     @property
     def correct(self) -> Tensor:
-        """Whether the example is classified correctly to begin with; a tie of the logits is not."""
+        """Whether the clean example is classified correctly; a tie of the logits is not."""
         return self.clean_margin < 0
 
     def unbroken(self, radius: float) -> Tensor:
-        """Tell whether no misclassified point within the radius is known."""
+        """Tell per example whether no misclassified point within the radius is known."""
         return self.distance > reach(radius, self.rounding)
 
     def beyond(self, radius: float) -> Tensor:
-        """Tell whether nothing within the radius is known to be misclassified or in doubt."""
+        """Tell per example whether no point within the radius is known to be misclassified or doubtful."""
         return torch.minimum(self.distance, self.doubt) > reach(radius, self.rounding)
 
     def doubted(self, rows: Rows, distance: PerExample) -> None:
-        """Enter that something at this distance cannot be called correct."""
+        """Record a doubtful point at this distance."""
         self.doubt[rows] = torch.minimum(self.doubt[rows], distance.nan_to_num(nan=0.0))
 
     def table(self, suite: Suite) -> dict[str, list[Any]]:
@@ -123,7 +123,7 @@ class Search:
         at_once: AtOnce,
         fewer: AtOnce,
     ) -> None:
-        """Look with `at_once` examples at a time for FAB, and with `fewer` at each radius, where fewer are left."""
+        """Use the batch size `at_once` for FAB, and `fewer` at the radii, where fewer examples remain."""
         self.model, self.suite, self.radii, self.seed = model, suite, radii, seed
         self.threat, self.anywhere = threat, replace(threat, eps=ANYWHERE)
         self.at_once, self.fewer = at_once, fewer
@@ -131,7 +131,7 @@ class Search:
         self.without_radius = [(k, cast(MinimumNorm, attack)) for k, attack in numbered if not attack.needs_radius]
         self.with_radius = [(k, attack) for k, attack in numbered if attack.needs_radius]
         self.looks = 0
-        """Fresh forwards so far."""
+        """Number of fresh forwards so far."""
 
     def __call__(
         self,
@@ -140,7 +140,7 @@ class Search:
         keep: Callable[[Surroundings], None],
         report: Report,
     ) -> Surroundings:
-        """Return what is known of the examples in the end, stored after each step; resume from `begun`."""
+        """Return the final state of the examples, stored after each step; resume from `begun`."""
         block = begun if begun is not None else self._begin(batch)
         first, falling = len(self.without_radius), sorted(self.radii, reverse=True)
         steps = first + len(falling)
@@ -171,7 +171,7 @@ class Search:
         return block
 
     def _begin(self, batch: Batch) -> Surroundings:
-        """Return what the clean forward tells."""
+        """Return the state after the clean forward."""
         warnings = list[str]()
         with self._draws_of(batch, -1):
             logits = self._logits(batch, warnings)
@@ -196,104 +196,105 @@ class Search:
         )
 
     def _logits(self, batch: Batch, warnings: list[str]) -> Logits:
-        """Return the logits at x, NaN where the network fails even alone."""
+        """Return the logits at x, NaN if the network fails even alone."""
         rows = torch.arange(len(batch.y), device=batch.y.device)
         parts, failures = carefully(
-            lambda some, batch_size: padded_logits(self.model, batch.x[some], batch_size), rows, self.at_once
+            lambda part, batch_size: padded_logits(self.model, batch.x[part], batch_size), rows, self.at_once
         )
         if not parts:
             raise failed_on_all(failures)
         warnings += failed_on(failures, batch.ids, "the forward")
         logits = torch.full((len(rows), parts[0][1].shape[1]), torch.nan).to(batch.x)
-        for some, values in parts:
-            logits[some] = values
+        for part, values in parts:
+            logits[part] = values
         return logits
 
     def _draws_of(self, batch: Batch, step: int) -> AbstractContextManager[None]:
-        """Give a network that draws random numbers the same ones each time this step looks at this block."""
+        """Fix the random numbers of the network's draws for this step on this block."""
         return own_randomness(int(Noise.of(self.seed, batch.ids[:1]).fold(step).keys), batch.x.device)
 
     def _nearest(self, block: Surroundings, number: int, attack: MinimumNorm, within: Report) -> None:
-        """Let a minimum-norm attack look for the nearest points, at any distance."""
+        """Run a minimum-norm attack, which searches for the nearest points at any distance."""
         began, looks, tally = time.perf_counter(), self.looks, block.tallies[number]
         rows = block.correct.nonzero()[:, 0]
         noise = Noise.of(self.seed, block.batch.ids).fold(number)
 
-        def run(some: Rows, batch_size: int) -> Nearest:
-            return attack.nearest(self.model, _rows(block.batch, some), self.threat, noise.rows(some), batch_size)
+        def run(part: Rows, batch_size: int) -> Nearest:
+            return attack.nearest(self.model, _rows(block.batch, part), self.threat, noise.rows(part), batch_size)
 
         with watched(_watch(within, 0.0, 1.0, f"nearest points, {attack.label}")), noticing() as replaced:
             parts, failures = carefully(run, rows, self.at_once) if len(rows) else ([], {})
         tally.replaced = tally.replaced or replaced.any
         self._fail(block, failures, attack.label)
-        for some, nearest in parts:
+        for part, nearest in parts:
             claimed = nearest.distance.isfinite()
             z = torch.where(_wide(claimed, nearest.z), nearest.z, nearest.found.z)
-            block.finite[some[~nearest.found.finite]] = False
-            self._enter(block, some, z, claimed, number)
+            block.finite[part[~nearest.found.finite]] = False
+            self._enter(block, part, z, claimed, number)
             _count(tally, nearest.found)
         tally.forwards += self.looks - looks
         tally.seconds += time.perf_counter() - began
 
     def _at(self, block: Surroundings, radius: float, step: int, within: Report) -> None:
-        """Let the other attacks look within a radius, where nothing has broken and no larger one was withstood."""
+        """Run the other attacks within a radius on examples that are unbroken there and survived no larger one."""
         rows = (block.correct & ~block.withstood & block.unbroken(radius)).nonzero()[:, 0]
-        for place, (number, attack) in enumerate(self.with_radius):
+        for index, (number, attack) in enumerate(self.with_radius):
             rows = rows[block.unbroken(radius)[rows]]
             if len(rows) > 0:
-                each = 1 / len(self.with_radius)
-                with watched(_watch(within, place * each, each, f"at {radius:g}, {attack.label}")):
+                share = 1 / len(self.with_radius)
+                with watched(_watch(within, index * share, share, f"at {radius:g}, {attack.label}")):
                     self._within(block, rows, number, attack, radius, step)
-        block.withstood[rows[block.beyond(radius)[rows]]] = True  # what is in doubt is looked at again, further in
+        # doubtful examples are attacked again at smaller radii
+        block.withstood[rows[block.beyond(radius)[rows]]] = True
 
     def _within(self, block: Surroundings, rows: Rows, number: int, attack: Attack, radius: float, step: int) -> None:
         began, looks, tally = time.perf_counter(), self.looks, block.tallies[number]
         ball, noise = replace(self.threat, eps=radius), Noise.of(self.seed, block.batch.ids).fold(number).fold(step)
 
-        def run(some: Rows, batch_size: int) -> AttackResult:
-            return attack(self.model, _rows(block.batch, some), ball, noise.rows(some), batch_size)
+        def run(part: Rows, batch_size: int) -> AttackResult:
+            return attack(self.model, _rows(block.batch, part), ball, noise.rows(part), batch_size)
 
         with noticing() as replaced:
             parts, failures = carefully(run, rows, self.fewer)
         tally.replaced = tally.replaced or replaced.any
         self._fail(block, failures, attack.label)
-        for some, found in parts:
-            block.finite[some[~found.finite]] = False
-            self._enter(block, some, found.z, found.margin > 0, number)
-            _count(tally, found)
+        for part, result in parts:
+            block.finite[part[~result.finite]] = False
+            self._enter(block, part, result.z, result.margin > 0, number)
+            _count(tally, result)
         tally.forwards += self.looks - looks
         tally.seconds += time.perf_counter() - began
 
     def _fail(self, block: Surroundings, failures: dict[int, BaseException], name: str) -> None:
-        """Enter that an attack failed on these examples even alone: nothing is known of them."""
+        """Record that an attack failed on these examples even alone, so that their verdict is unknown."""
         block.finite[list(failures)] = False
         block.warnings += failed_on(failures, block.batch.ids, name)
 
     def _enter(self, block: Surroundings, rows: Rows, z: Inputs, claimed: Tensor, number: int) -> None:
-        """Look at the points that an attack has found, some of them claimed to be misclassified, and draw them in."""
+        """Verify the points of an attack and its claims, and bisect towards the examples."""
         if len(rows) == 0:
             return
         z = self.threat.boxed(z)
-        seen = self._look(block, rows, z, number)
-        refuted = (claimed & ~(seen > 0)).nonzero()[:, 0]
+        margins = self._look(block, rows, z, number)
+        refuted = (claimed & ~(margins > 0)).nonzero()[:, 0]
         if len(refuted) > 0:
-            there = rows[refuted]
-            block.doubted(there, self.threat.distance(block.batch.x[there], z[refuted]))
-            z[refuted] = self._along(block, there, z[refuted], torch.full_like(seen[refuted], FURTHER))
-            seen[refuted] = self._look(block, there, z[refuted], number)
-        self._draw_in(block, rows, z, seen, number)
+            remaining = rows[refuted]
+            block.doubted(remaining, self.threat.distance(block.batch.x[remaining], z[refuted]))
+            z[refuted] = self._along(block, remaining, z[refuted], torch.full_like(margins[refuted], FURTHER))
+            margins[refuted] = self._look(block, remaining, z[refuted], number)
+        self._draw_in(block, rows, z, margins, number)
 
-    def _draw_in(self, block: Surroundings, rows: Rows, z: Inputs, seen: PerExample, number: int) -> None:
-        """Halve the lines to misclassified points (where the end is a tie, to the nearest tie)."""
-        wrong = seen >= 0
-        rows, z, tied = rows[wrong], z[wrong], seen[wrong] == 0
+    def _draw_in(self, block: Surroundings, rows: Rows, z: Inputs, margins: PerExample, number: int) -> None:
+        """Bisect the lines to misclassified points (if the end is a tie, to the nearest tie)."""
+        wrong = margins >= 0
+        rows, z, tied = rows[wrong], z[wrong], margins[wrong] == 0
         if len(rows) == 0:
             return
-        low, high = torch.zeros_like(seen[wrong]), torch.ones_like(seen[wrong])
+        low, high = torch.zeros_like(margins[wrong]), torch.ones_like(margins[wrong])
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            here = self._look(block, rows, self._along(block, rows, z, middle), number)
-            still = (here > 0) | (tied & (here == 0))
+            middle_margin = self._look(block, rows, self._along(block, rows, z, middle), number)
+            still = (middle_margin > 0) | (tied & (middle_margin == 0))
             low, high = torch.where(still, low, middle), torch.where(still, middle, high)
 
     def _along(self, block: Surroundings, rows: Rows, z: Inputs, share: PerExample) -> Inputs:
@@ -301,35 +302,35 @@ class Search:
         return self.threat.boxed(x + _wide(share, x) * (z - x))
 
     def _look(self, block: Surroundings, rows: Rows, z: Inputs, number: int) -> PerExample:
-        """Return the margins of a fresh forward, and enter what they say."""
+        """Return the margins of a fresh forward, and update the state by them."""
 
-        def look(some: Rows, batch_size: int) -> PerExample:
-            return verify(self.model, _rows(block.batch, rows[some]), z[some], self.anywhere, batch_size)
+        def look(part: Rows, batch_size: int) -> PerExample:
+            return verify(self.model, _rows(block.batch, rows[part]), z[part], self.anywhere, batch_size)
 
         parts, failures = carefully(look, torch.arange(len(rows), device=rows.device), self.at_once)
         margins = torch.full_like(block.margin[rows], -torch.inf)
-        for some, values in parts:
-            margins[some] = values
+        for part, values in parts:
+            margins[part] = values
         block.warnings += failed_on(failures, block.batch.ids[rows], "the forward")
         self.looks += len(rows)
         distance = self.threat.distance(block.batch.x[rows], z)
         nearer = (margins > 0) & (distance < block.distance[rows])
-        found = rows[nearer]
-        block.z[found], block.distance[found], block.margin[found] = z[nearer], distance[nearer], margins[nearer]
-        block.found_by[found] = number
+        closer = rows[nearer]
+        block.z[closer], block.distance[closer], block.margin[closer] = z[nearer], distance[nearer], margins[nearer]
+        block.found_by[closer] = number
         undecided = (margins == 0) | margins.isneginf()
         block.doubted(rows[undecided], distance[undecided])
         return margins
 
 
 def reach(radius: float, rounding: Number) -> Number:
-    """Return up to which distance a point counts as within the radius, as in `Threat.contains`."""
+    """Return the largest distance that counts as within the radius, as in `Threat.contains`."""
     return radius * (1 + 1e-6) + rounding
 
 
-def _count(tally: Tally, found: AttackResult) -> None:
-    tally.forwards += found.passes
-    tally.backwards += found.passes if found.backwards is None else found.backwards
+def _count(tally: Tally, result: AttackResult) -> None:
+    tally.forwards += result.passes
+    tally.backwards += result.passes if result.backwards is None else result.backwards
 
 
 def _watch(within: Report, before: float, part: float, text: str) -> Watch:

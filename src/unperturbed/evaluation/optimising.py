@@ -1,4 +1,4 @@
-"""Whether a network optimises while it answers, which attacks that differentiate one forward do not see through."""
+"""Detection of networks that optimise at test time, which attacks through one forward can miss."""
 
 import sys
 from types import FrameType
@@ -16,13 +16,13 @@ _CODES = {torch.autograd.grad.__code__, torch.autograd.backward.__code__}
 def calls_autograd(model: nn.Module, x: Inputs) -> bool:
     """Tell whether a forward calls autograd: with gradients or without, in this thread.
 
-    As AutoAttack's flag for dynamic defences does (https://github.com/fra31/auto-attack, checks.py).
+    Like AutoAttack's flag for dynamic defences (https://github.com/fra31/auto-attack, checks.py).
     """
-    seen, before = False, sys.getprofile()
+    called, before = False, sys.getprofile()
 
     def watch(frame: FrameType, event: str, argument: Any) -> None:
-        nonlocal seen
-        seen = seen or (event == "call" and frame.f_code in _CODES)
+        nonlocal called
+        called = called or (event == "call" and frame.f_code in _CODES)
 
     with under_attack(model), own_randomness(0, x.device):
         for gradients in (False, True):
@@ -31,15 +31,15 @@ def calls_autograd(model: nn.Module, x: Inputs) -> bool:
                 sys.setprofile(watch)
                 try:
                     model(inputs)
-                except Exception:  # is reported when the network is measured
-                    return seen
+                except Exception:  # the measurement reports it
+                    return called
                 finally:
                     _restore(before)
-    return seen
+    return called
 
 
 def _restore(profiler: Any) -> None:
-    """Restore a profiler: one in C, such as cProfile's, is no function, and restarts by `enable`."""
+    """Restore a profiler: a profiler in C, such as cProfile, is not a function, and restarts by `enable`."""
     if profiler is None or callable(profiler):
         sys.setprofile(profiler)
     else:

@@ -1,4 +1,4 @@
-"""Looks at what a network returns, which refuse or report what would mislead."""
+"""Checks of a network's outputs: bad outputs raise, doubtful ones are warned of."""
 
 import torch
 from torch import Tensor, nn
@@ -17,22 +17,24 @@ PROBABILITIES = (
 FLAT = "The gradient at the inputs is exactly 0"
 
 
-def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
-    """Return the number of classes that the model tells apart, and warnings.
+def check_outputs(model: nn.Module, examples: Inputs) -> tuple[int, list[str]]:
+    """Return the number of classes of the model, and warnings.
 
-    Of outputs that look like probabilities, and of logits that depend on the other examples in the batch.
+    The warnings are of outputs that look like probabilities, and of logits that depend on other examples in the batch.
 
     Raises:
         InputError: if the outputs are not logits of shape (n, classes >= 2).
     """
     with under_attack(model):
-        parts, failures = isolate(lambda rows: padded_logits(model, some[rows], len(rows)), torch.arange(len(some)))
+        parts, failures = isolate(
+            lambda rows: padded_logits(model, examples[rows], len(rows)), torch.arange(len(examples))
+        )
         if not parts:
             raise failed_on_all(failures)
         logits = torch.cat([part for _, part in parts])
         with torch.enable_grad():
-            reached = model(some[:1].clone().requires_grad_()).requires_grad
-        coupled = _is_coupled(model, some[parts[0][0][:1]], parts[0][1][:1])
+            reached = model(examples[:1].clone().requires_grad_()).requires_grad
+        coupled = _is_coupled(model, examples[parts[0][0][:1]], parts[0][1][:1])
     if not reached:
         raise InputError("No gradient reaches the model's inputs (no_grad or detach inside it): attacks need one.")
     if logits.dim() != 2 or logits.shape[1] < 2:
@@ -47,26 +49,26 @@ def check_outputs(model: nn.Module, some: Inputs) -> tuple[int, list[str]]:
 
 
 def not_finite(model: nn.Module) -> str | None:
-    """Return what is wrong where weights hold NaN or infinite values; None if all are finite."""
+    """Return a sentence on weights with NaN or infinite values; None if all are finite."""
     wrong = {name: int((~weight.isfinite()).sum()) for name, weight in model.named_parameters()}
-    found = [f"{name} ({count} of its values)" for name, count in wrong.items() if count]
-    return f"Weights are NaN or infinite: {', '.join(found[:3])}{', ...' * (len(found) > 3)}" if found else None
+    places = [f"{name} ({count} of its values)" for name, count in wrong.items() if count]
+    return f"Weights are NaN or infinite: {', '.join(places[:3])}{', ...' * (len(places) > 3)}" if places else None
 
 
 def misfit(columns: int, classes: Classes) -> list[str]:
-    """Return a warning if the network tells apart more classes than the data has."""
+    """Return a warning if the network has more classes than the data."""
     if columns <= classes.count or classes.fit(columns):
         return []
     return [
         f"The network returns {columns} logits, but {classes}: are these its logits, and do the labels suit them? "
-        "output= (--output) picks another part of what it returns."
+        "output= (--output) selects another part of its output."
     ]
 
 
 def _is_coupled(model: nn.Module, example: Inputs, among_others: Tensor) -> bool:
-    """Tell whether logits differ by more than rounding (also TF32's) without the others, random numbers aside.
+    """Tell whether logits differ by more than rounding (also TF32's) without the other examples, random numbers aside.
 
-    Such a network (batch norm without running statistics, say) has no answer for an example, only for a batch.
+    Such a network (for example with batch norm without running statistics) has logits for a batch, not for an example.
     """
     parts, _ = isolate(lambda rows: [padded_logits(model, example, 1) for _ in range(2)], torch.zeros(1).long())
     if not parts or not torch.equal(*parts[0][1]):
@@ -75,34 +77,33 @@ def _is_coupled(model: nn.Module, example: Inputs, among_others: Tensor) -> bool
     return bool((alone - among_others).abs().max() > 0.05 * alone.abs().max())
 
 
-def check_type(model: nn.Module, some: Inputs) -> None:
-    """Raise InputError where the logits are of another type than the weights."""
+def check_type(model: nn.Module, examples: Inputs) -> None:
+    """Raise InputError if the logits have another type than the weights."""
     with under_attack(model), torch.no_grad():
-        dtype = model(some[:1]).dtype
-    if dtype != some.dtype:
+        dtype = model(examples[:1]).dtype
+    if dtype != examples.dtype:
         raise InputError(
-            f"The model returns {dtype} logits from {some.dtype} weights, but results are computed in the weights' own "
-            "type: leave autocast and conversions out of its forward."
+            f"The model returns {dtype} logits from {examples.dtype} weights, but results are computed in the "
+            "weights' type: leave autocast and conversions out of its forward."
         )
 
 
-def flat_gradients(model: nn.Module, some: Inputs) -> list[str]:
-    """Return a warning if nothing moves the logits apart where examples lie: searches by gradient end there."""
+def flat_gradients(model: nn.Module, examples: Inputs) -> list[str]:
+    """Return a warning if gradients of logit differences are 0 at the examples, where searches by gradient fail."""
 
     def slopes(rows: Tensor) -> Tensor:
         with torch.enable_grad():
-            x = some[rows].clone().requires_grad_()
+            x = examples[rows].clone().requires_grad_()
             first, second = model(x).topk(2, dim=1).values.unbind(1)
             (slope,) = torch.autograd.grad((first - second).sum(), x, materialize_grads=True)
             return slope.flatten(1)
 
     with under_attack(model):
-        parts, _ = isolate(slopes, torch.arange(len(some)))
+        parts, _ = isolate(slopes, torch.arange(len(examples)))
     flat = sum(int((slope == 0).all(1).sum()) for _, slope in parts)
-    if flat <= len(some) / 10:
+    if flat <= len(examples) / 10:
         return []
     return [
-        f"{FLAT} for {flat} of the first {len(some)} examples: searches by gradient "
-        "find no way there, and what they leave standing says nothing. Attack through a stand-in with a gradient "
-        "(docs/defences.md), and see what attacks without gradients find (--suite square)."
+        f"{FLAT} for {flat} of the first {len(examples)} examples: attacks by gradient fail there, and their survivors "
+        "prove nothing. Attack a surrogate with a gradient (docs/defences.md), and without gradients (--suite square)."
     ]

@@ -1,4 +1,4 @@
-"""Accuracy under random perturbations: on how many examples most of S(x) is classified correctly."""
+"""Accuracy under random perturbations: the share of examples on which most of S(x) is classified correctly."""
 
 import math
 import time
@@ -33,17 +33,17 @@ NOTE = "random perturbations, no attack: says nothing about the worst case"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Probable(Result[Interval]):
-    """How a model does under random perturbations of each example.
+    """The accuracy of a model under random perturbations of each example.
 
-    The columns of `examples` are id, label, clean (the margin), and how many draws are right, wrong and unknown.
+    The columns of `examples` are id, label, clean (the margin), and the numbers of right, wrong and unknown draws.
 
     Attributes:
-        note: what a reader of the numbers must know.
-        draws: of each example.
+        note: a remark on the meaning of the numbers.
+        draws: number of draws per example.
         mean_accuracy: share of all draws classified correctly, with Wilson's interval for n answers.
         accuracy: by rho, the share of examples with at most a share rho of their draws not classified correctly; its
             interval is that of the share whose chance of a wrong draw is at most rho.
-        unknown: by rho, the examples that draws without finite logits leave undecided.
+        unknown: by rho, the examples that are undecided because of draws without finite logits.
     """
 
     note: str
@@ -98,35 +98,35 @@ def probable_accuracy(
 
     ProbAcc(rho) = mean over (x, y) of 1[P(f(z) = y) >= 1 - rho], z uniform in S(x) (Robey et al. 2022,
     https://arxiv.org/abs/2202.01136; their code calls it quantile accuracy, and asks for strictly more). P is taken
-    over `draws` draws, so that an example close to the limit may fall on either side of it: the interval covers the
-    draws as well as the examples (`share_within`), and is wide where many examples are near rho. In L2 and L1 points
-    are uniform in the ball and then projected onto the box. A draw is correct where its margin is strictly below 0 in a
-    forward in the weights' own precision. One without finite logits is unknown: an example that passes counts it as
-    wrong, and one that it leaves undecided widens the interval upwards.
+    over `draws` draws, so that an example close to the limit may fall on either side: the interval covers the draws and
+    the examples (`share_within`), and is wide if many examples are near rho. In L2 and L1 points are uniform in the
+    ball and then projected onto the box. A draw is correct if its margin is strictly below 0 in a forward in the
+    weights' precision. A draw without finite logits is unknown: an example that passes counts it as wrong, and an
+    undecided example widens the interval upwards.
 
-    This is no robust accuracy, nor a bound on it that means much: an example that an attack breaks may well pass.
+    This is not a robust accuracy, and only a weak upper bound on it: an example that an attack breaks may pass.
 
     Args:
         model: as for `evaluate`.
         data: as for `evaluate`.
-        threat: what is drawn from.
+        threat: the threat set to draw from.
         rho: the shares of draws that may be wrong, or a single one; 0: none.
-        draws: points of each example; the same for an example in any batch and order.
+        draws: number of points per example; the points are the same in any batch and order.
         out: folder for `probable.json` and, in `probable/`, the counts of each example; the shares rho may differ
             between two calls, which read the same counts.
         overwrite: replace other counts that `out` holds.
         seed: of the draws.
-        batch_size: examples that the network sees at a time, raised to a power of two.
+        batch_size: examples in a batch, raised to a power of two.
         devices: processes that share the examples: each on a GPU, where the model is on one, or with a part of the
             processor's threads. Model, data and suite are sent to them, so that they must be picklable.
         engine: executes the blocks of examples: a name, an import path or an `Engine`; None: this process, or its
             `torch.distributed` group.
         progress: called after every draw of every block.
-        output: which part of what the model returns are the logits: a place, a name, or a function of it.
+        output: the part of the model's output with the logits: a position, a name, or a function of it.
 
     Raises:
-        InputError: on what `evaluate` refuses, no draw, shares outside [0, 1) or too small for so few draws, and where
-            `out` holds counts of other weights, data, threat, draws, seed or version.
+        InputError: as `evaluate`, for no draws, shares outside [0, 1) or too small for the draws, and if `out` holds
+        counts of other weights, data, threat, draws, seed or version.
     """
     began = time.perf_counter()
     shares = [rho] if isinstance(rho, int | float) else list(rho)
@@ -162,7 +162,7 @@ def probable_accuracy(
 
 
 def _probable(shares: Sequence[float], draws: int, measured: Measured, job: Measurement) -> Probable:
-    """Return what all the parts come to."""
+    """Return the accuracies of all parts."""
     table, threat = measured.table(), job.question.threat
     n, lost = len(table["id"]), sum(table["unknown"])
     correct = sum(margin < 0 for margin in table["clean"])
@@ -172,7 +172,7 @@ def _probable(shares: Sequence[float], draws: int, measured: Measured, job: Meas
         allowed = _allowed(share, draws)
         passed = sum(right >= draws - allowed for right in table["right"])
         undecided[share] = sum(wrong <= allowed for wrong in table["wrong"]) - passed
-        if threat.eps == 0:  # a single point: draws add nothing
+        if threat.eps == 0:  # a single point: the draws are equal
             accuracy[share] = wilson(passed, n, passed + undecided[share])
             continue
         accuracy[share] = share_within(table["wrong"], table["unknown"], draws, share)
@@ -209,19 +209,19 @@ def _check(rho: Sequence[float], draws: int) -> None:
             raise InputError(f"rho {share:g} allows none of {draws} draws to be wrong: take {needed} draws or more.")
 
 
-def _few_draws(found: Interval, rho: float, draws: int) -> list[str]:
-    """Return a warning where the draws, and not the examples, make an interval wide."""
-    examples = wilson(round(found.value * found.n), found.n)
-    if rho == 0 or found.high - found.low < 2 * (examples.high - examples.low) + 0.05:
+def _few_draws(share: Interval, rho: float, draws: int) -> list[str]:
+    """Return a warning if the draws, and not the examples, make an interval wide."""
+    examples = wilson(round(share.value * share.n), share.n)
+    if rho == 0 or share.high - share.low < 2 * (examples.high - examples.low) + 0.05:
         return []
     return [
-        f"At rho {rho:g}, {draws} draws leave open on which side of it many examples are ({found.low:.1%} to "
-        f"{found.high:.1%}): take more draws, such as {max(10 * draws, math.ceil(20 / rho))}."
+        f"At rho {rho:g}, {draws} draws leave open on which side of it many examples are ({share.low:.1%} to "
+        f"{share.high:.1%}): take more draws, such as {max(10 * draws, math.ceil(20 / rho))}."
     ]
 
 
 def _allowed(rho: float, draws: int) -> int:
-    """Return how many of the draws may be wrong: the largest whole number that is at most rho * draws."""
+    """Return the largest number of wrong draws: the largest integer that is at most rho * draws."""
     return int(rho * draws + 1e-9)
 
 

@@ -1,4 +1,4 @@
-"""Adversarial examples as 8-bit images: on the grid k/255, inside the threat set, verified again, kept as PNG files."""
+"""Adversarial examples as 8-bit images: on the grid k/255 inside the threat set, verified again, stored as PNG."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -37,23 +37,23 @@ from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
 Rounding = Literal["nearest", "gradient", "random"]
 
 DRAWS = 4
-"""Random roundings that are tried where rounding to the nearest and along the gradient did not break the network."""
+"""Number of random roundings after those to the nearest level and along the gradient failed."""
 COLUMNS = ("id", "label", "prediction", "verdict", "rounding", "distance")
 INDEX = "index.csv"
 
 
 @dataclass(frozen=True, eq=False)
 class Quantised:
-    """What became of the adversarial examples as 8-bit images; the evaluation's own numbers stay as they are.
+    """The verdicts on adversarial examples as 8-bit images; the evaluation's numbers do not change.
 
     Attributes:
         n: examples of the evaluation.
-        counts: the adversarial examples by what they do after rounding: broken, survived (lost), unknown.
+        counts: the adversarial examples by verdict after rounding: broken, survived (lost), unknown.
         robust_accuracy: share of all examples that survived the evaluation, or whose adversarial example was lost in
-            rounding: what remains standing against these images, an upper bound for what 8-bit images can do.
+            rounding: an upper bound on robust accuracy against 8-bit images.
         examples: by column, a row an adversarial example: id, label, prediction, verdict, rounding, distance (in the
             threat's norm and in input units).
-        images: uint8 (m, channels, height, width), where nothing was written.
+        images: uint8 (m, channels, height, width), if not written to a folder.
     """
 
     n: int
@@ -84,10 +84,10 @@ def quantize(
     out: Path | str | None = None,
     output: Output = None,
 ) -> Quantised:
-    """Round the adversarial examples of an evaluation to 8-bit images inside S(x), and look again which of them break.
+    """Round the adversarial examples of an evaluation to 8-bit images inside S(x), and verify them again.
 
-    Each goes to the grid point `nearest` to it. Where that no longer breaks the network, every pixel is rounded along
-    the gradient of the margin there, and then at random a few times; the first that breaks is taken.
+    Each goes to the grid point `nearest` to it. If that does not break the network, every pixel is rounded along the
+    gradient of the margin there, and then at random a few times; the first break counts.
 
     Args:
         model: as it was evaluated.
@@ -95,12 +95,12 @@ def quantize(
         threat: as it was evaluated.
         outcome: of `evaluate`.
         out: the folder that `evaluate` wrote to; images and `index.csv` go to `SUITE/png` in it, a summary next to it.
-            None where the outcome was not written, and then the images are returned.
-        output: which part of what the model returns are the logits: a place, a name, or a function of it.
+            None if the outcome was not written; then the images are returned.
+        output: the part of the model's output with the logits: a position, a name, or a function of it.
 
     Raises:
-        InputError: where the originals are no 8-bit images of one or three channels, where model, data or threat are
-            not those of the outcome, and where that is a mean over draws: here a single forward decides.
+        InputError: if the originals are no 8-bit images of one or three channels, if model, data or threat are not
+        those of the outcome, and if the outcome is a mean over draws, since a single forward decides here.
     """
     split = data.test if isinstance(data, Data) and data.test is not None else as_split(data)
     _check_same(model, split, threat, outcome)
@@ -112,7 +112,7 @@ def quantize(
     if network_hash(classifier, first, int(outcome.environment["seed"]))[0] != outcome.environment["network"]:
         raise InputError("The outcome is of another network with these weights: give the model that was evaluated.")
     seed, batch_size = int(outcome.environment["seed"]), int(outcome.environment["batch_size"])
-    place = {name: position for position, name in enumerate(split.names().tolist())}
+    row_of = {name: position for position, name in enumerate(split.names().tolist())}
     rows: list[dict[str, list[Any]]] = []
     images = [torch.empty(0, *split.shape, dtype=torch.uint8)]
     if out is not None:
@@ -121,21 +121,21 @@ def quantize(
     with under_attack(classifier), as_reported(weight.device), random_states:
         torch.manual_seed(seed)
         for ids, points in adversarial_points(outcome, out):
-            for some, z in zip(torch.split(ids, batch_size), torch.split(points, batch_size), strict=True):
-                where = torch.tensor([place[name] for name in some.tolist()], dtype=torch.int64)
-                batch = Batch(split.inputs(where).to(weight), split.labels[where].to(weight.device), some)
-                rounded = round_block(classifier, batch, z.to(weight), threat, Noise.of(seed, some), batch_size)
+            for block_ids, z in zip(torch.split(ids, batch_size), torch.split(points, batch_size), strict=True):
+                where = torch.tensor([row_of[name] for name in block_ids.tolist()], dtype=torch.int64)
+                batch = Batch(split.inputs(where).to(weight), split.labels[where].to(weight.device), block_ids)
+                rounded = round_block(classifier, batch, z.to(weight), threat, Noise.of(seed, block_ids), batch_size)
                 rows.append(rounded.table(batch, threat))
                 if out is None:
                     images.append(rounded.levels.to(torch.uint8))
                 else:
-                    _write_images(images_folder(Path(out), outcome.suite), some, rounded.levels)
+                    _write_images(images_folder(Path(out), outcome.suite), block_ids, rounded.levels)
     table = {column: [value for part in rows for value in part[column]] for column in COLUMNS}
-    made = _quantised(outcome, table, torch.cat(images) if out is None else None)
+    quantised = _quantised(outcome, table, torch.cat(images) if out is None else None)
     if out is not None:
         _write_index(images_folder(Path(out), outcome.suite) / INDEX, table)
-        write_json(Path(out) / f"{outcome.suite}-8bit.json", made.json())
-    return made
+        write_json(Path(out) / f"{outcome.suite}-8bit.json", quantised.json())
+    return quantised
 
 
 # The rounding
@@ -146,18 +146,18 @@ class Rounded:
     """A few adversarial examples on the grid."""
 
     levels: Levels
-    """On the CPU, as the rest."""
+    """On the CPU, like the other fields."""
     margin: PerExample
-    """NaN where the logits were not finite at any of the points tried."""
+    """NaN if the logits were not finite at one of the tried points."""
     prediction: Labels
     rounding: list[Rounding]
 
     def verdicts(self) -> list[Verdict]:
-        """Return what the images do: break the network, leave it right, or neither for certain (a tie, NaN)."""
+        """Return the verdicts: broken, survived, or unknown (a tie, NaN)."""
         return ["broken" if m > 0 else "survived" if m < 0 else "unknown" for m in self.margin.tolist()]
 
     def table(self, batch: Batch, threat: Threat) -> dict[str, list[Any]]:
-        """Return a row an example, by column."""
+        """Return the table by column, one row per example."""
         distance = spent(levels_of(batch.x.cpu()), self.levels, threat).double()
         return {
             "id": batch.ids.tolist(),
@@ -179,14 +179,14 @@ def round_block(model: Model, batch: Batch, z: Inputs, threat: Threat, noise: No
         rows = (~(margins > 0)).nonzero()[:, 0]
         if len(rows) == 0:
             break
-        some, y = target[rows], labels[rows.to(labels.device)]
+        targets, y = target[rows], labels[rows.to(labels.device)]
         if draw == 0:
-            tried = torch.where(_slope(model, as_inputs(k[rows], z), y) > 0, some.ceil(), some.floor())
+            tried = torch.where(_slope(model, as_inputs(k[rows], z), y) > 0, targets.ceil(), targets.floor())
         else:
-            tried = (some + noise.rows(rows).fold(draw).uniform(some.shape[1:], torch.float64)).floor()
+            tried = (targets + noise.rows(rows).fold(draw).uniform(targets.shape[1:], torch.float64)).floor()
         points = nearest(levels[rows], tried, threat)
         looked, classes = _fresh(model, as_inputs(points, z), y, batch_size)
-        margins[rows[looked.isnan()]] = torch.nan  # what cannot be evaluated has not survived
+        margins[rows[looked.isnan()]] = torch.nan  # an unknown example has not survived
         won = looked > 0
         k[rows[won]], margins[rows[won]], prediction[rows[won]] = points[won], looked[won], classes[won]
         for row in rows[won].tolist():
@@ -195,7 +195,7 @@ def round_block(model: Model, batch: Batch, z: Inputs, threat: Threat, noise: No
 
 
 def _fresh(model: Model, z: Inputs, y: Labels, batch_size: int) -> tuple[PerExample, Labels]:
-    """Return margins (NaN where the logits are not finite) and predictions; what is almost a tie is computed alone."""
+    """Return margins (NaN if the logits are not finite) and predictions; near ties are computed alone."""
     logits = padded_logits(model, z, batch_size)
     for row in (margin(logits, y).abs() <= TIE).nonzero()[:, 0].tolist():
         logits[row] = padded_logits(model, z[row : row + 1], 1)[0]
@@ -214,12 +214,12 @@ def _slope(model: Model, z: Inputs, y: Labels) -> Inputs:
 
 
 def images_folder(folder: Path, suite: str) -> Path:
-    """Return where the images of a suite are kept."""
+    """Return the folder of a suite's images."""
     return folder / suite / "png"
 
 
 def clear(folder: Path, suite: str) -> None:
-    """Remove what an earlier `quantize` has written for this suite."""
+    """Remove the files of an earlier `quantize` for this suite."""
     (folder / f"{suite}-8bit.json").unlink(missing_ok=True)
     images = images_folder(folder, suite)
     (images / INDEX).unlink(missing_ok=True)
@@ -228,7 +228,7 @@ def clear(folder: Path, suite: str) -> None:
 
 
 def check_single_draws(over_draws: bool) -> None:
-    """Refuse what is measured as a mean over draws: what stands by the majority of them is not what stands."""
+    """Raise InputError for means over draws, whose verdicts are those of the majority of draws."""
     if over_draws:
         raise InputError(
             "--quantize judges 8-bit images by one forward each, and rand by means over draws: leave it out."
@@ -238,7 +238,7 @@ def check_single_draws(over_draws: bool) -> None:
 def _check_same(model: nn.Module, split: Split, threat: Threat, outcome: Outcome) -> None:
     check_single_draws("draws" in outcome.examples)
     if str(threat) != outcome.threat:
-        raise InputError(f"The outcome is of {outcome.threat}, not of {threat}: give the threat that it was made with.")
+        raise InputError(f"The outcome is of {outcome.threat}, not of {threat}: give the threat of the evaluation.")
     if weights_hash(model) != outcome.environment["weights"]:
         raise InputError("The outcome is of other weights: give the model that was evaluated.")
     labels = dict(zip(split.names().tolist(), split.labels.tolist(), strict=True))

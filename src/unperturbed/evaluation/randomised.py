@@ -1,4 +1,4 @@
-"""Networks that draw random numbers: their accuracy is a mean over draws, and no single draw decides."""
+"""Networks that draw random numbers: their accuracy is a mean over draws."""
 
 import math
 import time
@@ -26,35 +26,35 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Logits, Model, Rows
 
 DRAWS = 100
-"""Draws that an accuracy is the mean of. None of them is one that an attack saw."""
+"""Number of draws in an accuracy, all different from those of the attacks."""
 RANDOM = "The network draws random numbers"
 
 
 def draws_of(suite: Suite) -> int:
-    """Return how many draws the suite's attacks climb the mean of: more than 1, and its accuracies are means too."""
+    """Return the number of draws in the means that the suite's attacks climb; above 1, accuracies are means as well."""
     return max(attack.draws for attack in suite.attacks)
 
 
 def draws_random_numbers(model: Model, x: Inputs, batch_size: int) -> bool:
     """Tell whether two forwards of the same batch differ in any bit.
 
-    The random state is as before. What differs once in many forwards may go unseen.
+    The random state is restored. A network that differs only once in many forwards may go undetected.
     """
 
     def alike(rows: Rows) -> bool:
-        def twice(few: int) -> bool:
-            first, second = (padded_logits(model, x[rows], few) for _ in range(2))
+        def twice(size: int) -> bool:
+            first, second = (padded_logits(model, x[rows], size) for _ in range(2))
             return torch.equal(first.nan_to_num(), second.nan_to_num())
 
         return within_memory(twice, batch_size)[0]
 
     with own_randomness(0, x.device):
         parts, _ = isolate(alike, torch.arange(len(x)))
-    return not all(same for _, same in parts)
+    return not all(equal for _, equal in parts)
 
 
 def randomness_warnings(suite: Suite, draws: bool) -> list[str]:
-    """Return what is wrong where a network draws random numbers, or draws none, under a suite for the other kind."""
+    """Return a warning if a network draws random numbers, or draws none, under a suite for the other kind."""
     if draws and draws_of(suite) == 1:
         return [
             f"{RANDOM}: two forwards of the same inputs differ. The suite "
@@ -68,10 +68,10 @@ def randomness_warnings(suite: Suite, draws: bool) -> list[str]:
 def margins_over_draws(
     model: Model, batch: Batch, z: Inputs, draws: Sequence[int], seed: int, batch_size: int
 ) -> Tensor:
-    """Return the margin at z in each of these draws, (n, draws), NaN where a logit is not finite.
+    """Return the margin at z in each of these draws, (n, draws), NaN if a logit is not finite.
 
-    A draw's random numbers come from the seed, its number and the first example's id; the random state is as before.
-    So two points looked at in the same draws differ by nothing else.
+    A draw's random numbers come from the seed, its number and the first example's id; the random state is restored. So
+    two points are compared in the same draws.
     """
     columns = []
     for draw in draws:
@@ -88,40 +88,40 @@ def _logits_of_draw(model: Model, batch: Batch, z: Inputs, draw: int, seed: int,
 
 @dataclass(eq=False)
 class RandomBlock:
-    """What is known of a block of examples of a network that draws random numbers, a row an example."""
+    """The state of a block of examples of a network that draws random numbers, one row per example."""
 
     batch: Batch
     prediction: Labels
-    """At x, in the first draw (-1 until the attacks are done)."""
+    """The prediction at x in the first draw (-1 until the attacks are finished)."""
     z: Inputs
-    """The point that most draws get wrong."""
+    """The point with the most wrong draws."""
     clean_margins: Tensor
     """At x, in each draw."""
     margins: Tensor
-    """At z, in the same draws. Both are NaN until the attacks are done."""
+    """At z, in the same draws. Both are NaN until the attacks are finished."""
     wrongness: Tensor
-    """Of z, by the few draws that it is chosen by."""
+    """The wrongness of z, in the few draws of its selection."""
     finite: Tensor
-    """Bool: whether everything that the attacks computed was finite."""
+    """Bool: whether all values of the attacks were finite."""
     found_by: Labels
-    """The number of the attack that found z; -1 where that is x."""
+    """The number of the attack that found z; -1 if z is x."""
     restart: Rows
-    """Climbs that the last attack began."""
+    """Number of climbs of the last attack."""
     queries: Rows
-    """Forwards that the attacks took for the example."""
+    """Number of the attacks' forwards for the example."""
     tallies: list[Tally] = field(default_factory=list)
     """One for each attack that has run."""
     warnings: list[str] = field(default_factory=list)
     evidence: Evidence = field(default_factory=Evidence)
-    """How gradients behaved, once the attacks are done."""
+    """The behaviour of gradients, after the attacks."""
 
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts, by the majority of draws; unknown where a draw was not finite or the vote is tied."""
         verdicts: list[Verdict] = []
         for clean, at_z in zip(_typical(self.clean_margins).tolist(), _typical(self.margins).tolist(), strict=True):
-            known = not (math.isnan(clean) or math.isnan(at_z))
+            decided = not (math.isnan(clean) or math.isnan(at_z))
             verdicts.append(
-                "unknown" if not known else "misclassified" if clean >= 0 else
+                "unknown" if not decided else "misclassified" if clean >= 0 else
                 "survived" if at_z < 0 else "broken" if at_z > 0 else "unknown"
             )  # fmt: skip
         return verdicts
@@ -133,13 +133,13 @@ class RandomBlock:
         """
         verdicts = self.verdicts()
         labels = [attack.label for attack in suite.attacks] + [""]
-        found = [labels[number] for number in self.found_by.tolist()]
+        names = [labels[number] for number in self.found_by.tolist()]
         return {
             "id": self.batch.ids.tolist(),
             "label": self.batch.y.tolist(),
             "prediction": self.prediction.tolist(),
             "verdict": list(verdicts),
-            "attack": [name if verdict == "broken" else "" for name, verdict in zip(found, verdicts, strict=True)],
+            "attack": [name if verdict == "broken" else "" for name, verdict in zip(names, verdicts, strict=True)],
             "restart": self.restart.tolist(),
             "queries": self.queries.tolist(),
             "clean_margin": _typical(self.clean_margins).tolist(),
@@ -155,26 +155,26 @@ class RandomBlock:
         return self.z[broken].contiguous().cpu()
 
     def most_robust(self) -> None:
-        """Return nothing: before the draws of the end, no bound is known."""
+        """Return None: before the final draws, no bound is known."""
 
     def attack(self, networks: Networks, threat: Threat, suite: Suite, seed: int) -> None:
         """Run the suite's next attack."""
         attack_random_block(networks, self, threat, suite, seed)
 
     def conclude(self, networks: Networks, seed: int) -> None:
-        """Look at x and at the points found in draws that none of the attacks has seen."""
+        """Evaluate x and the adversarial points in draws that no attack has used."""
         look_again(networks, self, seed)
 
 
 def random_block(networks: Networks, batch: Batch, suite: Suite, seed: int) -> RandomBlock:
     """Return the block before any attack, of a suite whose accuracies are means over draws."""
-    n, none = len(batch.y), torch.full((len(batch.y), DRAWS), torch.nan).to(batch.x)
+    n, unknown = len(batch.y), torch.full((len(batch.y), DRAWS), torch.nan).to(batch.x)
     parts, failures = carefully(
         lambda rows, batch_size: _look(networks, _rows(batch, rows), batch.x[rows], _few(suite), seed, batch_size),
         torch.arange(n, device=batch.y.device),
         networks,
     )
-    wrongness = batch.x.new_full((n,), torch.inf, dtype=torch.float64)  # nothing is worse than what fails at x
+    wrongness = batch.x.new_full((n,), torch.inf, dtype=torch.float64)  # a failure at x counts as the worst
     for rows, margins in parts:
         wrongness[rows] = _wrongness(margins)
     finite = torch.ones_like(batch.y, dtype=torch.bool)
@@ -183,8 +183,8 @@ def random_block(networks: Networks, batch: Batch, suite: Suite, seed: int) -> R
         batch=batch,
         prediction=torch.full_like(batch.y, -1),
         z=batch.x.clone(),
-        clean_margins=none,
-        margins=none.clone(),
+        clean_margins=unknown,
+        margins=unknown.clone(),
         wrongness=wrongness,
         finite=finite,
         found_by=torch.full_like(batch.y, -1),
@@ -197,34 +197,33 @@ def random_block(networks: Networks, batch: Batch, suite: Suite, seed: int) -> R
 def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, suite: Suite, seed: int) -> None:
     """Run the next attack of the suite on the whole block.
 
-    Every attack runs on every example and to its end: neither an unlucky draw nor a point that is wrong on average
-    spares an example the rest of the search. Of the points found, and x, the one that most of a few draws get wrong
-    is kept.
+    Every attack runs on every example to its end, whatever its draws. Among its points and x, the point with the most
+    wrong draws of a few is kept.
     """
     number, began = len(block.tallies), time.perf_counter()
     attack, tally = suite.attacks[number], Tally()
     noise = Noise.of(seed, block.batch.ids).fold(number)
 
     def run(rows: Rows, batch_size: int) -> tuple[AttackResult, Inputs, Tensor]:
-        batch, own = _rows(block.batch, rows), noise.rows(rows)
-        with own_randomness(int(own.fold(0).keys[0]), batch.x.device):  # the keys themselves are those of a draw
-            found = attack.to_the_end()(networks.reported, batch, threat, own, batch_size)
-        inside = threat.contains(batch.x, found.z)
-        z = torch.where(inside.view(-1, *[1] * (batch.x.dim() - 1)), found.z, batch.x)
-        return found, z, _wrongness(_look(networks, batch, z, _few(suite), seed, batch_size))
+        batch, streams = _rows(block.batch, rows), noise.rows(rows)
+        with own_randomness(int(streams.fold(0).keys[0]), batch.x.device):  # the unfolded keys belong to a draw
+            result = attack.to_the_end()(networks.reported, batch, threat, streams, batch_size)
+        inside = threat.contains(batch.x, result.z)
+        z = torch.where(inside.view(-1, *[1] * (batch.x.dim() - 1)), result.z, batch.x)
+        return result, z, _wrongness(_look(networks, batch, z, _few(suite), seed, batch_size))
 
     with noticing() as replaced:
         parts, failures = carefully(run, torch.arange(len(block.batch.y), device=block.batch.y.device), networks)
     tally.replaced = replaced.any
-    for rows, (found, z, wrongness) in parts:
+    for rows, (result, z, wrongness) in parts:
         better = wrongness > block.wrongness[rows]
-        there = rows[better]
-        block.z[there], block.wrongness[there], block.found_by[there] = z[better], wrongness[better], number
-        block.finite[rows] &= found.finite
-        block.restart[rows] = found.restart
-        block.queries[rows] += 0 if found.queries is None else found.queries
-        tally.forwards += found.passes
-        tally.backwards += found.passes if found.backwards is None else found.backwards
+        improved = rows[better]
+        block.z[improved], block.wrongness[improved], block.found_by[improved] = z[better], wrongness[better], number
+        block.finite[rows] &= result.finite
+        block.restart[rows] = result.restart
+        block.queries[rows] += 0 if result.queries is None else result.queries
+        tally.forwards += result.passes
+        tally.backwards += result.passes if result.backwards is None else result.backwards
     block.finite[list(failures)] = False
     block.warnings += failed_on(failures, block.batch.ids, attack.label)
     tally.seconds = time.perf_counter() - began
@@ -232,7 +231,7 @@ def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, 
 
 
 def look_again(networks: Networks, block: RandomBlock, seed: int) -> None:
-    """Look at x and at the points found in `DRAWS` draws that none of the attacks has seen."""
+    """Evaluate x and the adversarial points in `DRAWS` draws that no attack has used."""
 
     def run(rows: Rows, batch_size: int) -> tuple[Tensor, Tensor, Labels]:
         batch, draws = _rows(block.batch, rows), range(DRAWS)
@@ -242,8 +241,8 @@ def look_again(networks: Networks, block: RandomBlock, seed: int) -> None:
     parts, failures = carefully(run, torch.arange(len(block.batch.y), device=block.batch.y.device), networks)
     for rows, (clean, margins, prediction) in parts:
         block.clean_margins[rows], block.margins[rows], block.prediction[rows] = clean, margins, prediction
-    missed = ~block.finite[:, None] & (block.margins < 0)  # the search may have missed a point
-    block.margins = torch.where(missed, torch.nan, block.margins)
+    unsearched = ~block.finite[:, None] & (block.margins < 0)  # the search was incomplete
+    block.margins = torch.where(unsearched, torch.nan, block.margins)
     block.warnings += failed_on(failures, block.batch.ids, "the last look")
     broken = torch.tensor([verdict == "broken" for verdict in block.verdicts()], device=block.found_by.device)
     for number, tally in enumerate(block.tallies):
@@ -274,17 +273,17 @@ def over_draws(outcome: Outcome) -> Outcome:
 
 
 def _wrongness(margins: Tensor) -> Tensor:
-    """Return how many draws are not right, and after the point how large the mean margin is."""
+    """Return the number of draws that are not right, plus a fraction that orders by the mean margin."""
     mean = margins.double().mean(dim=1).nan_to_num(nan=0.0)
     return (~(margins < 0)).sum(dim=1) + mean.atan() / torch.pi
 
 
 def _typical(margins: Tensor) -> Tensor:
-    """Return the median margin (of two, the larger): below 0 where more than half of the draws are right; or NaN."""
+    """Return the median margin (the larger of two): below 0 if more than half of the draws are right; or NaN."""
     median = margins.sort(dim=1).values[:, margins.shape[1] // 2]
     return torch.where(margins.isnan().any(dim=1), torch.nan, median)
 
 
 def _signs(margins: Tensor) -> Tensor:
-    """Return 1 where a draw is right, 0 where it is wrong or tied, -1 where it is not a number."""
+    """Return 1 for a right draw, 0 for a wrong or tied one, -1 for NaN."""
     return torch.where(margins.isnan(), -1, (margins < 0).long())

@@ -1,4 +1,4 @@
-"""The radius of a threat set compared with the range of the data."""
+"""Warnings from comparing the radius of a threat set with the range of the data."""
 
 import torch
 
@@ -21,10 +21,10 @@ def _wider_than_the_box(threat: Threat, example: Inputs) -> list[str]:
     width = float(torch.linalg.vector_norm(sides, {"Linf": torch.inf, "L2": 2, "L1": 1}[threat.norm]))
     if threat.eps < width:
         return []
-    meant = f" Is eps meant as {threat.eps:g}/255?" if 1 <= threat.eps <= 255 and float(sides.max()) == 1 else ""
+    suggestion = f" Is eps meant as {threat.eps:g}/255?" if 1 <= threat.eps <= 255 and float(sides.max()) == 1 else ""
     return [
         f"eps is {threat.eps:g} and the box only {width:g} wide in {threat.norm}: every input may become any "
-        f"other.{meant}"
+        f"other.{suggestion}"
     ]
 
 

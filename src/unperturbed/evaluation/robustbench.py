@@ -19,10 +19,10 @@ def model_info(
     additional_data: bool | None = None,
     number_forward_passes: int | None = None,
 ) -> dict[str, Any]:
-    """Return what RobustBench keeps of a model, as it writes it: percentages and the radius are text.
+    """Return RobustBench's fields of a model in its format: percentages and the radius are text.
 
-    What is not known is None. `autoattack_acc` is there for the suite `standard` alone, and is the share that survived;
-    `footnote` says by what it was measured, on how many examples, and what could not be decided.
+    Unknown fields are None. `autoattack_acc` is set for the suite `standard` only, to the share that survived;
+    `footnote` has the suite, the number of examples, and the number of unknown verdicts.
     """
     standard = outcome.suite == "standard" and outcome.note.startswith(SUITES["standard"].note)
     radius = re.match(r"\w+:(\S+)", outcome.threat)

@@ -1,4 +1,4 @@
-"""Evaluated run folders compared: the evaluation that all of them have, and the paired differences."""
+"""The comparison of evaluated run folders by an evaluation that all of them have."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ from unperturbed.findings import Outcome
 def compare_runs(
     runs: Sequence[Path | str | Sequence[Path | str]], suite: str | None = None, threat: str | None = None
 ) -> PairedComparison:
-    """Return the paired differences between evaluated run folders, as `compare` gives them for outcomes.
+    """Return the paired differences between evaluated run folders, like `compare` for outcomes.
 
-    Compared are the evaluations by the suite with the most forward passes that all runs have, of the most examples.
+    It compares the evaluations by the suite with the most forward passes that all runs have, on the most examples.
 
     Args:
         runs: two or more run folders; a sequence of folders is one method trained with several seeds.
@@ -53,14 +53,17 @@ def _chosen(stored: Mapping[str, Mapping[Path, Outcome]], suite: str | None, thr
     common = set.intersection(*(set(kind) for kind in kinds.values()))
     common = {kind for kind in common if suite in (None, kind[0]) and threat in (None, kind[1])}
     if not common:
-        asked = " of ".join(filter(None, [f"by {suite}" if suite else "", threat or ""]))
+        criteria = " of ".join(filter(None, [f"by {suite}" if suite else "", threat or ""]))
         lists = "; ".join(
-            f"{run} has {', '.join(' under '.join(kind) for kind in known)}" for run, known in kinds.items()
+            f"{run} has {', '.join(' under '.join(kind) for kind in evaluations)}" for run, evaluations in kinds.items()
         )
-        raise InputError(f"The runs have no evaluation {asked}in common ({lists}): evaluate all of them alike.")
+        raise InputError(
+            f"The runs have no evaluation {criteria}in common ({lists}): evaluate all of them by the same suite and "
+            "threat."
+        )
     first = next(iter(kinds.values()))
     best = max(sorted(common), key=lambda kind: (sum(a.forwards for a in first[kind][1].attacks), first[kind][1].n))
-    return {run: with_examples(*known[best]) for run, known in kinds.items()}
+    return {run: with_examples(*evaluations[best]) for run, evaluations in kinds.items()}
 
 
 def _n(stored: tuple[Path, Outcome]) -> int:

@@ -1,4 +1,4 @@
-"""One attack on some examples, searched in lower precision where that is faster, and verified in full."""
+"""One attack on some examples, with a search in lower precision if that is faster, verified in full precision."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -20,37 +20,37 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
 
 TIE = 1e-4
-"""A final margin this close to 0 is counted as a tie: float32 rounding at another batch size may turn it."""
+"""A final margin this close to 0 counts as a tie: float32 rounding at another batch size may change its sign."""
 _REACH = 4.0
-"""A margin within this many root mean squares of what rounding did to the others may be rounding's doing."""
+"""A margin within this many root mean squares of the rounding errors of other margins may have the wrong sign."""
 
 _ALIKE = 0.9
-"""Cosine between gradients above which a search in lower precision climbs where the network does."""
+"""Cosine between gradients above which a search in lower precision climbs in the right direction."""
 _ROUGH = 0.8
-"""The share of an attack that its search in lower precision counts as, in reported progress."""
+"""The share of the search in lower precision in an attack's reported progress."""
 
 
 @dataclass(eq=False)
 class Networks:
-    """One network as results are computed with it and as searches run it, and how many examples it sees at a time."""
+    """One network in the precisions of results and of searches, with its batch size."""
 
     reported: Model
     searched: Model
-    """In the same precision, perhaps with images laid out in a faster way."""
+    """In the same precision, perhaps in a faster memory format."""
     rough: Model | None
-    """In bfloat16, where that is faster still."""
+    """In bfloat16, if that is faster still."""
     batch_size: int
-    """Halved where memory runs out."""
+    """Halved if memory runs out."""
 
     def rounding(self, examples: Inputs) -> dict[str, bool | str | None]:
-        """Return whether rows are rounded alike by all of them, as part of a result's environment."""
-        every = (self.reported, self.searched, self.rough)
-        return rounding([network for network in every if network is not None], examples, self.batch_size)
+        """Return whether all of them round rows in the same way, for a result's environment."""
+        networks = (self.reported, self.searched, self.rough)
+        return rounding([network for network in networks if network is not None], examples, self.batch_size)
 
 
 def as_searched(checked_model: CheckedModel, precision: Literal["auto", "32"], batch_size: int) -> Networks:
-    """Return the network as results are computed with it and as searches run it: where that is faster and works."""
-    classifier, some = checked_model.classifier, checked_model.examples
+    """Return the network for results and for searches, which use bfloat16 if that is faster and works."""
+    classifier, examples = checked_model.classifier, checked_model.examples
     chosen = choose("auto", classifier, checked_model.device)
     if checked_model.dtype != torch.float32 or chosen.autocast is None:
         return Networks(classifier, classifier, None, batch_size)
@@ -58,42 +58,42 @@ def as_searched(checked_model: CheckedModel, precision: Literal["auto", "32"], b
     rough = InPrecision(classifier, chosen.autocast, memory_format=chosen.memory_format)
     try:
         with under_attack(classifier), own_randomness(0, checked_model.device), torch.enable_grad():
-            x = some[:1].clone().requires_grad_()
+            x = examples[:1].clone().requires_grad_()
             logits = rough(x)
             (slope,) = torch.autograd.grad(logits.sum(), x)
             sound = bool(logits.isfinite().all() and slope.isfinite().all())
-    except Exception:  # an operation that does not know bfloat16
+    except Exception:  # an operation without bfloat16
         sound = False
     return Networks(classifier, searched, rough if sound and precision == "auto" else None, batch_size)
 
 
 def search(
-    networks: Networks, whole: Batch, rows: Labels, unlike: Tensor, attack: Attack, threat: Threat, noise: Noise
+    networks: Networks, block: Batch, rows: Labels, unlike: Tensor, attack: Attack, threat: Threat, noise: Noise
 ) -> tuple[AttackResult, PerExample, Tensor]:
-    """Return what an attack found for these rows of a batch, the verified margins there, and what `unlike` is now.
+    """Return an attack's result for these rows of a batch, the verified margins, and the updated `unlike`.
 
-    `unlike` says for which of the rows gradients in lower precision were seen to be others than the network's.
+    `unlike` marks rows for which gradients in lower precision differed from the network's.
 
-    A search in lower precision is repeated in full where it claimed what does not hold, where it came so close to a
-    break that rounding may have hidden one, and where its gradients are not those of the network (saturated units round
-    to flat ones, and then nothing moves). Where the latter was seen once, every later search is in full.
+    A search in lower precision is repeated in full precision if its claim was refuted, if it came so close to a break
+    that rounding may have hidden one, and if its gradients are not those of the network (saturated units round to flat
+    ones, and then the search stands still). In the last case every later search is in full precision.
     """
 
-    def look(model: Model, some: Labels) -> tuple[AttackResult, PerExample]:
-        batch = Batch(whole.x[some], whole.y[some], whole.ids[some])
+    def look(model: Model, part: Labels) -> tuple[AttackResult, PerExample]:
+        batch = Batch(block.x[part], block.y[part], block.ids[part])
 
         def run(batch_size: int) -> tuple[AttackResult, PerExample]:
-            found = attack(model, batch, threat, noise.rows(some), batch_size)
-            margins = verify(networks.reported, batch, found.z, threat, batch_size, alone_up_to=torch.inf)
-            not_finite = margins.isneginf() & threat.contains(batch.x, found.z)
-            return replace(found, finite=found.finite & ~not_finite), margins
+            result = attack(model, batch, threat, noise.rows(part), batch_size)
+            margins = verify(networks.reported, batch, result.z, threat, batch_size, alone_up_to=torch.inf)
+            not_finite = margins.isneginf() & threat.contains(batch.x, result.z)
+            return replace(result, finite=result.finite & ~not_finite), margins
 
         result, networks.batch_size = within_memory(run, networks.batch_size)
         return result
 
-    def slopes_agree(z: Inputs, some: Labels) -> Tensor:
+    def slopes_agree(z: Inputs, part: Labels) -> Tensor:
         agree, networks.batch_size = within_memory(
-            lambda batch_size: _slopes_agree(networks, z, whole.y[some], batch_size), networks.batch_size
+            lambda batch_size: _slopes_agree(networks, z, block.y[part], batch_size), networks.batch_size
         )
         return agree
 
@@ -101,33 +101,33 @@ def search(
     if networks.rough is None or not attack.bears_rounding:
         return (*look(networks.searched, rows), unlike)
     like = (~unlike).nonzero()[:, 0]
-    unlike[like] = ~slopes_agree(whole.x[rows[like]], rows[like])
+    unlike[like] = ~slopes_agree(block.x[rows[like]], rows[like])
     tried = (~unlike).nonzero()[:, 0]
     if len(tried) == 0:
         return (*look(networks.searched, rows), unlike)
     with part_of_search(0.0, _ROUGH):
-        found, margins = look(networks.rough, rows[tried])
-    off = (found.margin - margins)[found.margin.isfinite() & margins.isfinite()]
+        result, margins = look(networks.rough, rows[tried])
+    off = (result.margin - margins)[result.margin.isfinite() & margins.isfinite()]
     near = _REACH * float(off.square().mean().sqrt()) if len(off) else 0.0
     standing = margins <= 0
-    unlike[tried] = standing & ~slopes_agree(found.z, rows[tried])
-    settled = standing & (found.margin <= 0) & (margins <= -near) & found.finite & ~unlike[tried]
-    again = torch.ones_like(unlike).index_put((tried,), standing & ~settled).nonzero()[:, 0]
-    if len(again) == 0:
-        return found, margins, unlike
+    unlike[tried] = standing & ~slopes_agree(result.z, rows[tried])
+    settled = standing & (result.margin <= 0) & (margins <= -near) & result.finite & ~unlike[tried]
+    repeated = torch.ones_like(unlike).index_put((tried,), standing & ~settled).nonzero()[:, 0]
+    if len(repeated) == 0:
+        return result, margins, unlike
     with part_of_search(_ROUGH, 1.0, int((~standing).sum())):
-        second, others = look(networks.searched, rows[again])
-    return (*_merged(whole.x[rows], (tried, found, margins), (again, second, others)), unlike)
+        second, repeated_margins = look(networks.searched, rows[repeated])
+    return (*_merged(block.x[rows], (tried, result, margins), (repeated, second, repeated_margins)), unlike)
 
 
 def _slopes_agree(networks: Networks, z: Inputs, y: Labels, batch_size: int) -> Tensor:
-    """Tell per example whether the margin's gradient points the same way in the rough network as in full precision.
+    """Tell per example whether the margin's gradient has the same direction in the rough network as in full precision.
 
-    A gradient of 0 points nowhere: a search that ends there has not seen what the rough network is like elsewhere.
+    A gradient of 0 has no direction and does not agree, since a search that ends there has not used other gradients.
     """
     agree = [torch.zeros(0, dtype=torch.bool, device=z.device)]
-    for some in torch.split(torch.arange(len(z), device=z.device), batch_size) if len(z) else ():
-        rough, full = (_slope(model, z[some], y[some]) for model in (networks.rough, networks.searched))
+    for part in torch.split(torch.arange(len(z), device=z.device), batch_size) if len(z) else ():
+        rough, full = (_slope(model, z[part], y[part]) for model in (networks.rough, networks.searched))
         cosine = functional.cosine_similarity(rough.double(), full.double(), eps=1e-300)
         agree.append(cosine > _ALIKE)
     return torch.cat(agree)
@@ -145,29 +145,29 @@ def _slope(model: Model | None, z: Inputs, y: Labels) -> Tensor:
 def _merged(
     x: Inputs, first: tuple[Tensor, AttackResult, Tensor], second: tuple[Tensor, AttackResult, Tensor]
 ) -> tuple[AttackResult, PerExample]:
-    """Return the results of two searches on rows of x: what the second one says where it ran, but the better point."""
+    """Return the results of two searches on rows of x: those of the second where it ran, but the better point."""
     z, best = x.clone(), x.new_full((len(x),), -torch.inf)
     margin, finite = best.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     restart, forwards, backwards = torch.zeros_like(finite, dtype=torch.int64), 0, 0
     queries = restart.clone()
-    for rows, found, margins in (first, second):
+    for rows, result, margins in (first, second):
         better = margins > best[rows]
-        z[rows[better]] = found.z[better]
+        z[rows[better]] = result.z[better]
         best[rows] = torch.maximum(best[rows], margins)
-        margin[rows], finite[rows], restart[rows] = found.margin, found.finite, found.restart
-        queries[rows] += 0 if found.queries is None else found.queries
-        forwards += found.passes
-        backwards += found.passes if found.backwards is None else found.backwards
+        margin[rows], finite[rows], restart[rows] = result.margin, result.finite, result.restart
+        queries[rows] += 0 if result.queries is None else result.queries
+        forwards += result.passes
+        backwards += result.passes if result.backwards is None else result.backwards
     return AttackResult(z, margin, finite, restart, forwards, backwards, queries), best
 
 
 def verify(
     model: Model, batch: Batch, z: Inputs, threat: Threat, batch_size: int, alone_up_to: float = TIE
 ) -> PerExample:
-    """Return the margin at z from a fresh forward; -inf where z lies outside the threat set or nothing finite came.
+    """Return the margin at z from a fresh forward; -inf if z lies outside the threat set or a logit is not finite.
 
-    A margin within `TIE` of 0 could turn with the company in the batch (and larger ones where logits are large), so
-    those from -`TIE` to `alone_up_to` are computed alone.
+    A margin within `TIE` of 0 (or more, for large logits) could change its sign with the other examples in the batch,
+    so margins from -`TIE` to `alone_up_to` are computed alone.
     """
     allowed = threat.contains(batch.x, z)
     inside = torch.where(allowed.view(-1, *[1] * (z.dim() - 1)), z, batch.x)

@@ -1,4 +1,4 @@
-"""Examples that a stored evaluation at a smaller radius has broken: they are broken at the larger one, too."""
+"""Examples that a stored evaluation at a smaller radius has broken, and so are broken at the larger one."""
 
 from collections.abc import Iterator
 from glob import escape
@@ -15,27 +15,27 @@ from unperturbed.threat import Threat
 
 
 def points_of_smaller_radii(outcome: Outcome, threat: Threat, split: Split, out: Path) -> Carried:
-    """Return misclassified points of examples that stand in an outcome, found at smaller radii of the same norm.
+    """Return misclassified points at smaller radii of the same norm for unbroken examples of an outcome.
 
-    They are from finished evaluations of the same network and examples by the same suite, in the folders in `out`, in
-    the folder that `out` is in, and in its other folders: there commands and `evaluate_threats` write them.
+    They come from finished evaluations of the same network and examples by the same suite, in the folders in `out`, in
+    the parent of `out`, and in its other folders, where commands and `evaluate_threats` write them.
     """
-    stored = sorted(_stored(outcome, threat, out), key=lambda found: _ball(found[0]).eps)
+    stored = sorted(_stored(outcome, threat, out), key=lambda evaluation: _ball(evaluation[0]).eps)
     return points_of(stored, outcome, threat, split)
 
 
 def _stored(outcome: Outcome, threat: Threat, out: Path) -> Iterator[tuple[Outcome, Path]]:
-    """Yield those evaluations with their folders; a damaged one is left out, since nothing is known of its examples."""
+    """Yield those evaluations with their folders; damaged ones are skipped."""
     job = f"{escape(outcome.suite)}/{JOB}"
     for path in sorted({*out.glob(f"*/{job}"), *out.parent.glob(job), *out.parent.glob(f"*/{job}")}):
         folder, is_of = path.parent.parent, read_sealed(path).get("is_of", {})
         if "undescribed" in is_of or any(is_of.get(name) != outcome.environment[name] for name in NEEDED):
             continue
         try:
-            found = read_summary(folder / f"{outcome.suite}.json")
-            ball = _ball(found)
+            stored = read_summary(folder / f"{outcome.suite}.json")
+            ball = _ball(stored)
             if ball.norm == threat.norm and ball.eps < threat.eps:
-                yield with_examples(folder / f"{outcome.suite}.json", found), folder
+                yield with_examples(folder / f"{outcome.suite}.json", stored), folder
         except InputError:
             continue
 

@@ -1,4 +1,4 @@
-"""Where the blocks of a measurement are kept: a part per finished block, the unfinished one, and a summary."""
+"""The files of a measurement: a part per finished block, the unfinished block, and a summary."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -18,23 +18,22 @@ from unperturbed.types import Batch, Inputs
 
 log = logging.getLogger("unperturbed")
 CARRIED = "part-carried.safetensors"
-"""Points from other threat sets that lie in this one's."""
+"""The file of points from other threat sets that lie in this one."""
 FILES = ("parquet", "safetensors")
-"""What a finished block consists of, besides the JSON file that says so and holds their hashes."""
+"""The suffixes of a finished block's files, apart from the JSON file with their hashes."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where the blocks of a job are kept; with `folder=None`, nothing is stored.
+    """The files of a job's blocks; with `folder=None`, nothing is stored.
 
-    Every file is verified when it is read: a block whose files are not as they were written, or that belongs to another
-    job, is an unfinished one.
+    Every file is verified at reading: a block with changed files, or of another job, counts as unfinished.
     """
 
     folder: Path | None
 
     def clear(self) -> None:
-        """Remove an earlier measurement, which may have had more parts; nothing else that lies there."""
+        """Remove an earlier measurement, which may have had more parts; other files stay."""
         if self.folder is None:
             return
         (self.folder.parent / f"{self.folder.name}.json").unlink(missing_ok=True)
@@ -42,10 +41,10 @@ class Store:
             part.unlink(missing_ok=True)
 
     def finish(self, number: int, part: Part) -> Part:
-        """Keep a finished block: its table as Parquet, its broken examples' perturbed inputs as safetensors.
+        """Store a finished block: its table as Parquet, its broken examples' perturbed inputs as safetensors.
 
-        Row k of `adversarial` belongs to the k-th broken example of the table. What the attacks did comes last, as
-        JSON, and says that the block is finished.
+        Row k of `adversarial` belongs to the k-th broken example of the table. The records of the attacks come last, as
+        JSON, and mark the block as finished.
         """
         if self.folder is None:
             return part
@@ -58,7 +57,7 @@ class Store:
         return self.read(number)
 
     def is_finished(self, number: int) -> bool:
-        """Tell whether a block is finished, and its files are as they were written; a damaged one is reported."""
+        """Tell whether a block is finished and its files are unchanged; a damaged one is reported."""
         if self.folder is None:
             return False
         lacks = self._lacks(number)
@@ -68,28 +67,28 @@ class Store:
 
     def read(self, number: int) -> Part:
         """Return a finished block."""
-        done = read_sealed(self._path(number, "json"))
+        content = read_sealed(self._path(number, "json"))
         table = read_table(self._path(number, "parquet"))
-        tallies = [Tally(**tally) for tally in done["attacks"]]
-        return Part(table, tallies, done["warnings"], None, Evidence(**done["evidence"]))
+        tallies = [Tally(**tally) for tally in content["attacks"]]
+        return Part(table, tallies, content["warnings"], None, Evidence(**content["evidence"]))
 
     def read_adversarial(self, number: int) -> Inputs:
         """Return the perturbed inputs of the broken examples of a finished block."""
         return read_tensors(self._path(number, "safetensors"))[0]["adversarial"]
 
     def keep(self, number: int, state: State) -> None:
-        """Write what is known of a block between two steps."""
+        """Store the state of a block between two steps."""
         if self.folder is None:
             return
         tensors = {name: getattr(state, name).contiguous().cpu() for name in _tensors(type(state))}
         write_tensors(self._path(number, "unfinished"), tensors, self._place(number) | _done(state))
 
     def is_begun(self, number: int) -> bool:
-        """Return whether something is kept of a block that was interrupted."""
+        """Tell whether the state of an interrupted block is stored."""
         return self.folder is not None and self._path(number, "unfinished").exists()
 
     def begun(self, number: int, batch: Batch, kind: Callable[..., S]) -> S | None:
-        """Return what is known of a block that was interrupted; None if nothing is, or it is damaged."""
+        """Return the stored state of an interrupted block; None if there is none, or it is damaged."""
         if not self.is_begun(number):
             return None
         try:
@@ -99,9 +98,9 @@ class Store:
         except DamagedError as error:
             log.warning("%s is damaged (%s). This block begins anew.", self._path(number, "unfinished"), error)
             return None
-        known: dict[str, Any] = {name: tensors[name].to(batch.y.device) for name in _tensors(kind)}
-        tallies = [Tally(**each) for each in about["attacks"]]
-        return kind(batch=batch, tallies=tallies, warnings=about["warnings"], **known)
+        tensors_of_state: dict[str, Any] = {name: tensors[name].to(batch.y.device) for name in _tensors(kind)}
+        tallies = [Tally(**tally) for tally in about["attacks"]]
+        return kind(batch=batch, tallies=tallies, warnings=about["warnings"], **tensors_of_state)
 
     def summarise(self, findings: Mapping[str, Any]) -> None:
         """Write `NAME.json`, next to the folder of this name."""
@@ -109,19 +108,19 @@ class Store:
             write_json(self.folder.parent / f"{self.folder.name}.json", findings)
 
     def _lacks(self, number: int) -> str:
-        """Return what keeps a block from being a finished one of this job; "" where nothing does."""
-        done = read_sealed(self._path(number, "json"))
-        if not done:
+        """Return the reason why a block is not a finished one of this job; "" if it is."""
+        content = read_sealed(self._path(number, "json"))
+        if not content:
             return f"{self._path(number, 'json').name} is missing or damaged"
-        if {**done, **self._place(number)} != done:
+        if {**content, **self._place(number)} != content:
             return f"{self._path(number, 'json').name} is of another job"
-        for suffix, expected in done["files"].items():
+        for suffix, expected in content["files"].items():
             if file_hash(self._path(number, suffix)) != expected:
                 return f"{self._path(number, suffix).name} is missing or damaged"
         return ""
 
     def _place(self, number: int) -> dict[str, Any]:
-        """Return what says which block of which job a file belongs to."""
+        """Return the fields that identify the block and the job of a file."""
         assert self.folder is not None
         return {"job": Job(self.folder).mark(), "number": number}
 
@@ -131,12 +130,12 @@ class Store:
 
 
 def carried_of(outcome: Outcome) -> dict[str, Any]:
-    """Return what tells whose points a file of carried points holds."""
+    """Return the fields that identify the measurement of a file of carried points."""
     return {"threat": outcome.threat} | {name: outcome.environment[name] for name in ("weights", "network", "data")}
 
 
 def _tensors(kind: Any) -> list[str]:
-    return [each.name for each in fields(kind) if each.name not in ("batch", "tallies", "warnings", "evidence")]
+    return [field.name for field in fields(kind) if field.name not in ("batch", "tallies", "warnings", "evidence")]
 
 
 def _done(block: State | Part) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A suite on one block of examples, to its end, and what then speaks against the robust accuracy."""
+"""A suite on one block of examples, to its end, and the resulting doubts about the robust accuracy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -29,7 +29,7 @@ from unperturbed.types import Batch, Inputs
 
 @runtime_checkable
 class Attacked(State, Protocol):
-    """A block of examples under a suite: what the attacks so far have found."""
+    """A block of examples under a suite: the state after the attacks so far."""
 
     z: Inputs
 
@@ -43,20 +43,20 @@ class Attacked(State, Protocol):
         """Return the perturbed inputs of the broken examples, on the CPU."""
 
     def most_robust(self) -> int | None:
-        """Return an upper bound on how many examples are robust; None where none is known yet."""
+        """Return an upper bound on the number of robust examples; None if unknown."""
 
     def attack(self, networks: Networks, threat: Threat, suite: Suite, seed: int) -> None:
         """Run the suite's next attack."""
 
     def conclude(self, networks: Networks, seed: int) -> None:
-        """Finish the block after all the attacks."""
+        """Finish the block after all attacks."""
 
 
 A = TypeVar("A", bound=Attacked)
 
 
 def kind_of(suite: Suite) -> type[Block] | type[RandomBlock]:
-    """Return what a suite's blocks are: accuracies of a single forward, or means over draws."""
+    """Return the type of a suite's blocks: of accuracies of a single forward, or of means over draws."""
     return RandomBlock if draws_of(suite) > 1 else Block
 
 
@@ -76,7 +76,7 @@ def run_suite(
     keep: Callable[[A], None],
     report: Report,
 ) -> None:
-    """Run the rest of a suite on a block, kept after every attack; report the share of the suite that is done."""
+    """Run the remaining attacks of a suite on a block, stored after every attack; report the finished share."""
     while len(block.tallies) < len(suite.attacks):
         with watched(_watch(block, suite, report)):
             block.attack(networks, threat, suite, seed)
@@ -85,7 +85,7 @@ def run_suite(
 
 
 def attacked_part(networks: Networks, block: Attacked, threat: Threat, suite: Suite, seed: int) -> Part:
-    """Return the part of a block after all the attacks, with what is known of its gradients."""
+    """Return the part of a block after all attacks, with the evidence of its gradients."""
     block.conclude(networks, seed)
     random = draws_random_numbers(networks.reported, block.batch.x, networks.batch_size)
     standing = torch.tensor([verdict == "survived" for verdict in block.verdicts()], device=block.z.device)
@@ -100,7 +100,7 @@ def attacked_part(networks: Networks, block: Attacked, threat: Threat, suite: Su
 def doubts_about(
     checked_model: CheckedModel, suite: Suite, parts: Sequence[Part], n: int, batch_size: int
 ) -> list[Doubt]:
-    """Return what speaks against a robust accuracy: of the network, its gradients, and what broke without them."""
+    """Return the doubts about a robust accuracy: from the network, its gradients, and breaks without gradients."""
     broken = [sum(part.tallies[number].broken for part in parts) for number in range(len(suite.attacks))]
     evidence = total([part.evidence for part in parts])
     random = randomness_warnings(suite, evidence.random > 0 and draws_of(suite) == 1)
@@ -113,12 +113,12 @@ def doubts_about(
 
 
 def _watch(block: Attacked, suite: Suite, report: Report) -> Watch:
-    """Return what reports how far the next attack on a block is, and the share that it leaves standing at most."""
-    done, n, attacks = len(block.tallies), len(block.batch.y), len(suite.attacks)
-    label, standing = suite.attacks[min(done, attacks - 1)].label, block.most_robust()
+    """Return a callback for the progress of the next attack on a block, with an upper bound on the robust share."""
+    finished, n, attacks = len(block.tallies), len(block.batch.y), len(suite.attacks)
+    label, standing = suite.attacks[min(finished, attacks - 1)].label, block.most_robust()
 
     def watch(share: float, over: int) -> None:
         bound = "" if standing is None else f", robust at most {(standing - over) / n:.1%}"
-        report((done + share) / attacks, f"{label}: {n} examples{bound}")
+        report((finished + share) / attacks, f"{label}: {n} examples{bound}")
 
     return watch

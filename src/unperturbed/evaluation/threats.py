@@ -40,28 +40,27 @@ def evaluate_threats(
     engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> tuple[Outcome, ...]:
-    """Return the outcome under each threat set; a point found in one counts in all the others that it lies in.
+    """Return the outcome under each threat set; a point of one set counts in every other set that contains it.
 
-    So the robust accuracy never rises with the radius: what breaks in a small ball is broken in the larger ones, where
-    long steps may jump over the point. `attack` in the table says which attack broke an example, and under which
-    threat.
+    So the robust accuracy never rises with the radius: an example that breaks in a small ball is broken in the larger
+    ones, where long steps may miss the point. `attack` in the table names the attack and the threat of a break.
 
     Args:
         model: as for `evaluate`, and so are data, suite, overwrite, seed, batch_size, precision and progress.
         data: the examples, the same for all.
-        threats: at least one, each once.
+        threats: at least one, without duplicates.
         suite: the same for all.
-        out: a folder, in which each threat has its own; or a folder for each.
+        out: a folder with a subfolder per threat, or one folder for each.
         overwrite: replace other evaluations.
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time.
         precision: of the searches.
         output: as for `evaluate`.
         engine: as for `evaluate`.
-        progress: as for `evaluate`, with the threat named.
+        progress: as for `evaluate`, with the name of the threat.
 
     Raises:
-        InputError: as `evaluate` does, and where no threat is given, or one twice.
+        InputError: as `evaluate`, and if no threat is given, or one twice.
     """
     names = [str(threat) for threat in threats]
     if not names or len(set(names)) < len(names):
@@ -70,8 +69,8 @@ def evaluate_threats(
     outcomes = list[Outcome]()
     for number, threat in enumerate(threats):
 
-        def named(done: float, total: float, text: str, name: str = names[number]) -> None:
-            progress(done, total, f"{name}: {text}" if len(names) > 1 else text)
+        def named(finished: float, total: float, text: str, name: str = names[number]) -> None:
+            progress(finished, total, f"{name}: {text}" if len(names) > 1 else text)
 
         outcomes.append(
             evaluate(
@@ -92,11 +91,11 @@ def evaluate_threats(
     if any("draws" in outcome.examples for outcome in outcomes):
         return tuple(over_smaller_radii(threat, outcomes, threats) for threat in threats)
     points = points_between(outcomes, threats, measured_split(data), folders)
-    meet()  # all processes have read the folders as they were
+    meet()  # all processes have read the unchanged folders
     if folders is not None and group()[0] == 0:
-        for outcome, found, folder in zip(outcomes, points, folders, strict=True):
-            keep(outcome, found, folder)
-    return tuple(with_points(outcome, found) for outcome, found in zip(outcomes, points, strict=True))
+        for outcome, carried, folder in zip(outcomes, points, folders, strict=True):
+            keep(outcome, carried, folder)
+    return tuple(with_points(outcome, carried) for outcome, carried in zip(outcomes, points, strict=True))
 
 
 def _folders(out: Path | str | Sequence[Path | str] | None, threats: Sequence[Threat]) -> list[Path] | None:

@@ -1,4 +1,4 @@
-"""Transfer: every model on the points that an attack found on every other."""
+"""Transfer: the accuracy of every model on the adversarial points of every other."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 
 OF_EACH = ("weights", "network", "precision", "attacks")
-"""What the models may differ in."""
+"""The settings in which the models may differ."""
 
 
 @checked(seed=SEED, batch_size=COUNT, devices=COUNT)
@@ -66,12 +66,12 @@ def transfer(
     engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Transfer:
-    """Attack every model, and return the accuracy of every model on the points found on every other.
+    """Attack every model, and return the accuracy of every model on the points of every other.
 
-    The point of an example is the one of largest verified margin on the model attacked, also where it is not wrong
-    there. Where it is (or x itself is), the search continues to its end for a point of largest margin
-    (`FURTHER`). A model is correct at a point where its margin there is below 0 in a fresh forward inside the threat
-    set; what is not finite is unknown, never correct. The diagonal is the robust accuracy that `evaluate` gives.
+    The point of an example is that of largest verified margin on the attacked model, even if it is not misclassified.
+    If it is (or x is), the search continues to its end for a point of largest margin (`FURTHER`). A model is correct at
+    a point if its margin is below 0 in a fresh forward inside the threat set; NaN and infinite margins are unknown,
+    never correct. The diagonal is the robust accuracy of `evaluate`.
 
     With `out`, results are stored after each attack on each model: the same call resumes an interrupted one, with the
     same matrix as an uninterrupted one.
@@ -81,21 +81,21 @@ def transfer(
         data: as for `evaluate`.
         threat: the threat set, the same for all.
         suite: a name ("pgd", "standard", "plus", "apgd-ce,square") or a `Suite`, for networks without randomness.
-        out: folder for `transfer.json` and, in `transfer/`, a table and the points found for each model attacked.
+        out: folder for `transfer.json` and, in `transfer/`, a table and the points for each attacked model.
         overwrite: replace another matrix that `out` holds.
         seed: of the attacks' random starts.
-        batch_size: examples that a network sees at a time, raised to a power of two.
+        batch_size: examples in a batch, raised to a power of two.
         devices: processes that share the examples: each on a GPU, where the model is on one, or with a part of the
             processor's threads. Model, data and suite are sent to them, so that they must be picklable.
         engine: executes the blocks of examples: a name, an import path or an `Engine`; None: this process, or its
             `torch.distributed` group.
-        progress: called for every model attacked on every block, and about twice a second within one.
-        output: which part of what the models return are the logits: a place, a name, a function of it, or one of
-            these for each name.
+        progress: called for every attacked model on every block, and about twice a second during one.
+        output: the part of the models' outputs with the logits: a position, a name, a function of it, or a mapping from
+            names to one of these.
 
     Raises:
-        InputError: on fewer than two models, a suite for random networks, as `evaluate` does, and where `out` holds a
-            matrix of other models, data, threat, suite, seed or version.
+        InputError: for fewer than two models, a suite for random networks, as `evaluate`, and if `out` holds a matrix
+        of other models, data, threat, suite, seed or version.
     """
     began = time.perf_counter()
     if len(models) < 2:
@@ -112,7 +112,7 @@ def transfer(
         name: find_suite(suite).against(threat.norm, checked_model.classes)
         for name, checked_model in checked_models.items()
     }
-    first, (some, *_) = (
+    first, (examples, *_) = (
         next(iter(suites.values())),
         [checked_model.examples for checked_model in checked_models.values()],
     )
@@ -127,7 +127,9 @@ def transfer(
         split=split,
         threat=threat,
         identity=_identity(models, checked_models, split, threat, suites, seed),
-        rounding=rounding([checked_model.classifier for checked_model in checked_models.values()], some, physical_size),
+        rounding=rounding(
+            [checked_model.classifier for checked_model in checked_models.values()], examples, physical_size
+        ),
         seed=seed,
         batch_size=physical_size,
         asked=batch_size,
@@ -160,10 +162,10 @@ def _identity(
     suites: Mapping[str, Suite],
     seed: int,
 ) -> dict[str, Any]:
-    """Return what the matrix is of: what an evaluation of each model would be, by name what differs between them."""
-    whole = {name: replace(suite, attacks=(*suite.attacks, FURTHER)) for name, suite in suites.items()}
+    """Return the identity of the matrix: that of an evaluation of the models, with differences by name."""
+    extended = {name: replace(suite, attacks=(*suite.attacks, FURTHER)) for name, suite in suites.items()}
     single = {
-        name: of_suite(identity(model, checked_models[name], split, threat, seed), whole[name])
+        name: of_suite(identity(model, checked_models[name], split, threat, seed), extended[name])
         for name, model in models.items()
     }
     common = {key: value for key, value in next(iter(single.values())).items() if key not in (*OF_EACH, UNDESCRIBED)}
@@ -182,13 +184,13 @@ def _randomness(random: bool) -> list[str]:
 
 
 def _doubts(peer: Peer, parts: Sequence[Part], n: int) -> list[Doubt]:
-    """Return what speaks against a model's accuracy."""
+    """Return the doubts about a model's accuracy."""
     random = [Doubt("the network draws random numbers", text) for text in _randomness(peer.random)]
     return random + doubts_about(peer.checked_model, peer.suite, parts, n, peer.networks.batch_size)
 
 
 def _matrix(peers: Sequence[Peer], measured: Measured, job: Measurement) -> Transfer:
-    """Return what all the parts come to."""
+    """Return the matrix of all parts."""
     names, first = tuple(peer.name for peer in peers), peers[0].suite
     tables = [measured.table(number) for number in range(len(peers))]
     codes = {word: code for code, word in STANDINGS.items()}
@@ -230,7 +232,7 @@ def _matrix(peers: Sequence[Peer], measured: Measured, job: Measurement) -> Tran
 
 
 def _environment(environment: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return an environment with what the models may differ in by their names."""
+    """Return an environment with the differing settings of the models by name."""
     common = {key: value for key, value in environment.items() if " of " not in key}
     return common | {key: {name: environment[f"{key} of {name}"] for name in names} for key in OF_EACH}
 
@@ -241,12 +243,12 @@ def _share(codes: Tensor) -> Interval:
 
 
 def _on(name: str) -> str:
-    """Return the table's column that says how a model stands at the points found."""
+    """Return the name of the table's column for a model's correctness at the points."""
     return f"on {name}"
 
 
 def _check_device(models: Mapping[str, nn.Module]) -> None:
     devices = {name: home(model)[0] for name, model in models.items()}
     if len(set(devices.values())) > 1:
-        places = ", ".join(f"{name} on {device}" for name, device in devices.items())
-        raise InputError(f"The models lie on different devices ({places}): move them to one.")
+        device_list = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise InputError(f"The models lie on different devices ({device_list}): move them to one.")

@@ -26,20 +26,20 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, PerExample
 
 FURTHER: GradientAttack = GradientAttack("APGD-margin", margin, APGD(), enough=math.inf)
-"""Where the suite stopped at the first wrong answer: what is barely wrong on one model is often right on another."""
+"""The attack that continues after a break, since a barely misclassified point is often correct on another model."""
 CORRECT, WRONG, UNKNOWN = 1, 0, -1
 STANDINGS = {CORRECT: "correct", WRONG: "wrong", UNKNOWN: "unknown"}
 
 
 @dataclass(frozen=True, eq=False)
 class Peer:
-    """One of the models.
+    """One of the models of a matrix.
 
     Attributes:
         name: of the model.
         checked_model: the model, found fit to be measured.
-        networks: the model as it is searched.
-        suite: that attacks it.
+        networks: the model in the precisions of the search.
+        suite: the attacks on it.
         random: whether two forwards differ.
     """
 
@@ -51,28 +51,34 @@ class Peer:
 
 
 def column(name: str) -> str:
-    """Return the table's column that says how a model stands at the points found."""
+    """Return the name of the table's column for a model's correctness at the points."""
     return f"on {name}"
 
 
 def transfer_part(
     peers: Sequence[Peer], task: Task[Block], threat: Threat, seed: int, batch_size: int, stored: bool
 ) -> Part:
-    """Attack one model, and return a part whose table says how every model stands at the points found.
+    """Attack one model, and return a part whose table has the correctness of every model at the points.
 
-    The points themselves, which may be many, are returned where they are `stored` only.
+    The points, which may be many, are returned only if they are `stored`.
     """
     source = peers[task.network]
     block = task.begun or untouched(source.networks.reported, task.batch, source.networks.batch_size, seed)
     share = len(source.suite.attacks) / (len(source.suite.attacks) + 1)
 
-    def report(done: float, text: str) -> None:
-        task.report(done, f"{source.name}: {text}")
+    def report(finished: float, text: str) -> None:
+        task.report(finished, f"{source.name}: {text}")
 
     run_suite(
-        source.networks, block, threat, source.suite, seed, task.keep, lambda done, text: report(share * done, text)
+        source.networks,
+        block,
+        threat,
+        source.suite,
+        seed,
+        task.keep,
+        lambda finished, text: report(share * finished, text),
     )
-    with watched(lambda done, _: report(share + (1 - share) * done, FURTHER.label)):
+    with watched(lambda finished, _: report(share + (1 - share) * finished, FURTHER.label)):
         _go_further(source, block, threat, seed)
     block.evidence = examined(
         source.networks.reported, block.batch, block.z, block.standing, threat, seed, source.networks,
@@ -91,13 +97,13 @@ def transfer_part(
 
 
 def _go_further(source: Peer, block: Block, threat: Threat, seed: int) -> None:
-    """Find points as wrong as can be where the example no longer stands."""
+    """Find points of the largest margin for broken examples."""
     networks, batch, number = source.networks, block.batch, len(source.suite.attacks)
 
     def climb(rows: Tensor, batch_size: int) -> tuple[AttackResult, PerExample]:
-        some = Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
-        found = FURTHER(networks.reported, some, threat, Noise.of(seed, some.ids).fold(number), batch_size)
-        return found, verify(networks.reported, some, found.z, threat, batch_size)
+        part = Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
+        result = FURTHER(networks.reported, part, threat, Noise.of(seed, part.ids).fold(number), batch_size)
+        return result, verify(networks.reported, part, result.z, threat, batch_size)
 
     began, fallen = time.perf_counter(), (~block.standing).nonzero()[:, 0]
     parts, failures = carefully(climb, fallen, networks) if len(fallen) > 0 else ([], {})
@@ -109,12 +115,12 @@ def _go_further(source: Peer, block: Block, threat: Threat, seed: int) -> None:
 
 
 def _at(target: Peer, batch: Batch, z: Inputs, threat: Threat) -> tuple[Tensor, list[str]]:
-    """Return how the target stands at points that another model's attack found, and on what it fails."""
-    z = threat.boxed(z.to(batch.x))  # the box is another in another precision, by a rounding
+    """Return the target's correctness at another model's points, and a sentence on failures."""
+    z = threat.boxed(z.to(batch.x))  # the box differs by rounding in another precision
 
     def look(rows: Tensor, batch_size: int) -> PerExample:
-        some = Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
-        return verify(target.networks.reported, some, z[rows], threat, batch_size)
+        part = Batch(batch.x[rows], batch.y[rows], batch.ids[rows])
+        return verify(target.networks.reported, part, z[rows], threat, batch_size)
 
     margins = torch.full_like(batch.x.flatten(1)[:, 0], -torch.inf)
     parts, failures = carefully(look, torch.arange(len(z), device=z.device), target.networks)
@@ -127,12 +133,12 @@ def _at(target: Peer, batch: Batch, z: Inputs, threat: Threat) -> tuple[Tensor, 
 
 
 def _own(block: Block) -> Tensor:
-    """Return how a model stands at its own points."""
+    """Return a model's correctness at its adversarial points."""
     codes = {"survived": CORRECT, "unknown": UNKNOWN}
     return torch.tensor([codes.get(verdict, WRONG) for verdict in block.verdicts()])
 
 
 def standing(margins: Tensor) -> Tensor:
-    """Return for margins how a model stands there: `CORRECT` below 0, `UNKNOWN` for NaN, else `WRONG`."""
-    known = torch.where(margins < 0, CORRECT, WRONG)
-    return torch.where(margins.isnan(), UNKNOWN, known).cpu()
+    """Return the correctness for margins: `CORRECT` below 0, `UNKNOWN` for NaN, else `WRONG`."""
+    decided = torch.where(margins < 0, CORRECT, WRONG)
+    return torch.where(margins.isnan(), UNKNOWN, decided).cpu()

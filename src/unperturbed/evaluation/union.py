@@ -1,4 +1,4 @@
-"""The worst case over several evaluations: what stands under every threat set."""
+"""The worst case over several evaluations: robustness to the union of the threat sets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from unperturbed.findings import Interval, Outcome, Result, Verdict
 from unperturbed.statistics.intervals import wilson, wilson_over_draws
 
 _ORDER: tuple[Verdict, ...] = ("misclassified", "broken", "unknown", "survived")
-"""The first of these that an example has anywhere is its verdict: the clean input lies in every threat set."""
+"""The order of precedence of verdicts; `misclassified` comes first, since the clean input lies in every threat set."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Union(Result[Interval]):
-    """What stands under all of several threat sets (the union of the sets).
+    """The robust accuracy under the union of several threat sets.
 
     The columns of `examples` are id, label, verdict, and broken_under (the threats, in the order of the outcomes).
 
     Attributes:
         outcomes: the evaluations.
-        robust_accuracy: share that survived every evaluation; its interval as that of an `Outcome`. Over draws (of
-            networks that draw random numbers), the mean with each example under the threat that leaves fewest right.
+        robust_accuracy: share that survived every evaluation; its interval as that of an `Outcome`. For means over
+            draws, each example counts under the threat with the fewest right draws.
         counts: examples by verdict. An example is broken if broken under any threat, and unknown if it is broken under
             none and unknown under some.
     """
@@ -35,7 +35,7 @@ class Union(Result[Interval]):
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why the robust accuracy is not to be believed: what speaks against any of the evaluations."""
+        """Reasons why the robust accuracy is not credible: the doubts about any of the evaluations."""
         return tuple(dict.fromkeys(doubt for outcome in self.outcomes for doubt in outcome.doubts))
 
     def json(self) -> dict[str, Any]:
@@ -60,21 +60,22 @@ def union(outcomes: Sequence[Outcome]) -> Union:
     Examples are matched by id, in the order of the first outcome.
 
     Raises:
-        InputError: where there is no outcome, where weights, network or data are not the same, where some are means
-            over draws and others are not, and where two examples have one id.
+        InputError: without outcomes, if weights, network or data differ, if some are means over draws and others are
+        not, and if two examples have the same id.
     """
     if not outcomes:
         raise InputError("There is no outcome: give at least one.")
     first, ids = outcomes[0], outcomes[0].examples["id"]
-    for other in outcomes[1:]:
-        check_same(first, other)
+    for later in outcomes[1:]:
+        check_same(first, later)
     if len(set(ids)) < len(ids):
         raise InputError(f"{len(ids) - len(set(ids))} examples have the id of another one: they cannot be matched.")
     rows = [{name: row for row, name in enumerate(outcome.examples["id"])} for outcome in outcomes]
 
     def column(key: str) -> list[tuple[Any, ...]]:
         values = [
-            [outcome.examples[key][place[name]] for name in ids] for outcome, place in zip(outcomes, rows, strict=True)
+            [outcome.examples[key][rows_by_id[name]] for name in ids]
+            for outcome, rows_by_id in zip(outcomes, rows, strict=True)
         ]
         return list(zip(*values, strict=True))
 
@@ -110,7 +111,7 @@ def union(outcomes: Sequence[Outcome]) -> Union:
 
 
 def _shared(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return what the environments of all the outcomes agree on."""
+    """Return the common entries of the outcomes' environments."""
     first, *others = (outcome.environment for outcome in outcomes)
     return {
         name: value for name, value in first.items() if all(name in other and other[name] == value for other in others)
@@ -122,21 +123,21 @@ def _over_draws(outcome: Outcome) -> bool:
 
 
 def _fewest_right(rows: list[tuple[list[int], ...]]) -> Interval:
-    """Return the mean over draws, of each example those that are right least often."""
+    """Return the mean over draws, with every example under the threat of its fewest right draws."""
     draws = np.array([min(row, key=lambda one: one.count(1)) for row in rows])
     return wilson_over_draws(draws == 1, draws == -1)
 
 
-def check_same(one: Outcome, other: Outcome) -> None:
-    """Raise InputError where two outcomes are of different networks or data, or only one is a mean over draws."""
-    if _over_draws(one) != _over_draws(other):
+def check_same(first: Outcome, second: Outcome) -> None:
+    """Raise InputError if two outcomes are of different networks or data, or only one is a mean over draws."""
+    if _over_draws(first) != _over_draws(second):
         raise InputError(
-            f"Of the outcomes under {one.threat} and {other.threat} one is a mean over draws and the other is not: "
+            f"Of the outcomes under {first.threat} and {second.threat} one is a mean over draws and the other is not: "
             "evaluate both under rand, or neither."
         )
-    for what in ("weights", "data", "network"):
-        if one.environment[what] != other.environment[what]:
+    for key in ("weights", "data", "network"):
+        if first.environment[key] != second.environment[key]:
             raise InputError(
-                f"The outcomes under {one.threat} (n={one.n}) and {other.threat} (n={other.n}) are of different "
-                f"{what}: evaluate the same."
+                f"The outcomes under {first.threat} (n={first.n}) and {second.threat} (n={second.n}) are of different "
+                f"{key}: evaluate the same."
             )

@@ -16,21 +16,20 @@ from unperturbed.noise import Noise
 from unperturbed.types import Batch, Labels, Logits, Model
 
 TIMES = 10
-"""How often, about, the votes of a block are kept before it is finished."""
+"""Approximate number of times that an unfinished block is stored."""
 TOGETHER = 8
-"""Forwards, about, between two reports."""
+"""Approximate number of forwards between two reports."""
 FAILED = "a forward on noisy inputs"
-"""What the warning says that has failed."""
+"""The failed operation in the warning."""
 NONE, UNKNOWN = -1, -2
-"""Answers without a vote: the largest logits are equal; no logits, or they are not finite."""
+"""Values for draws without a vote: equal largest logits; and no logits, or logits that are not finite."""
 
 
 @dataclass(frozen=True)
 class Draws:
     """The random inputs of each example: x + sigma N(0, I), not clipped to the box.
 
-    The certificate is that of the network on the noisy inputs as they are. A clipped network would be another one, and
-    training by `smoothing` does not clip either.
+    The certificate is for the network on unclipped noisy inputs; training by `smoothing` does not clip either.
 
     Attributes:
         sigma: standard deviation of each feature, in input units.
@@ -47,11 +46,11 @@ class Draws:
 
 @dataclass(eq=False)
 class Votes:
-    """What is known of a block of examples, a row an example."""
+    """The state of a block of examples, one row per example."""
 
     batch: Batch
     logits: Logits
-    """Without noise; NaN where the network fails."""
+    """The margin without noise; NaN if the network fails."""
     selection: Tensor
     """(n, classes): votes of the draws that choose the class."""
     votes: Labels
@@ -59,12 +58,12 @@ class Votes:
     unknown: Labels
     """Draws of the vote without finite logits."""
     done: Tensor
-    """Draws that are finished, a single number."""
+    """The number of finished draws, a scalar."""
     tallies: list[Tally] = field(default_factory=list)
-    """A single one: seconds and forwards of all the draws."""
+    """A single tally: seconds and forwards of all draws."""
     warnings: list[str] = field(default_factory=list)
     evidence: Evidence = field(default_factory=Evidence)
-    """Nothing: no gradient is taken."""
+    """None: no gradient is taken."""
 
     @property
     def chosen(self) -> Labels:
@@ -77,42 +76,42 @@ def count_votes(model: Model, task: Task[Votes], draws: Draws, at_once: AtOnce) 
     batch, total, began = task.batch, draws.selection + draws.votes, time.perf_counter()
     counts = task.begun if task.begun is not None else _begin(model, batch, at_once)
     share = max(1, TOGETHER * at_once.batch_size // len(batch.y))
-    while (done := int(counts.done)) < total:
-        end = min(done + share, draws.selection if done < draws.selection else total)
-        answers = _answers(model, batch, draws, range(done, end), at_once, counts.warnings)
-        if done < draws.selection:
+    while (finished := int(counts.done)) < total:
+        end = min(finished + share, draws.selection if finished < draws.selection else total)
+        answers = _answers(model, batch, draws, range(finished, end), at_once, counts.warnings)
+        if finished < draws.selection:
             for answer in answers:
                 counts.selection[answer >= 0] += _one_hot(answer[answer >= 0], counts.selection)
         else:
             counts.votes += (answers == counts.chosen).sum(dim=0)
             counts.unknown += (answers == UNKNOWN).sum(dim=0)
-        counts.done += end - done
-        now = time.perf_counter()
-        counts.tallies[0].seconds += now - began
-        counts.tallies[0].forwards += (end - done) * len(batch.y)
-        began = now
-        if end < total and end * TIMES // total > done * TIMES // total:
+        counts.done += end - finished
+        time_after = time.perf_counter()
+        counts.tallies[0].seconds += time_after - began
+        counts.tallies[0].forwards += (end - finished) * len(batch.y)
+        began = time_after
+        if end < total and end * TIMES // total > finished * TIMES // total:
             task.keep(counts)
         task.report(end / total, f"draw {end} of {total}")
     return counts
 
 
 def _begin(model: Model, batch: Batch, at_once: AtOnce) -> Votes:
-    """Return what the forward without noise gives."""
+    """Return the state after the forward without noise."""
     rows = torch.arange(len(batch.y), device=batch.y.device)
-    parts, failures = carefully(lambda some, places: padded_logits(model, batch.x[some], places), rows, at_once)
+    parts, failures = carefully(lambda part, batch_size: padded_logits(model, batch.x[part], batch_size), rows, at_once)
     if not parts:
         raise failed_on_all(failures)
     logits = torch.full((len(rows), parts[0][1].shape[1]), torch.nan).to(batch.x)
-    for some, values in parts:
-        logits[some] = values
-    none = torch.zeros_like(batch.y)
+    for part, values in parts:
+        logits[part] = values
+    zeros = torch.zeros_like(batch.y)
     return Votes(
         batch=batch,
         logits=logits,
         selection=torch.zeros_like(logits, dtype=torch.int64),
-        votes=none,
-        unknown=none.clone(),
+        votes=zeros,
+        unknown=zeros.clone(),
         done=torch.tensor(0),
         tallies=[Tally()],
         warnings=failed_on(failures, batch.ids, "the forward"),
@@ -128,16 +127,16 @@ def _answers(model: Model, batch: Batch, draws: Draws, numbers: range, at_once: 
     answers = torch.full((len(numbers) * n,), UNKNOWN, device=device)
     wide = torch.float32 if device.type == "mps" else torch.float64
 
-    def vote(pairs: Tensor, places: int) -> Labels:
+    def vote(pairs: Tensor, batch_size: int) -> Labels:
         rows = pairs % n
         normal = noise.rows(rows).fold(numbers.start + pairs // n).normal(batch.x.shape[1:], wide)
         z = torch.add(batch.x[rows].to(wide), normal, alpha=draws.sigma).to(batch.x.dtype)
-        return answer(padded_logits(model, z, places))
+        return answer(padded_logits(model, z, batch_size))
 
     for pairs in torch.split(torch.arange(len(answers), device=device), at_once.batch_size):
         parts, failures = carefully(vote, pairs, at_once)
-        for some, votes in parts:
-            answers[some] = votes
+        for part, votes in parts:
+            answers[part] = votes
         if failures and not any(FAILED in text for text in warnings):
             warnings += failed_on(failures, batch.ids.repeat(len(numbers)), FAILED)
     return answers.view(len(numbers), n)

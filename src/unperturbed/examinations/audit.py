@@ -40,14 +40,14 @@ from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 
 BUDGET = 300.0
-"""Seconds, unless another budget is given."""
+"""The default budget in seconds."""
 UNLABELLED = 2000
 """Further inputs from which a stand-in may learn the network's labels."""
 
 
-def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
-    """Return the folder that an audit writes into."""
-    return None if given["out"] is None else (Path(given["out"]), "")
+def _place(arguments: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return the folder of an audit's files."""
+    return None if arguments["out"] is None else (Path(arguments["out"]), "")
 
 
 @checked(budget=POSITIVE, examples=COUNT, seed=SEED, batch_size=COUNT)
@@ -69,32 +69,32 @@ def audit(
     announce: Callable[[Plan], None] = lambda plan: None,
     progress: Progress = silent,
 ) -> Audit:
-    """Return whether a robust accuracy can be believed, why not, and what it is after the remedies.
+    """Return a verdict on a robust accuracy, its causes, and the robust accuracy after the remedies.
 
-    Checks look for what makes attacks fail on a network that is not robust (the checks of Carlini et al. 2019,
+    Checks look for reasons why attacks fail on a network that is not robust (the checks of Carlini et al. 2019,
     https://arxiv.org/abs/1902.06705; AutoAttack's flags; the indicators of Pintor et al. 2022,
-    https://arxiv.org/abs/2106.09947). Then the network is attacked past what they find, every success is verified on
-    the network as it is, and what survives is the headline: an upper bound of the robust accuracy.
+    https://arxiv.org/abs/2106.09947). Then attacks use the remedies for these causes, every success is verified on the
+    original network, and the share of survivors is the headline: an upper bound on the robust accuracy.
 
     Args:
-        model: returns logits; it is audited in eval mode and left as it was.
-        data: what `evaluate` takes; the test split of a `Data`.
+        model: returns logits; it is audited in eval mode and restored afterwards.
+        data: as for `evaluate`; the test split of a `Data`.
         threat: the threat set.
         suite: the evaluation in question.
-        budget: seconds that the audit may take, about; it is announced first.
-        examples: how many are audited, from the first; None: what the budget allows, 50 to 200.
-        seed: of every random number.
-        batch_size: examples that the network sees at a time.
-        out: a folder; an audit that was interrupted resumes there.
-        output: which part of what the model returns are the logits.
+        budget: approximate limit in seconds; the plan is announced first.
+        examples: number of audited examples, from the first; None: as the budget allows, 50 to 200.
+        seed: of all random numbers.
+        batch_size: examples in a batch.
+        out: a folder, in which an interrupted audit resumes.
+        output: the part of the model's output with the logits.
         stored: finished evaluations of the same network and data, with their examples. One by the suite in question is
             not repeated, and examples that any of them broke count as broken.
         peers: other networks by name, whose adversarial examples are tried on this one.
-        announce: called with the plan before anything is measured.
+        announce: called with the plan before the first measurement.
         progress: called before each step.
 
     Raises:
-        InputError: on what `evaluate` refuses.
+        InputError: as `evaluate`.
     """
     began = time.monotonic()
     split, question = measured_split(data), find_suite(suite)
@@ -222,21 +222,21 @@ def _look(model: nn.Module, split: Split, threat: Threat, seed: int, output: Out
 def _run_checks(
     audited: Audited, folder: Path | None, identity: Mapping[str, Any], clock: Clock, progress: Progress
 ) -> tuple[CheckResult, ...]:
-    """Return every check's result; what a folder keeps of the same audit is not measured again."""
+    """Return the result of every check; stored results of the same audit are reused."""
     kept = Kept(folder and folder / "checks.json", identity)
     results = dict(kept.read().get("checks", {}))
-    found = list[CheckResult]()
-    checks = sorted(checks_in(), key=lambda found: found[0].__name__ not in NEEDED)  # cheap ones first in both parts
+    check_results = list[CheckResult]()
+    checks = sorted(checks_in(), key=lambda check: check[0].__name__ not in NEEDED)  # cheap ones first in both parts
     for number, (check, _) in enumerate(checks):
         name = check.__name__
         progress(0.2 + 0.5 * number / len(checks), 1.0, f"check {name}")
         if name in results and results[name]["reason"] in ("", "not applicable"):
-            found.append(CheckResult.of(results[name]))
+            check_results.append(CheckResult.of(results[name]))
             continue
-        found.append(_result(check, audited, clock))
-        results[name] = found[-1].json()
+        check_results.append(_result(check, audited, clock))
+        results[name] = check_results[-1].json()
         kept.write(checks=results)
-    return tuple(found)
+    return tuple(check_results)
 
 
 def _result(check: Check, audited: Audited, clock: Clock) -> CheckResult:
@@ -248,14 +248,14 @@ def _result(check: Check, audited: Audited, clock: Clock) -> CheckResult:
         text = f"the budget does not reach: it takes about {clock.seconds(passes):.0f} s"
         return CheckResult(check.__name__, question, "not run", text, "", reason="budget")
     try:
-        found = check(audited)
-    except Exception as error:  # a network may do anything: the other checks are to be kept
+        result = check(audited)
+    except Exception as error:  # any error of the network: the other checks continue
         text = f"it failed ({type(error).__name__}: {error})"[:300]
         seconds = time.monotonic() - began
         return CheckResult(check.__name__, question, "not run", text, "", seconds=seconds, reason="error")
     seconds = time.monotonic() - began
     clock.record(passes, seconds)
-    return replace(found, seconds=seconds)
+    return replace(result, seconds=seconds)
 
 
 def _concluded(

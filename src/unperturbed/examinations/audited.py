@@ -1,4 +1,4 @@
-"""What an audit check is given: a network, examples, and what the other checks have measured already."""
+"""The input of audit checks: a network, examples, and measurements shared between checks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -28,7 +28,7 @@ from unperturbed.types import Batch, Inputs, Logits, PerExample, Rows
 Result = Literal["pass", "fail", "not run"]
 Reason = Literal["", "budget", "error", "not applicable"]
 FEW = 32
-"""Examples that most checks look at."""
+"""The number of examples of most checks."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,15 @@ class CheckResult:
     """The finding of one audit check.
 
     Attributes:
-        name: of the check, which is its file's.
-        question: what it asks, for a newcomer.
+        name: of the check and its file.
+        question: the question of the check, for a newcomer.
         verdict: pass, fail, or not run.
-        measured: in words, with numbers and counts.
-        expected: of an honest network.
-        causes: what a failure means, by name.
-        where: the layer where the gradient dies or lies, if it was found.
-        numbers: what was measured, for tables and comparisons.
-        seconds: what the check cost.
+        measured: the measurement in words, with numbers and counts.
+        expected: the result for an undefended network.
+        causes: names of the causes of a failure.
+        where: the layer where the gradient vanishes or is wrong, if found.
+        numbers: the measured numbers, for tables and comparisons.
+        seconds: duration of the check.
         reason: why it was not run; "" where it was.
         broke: ids of examples that it broke, verified on the network inside the threat set.
         surface: a loss over a square, to be drawn; None where the check has none.
@@ -84,7 +84,7 @@ class CheckResult:
     surface: Grid | None = None
 
     def finding(self) -> Finding:
-        """Return the same as a finding, for the report page."""
+        """Return the result as a finding, for the report page."""
         return Finding(self.question, f"{self.verdict}: {self.measured} (expected: {self.expected})", self.numbers)
 
     def json(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class CheckResult:
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> "CheckResult":
-        """Return the result that `json` wrote, read back."""
+        """Return the result from the output of `json`."""
         numbers = tuple(Number(**number) for number in value["numbers"])
         surface = None if value["surface"] is None else Grid.of(value["surface"])
         lists = {name: tuple(value[name]) for name in ("causes", "broke")}
@@ -107,7 +107,7 @@ def broken_in(outcome: Outcome) -> list[int]:
 
 
 def share(name: str, count: int, n: int) -> Number:
-    """Return count / n as a number of an audit check; 0 of none is 0."""
+    """Return count / n as a number of an audit check; 0 if n is 0."""
     return Number(name, count / n if n else 0.0, n, unit="%")
 
 
@@ -116,14 +116,14 @@ class Audited:
     """A network under audit, in eval mode with frozen weights.
 
     Attributes:
-        model: returns logits, as it was given.
+        model: the original network, returns logits.
         batch: the examples.
         threat: the threat set.
-        classes: how many there are.
-        seed: of every random number.
-        batch_size: examples that the network sees at a time.
-        suite: the evaluation whose number is in question.
-        evaluate: runs a suite on a network and these examples; a finished evaluation is loaded, not repeated.
+        classes: number of classes.
+        seed: of all random numbers.
+        batch_size: examples in a batch.
+        suite: of the evaluation in question.
+        evaluate: runs a suite on a network and these examples, or loads a finished evaluation.
         stored: evaluations of the same network and threat in the run folder.
         unlabelled: further inputs, from which a stand-in learns the network's labels; None: the examples alone.
         peers: other networks by name, whose adversarial examples are tried on this one.
@@ -148,9 +148,10 @@ class Audited:
 
     @cached_property
     def steady(self) -> nn.Module:
-        """The network called from the same state each time: as given, or after a pass over the examples if better.
+        """The network with the same state in every call: the original one, or that after a pass over the examples if
+        better.
 
-        A network that keeps averages over calls may answer nothing sensible before its first ones.
+        The outputs of a network with averages over calls may be meaningless before the first calls.
         """
         if not self.behaviour.stateful:
             return self.model
@@ -175,22 +176,22 @@ class Audited:
 
     @cached_property
     def deployed(self) -> nn.Module:
-        """The network as a function of one example: from the same state, each example alone where that matters."""
+        """The network as a function of one example: from the same state, and alone if the batch has an effect."""
         return OneByOne(self.steady) if self.behaviour.coupled else self.steady
 
     @cached_property
     def reachable(self) -> nn.Module:
-        """The same, with a gradient that is 0 where none reaches the inputs."""
+        """The same, with a gradient of 0 if none reaches the inputs."""
         return Reachable(self.deployed)
 
     @cached_property
     def logits(self) -> Logits:
-        """The logits of all the examples."""
+        """The logits of all examples."""
         return self.answers(self.batch.x)
 
     @cached_property
     def few(self) -> Batch:
-        """Some of the examples that are classified correctly, evenly spread; all kinds where none is."""
+        """A few correctly classified examples, evenly spread; any examples if none is correct."""
         correct = (self.logits.argmax(1) == self.batch.y).nonzero()[:, 0]
         rows = correct if len(correct) else torch.arange(len(self.batch.y), device=self.batch.y.device)
         return self._spread(rows)
@@ -215,21 +216,21 @@ class Audited:
 
     @cached_property
     def layers(self) -> tuple[LayerCheck, ...]:
-        """How the gradient behaves at every layer, from the output to the input."""
+        """The checks of the gradient at every layer, from the output to the input."""
         with own_randomness(self.seed, self.batch.x.device):
             return check_layers(self.steady, self.few, self.seed)
 
     @cached_property
     def candidates(self) -> list[Candidate]:
-        """Ways to attack the network, the strongest first."""
+        """Surrogates for attacking the network, the strongest first."""
         return candidates_for(self)
 
     @cached_property
     def baseline(self) -> Outcome:
-        """The evaluation in question: the suite on the network as it is."""
+        """The evaluation in question: the suite on the original network."""
         ids = {*self.batch.ids.tolist()}
-        same = [o for o in self.stored if o.suite == self.suite.name and ids <= {*o.examples["id"]}]
-        return same[0] if same else self.evaluate(self.deployed, self.suite, "baseline")
+        stored = [o for o in self.stored if o.suite == self.suite.name and ids <= {*o.examples["id"]}]
+        return stored[0] if stored else self.evaluate(self.deployed, self.suite, "baseline")
 
     @property
     def standing(self) -> int:
@@ -241,12 +242,12 @@ class Audited:
         return self.answers_of(self.deployed, x, draw)
 
     def answers_of(self, network: nn.Module, x: Inputs, draw: int = 0) -> Logits:
-        """Return the logits of a network made of this one."""
+        """Return the logits of a network derived from this one."""
         with as_reported(x.device), under_attack(network), drawn(self.seed + draw, x.device):
             return padded_logits(network, x, self.batch_size)
 
     def mean_leads(self, batch: Batch, z: Inputs) -> PerExample:
-        """Return the lead of the best wrong class at z; the mean over draws of networks that draw random numbers."""
+        """Return the lead of the best wrong class at z; for networks that draw random numbers, a mean over draws."""
         draws = range(1, 9) if self.behaviour.is_random else range(1)
         leads = [lead(logits, batch.y, rivals(logits, batch.y)) for logits in (self.answers(z, draw) for draw in draws)]
         return torch.stack(leads).mean(0)
@@ -257,7 +258,7 @@ class Audited:
         return lead(logits, batch.y, rivals(logits, batch.y))
 
     def wrong(self, batch: Batch, z: Inputs) -> Tensor:
-        """Tell of each example whether z, which lies in the threat set, is misclassified."""
+        """Tell per example whether z, which lies in the threat set, is misclassified."""
         return self.leads(batch, z) >= 0
 
     def climbed(self, attack: Attack, batch: Batch, stream: int, network: nn.Module | None = None) -> Inputs:

@@ -1,4 +1,4 @@
-"""Whether a network is a function of one example: random numbers, state between calls, dependence on the batch."""
+"""Tests whether a network is a function of one example: no random numbers, no state, no dependence on the batch."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -18,20 +18,20 @@ FIRST = 64
 SIZES = (2, 5)
 """Sizes of batches that are compared with the whole, in addition to single examples."""
 ALIKE = 1e-3
-"""Relative difference of logits up to which they count as the same: rounding, also in reduced precision."""
+"""Relative difference up to which logits count as equal: rounding, also in reduced precision."""
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a network's logits depend on besides the example.
+    """The dependence of a network's logits on anything but the example.
 
     Attributes:
         n: examples whose company changes.
         drawn: examples of which two draws were compared.
         spread: mean over examples of the logits' standard deviation across classes.
         random: largest change of a logit between two draws, in units of `spread`.
-        state: the same between a call and the same call after others.
-        company: the same with other examples in the batch.
+        state: the same between a call and its repetition after other calls.
+        company: the same between batches with different other examples.
         size: the same alone and in batches of several sizes.
     """
 
@@ -55,13 +55,13 @@ class Behaviour:
 
     @property
     def coupled(self) -> bool:
-        """Whether the other examples in a batch matter."""
+        """Whether the logits depend on the other examples in a batch."""
         return max(self.company, self.size) > ALIKE
 
 
 @contextmanager
 def drawn(seed: int, device: torch.device) -> Iterator[None]:
-    """Have the generators of torch, NumPy and Python start from a seed inside, and be as before afterwards."""
+    """Seed the generators of torch, NumPy and Python in this block, and restore them afterwards."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         np.random.seed(seed)
@@ -81,58 +81,63 @@ def behaviour_of(model: nn.Module, examples: Inputs, seed: int, batch_size: int)
 
     def logits(z: Inputs, draw: int = 0) -> Logits:
         with torch.no_grad(), drawn(seed + draw, z.device):
-            found: Logits = model(z).detach().double()
-            return found
+            values: Logits = model(z).detach().double()
+            return values
 
     with under_attack(model):
         with state_restored(model):
-            once = logits(first)
+            base = logits(first)
         with state_restored(model):
-            again = logits(first)
+            repeated = logits(first)
         with state_restored(model):
-            other = logits(first, 1)
+            second_draw = logits(first, 1)
         with state_restored(model):
             logits(second[: len(first)])
             logits(second[: len(first)])
             later = logits(first)
-        steady = torch.equal(once.nan_to_num(), again.nan_to_num())
-        random_change = max(_apart(once, again), _apart(once, other))
+        steady = torch.equal(base.nan_to_num(), repeated.nan_to_num())
+        random_change = max(_apart(base, repeated), _apart(base, second_draw))
         for part in torch.split(examples, batch_size):
             with state_restored(model):
                 here = logits(part)
             with state_restored(model):
                 random_change = max(random_change, _apart(here, logits(part, 1)))
-        company, size = _batch_changes(model, logits, first, second, once, steady and random_change == 0)
-    spread = float(once.std(dim=1).nan_to_num(nan=0.0).mean())
+        company, size = _batch_changes(model, logits, first, second, base, steady and random_change == 0)
+    spread = float(base.std(dim=1).nan_to_num(nan=0.0).mean())
     unit = max(spread, torch.finfo(torch.float64).tiny)
-    state = _apart(once, later) if steady else 0.0
+    state = _apart(base, later) if steady else 0.0
     return Behaviour(len(first), len(examples), spread, random_change / unit, state / unit, company / unit, size / unit)
 
 
 def _batch_changes(
-    model: nn.Module, logits: Callable[[Inputs], Logits], first: Inputs, second: Inputs, once: Logits, same: bool
+    model: nn.Module,
+    logits: Callable[[Inputs], Logits],
+    first: Inputs,
+    second: Inputs,
+    base: Logits,
+    deterministic: bool,
 ) -> tuple[float, float]:
-    """Return the largest change of a first row's logits in other company, and alone."""
+    """Return the largest change of a first row's logits next to other examples, and alone."""
     lead = first[:1]
     changes = []
-    for others in (second[: len(first) - 1].flip(0), 1 - first[1:], lead.expand(len(first) - 1, *lead.shape[1:])):
+    for companions in (second[: len(first) - 1].flip(0), 1 - first[1:], lead.expand(len(first) - 1, *lead.shape[1:])):
         with state_restored(model):
-            together = logits(torch.cat([lead, others]))
-        if len(together) == len(once):  # the same shape draws the same numbers
-            changes.append(_apart(once[:1], together[:1]))
+            together = logits(torch.cat([lead, companions]))
+        if len(together) == len(base):  # a batch of the same shape draws the same numbers
+            changes.append(_apart(base[:1], together[:1]))
     alone = 0.0
-    if same:
+    if deterministic:
         rows = []
         for row in range(min(4, len(first))):
             with state_restored(model):
                 rows.append(logits(first[row : row + 1]))
-        alone = _apart(once[: len(rows)], torch.cat(rows))
+        alone = _apart(base[: len(rows)], torch.cat(rows))
         for size in SIZES:
             rows = []
             for part in torch.split(first, size):
                 with state_restored(model):
                     rows.append(logits(part))
-            alone = max(alone, _apart(once, torch.cat(rows)))
+            alone = max(alone, _apart(base, torch.cat(rows)))
     return max(changes, default=0.0), alone
 
 

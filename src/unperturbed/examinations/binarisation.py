@@ -1,4 +1,4 @@
-"""The binarisation test: attacks must solve a problem of which a solution is known.
+"""The binarisation test: attacks must solve a problem with a known solution.
 
 Zimmermann, Brendel, Tramèr & Carlini 2022, Increasing Confidence in Adversarial Robustness Evaluations,
 https://arxiv.org/abs/2206.13991.
@@ -22,11 +22,11 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Logits
 
 INNER, DRAWS = 499, 200
-"""Points inside that are labelled like the example; random points of the baseline."""
+"""Number of inner points with the example's label, and of random points of the baseline."""
 CLOSENESS = 0.95
 """Radius of the ball of the inner points, in units of eps."""
 SEPARATED = 0.999
-"""How much of the way to the planted point the boundary lies at: only points near it solve the problem."""
+"""The position of the boundary on the way to the planted point: only points near it solve the problem."""
 Attacking = Callable[[nn.Module, Inputs, Tensor], Inputs]
 
 
@@ -37,7 +37,7 @@ class Binarisation:
     Attributes:
         solved: problems in which the suite found a point of the planted class.
         valid: problems that could be planted.
-        by_chance: problems that some of `DRAWS` random points solved.
+        by_chance: problems solved by one of `DRAWS` random points.
         reason: why no problem could be planted.
     """
 
@@ -61,20 +61,20 @@ class Binary(nn.Module):
 
 
 def features_of(network: nn.Module, head: nn.Module, x: Inputs) -> Tensor:
-    """Return what the layer `head` of the network is given, flat, in its last call."""
-    seen: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    """Return the input of the layer `head` in its last call, flat."""
+    inputs: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
     try:
         network(x)
     finally:
         handle.remove()
-    return seen[-1].flatten(1)
+    return inputs[-1].flatten(1)
 
 
 def binarisation(
     network: nn.Module, batch: Batch, threat: Threat, suite: Suite | Attacking, examples: int, seed: int = 0
 ) -> Binarisation:
-    """Plant a problem at each of some examples, and count those that the suite solves.
+    """Plant problems at examples, and count those that the suite solves.
 
     Points of the ball of radius 0.95 eps keep the example's label, one point at distance eps gets the other; a linear
     layer on the network's features separates them, so that a solution exists.
@@ -84,7 +84,7 @@ def binarisation(
         batch: the examples.
         threat: the threat set.
         suite: a suite, or a function of (network, x, y) that returns perturbed inputs.
-        examples: how many problems.
+        examples: number of problems.
         seed: of the points.
     """
     head = _head(network, batch.x[:1])
@@ -109,10 +109,10 @@ def binarisation(
 
 
 def _head(network: nn.Module, x: Inputs) -> nn.Linear | None:
-    """Return the last linear layer that a forward calls."""
+    """Return the last linear layer in a forward."""
     called: list[nn.Linear] = []
     handles = [
-        module.register_forward_hook(lambda module, given, value: called.append(module))
+        module.register_forward_hook(lambda module, arguments, value: called.append(module))
         for module in bare(network).modules()
         if isinstance(module, nn.Linear)
     ]
@@ -126,17 +126,17 @@ def _head(network: nn.Module, x: Inputs) -> nn.Linear | None:
 
 
 def _planted(network: nn.Module, head: nn.Linear, x: Inputs, threat: Threat, noise: Noise) -> Binary | None:
-    """Return a problem with a solution at this example; None where the features do not separate it."""
+    """Return a problem with a solution at this example; None if the features do not separate it."""
     streams = Noise(noise.keys + torch.arange(INNER, device=x.device) * 7919)
     inner = replace(threat, eps=CLOSENESS * threat.eps).sample(x.expand(INNER, *x.shape[1:]), streams)
     border = threat.maximise_linear(x, noise.fold(1).normal(x.shape[1:], x.dtype))
     with torch.no_grad():
         points = torch.cat([x, inner, border])
         features = torch.cat([features_of(network, head, part) for part in torch.split(points, 128)]).double()
-    found = _separated(features[:-1].cpu().numpy(), features[-1].cpu().numpy())
-    if found is None:
+    separator = _separated(features[:-1].cpu().numpy(), features[-1].cpu().numpy())
+    if separator is None:
         return None
-    weight, bias = (torch.as_tensor(value, dtype=x.dtype, device=x.device) for value in found)
+    weight, bias = (torch.as_tensor(value, dtype=x.dtype, device=x.device) for value in separator)
     problem = Binary(network, head, weight, bias)
     with torch.no_grad():
         fits = bool(problem(border).argmax(1)[0] == 1) and bool(problem(x).argmax(1)[0] == 0)
@@ -144,7 +144,7 @@ def _planted(network: nn.Module, head: nn.Linear, x: Inputs, threat: Threat, noi
 
 
 def _separated(inside: Any, planted: Any) -> tuple[Any, Any] | None:
-    """Return weights and bias of a linear function that is below 0 on all the points inside, and above at the other.
+    """Return weights and bias of a linear function that is below 0 at all inner points, and above 0 at the other.
 
     Linear discriminant with shrinkage, whose boundary is then moved next to the planted point.
     """

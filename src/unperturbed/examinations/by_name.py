@@ -21,7 +21,7 @@ BUILT_IN: dict[str, Diagnostic] = _built_in()
 
 
 def find_diagnostics(names: Sequence[str | Diagnostic], trust: Trust = OWN) -> list[Diagnostic]:
-    """Return the diagnostics of these names or import paths, each once; "all" are those of the package.
+    """Return the diagnostics of these names or import paths, without duplicates; "all" are those of the package.
 
     Raises:
         InputError: for an unknown name (with the nearest), and for an import path that leads to no function.
@@ -46,6 +46,6 @@ def find_diagnostics(names: Sequence[str | Diagnostic], trust: Trust = OWN) -> l
 
 
 def name_of(diagnostic: Callable[..., Any]) -> str:
-    """Return the name of a diagnostic: its function's name, with the module's where it is a user's own."""
-    own = not diagnostic.__module__.startswith("unperturbed.")
-    return f"{diagnostic.__module__}:{diagnostic.__qualname__}" if own else diagnostic.__qualname__
+    """Return the name of a diagnostic: that of its function, with the module for a user's diagnostic."""
+    foreign = not diagnostic.__module__.startswith("unperturbed.")
+    return f"{diagnostic.__module__}:{diagnostic.__qualname__}" if foreign else diagnostic.__qualname__

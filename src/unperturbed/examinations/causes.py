@@ -1,4 +1,4 @@
-"""Why a robust accuracy can be too high: the causes that an audit names, explained, each with its remedy."""
+"""The causes of a robust accuracy that is too high, with explanations and remedies."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ class Cause:
     """A reason why attacks fail on a network that is not robust.
 
     Attributes:
-        name: as in the verdict.
+        name: its name in the verdict.
         meaning: one sentence for a reader who has never heard of gradient masking.
-        remedy: what to do about it.
+        remedy: the remedy.
     """
 
     name: str
@@ -26,7 +26,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "saturation",
-        "The logits are so large or so small that the loss hardly changes, so attacks that climb it stand still.",
+        "The logits are so large or so small that the loss hardly changes, so attacks that climb it do not move.",
         "Attack the margin, or divide the logits by their spread before the loss.",
     ),
     Cause(
@@ -36,22 +36,22 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "test-time optimisation",
-        "The network repairs each input before it classifies it, and the usual attacks do not see through the repair.",
+        "The network repairs each input before it classifies it, and the usual attacks do not account for the repair.",
         "Attack with the gradient at the repaired input passed straight to the input, and attack the repair too.",
     ),
     Cause(
         "state",
-        "The answer depends on earlier calls, so what an attack saw in one call does not hold in the next.",
+        "The logits depend on earlier calls, so the result of one call does not hold in the next.",
         "Evaluate every input from the same state, and make forward() change nothing.",
     ),
     Cause(
         "random",
-        "The network draws random numbers, so a single forward tells an attack little.",
+        "The network draws random numbers, so a single forward gives an attack little information.",
         "Attack and measure the mean over many draws (--suite rand).",
     ),
     Cause(
         "batch dependence",
-        "The answer for an example depends on the other examples in the batch, so it has no answer for one image.",
+        "The logits of an example depend on the other examples in the batch, so a single image has no logits.",
         "Evaluate every example alone (--batch-size 1), or make the network independent of the batch.",
     ),
     Cause(
@@ -62,12 +62,13 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "zero gradient",
         "The gradient is exactly 0, so attacks that follow it do not move, although the answer can be changed.",
-        "Pass the gradient straight through the layer where it dies, and attack without gradients.",
+        "Pass the gradient straight through the layer where it vanishes, and attack without gradients.",
     ),
     Cause(
         "shattered",
-        "The gradient points elsewhere than the way the answer really changes, so attacks that follow it are misled.",
-        "Pass the gradient straight through the layer where it lies, average it over noise, and use Square as well.",
+        "The gradient is not the direction in which the logits change, so attacks that follow it are misled.",
+        "Pass the gradient straight through the layer where it is wrong, average it over noise, and use Square as "
+        "well.",
     ),
     Cause(
         "catastrophic overfitting",
@@ -80,5 +81,5 @@ CAUSES: tuple[Cause, ...] = (
         "Evaluate with a stronger suite (--suite standard).",
     ),
 )
-"""In the order in which an audit names them: what explains another cause comes first."""
+"""The order of the causes in an audit: a cause that explains another comes first."""
 BY_NAME = {cause.name: cause for cause in CAUSES}

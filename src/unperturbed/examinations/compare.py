@@ -1,4 +1,4 @@
-"""Several networks side by side: every quantity against the strength of training, and the claims put to the test."""
+"""A comparison of several networks: every quantity against the strength of training, and tests of the claims."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,11 +13,11 @@ from unperturbed.findings import Claim, Comparison, Decision, Examined, Row, Tre
 
 LEVEL = 0.05
 ONE_NETWORK = "one network a strength: seeds are not covered"
-"""Why nothing is decided where a strength has one network."""
+"""The reason for an undecided claim if a strength has one network."""
 SCALE = "log10 of the product of largest singular values (real)"
-"""The number that a network's margins are divided by where the scale of its logits is taken out."""
+"""The divisor of a network's margins that removes the scale of its logits."""
 BLOCKS = "relative change of the features, worst case", "directional spread"
-"""The lines that tell which blocks a mean over the blocks is of."""
+"""The lines with the blocks of a mean over blocks."""
 _NUMBER = -1
 
 CLAIMS = (
@@ -26,7 +26,7 @@ CLAIMS = (
     Claim("Samples gather at the decision boundary", "output margin, test", -1),
     Claim("Confidence falls", "probability of the predicted class, test", -1),
 )
-"""Those of the abstract of Wen, Li & Jia (2020, https://arxiv.org/abs/2011.07478), and what they are read off here."""
+"""The claims of the abstract of Wen, Li & Jia (2020, https://arxiv.org/abs/2011.07478), with their quantities."""
 CONTROLS = (
     Claim("Changes under uniform noise of the same size become smaller", "feature change, uniform noise", -1),
     Claim("Changes under Gaussian noise of the same length become smaller", "feature change, Gaussian noise", -1),
@@ -39,24 +39,24 @@ CONTROLS = (
         -1,
     ),
     Claim(
-        "Singular values of the layers become more equal, their scale taken out",
+        "Singular values of the layers become more equal, without their scale",
         "mean over layers of standard deviation over largest singular value (reshaped)",
         -1,
     ),
-    Claim("Samples gather at the decision boundary, the networks' scale taken out", "output margin, test", -1, True),
+    Claim("Samples gather at the decision boundary, without the networks' scale", "output margin, test", -1, True),
 )
-"""Other quantities for the same claims; they are shown after the four and do not count among them."""
+"""Other quantities for the same claims, shown after the four claims."""
 
 
 @checked()
 def compare(models: Sequence[Examined], seed: int = 0) -> Comparison:
-    """Return every quantity against the strength, and which claims hold on these networks.
+    """Return every quantity against the strength, and the decisions on the claims.
 
-    A claim is decided where every strength has two networks or more. Networks of one strength and seed with the same
-    findings are copies, and count once. `seed` is kept for callers: nothing is drawn.
+    A claim is decided if every strength has two networks or more. Networks of one strength and seed with the same
+    findings are copies, and count once. `seed` has no effect.
 
     Raises:
-        InputError: with fewer than two strengths, or for anything but networks that were examined.
+        InputError: with fewer than two strengths, or for other objects than examined networks.
     """
     models, copies = _without_copies(models)
     strengths = tuple(sorted({model.strength for model in models}))
@@ -87,27 +87,27 @@ def compare(models: Sequence[Examined], seed: int = 0) -> Comparison:
 
 
 def _without_copies(models: Sequence[Examined]) -> tuple[list[Examined], list[str]]:
-    """Return the networks without copies of others, and a note on those left out."""
-    kept, notes = list[Examined](), list[str]()
+    """Return the networks without copies, and a note on the copies."""
+    distinct, notes = list[Examined](), list[str]()
     for model in models:
         key = model.strength, model.seed, model.findings
         first = next(
             (
                 network
-                for network in kept
+                for network in distinct
                 if (network.strength, network.seed, network.findings) == key and network.findings
             ),
             None,
         )
         if first is None:
-            kept.append(model)
+            distinct.append(model)
         else:
             notes.append(f"{model.name} has the seed and all the findings of {first.name}: a copy, counted once.")
-    return kept, notes
+    return distinct, notes
 
 
 def _values(claim: Claim, groups: Sequence[Sequence[Examined]]) -> list[np.ndarray] | str:
-    """Return for each strength an array (networks, examples) over the examples that all networks have, or why not."""
+    """Return for each strength an array (networks, examples) over the common examples, or the reason why not."""
     columns = [[_column(claim, model) for model in group] for group in groups]
     shared = set.intersection(*(set(column) for group in columns for column in group))
     if not shared and claim.without_scale:
@@ -121,7 +121,7 @@ def _values(claim: Claim, groups: Sequence[Sequence[Examined]]) -> list[np.ndarr
 
 
 def _column(claim: Claim, model: Examined) -> Mapping[int, float]:
-    """Return a network's values by the ids of the examples, a single number under a separate id; or nothing."""
+    """Return a network's values by the ids of the examples, or a single number under a separate id; or empty."""
     distribution, number = model.distribution(claim.quantity), model.number(claim.quantity)
     if distribution is None and number is not None:
         return {_NUMBER: number}
@@ -132,12 +132,12 @@ def _column(claim: Claim, model: Examined) -> Mapping[int, float]:
 
 
 def _trend(claim: Claim, values: Sequence[np.ndarray], strengths: Sequence[float], seed: int = 0) -> Trend:
-    """Return the trend with the p of this claim alone, not decided yet.
+    """Return the trend with the unadjusted p of this claim, undecided.
 
     The change of the fitted line is tested by Student's t. Its variance is that of the networks within every strength
     plus that over the examples, which all networks share; the degrees of freedom are Satterthwaite's (Welch 1947,
     https://doi.org/10.1093/biomet/34.1-2.28), so that strengths whose seeds scatter differently keep the level. With
-    one network at a strength the interval is over the examples alone, and p is 1.
+    one network at a strength the interval covers the examples only, and p is 1.
     """
     weights, means = _contrast(strengths), [float(network_values.mean()) for network_values in values]
     change, examples = float(weights @ means), values[0].shape[1]
@@ -162,7 +162,7 @@ def _trend(claim: Claim, values: Sequence[np.ndarray], strengths: Sequence[float
 
 
 def _contrast(strengths: Sequence[float]) -> np.ndarray:
-    """Return the weights of the means whose sum is the fitted line's change from the first strength to the last."""
+    """Return the weights of the means in the fitted line's change from the first strength to the last."""
     centred = np.asarray(strengths) - np.mean(strengths)
     return np.asarray(centred / (centred @ centred) * (strengths[-1] - strengths[0]))
 
@@ -178,7 +178,7 @@ def _holm(trends: Sequence[Trend]) -> tuple[Trend, ...]:
 
 
 def _decided(trend: Trend, p: float) -> Trend:
-    """Return the trend with its adjusted p and what follows from it."""
+    """Return the trend with its adjusted p and decision."""
     decision: Decision = "not decided here"
     if p < LEVEL:
         decision = "held" if trend.change * trend.claim.sign > 0 else "did not hold"
@@ -186,12 +186,12 @@ def _decided(trend: Trend, p: float) -> Trend:
 
 
 def _rows(groups: Sequence[Sequence[Examined]]) -> tuple[Row, ...]:
-    """Return a row a quantity, in the order in which the diagnostics tell them."""
+    """Return one row per quantity, in the order of the diagnostics."""
     quantities: dict[str, str] = {}
     for model in (model for group in groups for model in group):
         for finding in model.findings:
-            again = {f"{entry.name}: mean" for entry in finding.distributions}
-            quantities |= {entry.name: entry.unit for entry in finding.numbers if entry.name not in again}
+            means = {f"{entry.name}: mean" for entry in finding.distributions}
+            quantities |= {entry.name: entry.unit for entry in finding.numbers if entry.name not in means}
             quantities |= {f"mean {entry.name}": entry.unit for entry in finding.distributions}
     return tuple(_row(name, unit, groups) for name, unit in quantities.items())
 
@@ -211,7 +211,7 @@ def _single(model: Examined, quantity: str) -> float | None:
 
 
 def _cell(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """Return the mean over networks and its 95% interval, as far as there is one."""
+    """Return the mean over networks and its 95% interval, if it exists."""
     if len(values) < 2:
         return (values[0] if values else None), None, None
     mean, half = (
@@ -222,7 +222,7 @@ def _cell(values: Sequence[float]) -> tuple[float | None, float | None, float | 
 
 
 def _notes(groups: Sequence[Sequence[Examined]]) -> list[str]:
-    """Return what the networks at hand leave open."""
+    """Return notes on the limits of the comparison of these networks."""
     notes = []
     alone = [f"{group[0].strength:g}" for group in groups if len(group) == 1]
     if alone:
@@ -233,8 +233,8 @@ def _notes(groups: Sequence[Sequence[Examined]]) -> list[str]:
     positions = [
         {line.x for group in groups for network in group if (line := network.line(name)) is not None} for name in BLOCKS
     ]
-    if any(len(places) > 1 for places in positions):
-        notes.append("The networks do not have the same blocks: means over the blocks are of different things.")
+    if any(len(blocks) > 1 for blocks in positions):
+        notes.append("The networks have different blocks: means over the blocks are not comparable.")
     seeds = [{model.seed for model in group} for group in groups]
     if any(first != second for first, second in pairwise(seeds)):
         notes.append("The strengths were not trained with the same seeds.")

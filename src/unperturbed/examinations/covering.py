@@ -1,4 +1,4 @@
-"""The covering-number bound on how much better a network does on the examples that it was trained on."""
+"""The covering-number bound on the generalisation gap of a network."""
 
 import math
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from unperturbed.types import Batch, Inputs, Logits, PerExample
 ETA = 0.05
 """The bound holds with probability 1 - eta."""
 SEARCHED = 32
-"""Training examples of smallest output margin, around which v_min is looked for."""
+"""Number of training examples of smallest output margin in the search for v_min."""
 COVERED = 1000
-"""Training examples whose distances are taken, at most: there are as many as pairs."""
+"""The largest number of training examples for pairwise distances."""
 NEIGHBOURS = 20
-"""Of each example, from which the intrinsic dimension is estimated."""
-VACUOUS = "is 1 or more, which no difference of such losses exceeds: vacuous"
+"""Number of nearest neighbours in the estimate of the intrinsic dimension."""
+VACUOUS = "is 1 or more, the largest difference of such losses: vacuous"
 
 
 def log10_covering_term(log10_cells: float, classes: int, m: int, eta: float) -> float:
@@ -37,14 +37,14 @@ def log10_covering_term(log10_cells: float, classes: int, m: int, eta: float) ->
 
 
 def ramp_term(least: float, gamma: float) -> float:
-    """Return max{0, 1 - u_min / gamma}, at most 1: the ramp loss that a cell of a training example may reach."""
+    """Return max{0, 1 - u_min / gamma}, at most 1: an upper bound on the ramp loss in a cell of a training example."""
     return min(1.0, max(0.0, 1 - least / gamma))
 
 
 def packing_number(x: Inputs, r: float) -> int:
-    """Return how many of the examples a greedy choice finds that lie further than r apart, in L2.
+    """Return the number of examples in a greedy choice of points further than r apart, in L2.
 
-    A ball of radius r / 2 holds at most one of them, so that no cover has fewer balls: N(X, r / 2) is no less.
+    A ball of radius r / 2 holds at most one of them, so that the number is a lower bound on N(X, r / 2).
     """
     flat, chosen = x.flatten(1).double(), list[int]()
     away = torch.full((len(flat),), torch.inf, dtype=torch.float64, device=flat.device)
@@ -56,11 +56,11 @@ def packing_number(x: Inputs, r: float) -> int:
 
 
 def intrinsic_dimension(x: Inputs, neighbours: int = NEIGHBOURS) -> float:
-    """Return the maximum-likelihood estimate of the dimension k that examples spread in, from distances in L2.
+    """Return the maximum-likelihood estimate of the examples' intrinsic dimension k, from distances in L2.
 
     1 / k is the mean over examples and j < K of ln(T_K / T_j), T_j the distance of the j-th nearest neighbour (Levina &
     Bickel 2004, eq. 8; averaged over its inverse, as MacKay & Ghahramani 2005 derive). Copies of another example are
-    left out. NaN where fewer than three different examples remain, or where all neighbours are equally far.
+    left out. NaN if fewer than three different examples remain, or all neighbours are equally far.
     """
     flat = torch.unique(x.flatten(1).double(), dim=0)
     neighbours = min(neighbours, len(flat) - 1)
@@ -74,13 +74,13 @@ def intrinsic_dimension(x: Inputs, neighbours: int = NEIGHBOURS) -> float:
 
 @dataclass(frozen=True)
 class Cover:
-    """How many balls cover the inputs, as far as the training examples tell, and the bounds that follow.
+    """The number of balls that cover the inputs, estimated from the training examples, and the resulting bounds.
 
     Attributes:
         proved: log10 of the bound on the 0-1 gap with the packing number: the true bound is no smaller.
-        proxy: the same with (C / r)^k; None where k or C is not known.
-        numbers: what is shown.
-        notes: what in the numbers is proved and what is a proxy.
+        proxy: the same with (C / r)^k; None if k or C is unknown.
+        numbers: the shown numbers.
+        notes: the proved statements and the proxies.
     """
 
     proved: float
@@ -90,7 +90,7 @@ class Cover:
 
 
 def covering_bound(subject: Subject, train: Batch) -> Finding:
-    """Return the covering-number bound with its constants, or why there is none."""
+    """Return the covering-number bound with its constants, or the reason for its absence."""
     logits = sound(subject.train_logits).cpu()
     rows = logits.isfinite().all(dim=1).nonzero()[:COVERED, 0]
     m, classes = len(rows), subject.classes
@@ -109,8 +109,7 @@ def covering_bound(subject: Subject, train: Batch) -> Finding:
     note = (
         "Bound on R - R_emp, for losses within [0, 1], with probability 1 - eta: max{0, 1 - u_min / gamma} (ramp loss, "
         "at most 1) or 0 (0-1 loss), plus sqrt((2 |Y| N(X, r / 2) ln 2 + 2 ln(1 / eta)) / m). Proved for r and gamma "
-        "that are fixed before the data are seen, with R_emp the loss on the m training examples measured here, drawn "
-        "independently."
+        "fixed before the data are drawn, with R_emp the loss on these m independent training examples."
     )
     if not r > 0:
         reason = "has v_min 0" if r == 0 else "has no v_min: no other prediction was found near any example"
@@ -126,7 +125,8 @@ def covering_bound(subject: Subject, train: Batch) -> Finding:
 
 
 def _cover(x: Inputs, r: float, k: float, diameter: float, classes: int) -> Cover:
-    """Return how many balls of radius r / 2 cover the inputs: at least, and by the intrinsic dimension k."""
+    """Return the number of balls of radius r / 2 that cover the inputs: a lower bound, and by the intrinsic dimension
+    k."""
     m, cells = len(x), packing_number(x, r)
     proved = log10_covering_term(math.log10(cells), classes, m, ETA)
     numbers = (
@@ -138,9 +138,9 @@ def _cover(x: Inputs, r: float, k: float, diameter: float, classes: int) -> Cove
         "r is v_min, the smallest distance in L2 from a training example to another prediction. A proxy: it is read "
         f"off the data, and known only as an upper bound, by a search around the {min(SEARCHED, m)} training examples "
         "of smallest output margin. The true v_min is no larger, which makes N and the bound larger, not smaller.",
-        f"N(X, r / 2), at least: training examples further than r apart, chosen greedily, {cells} of {m}. That no "
-        "cover has fewer balls is proved; inputs that were not seen may need more. So where the bound with it is "
-        "vacuous, the bound is; where it is not, nothing is proved.",
+        f"N(X, r / 2), at least: training examples further than r apart, chosen greedily, {cells} of {m}. It is a "
+        "proved lower bound on the number of balls; unseen inputs may need more. So if the bound with it is vacuous, "
+        "the true bound is; if not, nothing is proved.",
         "The bound on the 0-1 gap also needs that the prediction is constant within r of every training example, which "
         "holds up to the true v_min.",
     )
@@ -155,7 +155,7 @@ def _cover(x: Inputs, r: float, k: float, diameter: float, classes: int) -> Cove
     note = (
         f"N(X, r / 2), proxy: (C / r)^k, at least the packing number. C is the largest distance between training "
         f"examples; k is estimated from the distances of {min(NEIGHBOURS, m - 1)} nearest neighbours (Levina & "
-        "Bickel 2004), too low where the examples are few for their dimension. Nothing of it is proved."
+        "Bickel 2004), too low if the examples are few for their dimension. It is not proved."
     )
     return Cover(proved, proxy, (*numbers, *by_dimension), (*notes, note))
 
@@ -179,7 +179,7 @@ def _ramp(subject: Subject, examples: Batch, score: PerExample, r: float, cover:
         "as above. gamma is the median output margin of the training examples, read off the data: a proxy.",
     ]
     if log_lam + math.log(r) > 700 or not gamma > 0:
-        text = "u_min is below any number of this machine" if gamma > 0 else "gamma is not positive"
+        text = "u_min is below the range of floats" if gamma > 0 else "gamma is not positive"
         return Finding("", "", tuple(numbers), notes=(*notes, f"Bound on the ramp loss: {text}, vacuous."))
     least = float(score.min()) - math.exp(log_lam) * r
     first = ramp_term(least, gamma)
@@ -214,14 +214,14 @@ def _verdict(proved: float, proxy: float | None) -> str:
 
 
 def _smallest_margin(subject: Subject, examples: Batch, logits: Logits) -> float:
-    """Return the smallest distance in L2 at which a training example's prediction was seen to change; NaN: none was."""
+    """Return the smallest L2 distance from a training example to another prediction; NaN if none was found."""
     best = logits.topk(2, dim=1).values
     closest = (best[:, 0] - best[:, 1]).argsort(stable=True)[:SEARCHED]
     part = _rows(examples, closest)
     part = Batch(part.x, logits[closest].argmax(dim=1).to(part.y.device), part.ids)
-    found = nearest(subject, part, "L2")
-    found = found[found.isfinite()]
-    return float(found.min()) if len(found) else math.nan
+    distances = nearest(subject, part, "L2")
+    distances = distances[distances.isfinite()]
+    return float(distances.min()) if len(distances) else math.nan
 
 
 def _diameter(x: Inputs) -> float:

@@ -34,7 +34,7 @@ ARRAYS = "explanation.safetensors"
 Format = Literal["svg", "png", "pdf"]
 FORMATS: tuple[Format, ...] = ("svg", "png", "pdf")
 TRAINING = 2000
-"""Training examples for class means and spectra, at most."""
+"""The largest number of training examples for class means and spectra."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +44,10 @@ class Explained:
     Attributes:
         name: of the network in tables and figures.
         threat: of adversarial inputs.
-        examples: how many were explained.
+        examples: number of explained examples.
         explanations: by name.
-        warnings: notes of the explanations, and how the examples were selected.
-        failed: the errors of explanations that raised one, by name.
+        warnings: notes of the explanations, and on the selection of the examples.
+        failed: the errors of failed explanations, by name.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Explained:
 
     def json(self) -> dict[str, Any]:
         """Return plain values, without pictures and arrays."""
-        findings = {name: each.finding.json() for name, each in self.explanations.items()}
+        findings = {name: explanation.finding.json() for name, explanation in self.explanations.items()}
         return {
             "unperturbed": version(),
             "torch": str(torch.__version__),
@@ -72,7 +72,7 @@ class Explained:
         }
 
     def raise_failures(self) -> None:
-        """Raise RunError where explanations failed."""
+        """Raise RunError if explanations failed."""
         if self.failed:
             texts = "; ".join(f"{name}: {error}" for name, error in self.failed.items())
             raise RunError(f"Some explanations of {self.name} failed ({texts}); the others are complete.")
@@ -84,17 +84,17 @@ def find_explanations(names: Sequence[Explainer | str]) -> dict[str, Explainer]:
     Raises:
         InputError: for an unknown name, with the nearest.
     """
-    entries, found = listing("examinations/explanations"), dict[str, Any]()
+    entries, explainers = listing("examinations/explanations"), dict[str, Any]()
     for name in names:
         if not isinstance(name, str):
-            found[name.__name__] = name
+            explainers[name.__name__] = name
         elif name == "all":
-            found |= {entry.name: follow(entry.path, "explanation", OWN) for entry in entries.values()}
+            explainers |= {entry.name: follow(entry.path, "explanation", OWN) for entry in entries.values()}
         elif name in entries:
-            found[name] = follow(entries[name].path, "explanation", OWN)
+            explainers[name] = follow(entries[name].path, "explanation", OWN)
         else:
             raise InputError(f"There is no explanation {name!r}. {hint(name, entries)}")
-    return found
+    return explainers
 
 
 @checked(examples=COUNT, seed=SEED, batch_size=COUNT)
@@ -115,43 +115,49 @@ def explain(
     output: Output = None,
     progress: Progress = silent,
 ) -> Explained:
-    """Explain a network: saliency, synthesised inputs, and scores that say how far to trust them.
+    """Explain a network by saliency maps and synthesised inputs, with scores of their reliability.
 
     Args:
-        model: returns logits, or what holds them; in float32 or float64.
-        test: examples that it was not trained on: a split, a `Data` (its test split), a pair of arrays, a dataset.
-        threat: of adversarial inputs; its box also holds what is synthesised.
-        train: examples that it was trained on, for class means and the mean spectrum.
+        model: returns logits, or an object with logits; in float32 or float64.
+        test: examples outside its training set: a split, a `Data` (its test split), a pair of arrays, a dataset.
+        threat: of adversarial inputs; synthesised inputs lie in its box.
+        train: its training examples, for class means and the mean spectrum.
         explanations: names ("all": those of the package), or functions from a `Subject` to an `Explanation`.
         name: of the network in tables and figures.
         examples: of the test split: N, "first:N", "stratified:N" or "random:N"; None: all.
         seed: of random directions, starts and weights.
-        batch_size: examples that the network sees at a time.
-        judge: a second network, best a robust one, that says whether counterfactuals show the class they aim at.
-        out: a folder for scores, arrays and pictures; None: nothing is written.
+        batch_size: examples in a batch.
+        judge: a second network, preferably a robust one, that judges whether counterfactuals show their target class.
+        out: a folder for scores, arrays and pictures; None: no files.
         figures: formats of each grid of pictures: "svg", "png", "pdf".
-        output: which part of what the model returns are the logits: a place, a name, or a function of it.
+        output: the part of the model's output with the logits: a position, a name, or a function of it.
         progress: called before each explanation.
 
     Raises:
-        InputError: where model and data do not fit each other or the threat's box, for unknown names, and without
-            Captum.
+        InputError: if model and data do not fit each other or the threat's box, for unknown names, and without Captum.
     """
     captum()
-    asked, subject, notes = _subject(
+    explainers, subject, notes = _subject(
         model, test, threat, train, explanations, name, examples, seed, batch_size, judge, output
     )
-    done, failed = dict[str, Explanation](), dict[str, str]()
-    for number, (title, explainer) in enumerate(asked.items()):
-        progress(number, len(asked), f"{name}: {title}")
+    explanations_by_name, failed = dict[str, Explanation](), dict[str, str]()
+    for number, (title, explainer) in enumerate(explainers.items()):
+        progress(number, len(explainers), f"{name}: {title}")
         try:
-            done[title] = explainer(subject)
+            explanations_by_name[title] = explainer(subject)
         except InputError:
             raise
-        except Exception as error:  # a user's own may raise anything, and the others are to be kept
+        except Exception as error:  # any error of a user's explanation: the others continue
             failed[title] = f"{type(error).__name__}: {error}"
-    warnings = [*notes, *(f"{each.finding.title}: {note}" for each in done.values() for note in each.finding.notes)]
-    explained = Explained(name, threat, len(subject.test.x), done, tuple(warnings), failed)
+    warnings = [
+        *notes,
+        *(
+            f"{explanation.finding.title}: {note}"
+            for explanation in explanations_by_name.values()
+            for note in explanation.finding.notes
+        ),
+    ]
+    explained = Explained(name, threat, len(subject.test.x), explanations_by_name, tuple(warnings), failed)
     if out is not None:
         write_explained(explained, Path(out), figures)
     return explained
@@ -170,16 +176,15 @@ def _subject(
     judge: nn.Module | None,
     output: Output,
 ) -> tuple[dict[str, Explainer], Subject, tuple[str, ...]]:
-    """Return the explanations, what they explain, and notes on the selection."""
-    asked = find_explanations(explanations)
+    """Return the explanations, their subject, and notes on the selection."""
+    explainers = find_explanations(explanations)
     prepared = prepare(name, model, test, threat, train, (examples, TRAINING), seed, batch_size, output)
-    looked, subject = prepared.model, prepared.subject
-    judging = None if judge is None else _judge(judge, subject.test, looked.classes, prepared.test)
-    return asked, replace(subject, judge=judging), tuple(looked.warnings)
+    judging = None if judge is None else _judge(judge, prepared.subject.test, prepared.model.classes, prepared.test)
+    return explainers, replace(prepared.subject, judge=judging), tuple(prepared.model.warnings)
 
 
 def _judge(judge: nn.Module, batch: Batch, classes: int, split: Split) -> nn.Module:
-    """Return the second network, giving logits; raises InputError where its classes are others."""
+    """Return the second network as a classifier; raises InputError if its classes differ."""
     weight = next(judge.parameters(), batch.x)
     judging = as_classifier(judge, batch.x[:1].to(weight.device, weight.dtype), None, Classes.seen_in(split.labels))
     with torch.no_grad():
@@ -190,29 +195,35 @@ def _judge(judge: nn.Module, batch: Batch, classes: int, split: Split) -> nn.Mod
 
 
 def write_explained(explained: Explained, folder: Path, figures: Sequence[Format] = ()) -> None:
-    """Write explanation.json, the arrays, a JSON file with PNG cells a grid, and the grids in these formats.
+    """Write explanation.json, the arrays, one JSON file with PNG cells per grid, and the grids in these formats.
 
     Raises:
         InputError: for an unknown format.
     """
-    if unknown := [each for each in figures if each not in FORMATS]:
+    if unknown := [explanation for explanation in figures if explanation not in FORMATS]:
         raise InputError(f"There is no figure format {unknown[0]!r}: the formats are {', '.join(FORMATS)}.")
     listed, arrays = list[dict[str, str]](), dict[str, torch.Tensor]()
-    for name, each in explained.explanations.items():
+    for name, explanation in explained.explanations.items():
         arrays |= {
             f"{name}/{key}": value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for key, value in each.arrays.items()
+            for key, value in explanation.arrays.items()
         }
-        numbers = [number for number in each.finding.json()["numbers"]]
-        about = " ".join([each.finding.summary, *each.finding.notes])
-        for place, grid in enumerate(each.grids):
-            scores = numbers if place == 0 else []
+        numbers = [number for number in explanation.finding.json()["numbers"]]
+        about = " ".join([explanation.finding.summary, *explanation.finding.notes])
+        for index, grid in enumerate(explanation.grids):
+            scores = numbers if index == 0 else []
             listed += _write_grid(
-                folder, name, grid, " ".join([grid.caption, about if place == 0 else ""]).strip(), scores
+                folder, name, grid, " ".join([grid.caption, about if index == 0 else ""]).strip(), scores
             )
             listed += write_figures(folder, grid, figures)
-        if not each.grids:
-            content = {"title": each.finding.title, "about": about, "columns": [], "rows": [], "numbers": numbers}
+        if not explanation.grids:
+            content = {
+                "title": explanation.finding.title,
+                "about": about,
+                "columns": [],
+                "rows": [],
+                "numbers": numbers,
+            }
             write_json(folder / f"{name}.json", content)
     write_tensors(folder / ARRAYS, arrays, {"model": explained.name})
     write_json(folder / INDEX, {**explained.json(), "arrays": ARRAYS, "figures": listed})

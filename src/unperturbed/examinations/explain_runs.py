@@ -29,7 +29,7 @@ class Explanations:
         explained: of each network.
         folders: of each network's files.
         threat: of adversarial inputs, the same for all.
-        side: the folder of the pictures side by side; None: there is one network, or it has no pictures.
+        side: the folder of the pictures side by side; None for one network, or without pictures.
     """
 
     explained: tuple[Explained, ...]
@@ -41,7 +41,7 @@ class Explanations:
         """Return plain values."""
         return {
             "threat": str(self.threat),
-            "models": [each.json() for each in self.explained],
+            "models": [network.json() for network in self.explained],
             "folders": [str(folder) for folder in self.folders],
             "side_by_side": None if self.side is None else str(self.side),
         }
@@ -66,20 +66,20 @@ def explain_runs(
 
     Args:
         runs: run folders of the same data.
-        threat: of adversarial inputs, for all of them; None: the largest of the runs' own.
+        threat: of adversarial inputs, for all runs; None: the largest threat of the runs.
         explanations: names ("all": those of the package), or functions from a `Subject` to an `Explanation`.
         examples: test examples: N, "first:N", "stratified:N" or "random:N".
         seed: of random directions, starts and weights.
-        batch_size: examples that a network sees at a time.
-        judge: the run folder of a second network, best a robust one, that judges counterfactuals.
+        batch_size: examples in a batch.
+        judge: the run folder of a second network, preferably a robust one, that judges counterfactuals.
         out: the folder of the pictures side by side; None: one next to the runs.
         figures: formats of each grid of pictures: "svg", "png", "pdf".
         trust: whether import paths in the folders are followed.
         progress: called before each explanation.
 
     Raises:
-        InputError: where the runs cannot be compared.
-        RunError: where explanations failed; the others are written.
+        InputError: if the runs cannot be compared.
+        RunError: if explanations failed; the others are written.
     """
     if len({Path(run).resolve() for run in runs}) < len(runs) or not runs:
         raise InputError(f"The runs are {', '.join(map(str, runs)) or 'none'}: name one or more, each once.")
@@ -87,12 +87,12 @@ def explain_runs(
     for run in (Run.open(run, trust) for run in runs):
         test = run.data.test or run.data.train
         candidates.append(Candidate(run.folder, run.model, run.data, test, run.trained_on, run.threat, run.record))
-    found = explain_all(
+    explained_runs = explain_all(
         candidates, threat, explanations, parse(examples, None), seed, batch_size, judge, out, figures, trust, progress
     )
-    for each in found.explained:
-        each.raise_failures()
-    return found
+    for explained in explained_runs.explained:
+        explained.raise_failures()
+    return explained_runs
 
 
 def explain_all(
@@ -115,8 +115,8 @@ def explain_all(
     explained, folders = list[Explained](), list[Path]()
     for number, (candidate, name) in enumerate(zip(candidates, names_of(candidates), strict=True)):
 
-        def report(done: float, total: float, text: str, before: int = number) -> None:
-            progress(before + done / total, len(candidates), text)
+        def report(finished: float, total: float, text: str, before: int = number) -> None:
+            progress(before + finished / total, len(candidates), text)
 
         folders.append(candidate.folder / FOLDER)
         explained.append(
@@ -143,21 +143,21 @@ def explain_all(
 
 def _side_by_side(explained: Sequence[Explained], home: Path, figures: Sequence[Format]) -> Path | None:
     """Write the gradients and prototypes of the networks as columns of one grid each, and their scores."""
-    write_json(home / f"{SIDE}.json", {"scores": _scores(explained), "models": [each.name for each in explained]})
+    write_json(home / f"{SIDE}.json", {"scores": _scores(explained), "models": [network.name for network in explained]})
     drawn = False
     for title, explanation, array, signed in (
         ("Input gradients", "saliency", "natural_gradient", True),
         ("Class prototypes", "prototypes", "prototype", False),
     ):
-        if any(explanation not in each.explanations for each in explained):
+        if any(explanation not in network.explanations for network in explained):
             continue
-        arrays = [each.explanations[explanation].arrays for each in explained]
-        if any(array not in each for each in arrays):
+        arrays = [network.explanations[explanation].arrays for network in explained]
+        if any(array not in network for network in arrays):
             continue
         columns: dict[str, tuple[Inputs, bool]] = {}
         if signed:
             columns["image"] = (arrays[0]["natural_image"], False)
-        columns |= {each.name: (part[array], signed) for each, part in zip(explained, arrays, strict=True)}
+        columns |= {network.name: (part[array], signed) for network, part in zip(explained, arrays, strict=True)}
         rows = [str(k + 1) for k in range(len(arrays[0][array]))]
         caption = f"{title} of each network on the same examples; a column a network."
         for pictures in grid(f"{SIDE}-{explanation}", title, caption, rows, columns):
@@ -169,9 +169,9 @@ def _side_by_side(explained: Sequence[Explained], home: Path, figures: Sequence[
 def _scores(explained: Sequence[Explained]) -> Mapping[str, Any]:
     """Return each score with its interval by network."""
     table: dict[str, dict[str, Any]] = {}
-    for each in explained:
-        for explanation in each.explanations.values():
+    for network in explained:
+        for explanation in network.explanations.values():
             for number in explanation.finding.numbers:
                 row = table.setdefault(number.name, {})
-                row[each.name] = {"value": number.value, "low": number.low, "high": number.high, "n": number.n}
+                row[network.name] = {"value": number.value, "low": number.low, "high": number.high, "n": number.n}
     return table

@@ -1,4 +1,4 @@
-"""A preflight of model, data and threat: what would make training or an evaluation mislead, in seconds."""
+"""A preflight of model, data and threat, in seconds, for faults that make training or evaluation misleading."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,26 +25,26 @@ from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Labels, Logits
 
 SOME = 128
-"""Examples that the network sees."""
+"""The default number of examples."""
 TWINS = 2000
-"""Examples of each split that are compared for duplicates."""
+"""Number of examples of each split in the search for duplicates."""
 PASSES = {"pgd": 1000, "standard": 8000}
-"""Passes a suite takes for an example that nothing breaks, about; as many backward as forward count once."""
+"""Approximate number of passes of a suite for an unbroken example; a pass is a forward and a backward."""
 AT_PASSES = 12
-"""Passes an example of adversarial training with 10 steps takes in an epoch."""
+"""Number of passes of adversarial training with 10 steps per example and epoch."""
 
 
 _HOPELESS = ("inputs not finite", "weights' type", "mixed weights")
-"""With these, what the network answers says nothing."""
+"""Symptoms that make the network's outputs meaningless."""
 
 
 @dataclass(frozen=True)
 class Symptom:
-    """Something wrong, with the remedy.
+    """A fault, with its remedy.
 
     Attributes:
-        name: in a few words, always the same for the same fault.
-        text: what was measured, and what to do.
+        name: a short, constant name of the fault.
+        text: the measurement and the remedy.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Symptom:
 
 @dataclass(frozen=True)
 class Checkup:
-    """What a preflight found.
+    """The result of a preflight.
 
     Attributes:
-        symptoms: what is wrong; none: nothing was found.
-        facts: what was measured: inputs, logits, clean accuracy, memory, estimated times.
+        symptoms: the faults; empty if none was found.
+        facts: the measurements: inputs, logits, clean accuracy, memory, estimated times.
         seconds: in all.
     """
 
@@ -88,18 +88,18 @@ class _Patient:
 def doctor(
     model: nn.Module, data: Any, threat: Threat, *, output: Output = None, seed: int = 0, examples: int = SOME
 ) -> Checkup:
-    """Return what is wrong with a set-up before anything is trained or evaluated.
+    """Return the faults of a set-up before training or an evaluation.
 
     Args:
         model: returns logits.
         data: a `Data`, a split, a pair of arrays (inputs, labels), or a dataset; duplicates need a `Data`.
         threat: the threat set.
-        output: which part of what the model returns are the logits.
+        output: the part of the model's output with the logits.
         seed: of random numbers.
-        examples: how many the network sees.
+        examples: number of examples.
 
     Raises:
-        InputError: where the data cannot be read at all.
+        InputError: if the data cannot be read.
     """
     began = time.monotonic()
     split = as_split((data.test or data.train) if isinstance(data, Data) else data)
@@ -111,7 +111,7 @@ def doctor(
         patient, trouble = _patient(model, x, y, output, seed)
         symptoms += trouble
         if patient is not None:
-            symptoms += [found for examine in _EXAMINATIONS if (found := examine(patient)) is not None]
+            symptoms += [fault for examine in _EXAMINATIONS if (fault := examine(patient)) is not None]
             facts |= _costs(patient, data, split)
     return Checkup(tuple(symptoms), facts, time.monotonic() - began)
 
@@ -128,14 +128,14 @@ def _patient(
         behaviour = behaviour_of(classifier, x[:32], seed, 32)
     except InputError as error:
         return None, [Symptom("the model does not run", str(error))]
-    except Exception as error:  # a network may raise anything
+    except Exception as error:  # any error of the network
         text = f"The model fails on {tuple(x.shape)} inputs ({type(error).__name__}: {error})"[:400]
         return None, [Symptom("the model does not run", f"{text}: try model(x) on one batch.")]
     return _Patient(model, classifier, x, y, logits, logits.shape[1], behaviour, seed), []
 
 
 def _of_data(x: Inputs, threat: Threat, split: Split) -> list[Symptom]:
-    found = []
+    faults = []
     if not bool(x.isfinite().all()):
         count = int((~x.isfinite()).sum())
         return [
@@ -146,74 +146,74 @@ def _of_data(x: Inputs, threat: Threat, split: Split) -> list[Symptom]:
     if bool(outside.any()):
         scale = ": divide by 255, with --scale 255 for the model" if float(x.max()) > 2 and float(x.min()) >= 0 else ""
         hint = scale or ": give --bounds, or leave normalisation to the model's first layer"
-        found.append(
+        faults.append(
             Symptom(
                 "inputs outside the bounds", f"Inputs range from {float(x.min()):.3g} to {float(x.max()):.3g}{hint}."
             )
         )
     elif float(x.max()) < 0.02 * float(high.max()) and float(high.max()) < float("inf"):
-        found.append(
+        faults.append(
             Symptom("inputs too small", f"The largest input is {float(x.max()):.3g}: were they divided by 255 twice?")
         )
     if bool((x.flatten(1).std(dim=0) == 0).all()) and len(x) > 1:
-        found.append(Symptom("inputs all alike", "All examples are the same: the data was read wrongly."))
+        faults.append(Symptom("inputs all alike", "All examples are the same: the data was read wrongly."))
     if x.dim() == 4 and x.shape[-1] in (1, 3) and x.shape[1] > 4:
-        found.append(Symptom("channels last", f"Images have the shape {tuple(x.shape[1:])}: put the channels first."))
-    found += [Symptom("eps", text) for text in reach_warnings(threat, split)]
+        faults.append(Symptom("channels last", f"Images have the shape {tuple(x.shape[1:])}: put the channels first."))
+    faults += [Symptom("eps", text) for text in reach_warnings(threat, split)]
     if threat.eps == 0:
-        found.append(Symptom("eps", "eps is 0: nothing is perturbed."))
-    return found
+        faults.append(Symptom("eps", "eps is 0: nothing is perturbed."))
+    return faults
 
 
 def _of_labels(y: Labels) -> list[Symptom]:
     kinds, counts = torch.unique(y, return_counts=True)
-    found = []
+    faults = []
     if int(kinds.min()) == 1 and int(kinds.max()) == len(kinds) and len(kinds) > 1:
-        found.append(Symptom("label base", f"Labels run from 1 to {len(kinds)}: subtract 1, classes count from 0."))
+        faults.append(Symptom("label base", f"Labels run from 1 to {len(kinds)}: subtract 1, classes count from 0."))
     elif len(kinds) == 1 and len(y) >= 10:
-        found.append(Symptom("one class", f"All {len(y)} labels are {int(kinds[0])}: is the data sorted, or cut?"))
+        faults.append(Symptom("one class", f"All {len(y)} labels are {int(kinds[0])}: is the data sorted, or cut?"))
     elif len(y) >= 50 and float(counts.max()) / len(y) > 0.9:
         share = float(counts.max()) / len(y)
-        found.append(Symptom("unbalanced classes", f"{share:.0%} of the labels are one class: accuracy means little."))
-    return found
+        faults.append(Symptom("unbalanced classes", f"{share:.0%} of the labels are one class: accuracy means little."))
+    return faults
 
 
 def _twins(data: Any) -> list[Symptom]:
-    """Return a symptom where test examples are among the training examples."""
+    """Return a symptom if test examples are among the training examples."""
     if not isinstance(data, Data) or data.test is None or data.test is data.train:
         return []
-    seen = {
+    training = {
         part.numpy().tobytes()
         for rows in torch.split(torch.arange(len(data.train)), 1000)
         for part in (255 * data.train.inputs(rows)).round().to(torch.int16)
     }
     rows = torch.arange(min(TWINS, len(data.test)))
-    found = sum(part.numpy().tobytes() in seen for part in (255 * data.test.inputs(rows)).round().to(torch.int16))
-    if found <= 0.005 * len(rows):
+    twins = sum(part.numpy().tobytes() in training for part in (255 * data.test.inputs(rows)).round().to(torch.int16))
+    if twins <= 0.005 * len(rows):
         return []
     return [
-        Symptom("duplicates", f"{found} of {len(rows)} test examples are also training examples: remove them from one.")
+        Symptom("duplicates", f"{twins} of {len(rows)} test examples are also training examples: remove them from one.")
     ]
 
 
 def _of_weights(model: nn.Module) -> list[Symptom]:
-    found, kinds = [], {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
+    flaws, kinds = [], {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
     if len(kinds) > 1:
-        found.append(Symptom("mixed weights", f"Weights are {', '.join(sorted(map(str, kinds)))}: call model.float()."))
+        flaws.append(Symptom("mixed weights", f"Weights are {', '.join(sorted(map(str, kinds)))}: call model.float()."))
     elif kinds and kinds <= {torch.float16, torch.bfloat16}:
-        found.append(
+        flaws.append(
             Symptom("weights' type", f"Weights are {next(iter(kinds))}: call model.float(), results need 32 bits.")
         )
     if (wrong := not_finite(model)) is not None:
-        found.append(Symptom("weights not finite", f"{wrong}: load other weights."))
+        flaws.append(Symptom("weights not finite", f"{wrong}: load other weights."))
     modes = {module.training for module in model.modules() if not list(module.children())}
     layers = [
         m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd)
     ]
     if layers and any(layer.training for layer in layers) and modes:
-        text = f"The model is in train mode, and {len(layers)} of its layers answer differently there"
-        found.append(Symptom("train mode", f"{text}: call model.eval() before you evaluate it yourself."))
-    return found
+        text = f"The model is in train mode, and {len(layers)} of its layers give other outputs there"
+        flaws.append(Symptom("train mode", f"{text}: call model.eval() before you evaluate it yourself."))
+    return flaws
 
 
 def _not_logits(patient: _Patient) -> Symptom | None:
@@ -232,7 +232,7 @@ def _outputs_not_finite(patient: _Patient) -> Symptom | None:
 def _one_logit(patient: _Patient) -> Symptom | None:
     kinds = int(patient.y.max()) + 1
     if patient.classes == 2 and kinds > 2:
-        return Symptom("class count", f"The model tells apart 2 classes, but labels go up to {kinds - 1}.")
+        return Symptom("class count", f"The model distinguishes 2 classes, but labels go up to {kinds - 1}.")
     if kinds > patient.classes:
         return Symptom("class count", f"The model has {patient.classes} logits, but labels go up to {kinds - 1}.")
     if patient.classes > 2 * kinds and len(patient.y) > 50:
@@ -249,7 +249,7 @@ def _random(patient: _Patient) -> Symptom | None:
 def _stateful(patient: _Patient) -> Symptom | None:
     if not patient.behaviour.stateful:
         return None
-    return Symptom("state", "A forward changes what later ones answer: let forward() change nothing in eval mode.")
+    return Symptom("state", "A forward changes the outputs of later ones: let forward() change nothing in eval mode.")
 
 
 def _coupled(patient: _Patient) -> Symptom | None:
@@ -329,7 +329,7 @@ def _modes(model: nn.Module) -> str:
 
 
 def _costs(patient: _Patient, data: Any, split: Split) -> dict[str, Any]:
-    """Return clean accuracy, and seconds that training and suites take on this machine, about."""
+    """Return clean accuracy, and estimates of the seconds of training and suites on this machine."""
     times = []
     with under_attack(patient.classifier), torch.enable_grad():
         for _ in range(3):
@@ -339,11 +339,11 @@ def _costs(patient: _Patient, data: Any, split: Split) -> dict[str, Any]:
             if logits.requires_grad:
                 torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
             times.append(time.perf_counter() - began)
-    each = sorted(times)[1] / len(patient.x)
+    seconds_per_pass = sorted(times)[1] / len(patient.x)
     training = len(data.train) if isinstance(data, Data) else len(split)
-    seconds = {f"evaluate --suite {name}": passes * each * len(split) for name, passes in PASSES.items()}
+    seconds = {f"evaluate --suite {name}": passes * seconds_per_pass * len(split) for name, passes in PASSES.items()}
     return {
         "clean_accuracy": float((patient.logits.argmax(1) == patient.y).double().mean()),
         "weights_bytes": sum(weight.numel() * weight.element_size() for weight in patient.model.parameters()),
-        "seconds": {"train, an epoch of at": AT_PASSES * each * training, **seconds},
+        "seconds": {"train, an epoch of at": AT_PASSES * seconds_per_pass * training, **seconds},
     }

@@ -62,8 +62,8 @@ def prepare(
 
 
 def chosen(split: Split, examples: int | str | None, what: str, seed: int | None = None) -> Split:
-    """Return the examples of a split that are examined: all where there are fewer than asked for."""
+    """Return the examined examples of a split; all if it has fewer than requested."""
     if examples is None:
         return split
     selection = parse(examples, seed, "examples")
-    return split if selection.count >= len(split) else choose(split, selection, what=what)[0]
+    return split if selection.count >= len(split) else choose(split, selection, kind=what)[0]

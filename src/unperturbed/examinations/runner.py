@@ -31,20 +31,20 @@ from unperturbed.threat import Threat
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What the diagnostics found in one network, and which of them failed."""
+    """The diagnosis of one network: findings, and failed diagnostics."""
 
     examined: Examined
     failed: Mapping[str, str]
-    """The errors of those that raised one, by the diagnostic's name."""
+    """The errors of failed diagnostics, by name."""
     made_again: str
-    """Why findings that were kept in the file were not used; empty: they were, or there were none."""
+    """The reason why stored findings were not used; empty if they were, or there were none."""
     notes: tuple[str, ...] = ()
-    """How the examples were selected, where they are not the first ones; a clean accuracy at chance level."""
+    """Notes on the selection of examples other than the first, and on a clean accuracy at chance level."""
 
 
-def _place(given: Mapping[str, Any]) -> tuple[Path, str] | None:
-    """Return the folder of the file that findings are written to, and its name."""
-    return None if given["out"] is None else (Path(given["out"]).parent, Path(given["out"]).stem)
+def _place(arguments: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return the folder of the file of findings, and its name."""
+    return None if arguments["out"] is None else (Path(arguments["out"]).parent, Path(arguments["out"]).stem)
 
 
 @checked(strength=NOT_NEGATIVE, examples=COUNT, seed=SEED, batch_size=COUNT)
@@ -69,25 +69,24 @@ def diagnose(
     """Examine a network with each diagnostic.
 
     Args:
-        model: returns logits, or what holds them; in float32 or float64.
-        test: examples that it was not trained on: a split, a `Data` (its test split), a pair of arrays, a dataset.
-        threat: the size of perturbations; the same for networks that are to be compared.
-        train: examples that it was trained on, in any of these forms.
+        model: returns logits, or an object with logits; in float32 or float64.
+        test: examples outside its training set: a split, a `Data` (its test split), a pair of arrays, a dataset.
+        threat: the size of perturbations; the same for all compared networks.
+        train: its training examples, in any of these forms.
         diagnostics: names ("all": those of the package), or functions from a `Subject` to a `Finding`.
-        name: what tables and figures call the network.
-        strength: the eps that it was trained at, for comparisons.
-        trained_seed: the seed that it was trained with.
-        examples: of each split so many are examined: N, "first:N", "stratified:N" or "random:N", as
-            `data.selection.choose` says; None: all.
+        name: of the network in tables and figures.
+        strength: the eps of its training, for comparisons.
+        trained_seed: the seed of its training.
+        examples: of each split: N, "first:N", "stratified:N" or "random:N" (see `data.selection.choose`); None: all.
         seed: of random directions and starts.
-        batch_size: examples that the network sees at a time.
-        out: a JSON file. What it holds of the same network, examples and settings is not computed again, and each
-            finding is written as soon as it is there.
-        output: which part of what the model returns are the logits: a place, a name, or a function of it.
+        batch_size: examples in a batch.
+        out: a JSON file. Stored findings of the same network, examples and settings are reused, and every finding is
+            written at once.
+        output: the part of the model's output with the logits: a position, a name, or a function of it.
         progress: called before each diagnostic.
 
     Raises:
-        InputError: where model and data do not fit each other or the threat's box.
+        InputError: if model and data do not fit each other or the threat's box.
     """
     prepared = prepare(name, model, test, threat, train, (examples, examples), seed, batch_size, output)
     looked, subject, test, train = prepared.model, prepared.subject, prepared.test, prepared.train
@@ -104,28 +103,29 @@ def diagnose(
     }
     notes = [note for split in (test, train) if split is not None for note in split.notes]
     notes += chance_warnings(looked, test, threat, _clean(subject), seed)
-    kept, made_again = _kept(out, identity)
-    if kept and looked.undescribed:
+    stored, made_again = _kept(out, identity)
+    if stored and looked.undescribed:
         made_again = (
-            f"{out} could be of another network, since {looked.undescribed[0]} is in this one: it was made again."
+            f"{out} may be of another network, since the hash does not cover {looked.undescribed[0]}: it was made "
+            "again."
         )
-        kept = {}
-    findings, failed, asked = dict[str, Finding](), dict[str, str](), find_diagnostics(diagnostics)
-    for number, diagnostic in enumerate(asked):
+        stored = {}
+    findings, failed, chosen_diagnostics = dict[str, Finding](), dict[str, str](), find_diagnostics(diagnostics)
+    for number, diagnostic in enumerate(chosen_diagnostics):
         title, source = name_of(diagnostic), _source(diagnostic)
-        progress(number, len(asked), f"{name}: {title}")
-        if source and title in kept and kept[title]["source"] == source:
-            findings[title] = Finding.of(kept[title]["finding"])
+        progress(number, len(chosen_diagnostics), f"{name}: {title}")
+        if source and title in stored and stored[title]["source"] == source:
+            findings[title] = Finding.of(stored[title]["finding"])
             continue
         try:
             findings[title] = _checked(diagnostic(subject), title)
         except InputError:
             raise
-        except (Exception, SystemExit) as error:  # a user's own may raise anything, and the others are to be kept
+        except (Exception, SystemExit) as error:  # any error of a user's diagnostic: the others continue
             failed[title] = f"{type(error).__name__}: {error}"
             continue
-        kept[title] = {"source": source, "finding": findings[title].json()}
-        Kept(None if out is None else Path(out), identity).write(strength=strength, findings=kept)
+        stored[title] = {"source": source, "finding": findings[title].json()}
+        Kept(None if out is None else Path(out), identity).write(strength=strength, findings=stored)
     return Diagnosis(
         Examined(name, strength, trained_seed, tuple(findings.values())),
         failed,
@@ -135,24 +135,24 @@ def diagnose(
 
 
 def _clean(subject: Subject) -> Interval:
-    """Return the accuracy on the test examples; those on which the network fails are not classified correctly."""
+    """Return the accuracy on the test examples; failures of the network count as errors."""
     y = subject.test.y
     parts, _ = isolate(lambda rows: subject.logits(subject.test.x[rows]), torch.arange(len(y)))
     return wilson(sum(int((logits.argmax(1) == y[rows]).sum()) for rows, logits in parts), len(y))
 
 
-def _checked(found: object, title: str) -> Finding:
-    if not isinstance(found, Finding):
-        raise InputError(f"The diagnostic {title} returned {type(found).__name__}, but must return a Finding.")
+def _checked(finding: object, title: str) -> Finding:
+    if not isinstance(finding, Finding):
+        raise InputError(f"The diagnostic {title} returned {type(finding).__name__}, but must return a Finding.")
     try:
-        json.dumps(found.json(), allow_nan=False)
+        json.dumps(finding.json(), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise RunError(f"its finding is not of finite, plain numbers, as JSON is ({error})") from error
-    return found
+    return finding
 
 
 def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Return the findings that a file holds of the same subject by name, and what differs if it is of another."""
+    """Return a file's findings of the same subject by name, and the differences if it is of another subject."""
     if out is None or not Path(out).exists():
         return {}, ""
     try:
@@ -161,9 +161,9 @@ def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str
         raise InputError(f"out is {str(out)!r:.80}, which cannot be read ({error.strerror}): name a file.") from error
     try:
         value = parse_json(content, out)
-        differing = [key for key, each in identity.items() if value["of"].get(key) != each]
-        kept = value["findings"].items()
-        findings = {name: {"source": each["source"], "finding": each["finding"]} for name, each in kept}
+        differing = [key for key, setting in identity.items() if value["of"].get(key) != setting]
+        stored = value["findings"].items()
+        findings = {name: {"source": setting["source"], "finding": setting["finding"]} for name, setting in stored}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{out} is no diagnosis: move it away, or write to another place.") from error
     if not read_sealed(Path(out)):
@@ -174,9 +174,9 @@ def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str
 
 
 def _source(diagnostic: Diagnostic) -> str:
-    """Return a hash of the code that a finding came from: its own, or the source of all that built-in ones are of.
+    """Return a hash of a finding's code: of a user's function, or of the sources of all built-in diagnostics.
 
-    Empty where it cannot be described: who knows what has changed.
+    Empty if it cannot be computed, since the code may have changed.
     """
     if not diagnostic.__module__.startswith("unperturbed."):
         described = describe(diagnostic)

@@ -16,15 +16,15 @@ RULES = {**BY_NAME, UNDECIDED.name: UNDECIDED}
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
-def sarif(audit: Audit, place: str) -> dict[str, Any]:
-    """Return the audit as a SARIF log: a rule a cause, a result for each cause found, at the file of the network.
+def sarif(audit: Audit, path: str) -> dict[str, Any]:
+    """Return the audit as a SARIF log: one rule per cause, one result per found cause, at the file of the network.
 
     https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html. A verdict *suspicious* is a warning, *obfuscated*
     an error, and *undecided* a note of the rule of that name.
 
     Args:
         audit: the audit.
-        place: the relative path of the file that the network is defined by, such as a run's config.yaml.
+        path: the relative path of the file that defines the network, such as a run's config.yaml.
     """
     level = "error" if audit.verdict == "obfuscated" else "warning"
     rules = [
@@ -38,11 +38,11 @@ def sarif(audit: Audit, place: str) -> dict[str, Any]:
         }
         for cause in RULES.values()
     ]
-    results = [_result(audit, name, level, place) for name in audit.causes]
+    results = [_result(audit, name, level, path) for name in audit.causes]
     if audit.verdict == "undecided":
-        results = [_result(audit, UNDECIDED.name, "note", place)]
+        results = [_result(audit, UNDECIDED.name, "note", path)]
     elif not results and audit.verdict != "no sign of obfuscation":
-        results = [_result(audit, "weak suite", level, place)]
+        results = [_result(audit, "weak suite", level, path)]
     tool = {
         "driver": {
             "name": "unperturbed audit",
@@ -62,7 +62,7 @@ def identifier(name: str) -> str:
     return name.replace(" ", "-")
 
 
-def _result(audit: Audit, name: str, level: str, place: str) -> dict[str, Any]:
+def _result(audit: Audit, name: str, level: str, path: str) -> dict[str, Any]:
     check = audit.evidence(name)
     measured = f" Measured: {check.measured}." if check is not None else ""
     text = (
@@ -72,9 +72,9 @@ def _result(audit: Audit, name: str, level: str, place: str) -> dict[str, Any]:
     key = f"{name} {audit.environment.get('network', '')} {audit.threat}"
     return {
         "ruleId": identifier(name),
-        "ruleIndex": [identifier(each) for each in RULES].index(identifier(name)),
+        "ruleIndex": [identifier(cause) for cause in RULES].index(identifier(name)),
         "level": level,
         "message": {"text": text},
-        "locations": [{"physicalLocation": {"artifactLocation": {"uri": place}, "region": {"startLine": 1}}}],
+        "locations": [{"physicalLocation": {"artifactLocation": {"uri": path}, "region": {"startLine": 1}}}],
         "partialFingerprints": {"causeAndNetwork/v1": hashlib.sha256(key.encode()).hexdigest()},
     }

@@ -29,17 +29,17 @@ from unperturbed.training.run import Run
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A network that is diagnosed, with what its folder says of it.
+    """A network for a diagnosis, with the record of its folder.
 
     Attributes:
-        folder: where its findings are kept.
+        folder: of its findings.
         model: the network.
         data: the data of its examples.
         test: the test examples to select from.
-        train: the examples that it was trained on; None: unknown.
-        threat: the threat set that it was trained under.
-        record: of its run; None: there is none.
-        parts: what tells its findings apart from others in the folder, such as other weights.
+        train: its training examples; None: unknown.
+        threat: the threat set of its training.
+        record: of its run, or None.
+        parts: parts of the file name that distinguish its findings from others in the folder, such as other weights.
     """
 
     folder: Path
@@ -53,12 +53,12 @@ class Candidate:
 
     @property
     def strength(self) -> float:
-        """The eps that it was trained with; 0 where it ran no attack, or nothing is known."""
+        """The eps of its training; 0 for training without an attack, or if unknown."""
         return 0.0 if self.record is None or self.record.recipe is None else self.record.strength
 
     @property
     def trained_seed(self) -> int:
-        """The seed that it was trained with; 0 where nothing is known."""
+        """The seed of its training; 0 if unknown."""
         return 0 if self.record is None or self.record.recipe is None else int(self.record.recipe["seed"])
 
 
@@ -68,13 +68,13 @@ class Diagnoses:
 
     Attributes:
         examined: the findings of each network.
-        comparison: trends over the strength of training; None: the networks do not differ in it.
+        comparison: trends over the strength of training; None if the networks do not differ in it.
         threat: the size of perturbations.
         page: the page with figures.
-        notes: how the examples were selected.
-        renewed: why stored findings were computed again.
+        notes: on the selection of the examples.
+        renewed: reasons why stored findings were computed again.
         failed: the errors of diagnostics by network and name; the other findings are complete.
-        norms: of several trainings, where their eps cannot be compared.
+        norms: of the trainings, if they differ and their eps cannot be compared.
     """
 
     examined: tuple[Examined, ...]
@@ -93,13 +93,13 @@ class Diagnoses:
             "threat": str(self.threat),
             "warnings": list(self.notes),
             "models": [
-                _told(model) | {"findings": [each.json() for each in model.findings]} for model in self.examined
+                _told(model) | {"findings": [finding.json() for finding in model.findings]} for model in self.examined
             ],
             "comparison": None if self.comparison is None else asdict(self.comparison),
         }
 
     def raise_failures(self) -> None:
-        """Raise RunError where diagnostics failed."""
+        """Raise RunError if diagnostics failed."""
         if self.failed:
             names = ", ".join(self.failed)
             raise RunError(f"Some diagnostics failed on {names}; the findings of the others are in {self.page}.")
@@ -122,18 +122,18 @@ def diagnose_runs(
 
     Args:
         runs: run folders of the same data.
-        threat: the size of perturbations for all of them; None: the largest of the runs' own.
+        threat: the size of perturbations for all runs; None: the largest threat of the runs.
         diagnostics: names ("all": those of the package), or functions from a `Subject` to a `Finding`.
-        examples: test examples, and as many that were trained on: N, "first:N", "stratified:N" or "random:N".
+        examples: of the test examples, and as many training examples: N, "first:N", "stratified:N" or "random:N".
         seed: of random directions and starts.
-        batch_size: examples that a network sees at a time.
-        out: the folder of the page; None: the run's own, or one next to the runs.
+        batch_size: examples in a batch.
+        out: the folder of the page; None: that of the run, or one next to the runs.
         trust: whether import paths in the folders are followed.
         progress: called before each diagnostic.
 
     Raises:
-        InputError: where the runs cannot be compared.
-        RunError: where diagnostics failed; the page and the findings of the others are written.
+        InputError: if the runs cannot be compared.
+        RunError: if diagnostics failed; the page and the other findings are written.
     """
     if len({Path(run).resolve() for run in runs}) < len(runs) or not runs:
         raise InputError(f"The runs are {', '.join(map(str, runs)) or 'none'}: name one or more, each once.")
@@ -166,8 +166,8 @@ def diagnose_all(
     results = []
     for number, (candidate, name) in enumerate(zip(candidates, names_of(candidates), strict=True)):
 
-        def report(done: float, total: float, text: str, before: int = number) -> None:
-            progress(before + done / total, len(candidates), text)
+        def report(finished: float, total: float, text: str, before: int = number) -> None:
+            progress(before + finished / total, len(candidates), text)
 
         results.append(
             diagnose(
@@ -199,7 +199,11 @@ def _summed_up(
 ) -> Diagnoses:
     """Compare the networks, and write the page and the comparison."""
     examined = [result.examined for result in results]
-    norms = {each.record.threat.partition(":")[0] for each in candidates if each.record and each.strength > 0}
+    norms = {
+        candidate.record.threat.partition(":")[0]
+        for candidate in candidates
+        if candidate.record and candidate.strength > 0
+    }
     comparable = len({model.strength for model in examined}) > 1 and len(norms) < 2
     comparison = compare(examined, seed) if comparable else None
     page = home / "diagnosis.html"
@@ -220,7 +224,7 @@ def _summed_up(
 
 
 def _findings_file(parts: Sequence[str], threat: Threat, examples: Selection, seed: int) -> str:
-    """Return the name of the file of findings: one for each threat, selection, seed, and other weights or data."""
+    """Return the name of the file of findings, by threat, selection, seed, and other weights or data."""
     selected = f"first {examples.count}" if examples.how == "auto" else str(examples)
     seeded = [f"seed {seed}"] if seed else []
     return f"{slug('diagnosis', *parts, str(threat), selected, *seeded)}.json"
@@ -230,25 +234,25 @@ def check_comparable(candidates: Sequence[Candidate], has_threat: bool, examples
     """Check that all networks are examined on the same examples (their positions pair them) and in one norm.
 
     Raises:
-        InputError: where they are not.
+        InputError: if they are not.
     """
     if not has_threat:
         common_threat(candidates)
     if len(candidates) < 2:
         return
-    first, *others = candidates
-    hashes = [data_hash(chosen(each.test, str(examples), "test")) for each in candidates]
-    for other, digest in zip(others, hashes[1:], strict=True):
-        if digest != hashes[0] or first.data.classes != other.data.classes:
+    first, *rest = candidates
+    hashes = [data_hash(chosen(candidate.test, str(examples), "test")) for candidate in candidates]
+    for candidate, digest in zip(rest, hashes[1:], strict=True):
+        if digest != hashes[0] or first.data.classes != candidate.data.classes:
             raise InputError(
-                f"{first.folder} is of the data {first.data.name!r} and {other.folder} of {other.data.name!r}, whose "
-                "test examples are others: networks are compared on the same examples. Give --data, or diagnose them "
-                "apart."
+                f"{first.folder} is of the data {first.data.name!r} and {candidate.folder} of {candidate.data.name!r}, "
+                "whose test examples differ: networks are compared on the same examples. Give --data, or diagnose "
+                "them separately."
             )
 
 
 def common_threat(candidates: Sequence[Candidate]) -> Threat:
-    """Return the largest of the networks' own threats: perturbations are of one size for all."""
+    """Return the largest threat of the networks, for perturbations of one size."""
     threats = [candidate.threat for candidate in candidates]
     if len({threat.norm for threat in threats}) > 1:
         norms = ", ".join(sorted({threat.norm for threat in threats}))
@@ -258,7 +262,7 @@ def common_threat(candidates: Sequence[Candidate]) -> Threat:
 
 
 def common_home(candidates: Sequence[Candidate], out: Path | str | None) -> Path:
-    """Return the folder of the page: the one asked for, the network's, or one next to the networks' folders."""
+    """Return the folder of the page: the requested one, the network's, or one next to the networks' folders."""
     if out is not None:
         return Path(out)
     first = candidates[0].folder
@@ -266,7 +270,7 @@ def common_home(candidates: Sequence[Candidate], out: Path | str | None) -> Path
 
 
 def names_of(candidates: Sequence[Candidate]) -> list[str]:
-    """Return the folders' last names, or whole paths where those are not different."""
+    """Return the folders' last names, or their paths if the names are not unique."""
     short = [candidate.folder.name for candidate in candidates]
     return short if len(set(short)) == len(short) else [str(candidate.folder) for candidate in candidates]
 

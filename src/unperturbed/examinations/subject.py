@@ -1,4 +1,4 @@
-"""What a diagnostic is given: a network, examples that it was trained on and others, and the size of perturbations."""
+"""The input of diagnostics: a network, training and test examples, and the size of perturbations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,23 +19,23 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Logits, PerExample, Rows
 
 STEPS = 20
-"""Of the search for worst-case points."""
+"""Steps of the search for worst-case points."""
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A network in eval mode with what it is examined on.
+    """A network in eval mode, with examples and settings of an examination.
 
     Attributes:
-        name: what tables and figures call it.
+        name: its name in tables and figures.
         classifier: returns logits, in float32 or float64.
-        test: examples that it was not trained on; ids are their places in the test split.
-        train: examples that it was trained on, as they are (not augmented); None: there are none.
-        threat: the size of perturbations. Models that are compared share it, even if they were trained at other sizes.
-        classes: how many there are.
+        test: examples outside its training set; ids are their positions in the test split.
+        train: its training examples, without augmentation, or None.
+        threat: the size of perturbations, the same for all compared models, whatever the eps of their training.
+        classes: number of classes.
         seed: of random directions and starts.
-        batch_size: examples that the network sees at a time.
-        judge: a second network, which says which class a synthesised input shows; None: there is none.
+        batch_size: examples in a batch.
+        judge: a second network that classifies synthesised inputs, or None.
     """
 
     name: str
@@ -74,10 +74,10 @@ class Subject:
         return self.worst_case(self._training)
 
     def worst_case(self, batch: Batch) -> Inputs:
-        """Return, for each example, the point of highest cross-entropy that 20 steps of PGD pass through."""
+        """Return, for each example, the iterate of highest cross-entropy in 20 steps of PGD."""
 
         def score(z: Inputs, rows: Rows) -> PerExample:
-            # that of float32 is 0 at margins above 17, where no iterate would be worse than another
+            # in float32 it is 0 at margins above 17, where all iterates would tie
             return loss_of(self.classifier(z), batch.y[rows]).to(z.dtype)
 
         noise = Noise.of(self.seed, batch.ids)
@@ -91,4 +91,4 @@ class Subject:
 
 
 Diagnostic = Callable[[Subject], Finding]
-"""The first line of its docstring says what it measures."""
+"""The first line of its docstring is its description."""

@@ -1,4 +1,4 @@
-"""What an audit concludes: the verdict, its causes, and the robust accuracy after the remedies."""
+"""The conclusion of an audit: the verdict, its causes, and the robust accuracy after the remedies."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,29 +26,29 @@ MEANINGS: dict[Conclusion, str] = {
 }
 """Of the verdicts, for a reader who has never heard of gradient masking."""
 HIDING = ("non-finite", "zero gradient", "shattered", "quantised input", "catastrophic overfitting")
-"""Causes that are obfuscation wherever they are found; the others where attacks did better after the remedy."""
+"""Causes that always mean obfuscation; the others only if attacks did better after the remedy."""
 DROP = 0.06
-"""Fall of the robust accuracy after the remedies from which the number before was wrong. Honest networks on MNIST fall
-by up to 0.04 from the suite pgd to AutoAttack."""
+"""Fall of the robust accuracy after the remedies above which the earlier number was wrong. Honest networks on MNIST
+fall by up to 0.04 from the suite pgd to AutoAttack."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
         verdict: no sign of obfuscation, undecided (a check that is needed was not run), suspicious, or obfuscated.
         causes: by name, the most important first.
-        headline: the robust accuracy after the remedies: an upper bound, with its 95% interval.
+        headline: the robust accuracy after the remedies, an upper bound, with its 95% interval.
         claimed: the robust accuracy of the evaluation in question.
         clean: accuracy without an attack.
-        suite: that was in question.
+        suite: of the evaluation in question.
         threat: the threat set, as text.
-        checks: every check's result.
-        remedies: how the strongest attacks got their gradient.
-        attacks: what each attack after the remedies did.
+        checks: the result of every check.
+        remedies: the sources of the gradient of the strongest attacks.
+        attacks: the record of each attack after the remedies.
         warnings: limits of the audit.
-        seconds: in all.
+        seconds: total time.
         environment: versions, seed, hashes.
     """
 
@@ -67,11 +67,11 @@ class Audit:
     environment: Mapping[str, Any]
 
     def evidence(self, cause: str) -> CheckResult | None:
-        """Return the check that found a cause, or None where it follows from the headline."""
+        """Return the check that found a cause, or None if it follows from the headline."""
         return next((check for check in self.checks if cause in check.causes), None)
 
     def json(self) -> dict[str, Any]:
-        """Return plain values; `causes` are names, and `explanations` say more of each."""
+        """Return plain values; `causes` are names, and `explanations` have the details."""
         return {
             "verdict": self.verdict,
             "meaning": MEANINGS[self.verdict],
@@ -102,14 +102,14 @@ class Audit:
 
 
 def causes_of(checks: Sequence[CheckResult], claimed: float, headline: float) -> tuple[str, ...]:
-    """Return the causes that the checks name, in the order of the table; a fall that none explains is a weak suite."""
-    named = {name for check in checks if check.verdict == "fail" for name in check.causes}
-    others = named - {"catastrophic overfitting", "weak suite"}
-    if others:
-        named -= {"catastrophic overfitting", "weak suite"}  # attacks fail on these networks for the other cause
-    if not others and claimed - headline > DROP:
-        named.add("weak suite")
-    return tuple(cause.name for cause in CAUSES if cause.name in named)
+    """Return the causes named by the checks, in the order of the table; an unexplained fall means a weak suite."""
+    names = {name for check in checks if check.verdict == "fail" for name in check.causes}
+    unrelated = names - {"catastrophic overfitting", "weak suite"}
+    if unrelated:
+        names -= {"catastrophic overfitting", "weak suite"}  # the other causes explain the failure of the attacks
+    if not unrelated and claimed - headline > DROP:
+        names.add("weak suite")
+    return tuple(cause.name for cause in CAUSES if cause.name in names)
 
 
 def conclude(causes: Sequence[str], checks: Sequence[CheckResult], claimed: float, headline: float) -> Conclusion:
@@ -147,9 +147,9 @@ def missing(checks: Sequence[CheckResult]) -> tuple[str, ...]:
 def survivors(outcome: Outcome, ids: Sequence[int], broken: Collection[int] = ()) -> Interval:
     """Return the share of these examples that survived an evaluation and are not known as broken from elsewhere.
 
-    Unknown is what the evaluation says so of: where gradients were NaN, an earlier one may have known nothing.
+    An example is unknown if it is in this evaluation, since an earlier one may have lacked its gradients.
     """
     verdicts = dict(zip(outcome.examples["id"], outcome.examples["verdict"], strict=True))
-    found = ["broken" if number in broken else verdicts[number] for number in ids if number in verdicts]
-    stood, unknown = found.count("survived"), found.count("unknown")
-    return wilson(stood, len(found), stood + unknown)
+    selected = ["broken" if number in broken else verdicts[number] for number in ids if number in verdicts]
+    survived, unknown = selected.count("survived"), selected.count("unknown")
+    return wilson(survived, len(selected), survived + unknown)

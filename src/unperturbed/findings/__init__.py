@@ -1,4 +1,4 @@
-"""Plain data for everything that examines or reports."""
+"""Plain data for examinations and reports."""
 
 from unperturbed.findings.comparisons import Claim as Claim
 from unperturbed.findings.comparisons import Comparison as Comparison

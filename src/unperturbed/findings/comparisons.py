@@ -1,4 +1,4 @@
-"""Examinations of several networks side by side, and what is claimed of them."""
+"""Examinations of several networks side by side, and claims about them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,18 +6,18 @@ from typing import Literal
 from unperturbed.findings.findings import Distribution, Finding, Line
 
 Decision = Literal["held", "did not hold", "not decided here"]
-"""On a claim: the interval lies on the claimed side; on the other; on both."""
+"""The decisions on a claim: the interval lies on the claimed side, on the other, or on both."""
 
 
 @dataclass(frozen=True)
 class Examined:
-    """One network's findings, and what it was trained with.
+    """The findings of one network, with its training's eps and seed.
 
     Attributes:
         name: of the run.
-        strength: the eps that it was trained at, 0 for ordinary training.
+        strength: the eps of its training, 0 for ordinary training.
         seed: of its training.
-        findings: what the diagnostics found.
+        findings: the findings of the diagnostics.
     """
 
     name: str
@@ -26,26 +26,36 @@ class Examined:
     findings: tuple[Finding, ...]
 
     def distribution(self, name: str) -> Distribution | None:
-        """Return the distribution of this name, if a diagnostic found it."""
-        return next((each for found in self.findings for each in found.distributions if each.name == name), None)
+        """Return the distribution of this name, or None."""
+        return next(
+            (
+                distribution
+                for finding in self.findings
+                for distribution in finding.distributions
+                if distribution.name == name
+            ),
+            None,
+        )
 
     def number(self, name: str) -> float | None:
-        """Return the number of this name, if a diagnostic found it."""
-        return next((each.value for found in self.findings for each in found.numbers if each.name == name), None)
+        """Return the number of this name, or None."""
+        return next(
+            (number.value for finding in self.findings for number in finding.numbers if number.name == name), None
+        )
 
     def line(self, name: str) -> Line | None:
-        """Return the line of this name, if a diagnostic found it."""
-        return next((each for found in self.findings for each in found.lines if each.name == name), None)
+        """Return the line of this name, or None."""
+        return next((line for finding in self.findings for line in finding.lines if line.name == name), None)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What is said to happen as training gets more robust.
+    """A claim about the effect of more robust training.
 
     Attributes:
         sentence: the claim.
-        quantity: the distribution whose mean is said to move, or a number.
-        sign: +1 where it is said to rise with the strength, -1 where it is said to fall.
+        quantity: the distribution whose mean moves by the claim, or a number.
+        sign: +1 if it rises with the strength by the claim, -1 if it falls.
         without_scale: whether the values are divided by the product of the layers' largest singular values, so that
             networks of different scale are compared (the spectral control).
     """
@@ -58,20 +68,20 @@ class Claim:
 
 @dataclass(frozen=True)
 class Trend:
-    """How the mean of a quantity moves with the strength.
+    """The change of a quantity's mean with the strength.
 
     Attributes:
-        claim: what was said of it.
+        claim: the claim.
         change: of a line fitted to the means, from the weakest strength to the strongest.
         low: lower end of the change's 95% interval.
         high: upper end.
-        p: two-sided, by Student's t, adjusted after Holm where several claims are tested together; 1 where a strength
-            has one network.
+        p: two-sided, by Student's t, adjusted after Holm if several claims are tested together; 1 if a strength has one
+            network.
         decision: *held* where the adjusted p is below 0.05 and the change has the claimed sign, *did not hold* where it
             has the other, else *not decided here*.
-        examples: how many every network shares; 1 where the quantity is a single number of a network.
-        means: of each strength.
-        reason: why the claim cannot be decided, or "".
+        examples: the number that all networks share; 1 if the quantity is a single number of a network.
+        means: one for each strength.
+        reason: the reason why the claim cannot be decided, or "".
     """
 
     claim: Claim
@@ -86,7 +96,7 @@ class Trend:
 
     @property
     def verdict(self) -> str:
-        """The decision, with the reason where there is one."""
+        """The decision, with its reason if it has one."""
         return f"{self.decision} ({self.reason})" if self.reason else self.decision
 
     def __str__(self) -> str:
@@ -104,9 +114,9 @@ class Row:
 
     Attributes:
         quantity: its name.
-        unit: what it is counted in.
-        means: at each strength, over its networks; None where none has it.
-        low: lower ends of 95% intervals over the networks of a strength (Student's t); None where it has only one.
+        unit: its unit.
+        means: at each strength, over its networks; None if no network has it.
+        low: lower ends of 95% intervals over the networks of a strength (Student's t); None for a single network.
         high: upper ends.
     """
 
@@ -123,11 +133,11 @@ class Comparison:
 
     Attributes:
         strengths: rising.
-        networks: how many there are of each strength.
+        networks: their number at each strength.
         rows: every number, and the mean of every distribution, against the strength.
-        claims: the four, p adjusted for their being four.
-        controls: other readings of them, p of each alone.
-        notes: what a reader must know.
+        claims: the four claims, with p adjusted for four tests.
+        controls: alternative readings of the claims, with unadjusted p.
+        notes: remarks for the reader.
     """
 
     strengths: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""What an examination of one network found: numbers, distributions and lines."""
+"""The findings of an examination of one network: numbers, distributions and lines."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,10 +12,10 @@ class Number:
     Attributes:
         name: what it is; the same for every model, so that models can be compared.
         value: finite.
-        n: the number of examples, layers or other units that it was measured on.
-        low: lower end of its 95% interval; None: it has none.
+        n: the number of measured examples, layers or other units.
+        low: lower end of its 95% interval, or None.
         high: upper end.
-        unit: what it is counted in; "%": a share, shown as a percentage.
+        unit: its unit; "%": a share, shown as a percentage.
     """
 
     name: str
@@ -33,10 +33,10 @@ class Distribution:
     Attributes:
         name: what it is; the same for every model.
         values: finite.
-        ids: of the examples, in the same order: what pairs one model's values with another's.
-        unit: what they are counted in.
+        ids: of the examples, in the same order; they pair the values of several models.
+        unit: their unit.
         log: whether they are positive and best seen on a logarithmic scale.
-        missing: examples left out, because their value was not finite or could not be found.
+        missing: number of examples without a finite value.
     """
 
     name: str
@@ -49,18 +49,18 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Line:
-    """A value at each of several places, say the layers.
+    """A value at several positions, such as the layers.
 
     Attributes:
         name: what it is; the same for every model.
-        x: names of the places in order, or numbers.
-        y: the values; None where there is none.
-        low: lower ends of a range around each, where there is one; `about` says which.
+        x: names of the positions in order, or numbers.
+        y: the values; None for a missing one.
+        low: lower ends of a range around the values, or None; `about` describes the range.
         high: upper ends.
-        across: what x is.
-        unit: what y is counted in.
+        across: the noun for x.
+        unit: the unit of y.
         log: whether y is positive and best seen on a logarithmic scale.
-        about: what the range is, and how many examples are behind each value.
+        about: the kind of the range, and the number of examples behind a value.
     """
 
     name: str
@@ -76,15 +76,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one diagnostic found in one network.
+    """The result of one diagnostic for one network.
 
     Attributes:
-        title: what was examined.
+        title: the examined property.
         summary: the outcome in a plain sentence or two.
         numbers: single numbers.
-        distributions: a value an example.
-        lines: a value a layer, or a curve.
-        notes: what could not be analysed, and what a reader of the numbers must know.
+        distributions: one value per example.
+        lines: one value per layer, or a curve.
+        notes: failed parts of the analysis, and remarks for the reader.
     """
 
     title: str
@@ -100,7 +100,7 @@ class Finding:
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> "Finding":
-        """Return the finding that `json` wrote, read back."""
+        """Return the finding from the output of `json`."""
         return cls(
             value["title"],
             value["summary"],

@@ -1,23 +1,23 @@
-"""Shares with their intervals, verdicts, and how progress is reported."""
+"""Shares with their intervals, verdicts, and the progress callback."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["misclassified", "broken", "survived", "unknown"]
-"""Of one example: wrong without an attack; broken by one, verified; not broken; not possible to evaluate."""
+"""The verdict on an example: misclassified without an attack; broken, verified; not broken; not evaluated."""
 
 Progress = Callable[[float, float, str], None]
-"""Called with work done, work in all, and a few words."""
+"""A callback; it gets the finished work, the total work, and a short text."""
 
 
-def silent(done: float, total: float, text: str) -> None:
+def silent(finished: float, total: float, text: str) -> None:
     """Show no progress."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A share of `n` with its 95% interval: a number never travels without both."""
+    """A share of `n` with its 95% interval."""
 
     value: float
     low: float
@@ -30,5 +30,5 @@ class Interval:
 
 
 def doubted(doubts: Sequence[str]) -> str:
-    """Return what a line adds to a robust accuracy that something speaks against; "" where nothing does."""
+    """Return the addition to the line of a doubtful robust accuracy; "" without doubts."""
     return f": not to be believed ({'; '.join(doubts)})" if doubts else ""

@@ -1,4 +1,4 @@
-"""What measurements return: plain data with a count behind every number."""
+"""The results of measurements: plain data with a count behind every number."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ Clean = TypeVar("Clean", Interval, tuple[Interval, ...])
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Result(ABC, Generic[Clean]):
-    """What every measurement returns.
+    """The common part of all results.
 
     Attributes:
         threat: the threat set, as text.
         n: examples.
         clean_accuracy: share classified correctly without a perturbation (a tie of the logits is not correct).
-        seconds: in all.
-        warnings: what makes the numbers doubtful.
+        seconds: total time.
+        warnings: reasons to doubt the numbers.
         environment: versions, seed, hashes.
         examples: the per-example table, by column.
     """
@@ -41,10 +41,10 @@ class Result(ABC, Generic[Clean]):
         """Return the summary as plain values."""
 
     def table(self) -> "pandas.DataFrame":
-        """Return the per-example table as a pandas data frame, a row an example.
+        """Return the per-example table as a pandas data frame, one row per example.
 
         Raises:
-            InputError: where pandas is not installed.
+            InputError: if pandas is not installed.
         """
         try:
             import pandas
@@ -56,7 +56,7 @@ class Result(ABC, Generic[Clean]):
         return pandas.DataFrame(dict(self.examples))
 
     def measured(self) -> dict[str, Any]:
-        """Return, as plain values, what was measured and the clean accuracy with its interval."""
+        """Return, as plain values, the threat, the count and the clean accuracy with its interval."""
         clean: Any = self.clean_accuracy
         several = isinstance(clean, tuple)
         values, ends = _values(clean if several else (clean,))
@@ -78,13 +78,13 @@ def _values(shares: tuple[Interval, ...]) -> tuple[list[float], list[list[float]
 
 @dataclass(frozen=True)
 class AttackRecord:
-    """What one attack of a suite did."""
+    """The record of one attack of a suite."""
 
     name: str
     broken: int
     """Examples that this attack was the first to break, verified."""
     robust_after: float
-    """Share of all examples still standing after it, an upper bound."""
+    """Share of all examples that remain unbroken after it, an upper bound."""
     seconds: float
     forwards: int
     backwards: int
@@ -96,16 +96,16 @@ class Outcome(Result[Interval]):
 
     Attributes:
         suite: its name.
-        note: what a reader of the number must know.
+        note: a remark on the meaning of the robust accuracy.
         robust_accuracy: share that survived; its interval runs from the Wilson low of survived / n to the Wilson high
             of (survived + unknown) / n.
         counts: examples by verdict.
-        attacks: what each attack did.
+        attacks: the record of each attack.
         ties: examples whose final margin lies within 1e-4 of 0.
         unverified: successes that an attack claimed and a fresh float32 forward refuted.
-        doubts: why the robust accuracy is not to be believed, each in a few words; the warnings say more.
+        doubts: short reasons why the robust accuracy is not credible; the warnings have the details.
         adversarial: the broken examples' perturbed inputs (row k belongs to the k-th broken example of the table),
-            where the evaluation was not written to a folder.
+            if the evaluation was not written to a folder.
     """
 
     suite: str
@@ -145,17 +145,17 @@ class Outcome(Result[Interval]):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Transfer(Result[tuple[Interval, ...]]):
-    """How models stand up to the points that were found on each other; `clean_accuracy` has one value a model.
+    """Accuracies of models on adversarial points of each other; `clean_accuracy` has one value per model.
 
     Attributes:
         names: of the models, in the order of rows and columns.
-        suite: that every model was attacked with.
-        note: what a reader of the numbers must know.
-        accuracy: entry [i][j] is the accuracy of model j on the points found on model i, one an example; on the
-            diagonal the model's own robust accuracy. Intervals run from the Wilson low of correct / n to the Wilson
-            high of (correct + unknown) / n.
-        worst: each model's accuracy where an example counts only if it is correct on the points of all the models.
-        doubts: by model, why its accuracy, and that of others on its points, is not to be believed.
+        suite: the attacks on every model.
+        note: a remark on the meaning of the numbers.
+        accuracy: entry [i][j] is the accuracy of model j on the points found on model i, one an example; the diagonal
+            has the models' robust accuracies. Intervals run from the Wilson low of correct / n to the Wilson high of
+            (correct + unknown) / n.
+        worst: each model's accuracy if an example counts only if it is correct on the points of all models.
+        doubts: by model, reasons why its accuracy, and that of others on its points, is not credible.
     """
 
     names: tuple[str, ...]
@@ -166,7 +166,7 @@ class Transfer(Result[tuple[Interval, ...]]):
     doubts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
-        """Return plain values: each accuracy with its interval, rows for the models attacked."""
+        """Return plain values: accuracies with intervals, one row per attacked model."""
         return (
             {"suite": self.suite, "note": self.note}
             | self.measured()

@@ -1,4 +1,4 @@
-"""What climbs a score within a threat set, a rule a file: `maximise.PGD`."""
+"""Maximisers of a score within a threat set, one rule per file: `maximise.PGD`."""
 
 from typing import Any
 

@@ -34,7 +34,7 @@ class APGD(Ascent):
     Attributes:
         steps: moves, each one forward and one input gradient.
         rho: share of the moves between two checkpoints that must have raised the score.
-        wide: in L1, spend 30% of the moves at 3 eps and 30% at 2 eps first; what is met there does not count.
+        wide: in L1, spend 30% of the moves at 3 eps and 30% at 2 eps first; points found there do not count.
     """
 
     name: ClassVar[str] = "apgd"
@@ -52,7 +52,7 @@ class APGD(Ascent):
         return replace(threat, eps=self._stages(threat)[0][1] * threat.eps).scatter(x, noise)
 
     def memory(self, x: Inputs, noise: Noise) -> Memory:
-        """Return the best and the previous point with what is known of them, and the state of the step size."""
+        """Return the best and the previous point with their scores and slopes, and the state of the step size."""
         number = x.new_zeros(len(x))
         return {
             "best": x.clone(),
@@ -146,7 +146,7 @@ class APGD(Ascent):
         return new
 
     def _stages(self, threat: Threat) -> list[tuple[int, float]]:
-        """Return from which point on the radius is how many eps."""
+        """Return the stages as pairs: the first point, and the radius in units of eps."""
         third = int(0.3 * self.steps)
         if not self.wide or threat.norm != "L1" or third == 0:
             return [(0, 1.0)]
@@ -156,8 +156,8 @@ class APGD(Ascent):
 def _back_to_best(z: Inputs, gradient: Inputs, where: Tensor, memory: Memory) -> tuple[Inputs, Inputs]:
     if not bool(where.any()):
         return z, gradient
-    there = _per_input(where, z)
-    return torch.where(there, memory["best"], z), torch.where(there, memory["slope"], gradient)
+    chosen = _per_input(where, z)
+    return torch.where(chosen, memory["best"], z), torch.where(chosen, memory["slope"], gradient)
 
 
 def _per_input(values: Tensor, like: Inputs) -> Tensor:
@@ -166,7 +166,7 @@ def _per_input(values: Tensor, like: Inputs) -> Tensor:
 
 @cache
 def _periods(steps: int) -> list[int]:
-    """Return, for each point of a climb, the moves since the last checkpoint where it is one, and else 0.
+    """Return, for each point of a climb, the moves since the last checkpoint if it is a checkpoint, else 0.
 
     The periods are 22% of the moves, then 3% less each time, and at least 6%.
     """

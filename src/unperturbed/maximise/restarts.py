@@ -18,8 +18,8 @@ class Restarts(Maximiser):
     """Run a maximiser `count` times with independent noise and keep, for each example, the end of highest score.
 
     Attributes:
-        maximiser: what is run.
-        count: how many times.
+        maximiser: the maximiser to repeat.
+        count: number of runs.
     """
 
     name: ClassVar[str] = "restarts"

@@ -1,4 +1,4 @@
-"""Input gradients that are not finite, as those of a square root at zero pixels: what searches use in their place."""
+"""Substitutes for input gradients that are not finite, such as those of a square root at zero pixels."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ import torch
 from unperturbed.types import Inputs
 
 REPLACED = "0 in the place of NaN, and the largest finite slope in the place of an infinite one"
-"""What `usable` does, in words."""
+"""The replacement by `usable`, in words."""
 
 
 @dataclass
@@ -25,7 +25,7 @@ _noticing: ContextVar[tuple[Replaced, ...]] = ContextVar("noticing", default=())
 
 @contextmanager
 def noticing() -> Iterator[Replaced]:
-    """Notice inside whether `usable` has replaced anything."""
+    """Record whether `usable` replaces a gradient within this block."""
     replaced = Replaced()
     token = _noticing.set((*_noticing.get(), replaced))
     try:
@@ -38,7 +38,7 @@ def usable(gradient: Inputs) -> Inputs:
     """Return the gradient with 0 for NaN, and an example's largest finite slope, with its sign, for an infinite one.
 
     A root's slope is infinite at 0: its sign still says which way is up, and 0 there would hold a pixel that has met
-    the box at its bound for the rest of the climb. A finite gradient comes back as it is.
+    the box at its bound for the rest of the climb. A finite gradient is returned unchanged.
     """
     finite = gradient.isfinite()
     if bool(finite.all()):
@@ -52,5 +52,5 @@ def usable(gradient: Inputs) -> Inputs:
 
 
 def tells_nothing(gradient: Inputs) -> torch.Tensor:
-    """Tell per example whether not one coordinate of its gradient is a number (an infinite one has a sign): (n,)."""
+    """Tell per example whether all coordinates of its gradient are NaN (an infinite one has a sign): (n,)."""
     return gradient.isnan().flatten(1).all(dim=1)

@@ -26,10 +26,10 @@ class AWP(Wrapper):
 
     https://arxiv.org/abs/2004.05884: one step of ascent in the weights, from points that were perturbed at w. Layers
     are the parameters of more than one dimension; biases and batch norm stay. The weights never change: the network is
-    called with other ones in their place, and the gradient at w + v reaches w itself. So weight decay acts on w, where
-    the released code's acts on w + v. The ascent moves no running averages; those of the descent are at w + v.
+    called with other tensors as parameters, and the gradient at w + v reaches w. So weight decay acts on w, where the
+    released code's acts on w + v. The ascent moves no running averages; those of the descent are at w + v.
 
-    Costs a forward and a backward to the weights more for each of the method's own.
+    Costs one more forward and backward to the weights for each of the method's.
 
     Attributes:
         method: the method.
@@ -42,7 +42,7 @@ class AWP(Wrapper):
     gamma: float = 0.005
 
     def __post_init__(self) -> None:
-        """Refuse a negative gamma, and adopt what the method asks for."""
+        """Raise InputError for a negative gamma, and adopt the method's repeats and ramp."""
         check_fields(self, gamma=NOT_NEGATIVE)
         self.adopt()
 
@@ -51,16 +51,16 @@ class AWP(Wrapper):
         return replace(self, method=method)
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
-        """Return what the method has to say.
+        """Return the method's notes.
 
         Raises:
             InputError: if the network has no layer to perturb.
-            RunError: if it computes activations again in the backward, where the moved weights are gone.
+            RunError: if the network recomputes activations in the backward, where the moved weights are gone.
         """
         weights = list(_some_layers(model).values())
         if _computes_again(model, batch, weights):
             raise RunError(
-                "This network computes activations again during the backward (activation checkpointing), but awp's "
+                "This network recomputes activations during the backward (activation checkpointing), but awp's "
                 "perturbed weights are in place during the forward only: its gradient would be wrong. Switch that off."
             )
         return self.method.check(model, batch, threat, noise)
@@ -71,13 +71,13 @@ class AWP(Wrapper):
         Raises:
             InputError: if the network has no layer to perturb.
         """
-        places = _some_layers(model)
-        weights = list(dict.fromkeys(places.values()))  # a weight in two places moves in both
+        moving = _some_layers(model)
+        weights = list(dict.fromkeys(moving.values()))  # a weight with two paths moves at both
         with buffers_restored(model):
             terms = self.method.loss(model, batch, inner, threat, noise)
-            found = torch.autograd.grad(torch.stack(list(terms.values())).sum(), weights, materialize_grads=True)
-        moved = {w: w + self._ascent(w.detach(), mean_over_processes(g)) for w, g in zip(weights, found, strict=True)}
-        at = At(model, {path: moved[weight] for path, weight in places.items()})
+            grads = torch.autograd.grad(torch.stack(list(terms.values())).sum(), weights, materialize_grads=True)
+        moved = {w: w + self._ascent(w.detach(), mean_over_processes(g)) for w, g in zip(weights, grads, strict=True)}
+        at = At(model, {path: moved[weight] for path, weight in moving.items()})
         return self.method.loss(at, batch, inner, threat, noise)
 
     def _ascent(self, weight: Tensor, gradient: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class AWP(Wrapper):
 
 
 class At(nn.Module):
-    """A network called with other tensors in the places of its parameters, which it keeps."""
+    """A network called with other tensors as its parameters; its parameters do not change."""
 
     forward_mode: ClassVar[bool] = True
 
@@ -100,8 +100,8 @@ class At(nn.Module):
         self.tensors = dict(tensors)
 
     def forward(self, x: Inputs) -> Logits:
-        """Return the logits; compiled networks, which would not take to other tensors, run as they were written."""
-        with eager():  # each place is given by itself, and tying would put back the wrong tensors under Fabric
+        """Return the logits; compiled networks, which cannot take other tensors, run eagerly."""
+        with eager():  # every path is given, and tying would restore the wrong tensors under Fabric
             logits: Logits = functional_call(self.network, self.tensors, (x,), tie_weights=False)
         return logits
 
@@ -111,7 +111,7 @@ def _computes_again(model: Model, batch: Batch, weights: list[nn.Parameter]) -> 
     called: list[nn.Module] = []
     with buffers_restored(model), own_randomness(0, batch.x.device), plainly():
         loss = cross_entropy(model(batch.x), batch.targets).sum()
-        hooks = [m.register_forward_pre_hook(lambda module, given: called.append(module)) for m in model.modules()]
+        hooks = [m.register_forward_pre_hook(lambda module, inputs: called.append(module)) for m in model.modules()]
         try:
             torch.autograd.grad(loss, weights, allow_unused=True)
         finally:
@@ -121,7 +121,7 @@ def _computes_again(model: Model, batch: Batch, weights: list[nn.Parameter]) -> 
 
 
 def layers(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the learning parameters of more than one dimension by path, each once, even if it has several paths."""
+    """Return the trainable parameters of more than one dimension by path, including all paths of a tied one."""
     return {
         f"{path}.{name}" if path else name: weight
         for path, module in model.named_modules()
@@ -131,10 +131,10 @@ def layers(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _some_layers(model: nn.Module) -> dict[str, nn.Parameter]:
-    found = layers(model)
-    if not found:
+    moving = layers(model)
+    if not moving:
         raise InputError(
             "awp perturbs parameters of more than one dimension, but no such parameter of this network learns: "
             "unfreeze one, or train by the method alone."
         )
-    return found
+    return moving

@@ -1,4 +1,4 @@
-"""What a training method is: a perturb and a loss."""
+"""The interface of training methods: `perturb` and `loss`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from unperturbed.types import Batch, Inner, Model, PerExample, Terms
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """Return the sum over the processes of what each has on its device, the same on all."""
+    """Return the sum of a tensor over the processes, the same on all."""
     if not several_processes():
         return tensor
     total = tensor.detach().clone()
@@ -25,14 +25,14 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 
 
 def mean_over_processes(tensor: Tensor) -> Tensor:
-    """Return the mean over the processes of what each has on its device, the same on all: what memory is made of."""
+    """Return the mean of a tensor over the processes, the same on all; a method's memory is made of such means."""
     return sum_over_processes(tensor) / torch.distributed.get_world_size() if several_processes() else tensor
 
 
 def several_processes() -> bool:
     """Tell whether this is one of several processes that train together."""
-    there = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return there and torch.distributed.get_world_size() > 1
+    initialised = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return initialised and torch.distributed.get_world_size() > 1
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class EpochEnd:
     """The arguments of a method's `after_epoch`.
 
     Attributes:
-        clean_accuracy: of the weights that count, on the examples that the probe looks at, as they are.
-        examples: how many those are.
+        clean_accuracy: of the selected weights, on the clean examples of the probe.
+        examples: number of these examples.
         done: share of the run.
-        averaged: whether those weights are a running average, which the losses of the steps are not of.
+        averaged: whether these weights are a running average, to which the losses of the steps do not belong.
     """
 
     clean_accuracy: float
@@ -53,7 +53,7 @@ class EpochEnd:
 
 
 class Method(ABC):
-    """What training minimises.
+    """The objective that training minimises.
 
     `perturb` runs on the bare network in eval mode with frozen weights; `loss` runs on the network as training wraps
     it, in train mode. A method with memory is an `nn.Module` whose memory is in buffers; the others are frozen
@@ -62,7 +62,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     repeats: ClassVar[int] = 1
-    """Optimisation steps that a batch is used for."""
+    """Optimisation steps per batch."""
     ramp: ClassVar[float] = 0.0
     """Share of the run over which eps grows from 0, unless the recipe says otherwise."""
 
@@ -73,43 +73,43 @@ class Method(ABC):
 
     @abstractmethod
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
-        """Return the perturbed inputs, and what else has been paid for."""
+        """Return the perturbed inputs, and other results that `loss` can reuse."""
 
     @abstractmethod
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the named, weighted terms whose sum is minimised; may be called twice a step, so no side effects."""
 
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:  # noqa: B027
-        """Update the method's own memory, once an optimisation step."""
+        """Update the method's memory, once per optimisation step."""
 
     def after_epoch(self, end: EpochEnd) -> None:  # noqa: B027
-        """Update the method's own memory, once an epoch."""
+        """Update the method's memory, once per epoch."""
 
     def feasible(self) -> bool | None:
-        """Tell whether the last epoch's weights that count met the method's limit; None: it has none, or cannot know.
+        """Tell whether the last epoch's selected weights met the method's limit; None: no limit, or unknown.
 
-        Weights of such epochs are kept before others, and early stopping waits for one.
+        Weights of epochs that met it are preferred, and early stopping waits for one.
         """
         return None
 
     def conclude(self) -> list[str]:
-        """Return, in sentences, what the user should know at the end of a run."""
+        """Return sentences for the user at the end of a run."""
         return []
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
-        """Return what the user should know before the first step of a run, seen on a few examples in train mode.
+        """Return warnings before the first step of a run, from a check on a few examples in train mode.
 
         Raises:
-            RunError: where training this network by this method would go wrong without a sign.
+            RunError: if training this network by this method would go wrong silently.
         """
         return []
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
-        """Return the method's own quantities on held-out examples under attack, for the log of an epoch."""
+        """Return quantities of the method on held-out examples under attack, for the log of an epoch."""
         return {}
 
     def stronger(self) -> "Method | None":
-        """Return the method with twice the steps of its inner maximisation, or None if it has none to add to."""
+        """Return the method with twice the steps of its inner maximisation, or None if it has no steps."""
         method: Any = self
         names: list[str] = [field.name for field in fields(method)] if is_dataclass(self) else []
         for name in names:
@@ -121,7 +121,7 @@ class Method(ABC):
 
 
 def _longer(maximiser: Any) -> Any:
-    """Return the maximiser with twice the steps, its own or those of the one that it runs; None if there are none."""
+    """Return the maximiser with twice the steps, also inside `Restarts`; None if it has no steps."""
     if hasattr(maximiser, "steps"):
         return replace(maximiser, steps=2 * maximiser.steps)
     inner = _longer(maximiser.maximiser) if hasattr(maximiser, "maximiser") else None
@@ -129,12 +129,12 @@ def _longer(maximiser: Any) -> Any:
 
 
 class Wrapper(Method):
-    """A method around another one, which it leaves as it is wherever it does not say otherwise."""
+    """A method around another one; by default every call goes to the inner method."""
 
     method: Method
 
     def adopt(self) -> None:
-        """Take over the inner method's repeats and ramp, once it is there.
+        """Copy the inner method's repeats and ramp.
 
         Raises:
             InputError: if it is no method.
@@ -167,7 +167,7 @@ class Wrapper(Method):
         self.method.after_epoch(end)
 
     def feasible(self) -> bool | None:
-        """Tell what the inner method says."""
+        """Return the inner method's answer."""
         return self.method.feasible()
 
     def conclude(self) -> list[str]:
@@ -179,10 +179,10 @@ class Wrapper(Method):
         return self.method.check(model, batch, threat, noise)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
-        """Return what the inner method measures."""
+        """Return the inner method's quantities."""
         return self.method.examine(model, batch, threat, noise)
 
     def stronger(self) -> Method | None:
-        """Return the wrapper around the stronger inner method, if there is one."""
+        """Return the wrapper around the stronger inner method, if it exists."""
         inner = self.method.stronger()
         return None if inner is None else self.around(inner)

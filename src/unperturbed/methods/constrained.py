@@ -17,12 +17,12 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Model, PerExample, Terms
 
 KINDS = ("nominal_loss", "nominal_accuracy", "method_loss")
-"""What may be limited."""
+"""The quantities that a limit can apply to."""
 MET = 1.05
 """A limit counts as met up to this factor: the loss of an epoch is an average over weights that still move."""
 EPOCH = 3
-"""An epoch's move of the dual variable is that of so many batches, however many it has: the network answers to a move
-within the epoch, and to the moves of hundreds of batches at once by swings between the ends of the range."""
+"""An epoch moves the dual variable as far as this many batches: with the moves of hundreds of batches, it would swing
+between the ends of its range."""
 _AT: Method = AT()
 
 
@@ -39,23 +39,23 @@ class Constrained(nn.Module, Wrapper):
     error rate, once an epoch, while the weights descend on R + dual * N, since an accuracy has no gradient (proxy
     constraints; Cotter et al. 2019, https://arxiv.org/abs/1804.06500).
 
-    N is of the labels, also where the recipe smooths them for the method: smoothed targets keep a cross-entropy far
+    N uses the labels, also if the recipe smooths them for the method: smoothed targets keep a cross-entropy far
     from 0, and with it most limits out of reach. It is measured in train mode, on the batches of training, as the
     released code does, and takes a forward and a backward to the weights more than the method alone. Give one limit.
 
     Attributes:
         method: the method that is limited.
-        nominal_loss: rho, the largest mean cross-entropy of the inputs as they are; 0.1 where no limit is given.
+        nominal_loss: rho, the largest mean cross-entropy of the clean inputs; 0.1 if no limit is given.
         nominal_accuracy: the least clean accuracy on held-out training examples, instead.
-        method_loss: the largest sum of the method's terms, instead; the nominal loss is what is then minimised.
-        dual_step: of the ascent, for a batch; an epoch's is that of three batches.
-        every: when the dual variable moves: after each "batch", as released, or each "epoch", as in the paper.
+        method_loss: the largest sum of the method's terms, instead; the nominal loss is then minimised.
+        dual_step: step of the ascent per batch; an epoch's step is three times as long.
+        every: the dual variable moves after each "batch", as released, or each "epoch", as in the paper.
         wait: share of the run, in whole epochs, for which the dual variable keeps its first value. Every loss is above
-            its limit at first: a dual variable that grows from the start stands far too high when the limit comes into
+            its limit at first: a dual variable that grows from the start is far too high when the limit comes into
             reach, and the robust loss is hardly trained until then.
         dual_start: the dual variable at first.
-        dual_max: its upper bound. A limit that is hard to meet may need a larger one, and the last sentence says so;
-            a larger one than needed takes longer to come back from.
+        dual_max: its upper bound. A limit that is hard to meet may need a larger bound, and the run's last message says
+            so; with a bound that is too large, the dual variable takes longer to return.
     """
 
     name: ClassVar[str] = "constrained"
@@ -97,13 +97,13 @@ class Constrained(nn.Module, Wrapper):
     ) -> None:
         super().__init__()
         limits = zip(KINDS, (nominal_loss, nominal_accuracy, method_loss), strict=True)
-        given = {name: limit for name, limit in limits if limit is not None}
-        if len(given) > 1:
+        limits_set = {name: limit for name, limit in limits if limit is not None}
+        if len(limits_set) > 1:
             raise InputError("Give only one of nominal_loss, nominal_accuracy and method_loss.")
         if dual_max < dual_start:
             raise InputError(f"dual_max is {dual_max}, but must be at least dual_start, {dual_start}.")
         self.method = method
-        self.nominal_loss = nominal_loss if given else 0.1
+        self.nominal_loss = nominal_loss if limits_set else 0.1
         self.nominal_accuracy, self.method_loss = nominal_accuracy, method_loss
         self.dual_step, self.every, self.wait = dual_step, every, wait
         self.dual_start, self.dual_max = dual_start, dual_max
@@ -114,7 +114,7 @@ class Constrained(nn.Module, Wrapper):
         self.register_buffer("total", torch.tensor(0.0))  # of the limited loss over this epoch's batches
         self.register_buffer("batches", torch.tensor(0.0))
         self.register_buffer("done", torch.tensor(0.0))  # share of the run
-        self.register_buffer("seen", torch.tensor(math.inf))  # what was limited, in the last epoch; none yet
+        self.register_buffer("seen", torch.tensor(math.inf))  # the last epoch's limited quantity; infinite at first
         self.register_buffer("zeros", torch.tensor(0.0))  # batches of this epoch in which the dual variable was 0
         self.register_buffer("idle", torch.tensor(0.0))  # their share of the last epoch
         self.register_buffer("began", torch.tensor(float(dual_start)))  # the dual variable where this epoch began
@@ -134,33 +134,33 @@ class Constrained(nn.Module, Wrapper):
         return next(name for name in KINDS if getattr(self, name) is not None)
 
     def around(self, method: Method) -> "Constrained":
-        """Return the same limit, dual variable included, around another method."""
-        made = Constrained(
+        """Return the same limit, with its dual variable, around another method."""
+        copy = Constrained(
             method, self.nominal_loss, self.nominal_accuracy, self.method_loss,
             self.dual_step, self.every, self.wait, self.dual_start, self.dual_max,
         )  # fmt: skip
         for name, buffer in self.named_buffers(recurse=False):
-            setattr(made, name, buffer.clone())
-        return made
+            setattr(copy, name, buffer.clone())
+        return copy
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
-        """Return the method's points, with room in the log for the limited loss, which `loss` fills in."""
+        """Return the method's points, with entries in the log for the limited loss, which `loss` fills in."""
         inner = self.method.perturb(model, batch, threat, noise)
         unknown = torch.zeros(len(batch.x), dtype=batch.x.dtype, device=batch.x.device)
         dual = unknown + self.dual.to(unknown)
-        own = {"dual": dual, "dual_at_zero": (dual == 0).to(dual), self._limited: unknown.clone()}
+        quantities = {"dual": dual, "dual_at_zero": (dual == 0).to(dual), self._limited: unknown.clone()}
         if self.nominal_accuracy is None:  # an accuracy is not known before the epoch's end
-            own["slack"] = unknown
-        return Inner(inner.z, inner.reuse, _apart(inner.log, own))
+            quantities["slack"] = unknown
+        return Inner(inner.z, inner.reuse, _apart(inner.log, quantities))
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the method's terms and one more, "constraint", whose sum is the Lagrangian.
 
         It is dual * (N - rho) or, with N and R exchanged, N - dual * rho next to the method's terms times dual. The
-        limited loss, and its slack if the limit is on it, are left in `inner.log`.
+        limited loss, and its slack if the limit is on it, are stored in `inner.log`.
 
         Raises:
-            InputError: where a term of the method is called "constraint", too.
+            InputError: if a term of the method has the name "constraint".
         """
         terms = self.method.loss(model, batch, inner, threat, noise)
         losses = cross_entropy(model(batch.x), batch.y)
@@ -178,9 +178,9 @@ class Constrained(nn.Module, Wrapper):
         return _apart(terms, {"constraint": constraint})
 
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
-        """Count the batch in and, if it is time, let the dual variable follow; then update the method's memory.
+        """Add the batch to the epoch's mean and, if due, move the dual variable; then update the method's memory.
 
-        The method is handed its own terms, under an exchanged limit times the dual variable.
+        The method gets its terms without the constraint; with an exchanged limit they are times the dual variable.
         """
         limited = mean_over_processes(inner.log[self._limited].mean()).to(self.total)
         eps = torch.full_like(self.eps, threat.eps)
@@ -189,11 +189,11 @@ class Constrained(nn.Module, Wrapper):
         self.total, self.batches, self.zeros = self.total + limited, self.batches + 1, self.zeros + (self.dual == 0)
         if self.every == "batch" and self.nominal_accuracy is None:
             self._ascend(self.dual_step, limited)
-        own = {name: term for name, term in terms.items() if name != "constraint"}
-        self.method.after_step(batch, inner, own, threat)
+        inner_terms = {name: term for name, term in terms.items() if name != "constraint"}
+        self.method.after_step(batch, inner, inner_terms, threat)
 
     def after_epoch(self, end: EpochEnd) -> None:
-        """Note what the epoch has come to and, if it is time, let the dual variable follow."""
+        """Record the epoch's mean and, if due, move the dual variable."""
         mean = self.total / self.batches.clamp(min=1)
         self.seen = mean if self.nominal_accuracy is None else torch.full_like(self.seen, end.clean_accuracy)
         self.idle = self.zeros / self.batches.clamp(min=1)
@@ -206,7 +206,7 @@ class Constrained(nn.Module, Wrapper):
         self.method.after_epoch(end)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
-        """Return what the method measures, and the nominal loss of the held-out examples."""
+        """Return the method's quantities, and the nominal loss of the held-out examples."""
         with torch.no_grad():
             nominal = cross_entropy(model(batch.x), batch.y)
         return {**self.method.examine(model, batch, threat, noise), "nominal_loss": nominal}
@@ -214,23 +214,23 @@ class Constrained(nn.Module, Wrapper):
     def feasible(self) -> bool | None:
         """Tell whether the last epoch has met the limit; one on the method's terms cannot be met while eps grows.
 
-        None where a loss is limited and a running average is kept: its loss on the training batches is not known.
+        None if a loss is limited and a running average is kept: its loss on the training batches is unknown.
         """
         return None if self._averaged_loss else self._met()
 
     def _met(self) -> bool:
-        seen = float(self.seen)
+        limited = float(self.seen)
         if self.method_loss is not None and self.grew > 0:
             return False
-        met = seen <= MET * self.limit if self.nominal_accuracy is None else float(self._slack(self.seen)) >= 0
-        return met and not math.isinf(seen) and self.method.feasible() is not False
+        met = limited <= MET * self.limit if self.nominal_accuracy is None else float(self._slack(self.seen)) >= 0
+        return met and not math.isinf(limited) and self.method.feasible() is not False
 
     def conclude(self) -> list[str]:
-        """Say whether the limit was met, and by how much: in the last epoch, whichever weights are kept."""
+        """Return a sentence on the limit and the distance from it in the last epoch, for any choice of weights."""
         return [*self.method.conclude(), self._verdict(float(self.seen), float(self.dual))]
 
-    def _verdict(self, seen: float, dual: float) -> str:
-        if math.isinf(seen):
+    def _verdict(self, limited: float, dual: float) -> str:
+        if math.isinf(limited):
             return "Whether the limit is met is not known: no epoch was finished."
         if self.method_loss is not None and self.grew > 0:
             return (
@@ -240,31 +240,31 @@ class Constrained(nn.Module, Wrapper):
         slack, where = float(self._slack(self.seen)), f"the dual variable ended at {dual:.3g}"
         side = "within" if slack >= 0 else "beyond"
         if self.nominal_accuracy is not None:
-            what = f"The clean accuracy, {seen:.2%} of {int(self.examples)} examples after the last epoch,"
+            subject = f"The clean accuracy, {limited:.2%} of {int(self.examples)} examples after the last epoch,"
             distance = f"{100 * abs(slack):.2f} points {side} its limit of {self.limit:.2%}"
         else:
-            what = f"The {self._limited.replace('_', ' ')}, {seen:.4g} over the training steps of the last epoch,"
+            subject = f"The {self._limited.replace('_', ' ')}, {limited:.4g} over the training steps of the last epoch,"
             share = f" ({abs(slack) / self.limit:.1%})" if self.limit else ""
             distance = f"{abs(slack):.3g}{share} {side} its limit of {self.limit:.4g}"
-        kept = " Kept is a running average of the weights, and whether it meets the limit is not known."
-        averaged = kept if self._averaged_loss else ""
+        caveat = " Kept is a running average of the weights, and whether it meets the limit is not known."
+        averaged = caveat if self._averaged_loss else ""
         if self._met():
             settled = dual == 0 or slack <= (MET - 1) * self._scale
             lead = "Feasible before averaging" if self._averaged_loss else "Feasible"
             distance += f", a distance that the tolerance of {MET - 1:.0%} allows" if slack < 0 else ""
-            ended = f"{lead}: {what} is {distance}; {where} (dual * slack = {dual * slack:.2g})"
+            ended = f"{lead}: {subject} is {distance}; {where} (dual * slack = {dual * slack:.2g})"
             return f"{ended}{'' if settled else self._unsettled()}.{averaged}"
         if dual >= self.dual_max:
             ended, further = f"{where} and can grow no more", "grow further (dual_max)"
         else:
             ended, further = where, "move faster (dual_step) or sooner (wait)"
         return (
-            f"Not feasible as trained: {what} is {distance}; {ended}. "
+            f"Not feasible as trained: {subject} is {distance}; {ended}. "
             f"Loosen the limit, train longer, or let the dual variable {further}.{averaged}"
         )
 
     def _unsettled(self) -> str:
-        """Say why the dual variable is above 0 where slack is left."""
+        """Return the reason why the dual variable is above 0 although slack remains."""
         if self.idle > 0:
             return f" and was 0 in {float(self.idle):.0%} of its batches, where the limit does not bind"
         if self.moved == 0:
@@ -272,18 +272,18 @@ class Constrained(nn.Module, Wrapper):
         return f", and was still {'falling' if self.moved < 0 else 'rising'}: in a longer run it would settle"
 
     def extra_repr(self) -> str:
-        """Return the limited method and the limit, for what is printed."""
-        inner = "" if isinstance(self.method, nn.Module) else f"{self.method}, "  # which modules show themselves
+        """Return the limited method and the limit, for printing."""
+        inner = "" if isinstance(self.method, nn.Module) else f"{self.method}, "  # modules print their children
         return f"{inner}{self._kind}={self.limit:g}"
 
     @property
     def _averaged_loss(self) -> bool:
-        """Whether the weights that are kept are others than those that the limited loss is of."""
+        """Whether the kept weights differ from those of the limited loss."""
         return bool(self.averaged) and self.nominal_accuracy is None
 
     @property
     def _limited(self) -> str:
-        """What the log calls the loss that the dual variable multiplies."""
+        """The name in the log of the loss that the dual variable multiplies."""
         return "nominal_loss" if self.method_loss is None else "method_loss"
 
     @property
@@ -291,21 +291,23 @@ class Constrained(nn.Module, Wrapper):
         """The largest possible slack: the limit on the loss, or on the error rate."""
         return self.limit if self.nominal_accuracy is None else 1 - self.nominal_accuracy
 
-    def _slack(self, seen: Tensor) -> Tensor:
-        """Return how far within its limit this is, negative beyond it; 0 while it is not known."""
-        away = self.limit - seen if self.nominal_accuracy is None else seen - self.limit
-        return torch.where(seen.isinf(), 0.0, away)
+    def _slack(self, limited: Tensor) -> Tensor:
+        """Return the distance to the limit, negative beyond it; 0 while unknown."""
+        away = self.limit - limited if self.nominal_accuracy is None else limited - self.limit
+        return torch.where(limited.isinf(), 0.0, away)
 
-    def _ascend(self, step: float, seen: Tensor) -> None:
+    def _ascend(self, step: float, limited: Tensor) -> None:
         if self.done < self.wait:
             return
-        excess = (-self._slack(seen) / max(self._scale, 1e-12)).clamp(max=1.0)
+        excess = (-self._slack(limited) / max(self._scale, 1e-12)).clamp(max=1.0)
         self.dual = (self.dual + step * excess).clamp(0.0, self.dual_max)
 
 
-def _apart(theirs: Mapping[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return both, where no name is in both."""
-    for name in own:
-        if name in theirs:
-            raise InputError(f"The limited method calls something {name!r}, as `constrained` does: rename it there.")
-    return {**theirs, **own}
+def _apart(terms: Mapping[str, Tensor], added: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the union of two mappings without common names; raises InputError otherwise."""
+    for name in added:
+        if name in terms:
+            raise InputError(
+                f"The limited method has a term or quantity named {name!r}, which `constrained` uses: rename it there."
+            )
+    return {**terms, **added}

@@ -65,7 +65,7 @@ class CURE(Method):
         return {"clean": clean.mean(), "curvature": self.weight * penalty.mean()}
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
-        """Warn where the curvature would be the softmax's alone, or dropout's noise."""
+        """Warn if the curvature is that of the softmax alone, or noise of dropout."""
         return piecewise_linear_warning(model, batch.x, self.name) + dropout_warning(model, batch.x, self.name)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:

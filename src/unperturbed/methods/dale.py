@@ -25,19 +25,19 @@ Sampler = Literal["log-wrong", "cross-entropy", "kl"]
 
 @dataclass(frozen=True)
 class _Sampled(Method):
-    """What the presets below share: R(z) + weight * N(x), z from a chain that climbs the sampler's potential.
+    """The base of the presets below: R(z) + weight * N(x), z from a chain that climbs the sampler's potential.
 
     The form with a fixed weight in the released code of dual adversarial learning (Robey et al. 2021,
     https://arxiv.org/abs/2110.15767). The chain (of `Restarts`, the first) starts at x + 0.001 N(0, 1), and ignores its
     `random_start`. With the weight learned from a limit on N, as in the paper's algorithm 1, it is `Constrained` around
-    one of these of weight 0; `dual` makes that.
+    a preset of weight 0, built by `dual`.
 
     Attributes:
         weight: of the nominal loss; 0 leaves it out, for a limit on it (`constrained`).
         robust: the loss at z, "kl" from the prediction at x.
         sampler: the potential of the chain.
         nominal: the loss at x.
-        maximiser: the chain; it begins at x + 0.001 N(0, 1), also where its `random_start` says otherwise.
+        maximiser: the chain; it begins at x + 0.001 N(0, 1), whatever its `random_start`.
     """
 
     ramp: ClassVar[float] = 0.25
@@ -70,7 +70,7 @@ class _Sampled(Method):
         return terms
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
-        """Say so where the chain has no noise, also where it is restarted."""
+        """Warn if the chain, restarted or not, has no noise."""
         chain = self.maximiser
         while isinstance(chain, Restarts):
             chain = chain.maximiser
@@ -80,8 +80,8 @@ class _Sampled(Method):
             return [f"{self.name} runs no chain here: with 0 steps it ends where it begins."]
         if chain.temperature > 0:
             return []
-        what = "gradient ascent" if chain.move == "plain" else "PGD"
-        return [f"{self.name} maximises here: without noise (temperature 0) its chain is {what}."]
+        climb = "gradient ascent" if chain.move == "plain" else "PGD"
+        return [f"{self.name} maximises here: without noise (temperature 0) its chain is {climb}."]
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return `spread`, how far two chains from one start end apart: |z - z'|_2 over the longest possible, 0 to 1.
@@ -98,17 +98,18 @@ class _Sampled(Method):
         `settings` are those of `Constrained`, and the method's robust, sampler and maximiser, by name.
 
         Raises:
-            InputError: on a nominal loss or a weight: the cross-entropy and the dual variable take their places.
+            InputError: for a nominal loss or a weight: the cross-entropy and the dual variable replace them.
         """
         for name in ("nominal", "weight"):
             if name in settings:
                 raise InputError(
-                    f"{name} is {settings[name]!r}, but has no place here: the limit is on the cross-entropy, and its "
+                    f"{name} is {settings[name]!r}, but does not apply here: the limit is on the cross-entropy, and "
+                    "its "
                     "weight is learned. Leave it out, or train with a fixed weight: "
                     f"{cls.__name__}({name}={settings[name]!r})."
                 )
-        own = {name: settings.pop(name) for name in ("robust", "sampler", "maximiser") if name in settings}
-        return Constrained(cls(weight=0.0, **own), nominal_loss, **settings)
+        arguments = {name: settings.pop(name) for name in ("robust", "sampler", "maximiser") if name in settings}
+        return Constrained(cls(weight=0.0, **arguments), nominal_loss, **settings)
 
     def _chain(self, model: Model, batch: Batch, threat: Threat, of_start: Noise, of_chain: Noise) -> Inputs:
         clean: Logits | None = None
@@ -156,7 +157,7 @@ class DALELaplacian(_Sampled):
 class DALEKL(_Sampled):
     """KL(f(x) || f(z)) + weight * CE(f(x), y), z sampled by signed steps on the divergence (Robey et al. 2021).
 
-    https://arxiv.org/abs/2110.15767: TRADES, divided by beta, with a sampler in the place of its search. Weights get
+    https://arxiv.org/abs/2110.15767: TRADES, divided by beta, with a sampler instead of its search. Weights get
     gradient through both branches.
     """
 

@@ -70,8 +70,8 @@ class ELLE_A(nn.Module, Method):
     mostly at its highest.
 
     Attributes:
-        weight: what the weight jumps to; the released one for every eps. Where training diverges, lower it.
-        sensitivity: how many standard deviations above the mean make it jump.
+        weight: the weight after a jump; the released one for every eps. If training diverges, lower it.
+        sensitivity: standard deviations above the mean at which it jumps.
         decay: its factor after every other step.
     """
 
@@ -92,7 +92,7 @@ class ELLE_A(nn.Module, Method):
         self.register_buffer("squares", torch.tensor(0.0))  # of the distances from the mean, summed
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
-        """Return FGSM's points, with room for the square of each example's bend, which the loss fills in."""
+        """Return FGSM's points, with an entry for the square of each example's bend, which the loss fills in."""
         z = FGSM().perturb(model, batch, threat, noise).z
         unknown = torch.zeros(len(z), dtype=z.dtype, device=z.device)
         return Inner(z, log={"nonlinearity": unknown, "weight": unknown + self.current})
@@ -100,7 +100,7 @@ class ELLE_A(nn.Module, Method):
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the mean cross-entropy at the perturbed inputs and the weighted mean square of the bend.
 
-        The squares are left in `inner.log`, because at weight 0 the term does not show them.
+        The squares are stored in `inner.log`, because at weight 0 the term does not show them.
         """
         adversarial, bend = _adversarial_and_bend(model, batch, inner, threat, noise)
         square = bend.square()
@@ -109,14 +109,14 @@ class ELLE_A(nn.Module, Method):
 
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
         """Set the weight of the next step, and count this step's E in (Welford 1962)."""
-        seen = mean_over_processes(inner.log["nonlinearity"].mean()).to(self.mean)
+        nonlinearity = mean_over_processes(inner.log["nonlinearity"].mean()).to(self.mean)
         usual = self.mean + self.sensitivity * (self.squares / self.count.clamp(min=1)).sqrt()
-        jumps = (self.count > 2) & (seen > usual)
+        jumps = (self.count > 2) & (nonlinearity > usual)
         self.current = torch.where(jumps, self.weight, self.decay * self.current)
-        before = seen - self.mean
+        before = nonlinearity - self.mean
         self.count = self.count + 1
         self.mean = self.mean + before / self.count
-        self.squares = self.squares + before * (seen - self.mean)
+        self.squares = self.squares + before * (nonlinearity - self.mean)
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
         """Warn of dropout."""

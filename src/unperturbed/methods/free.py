@@ -16,7 +16,7 @@ from unperturbed.types import Batch, Inner, Model, Terms
 class Free(nn.Module, Method):
     """One backward pass serves the weights and the perturbation; a batch is replayed 8 times (Shafahi et al. 2019).
 
-    https://arxiv.org/abs/1904.12843, algorithm 1. The perturbation belongs to the place in the batch and lives on from
+    https://arxiv.org/abs/1904.12843, algorithm 1. The perturbation belongs to a position in the batch and persists from
     batch to batch. An epoch has as many optimisation steps as any other method's, so it sees an eighth of the data.
     """
 
@@ -31,8 +31,8 @@ class Free(nn.Module, Method):
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return x + delta inside S(x), as a leaf that the training backward gives its gradient to."""
-        places = len(batch.x)
-        delta = self.delta[:places].to(batch.x) if len(self.delta) >= places else torch.zeros_like(batch.x)
+        size = len(batch.x)
+        delta = self.delta[:size].to(batch.x) if len(self.delta) >= size else torch.zeros_like(batch.x)
         return Inner(threat.project(batch.x, batch.x + delta).requires_grad_())
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
@@ -40,9 +40,9 @@ class Free(nn.Module, Method):
         return {"adversarial": cross_entropy(model(inner.z), batch.targets).mean()}
 
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
-        """Move delta by eps along the gradient that the step left behind, and keep it inside S(x) - x."""
+        """Move delta by eps along the gradient of the training step, and keep it inside S(x) - x."""
         z = inner.z.detach()
         if inner.z.grad is None:
             raise RuntimeError("Free needs the gradient that the training backward leaves on inner.z; there is none.")
         moved = threat.project(batch.x, z + threat.eps * threat.steepest_ascent(z, usable(inner.z.grad)))
-        self.delta = torch.cat([moved - batch.x, self.delta[len(moved) :].to(moved)])  # a smaller batch keeps the rest
+        self.delta = torch.cat([moved - batch.x, self.delta[len(moved) :].to(moved)])  # for a smaller batch

@@ -51,16 +51,16 @@ class FWATAdapt(nn.Module, Method):
     rounded down but at least 1, and otherwise two more than these, at most 15. Before the first cycle that number is 1.
 
     A method sees no epochs, so examples are counted, over all processes. The paper's cycle is an epoch: set `cycle` to
-    the number of training examples to have that. On a smaller data set the default spans several epochs, and what the
-    first cycle decides may stand to the end of a short run. While eps still changes, every step begins a new cycle, so
-    that a ramp is spent on two steps: what a small ball shows does not hold in a larger one. So the first step at an
-    eps never decides alone, however many examples it has. The released code leaves
-    the box out, and its script's default r, 2, is never reached.
+    the number of training examples to have that. On a smaller data set the default spans several epochs, and the
+    decision of the first cycle may last to the end of a short run. While eps still changes, every step begins a new
+    cycle, so that a ramp uses two steps: the distortion in a small ball says little about a larger one. So the first
+    step at an eps never decides alone, whatever its number of examples. The released code leaves the box out, and its
+    script's default r, 2, is never reached.
 
     Attributes:
         cycle: examples from one decision to the next, the monitored ones included.
         monitored: examples on two steps that begin a cycle.
-        r: the distortion from which on steps are saved, between 0 and 1.
+        r: the distortion from which the steps decrease, between 0 and 1.
     """
 
     name: ClassVar[str] = "fw-at-adapt"
@@ -88,7 +88,7 @@ class FWATAdapt(nn.Module, Method):
         self.register_buffer("eps", torch.tensor(-1.0))  # of the last step; none yet
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
-        """Maximise the cross-entropy in the steps of the moment."""
+        """Maximise the cross-entropy with the current number of steps."""
         search = FrankWolfe(int(self.steps))
         z = search(cross_entropy_score(model, batch), batch.x, threat, noise)
         reached = distortion(threat, batch.x, z)
@@ -99,7 +99,7 @@ class FWATAdapt(nn.Module, Method):
         return {"adversarial": cross_entropy(model(inner.z), batch.targets).mean()}
 
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
-        """Count the batch, and decide when as many as are monitored have been seen."""
+        """Count the batch, and decide once the monitored examples are complete."""
         reached, was_monitored = inner.log["distortion"], bool(self.seen < self.monitored)
         eps = torch.tensor(threat.eps).to(self.eps)
         changed = not torch.equal(eps, self.eps)
@@ -113,7 +113,7 @@ class FWATAdapt(nn.Module, Method):
         self.seen = self.seen + examples.to(self.seen)
         if was_monitored:
             self.total = self.total + total.to(self.total)
-            if self.seen >= self.monitored and changed:  # by a single step: the next one's eps may be another again
+            if self.seen >= self.monitored and changed:  # by a single step: the next eps may differ again
                 self._begin_cycle()
             elif self.seen >= self.monitored:
                 self._decide()
@@ -131,11 +131,11 @@ class FWATAdapt(nn.Module, Method):
 
 
 def distortion(threat: Threat, x: Inputs, z: Inputs) -> PerExample:
-    """Return |z - x|_2 over what it is at the corner of S(x) in that direction: 1 at corners, 0 where z is x.
+    """Return |z - x|_2 over its value at the corner of S(x) in that direction: 1 at corners, 0 where z is x.
 
     Away from the box this is the paper's |z - x|_2 / (eps sqrt(d)) for Linf. Where the box cuts the ball, that would
     stay below 1 at every corner: below 0.8 on images of which most is black. (For L1 cut by the box, the corner in the
-    direction of a corner may be another one, and the value there is a little below 1.)
+    direction of a corner may differ from it, and the value there is a little below 1.)
     """
     farthest = threat.distortion(x, threat.maximise_linear(x, z - x))
     return threat.distortion(x, z) / torch.where(farthest > 0, farthest, 1.0)

@@ -23,10 +23,10 @@ from unperturbed.types import Batch, Inner, Inputs, Model, PerExample, Terms
 class GradAlign(Method):
     """l(z) + weight * (1 - cos(g(x), g(e))), z by FGSM, e random in S(x) (Andriushchenko & Flammarion 2020).
 
-    https://arxiv.org/abs/2007.02617, eq. 5: what stays aligned within the ball, one step can attack. Only g(e) carries
-    gradient to the weights; g(x) is FGSM's own, paid for already. Both are gradients, for the labels, of the network
-    normalised by its running averages (the released code: by each batch); examples where one of them is zero are left
-    out of the mean. Here e lies inside the box as well.
+    https://arxiv.org/abs/2007.02617, eq. 5: if the gradient stays aligned within the ball, one step suffices to attack.
+    Only g(e) carries gradient to the weights; g(x) is FGSM's, at no extra cost. Both are gradients, for the labels,
+    of the network normalised by its running averages (the released code: by each batch); examples where one of them is
+    zero are left out of the mean. Here e lies inside the box as well.
 
     Attributes:
         weight: of the misalignment. The released code's for CIFAR-10: 0.027, 0.063, 0.112, 0.2, 0.356, 0.632, 1.124
@@ -44,13 +44,14 @@ class GradAlign(Method):
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return argmax_{z in S(x)} <g(x), z>, and g(x)."""
-        with plainly():  # rounding in bfloat16 would be misalignment
+        with plainly():  # rounding in bfloat16 would count as misalignment
             _, g = input_gradient(model, batch.x, cross_entropy_with(batch.y))
         return Inner(threat.maximise_linear(batch.x, g), {"gradient": g})
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the mean cross-entropy at z, and the misalignment."""
-        with plainly(), running_stats(model):  # before the forward that moves the averages: g(x) has seen the same
+        # before the forward that moves the averages: g(x) is of the same averages
+        with plainly(), running_stats(model):
             _, g = gradient_with_graph(model, threat.sample(batch.x, noise), cross_entropy_with(batch.y))
         cosine, defined = _cosine(inner.reuse["gradient"], g)
         worst = cross_entropy(model(inner.z), batch.targets).mean()
@@ -58,7 +59,7 @@ class GradAlign(Method):
         return {"adversarial": worst, "misalignment": self.weight * misaligned}
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
-        """Warn where dropout would turn the gradient."""
+        """Warn if dropout changes the direction of the gradient."""
         return dropout_warning(model, batch.x, self.name)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
@@ -72,9 +73,9 @@ class GradAlign(Method):
         return AT(PGD(steps=2))
 
 
-def _cosine(g: Inputs, other: Inputs) -> tuple[PerExample, PerExample]:
+def _cosine(g: Inputs, h: Inputs) -> tuple[PerExample, PerExample]:
     """Return the cosines, and 1 where both gradients are long enough to have one, else 0."""
-    (u, defined), (v, too) = _unit(g), _unit(other)
+    (u, defined), (v, too) = _unit(g), _unit(h)
     return dot(u, v), defined * too
 
 

@@ -26,7 +26,7 @@ class GradientPenalty(Method):
     https://arxiv.org/abs/1711.09404). The box plays no part. The released code leaves eps out: its `tik` is
     weight * eps^2 for L2, and weight * eps^2 * d for Linf, where it divides |g|_1 by sqrt(d).
 
-    With differences the training forward at x serves the direction, too: no pass of an attack. With batch norm in
+    With differences the training forward at x also gives the direction, without a pass of an attack. With batch norm in
     train mode v then follows the gradient of the batch's summed loss, which the statistics couple; the losses along v
     are compared at the clean batch's statistics, as "exact" takes its gradient (in the released code each forward has
     its own).
@@ -77,7 +77,7 @@ class GradientPenalty(Method):
         return clean, (ahead - loss(model(batch.x - h * v))) / (2 * h)
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
-        """Warn where dropout would draw another mask at each point."""
+        """Warn if dropout draws another mask at each point."""
         return [] if self.form == "exact" else dropout_warning(model, batch.x, self.name)
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:

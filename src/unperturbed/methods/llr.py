@@ -76,15 +76,15 @@ class LLR(Method):
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the clean loss, gamma and the absolute slope, weighted means over the batch."""
-        with clean_batch_stats(model) as again:
+        with clean_batch_stats(model) as same_statistics:
             if self.form == "differences":
                 clean = _plain_loss(model, batch.x, batch.targets)
                 terms = partial(_difference_terms, model)
-                gap, slope = _in_parts(self.parts, again, terms, batch.x, inner.z, batch.targets, clean)
+                gap, slope = _in_parts(self.parts, same_statistics, terms, batch.x, inner.z, batch.targets, clean)
             elif self.parts > 1:
                 clean = cross_entropy(model(batch.x), batch.targets)
                 terms = partial(_added_terms, model)
-                gap, slope = _in_parts(self.parts, again, terms, batch.x, inner.z, batch.targets)
+                gap, slope = _in_parts(self.parts, same_statistics, terms, batch.x, inner.z, batch.targets)
             else:
                 clean, gap, slope = _exact_terms(model, batch.x, inner.z, batch.targets)
         return {
@@ -94,7 +94,7 @@ class LLR(Method):
         }
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
-        """Say which form the slope takes; refuse what would give a wrong gradient, or none."""
+        """Return a note on the form of the slope; raises for settings whose gradient is wrong or missing."""
         if self.parts > 1 and several_processes():
             raise InputError("parts > 1 computes forwards again during the backward: not with several processes.")
         if self.parts > 1 and self.form == "exact" and (reason := not_proven(model)):
@@ -105,9 +105,9 @@ class LLR(Method):
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
         """Return gamma, the slope, their sum, and the change of the loss that it bounds."""
-        found = linearity_gap(model, batch, threat, noise, self.maximiser)
-        bound = found.gap + found.slope.abs()
-        return {"gap": found.gap, "slope": found.slope.abs(), "bound": bound, "change": (found.far - found.clean).abs()}
+        gap = linearity_gap(model, batch, threat, noise, self.maximiser)
+        bound = gap.gap + gap.slope.abs()
+        return {"gap": gap.gap, "slope": gap.slope.abs(), "bound": bound, "change": (gap.far - gap.clean).abs()}
 
 
 def _exact_terms(model: Model, x: Inputs, z: Inputs, targets: Targets) -> Measured:
@@ -125,7 +125,7 @@ def _added_terms(model: Model, x: Inputs, z: Inputs, targets: Targets) -> Added:
 
 
 def _difference_terms(model: Model, x: Inputs, z: Inputs, targets: Targets, clean: PerExample) -> Added:
-    """Return the same by differences, given l(x) by `_plain_loss`: rounded like the others, or rounding is the gap."""
+    """Return the same by differences, with l(x) from `_plain_loss`, whose rounding cancels in the gap."""
     far = _plain_loss(model, z, targets)
     near = _plain_loss(model, x + SHORT * (z - x), targets)
     along = three_point_slope(clean, near, far, SHORT)
@@ -137,11 +137,11 @@ def _plain_loss(model: Model, x: Inputs, targets: Targets) -> PerExample:
         return cross_entropy(model(x), targets)
 
 
-def _in_parts(parts: int, again: Again, terms: Callable[..., Added], *tensors: Tensor) -> Added:
-    """Return the terms of the tensors, with no more than one part's graph in memory."""
+def _in_parts(parts: int, same_statistics: Again, terms: Callable[..., Added], *tensors: Tensor) -> Added:
+    """Return the terms of the tensors, with the graph of one part at a time in memory."""
 
     def part(*piece: Tensor) -> Tensor:
-        with again():
+        with same_statistics():
             return torch.stack(terms(*piece))
 
     if parts == 1:

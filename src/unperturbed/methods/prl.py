@@ -21,9 +21,9 @@ class PRL(Method):
     """CVaR of CE(f(z), y) for random z in S(x): the mean loss over the worst share beta (Robey et al. 2022).
 
     Probabilistically robust learning, https://arxiv.org/abs/2202.01136, with CVaR = min_t t + mean[(l - t)_+] / beta in
-    closed form: of `samples` draws, the mean of the highest beta * samples. Draws are looked at without a gradient in
-    eval mode, and the ceil(beta * samples) worst of an example are then trained on. The released code takes a few steps
-    in t, scaled by 1 / batch size, which leave t where it began.
+    closed form: of `samples` draws, the mean of the highest beta * samples. Draws are ranked in eval mode without a
+    gradient, and training uses the ceil(beta * samples) worst of an example. The released code takes a few steps in t,
+    scaled by 1 / batch size, which hardly move t.
 
     Attributes:
         beta: the share of the draws that counts: 1 is the mean over all, 1 / samples the worst one.
@@ -47,11 +47,11 @@ class PRL(Method):
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the worst draws, (k, n, ...)."""
-        kept = math.ceil(self.beta * self.samples - 1e-9)
+        count = math.ceil(self.beta * self.samples - 1e-9)
         drawn = torch.stack([threat.sample(batch.x, noise.fold(draw)) for draw in range(self.samples)])
         with torch.no_grad():
             losses = torch.stack([cross_entropy(model(z), batch.y) for z in drawn])
-        worst = losses.topk(kept, dim=0).indices
+        worst = losses.topk(count, dim=0).indices
         return Inner(drawn[worst, torch.arange(len(batch.x), device=worst.device)])
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
@@ -69,5 +69,5 @@ def cvar(losses: Tensor, count: float) -> PerExample:
     must not be among the highest.
     """
     ranked = losses.sort(dim=0, descending=True).values
-    places = torch.arange(len(ranked), device=losses.device, dtype=losses.dtype)[:, None]
-    return (ranked * (count - places).clamp(0, 1)).sum(dim=0) / count
+    ranks = torch.arange(len(ranked), device=losses.device, dtype=losses.dtype)[:, None]
+    return (ranked * (count - ranks).clamp(0, 1)).sum(dim=0) / count

@@ -13,7 +13,7 @@ from unperturbed.types import Batch, Inner, Model, Terms
 
 @dataclass(frozen=True)
 class RandomNoise(Method):
-    """CE(f(z), y) at a random z in S(x): what any attack must beat (compare Bishop 1995).
+    """CE(f(z), y) at a random z in S(x): the baseline for any attack (compare Bishop 1995).
 
     https://doi.org/10.1162/neco.1995.7.1.108. No attack is run, so a step costs what ordinary training's does.
 

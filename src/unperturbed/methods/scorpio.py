@@ -34,7 +34,7 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inner, Inputs, Model, PerExample, Rows, Terms
 
 SHORT = 0.5
-"""Steps from which on gradients in bfloat16 differ by more than their rounding."""
+"""The smallest step for which differences of gradients in bfloat16 exceed their rounding."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class SCORPIO(Method):
     value: Literal["loss-gap", "quadratic"] = "loss-gap"
 
     def __post_init__(self) -> None:
-        """Refuse what no step or weight can be, and words that are not choices."""
+        """Raise InputError for steps, weights and choices out of range."""
         check_fields(self, steps=AT_LEAST_ONE, weight=NOT_NEGATIVE, step=POSITIVE)
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
@@ -82,20 +82,20 @@ class SCORPIO(Method):
         return {"clean": clean, "gap": self.weight * (worst - clean)}
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
-        """Warn where only the softmax's curvature would be seen, and where dropout would be taken for curvature."""
+        """Warn if the only curvature is that of the softmax, and if dropout would count as curvature."""
         quadratic = self.value == "quadratic"
         curved = quadratic or self.product == "exact" or self.step < 0.1
         warnings = piecewise_linear_warning(model, batch.x, self.name) if curved else []
         return warnings + (dropout_warning(model, batch.x, self.name) if quadratic else [])
 
     def examine(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> dict[str, PerExample]:
-        """Return how good the quadratic model and its maximiser are.
+        """Return measures of the quality of the quadratic model and its maximiser.
 
-        `modelled` is Q(z) and `change` what it models, l(z) - l(x); `ratio` is that of their sums over the batch, since
-        an example's own may be over nearly nothing; `fw_gap` is 0 at a stationary point of Q and bounds
-        the missing part where Q is concave; `distortion` is |z - x|_2 over the largest possible; `beyond` is how much
-        higher twenty steps of PGD get the loss, and `beyond_bound` = M |v|^3 / 3 what the paper's theorem allows, M
-        estimated from the change of the Hessian along v.
+        `modelled` is Q(z), a model of `change`, l(z) - l(x); `ratio` is that of their sums over the batch, since a
+        single example may divide by almost 0; `fw_gap` is 0 at a stationary point of Q and bounds the missing part
+        where Q is concave; `distortion` is |z - x|_2 over the largest possible; `beyond` is the further increase of the
+        loss by twenty steps of PGD, and `beyond_bound` = M |v|^3 / 3 its bound by the paper's theorem, M estimated from
+        the change of the Hessian along v.
         """
         loss, rows = cross_entropy_with(batch.y), torch.arange(len(batch.x), device=batch.x.device)
         quadratic = self._model_at(model, batch)
@@ -106,8 +106,8 @@ class SCORPIO(Method):
         lipschitz = dot(turned, turned).sqrt() / dot(v, v).clamp(min=1e-30)
         worst = PGD(steps=20)(cross_entropy_score(model, batch), batch.x, threat, noise, z)
         with torch.no_grad():
-            clean, there, beyond = (loss(model(point)) for point in (batch.x, z, worst))
-        modelled, change = dot(quadratic.gradient_at_x + curved / 2, v), there - clean
+            clean, perturbed, beyond = (loss(model(point)) for point in (batch.x, z, worst))
+        modelled, change = dot(quadratic.gradient_at_x + curved / 2, v), perturbed - clean
         total = modelled.sum()
         return {
             "modelled": modelled,
@@ -115,7 +115,7 @@ class SCORPIO(Method):
             "ratio": torch.where(total == 0, 1.0, change.sum() / total).expand_as(change),
             "fw_gap": dot(threat.maximise_linear(batch.x, uphill) - z, uphill),
             "distortion": threat.distortion(batch.x, z),
-            "beyond": beyond - there,
+            "beyond": beyond - perturbed,
             "beyond_bound": lipschitz * dot(v, v) ** 1.5 / 3,
         }
 
@@ -124,7 +124,7 @@ class SCORPIO(Method):
         return replace(self, steps=2 * self.steps)
 
     def _model_at(self, model: Model, batch: Batch) -> Quadratic:
-        """Return the quadratic model around x; by forward differences it knows the gradient at x already."""
+        """Return the quadratic model around x; forward differences reuse the gradient at x."""
 
         def gradient(z: Inputs, rows: Rows) -> Inputs:
             return usable(input_gradient(model, z, cross_entropy_with(batch.y[rows]))[1])
@@ -140,7 +140,7 @@ class SCORPIO(Method):
         return Quadratic(batch.x, at_x, products[self.product])
 
     def _maximise(self, quadratic: Quadratic, threat: Threat, noise: Noise) -> Inputs:
-        """Return where Frank-Wolfe on the quadratic model ends; where the gradient is zero, it starts anywhere."""
+        """Return the end point of Frank-Wolfe on the quadratic model; if the gradient is zero, it starts at random."""
         x, g = quadratic.x, quadratic.gradient_at_x
         shape = (-1, *[1] * (x.dim() - 1))
         peak = g.flatten(1).abs().amax(dim=1).view(shape)

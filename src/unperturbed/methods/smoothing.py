@@ -16,8 +16,8 @@ class Smoothing(Method):
     """CE(f(x + sigma * eps * N(0, 1)), y): training for a smoothed classifier (Cohen et al. 2019).
 
     https://arxiv.org/abs/1902.02918, section 3.3 (Gaussian data augmentation). The noise is in units of eps and leaves
-    ball and box alike, as the certificate's does: a vote under noise sigma certifies L2 radii of some of that length.
-    The network alone, without the vote, is not what this method is for.
+    ball and box alike, as the certificate's does: a vote under noise sigma certifies L2 radii of about that length. The
+    method trains for the vote, not for the network alone.
 
     Attributes:
         sigma: standard deviation of the noise in each feature, in units of eps.

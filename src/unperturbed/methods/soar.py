@@ -61,7 +61,7 @@ class SOAR(Method):
         return Inner(self.maximiser(cross_entropy_score(model, batch), batch.x, _half(threat), noise))
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
-        """Return the loss at x' and the bound on what half of eps adds to it, means over the batch."""
+        """Return the loss at x' and the bound on its increase within half of eps, means over the batch."""
         loss, u = cross_entropy_with(batch.targets), noise.fold(2).normal(inner.z.shape[1:], inner.z.dtype)
         with plainly(), clean_batch_stats(model):
             near, g = gradient_with_graph(model, inner.z, loss)
@@ -73,7 +73,7 @@ class SOAR(Method):
         return {"near": near.mean(), "curvature": self.weight * bound.mean()}
 
     def check(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> list[str]:
-        """Warn where the curvature would be the softmax's alone, or dropout's noise."""
+        """Warn if the curvature is that of the softmax alone, or noise of dropout."""
         return piecewise_linear_warning(model, batch.x, self.name) + dropout_warning(model, batch.x, self.name)
 
     def _damped(self, size: PerExample) -> PerExample:

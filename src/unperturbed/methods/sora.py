@@ -1,4 +1,4 @@
-"""SORA: one-step training whose step shortens where the last ones have met curvature."""
+"""SORA: one-step training with shorter steps after curvature."""
 
 from dataclasses import replace
 from typing import ClassVar
@@ -23,13 +23,13 @@ class SORA(nn.Module, Method):
 
     https://arxiv.org/abs/2606.00738. alpha = step_size * eps * min(1, bend / (1 - kappa)), where kappa is a running
     average of sum <d, g'> / sum <d, g> over the examples of a batch: the slope along d at the end over that at u, 1
-    where the loss is linear (d without regard to the box). g' is what the training backward leaves on the points, so
-    it costs nothing. The points lie up to (1 + step_size) * eps away from x, outside the threat set, but inside the
+    where the loss is linear (d without regard to the box). g' is the gradient of the training backward at the points,
+    at no extra cost. The points lie up to (1 + step_size) * eps away from x, outside the threat set, but inside the
     box. For Linf, d is the sign of g.
 
-    The released code averages the quotients of the examples, of which those with a tiny g then decide. It takes g in
-    train mode, as g' is. Here it is taken in eval mode, as in every attack, so that for a network with batch norm
-    kappa also counts how far the running averages lie behind: its first epochs have shorter steps.
+    The released code averages the quotients of the examples, which those with a tiny g dominate. It takes g in
+    train mode, as g' is. Here it is taken in eval mode, as in every attack, so that for a network with batch norm kappa
+    also includes the lag of the running averages: its first epochs have shorter steps.
 
     Attributes:
         step_size: largest alpha, in units of eps.
@@ -63,7 +63,7 @@ class SORA(nn.Module, Method):
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the mean cross-entropy at the perturbed inputs.
 
-        The backward notes by what each example's loss was multiplied, 1 / n unless a wrapper weighs it.
+        The backward records the factor of each example's loss, 1 / n unless a wrapper weights it.
         """
 
         def note(scale: PerExample) -> None:
@@ -75,14 +75,16 @@ class SORA(nn.Module, Method):
         return {"adversarial": losses.mean()}
 
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
-        """Let kappa follow the slopes that the step has met."""
+        """Update kappa by the slopes of the step."""
         if inner.z.grad is None:
             raise RuntimeError("SORA needs the gradient that the training backward leaves on inner.z; there is none.")
         after = dot(inner.reuse["direction"], inner.z.grad).sum()
         before = (inner.reuse["slope"] * inner.reuse["scale"]).sum()
         after, before = sum_over_processes(torch.stack([after, before]))
-        kept = torch.where(before > 0, (after / before).clamp(-1, 1), self.kappa.to(after))  # no slope tells nothing
-        self.kappa = torch.lerp(self.kappa, kept.to(self.kappa), self.rate)
+        ratio = torch.where(
+            before > 0, (after / before).clamp(-1, 1), self.kappa.to(after)
+        )  # a zero slope gives no information
+        self.kappa = torch.lerp(self.kappa, ratio.to(self.kappa), self.rate)
 
     def stronger(self) -> Method:
         """Return adversarial training with two steps."""

@@ -17,13 +17,13 @@ from unperturbed.types import Batch, Inner, Model, Terms
 
 @dataclass(frozen=True)
 class TERM(Method):
-    """log(mean exp(tilt * CE(f(x), y))) / tilt over the batch: a mean that leans to its high losses (Li et al. 2021).
+    """log(mean exp(tilt * CE(f(x), y))) / tilt over the batch: a mean that weights high losses more (Li et al. 2021).
 
     Tilted empirical risk minimisation, https://arxiv.org/abs/2007.01162, eq. 2. Towards tilt 0 it is the mean, towards
-    infinity the maximum; a negative tilt leans to the lowest losses. The batch is that of all processes together.
+    infinity the maximum; a negative tilt weights low losses more. The batch is that of all processes together.
 
     Attributes:
-        tilt: how far it leans.
+        tilt: the tilt; larger values weight high losses more.
     """
 
     name: ClassVar[str] = "term"
@@ -41,13 +41,13 @@ class TERM(Method):
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the tilted mean, whose gradient, averaged over the processes, is that of the whole batch."""
-        own = (self.tilt * cross_entropy(model(batch.x), batch.targets)).logsumexp(dim=0)
+        mine = (self.tilt * cross_entropy(model(batch.x), batch.targets)).logsumexp(dim=0)
         if not several_processes():
-            return {"tilted": (own - math.log(len(batch.x))) / self.tilt}
+            return {"tilted": (mine - math.log(len(batch.x))) / self.tilt}
         world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-        place = torch.zeros(world, 2, dtype=own.dtype, device=own.device)
-        place[rank, 0], place[rank, 1] = own.detach(), len(batch.x)
-        sums, counts = sum_over_processes(place).unbind(dim=1)
+        row = torch.zeros(world, 2, dtype=mine.dtype, device=mine.device)
+        row[rank, 0], row[rank, 1] = mine.detach(), len(batch.x)
+        sums, counts = sum_over_processes(row).unbind(dim=1)
         total = sums.logsumexp(dim=0)
-        share = world * (own.detach() - total).exp()
-        return {"tilted": (total - counts.sum().log() + share * (own - own.detach())) / self.tilt}
+        share = world * (mine.detach() - total).exp()
+        return {"tilted": (total - counts.sum().log() + share * (mine - mine.detach())) / self.tilt}

@@ -1,1 +1,1 @@
-"""What is done to a user's network, and undone."""
+"""Wrappers, modes and checks of a user's network."""

@@ -27,29 +27,29 @@ from unperturbed.networks.modes import buffers_restored
 from unperturbed.types import Inputs, Labels
 
 _CHANCE = 1e-3
-"""Labels that would miss the remaining classes with a smaller probability are taken for all classes that there are."""
+"""If labels would miss a further class with less than this probability, they are assumed to cover all classes."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """How many classes data has: named, or seen in so many labels, of which it is the largest plus 1."""
+    """The number of classes of the data: known by name, or the largest of some labels plus 1."""
 
     count: int
     labels: int | None = None
 
     @classmethod
     def seen_in(cls, labels: Labels) -> "Classes":
-        """Return what labels say of the number of classes."""
+        """Return the number of classes according to labels."""
         return cls(int(labels.max()) + 1 if len(labels) else 0, len(labels))
 
     def fit(self, columns: int) -> bool:
-        """Tell whether logits of so many columns can be of this data."""
+        """Tell whether this number of logits fits the data."""
         if columns <= self.count or self.labels is None:
             return columns == self.count
         return bool((self.count / columns) ** self.labels >= _CHANCE)
 
     def __str__(self) -> str:
-        """Say how many there are, and how that is known."""
+        """Return the number in words, with its source."""
         return f"the data has {self.count} classes" if self.labels is None else f"labels go up to {self.count - 1}"
 
 
@@ -62,58 +62,60 @@ def as_classifier(
 ) -> nn.Module:
     """Return `model` as a network from inputs to logits, after trying it on the first of `example`.
 
-    It is wrapped where its output is no tensor of logits (`output` says which part they are), where it changes its
-    inputs in place, where it has one logit, where its activation checkpoints know no gradients of inputs, and where it
-    takes gradients itself; the wrappers' notes say so. It is tried in eval mode, and with True among `modes` in train
-    mode, on two inputs. Modes, buffers and random numbers are as before. Raises `InputError` where the model fails on
-    the input, does not return logits of shape (n, classes), or has another part that fits the classes better.
+    It is wrapped if its output is no tensor of logits (`output` selects them), if it changes its inputs in place, if it
+    has one logit, if its activation checkpoints give no gradients of inputs, or if it takes gradients itself; the
+    wrappers have notes on this. It is tried in eval mode, and with True among `modes` in train mode, on two inputs.
+    Modes, buffers and random numbers are restored. Raises `InputError` if the model fails on the input, does not return
+    logits of shape (n, classes), or has another output that fits the classes better.
     """
     device, _ = home(model)
     trials = [(_tried(model, example.to(device), training), training) for training in modes]
-    seen = [trial for trial, _ in trials]
-    outputs = [trial.output for trial in seen]
+    tried = [trial for trial, _ in trials]
+    outputs = [trial.output for trial in tried]
     if output is not None and all(isinstance(value, Tensor) for value in outputs) and not callable(output):
         output_logits(outputs[0], output)
     classifier = model
-    if any(trial.changed_inputs for trial in seen):
+    if any(trial.changed_inputs for trial in tried):
         classifier = Copied(classifier, "The network changes its inputs in place: it is called on a copy of them.")
-    if any(trial.reentrant for trial in seen):
+    if any(trial.reentrant for trial in tried):
         note = "The network's activation checkpoints (use_reentrant=True) are run as use_reentrant=False."
         classifier = NotReentrant(classifier, note)
     if output is not None or not all(isinstance(value, Tensor) for value in outputs):
         classifier = LogitsOnly(classifier, output, _on_parts(trials, output))
     logits = [_logits(trial, output) for trial, _ in trials]
     sizes = [2 if training else 1 for training in modes]
-    for value, n, trial in zip(logits, sizes, seen, strict=True):
+    for value, n, trial in zip(logits, sizes, tried, strict=True):
         _check_logits(value, n, trial.output, classes, output)
     if all(value.numel() == n for value, n in zip(logits, sizes, strict=True)):
         _refuse_probability(classifier, example[:1].to(device))
         classifier = OneLogit(classifier, f"The network returns one logit, z: it is taken as {ONE_LOGIT}.")
-    return WithGradient(classifier) if any(trial.with_gradient for trial in seen) else classifier
+    return WithGradient(classifier) if any(trial.with_gradient for trial in tried) else classifier
 
 
 def _tried(model: nn.Module, x: Inputs, training: bool) -> Trial:
     """Return a trial on one input in eval mode, or on two in train mode."""
-    few = x[torch.arange(2) % len(x)] if training else x[:1]
-    with untouched(model, few.device, training):
+    inputs = x[torch.arange(2) % len(x)] if training else x[:1]
+    with untouched(model, inputs.device, training):
         try:
-            return try_on(model, few)
+            return try_on(model, inputs)
         except (Exception, SystemExit) as error:
             if isinstance(error, InputError):
                 raise
             mode = " in train mode" if training else ""
-            what = f"an input of shape {tuple(few.shape)}" if not training else f"inputs of shape {tuple(few.shape)}"
+            shapes = (
+                f"an input of shape {tuple(inputs.shape)}" if not training else f"inputs of shape {tuple(inputs.shape)}"
+            )
             raise InputError(
-                f"the model fails on {what}{mode} ({type(error).__name__}: {error}){place(error)}: "
-                f"{_remedy(model, few, error)}"
+                f"the model fails on {shapes}{mode} ({type(error).__name__}: {error}){place(error)}: "
+                f"{_remedy(model, inputs, error)}"
             ) from error
 
 
 def _remedy(model: nn.Module, x: Inputs, error: BaseException) -> str:
-    """Return what to do, after trying other types and shapes of the same input."""
+    """Return the remedy, after trials with other types and shapes of the same input."""
     pixels = (x * 255).clamp(0, 255).to(torch.uint8)
     integers = "it takes integers only, but attacks need gradients: have it take floating-point inputs"
-    others: list[tuple[Inputs, str]] = [
+    variants: list[tuple[Inputs, str]] = [
         (pixels, f"{integers} (x.float() in place of a check or conversion; --scale 255 where it expects 0 to 255)"),
         (pixels.long(), f"{integers} (an embedding is attacked at its vectors)"),
         (
@@ -128,13 +130,13 @@ def _remedy(model: nn.Module, x: Inputs, error: BaseException) -> str:
         (x[:, None], "it takes inputs with a channel: put nn.Unflatten or x[:, None] first"),
     ]
     if x.dim() == 4:
-        others.append((x.permute(0, 2, 3, 1), "it takes the channels last: put x.permute(0, 2, 3, 1) first"))
+        variants.append((x.permute(0, 2, 3, 1), "it takes the channels last: put x.permute(0, 2, 3, 1) first"))
         if x.shape[1] == 1:
-            others.append((x.expand(-1, 3, -1, -1), "it takes three channels: put x.expand(-1, 3, -1, -1) first"))
-    for other, remedy in others:
+            variants.append((x.expand(-1, 3, -1, -1), "it takes three channels: put x.expand(-1, 3, -1, -1) first"))
+    for variant, remedy in variants:
         try:
             with torch.no_grad():
-                model(other.clone())
+                model(variant.clone())
         except (Exception, SystemExit):
             continue
         return remedy
@@ -142,16 +144,16 @@ def _remedy(model: nn.Module, x: Inputs, error: BaseException) -> str:
 
 
 def _on_parts(trials: Sequence[tuple[Trial, bool]], output: Output) -> str:
-    """Return a note where one of several tensors is taken for the logits without having been asked for."""
+    """Return a note if one of several tensors is taken for the logits by default."""
     if output is not None:
         return ""
-    many = [(trial.output, training) for trial, training in trials if len(parts_of(trial.output)) > 1]
-    if not many:
+    several = [(trial.output, training) for trial, training in trials if len(parts_of(trial.output)) > 1]
+    if not several:
         return ""
-    value, training = many[0]
+    value, training = several[0]
     logits, parts = output_logits(value), parts_of(value)
     name = next((name for name, part in parts.items() if part is logits), 0)
-    only = training and len(many) < len(trials)
+    only = training and len(several) < len(trials)
     if name == "logits" and not only:
         return ""
     mode = " in train mode" if only else ""
@@ -167,7 +169,7 @@ def _logits(trial: Trial, output: Output) -> Tensor:
     return value if isinstance(value, Tensor) and not callable(output) else output_logits(value, output)
 
 
-def _check_logits(logits: Tensor, n: int, output: object, classes: Classes | None, which: Output) -> None:
+def _check_logits(logits: Tensor, n: int, output: object, classes: Classes | None, chosen: Output) -> None:
     shape = tuple(logits.shape)
     single = logits.numel() == n and logits.is_floating_point()
     if single and (classes is None or classes.count <= 2):
@@ -183,12 +185,12 @@ def _check_logits(logits: Tensor, n: int, output: object, classes: Classes | Non
             f"floating-point logits of shape (n, classes){_other_part(output, n, classes)}"
         )
     hint = _other_part(output, n, classes)
-    if which is None and classes is not None and not classes.fit(shape[1]) and hint:
+    if chosen is None and classes is not None and not classes.fit(shape[1]) and hint:
         raise InputError(f"the model returns {shape[1]} columns as its logits, but {classes}{hint}")
 
 
 def _other_part(output: object, n: int, classes: Classes | None) -> str:
-    """Return how to ask for the part of an output that fits the classes, or an empty text."""
+    """Return a hint to the part of an output that fits the classes, or an empty text."""
     for name, part in parts_of(output).items():
         if classes is not None and part.shape == (n, classes.count) and part.is_floating_point():
             return f": its part {name!r} has {classes.count}, say output={name!r} (--output {name})"
@@ -198,7 +200,7 @@ def _other_part(output: object, n: int, classes: Classes | None) -> str:
 def _refuse_probability(model: nn.Module, x: Inputs) -> None:
     with untouched(model, x.device), torch.enable_grad():
         node = model(x.clone().requires_grad_()).grad_fn
-    for _ in range(4):  # a sigmoid, and what changes shapes after it
+    for _ in range(4):  # a sigmoid, and changes of shape after it
         if node is not None and "Sigmoid" in node.name():
             raise InputError(
                 "the model returns one probability an example (it ends in a sigmoid): return the logit z before it, or "
@@ -209,7 +211,7 @@ def _refuse_probability(model: nn.Module, x: Inputs) -> None:
 
 @contextmanager
 def untouched(model: nn.Module, device: torch.device, training: bool = False) -> Iterator[None]:
-    """Within: eval mode, or train mode. After: every mode, buffer and the random state as before."""
+    """Set eval or train mode in this block; afterwards restore every mode, buffer and the random state."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []), buffers_restored(model):

@@ -1,4 +1,4 @@
-"""Python code as data: what a function or class computes, by bytecode, and which objects its code names."""
+"""Python code as data: the bytecode of functions and classes, and the objects that it names."""
 
 import dis
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Origin = Literal["known", "package", "installed", "user"]
-"""Of a module: Python, torch or NumPy, whose versions say enough; this package; another library; anything else."""
+"""The origin of a module: Python, torch or NumPy, known by their versions; this package; another library; the user."""
 Child = tuple[str, Any]
 
 
@@ -38,7 +38,7 @@ _WRITERS = (types.FunctionType, staticmethod, classmethod, property)
 
 @cache
 def origin(module: str) -> Origin:
-    """Return where a module comes from, by the place of its file."""
+    """Return the origin of a module, by the path of its file."""
     top = module.partition(".")[0]
     if top in {"torch", "numpy", "builtins"}:
         return "known"
@@ -64,18 +64,18 @@ def origin_of_file(file: str) -> Origin:
 
 
 def origin_of_function(function: types.FunctionType) -> Origin:
-    """Return where a function comes from; one of the user's that bears a library's name is the user's."""
-    place = origin(function.__module__ or "__main__")
+    """Return the origin of a function; a user's function with a library's name counts as the user's."""
+    source = origin(function.__module__ or "__main__")
     file = function.__code__.co_filename
-    if place == "known" and not file.startswith("<"):
+    if source == "known" and not file.startswith("<"):
         return origin_of_file(file)
-    return place
+    return source
 
 
 def code_hash(code: types.CodeType) -> str:
-    """Return a SHA-256 over what a code object does, without names of files and numbers of lines.
+    """Return a SHA-256 of a code object's instructions, without names of files and numbers of lines.
 
-    The bytecode and not the source: the file may have been edited since it was imported.
+    It is of the bytecode, not the source: the file may have been edited since it was imported.
     """
     digest = hashlib.sha256(code.co_code)
     names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
@@ -90,20 +90,20 @@ def _constant(value: object) -> str:
         return code_hash(value)
     if isinstance(value, tuple):
         return f"({','.join(map(_constant, value))})"
-    if isinstance(value, frozenset):  # whose order differs from process to process
+    if isinstance(value, frozenset):  # sets, whose order differs between processes
         return f"{{{','.join(sorted(map(_constant, value)))}}}"
     return f"{type(value).__name__} {value!r}"
 
 
 @cache
 def source_hash(module: str) -> str:
-    """Return a hash of the file of a module of this package: its code is what the file says."""
+    """Return a hash of the file of a module of this package."""
     file = getattr(sys.modules.get(module), "__file__", None)
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else "no file"
 
 
 def parts_of_function(function: types.FunctionType) -> Iterator[Child]:
-    """Return what a function depends on besides its bytecode: defaults, closure, attributes, and the globals it names.
+    """Return the dependencies of a function besides its bytecode: defaults, closure, attributes, and named globals.
 
     The globals of library code are left out: the library's version stands for them.
     """
@@ -154,15 +154,17 @@ def _environment(function: types.FunctionType, used: list[types.CodeType], value
 
 
 def constructors(path: str, value: object) -> Iterator[Child]:
-    """Return the constructors of a class of the user's that code names: there it may be called."""
+    """Return the constructors of a user's class that code names, since the code may call it."""
     if isinstance(value, type) and origin(value.__module__) == "user":
         for kind in value.__mro__:
             if "__init__" in vars(kind) and origin(kind.__module__) == "user":
                 yield f"{path}.{kind.__qualname__}.__init__", vars(kind)["__init__"]
 
 
-def _of_module(path: str, module: types.ModuleType, names: list[str], by_text: bool, seen: set[int]) -> Iterator[Child]:
-    """Return what code that names a module, and these attributes, may read from it; from modules in it alike.
+def _of_module(
+    path: str, module: types.ModuleType, names: list[str], by_text: bool, visited: set[int]
+) -> Iterator[Child]:
+    """Return the objects that code naming a module and these attributes may read from it and its submodules.
 
     Code that takes attributes by a text may read any of a module of the user's.
     """
@@ -170,16 +172,16 @@ def _of_module(path: str, module: types.ModuleType, names: list[str], by_text: b
     for name in sorted(name for name in vars(module) if not name.startswith("__")) if everything else names:
         value = vars(module).get(name)
         if isinstance(value, types.ModuleType):
-            if id(value) not in seen:
-                seen.add(id(value))
-                yield from _of_module(f"{path}.{name}", value, names, by_text, seen)
+            if id(value) not in visited:
+                visited.add(id(value))
+                yield from _of_module(f"{path}.{name}", value, names, by_text, visited)
         elif value is not None and (origin(module.__name__) == "user" or not _belongs(value)):
             yield f"{path}.{name}", value
             yield from constructors(f"{path}.{name}", value)
 
 
 def _belongs(value: object) -> bool:
-    """Tell whether a library's attribute is the library's, as far as can be seen: a patch is the user's function."""
+    """Tell whether a library's attribute is original, as far as can be seen; a patch is a function of the user."""
     if isinstance(value, types.FunctionType):
         return origin_of_function(value) != "user"
     module = getattr(value, "__module__", None) if callable(value) else None
@@ -205,26 +207,25 @@ def _loaded(code: types.CodeType) -> set[str]:
 
 
 def parts_of_class(kind: type) -> Iterator[Child]:
-    """Return what objects of a class have in common: its functions and other attributes, and its bases.
+    """Return the parts that objects of a class share: its functions, other attributes and bases.
 
-    Of Python's, torch's, NumPy's and this package's classes only functions that are not theirs: somebody has put them
-    there.
+    Of classes of Python, torch, NumPy and this package, only foreign functions count, which a user has put there.
     """
-    place = origin(kind.__module__)
+    source = origin(kind.__module__)
     for name, value in sorted(vars(kind).items()):
         if name in _SKIPPED or name.startswith("__beartype"):
             continue
         inner = getattr(value, "__func__", value)
         foreign = isinstance(inner, types.FunctionType) and origin_of_function(inner) == "user"
-        if place == "known" and not foreign:
+        if source == "known" and not foreign:
             continue
-        if place == "package" and not foreign and not isinstance(value, int | float | str):
-            continue  # the hash of its file stands for the rest
-        if place == "installed" and not isinstance(value, (*_WRITERS, int, float, str)):
+        if source == "package" and not foreign and not isinstance(value, int | float | str):
+            continue  # the hash of its file covers the rest
+        if source == "installed" and not isinstance(value, (*_WRITERS, int, float, str)):
             continue
         constructor = name == "__init__" and isinstance(value, types.FunctionType)
-        yield f".{name}", value.__code__ if constructor else value  # which acts through the attributes that it sets
-    if place != "known":
+        yield f".{name}", value.__code__ if constructor else value  # it acts through the attributes that it sets
+    if source != "known":
         yield from ((f".base{number}", base) for number, base in enumerate(kind.__bases__))
         if type(kind) is not type and origin(type(kind).__module__) == "user":
             yield ".metaclass", type(kind)

@@ -1,4 +1,4 @@
-"""What is inside an object that a network may hold: a short text, and the objects in it."""
+"""Descriptions of objects that a network may hold: a short text, and the objects inside."""
 
 import enum
 import functools
@@ -44,7 +44,7 @@ _HARMLESS = (
     *(type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Event),
 )
 _RANDOM = (torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
-"""Sources of random numbers: where they stand changes with every draw."""
+"""Sources of random numbers, whose state changes with every draw."""
 _BUILT_IN = (
     types.BuiltinFunctionType,
     types.MethodWrapperType,
@@ -63,11 +63,11 @@ _MANGLED = re.compile(rb"[./]?___torch_mangle_\d+")
 
 
 class Indescribable(Exception):
-    """Something whose influence on the answers cannot be seen."""
+    """An object whose influence on the outputs cannot be determined."""
 
 
 def plain(value: object) -> str | None:
-    """Return a text for a value without parts; None for all else."""
+    """Return a text for a value without parts; None for any other value."""
     if type(value) in _PLAIN:
         text = repr(value)
         return f"{type(value).__name__} {text if len(text) < 200 else _sha(text.encode(errors='surrogatepass'))}"
@@ -81,7 +81,7 @@ def plain(value: object) -> str | None:
 
 
 def opened(value: Any) -> tuple[str, Iterator[Child]]:
-    """Return a text for an object and the objects in it, by their step on the path."""
+    """Return a text for an object, and the objects inside with their steps on the path."""
     for kind, opened in _OPENED.items():
         if isinstance(value, kind):
             return opened(value)
@@ -91,23 +91,23 @@ def opened(value: Any) -> tuple[str, Iterator[Child]]:
 def _tensor(value: Tensor) -> tuple[str, Iterator[Child]]:
     if value.device.type == "meta" or nn.parameter.is_lazy(value):
         raise Indescribable("a tensor without values")
-    held = value.detach()
-    text = f"{type(value).__qualname__} {tuple(held.shape)} {held.dtype} {held.layout}"
+    tensor = value.detach()
+    text = f"{type(value).__qualname__} {tuple(tensor.shape)} {tensor.dtype} {tensor.layout}"
     inner = list[Child]()
-    if held.layout != torch.strided:
-        held = held.to_dense()
-    if held.is_quantized:
-        scheme = held.qscheme()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_quantized:
+        scheme = tensor.qscheme()
         per_tensor = scheme in (torch.per_tensor_affine, torch.per_tensor_symmetric)
-        scale = (held.q_scale(), held.q_zero_point()) if per_tensor else (
-            held.q_per_channel_scales(), held.q_per_channel_zero_points(), held.q_per_channel_axis())  # fmt: skip
+        scale = (tensor.q_scale(), tensor.q_zero_point()) if per_tensor else (
+            tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points(), tensor.q_per_channel_axis())  # fmt: skip
         inner.append((".scale", scale))
-        held = held.int_repr()
+        tensor = tensor.int_repr()
     if type(value) not in (Tensor, nn.Parameter):
         inner.append((".class", type(value)))
     inner += _attributes(value)
-    held = held.cpu().resolve_conj().resolve_neg().contiguous().flatten()
-    return f"{text} {_sha(held.view(torch.uint8).numpy())}", iter(inner)
+    tensor = tensor.cpu().resolve_conj().resolve_neg().contiguous().flatten()
+    return f"{text} {_sha(tensor.view(torch.uint8).numpy())}", iter(inner)
 
 
 def _array(value: np.ndarray) -> tuple[str, Iterator[Child]]:
@@ -121,7 +121,7 @@ def _array(value: np.ndarray) -> tuple[str, Iterator[Child]]:
 def _module(value: nn.Module) -> tuple[str, Iterator[Child]]:
     if type(value).__module__.startswith("torch._dynamo") and hasattr(
         value, "_orig_mod"
-    ):  # compiled: it answers as the network inside
+    ):  # compiled: its outputs are those of the network inside
         return "compiled", iter([("._orig_mod", value._orig_mod)])
     names = {name: part for name, part in vars(value).items() if name not in _SAVING}
     kind: list[Child] = [(".class", type(value))]
@@ -155,7 +155,7 @@ def of_the_process() -> Iterator[Child]:
 
 
 def _scripted(value: Any) -> tuple[str, Iterator[Child]]:
-    """Describe TorchScript by what would be saved, without debug records and numbers given in the order of calls."""
+    """Describe TorchScript by its saved form, without debug records and numbers in the order of calls."""
     with warnings.catch_warnings(action="ignore"):
         buffer = io.BytesIO(value.save_to_buffer())
     digest = hashlib.sha256()
@@ -172,11 +172,11 @@ def _function(value: types.FunctionType) -> tuple[str, Iterator[Child]]:
     original = getattr(value, "_torchdynamo_orig_callable", None)
     if original is not None and origin_of_file(value.__code__.co_filename) == "known":
         return "compiled", iter([("._torchdynamo_orig_callable", original)])
-    place = origin_of_function(value)
-    if place == "package":  # without decorators that check and remember types
+    source = origin_of_function(value)
+    if source == "package":  # without decorators that check types
         value = inspect.unwrap(value)
         return f"{value.__module__}.{value.__qualname__} {source_hash(value.__module__)}", parts_of_function(value)
-    text = f"{value.__module__}.{value.__qualname__}" if place == "known" else code_hash(value.__code__)
+    text = f"{value.__module__}.{value.__qualname__}" if source == "known" else code_hash(value.__code__)
     return text, parts_of_function(value)
 
 
@@ -194,10 +194,10 @@ def _built_in(value: Any) -> tuple[str, Iterator[Child]]:
 
 
 def _class(value: type) -> tuple[str, Iterator[Child]]:
-    name, place = f"class {value.__qualname__}", origin(value.__module__)
-    if place == "package":
+    name, source = f"class {value.__qualname__}", origin(value.__module__)
+    if source == "package":
         return f"{value.__module__}: {name} {source_hash(value.__module__)}", parts_of_class(value)
-    return (f"{value.__module__}: {name}" if place == "known" else name), parts_of_class(value)
+    return (f"{value.__module__}: {name}" if source == "known" else name), parts_of_class(value)
 
 
 def _python_module(value: types.ModuleType) -> tuple[str, Iterator[Child]]:
@@ -229,12 +229,12 @@ def _sequence(value: Any) -> tuple[str, Iterator[Child]]:
 
 def _set(value: AbstractSet[Any]) -> tuple[str, Iterator[Child]]:
     texts = [plain(part) for part in value]
-    known = sorted(text for text in texts if text is not None)
-    others = [part for part, text in zip(value, texts, strict=True) if text is None]
-    if len(others) > 1:  # whose order differs from process to process
-        others.sort(key=lambda part: (type(part).__qualname__, getattr(part, "__qualname__", "")))
-    inner = ((f"[{number}]", part) for number, part in enumerate(others))
-    return f"{type(value).__qualname__}: {_sha(repr(known).encode())}", inner
+    described = sorted(text for text in texts if text is not None)
+    composite = [part for part, text in zip(value, texts, strict=True) if text is None]
+    if len(composite) > 1:  # a set, whose order differs between processes
+        composite.sort(key=lambda part: (type(part).__qualname__, getattr(part, "__qualname__", "")))
+    inner = ((f"[{number}]", part) for number, part in enumerate(composite))
+    return f"{type(value).__qualname__}: {_sha(repr(described).encode())}", inner
 
 
 def _more(value: object) -> Iterator[Child]:
@@ -258,7 +258,7 @@ def _by_name(pair: tuple[Any, Any]) -> str:
 
 
 def _object(value: Any) -> tuple[str, Iterator[Child]]:
-    """Describe any other object by its class and attributes, or, where these are not Python's, by how it is copied."""
+    """Describe any other object by its class and attributes or, without Python attributes, by its copy protocol."""
     kind = type(value)
     if kind.__module__.partition(".")[0] in _FOREIGN:
         raise Indescribable("compiled code outside Python")
@@ -279,7 +279,7 @@ def _object(value: Any) -> tuple[str, Iterator[Child]]:
 
 
 def _is_of_python(kind: type) -> bool:
-    """Tell whether objects of a class keep nothing but attributes: then they have no hidden part."""
+    """Tell whether objects of a class consist of attributes only, without hidden parts."""
     of_python = all(part is object or part.__flags__ & (1 << 9) for part in kind.__mro__)  # made by a class statement
     names = [vars(part).get("__slots__", ()) for part in kind.__mro__]
     slots = sum(1 if isinstance(part, str) else len(tuple(part)) for part in names)

@@ -1,16 +1,16 @@
-"""Where the weights of a network lie, and casts of them that change no kind of number."""
+"""The device and type of a network's weights, and casts between real floating-point types."""
 
 import torch
 from torch import Tensor, nn
 
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""The types that are cast into one another; complex, integer, boolean, 8-bit float and quantised tensors stay."""
+"""The types that are cast; complex, integer, boolean, 8-bit float and quantised tensors keep their type."""
 
 
 def cast(model: nn.Module, dtype: torch.dtype, device: torch.device | None = None) -> nn.Module:
     """Move a network to a device, its real floating-point weights and buffers to `dtype`, and return it.
 
-    `nn.Module.to(dtype)` would also take the imaginary part from complex tensors, and the type from 8-bit floats.
+    `nn.Module.to(dtype)` would also drop the imaginary part of complex tensors, and convert 8-bit floats.
     """
 
     def moved(tensor: Tensor) -> Tensor:
@@ -21,13 +21,13 @@ def cast(model: nn.Module, dtype: torch.dtype, device: torch.device | None = Non
 
 
 def home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Return the device of the weights, and their real type: that of the inputs that the network expects.
+    """Return the device of the weights and their real type, which the inputs must have.
 
-    The first real floating-point parameter says both; else the first complex one; else it is float32.
+    Both are those of the first real floating-point parameter; else of the first complex one; else float32.
     """
     weights = list(model.parameters())
     real = next((weight for weight in weights if weight.dtype in REAL), None)
     if real is not None:
         return real.device, real.dtype
-    other = next(iter([*weights, *model.buffers()]), torch.zeros(0))
-    return other.device, other.dtype.to_real() if other.is_complex() else torch.float32
+    tensor = next(iter([*weights, *model.buffers()]), torch.zeros(0))
+    return tensor.device, tensor.dtype.to_real() if tensor.is_complex() else torch.float32

@@ -1,4 +1,4 @@
-"""Which files code opens for reading while it runs, as Python's audit events tell."""
+"""The files that code opens for reading, by Python's audit events."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 _opened: ContextVar[dict[tuple[Any, ...], None] | None] = ContextVar("opened", default=None)
-"""Path, mode and flags of what is opened, while somebody wants to know."""
+"""Path, mode and flags of opened files, while a recorder is active."""
 _WRITING = os.O_WRONLY | os.O_RDWR
 _OF_PYTHON = tuple(os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "purelib", "platlib"))
 _OF_THE_SYSTEM = ("/proc/", "/sys/", "/dev/")
@@ -20,10 +20,10 @@ _CODE = (".py", ".pyc", ".so")
 
 @contextmanager
 def files_read() -> Iterator[Callable[[], dict[str, str]]]:
-    """Within: yield a function that returns, by path, a SHA-256 of each file that this thread has opened to read.
+    """Record opened files in this block; yield a function that returns a SHA-256 of each by path, for this thread.
 
-    Files of Python, of installed libraries and of the operating system are left out, and so is code. What a library
-    opens outside of Python is not seen.
+    Files of Python, of installed libraries and of the operating system are left out, and so is code. Files that a
+    library opens outside of Python are not detected.
     """
     _listen()
     opened: dict[tuple[Any, ...], None] = {}
@@ -36,15 +36,17 @@ def files_read() -> Iterator[Callable[[], dict[str, str]]]:
 
 @cache
 def _listen() -> None:
-    """Listen to audit events; Python cannot stop that, so that it is done once."""
-    sys.addaudithook(  # no more than a note: what is called here may open files itself
-        lambda event, given: event == "open" and (opened := _opened.get()) is not None and opened.setdefault(given)
+    """Install the audit hook, once, since Python cannot remove it."""
+    sys.addaudithook(  # only record the event: further calls may open files
+        lambda event, arguments: (
+            event == "open" and (opened := _opened.get()) is not None and opened.setdefault(arguments)
+        )
     )
 
 
-def _path(given: tuple[Any, ...]) -> str:
-    """Return the path of a file that was opened to read; "" for one that does not count."""
-    name, _, flags = given
+def _path(arguments: tuple[Any, ...]) -> str:
+    """Return the path of a file opened for reading; "" for excluded files."""
+    name, _, flags = arguments
     if isinstance(name, int) or (isinstance(flags, int) and flags & _WRITING):
         return ""
     path = os.path.realpath(os.fsdecode(name))
@@ -55,5 +57,5 @@ def _hash(path: str) -> str:
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:  # which was there only for a while, a folder, or one that it looked for in vain
+    except OSError:  # a temporary file, a folder, or a missing file
         return "not readable"

@@ -1,4 +1,4 @@
-"""One guard around the user's code: what failed while doing what, on which inputs, probably why, and what to do."""
+"""A guard around the user's code: its errors name the operation, the inputs, the probable cause and the remedy."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unperturbed.errors import InputError, RunError
 
 SHOWN = 8
-"""Ids of examples that a message names at most."""
+"""The largest number of example ids in a message."""
 CAUSES = (
     (
         r"leaf Variable that requires grad|is a view of a leaf|modified by an inplace operation",
@@ -32,7 +32,7 @@ CAUSES = (
     ),
     (
         r"backward through the graph a second time",
-        "It keeps a tensor with its graph from one call to the next: detach() what it remembers.",
+        "It keeps a tensor with its graph from one call to the next: detach() the stored tensor.",
     ),
     (
         r"does not require grad|not have been used in the graph|grad can be implicitly created",
@@ -65,17 +65,17 @@ CAUSES = (
         "Shapes do not fit: build the network for inputs of this shape, and for batches of any size.",
     ),
 )
-"""Patterns of messages, with what is probably wrong and the remedy: the first that fits counts."""
+"""Patterns of messages, with the probable cause and the remedy; the first match counts."""
 OTHERWISE = (
     "Call the network on these inputs to see it; --debug (in Python: the error's __cause__) shows the traceback."
 )
 _PASSED = tuple(getattr(torch, name) for name in ("AcceleratorError", "OutOfMemoryError") if hasattr(torch, name))
-"""What torch raises when a device is lost or full: no fault of the network."""
+"""The errors of a lost or full device, which are no fault of the network."""
 
 
 @dataclass(frozen=True, eq=False)
 class trying:
-    """Within: what fails is an `InputError`, since nothing has begun yet.
+    """Turn errors in this block into an `InputError`, since nothing has begun yet.
 
     `doing` completes "While ...": "taking the gradient at the inputs". `ids` and `x` are the examples, where known. A
     class, since a generator's context would not let a StopIteration become another error.
@@ -89,7 +89,7 @@ class trying:
         """Begin."""
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Raise what is to be said in place of the error."""
+        """Raise the explanation instead of the error."""
         if isinstance(error, RunError):
             raise InputError(str(error)) from error.__cause__ or error
         if is_foreign_error(error):
@@ -98,7 +98,7 @@ class trying:
 
 @dataclass(frozen=True, eq=False)
 class running:
-    """Within: what fails is a `RunError`, that says what was done on which examples; else as `trying`."""
+    """Turn errors in this block into a `RunError` with the operation and the examples; otherwise like `trying`."""
 
     doing: str
     ids: Tensor | None = None
@@ -108,30 +108,30 @@ class running:
         """Begin."""
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Raise what is to be said in place of the error."""
+        """Raise the explanation instead of the error."""
         if is_foreign_error(error):
             raise RunError(explain(error, self.doing, self.ids, self.x)) from error
 
 
 def is_foreign_error(error: BaseException | None) -> TypeGuard[BaseException]:
-    """Tell whether an error is the user's code's: not the package's own, nor an interruption, nor a lost device."""
+    """Tell whether an error comes from the user's code: not from this package, an interruption or a lost device."""
     return isinstance(error, (Exception, SystemExit)) and not isinstance(error, (InputError, RunError, *_PASSED))
 
 
 def explain(error: BaseException, doing: str, ids: Tensor | None = None, x: Tensor | None = None) -> str:
-    """Return what failed, where, on which inputs, what is probably wrong, and what to do."""
+    """Return a message with the operation, the place, the inputs, the probable cause and the remedy."""
     return f"While {doing}{_on(error, ids, x)}: {named(error)}{place(error)}. {probable_cause(error)}"
 
 
 def named(error: BaseException) -> str:
-    """Return the kind of an error and the first line of what it says."""
+    """Return the type of an error and the first line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return text[:300].rstrip(".")
 
 
 def probable_cause(error: BaseException) -> str:
-    """Return what is probably wrong, and what to do."""
+    """Return the probable cause and the remedy."""
     if isinstance(error, RecursionError):
         return "The network calls itself without an end: look for a forward that calls the whole network."
     if isinstance(error, SystemExit):
@@ -142,7 +142,7 @@ def probable_cause(error: BaseException) -> str:
 
 
 def place(error: BaseException) -> str:
-    """Return in which layer of the network, and in which line of code, an error was raised, as far as can be seen."""
+    """Return the layer of the network and the line of code that raised an error, as far as known."""
     calls = [call for call in _calls(error) if not _is_wrapper(call.f_locals["self"])]
     frames = list(_frames(error))
     line = next((f" at {_file(frame)}:{number}" for frame, number in reversed(frames) if _is_foreign(frame)), "")
@@ -167,13 +167,13 @@ def described(x: Tensor) -> str:
 
 
 def _on(error: BaseException, ids: Tensor | None, x: Tensor | None) -> str:
-    seen = x if x is not None else _first_input(error)
+    inputs = x if x is not None else _first_input(error)
     parts = []
     if ids is not None and ids.numel():
         names = ", ".join(map(str, ids.flatten()[:SHOWN].tolist()))
         parts.append(f"on example{'s' * (ids.numel() > 1)} {names}{', ...' * (ids.numel() > SHOWN)}")
-    if seen is not None:
-        parts.append(f"({described(seen)})" if parts else f"on inputs of {described(seen)}")
+    if inputs is not None:
+        parts.append(f"({described(inputs)})" if parts else f"on inputs of {described(inputs)}")
     return f" {' '.join(parts)}" if parts else ""
 
 
@@ -185,28 +185,28 @@ def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
 
 
 def _calls(error: BaseException) -> Iterator[FrameType]:
-    """Yield the frames in which torch called modules, the outermost one first."""
+    """Yield the frames of torch's calls of modules, the outermost first."""
     for frame, _ in _frames(error):
         if frame.f_code.co_name == "_call_impl" and isinstance(frame.f_locals.get("self"), nn.Module):
             yield frame
 
 
 def _is_wrapper(module: nn.Module) -> bool:
-    """Tell whether a module is one that this package, or Fabric for it, puts around the user's network."""
+    """Tell whether a module is a wrapper by this package, or by Fabric, around the user's network."""
     ours = type(module).__module__.startswith(("unperturbed.networks", "unperturbed.networks.precision"))
     return ours or type(module).__name__ in ("_FabricModule", "DistributedDataParallel")
 
 
 def _first_input(error: BaseException) -> Tensor | None:
     for frame in _calls(error):
-        given = [value for value in frame.f_locals.get("args", ()) if isinstance(value, Tensor)]
-        if given:
-            return given[0]
+        tensors = [value for value in frame.f_locals.get("args", ()) if isinstance(value, Tensor)]
+        if tensors:
+            return tensors[0]
     return None
 
 
 def _is_foreign(frame: FrameType) -> bool:
-    """Tell whether a frame is of the user's code: not of this package, of Python, or of a library."""
+    """Tell whether a frame belongs to the user's code: not to this package, Python or a library."""
     module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
     library = re.search(r"[/\\](site-packages|dist-packages|lib[/\\]python3[^/\\]*)[/\\]", frame.f_code.co_filename)
     return module not in ("unperturbed", "torch", "contextlib") and library is None

@@ -1,4 +1,4 @@
-"""The first layer that a network's inputs need, so that threats stay in the units of the data."""
+"""The first layer of a network for its normalisation, so that threats stay in the units of the data."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -14,13 +14,13 @@ from unperturbed.types import Inputs, Labels, Logits
 IMAGENET = (0.485, 0.456, 0.406, 0.229, 0.224, 0.225)
 """Means and standard deviations of ImageNet's channels."""
 _CLEARLY = 0.3
-"""What a first layer must add to the accuracy to be proposed, which must be this near chance without it: a third."""
+"""The gain of accuracy above which a first layer is proposed; without it, the accuracy must be this near chance."""
 
 
 class FirstLayer(Wrapper):
-    """A network behind (scale * x - mean) / std: mean and std along dimension 1, or one number for all.
+    """A network after (scale * x - mean) / std: mean and std along dimension 1, or one number for all.
 
-    Its weights are the network's alone. Raises `InputError` where a number is not finite, or a std is not positive.
+    Its weights are those of the network. Raises `InputError` if a number is not finite, or a std is not positive.
     """
 
     forward_mode: ClassVar[bool] = True
@@ -41,7 +41,7 @@ class FirstLayer(Wrapper):
         self.register_buffer("std", torch.tensor(std), persistent=False)
 
     def forward(self, x: Inputs) -> Any:
-        """Return what the network makes of the inputs that it expects."""
+        """Return the network's output for the normalised inputs."""
         if len(self.mean) not in (1, x.shape[1]):
             raise InputError(
                 f"--normalise has {len(self.mean)} means, but inputs have {x.shape[1]} channels or features: give as "
@@ -61,7 +61,7 @@ def prepared(
     scale: float | None = None,
     normalise: Sequence[float] | None = None,
 ) -> nn.Module:
-    """Return the network behind the first layer that is asked for, its logits picked out; itself if nothing is.
+    """Return the network with the requested first layer and its logits selected, or unchanged if neither is requested.
 
     `normalise` holds as many standard deviations after its means.
     """
@@ -90,10 +90,10 @@ def read_numbers(text: str | None, option: str) -> tuple[float, ...] | None:
 
 
 def missing_layer(classifier: nn.Module, x: Inputs, y: Labels) -> str | None:
-    """Return which first layer the network probably expects, or None.
+    """Return a message on the first layer that the network probably expects, or None.
 
-    Where its accuracy is near chance on these examples (the mean over classes), and far better behind a layer that is
-    common: inputs times 255, normalised by the data or by ImageNet, or from -1 to 1.
+    It expects one if its accuracy on these examples (the mean over classes) is near chance, and far better with a
+    common layer: inputs times 255, normalised by the data or by ImageNet, or from -1 to 1.
     """
     kinds = len(set(y.tolist()))
     if kinds < 2 or x.dim() < 2:
@@ -112,13 +112,14 @@ def missing_layer(classifier: nn.Module, x: Inputs, y: Labels) -> str | None:
     if best < max(plain, 1 / kinds) + _CLEARLY:
         return None
     return (
-        f"Of {len(x)} examples {plain:.0%} are classified correctly as they are, and {best:.0%} with {option}: the "
+        f"Of {len(x)} examples {plain:.0%} are classified correctly without a first layer, and {best:.0%} with "
+        f"{option}: the "
         f"network probably expects such inputs. Add {option} (in Python, wrap it: networks.inputs.FirstLayer)."
     )
 
 
 def _accuracy(network: nn.Module, x: Inputs, y: Labels) -> float:
-    """Return the mean over the classes of the share that is classified correctly; 0 where the network fails."""
+    """Return the mean over the classes of the accuracy; 0 if the network fails."""
     try:
         with under_attack(network), torch.no_grad():
             logits: Logits = network(x)

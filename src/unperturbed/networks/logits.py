@@ -1,4 +1,4 @@
-"""What a network returns and what it takes, made into what everything else works with: inputs in, logits out."""
+"""Wrappers that turn any network into a function from inputs to logits."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,17 +13,17 @@ from unperturbed.errors import InputError
 from unperturbed.types import Inputs, Logits
 
 Output = int | str | Callable[[Any], Tensor] | None
-"""Which part of what a network returns are the logits: a place, a name, a function of it, or None: the usual one."""
+"""The logits' part of a network's output: a position, a name, a function of the output; None: the default."""
 ONE_LOGIT = "torch.cat([0 * z, z], 1)"
 
 
-def output_logits(output: object, which: Output = None) -> Tensor:
-    """Return the logits in what a model returned: a tensor, an object's `.logits`, or the first item of a tuple.
+def output_logits(output: object, chosen: Output = None) -> Tensor:
+    """Return the logits of a model's output: a tensor, an object's `.logits`, or the first item of a tuple.
 
     `which` names another part. Raises `InputError` where there are none.
     """
-    if which is not None:
-        return _part(output, which)
+    if chosen is not None:
+        return _part(output, chosen)
     if isinstance(output, Tensor):
         return output
     if hasattr(output, "logits"):
@@ -34,12 +34,12 @@ def output_logits(output: object, which: Output = None) -> Tensor:
         return output_logits(output[0])
     raise InputError(
         f"the model returned a {type(output).__name__} without logits{_listed(output)}: return a tensor (n, classes), "
-        "a tuple that starts with it, or an object with .logits; or say which part they are by output= (--output)"
+        "a tuple that starts with it, or an object with .logits; or select the logits by output= (--output)"
     )
 
 
 def parts_of(output: object) -> dict[int | str, Tensor]:
-    """Return the tensors that an output holds, by the place or name that `output=` takes; of a tensor, none."""
+    """Return the tensors in an output by the position or name for `output=`; empty for a tensor."""
     items: dict[Any, Any] = {}
     if isinstance(output, Mapping):
         items = dict(output)
@@ -52,23 +52,23 @@ def parts_of(output: object) -> dict[int | str, Tensor]:
     return {name: value for name, value in items.items() if isinstance(value, Tensor) and isinstance(name, int | str)}
 
 
-def _part(output: object, which: int | str | Callable[[Any], Tensor]) -> Tensor:
-    if callable(which):
-        logits: object = which(output)
+def _part(output: object, chosen: int | str | Callable[[Any], Tensor]) -> Tensor:
+    if callable(chosen):
+        logits: object = chosen(output)
     else:
         try:
             if isinstance(output, Tensor):
-                raise InputError(f"output is {which!r}, but the model returned one tensor, not several: leave it out")
-            if isinstance(which, int):
-                logits = list(output.values())[which] if isinstance(output, Mapping) else output[which]  # type: ignore[index]
+                raise InputError(f"output is {chosen!r}, but the model returned one tensor, not several: leave it out")
+            if isinstance(chosen, int):
+                logits = list(output.values())[chosen] if isinstance(output, Mapping) else output[chosen]  # type: ignore[index]
             else:
-                logits = output[which] if isinstance(output, Mapping) else getattr(output, which)
+                logits = output[chosen] if isinstance(output, Mapping) else getattr(output, chosen)
         except (KeyError, IndexError, AttributeError, TypeError) as error:
             raise InputError(
-                f"output is {which!r}, but the model returned a {type(output).__name__}{_listed(output)}"
+                f"output is {chosen!r}, but the model returned a {type(output).__name__}{_listed(output)}"
             ) from error
     if not isinstance(logits, Tensor):
-        raise InputError(f"output {which!r} of the model is a {type(logits).__name__}, not a tensor{_listed(output)}")
+        raise InputError(f"output {chosen!r} of the model is a {type(logits).__name__}, not a tensor{_listed(output)}")
     return logits
 
 
@@ -79,7 +79,7 @@ def _listed(output: object) -> str:
 
 
 class Wrapper(nn.Module):
-    """A network, at `.module`, that is called in another way than it would be; `note` says how, for warnings."""
+    """A network, at `.module`, with a changed call; `note` describes the change, for warnings."""
 
     def __init__(self, module: nn.Module, note: str = "") -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Wrapper(nn.Module):
 
 
 class LogitsOnly(Wrapper):
-    """A model, at `.module`, whose logits lie within what it returns; `which` says where."""
+    """A model, at `.module`, whose logits are a part of its output; `which` selects them."""
 
     forward_mode: ClassVar[bool] = True
 
@@ -96,12 +96,12 @@ class LogitsOnly(Wrapper):
         self.which = which
 
     def forward(self, x: Inputs) -> Logits:
-        """Return the logits; a part that was asked for may be in eval or train mode alone."""
+        """Return the logits; the selected part may exist in eval or train mode only."""
         output = self.module(x)
         return output if isinstance(output, Tensor) and not callable(self.which) else output_logits(output, self.which)
 
     def extra_repr(self) -> str:
-        """Return which part is meant."""
+        """Return the selected part, for printing."""
         return "" if self.which is None else f"output={getattr(self.which, '__qualname__', self.which)!r}"
 
 
@@ -111,7 +111,7 @@ class Copied(Wrapper):
     forward_mode: ClassVar[bool] = True
 
     def forward(self, x: Inputs) -> Any:
-        """Return what the network does."""
+        """Return the logits of the network."""
         return self.module(x.clone())
 
 
@@ -127,26 +127,26 @@ class OneLogit(Wrapper):
 
 
 class NotReentrant(Wrapper):
-    """A network with activation checkpoints of the reentrant form, which knows no gradients of inputs: in the other."""
+    """A network with reentrant activation checkpoints, which give no gradients of inputs, run in the other form."""
 
     def forward(self, x: Inputs) -> Any:
-        """Return what the network does."""
+        """Return the logits of the network."""
         with _checkpoints_replaced(_NotReentrant()):
             return self.module(x)
 
 
 class WithGradient(Wrapper):
-    """A network that takes gradients of its inputs in its forward, which then needs them also where none are taken."""
+    """A network that takes gradients of its inputs in its forward, and so needs them enabled at all times."""
 
     def forward(self, x: Inputs) -> Logits:
-        """Return the logits; without a graph where none was asked for."""
+        """Return the logits; without a graph if gradients are disabled."""
         with torch.enable_grad():
             logits: Logits = self.module(x if x.requires_grad else x.detach().requires_grad_())
         return logits if torch.is_grad_enabled() else logits.detach()
 
 
 class _NotReentrant:
-    """Stands where torch has the reentrant form, and runs the other one."""
+    """Replaces torch's reentrant checkpoint function, and runs the other form."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -168,17 +168,17 @@ def _checkpoints_replaced(instead: _NotReentrant) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What a network did with a few inputs."""
+    """The result of a trial call of a network."""
 
     output: object
     changed_inputs: bool
     reentrant: bool
     with_gradient: bool = False
-    """Whether it works only where gradients are on, for its inputs too."""
+    """Whether it works only with gradients enabled, also for its inputs."""
 
 
 def try_on(model: nn.Module, x: Inputs) -> Trial:
-    """Return what the network does with a copy of `x`, in the mode in which it is; without gradients if it can."""
+    """Call the network on a copy of `x`, in its current mode; without gradients if possible."""
     try:
         with torch.no_grad():
             return _trial(model, x.clone())
@@ -192,23 +192,23 @@ def try_on(model: nn.Module, x: Inputs) -> Trial:
             raise error from None
 
 
-def _trial(model: nn.Module, given: Inputs) -> Trial:
-    before, version, instead = given.detach().clone(), given._version, _NotReentrant()
+def _trial(model: nn.Module, x: Inputs) -> Trial:
+    before, version, instead = x.detach().clone(), x._version, _NotReentrant()
     with _checkpoints_replaced(instead):
-        output = model(given)
-    changed = given._version != version or not torch.equal(given.detach().nan_to_num(), before.nan_to_num())
+        output = model(x)
+    changed = x._version != version or not torch.equal(x.detach().nan_to_num(), before.nan_to_num())
     return Trial(output, changed, instead.calls > 0)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the network inside all wrappers: what is trained, saved and loaded."""
+    """Return the network inside all wrappers, which is trained, saved and loaded."""
     while isinstance(model, Wrapper):
         model = model.module
     return model
 
 
 def notes_on(model: nn.Module) -> list[str]:
-    """Return what the wrappers around a network say of it."""
+    """Return the notes of the wrappers around a network."""
     notes = []
     while isinstance(model, Wrapper):
         notes += [model.note] if model.note else []

@@ -20,10 +20,10 @@ _eager = ContextVar("eager", default=False)
 
 @contextmanager
 def under_attack(model: nn.Module) -> Iterator[None]:
-    """Put every module into eval mode and freeze every weight, for attacks and for everything that only looks.
+    """Put every module into eval mode and freeze every weight, for attacks and other measurements.
 
-    Each submodule's own training flag, each parameter's requires_grad and each buffer are as before afterwards, also
-    when an exception leaves the block.
+    The training flag of every submodule, the requires_grad of every parameter and every buffer are restored, also after
+    an exception.
     """
     flags = [(module, module.training) for module in model.modules()]
     weights = [(weight, weight.requires_grad) for weight in model.parameters()]
@@ -43,7 +43,7 @@ def under_attack(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def buffers_restored(model: nn.Module) -> Iterator[None]:
-    """Put every buffer back as it was afterwards, also when an exception leaves the block."""
+    """Restore every buffer after the block, also after an exception."""
     buffers = [
         (module, name, buffer, buffer.detach().clone())
         for module in model.modules()
@@ -54,7 +54,7 @@ def buffers_restored(model: nn.Module) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for module, name, buffer, before in buffers:
-                if getattr(module, name) is not buffer:  # a forward may have put another tensor in its place
+                if getattr(module, name) is not buffer:  # a forward may have replaced the tensor
                     setattr(module, name, buffer)
                 if not torch.equal(buffer, before):  # writing would spoil a graph that waits for its backward
                     buffer.copy_(before)
@@ -62,13 +62,13 @@ def buffers_restored(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Start torch's generators from `seed` inside, and restore them afterwards.
+    """Seed torch's generators in this block, and restore them afterwards.
 
-    Those of the CPU and of the device. A network that draws from them then draws the same each time. What it draws
-    elsewhere (NumPy, a separate generator) is not affected.
+    These are the generators of the CPU and of the device. A network that draws from them then draws the same numbers
+    every time. Other sources (NumPy, a separate generator) are not affected.
     """
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        # torch.manual_seed would seed every device, and keep the stack for those that are not in use yet
+        # torch.manual_seed would seed every device, and queue the seed for those not yet in use
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
             with torch.cuda.device(device):
@@ -80,7 +80,7 @@ def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def eager() -> Iterator[None]:
-    """Have training's networks run as they were written inside, also where they have been compiled."""
+    """Run training's networks eagerly in this block, also if they are compiled."""
     token = _eager.set(True)
     try:
         yield
@@ -89,7 +89,7 @@ def eager() -> Iterator[None]:
 
 
 def is_eager() -> bool:
-    """Tell whether compiled networks are to be left alone here."""
+    """Tell whether networks run eagerly in this block."""
     return _eager.get()
 
 
@@ -100,16 +100,16 @@ Again = Callable[[], AbstractContextManager[None]]
 def clean_batch_stats(model: nn.Module) -> Iterator[Again]:
     """Let the first forward set each batch norm's statistics, and the later ones be normalised with the same.
 
-    The first forward is an ordinary training forward: normalised by its own batch, running averages moved once. In
-    the later ones an example's output does not depend on its company, so that derivatives with respect to inputs are
-    the example's own; they do not move the averages. The statistics keep their graph to the weights, because a
-    difference of two losses would otherwise get the wrong gradient. Tangents of forward-mode derivatives see constant
-    statistics from the first forward on. Batch norms in eval mode stay as they are. Networks run eagerly inside.
-    What is yielded enters the same mode again later, with the same statistics, as a recomputation needs.
+    The first forward is an ordinary training forward: normalised by its own batch, running averages moved once. In the
+    later ones an example's output does not depend on the other examples, so that derivatives with respect to inputs are
+    per example; they do not move the averages. The statistics keep their graph to the weights, because a difference of
+    two losses would otherwise get the wrong gradient. Tangents of forward-mode derivatives see constant statistics from
+    the first forward on. Batch norms in eval mode stay as they are. Networks run eagerly inside. The yielded function
+    enters the same mode again with the same statistics, for a recomputation.
 
     Raises:
-        InputError: at a SyncBatchNorm in train mode, which normalises by what other processes see, and, in a forward,
-            at a batch norm that does not use torch's.
+        InputError: for a SyncBatchNorm in train mode, which normalises by the inputs of all processes, and, in a
+        forward, for a batch norm that does not call torch's batch_norm.
     """
     modules = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and _by_batch(m)]
     if any(isinstance(module, nn.SyncBatchNorm) for module in modules):
@@ -127,7 +127,7 @@ def clean_batch_stats(model: nn.Module) -> Iterator[Again]:
 
 @contextmanager
 def running_stats(model: nn.Module) -> Iterator[None]:
-    """Normalise with batch norm's running averages, without moving them, while all else stays in train mode."""
+    """Normalise with batch norm's running averages, without moving them, while other modules stay in train mode."""
     modules = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     pairs = [(module, _running(module)) for module in modules if module.running_mean is not None]
     with _forwards_replaced(pairs):
@@ -136,23 +136,23 @@ def running_stats(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def each_its_own() -> Iterator[None]:
-    """Take gradients inside with held statistics as constants: those of losses to inputs are each example's own.
+    """Treat held statistics as constants in this block, so that gradients of losses to inputs are per example.
 
     For gradients from the forward that set the statistics; their own gradients, taken outside, reach the weights
     through the statistics as well.
     """
-    held = _held_now.get()
-    for statistics in held:
+    all_statistics = _held_now.get()
+    for statistics in all_statistics:
         statistics.constant = True
     try:
         yield
     finally:
-        for statistics in held:
+        for statistics in all_statistics:
             statistics.constant = False
 
 
 class _Statistics:
-    """What the batch norms of a network hold together. An object, since backwards may run in other threads."""
+    """The shared state of a network's batch norms; an object, since backwards may run in other threads."""
 
     constant = False
     """Whether gradients stop at the statistics."""
@@ -169,9 +169,9 @@ def _by_batch(module: nn.modules.batchnorm._BatchNorm) -> bool:
 
 
 def _in_its_forward(module: nn.modules.batchnorm._BatchNorm, normalise: Forward) -> Forward:
-    """Return `normalise`, or a subclass's own forward (with its activation in it, say) that normalises so."""
-    own = type(module).forward
-    if own is nn.modules.batchnorm._BatchNorm.forward:
+    """Return `normalise`, or the forward of a subclass (with an activation, for example) that normalises by it."""
+    original = type(module).forward
+    if original is nn.modules.batchnorm._BatchNorm.forward:
         return normalise
     tracked = module.num_batches_tracked
 
@@ -179,16 +179,16 @@ def _in_its_forward(module: nn.modules.batchnorm._BatchNorm, normalise: Forward)
         before = None if tracked is None else tracked.clone()
 
         def instead(h: Tensor) -> Tensor:
-            if tracked is not None and before is not None:  # counted in `normalise`, where that moves the averages
+            if tracked is not None and before is not None:  # counted by `normalise`, which moves the averages
                 tracked.copy_(before)
             return normalise(h)
 
         with _Instead(instead) as normalising:
-            out = own(module, h)
+            out = original(module, h)
         if not normalising.called:
             raise InputError(
-                f"{type(module).__name__} is a batch norm that does not normalise by torch's batch_norm, so that no "
-                "other statistics can be put in: use nn.BatchNorm, or train by another method (at, trades, scorpio)."
+                f"{type(module).__name__} is a batch norm that does not normalise by torch's batch_norm, so that its "
+                "statistics cannot be replaced: use nn.BatchNorm, or train by another method (at, trades, scorpio)."
             )
         return out
 
@@ -196,7 +196,7 @@ def _in_its_forward(module: nn.modules.batchnorm._BatchNorm, normalise: Forward)
 
 
 class _Instead(TorchFunctionMode):
-    """Within, another function of its first argument is called in the place of torch's batch_norm."""
+    """Replace torch's batch_norm by a function of its first argument in this block."""
 
     def __init__(self, function: Forward) -> None:
         super().__init__()
@@ -210,30 +210,30 @@ class _Instead(TorchFunctionMode):
 
 
 def _held(module: nn.modules.batchnorm._BatchNorm, calls: dict[nn.Module, int], together: _Statistics) -> Forward:
-    """Return a forward that normalises with the statistics of the first batch it gets, in each of its places."""
+    """Return a forward that normalises with the first batch's statistics, for every call in a forward separately."""
     statistics: list[tuple[Tensor, Tensor]] = []
 
     def forward(h: Tensor) -> Tensor:
-        place = calls.get(module, 0)
-        calls[module] = place + 1
-        if place == len(statistics):
+        number = calls.get(module, 0)
+        calls[module] = number + 1
+        if number == len(statistics):
             if h.numel() == h.shape[1]:
                 raise ValueError(f"A batch norm needs more than one value a channel to train on: {tuple(h.shape)}.")
-            seen = forward_ad.unpack_dual(h).primal  # type: ignore[no-untyped-call]
-            mean, var = _Moments.apply(seen, together)  # type: ignore[no-untyped-call]
+            primal = forward_ad.unpack_dual(h).primal  # type: ignore[no-untyped-call]
+            mean, var = _Moments.apply(primal, together)  # type: ignore[no-untyped-call]
             statistics.append((mean, var))
             if module.training and module.track_running_stats:
                 _move_averages(module, mean.detach(), var.detach(), h.numel() // h.shape[1])
-        return _normalised(module, h, *statistics[place])
+        return _normalised(module, h, *statistics[number])
 
     return forward
 
 
 @contextmanager
 def _counted_anew(model: nn.Module, calls: dict[nn.Module, int]) -> Iterator[None]:
-    """Have the calls forgotten whenever the model is called: a module may be in several places of it.
+    """Reset the count of calls whenever the model is called: a module may be called several times in a forward.
 
-    By a hook for all modules, since one of the model's own would look like the user's.
+    It uses a global hook, since a hook on the model would look like the user's.
     """
     handle = register_module_forward_pre_hook(lambda module, given: calls.clear() if module is model else None)
     try:
@@ -249,7 +249,7 @@ def _both(first: AbstractContextManager[None], second: AbstractContextManager[No
 
 
 class _Moments(torch.autograd.Function):
-    """Mean and variance of each channel, in float32 at least; the backward keeps the input as it came."""
+    """Mean and variance of each channel, in float32 at least; the backward keeps the input in its type."""
 
     @staticmethod
     def forward(context: Any, h: Tensor, together: _Statistics) -> tuple[Tensor, Tensor]:
@@ -279,7 +279,7 @@ class _Moments(torch.autograd.Function):
 
 
 def _running(module: nn.modules.batchnorm._BatchNorm) -> Forward:
-    """Return a forward that normalises with the running averages of now."""
+    """Return a forward that normalises with the current running averages."""
     assert module.running_mean is not None and module.running_var is not None
     mean, var = module.running_mean.clone(), module.running_var.clone()
     normalise: Forward = lambda h: _normalised(module, h, mean, var)  # noqa: E731
@@ -316,7 +316,7 @@ def _move_averages(module: nn.modules.batchnorm._BatchNorm, mean: Tensor, var: T
 
 @contextmanager
 def _forwards_replaced(pairs: list[tuple[nn.modules.batchnorm._BatchNorm, Forward]]) -> Iterator[None]:
-    """Replace the forwards of single modules, and put back what was there; compiled networks would not notice."""
+    """Replace the forwards of single modules and restore them; compiled networks would ignore the replacement."""
     before = [vars(module).get("forward") for module, _ in pairs]
     try:
         for module, forward in pairs:
@@ -324,8 +324,8 @@ def _forwards_replaced(pairs: list[tuple[nn.modules.batchnorm._BatchNorm, Forwar
         with eager():
             yield
     finally:
-        for (module, _), own in zip(pairs, before, strict=True):
-            if own is None:
+        for (module, _), original in zip(pairs, before, strict=True):
+            if original is None:
                 vars(module).pop("forward", None)
             else:
-                module.forward = own  # type: ignore[method-assign]
+                module.forward = original  # type: ignore[method-assign]

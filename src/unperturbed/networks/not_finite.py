@@ -1,4 +1,4 @@
-"""Which part of a network turns a finite gradient into one that is not, as a square root does at zero pixels."""
+"""The part of a network where a finite gradient becomes infinite or NaN, as a square root does at zero pixels."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from unperturbed.types import Inputs
 
 @dataclass
 class _Call:
-    """One forward of a module: whether the gradients of its results, and of its inputs, were not finite."""
+    """One forward of a module, and whether the gradients of its outputs and inputs were not finite."""
 
     path: str
     module: nn.Module
@@ -26,27 +26,27 @@ class _Call:
 
 
 def where_not_finite(model: nn.Module, x: Inputs, value: Callable[[Tensor], Tensor]) -> str | None:
-    """Return the innermost part of the network where the gradient of `value(model(x))` stops being finite, in words.
+    """Return the innermost module where the gradient of `value(model(x))` stops being finite, in words.
 
-    None where it is finite, where the loss itself spoils it, or where the network cannot be looked into.
+    None if it is finite, if the loss is the cause, or if the network does not allow hooks.
     """
     leaf = x.detach().clone().requires_grad_()
     try:
         with torch.enable_grad(), _watched(model) as calls:
             torch.autograd.grad(value(model(leaf)).sum(), leaf, allow_unused=True)
-    except Exception:  # a network may do anything about hooks: the cause is then not named
+    except Exception:  # hooks can fail on any network: the cause is then not named
         return None
     guilty = [call for call in calls if call.below and not call.above]
     if not guilty:
         return None
-    call = max(guilty, key=lambda each: each.path.count(".") + bool(each.path))
+    call = max(guilty, key=lambda module: module.path.count(".") + bool(module.path))
     kind = type(call.module).__name__
     return f"`{call.path}` ({kind})" if call.path else f"the forward of the network itself ({kind})"
 
 
 @contextmanager
 def _watched(model: nn.Module) -> Iterator[list[_Call]]:
-    """Within: enter every call of a module, and what the gradients that pass it are like."""
+    """Record every call of a module in this block, and whether its gradients are finite."""
     calls, open_calls, handles = list[_Call](), list[_Call](), list[RemovableHandle]()
 
     def noting(call: _Call, side: str) -> Callable[[Any], Any]:

@@ -1,4 +1,4 @@
-"""Where bfloat16 and channels-last are used, in training and in searches.
+"""The choice of bfloat16 and channels-last, in training and in searches.
 
 All reported numbers are computed in float32 or float64.
 """
@@ -21,7 +21,7 @@ _full = ContextVar("full", default=False)
 
 @dataclass(frozen=True)
 class Precision:
-    """How a network is trained: Fabric's name of the precision, the memory format, the type of the inputs."""
+    """The precision of training: its name in Fabric, the memory format, the type of the inputs."""
 
     name: Literal["32-true", "bf16-mixed", "64-true"]
     memory_format: torch.memory_format
@@ -29,17 +29,16 @@ class Precision:
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """What products are computed in, where that is not the type of the inputs."""
+        """The type of products, if it differs from the type of the inputs."""
         return torch.bfloat16 if self.name == "bf16-mixed" else None
 
 
 class InPrecision(nn.Module):
-    """A network in the precision of training or of a search, compiled where that is asked for.
+    """A network in the precision of training or of a search, compiled on request.
 
-    Its logits are of the type of the inputs, and images reach it in `memory_format`.
+    Its logits have the type of the inputs, and images are converted to `memory_format`.
 
-    Fabric's own autocast can be left neither for one forward nor for `torch.autograd.grad`; this one can, by
-    `plainly`.
+    Fabric's autocast cannot be switched off for one forward or for `torch.autograd.grad`; this one can, by `plainly`.
     """
 
     forward_mode: ClassVar[bool] = True
@@ -74,10 +73,10 @@ class InPrecision(nn.Module):
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """Run training's networks eagerly and in the precision of their weights inside.
+    """Run training's networks eagerly and in the precision of their weights in this block.
 
-    For derivatives along a direction and for small differences of losses, which bfloat16 would drown in rounding and
-    which compiled networks do not give.
+    For derivatives along a direction and small differences of losses, which vanish in the rounding of bfloat16, and
+    which compiled networks do not support.
     """
     token = _full.set(True)
     try:
@@ -88,7 +87,7 @@ def plainly() -> Iterator[None]:
 
 
 def choose(requested: Requested, model: nn.Module, device: torch.device) -> Precision:
-    """Return the precision asked for, or for "auto" the one that the rule below gives.
+    """Return the requested precision, or for "auto" that of the rule below.
 
     The rule is fixed rather than timed, so that the same run chooses the same everywhere on the same hardware:
     bfloat16 autocast with channels-last for networks with 2-d convolutions where the processor or GPU multiplies
@@ -104,10 +103,10 @@ def choose(requested: Requested, model: nn.Module, device: torch.device) -> Prec
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Compute float32 products in float32 inside: no TF32, no bfloat16, forwards and backwards alike.
+    """Compute float32 products in float32 in this block, without TF32 or bfloat16, in forwards and backwards.
 
-    A GPU's TF32 convolutions round what small differences of losses live on. The settings are as before afterwards,
-    and cuDNN stays off where the user has switched it off.
+    The TF32 convolutions of GPUs round away small differences of losses. The settings are restored afterwards, and
+    cuDNN stays off if the user has switched it off.
     """
     cudnn = torch.backends.cudnn
     with (
@@ -122,9 +121,9 @@ def full_float32() -> Iterator[None]:
 
 @contextmanager
 def as_reported(device: torch.device) -> Iterator[None]:
-    """Compute in the tensors' own precision: no autocast of the caller's, no TF32 or bfloat16 inside float32.
+    """Compute in the precision of the tensors, without the caller's autocast, and without TF32 or bfloat16 for float32.
 
-    The settings are as before afterwards, and cuDNN stays off where the user has switched it off.
+    The settings are restored afterwards, and cuDNN stays off if the user has switched it off.
     """
     cudnn = torch.backends.cudnn
     with (
@@ -141,13 +140,13 @@ def as_reported(device: torch.device) -> Iterator[None]:
 @contextmanager
 def _exact_products() -> Iterator[None]:
     """Multiply and convolve float32 in float32 on the processor, and multiply so on GPUs."""
-    places = [(torch.backends.cuda, "matmul"), *((torch.backends.mkldnn, name) for name in ("matmul", "conv", "rnn"))]
-    found: list[Any] = [getattr(*place, None) for place in places]
-    settings = [setting for setting in found if hasattr(setting, "fp32_precision")]  # from torch 2.9 on
+    owners = [(torch.backends.cuda, "matmul"), *((torch.backends.mkldnn, name) for name in ("matmul", "conv", "rnn"))]
+    backends: list[Any] = [getattr(*owner, None) for owner in owners]
+    settings = [setting for setting in backends if hasattr(setting, "fp32_precision")]  # from torch 2.9 on
     before = [setting.fp32_precision for setting in settings]
     try:
         overall = torch.get_float32_matmul_precision()
-    except RuntimeError:  # the settings of the backends differ, so there is none for all of them
+    except RuntimeError:  # the settings of the backends differ, so no common one exists
         overall = None
     try:
         torch.set_float32_matmul_precision("highest")

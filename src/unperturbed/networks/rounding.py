@@ -15,17 +15,17 @@ _EXAMPLES = 2
 
 
 def rounding(networks: Sequence[Model], examples: Inputs, batch_size: int) -> dict[str, bool | str | None]:
-    """Return what a result depends on in its last bits: `rows_rounded_alike` by all the networks, and MKL_CBWR."""
+    """Return the facts behind a result's last bits: `rows_rounded_alike` for all networks, and MKL_CBWR."""
     answers = [rows_rounded_alike(network, examples, batch_size) for network in dict.fromkeys(networks)]
-    alike = None if None in answers else all(answers)
-    return {"rows_rounded_alike": alike, SETTING: os.environ.get(SETTING, "")}
+    equal = None if None in answers else all(answers)
+    return {"rows_rounded_alike": equal, SETTING: os.environ.get(SETTING, "")}
 
 
 def rows_rounded_alike(model: Model, examples: Inputs, batch_size: int) -> bool | None:
     """Tell whether logits and input gradients have the same bits at all positions in a batch.
 
-    The batch holds copies of one example; two examples are tried, at the price of two gradients of a full batch. None
-    where this cannot be seen: the network fails on such a batch, memory runs out, or it draws random numbers.
+    The batch holds copies of one example; two examples are tried, at the cost of two gradients of a full batch. None if
+    unknown: the network fails on such a batch, memory runs out, or it draws random numbers.
     """
     device = examples.device
     with under_attack(model), as_reported(device), own_randomness(0, device):
@@ -35,9 +35,9 @@ def rows_rounded_alike(model: Model, examples: Inputs, batch_size: int) -> bool 
                 first = _logits_and_gradients(model, batch)
                 if all(_same_rows(values) for values in first):
                     continue
-                again = _logits_and_gradients(model, batch)
-                return False if all(map(_same, first, again)) else None
-        except Exception:  # anything that the user's code may raise: this check decides nothing
+                second = _logits_and_gradients(model, batch)
+                return False if all(map(_same, first, second)) else None
+        except Exception:  # any error of the user's code: it is reported elsewhere
             return None
     return True
 
@@ -54,5 +54,5 @@ def _same_rows(values: Tensor) -> bool:
     return _same(values, values[:1].expand_as(values))
 
 
-def _same(values: Tensor, others: Tensor) -> bool:
-    return torch.equal(values.nan_to_num(), others.nan_to_num())
+def _same(values: Tensor, other_values: Tensor) -> bool:
+    return torch.equal(values.nan_to_num(), other_values.nan_to_num())

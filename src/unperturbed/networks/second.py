@@ -1,4 +1,4 @@
-"""Which layers of a network lack a second derivative."""
+"""The layers of a network that lack a second derivative."""
 
 import re
 
@@ -12,19 +12,19 @@ REMEDY = (
     "Methods by differences do without a second derivative: scorpio, elle, gradient-penalty, or llr with --method.form "
     "differences (in Python, LLR(form='differences'))"
 )
-"""What to do about it."""
+"""The remedy."""
 INSTEAD = {"Hardsigmoid": "nn.Sigmoid", "Hardswish": "nn.SiLU", "Hardtanh": "nn.Tanh"}
-"""Smooth activations that may stand where these do."""
+"""Smooth replacements of activations."""
 
 
 def is_missing(error: BaseException) -> bool:
-    """Tell whether an error is torch's for an operation without a second derivative: its type is not always one."""
+    """Tell whether an error of torch means an operation without a second derivative; its type varies."""
     text = str(error)
     return bool(re.search(r"derivative for .* is not implemented|double backward|differentiated twice", text))
 
 
 def lacking(model: nn.Module, x: Inputs, error: BaseException) -> str:
-    """Return in words that the network lacks a second derivative, at which layers, and what to do."""
+    """Return a message on the layers without a second derivative, with the remedy."""
     layers = layers_without(model, x)
     shown = ", ".join(f"{name!r} ({kind})" for name, kind in list(layers.items())[:4])
     where = f" at the layer{'s' * (len(layers) > 1)} {shown}{', ...' * (len(layers) > 4)}" if layers else ""
@@ -33,13 +33,13 @@ def lacking(model: nn.Module, x: Inputs, error: BaseException) -> str:
 
 
 def layers_without(model: nn.Module, x: Inputs) -> dict[str, str]:
-    """Return the layers without parts that have no second derivative at the inputs that x brings them, by name."""
-    seen: dict[str, tuple[nn.Module, Tensor]] = {}
+    """Return the leaf layers that have no second derivative at their inputs for x, by name."""
+    inputs: dict[str, tuple[nn.Module, Tensor]] = {}
 
     def keep(name: str, module: nn.Module) -> None:
-        def hook(_: nn.Module, given: tuple[object, ...], __: object) -> None:
-            if given and isinstance(given[0], Tensor) and given[0].is_floating_point():
-                seen.setdefault(name, (module, given[0].detach().clone()))
+        def hook(_: nn.Module, arguments: tuple[object, ...], __: object) -> None:
+            if arguments and isinstance(arguments[0], Tensor) and arguments[0].is_floating_point():
+                inputs.setdefault(name, (module, arguments[0].detach().clone()))
 
         hooks.append(module.register_forward_hook(hook))
 
@@ -53,7 +53,7 @@ def layers_without(model: nn.Module, x: Inputs) -> dict[str, str]:
     finally:
         for handle in hooks:
             handle.remove()
-    return {name: type(module).__name__ for name, (module, h) in seen.items() if not _twice(module, h)}
+    return {name: type(module).__name__ for name, (module, h) in inputs.items() if not _twice(module, h)}
 
 
 def _twice(module: nn.Module, h: Tensor) -> bool:

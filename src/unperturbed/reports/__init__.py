@@ -1,1 +1,1 @@
-"""Reports: plain findings turned into what people look at; nothing here computes with a model."""
+"""Reports: plain findings as pages, charts and text, without computations by a model."""

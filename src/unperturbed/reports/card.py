@@ -20,7 +20,7 @@ from unperturbed.reports.document import (
 )
 
 MOST_ROWS = 12
-"""Rows of a chart's data that the card shows; of more, evenly spaced ones."""
+"""The largest number of rows of a chart's data in the card; more rows are thinned evenly."""
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
 
 
@@ -87,6 +87,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """Return a text on one line, with everything that Markdown or HTML would read as markup escaped."""
+    """Return a text on one line, with markup of Markdown and HTML escaped."""
     plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return SPECIAL.sub(r"\\\1", plain)

@@ -1,4 +1,4 @@
-"""A report as plain data: sections of paragraphs, tables, charts and pictures, from which every format is made."""
+"""A report as plain data: sections of paragraphs, tables, charts and pictures, independent of the format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Alert:
-    """What a reader must know before the numbers: a headline, and a line for each reason."""
+    """A warning before the numbers: a headline, and a line for each reason."""
 
     text: str
     points: tuple[str, ...] = ()
@@ -28,10 +28,10 @@ class Tile:
     """A headline number.
 
     Attributes:
-        label: what it is.
+        label: its name.
         value: as text, such as "48.7%".
         interval: as text, with n.
-        doubts: why it is not to be believed; empty: nothing is known against it.
+        doubts: reasons why it is not credible, or empty.
     """
 
     label: str
@@ -54,7 +54,7 @@ class Table:
     Attributes:
         title: of the table, also for screen readers.
         columns: their names.
-        rows: cells as text, as many as columns.
+        rows: cells as text, one per column.
         folded: whether the page shows it only on demand.
     """
 
@@ -66,7 +66,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Code:
-    """Text to be copied: a command, or a file."""
+    """Text for copying: a command, or a file."""
 
     title: str
     text: str
@@ -80,7 +80,7 @@ class Series:
     Attributes:
         name: in the legend.
         x: positions, rising, or names of categories.
-        y: values; None where there is none.
+        y: values; None for a missing one.
         low: lower ends of a band around them.
         high: upper ends.
         shape: "steps" for histograms, whose last position closes the last bin.
@@ -100,13 +100,13 @@ class LineChart:
 
     Attributes:
         title: of the chart.
-        across: what the horizontal axis is.
-        up: what the vertical axis is.
+        across: title of the horizontal axis.
+        up: title of the vertical axis.
         series: the lines.
-        text: the same in words: a sentence or two for readers who do not see the chart.
+        text: the chart in words: one or two sentences for readers who do not see it.
         percent: whether values are shares, shown as percentages from 0 to 100%.
         log: axes on a logarithmic scale: "", "x", "y" or "xy".
-        marks: positions with a vertical rule, and what each says.
+        marks: positions of vertical rules, with their labels.
     """
 
     title: str
@@ -121,7 +121,7 @@ class LineChart:
 
 @dataclass(frozen=True)
 class Bar:
-    """A value with its interval; None where it has none."""
+    """A value with its interval, or None."""
 
     name: str
     value: float
@@ -143,8 +143,8 @@ class BarChart:
 
     Attributes:
         title: of the chart.
-        up: what the categories are.
-        across: what the values are, which are shares.
+        up: title of the categories.
+        across: title of the values, which are shares.
         series: groups of bars over the same categories.
         text: the same in words.
     """
@@ -162,8 +162,8 @@ class MatrixChart:
 
     Attributes:
         title: of the chart.
-        up: what the rows are.
-        across: what the columns are.
+        up: title of the rows.
+        across: title of the columns.
         rows: their names.
         columns: their names.
         counts: a row of counts for each row; cells as many as columns.
@@ -184,7 +184,7 @@ Chart = LineChart | BarChart | MatrixChart
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG image and what it shows in words."""
+    """A PNG image and its description."""
 
     png: bytes
     text: str
@@ -197,8 +197,8 @@ class Pictures:
     Attributes:
         title: of the grid.
         columns: their names.
-        rows: a name, and a picture for each column; None where there is none.
-        about: how to read them.
+        rows: a name, and a picture or None for each column.
+        about: an explanation.
     """
 
     title: str
@@ -209,7 +209,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Definitions:
-    """Terms and what they mean."""
+    """Terms and their meanings."""
 
     terms: tuple[tuple[str, str], ...]
 
@@ -247,8 +247,8 @@ class Section:
     Attributes:
         title: its heading.
         parts: in order.
-        lead: what the section shows, in a sentence.
-        side_by_side: whether parts stand in columns where the page is wide enough, to be compared.
+        lead: a sentence on the content of the section.
+        side_by_side: whether parts form columns on wide pages, for comparison.
     """
 
     title: str
@@ -263,7 +263,7 @@ class Document:
 
     Attributes:
         title: its heading.
-        facts: what all of it shares, a line each.
+        facts: common facts, one line each.
         sections: in order.
     """
 
@@ -272,7 +272,7 @@ class Document:
     sections: tuple[Section, ...]
 
     def charts(self) -> list[tuple[str, Chart]]:
-        """Return every chart with the name of its part: "" where the part has none."""
+        """Return every chart with the name of its part, or ""."""
         charts = list[tuple[str, Chart]]()
         for part in (part for section in self.sections for part in section.parts):
             for block in part.blocks:
@@ -282,9 +282,9 @@ class Document:
 
 
 def section(title: str, parts: Sequence[Part], lead: str = "", side_by_side: bool = True) -> Section | None:
-    """Return a section of the parts that hold something; None without any."""
-    kept = tuple(part for part in parts if part.blocks)
-    return Section(title, kept, lead, side_by_side) if kept else None
+    """Return a section of the non-empty parts; None without any."""
+    non_empty = tuple(part for part in parts if part.blocks)
+    return Section(title, non_empty, lead, side_by_side) if non_empty else None
 
 
 def data_table(chart: Chart) -> Table:
@@ -293,37 +293,37 @@ def data_table(chart: Chart) -> Table:
         rows = tuple((name, *map(str, counts)) for name, counts in zip(chart.rows, chart.counts, strict=True))
         return Table(chart.title, (f"{chart.up} \\ {chart.across}", *chart.columns), rows)
     if isinstance(chart, BarChart):
-        named = len(chart.series) > 1
+        several = len(chart.series) > 1
         rows = tuple(
-            (*([series.name] if named else []), bar.name, f"{bar.value:.1%}", _ends(bar.low, bar.high, True))
+            (*([series.name] if several else []), bar.name, f"{bar.value:.1%}", _ends(bar.low, bar.high, True))
             for series in chart.series
             for bar in series.bars
         )
-        return Table(chart.title, (*(["series"] if named else []), chart.up, chart.across, "95% interval"), rows)
+        return Table(chart.title, (*(["series"] if several else []), chart.up, chart.across, "95% interval"), rows)
     return _line_table(chart)
 
 
 def _line_table(chart: LineChart) -> Table:
-    """Return a row for each position, with a column for each series and one for its interval where it has one."""
-    positions = list(dict.fromkeys(place for series in chart.series for place in series.x))
-    if all(isinstance(place, float | int) for place in positions):
+    """Return one row per position, with a column for each series and its interval, if any."""
+    positions = list(dict.fromkeys(position for series in chart.series for position in series.x))
+    if all(isinstance(position, float | int) for position in positions):
         positions.sort(key=float)
-    columns, cells = [chart.across], [[shown(place) for place in positions]]
+    columns, cells = [chart.across], [[shown(position) for position in positions]]
     for series in chart.series:
         name = series.name or chart.up
-        at = {place: row for row, place in enumerate(series.x)}
+        at = {position: row for row, position in enumerate(series.x)}
         columns.append(name)
-        cells.append([_value(series.y, at.get(place), chart.percent) for place in positions])
+        cells.append([_value(series.y, at.get(position), chart.percent) for position in positions])
         if series.low is not None and series.high is not None:
             low, high = series.low, series.high
             columns.append(f"{name}, interval")
-            rows = [at.get(place) for place in positions]
+            rows = [at.get(position) for position in positions]
             cells.append(["" if row is None else _ends(low[row], high[row], chart.percent) for row in rows])
     return Table(chart.title, tuple(columns), tuple(zip(*cells, strict=True)))
 
 
 def shown(value: Place | None, percent: bool = False) -> str:
-    """Return a value as tables show it; "" for None."""
+    """Return a value as text for tables; "" for None."""
     if value is None or isinstance(value, str):
         return value or ""
     return f"{value:.1%}" if percent else f"{value:.4g}"

@@ -1,1 +1,1 @@
-"""Results of run folders, read back and put together in reports."""
+"""Results of run folders, and reports on them."""

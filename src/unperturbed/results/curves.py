@@ -1,4 +1,4 @@
-"""A stored curve of robust accuracy against eps, computed again from the table of distances."""
+"""A stored curve of robust accuracy against eps, recomputed from the table of distances."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from unperturbed.runs.verify import read_sealed
 from unperturbed.statistics.intervals import wilson
 
 STEPS = 60
-"""Even steps of eps between the radii."""
+"""Number of even steps of eps."""
 SLACK = 1e-9
 
 
@@ -25,13 +25,13 @@ class StoredCurve:
     Attributes:
         path: of its summary.
         threat: the threat set at the largest radius, as text.
-        suite: which attacks looked.
+        suite: name of the suite.
         n: examples.
-        points: accuracy at each of the radii and at even steps between them, from eps 0 on.
-        radii: where all attacks of the suite looked.
-        median: of the distances; None where less than half of the examples have one.
-        doubts: why the accuracies are not to be believed.
-        warnings: that came with the curve.
+        points: accuracy at the radii and at even steps between them, from eps 0.
+        radii: the radii of all attacks of the suite.
+        median: of the distances; None if fewer than half of the examples have one.
+        doubts: reasons why the accuracies are not credible.
+        warnings: of the measurement.
     """
 
     path: Path
@@ -49,7 +49,7 @@ def read_curve(path: Path, content: Mapping[str, Any]) -> StoredCurve:
     """Return the curve of a summary and the verified table in the folder of the same name.
 
     Raises:
-        InputError: where a part of the table is missing or damaged, or the summary says something else than the table.
+        InputError: if a part of the table is missing or damaged, or the summary contradicts the table.
     """
     rows, n = _rows(path, int(content["n"])), int(content["n"])
     if len(rows) != n:
@@ -90,7 +90,7 @@ def _rows(path: Path, n: int) -> list[tuple[float, float, float]]:
 
 
 def _at(rows: Sequence[tuple[float, float, float]], eps: float) -> Interval:
-    """Return the robust accuracy at a radius; an example in doubt there is not robust."""
+    """Return the robust accuracy at a radius; a doubtful example is not robust."""
     beyond = [(distance, doubt, reach(eps, rounding)) for distance, doubt, rounding in rows]
     robust = sum(min(distance, doubt) > within for distance, doubt, within in beyond)
     possible = sum(distance > within for distance, _, within in beyond)

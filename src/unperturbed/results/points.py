@@ -1,4 +1,4 @@
-"""Stored adversarial examples with the examples that they are of, and what a network answers on them."""
+"""Stored adversarial examples with their originals, and a network's predictions on them."""
 
 import math
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ from unperturbed.weights.rebuild import load_run
 
 AT_A_TIME = 256
 SLACK = 1e-4
-"""Relative difference between a stored distance and the one measured on the data."""
+"""Largest relative difference between a stored distance and that measured on the data."""
 ORDERS = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}
 
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Adversarial examples of one evaluation, a row each.
+    """Adversarial examples of one evaluation, one row each.
 
     Attributes:
         ids: of the examples.
@@ -45,7 +45,7 @@ def stored_points(stored: StoredEvaluation) -> Points:
     """Return the perturbed inputs of the broken examples.
 
     Raises:
-        InputError: where none are stored, or the files do not fit the table.
+        InputError: if none are stored, or the files do not fit the table.
     """
     outcome = stored.outcome
     if not outcome.examples:
@@ -64,20 +64,20 @@ def stored_points(stored: StoredEvaluation) -> Points:
 
 
 def answers(run: StoredRun, points: Points) -> Labels:
-    """Return the class that the network of a run gives each adversarial example, int64 (n,).
+    """Return the predictions of a run's network on adversarial examples, int64 (n,).
 
     Raises:
-        InputError: where the network cannot be built without code from the folder, or does not misclassify the points.
+        InputError: if the network cannot be built without code from the folder, or does not misclassify the points.
     """
     model = load_run(run.folder).float()
     try:
-        found = _argmax(model, points.z.float())
+        predictions = _argmax(model, points.z.float())
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"the network cannot be evaluated on the stored inputs ({error})") from error
-    correct = int((found == torch.tensor(points.labels)).sum())
+    correct = int((predictions == torch.tensor(points.labels)).sum())
     if correct:
         raise InputError(f"the stored weights classify {correct} of {len(points.ids)} adversarial examples correctly")
-    return found
+    return predictions
 
 
 def _argmax(model: nn.Module, z: Inputs) -> Labels:
@@ -86,12 +86,12 @@ def _argmax(model: nn.Module, z: Inputs) -> Labels:
 
 
 def originals(run: StoredRun, outcome: Outcome, points: Points, rows: Sequence[int]) -> Inputs:
-    """Return the examples that some adversarial examples are of, (len(rows), *shape).
+    """Return the originals of adversarial examples, (len(rows), *shape).
 
-    They are read from the data that the run names, and compared with the stored labels and distances.
+    They are read from the run's data, and compared with the stored labels and distances.
 
     Raises:
-        InputError: where the data cannot be loaded, or are not those of the evaluation.
+        InputError: if the data cannot be loaded, or are not those of the evaluation.
     """
     split = _split(run)
     ids = torch.tensor([points.ids[row] for row in rows])
@@ -99,9 +99,9 @@ def originals(run: StoredRun, outcome: Outcome, points: Points, rows: Sequence[i
     position = {name: row for row, name in enumerate(split.names().tolist())}
     if any(name not in position for name in ids.tolist()):
         raise InputError("the data hold fewer examples than were evaluated")
-    places = torch.tensor([position[name] for name in ids.tolist()])
-    x, z = split.inputs(places), points.z[list(rows)]
-    if x.shape != z.shape or not torch.equal(split.labels[places], labels):
+    positions = torch.tensor([position[name] for name in ids.tolist()])
+    x, z = split.inputs(positions), points.z[list(rows)]
+    if x.shape != z.shape or not torch.equal(split.labels[positions], labels):
         raise InputError("the data have changed since the evaluation")
     order = ORDERS.get(norm_of(outcome.threat))
     stored = dict(zip(outcome.examples["id"], outcome.examples["distance"], strict=True))

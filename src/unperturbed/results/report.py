@@ -1,4 +1,4 @@
-"""The report of runs: one page that stands alone, a model card, and figures for papers."""
+"""The report of runs: one self-contained page, a model card, and figures for papers."""
 
 import re
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ SECTIONS = (
     explanations,
     missing,
 )
-"""In the order of the page; the glossary comes last."""
+"""The sections in the order of the page; the glossary comes last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +52,9 @@ class Report:
     Attributes:
         page: the HTML file.
         document: its content.
-        card: the Markdown file, if one was asked for.
-        figures: files of the charts, if they were asked for.
-        damaged: sentences on pieces of the runs that could not be read.
+        card: the Markdown file, if requested.
+        figures: files of the charts, if requested.
+        damaged: sentences on unreadable pieces of the runs.
     """
 
     page: Path
@@ -72,18 +72,18 @@ def report(
     card: Path | str | None = None,
     figures: Path | str | None = None,
 ) -> Report:
-    """Write a page on run folders from the results that they hold; nothing is measured.
+    """Write a page on the stored results of run folders, without new measurements.
 
-    Results that are missing or damaged are named on the page. The page is one file that needs no network.
+    Results that are missing or damaged are named on the page. The page is one file that works offline.
 
     Args:
-        runs: a run folder, or several to be compared.
-        out: the HTML file; by default `report.html` in the run folder, or in the folder that holds the runs.
+        runs: a run folder, or several for a comparison.
+        out: the HTML file; by default `report.html` in the run folder, or in the common folder of the runs.
         card: a Markdown file for the same content.
         figures: a folder for each chart as SVG, PDF and PNG.
 
     Raises:
-        InputError: without runs, for a folder that holds none, and for a folder that is named twice.
+        InputError: without runs, for a folder without a run, and for a folder named twice.
     """
     folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
     if not folders:
@@ -105,7 +105,7 @@ def report(
 
 def document_of(runs: Sequence[StoredRun]) -> Document:
     """Return the report of runs, without sections that have no results."""
-    sections = [made for function in SECTIONS if (made := function(runs)) is not None]
+    sections = [part for function in SECTIONS if (part := function(runs)) is not None]
     title = f"Robustness of {runs[0].name}" if len(runs) == 1 else f"Robustness of {len(runs)} networks"
     return Document(title, tuple(_facts(runs)), (*sections, glossary()))
 
@@ -143,7 +143,7 @@ def _facts(runs: Sequence[StoredRun]) -> list[str]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Return the folders' last names, or whole paths where those are not different."""
+    """Return the folders' last names, or their paths if the names are not unique."""
     names = [folder.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 

@@ -1,4 +1,4 @@
-"""All results in a run folder, as plain data; what is damaged or missing is named, and stops nothing."""
+"""All results in a run folder, as plain data, with sentences on damaged or missing ones."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,38 +19,38 @@ from unperturbed.runs.verify import read_sealed
 
 AUDIT = "audit.json"
 LARGEST = 256 * 2**20
-"""Bytes of a file of findings, which holds a value for each example."""
+"""The largest file of findings in bytes, with one value per example."""
 OTHER = ("-robustbench.json", "-8bit.json")
-"""Ends of the names of JSON files that hold an evaluation in another form."""
+"""Suffixes of JSON files with an evaluation in another format."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class StoredEvaluation:
-    """An evaluation, with its table of examples where that is whole."""
+    """An evaluation, with its table of examples if intact."""
 
     path: Path
     outcome: Outcome
     radius: float
-    """The eps of its threat; NaN where the text names none."""
+    """The eps of its threat; NaN if the text has none."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
-    """What a run folder holds.
+    """The content of a run folder.
 
     Attributes:
         name: of the run.
-        folder: where it is.
-        record: what was trained, on what and how; None where that is missing or damaged.
+        folder: its path.
+        record: the record of the training; None if missing or damaged.
         config: the text of config.yaml.
         result: of the training.
-        metrics: a line an epoch.
-        evaluations: the one to report first, then the others.
+        metrics: one line per epoch.
+        evaluations: in order of preference.
         curves: accuracy against eps.
-        audit: whether the robustness is real.
-        examined: findings of a diagnosis, with the text that says of what.
-        damaged: sentences on pieces that cannot be read or do not match.
+        audit: the result of an audit.
+        examined: findings of a diagnosis, with a text on its subject.
+        damaged: sentences on pieces that are unreadable or do not match.
         absent: sentences on results that were not measured, with the command.
     """
 
@@ -74,15 +74,15 @@ class StoredRun:
 
 
 def read_run(folder: Path, name: str) -> StoredRun:
-    """Return what a run folder holds.
+    """Return the content of a run folder.
 
     Raises:
-        InputError: where it is no folder, or holds nothing of a run.
+        InputError: if it is no folder, or holds no files of a run.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: give a run folder, which `unperturbed train` makes.")
-    known = (CONFIG, METRICS, RESULT, BEST, MODEL, AUDIT)
-    if not any((folder / piece).exists() for piece in known) and not (folder / "evaluation").is_dir():
+    files = (CONFIG, METRICS, RESULT, BEST, MODEL, AUDIT)
+    if not any((folder / piece).exists() for piece in files) and not (folder / "evaluation").is_dir():
         raise InputError(f"{folder} holds no run and no results: give a folder that `unperturbed train` has made.")
     damaged = list[str]()
 
@@ -123,7 +123,7 @@ def read_run(folder: Path, name: str) -> StoredRun:
 
 
 def radius_of(threat: str) -> float:
-    """Return the eps in the text of a threat, such as "Linf:8/255 without bounds"; NaN where there is none."""
+    """Return the eps in the text of a threat, such as "Linf:8/255 without bounds"; NaN if there is none."""
     number = (threat.partition(":")[2].split() or [""])[0]
     top, _, bottom = number.partition("/")
     try:
@@ -138,7 +138,7 @@ def norm_of(threat: str) -> str:
 
 
 def _summaries(folder: Path) -> Iterator[Path]:
-    """Yield the summaries below a folder: JSON files that lie in no folder of parts."""
+    """Yield the summaries below a folder: JSON files outside folders of parts."""
     for path in sorted(folder.rglob("*.json")):
         in_parts = path.name == JOB or path.name.startswith(("part-", ".")) or (path.parent / JOB).exists()
         if not in_parts and not path.name.endswith(OTHER) and path.name != "transfer.json":
@@ -146,7 +146,7 @@ def _summaries(folder: Path) -> Iterator[Path]:
 
 
 def _measured(path: Path) -> StoredCurve | Outcome | None:
-    """Return what a summary is of; None for another kind of result."""
+    """Return the result of a summary; None for other kinds of results."""
     content = _object(path)
     if "quantiles" in content:
         return read_curve(path, content)
@@ -156,7 +156,7 @@ def _measured(path: Path) -> StoredCurve | Outcome | None:
 
 
 def _unfinished(folder: Path) -> list[str]:
-    """Return a sentence for each evaluation that was begun and has no summary."""
+    """Return a sentence for each interrupted evaluation, without a summary."""
     jobs = [job.parent for job in sorted(folder.rglob(JOB))]
     return [
         f"{job} holds an evaluation without a summary: it was interrupted. The same command resumes it."
@@ -166,15 +166,15 @@ def _unfinished(folder: Path) -> list[str]:
 
 
 def _by_weight(evaluations: Sequence[StoredEvaluation], record: RunRecord | None) -> list[StoredEvaluation]:
-    """Return evaluations in the order in which they are reported."""
+    """Return evaluations in order of preference."""
 
     def weight(evaluation: StoredEvaluation) -> tuple[bool, float, int]:
         outcome = evaluation.outcome
-        own = record is not None and (norm_of(outcome.threat), evaluation.radius) == (
+        of_training = record is not None and (norm_of(outcome.threat), evaluation.radius) == (
             norm_of(record.threat),
             radius_of(record.threat),
         )
-        return own, sum(attack.forwards for attack in outcome.attacks) / max(outcome.n, 1), outcome.n
+        return of_training, sum(attack.forwards for attack in outcome.attacks) / max(outcome.n, 1), outcome.n
 
     return sorted(evaluations, key=weight, reverse=True)
 
@@ -198,7 +198,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _lines(path: Path, damaged: list[str]) -> list[dict[str, Any]]:
-    """Return the epochs of metrics.jsonl that can be read, and name what cannot."""
+    """Return the readable epochs of metrics.jsonl, with a sentence on the others."""
     if not path.exists():
         return []
     lines, bad = list[dict[str, Any]](), 0

@@ -1,4 +1,4 @@
-"""Tables of examples: read, compared with their summary, and summed up by class."""
+"""Tables of examples, their comparison with the summary, and accuracies by class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from unperturbed.evaluation.stored import with_examples
 from unperturbed.findings import Interval, Outcome
 from unperturbed.statistics.intervals import wilson
 
-UNVERIFIED = "its table of examples is missing, damaged or says something else"
+UNVERIFIED = "its table of examples is missing, damaged or contradicts the summary"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ClassResult:
 
 
 def with_verified_table(path: Path, outcome: Outcome) -> Outcome:
-    """Return an evaluation with its table; where table and summary do not agree, with that as a doubt."""
+    """Return an evaluation with its table, and a doubt if table and summary do not agree."""
     try:
         return with_examples(path, outcome)
     except (InputError, OSError, ValueError, KeyError, TypeError) as error:

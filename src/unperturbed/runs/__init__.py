@@ -1,4 +1,4 @@
-"""The run folder: the names of its files, and how they are written and read."""
+"""The run folder: the names of its files, and their writing and reading."""
 
 from unperturbed.runs.files import BEST as BEST
 from unperturbed.runs.files import CHECKPOINT as CHECKPOINT

@@ -1,4 +1,4 @@
-"""The run folder: its names, and writes that are whole or not there at all."""
+"""The run folder: its names, and atomic writes."""
 
 import json
 import math
@@ -29,12 +29,12 @@ RESULT = "result.json"
 DAY = 86400.0
 """Seconds."""
 HOST = re.sub(r"[^A-Za-z0-9_]+", "-", socket.gethostname())
-"""The name of this computer, as temporary files have it."""
+"""The name of this computer, for temporary files."""
 _LONGEST_LINE = 2**20
 
 
 class FolderLostError(NotResumableError):
-    """A folder was moved or deleted while it was written into."""
+    """A folder was moved or deleted during writing."""
 
 
 def evaluation_folder(run: Path, suite: str) -> Path:
@@ -43,17 +43,17 @@ def evaluation_folder(run: Path, suite: str) -> Path:
 
 
 def slug(*parts: str) -> str:
-    """Return a folder name made of these words; of an import path, the last one."""
+    """Return a folder name of these words; of the last word of an import path."""
     words = (re.sub(r"^[A-Za-z_][\w.]*:(?=[A-Za-z_])", "", part) for part in parts)
     return "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-") for word in words)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file next to `path`, then put it in place in one move.
+    """Call `write` on a temporary file next to `path`, then rename it atomically.
 
     Raises:
-        RunError: if it cannot be written (a full disk), or a folder that is written into was moved or deleted. What
-            was there before then stands.
+        RunError: if it cannot be written (a full disk), or the folder was moved or deleted. An earlier file then
+        remains.
     """
     check_in_place()
     temporary = path.with_name(f".{path.stem}.{HOST}-{os.getpid()}{path.suffix}")
@@ -77,12 +77,12 @@ def _unwritten(path: Path, error: Exception) -> RunError:
 
 
 _in_place: dict[Path, tuple[int, int]] = {}
-"""Folders that jobs write into now, with what tells them from another folder of the same name."""
+"""Folders of running jobs, with their device and inode numbers."""
 
 
 @contextmanager
 def in_place(folder: Path) -> Iterator[None]:
-    """Within: every write, and the end, fail with RunError once this folder has been moved or deleted."""
+    """Raise RunError at every write in this block, and at its end, once the folder has been moved or deleted."""
     folder = folder.absolute()
     before = _in_place.get(folder)
     status = folder.stat()
@@ -96,7 +96,7 @@ def in_place(folder: Path) -> Iterator[None]:
 
 
 def check_in_place() -> None:
-    """Raise FolderLostError where a folder that is written into is no longer there: a new one would hide the loss."""
+    """Raise FolderLostError if the folder of a running job no longer exists, since a new one would hide the loss."""
     for folder, identity in _in_place.items():
         try:
             status = folder.stat()
@@ -110,22 +110,22 @@ def check_in_place() -> None:
 
 
 def is_free(folder: Path) -> bool:
-    """Return whether a folder holds nothing but hidden files: those of a lock, or of a run that was killed."""
+    """Tell whether a folder holds only hidden files: of a lock, or of a killed run."""
     return folder.is_dir() and all(file.name.startswith(".") for file in folder.iterdir())
 
 
 def remove_leftovers(folder: Path, stem: str = "") -> None:
     """Remove the temporary files of processes that no longer run (on this host; of other hosts, after a day).
 
-    With a `stem`, only those of files whose names begin so.
+    With a `stem`, only of files whose names begin with it.
     """
     for path in folder.iterdir() if folder.is_dir() else ():
-        left = _TEMPORARY.fullmatch(path.name)
-        if left is None or not path.name.startswith(f".{stem}") or not path.is_file():
+        match = _TEMPORARY.fullmatch(path.name)
+        if match is None or not path.name.startswith(f".{stem}") or not path.is_file():
             continue
         with suppress(OSError):
             old = time.time() - path.stat().st_mtime > DAY
-            if not is_running(int(left["pid"])) if left["host"] == HOST else old:
+            if not is_running(int(match["pid"])) if match["host"] == HOST else old:
                 path.unlink()
 
 
@@ -133,7 +133,7 @@ _TEMPORARY = re.compile(r"\..+?\.(?P<host>[A-Za-z0-9_-]+)-(?P<pid>\d+)(?:\.[A-Za
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process of this host runs; one that has ended and was not waited for does not."""
+    """Tell whether a process of this host runs; a zombie does not."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -146,7 +146,7 @@ def is_running(pid: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
+    """Write a text file atomically."""
 
     def write(temporary: Path) -> None:
         temporary.write_text(text)
@@ -155,12 +155,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object whole; numbers that are not finite become null."""
+    """Write a JSON object atomically; numbers that are not finite become null."""
     write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def finite(value: Any) -> Any:
-    """Return a value of JSON with null where a number is not finite, at any depth: JSON has no other word for it."""
+    """Return a value of JSON with null for numbers that are not finite, at any depth."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -171,15 +171,15 @@ def finite(value: Any) -> Any:
 
 
 def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a YAML mapping whole, in the order given."""
+    """Write a YAML mapping atomically, in its order."""
     write_text(path, yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds.
+    """Return the mapping in a YAML file.
 
     Raises:
-        InputError: if it holds none, or one that exceeds the limits of `reading`.
+        InputError: if it has none, or exceeds the limits of `reading`.
     """
     value = parse_yaml(read_small(path), path)
     if not isinstance(value, dict):
@@ -188,7 +188,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one line to a JSON-lines file; raises RunError, and leaves no half of it, where it cannot be written."""
+    """Append one line to a JSON-lines file; raises RunError, without a partial line, if it cannot be written."""
     check_in_place()
     size = path.stat().st_size if path.exists() else 0
     try:
@@ -201,15 +201,15 @@ def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def check_links(run: Path) -> None:
-    """Raise InputError where a folder within a run folder is a link to elsewhere: files there would be replaced.
+    """Raise InputError if a folder within a run folder is a link to elsewhere, where files would be replaced.
 
     With UNPERTURBED_TRUST=1 such links are followed.
     """
     if user_trust().everything:
         return
-    for place, folders, _ in os.walk(run):
+    for folder, folders, _ in os.walk(run):
         for name in folders:
-            path = Path(place, name)
+            path = Path(folder, name)
             if path.is_symlink() and not path.resolve().is_relative_to(run.resolve()):
                 raise InputError(
                     f"{path} is a link to {path.resolve()}, out of the run folder, where files would be replaced. If "
@@ -218,20 +218,20 @@ def check_links(run: Path) -> None:
 
 
 def _not_through_links(path: str, flags: int) -> int:
-    """Open a file; a symbolic link in its place would have another file, anywhere, written into."""
+    """Open a file for writing, but no symbolic link, which could redirect the writes to any file."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def write_in_place(path: Path, text: str) -> None:
-    """Write a small file, not whole at once, but never through a symbolic link."""
+    """Write a small file, not atomically, but never through a symbolic link."""
     with open(path, "w", encoding="utf-8", opener=_not_through_links) as file:
         file.write(text)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSON-lines file; a last line that was cut off is left out.
+    """Return the objects of a JSON-lines file; a truncated last line is skipped.
 
-    So are lines of more than a mebibyte, which no run writes.
+    Lines of more than a mebibyte, which no run writes, are skipped as well.
     """
     values = list[dict[str, Any]]()
     if not path.is_file():
@@ -245,5 +245,5 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def write_jsonl(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
-    """Write a JSON-lines file whole."""
+    """Write a JSON-lines file atomically."""
     write_text(path, "".join(json.dumps(value) + "\n" for value in values))

@@ -1,8 +1,8 @@
-"""A job: a piece of work in a separate folder, which the same call resumes.
+"""A job: work with a separate folder, which the same call resumes.
 
-One policy for everything that is resumed (docs/evaluating.md, "Resuming"): the same identity resumes, another one is
-refused with the differences in words unless it may overwrite, and one whose network alone computes something else, or
-that holds what cannot be described, begins anew.
+The policy of resuming (docs/evaluating.md, "Resuming"): the same identity resumes; another one raises with the
+differences in words, unless it may overwrite; if only the network's code differs, or the identity does not cover the
+whole network, the job starts again.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,9 +17,9 @@ from unperturbed.runs.verify import digest, read_object, read_sealed, write_seal
 
 JOB = "job.json"
 NETWORK = "network"
-"""The part of an identity that says what a network computes, in addition to its weights."""
+"""The entry of an identity for the network's function, besides its weights."""
 UNDESCRIBED = "undescribed"
-"""The part of an identity that is there where another piece of work may look the same."""
+"""The entry of an identity that is set if another job may have the same identity."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Job:
     """A job's folder; with `folder=None`, nothing is stored.
 
     Attributes:
-        folder: where `job.json` lies, and what the job writes.
-        noun: what it is, in messages: "evaluation".
+        folder: of `job.json` and the job's files.
+        noun: its noun in messages, such as "evaluation".
     """
 
     folder: Path | None
@@ -36,10 +36,10 @@ class Job:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Within: no other command works on this job; of the processes of a group, the first one holds the lock.
+        """Lock the job in this block; in a group of processes, the first one holds the lock.
 
         Raises:
-            InputError: where another process holds it.
+            InputError: if another process holds it.
         """
         if self.folder is None or not is_first_of_group():
             yield
@@ -48,21 +48,21 @@ class Job:
             yield
 
     def claim(self, settings: Mapping[str, Any], overwrite: bool, clear: Callable[[], None]) -> dict[str, Any]:
-        """Begin or resume a job; return its settings as they were when it was begun.
+        """Begin or resume a job; return its initial settings.
 
         Args:
-            settings: `is_of` holds the identity, by name; the others (batch size, threads) are kept by a resumed job.
+            settings: `is_of` holds the identity, by name; a resumed job keeps the other settings (batch size, threads).
             overwrite: replace another job.
-            clear: removes what an earlier job has written.
+            clear: removes the files of an earlier job.
 
         Raises:
-            InputError: where the folder holds another job, with the differences, unless that may be overwritten.
+            InputError: if the folder holds another job, with the differences, unless `overwrite`.
         """
         if self.folder is None:
             return dict(settings)
-        begun, differences = self._stored(settings)
-        if begun is not None and not differences and UNDESCRIBED not in settings["is_of"]:
-            return begun
+        stored, differences = self._stored(settings)
+        if stored is not None and not differences and UNDESCRIBED not in settings["is_of"]:
+            return stored
         if differences and not overwrite and not self.is_outdated(settings):
             raise self._another(differences)
         clear()
@@ -71,20 +71,20 @@ class Job:
         return dict(settings)
 
     def join(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings of the job that another process of the group has claimed.
+        """Return the settings of the job claimed by another process of the group.
 
         Raises:
-            InputError: where the folder holds another job, or none.
+            InputError: if the folder holds another job, or none.
         """
         if self.folder is None:
             return dict(settings)
-        begun, differences = self._stored(settings)
-        if begun is None or differences:
+        stored, differences = self._stored(settings)
+        if stored is None or differences:
             raise self._another(differences or [f"{JOB} is missing"])
-        return begun
+        return stored
 
     def is_outdated(self, settings: Mapping[str, Any]) -> bool:
-        """Return whether the folder holds this job except for what the network computes: its code was edited, say."""
+        """Tell whether the folder holds this job for a network of other code, for example after an edit."""
         if self.folder is None or not (self.folder / JOB).exists():
             return False
         before = read_object(self.folder / JOB).get("is_of")
@@ -93,18 +93,18 @@ class Job:
         return {name for name, value in settings["is_of"].items() if before.get(name) != value} == {NETWORK}
 
     def mark(self) -> str:
-        """Return a hash of the job in the folder, for the files that belong to it."""
+        """Return a hash of the job in the folder, for its files."""
         assert self.folder is not None
         return digest(read_sealed(self.folder / JOB))
 
     def _stored(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the job in the folder, None without one, and how it differs from this one."""
+        """Return the job in the folder, or None, and its differences from this one."""
         assert self.folder is not None
         path = self.folder / JOB
         if not path.exists():
             return None, []
-        begun, differences = read_sealed(path), _differences(read_object(path).get("is_of"), settings["is_of"])
-        return begun, differences if begun or differences else [f"{JOB} is damaged"]
+        stored, differences = read_sealed(path), _differences(read_object(path).get("is_of"), settings["is_of"])
+        return stored, differences if stored or differences else [f"{JOB} is damaged"]
 
     def _another(self, differences: Sequence[str]) -> InputError:
         return InputError(
@@ -112,13 +112,13 @@ class Job:
         )
 
 
-def _differences(stored: Any, now: Mapping[str, Any]) -> list[str]:
+def _differences(stored: Any, current: Mapping[str, Any]) -> list[str]:
     if not isinstance(stored, Mapping):
         return [f"{JOB} is damaged"]
-    differ = [name for name, value in now.items() if stored.get(name) != value]
-    if "suite" in differ:  # whose name says more than the settings of its attacks
+    differ = [name for name, value in current.items() if stored.get(name) != value]
+    if "suite" in differ:  # the suite's name says more than the settings of its attacks
         differ = [name for name in differ if not name.startswith("attacks")]
-    return [f"{name} was {_short(stored.get(name))}, now {_short(now[name])}" for name in differ]
+    return [f"{name} was {_short(stored.get(name))}, now {_short(current[name])}" for name in differ]
 
 
 def _short(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""The lock of a folder that is written into: one job at a time.
+"""The lock of a folder for one job at a time.
 
-It is advisory: a process that writes without it is not stopped. The operating system's lock (flock) on the file
-`.lock` ends with its process, however that ends. If the file system has no locks, `filelock` takes the existence of the
-file for the lock. The file `.lock.json` next to it names the holder, and its time of change shows that the holder is
+It is advisory: it does not stop processes that write without it. The operating system's lock (flock) on the file
+`.lock` ends with its process, however that ends. If the file system has no locks, `filelock` uses the existence of the
+file as the lock. The file `.lock.json` next to it names the holder, and its time of change shows that the holder is
 alive. This decides between hosts, since a file system may keep the operating system's locks on one host.
 """
 
@@ -32,16 +32,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Place = Callable[[Mapping[str, Any]], tuple[Path, str] | None]
 BEAT = 20.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 PATIENCE = 300.0
-"""Seconds without one after which a holder on another host is taken for dead."""
+"""Seconds without a heartbeat after which a holder on another host counts as dead."""
 TRIES = 0.3
-"""Seconds in which the lock is tried for: another process may be looking at it just now."""
+"""Seconds of retries for the lock, which another process may hold for a moment to inspect it."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock, or left it behind."""
+    """The present or former holder of a lock."""
 
     host: str
     pid: int
@@ -49,27 +49,26 @@ class Holder:
     command: str
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return the holder in words."""
         return f"process {self.pid} on {self.host} since {self.since} ({self.command})"
 
 
 @contextmanager
 def locked(folder: Path, name: str = "") -> Iterator[None]:
-    """Within: this process alone works in the folder, or on what is called `name` in it.
+    """Lock the folder, or the job `name` in it, in this block.
 
-    The folder is made if it is not there, and removed again if it is empty in the end. Temporary files that dead
-    processes have left in it, or next to it under its name, are removed. The folder must stay where it is (see
-    `in_place`).
+    A missing folder is created, and removed if it is empty at the end. Temporary files of dead processes in it, or next
+    to it under its name, are removed. The folder must stay where it is (see `in_place`).
 
     Raises:
-        InputError: where another process holds the lock, or the folder is a file.
-        RunError: where the folder was moved or deleted meanwhile.
+        InputError: if another process holds the lock, or the folder is a file.
+        RunError: if the folder was moved or deleted meanwhile.
     """
     folder = folder.absolute()
     try:
-        made = [each for each in (folder, *folder.parents) if not each.exists()]
+        created = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # a file, a name that is too long, a place that takes no folders
+    except OSError as error:  # a file, a name that is too long, or a read-only place
         raise InputError(f"The output folder {folder} cannot be made ({error}): choose another one.") from error
     record = folder / f".{name}.lock.json" if name else folder / ".lock.json"
     lock = None
@@ -79,8 +78,8 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
         threading.Thread(target=_beat, args=(record, ended), daemon=True).start()
         try:
             remove_leftovers(folder.parent, folder.name)
-            for each in (folder, *(part for part in folder.iterdir() if part.is_dir())):
-                remove_leftovers(each)
+            for path in (folder, *(part for part in folder.iterdir() if part.is_dir())):
+                remove_leftovers(path)
             with in_place(folder):
                 yield
         finally:
@@ -92,14 +91,14 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
             with suppress(OSError):
                 record.with_suffix("").unlink()
             lock.release()
-        for each in made:
+        for path in created:
             with suppress(OSError):
-                each.rmdir()
+                path.rmdir()
 
 
 def is_first_of_group() -> bool:
-    """Return whether this is the first, or the only one, of the processes that share a job."""
-    torch = sys.modules.get("torch")  # a process of a group has imported it
+    """Tell whether this is the first or only process of a job."""
+    torch = sys.modules.get("torch")  # processes of a group have imported it
     group = getattr(torch, "distributed", None)
     if group is not None and group.is_available() and group.is_initialized():
         return bool(group.get_rank() == 0)
@@ -107,7 +106,7 @@ def is_first_of_group() -> bool:
 
 
 def alone_in(place: Place) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator: the first process of a group holds the lock of the place that the arguments name.
+    """Return a decorator: the first process of a group holds the lock of the folder given by the arguments.
 
     `place` takes the arguments by name, defaults included, and returns folder and name for `locked`, or None.
     """
@@ -130,24 +129,24 @@ def alone_in(place: Place) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def _acquired(record: Path, what: Path) -> BaseFileLock:
-    """Return the lock, held, with `record` saying so; refuse where another process holds it."""
+def _acquired(record: Path, target: Path) -> BaseFileLock:
+    """Acquire the lock and write its record; raises InputError if another process holds it."""
     for file in (record, record.with_suffix("")):
         if file.is_symlink() or (file.exists() and not file.is_file()):
             raise InputError(f"{file} is no regular file, and so no lock: remove it, and try again.")
     holder = _holder(record)
     if holder is not None and holder.host != HOST:
         if not _is_silent(record):
-            raise _refusal(what, holder)
-        record.with_suffix("").unlink(missing_ok=True)  # which may be all that its lock consists of
+            raise _refusal(target, holder)
+        record.with_suffix("").unlink(missing_ok=True)  # the existence of the file may be the lock
     lock = _native_or_soft(record.with_suffix(""))
     if lock is None:
-        raise _refusal(what, _holder(record))
+        raise _refusal(target, _holder(record))
     if holder is not None:
-        log.info("The lock of %s was left by %s, which has ended: it is taken over.", what, holder)
-    now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        log.info("The lock of %s belonged to %s, which has ended: it is taken over.", target, holder)
+    timestamp = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     try:
-        write_in_place(record, json.dumps(asdict(Holder(HOST, os.getpid(), now, _command()))))
+        write_in_place(record, json.dumps(asdict(Holder(HOST, os.getpid(), timestamp, _command()))))
     except BaseException:
         lock.release()
         raise
@@ -155,7 +154,7 @@ def _acquired(record: Path, what: Path) -> BaseFileLock:
 
 
 def _native_or_soft(path: Path) -> BaseFileLock | None:
-    """Return a lock on the file, held; None where another process holds it."""
+    """Return an acquired lock on the file; None if another process holds it."""
     try:
         try:
             lock: BaseFileLock = FileLock(path, thread_local=False)
@@ -170,13 +169,13 @@ def _native_or_soft(path: Path) -> BaseFileLock | None:
     return lock
 
 
-def _refusal(what: Path, holder: Holder | None) -> InputError:
+def _refusal(target: Path, holder: Holder | None) -> InputError:
     by = "another process" if holder is None else str(holder)
-    return InputError(f"{what} is being written by {by}: wait for its end or stop it, or give another --out.")
+    return InputError(f"{target} is being written by {by}: wait for its end or stop it, or give another --out.")
 
 
 def _holder(record: Path) -> Holder | None:
-    """Return who wrote itself down as the holder; None where nobody did."""
+    """Return the recorded holder, or None."""
     try:
         value = parse_json(record.read_bytes(), record)
         return Holder(str(value["host"]), int(value["pid"]), str(value["since"]), str(value["command"]))
@@ -185,7 +184,7 @@ def _holder(record: Path) -> Holder | None:
 
 
 def _is_silent(record: Path) -> bool:
-    """Return whether a holder has given no sign of life for long, by the clock of the file system."""
+    """Tell whether a holder's last heartbeat is old, by the clock of the file system."""
     probe = record.with_name(f".{record.stem}.{HOST}-{os.getpid()}.json")
     try:
         probe.write_text("")
@@ -197,7 +196,7 @@ def _is_silent(record: Path) -> bool:
 
 
 def _beat(record: Path, ended: threading.Event) -> None:
-    """Show every few seconds that the holder is alive."""
+    """Send a heartbeat every few seconds."""
     while not ended.wait(BEAT):
         with suppress(OSError):
             os.utime(record)

@@ -1,4 +1,4 @@
-"""What a run folder says of its run: `config.yaml`, which this file alone reads and writes."""
+"""The record of a run, `config.yaml`; only this file reads and writes it."""
 
 import math
 import types
@@ -14,16 +14,16 @@ from unperturbed.runs.files import CONFIG, check_links, read_yaml, write_yaml
 
 MOST_ROWS = 10_000_000
 SCHEMA = 3
-"""Of records as they are written now. 1 had no number, and did not say what a Python run was of; up to 2, the method
-within a method was called `objective`."""
+"""The schema of new records. Schema 1 had no number and no network and data of Python runs; up to 2, an inner method
+was named `objective`."""
 T = TypeVar("T")
 UNSAID: Any = object()
-"""Bounds that a record does not give: those of the data, then."""
+"""The bounds of a record without bounds, which are then those of the data."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """How to build a network: a short name or import path, and the arguments to call it with."""
+    """The specification of a network: a short name or import path, and the arguments."""
 
     class_path: str
     init_args: Mapping[str, Any] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Network:
-    """The network that was trained: its class, a hash of its modules and shapes, and the number of its weights."""
+    """The trained network: its class, a hash of its modules and shapes, and the number of its weights."""
 
     class_path: str
     architecture: str
@@ -40,13 +40,13 @@ class Network:
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The training examples, those held out included.
+    """The training examples, including held-out ones.
 
     Attributes:
         name: of the data.
-        examples: how many.
-        shape: of one.
-        rows: their positions in the training split of the data, as in "0-199,310"; None where that would be too long.
+        examples: their number.
+        shape: of one example.
+        rows: their positions in the training split of the data, as in "0-199,310"; None if the text would be too long.
     """
 
     name: str
@@ -57,29 +57,29 @@ class TrainedOn:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What was trained, on what and how; or, for a folder of evaluations alone, what is evaluated.
+    """The record of a training or, in a folder of evaluations only, of the evaluated network.
 
     Attributes:
         threat: such as "Linf:0.1".
-        bounds: the lowest and highest inputs, numbers or nested lists of an example's shape; None: there are none.
-        data: the place or name of the data; None: it was passed from Python, without a place.
+        bounds: the lowest and highest inputs, numbers or nested lists of an example's shape; None: no bounds.
+        data: the place or name of the data; None: passed from Python, without a place.
         classes: their names.
         features: the names of a table's features, in order.
-        examples: the number of training examples that was asked for; None: all.
+        examples: the requested number of training examples; None: all.
         extra: the place of further training data.
-        model: how to build the network; None: it was built in Python, and is not known to the command.
-        weights: where its first (or, in a folder of evaluations, its only) weights are from.
-        output: which part of what the network returns are its logits.
-        scale: what its first layer multiplies inputs by.
+        model: the specification of the network; None: it was built in Python, unknown to the command.
+        weights: the file of its first (or, in a folder of evaluations, its only) weights.
+        output: the part of the network's output with the logits.
+        scale: the factor of its first layer.
         normalise: the means, then the standard deviations, of its first layer.
         method: class path and arguments.
         recipe: the fields of the recipe.
-        chosen: what was chosen automatically, with a hash of the training data.
-        network: what was trained, known or not.
-        trained_on: the examples.
-        notes: what a caller of `train` added.
+        chosen: the automatic choices, with a hash of the training data.
+        network: the trained network.
+        trained_on: the training examples.
+        notes: entries from the caller of `train`.
         unperturbed: the version that wrote it.
-        schema: of the record; 1 where a file has none.
+        schema: of the record; 1 if a file has none.
     """
 
     threat: str
@@ -108,7 +108,7 @@ class RunRecord:
         """Return the record of a run folder.
 
         Raises:
-            InputError: where there is none, or something in it is unknown, missing or of a wrong type.
+            InputError: if there is none, or an entry is unknown, missing or of a wrong type.
         """
         path = folder / CONFIG
         if not path.is_file():
@@ -121,7 +121,7 @@ class RunRecord:
 
     @classmethod
     def of(cls, content: Mapping[str, Any], where: object) -> "RunRecord":
-        """Return the record that a mapping holds; `where` names its file in what is raised."""
+        """Return the record in a mapping; `where` names its file in errors."""
         record = _made(cls, content, str(where), "")
         if not 1 <= record.schema <= SCHEMA:
             raise _wrong(where, "schema", record.schema, f"1 to {SCHEMA} (newer versions write higher ones)")
@@ -138,12 +138,12 @@ class RunRecord:
         return record
 
     def plain(self) -> dict[str, Any]:
-        """Return what `config.yaml` holds: a mapping of plain values, without what is not there to be said."""
-        kept = ("data", "classes", "examples", "extra", "weights") if self.recipe is not None else ("weights",)
+        """Return the content of `config.yaml`: a mapping of plain values, without empty entries."""
+        always = ("data", "classes", "examples", "extra", "weights") if self.recipe is not None else ("weights",)
         order = ("schema", "unperturbed", *(field.name for field in fields(self)))
         values = {name: plain(getattr(self, name)) for name in order}
-        said = {name: value for name, value in values.items() if value is not UNSAID}
-        return {name: value for name, value in said.items() if value is not None or name in ("bounds", *kept)}
+        stated = {name: value for name, value in values.items() if value is not UNSAID}
+        return {name: value for name, value in stated.items() if value is not None or name in ("bounds", *always)}
 
     def write(self, folder: Path) -> None:
         """Write it into a run folder."""
@@ -151,21 +151,21 @@ class RunRecord:
 
     @property
     def strength(self) -> float:
-        """The radius that the run was trained with: 0 where it ran no attack, or nothing is known of its training."""
+        """The radius of the training: 0 without an attack, or if unknown."""
         method = self.method
         if method is None:
             return 0.0
         while isinstance(method, Mapping) and isinstance(
             inner := (method.get("init_args") or {}).get("method"), Mapping
         ):
-            method = inner  # a wrapper perturbs as what it wraps does
+            method = inner  # a wrapper perturbs like its inner method
         path = method.get("class_path") if isinstance(method, Mapping) else method
         ordinary = str(path) == "erm" or str(path).endswith("erm.ERM")
         return 0.0 if ordinary else _radius(self.threat)
 
 
 def _renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a method of an earlier schema with the names of the present one, at any depth."""
+    """Return a method of an earlier schema with the present names, at any depth."""
     names = {"objective": "method", "objective_loss": "method_loss"}
     return {names.get(name, name): _renamed(part) if isinstance(part, Mapping) else part for name, part in tree.items()}
 
@@ -180,16 +180,16 @@ def _made(kind: type[T], content: object, where: str, prefix: str) -> T:
         field_name = prefix + unknown[0]
         raise InputError(f"{where} holds the unknown field {field_name!r}: take it out. {hint(unknown[0], hints)}")
     values = {}
-    for each in fields(kind):  # type: ignore[arg-type]
-        if each.name in content:
-            values[each.name] = _checked(content[each.name], hints[each.name], where, prefix + each.name)
-        elif each.default is MISSING and each.default_factory is MISSING:
-            raise InputError(f"{where} has no field {prefix + each.name!r}: restore it, or train again.")
+    for entry in fields(kind):  # type: ignore[arg-type]
+        if entry.name in content:
+            values[entry.name] = _checked(content[entry.name], hints[entry.name], where, prefix + entry.name)
+        elif entry.default is MISSING and entry.default_factory is MISSING:
+            raise InputError(f"{where} has no field {prefix + entry.name!r}: restore it, or train again.")
     return kind(**values)
 
 
 def _checked(value: Any, hint: Any, where: str, name: str) -> Any:
-    """Return a value of a field, tuples for lists and dataclasses for mappings; raises where its type is another."""
+    """Return a value of a field, tuples for lists and dataclasses for mappings; raises InputError for another type."""
     if hint is Any:
         return value
     origin, parts = get_origin(hint), get_args(hint)
@@ -227,9 +227,9 @@ def _noun(hint: Any) -> str:
     return {int: "a whole number", float: "a number", str: "text", type(None): "null"}.get(hint, str(hint))
 
 
-def _wrong(where: object, name: str, value: object, wanted: str) -> InputError:
+def _wrong(where: object, name: str, value: object, expected: str) -> InputError:
     shown = name or "the content"
-    return InputError(f"{where}: {shown} is {_short(value)}, but must be {wanted}. Restore it, or train again.")
+    return InputError(f"{where}: {shown} is {_short(value)}, but must be {expected}. Restore it, or train again.")
 
 
 def _short(value: object) -> str:
@@ -253,7 +253,7 @@ def _check_threat(record: RunRecord, where: object) -> None:
 
 def _check_bounds(bounds: Any, where: object) -> None:
     def numbers(value: Any) -> Any:
-        """Return the shape of nested lists of numbers; None where they are no such thing."""
+        """Return the shape of nested lists of numbers; None for other values."""
         if isinstance(value, list | tuple):
             shapes = {numbers(part) for part in value}
             return (len(value), *shapes.pop()) if len(shapes) == 1 and None not in shapes else None
@@ -265,7 +265,7 @@ def _check_bounds(bounds: Any, where: object) -> None:
     try:
         low, high = (np.asarray(side, dtype=float) for side in bounds)
         empty = bool((low > high).any())
-    except (ValueError, OverflowError):  # shapes that do not broadcast, or whole numbers beyond floats
+    except (ValueError, OverflowError):  # shapes that do not broadcast, or integers beyond the range of floats
         empty = True
     if empty:
         raise _wrong(where, "bounds", bounds, "the lowest input, then the highest, for each feature or for all of them")
@@ -283,7 +283,7 @@ def _check_tree(tree: Mapping[str, Any], where: object, name: str) -> None:
 
 
 def _check_numbers(record: RunRecord, where: object) -> None:
-    """Check those settings of a training that others compute with."""
+    """Check the settings of a training that other code computes with."""
     for part, name, kinds in (
         ("recipe", "seed", int),
         ("recipe", "epochs", int),
@@ -301,7 +301,7 @@ def _check_numbers(record: RunRecord, where: object) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return a part of a record as YAML takes it."""
+    """Return a part of a record for YAML."""
     if is_dataclass(value):
         values = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
         return {name: part for name, part in values.items() if part is not None and part != {}}
@@ -311,7 +311,7 @@ def plain(value: Any) -> Any:
 
 
 def write_rows(rows: list[int], longest: int = 100_000) -> str | None:
-    """Return positions as text, "0-199,310"; None where it would be longer than that."""
+    """Return positions as text, "0-199,310"; None if it would be too long."""
     parts, start = list[str](), 0
     for k in range(1, len(rows) + 1):
         if k == len(rows) or rows[k] != rows[k - 1] + 1:
@@ -322,7 +322,7 @@ def write_rows(rows: list[int], longest: int = 100_000) -> str | None:
 
 
 def read_rows(text: str, where: object) -> list[int]:
-    """Return the positions that `write_rows` wrote; raises InputError where the text holds something else."""
+    """Return the positions from the text of `write_rows`; raises InputError for another text."""
     spans = list[tuple[int, int]]()
     for part in text.split(","):
         low, dash, high = part.partition("-")

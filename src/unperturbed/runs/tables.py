@@ -1,4 +1,4 @@
-"""Tables of examples as Parquet files, opened by this module: of a path, Arrow takes a colon for a scheme's."""
+"""Tables of examples as Parquet files, passed to Arrow as open files, since it reads a colon in a path as a scheme."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from unperturbed.runs.files import write_atomically
 
 
 def write_table(path: Path, columns: Mapping[str, list[Any]]) -> None:
-    """Write a table whole."""
+    """Write a table atomically."""
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -22,7 +22,7 @@ def write_table(path: Path, columns: Mapping[str, list[Any]]) -> None:
 
 
 def read_table(path: Path) -> dict[str, list[Any]]:
-    """Return the columns of a table; raises OSError or pyarrow.ArrowException where it cannot be read."""
+    """Return the columns of a table; raises OSError or pyarrow.ArrowException if it cannot be read."""
     with regular(path).open("rb") as file:
         columns: dict[str, list[Any]] = pyarrow.parquet.read_table(file).to_pydict()
     return columns

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files that hold a hash of their contents."""
+"""Tensors in safetensors files with a hash of their contents."""
 
 import hashlib
 import json
@@ -17,25 +17,25 @@ from unperturbed.runs.files import write_atomically
 from unperturbed.runs.verify import digest
 
 NOTE = "unperturbed"
-"""The one entry of the metadata: more than one would be written in any order, and files would differ."""
+"""The single entry of the metadata: several would be written in varying order."""
 
 
 class DamagedError(ValueError):
-    """A file that does not hold what was written; the message says what is wrong with it."""
+    """A damaged file; the message describes the damage."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors (on the CPU, contiguous) whole, with plain values about them and a hash of both."""
+    """Write tensors (on the CPU, contiguous) atomically, with plain values and a hash of both."""
     note = {"about": dict(about), "sha256": _hash(tensors, about)}
     metadata = {NOTE: json.dumps(note, sort_keys=True)}
     write_atomically(path, lambda temporary: safetensors.torch.save_file(dict(tensors), temporary, metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Return the tensors of a safetensors file, and what was written about them: None in a file of another program.
+    """Return the tensors of a safetensors file and its plain values, which are None in a file of another program.
 
     Raises:
-        DamagedError: where the file is not as it was written.
+        DamagedError: if the file was changed or damaged.
     """
     try:
         with safe_open(regular(path), "pt") as file:
@@ -56,21 +56,21 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
 
 
 def damage_of_zip(path: Path) -> str:
-    """Return what is wrong with a zip archive, as `torch.save` writes them; "" where every checksum is right."""
+    """Return the damage of a zip archive of `torch.save`; "" if every checksum is right."""
     try:
         with zipfile.ZipFile(regular(path)) as archive:
             if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                 return "it is compressed, as torch.save writes no file"
             bad = archive.testzip()
-    except Exception as error:  # damaged fields of an archive raise anything
+    except Exception as error:  # damaged fields of an archive may raise anything
         return str(error) or type(error).__name__
     return f"the checksum of its part {bad} is wrong" if bad else ""
 
 
 def _hash(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
-    found = hashlib.sha256(digest(about).encode())
+    total = hashlib.sha256(digest(about).encode())
     for name in sorted(tensors):
         value = tensors[name]
-        found.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        found.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        total.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        total.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

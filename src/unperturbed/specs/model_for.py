@@ -1,4 +1,4 @@
-"""A network that fits the data."""
+"""Networks with the shape and classes of the data."""
 
 import torch
 from torch import nn
@@ -11,20 +11,20 @@ from unperturbed.weights.files import build_model
 
 @checked(seed=SEED)
 def model_for(data: Data, name: str | None = None, *, seed: int = 0, **options: object) -> nn.Module:
-    """Return a network for the data, with random weights: the one that `unperturbed train` begins with.
+    """Return a network for the data, with random weights, as `unperturbed train` does.
 
     The data give the network's `input_shape`, `classes`, `mean` and `std` where its constructor has arguments of these
-    names. PyTorch's own generator is left as it was.
+    names. PyTorch's generator is restored.
 
     Args:
-        data: what `load_data` returns.
+        data: from `load_data`.
         name: "small-cnn", "mlp", "preact-resnet" or "wide-resnet", or a class or function by import path,
             "package.module:Name"; None: "small-cnn" for images, "mlp" for vectors.
         seed: of the random weights.
         options: other arguments of the constructor, such as `width=16`.
 
     Raises:
-        InputError: on an unknown name, option or value of an option.
+        InputError: for an unknown name, option or value of an option.
     """
     shape = tuple(data.train.shape)
     mean, std = mean_std(data.train)

@@ -14,20 +14,20 @@ from unperturbed.errors import InputError
 from unperturbed.imports import OWN, Trust, check_nested
 
 ABSENT: Any = object()
-"""In the place of a value, default or annotation that is not there (None may well be one)."""
+"""A marker for a missing value, default or annotation (None may be a value)."""
 BASES = {
     "methods": "unperturbed.methods.base.Method",
     "maximise": "unperturbed.maximise.ascent.Maximiser",
     "attacks": "unperturbed.attacks.base.Attack",
 }
-"""The class that the entries of a folder derive from."""
+"""The base class of the entries of a folder."""
 UNANNOTATED = {"method": "methods", "maximiser": "maximise"}
-"""The folder that lists the values of a parameter without an annotation."""
+"""The folder with the values of a parameter without an annotation."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a class or function: its annotation, and its default (ABSENT: none)."""
+    """A parameter of a class or function: its annotation and default (or ABSENT)."""
 
     name: str
     annotation: Any
@@ -35,7 +35,7 @@ class Parameter:
 
     @property
     def folder(self) -> str | None:
-        """The folder of the package that lists the values of this parameter, or None for a plain value."""
+        """The folder of the package with the values of this parameter, or None for a plain value."""
         return UNANNOTATED.get(self.name) if self.annotation is ABSENT else folder_of(self.annotation)
 
     @property
@@ -46,7 +46,7 @@ class Parameter:
 
 
 def folder_of(annotation: Any) -> str | None:
-    """Return the folder that lists the values of an annotation, such as "methods" for `Method | None`; None: none."""
+    """Return the folder with the values of an annotation, such as "methods" for `Method | None`, or None."""
     for part in (annotation, *get_args(annotation)):
         for base in inspect.getmro(part) if inspect.isclass(part) else ():
             path = f"{base.__module__}.{base.__qualname__}"
@@ -70,20 +70,20 @@ def parameters_of(target: Callable[..., object]) -> dict[str, Parameter]:
             continue
         factory = factories.get(name, dataclasses.MISSING)
         default = ABSENT if parameter.default is parameter.empty else parameter.default
-        made = default if factory is dataclasses.MISSING else factory()
-        parameters[name] = Parameter(name, hints.get(name, ABSENT), made)
+        default_value = default if factory is dataclasses.MISSING else factory()
+        parameters[name] = Parameter(name, hints.get(name, ABSENT), default_value)
     return parameters
 
 
 def takes_anything(target: Callable[..., object]) -> bool:
-    """Return whether a class or function takes keyword arguments of any name."""
+    """Tell whether a class or function takes keyword arguments of any name."""
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(target).parameters.values())
 
 
 def convert(value: object, annotation: Any, option: str, trust: Trust = OWN) -> Any:
-    """Return a value, given as text or by YAML, as its annotation says.
+    """Convert a value from text or YAML to its annotation.
 
-    Raises `InputError` where it cannot be, and for import paths in it that are not followed, before any import.
+    Raises `InputError` if that fails, and for import paths in it that are not followed, before any import.
     """
     check_nested(value, option, trust, strings=not _is_plain(annotation))
     parser = ArgumentParser(exit_on_error=False)
@@ -102,7 +102,7 @@ def convert(value: object, annotation: Any, option: str, trust: Trust = OWN) -> 
 
 
 def _is_plain(annotation: Any) -> bool:
-    """Return whether no value of this annotation is an import path: neither a class nor a function is wanted."""
+    """Tell whether values of this annotation are neither classes nor functions, and so no import paths."""
     plain = annotation in (ABSENT, Any, None, type(None), object, str, int, float, bool, list, tuple, dict, Path, ...)
     if plain or get_origin(annotation) is Literal or isinstance(annotation, str):
         return True

@@ -36,7 +36,7 @@ PLAIN_KEYS = ("training", "ramp", "repeats")
 
 
 def build(spec: object, kind: type[T], trust: Trust = OWN) -> T:
-    """Return the object that a spec describes.
+    """Return the object of a specification.
 
     Args:
         spec: a name, an import path `package.module:Name`, or a mapping with `class_path` and `init_args`; of a threat
@@ -49,10 +49,10 @@ def build(spec: object, kind: type[T], trust: Trust = OWN) -> T:
     """
     if isinstance(spec, kind):
         return spec
-    made = _made(spec, kind, trust)
-    if not isinstance(made, kind):
-        raise InputError(f"{spec!r:.200} makes a {type(made).__name__}, not a {kind.__name__}.")
-    return made
+    built = _made(spec, kind, trust)
+    if not isinstance(built, kind):
+        raise InputError(f"{spec!r:.200} makes a {type(built).__name__}, not a {kind.__name__}.")
+    return built
 
 
 def _made(spec: object, kind: type, trust: Trust) -> object:
@@ -84,7 +84,7 @@ def _made(spec: object, kind: type, trust: Trust) -> object:
 
 
 def bounds_of(value: Any) -> Bounds:
-    """Return the box that a description holds: two numbers, two lists of a number a feature, or None."""
+    """Return the box in a description: two numbers, two lists of one number per feature, or None."""
     if value is None:
         return None
     low, high = value
@@ -94,12 +94,12 @@ def bounds_of(value: Any) -> Bounds:
 
 
 def describe(value: object) -> Any:
-    """Return what YAML can hold of a value: of an object its class and arguments, which `build` takes back.
+    """Return a value in plain YAML form: for an object its class and arguments, from which `build` rebuilds it.
 
-    A class of the package goes by its short name, any other by `package.module:Name`; data by their place.
+    A class of the package has its short name, any other `package.module:Name`; data have their place.
 
     Raises:
-        InputError: for data without a place, and for networks that only the code that built them can build again.
+        InputError: for data without a place, and for networks that only their code can rebuild.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -14,7 +14,7 @@ MODULE = "torch.nn.Module"
 
 @dataclass
 class Tree:
-    """The value given for an option (ABSENT: none), and the options below it."""
+    """The value of an option (or ABSENT), and the options below it."""
 
     value: object = ABSENT
     options: dict[str, "Tree"] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Tree:
         return tree
 
     def put(self, keys: list[str], value: object) -> None:
-        """Set the option that `keys` lead to; a mapping sets what is below it (class_path and init_args as usual)."""
+        """Set the option at `keys`; a mapping sets the options below it (class_path and init_args as usual)."""
         node = self
         for key in keys:
             node = node.options.setdefault(key, Tree())
@@ -42,23 +42,23 @@ class Tree:
             else:
                 node.put([str(key)], below)
 
-    def under(self, other: "Tree") -> "Tree":
-        """Return this tree with `other` laid over it; another value at a node drops what this one has below it."""
-        if other.value is not ABSENT and other.value != self.value:
-            return other
+    def under(self, overlay: "Tree") -> "Tree":
+        """Return this tree overridden by `overlay`; a different value at a node drops the options below it."""
+        if overlay.value is not ABSENT and overlay.value != self.value:
+            return overlay
         options = dict(self.options)
-        for key, node in other.options.items():
+        for key, node in overlay.options.items():
             options[key] = options[key].under(node) if key in options else node
         return Tree(self.value, options)
 
     def plain(self) -> object:
-        """Return the value, or the mapping, that was given."""
+        """Return the original value or mapping."""
         return {key: node.plain() for key, node in self.options.items()} if self.options else self.value
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A class (or function) and the arguments that it is called with; they may be specs themselves."""
+    """A class (or function) and its arguments, which may be specs."""
 
     target: Callable[..., object]
     arguments: Mapping[str, object]
@@ -82,12 +82,12 @@ def choose(
     filled: Iterable[str] = (),
     trust: Trust = OWN,
 ) -> Spec:
-    """Return the class that a tree names, with the arguments that it gives.
+    """Return the class and arguments of a tree.
 
-    Without a name, the tree's options replace those of the object `default`. An option that is not a parameter of the
-    class but one of its maximiser's is passed on to it: `--method at --method.steps 10` sets the steps of the default
-    maximiser of `at` and keeps its other settings. `filled` names parameters that will be given later; `trust` says
-    which import paths are followed (the caller's own: all).
+    Without a name, the tree's options replace those of the object `default`. An option that is a parameter of the
+    class's maximiser, but not of the class, is passed to it: `--method at --method.steps 10` sets the steps of the
+    default maximiser of `at` and keeps its other settings. `filled` names parameters that will be given later; `trust`
+    decides which import paths are followed (by default all).
 
     Raises `InputError` for unknown names and options (with the nearest), values of a wrong type, and missing ones.
     """
@@ -121,28 +121,28 @@ def _passed_on(
     option: str,
     trust: Trust,
 ) -> Spec:
-    """Return the maximiser of a class with these options, which the class itself does not have."""
+    """Return the maximiser of a class with these options, which the class does not have."""
     parameters = parameters_of(target)
     inner = arguments.get("maximiser", parameters["maximiser"].default if "maximiser" in parameters else ABSENT)
     for key in options:
         if key not in _reachable(inner):
-            known = [*parameters, *_reachable(inner)]
-            raise InputError(f"--{option} has no option {key!r} for {_label(target)}. {hint(key, known)}")
+            names = [*parameters, *_reachable(inner)]
+            raise InputError(f"--{option} has no option {key!r} for {_label(target)}. {hint(key, names)}")
     return choose(Tree(ABSENT, dict(options)), "maximise", f"{option}.maximiser", inner, trust=trust)
 
 
 def _target(value: object, folder: str, option: str, trust: Trust) -> Callable[..., object]:
-    """Return the class or function that a name stands for; raises `InputError` if the folder could not hold it."""
+    """Return the class or function of a name; raises `InputError` if it does not belong to the folder."""
     path = expand(str(value), folder, f"--{option}")
     ours = OWN if path != dotted(str(value)) else trust  # a short name
     target: Any = follow(path, f"--{option}", ours)
     base: Any = follow(BASES.get(folder, MODULE), option, OWN)
     fits = is_class_of(target, base) if folder in BASES else may_make(target, base, path, ours)
     if not fits:
-        wanted = f"a subclass of {BASES[folder]}" if folder in BASES else "a class or function that makes a model"
-        raise InputError(f"--{option}: {value} is not {wanted}, so it is no {NOUNS[folder]}.")
-    made: Callable[..., object] = target
-    return made
+        expected = f"a subclass of {BASES[folder]}" if folder in BASES else "a class or function that makes a model"
+        raise InputError(f"--{option}: {value} is not {expected}, so it is no {NOUNS[folder]}.")
+    factory: Callable[..., object] = target
+    return factory
 
 
 def _argument(tree: Tree, parameter: Parameter, option: str, trust: Trust) -> object:
@@ -161,7 +161,7 @@ def _argument(tree: Tree, parameter: Parameter, option: str, trust: Trust) -> ob
 
 
 def spec_of(instance: object) -> Spec:
-    """Return the spec that builds an object like this one, from its attributes of the parameters' names."""
+    """Return the spec of an object, from its attributes with the names of parameters."""
     if isinstance(instance, Spec):
         return instance
     attributes = {name: getattr(instance, name) for name in parameters_of(type(instance)) if hasattr(instance, name)}
@@ -169,7 +169,7 @@ def spec_of(instance: object) -> Spec:
 
 
 def _reachable(maximiser: object) -> list[str]:
-    """Return the options of a maximiser, and of the ones inside it."""
+    """Return the options of a maximiser, and of its inner maximisers."""
     if maximiser is ABSENT or maximiser is None:
         return []
     spec = spec_of(maximiser)

@@ -1,4 +1,4 @@
-"""Which networks another one beats in clean and robust accuracy at once."""
+"""Dominated networks: others are at least as good in clean and robust accuracy, and better in one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +8,13 @@ from unperturbed.findings import Interval
 
 @dataclass(frozen=True)
 class Point:
-    """A model, or several that differ in their seed alone.
+    """A model, or several that differ in their seed only.
 
     Attributes:
-        name: what it is called in the picture.
+        name: its name in the picture.
         clean: accuracy without an attack.
         robust: accuracy under attack.
-        dominated: whether another one is at least as good in both, and better in one.
+        dominated: whether another point is at least as good in both, and better in one.
     """
 
     name: str
@@ -24,10 +24,10 @@ class Point:
 
 
 def mark_dominated(points: Sequence[Point]) -> list[Point]:
-    """Return the points with the dominated ones marked: by the values alone, not by their intervals."""
+    """Return the points with the dominated ones marked, by the values, not the intervals."""
 
-    def beats(one: Point, other: Point) -> bool:
-        ours, theirs = (one.clean.value, one.robust.value), (other.clean.value, other.robust.value)
+    def beats(first: Point, second: Point) -> bool:
+        ours, theirs = (first.clean.value, first.robust.value), (second.clean.value, second.robust.value)
         return ours != theirs and ours[0] >= theirs[0] and ours[1] >= theirs[1]
 
-    return [replace(point, dominated=any(beats(other, point) for other in points)) for point in points]
+    return [replace(point, dominated=any(beats(rival, point) for rival in points)) for point in points]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def interval(differences: Tensor) -> tuple[float, float, float]:
-    """Return the mean of paired differences (seeds, examples) and its 95% interval, for other seeds and examples.
+    """Return the mean of paired differences (seeds, examples) and its 95% interval, over seeds and examples.
 
     The variances of the means over seeds and over examples add up; the former, of few values, takes Student's quantile
     (Satterthwaite's degrees of freedom for the sum).
@@ -21,7 +21,7 @@ def interval(differences: Tensor) -> tuple[float, float, float]:
 
 
 def verdict(low: float, high: float, seeds: int) -> str:
-    """Return what an interval of (claimed better - claimed worse) says of the claim; nothing, from one seed."""
+    """Return the decision on a claim by an interval of (claimed better - claimed worse); none from one seed."""
     if seeds < 2:
         return "not decided here (one network: seeds are not covered)"
     return "held" if low > 0 else "did not hold" if high < 0 else "not decided here"
@@ -30,8 +30,8 @@ def verdict(low: float, high: float, seeds: int) -> str:
 def share_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
     """Return the 95% interval of (gained - lost) / n, a difference of two shares of the same n examples.
 
-    `gained` examples are right on one side alone, `lost` on the other. The adjusted Wald interval of Bonett and Price
-    (2012, https://doi.org/10.3102/1076998611411915), which holds its level where few examples differ, too.
+    `gained` examples are right on one side only, `lost` on the other only. The adjusted Wald interval of Bonett and
+    Price (2012, https://doi.org/10.3102/1076998611411915), which holds its level also if few examples differ.
     """
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     half = float(norm.ppf(0.975)) * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
@@ -39,5 +39,5 @@ def share_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Return the two-sided p of McNemar's exact test: whether as many examples are gained as lost."""
+    """Return the two-sided p of McNemar's exact test for equal numbers of gained and lost examples."""
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0

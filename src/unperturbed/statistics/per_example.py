@@ -1,4 +1,4 @@
-"""What is said of one value per example: all of the values, and a few numbers with their intervals."""
+"""Summaries of one value per example: all values, and a few numbers with their intervals."""
 
 import math
 from collections.abc import Sequence
@@ -17,27 +17,27 @@ QUANTILES = (0.01, 0.05, 0.5)
 
 
 def sound(logits: Logits) -> Logits:
-    """Return the logits in float64; where one of an example's is not finite, none of them is a number."""
+    """Return the logits in float64, all NaN for an example with a logit that is not finite."""
     finite = logits.isfinite().all(dim=1, keepdim=True)
     return torch.where(finite, logits.double(), torch.nan)
 
 
 def loss_of(logits: Logits, y: Labels) -> PerExample:
-    """Return -log p_y in float64, also where p_y rounds to 1; NaN where a logit is not finite."""
+    """Return -log p_y in float64, also if p_y rounds to 1; NaN if a logit is not finite."""
     logits = sound(logits)
-    others = logits.scatter(1, y[:, None], -torch.inf).logsumexp(dim=1)
-    return -functional.logsigmoid(logits.gather(1, y[:, None])[:, 0] - others)
+    rivals = logits.scatter(1, y[:, None], -torch.inf).logsumexp(dim=1)
+    return -functional.logsigmoid(logits.gather(1, y[:, None])[:, 0] - rivals)
 
 
 def distribution(name: str, values: PerExample, ids: Tensor, unit: str = "", log: bool = False) -> Distribution:
-    """Return the values that are finite, with their examples' ids; the others are counted as missing."""
+    """Return the finite values with their examples' ids; the others count as missing."""
     values, finite = values.detach().double().cpu(), values.detach().isfinite().cpu()
-    kept, names = values[finite].tolist(), ids.cpu()[finite].tolist()
-    return Distribution(name, tuple(kept), tuple(names), unit, log, int((~finite).sum()))
+    finite_values, names = values[finite].tolist(), ids.cpu()[finite].tolist()
+    return Distribution(name, tuple(finite_values), tuple(names), unit, log, int((~finite).sum()))
 
 
 def described(values: Distribution) -> tuple[Number, ...]:
-    """Return mean, standard deviation and quantiles; nothing where there is no value."""
+    """Return mean, standard deviation and quantiles; empty without values."""
     if not values.values:
         return ()
     name, n, unit = values.name, len(values.values), values.unit
@@ -46,7 +46,7 @@ def described(values: Distribution) -> tuple[Number, ...]:
 
 
 def average(name: str, values: Sequence[float], unit: str = "") -> tuple[Number, ...]:
-    """Return the mean with its 95% interval by Student's t; nothing where there is no value."""
+    """Return the mean with its 95% interval by Student's t; empty without values."""
     n = len(values)
     if n == 0:
         return ()
@@ -60,8 +60,8 @@ def average(name: str, values: Sequence[float], unit: str = "") -> tuple[Number,
 def quantiles(name: str, values: Sequence[float], unit: str = "") -> tuple[Number, ...]:
     """Return the 1%, 5% and 50% quantiles, each with the 95% interval between two of the ordered values.
 
-    The number of values below the quantile is binomial, which gives the two for any distribution; a quantile
-    with fewer values beyond it than that needs has no interval.
+    The number of values below the quantile is binomial, which determines the two for any distribution; a quantile with
+    too few values beyond it has no interval.
     """
     if not values:
         return ()
@@ -85,7 +85,7 @@ def quantiles(name: str, values: Sequence[float], unit: str = "") -> tuple[Numbe
 
 
 def portion(name: str, hits: int, n: int, unknown: int = 0) -> tuple[Number, ...]:
-    """Return hits / n with its Wilson interval, whose high end counts the unknown as hits; nothing where n is 0."""
+    """Return hits / n with its Wilson interval, whose high end counts the unknown as hits; empty if n is 0."""
     if n == 0:
         return ()
     share = wilson(hits, n, hits + unknown)
@@ -114,15 +114,15 @@ def difference_of_shares(name: str, first: tuple[int, int, int], second: tuple[i
     From the Wilson intervals of the two (Newcombe 1998, Statistics in Medicine 17, method 10): the low end with the
     unknown as hits in the second, the high end with the unknown as hits in the first.
     """
-    (hits, n, unknown), (others, m, missing) = first, second
+    (hits, n, unknown), (second_hits, m, missing) = first, second
     if n == 0 or m == 0:
         return ()
-    low, high = _newcombe(hits, n, others + missing, m)[0], _newcombe(hits + unknown, n, others, m)[1]
-    return (Number(name, hits / n - others / m, n + m, low, high, "%"),)
+    low, high = _newcombe(hits, n, second_hits + missing, m)[0], _newcombe(hits + unknown, n, second_hits, m)[1]
+    return (Number(name, hits / n - second_hits / m, n + m, low, high, "%"),)
 
 
-def _newcombe(hits: int, n: int, others: int, m: int) -> tuple[float, float]:
-    a, b = wilson(hits, n), wilson(others, m)
+def _newcombe(hits: int, n: int, second_hits: int, m: int) -> tuple[float, float]:
+    a, b = wilson(hits, n), wilson(second_hits, m)
     value = a.value - b.value
     return (
         value - math.hypot(a.value - a.low, b.high - b.value),
@@ -131,7 +131,7 @@ def _newcombe(hits: int, n: int, others: int, m: int) -> tuple[float, float]:
 
 
 def missing_note(values: Distribution) -> tuple[str, ...]:
-    """Return a sentence on the examples that were left out, if there are any."""
+    """Return a sentence on omitted examples, if there are any."""
     if values.missing == 0:
         return ()
     total = values.missing + len(values.values)

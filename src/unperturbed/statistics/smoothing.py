@@ -9,11 +9,11 @@ from unperturbed.findings import Interval
 from unperturbed.statistics.intervals import wilson
 
 _BEYOND = 0.01
-"""Chance with which more certificates are false than the interval of a share allows for."""
+"""The probability that more certificates are false than the interval of a share allows."""
 
 
 def least_share(votes: np.ndarray, draws: int, alpha: float) -> np.ndarray:
-    """Return the exact lower confidence bounds at 1 - alpha on the chances of so many votes (Clopper & Pearson 1934).
+    """Return the exact lower confidence bounds at 1 - alpha on the probability of a vote (Clopper & Pearson 1934).
 
     LOWERCONFBOUND of section 3.2.2: the share p with P(Binomial(draws, p) >= votes) = alpha, and 0 without a vote.
 
@@ -29,8 +29,8 @@ def least_share(votes: np.ndarray, draws: int, alpha: float) -> np.ndarray:
 def certified_radius(votes: np.ndarray, draws: int, alpha: float, sigma: float) -> np.ndarray:
     """Return sigma Phi^-1(pA), with pA the lower bound on the chance of the votes; 0 where pA is not above 1/2.
 
-    Theorem 1 with pB = 1 - pA: the smoothed classifier answers the same at every input less far away in L2. It holds
-    with a chance of at least 1 - alpha, for each example by itself. In the units of sigma, those of the inputs.
+    Theorem 1 with pB = 1 - pA: the prediction of the smoothed classifier is constant within this L2 distance. It holds
+    with a probability of at least 1 - alpha per example. The unit is that of sigma and the inputs.
     """
     share = least_share(votes, draws, alpha)
     return np.where(share > 0.5, sigma * norm.ppf(np.maximum(share, 0.5)), 0.0)
@@ -44,9 +44,9 @@ def largest_radius(draws: int, alpha: float, sigma: float) -> float:
 def certified_share(certified: Sequence[bool], alpha: float) -> Interval:
     """Return the share of examples with a certificate, with its 95% interval.
 
-    Each certificate is false with a chance of at most alpha, apart from the others, so that their number is at most
-    binomial. The low end is Wilson's for so many certificates less the 99% quantile of that binomial; the high end is
-    Wilson's for all of them: with more draws it may rise.
+    Each certificate is false with a probability of at most alpha, independently of the others, so that the number of
+    false ones is bounded by a binomial. The low end is Wilson's for the certificates less the 99% quantile of that
+    binomial; the high end is Wilson's for all of them: with more draws it may rise.
     """
     n, count = len(certified), sum(certified)
     share = wilson(count, n)

@@ -14,7 +14,7 @@ from unperturbed.imports import OWN, Trust, follow
 from unperturbed.suites.autoattack import FEW
 
 PREFERRED = ("standard", "plus", "pgd")
-"""Where several suites hold an attack of one name, the first of these says its settings."""
+"""The order of suites in which the settings of an attack are looked up."""
 FILE_NAME = r"[A-Za-z0-9][\w.-]*"
 
 
@@ -45,10 +45,10 @@ _IN_L1 = _attacks(l1=True)
 
 
 def find_suite(suite: str | Suite | Callable[..., Any], trust: Trust = OWN) -> Suite:
-    """Return the suite of this name, of these attacks ("apgd-ce,square"), of a function or an import path, or itself.
+    """Return the suite of a name, of attacks ("apgd-ce,square"), of a function or an import path, or of a suite.
 
     Raises:
-        InputError: for an unknown name (with the nearest), and for an import path that leads to no suite.
+        InputError: for an unknown name (with the nearest), and for an import path to another object.
     """
     if isinstance(suite, Suite):
         return suite
@@ -87,20 +87,20 @@ def custom(names: Sequence[str]) -> Suite:
         names: such as "apgd-ce" and "square", however capitalised.
 
     Raises:
-        InputError: on a name that is none of `ATTACKS`, and on one given twice.
+        InputError: for a name outside `ATTACKS`, and for a name given twice.
     """
-    known = [name.strip().lower() for name in names]
-    for name in known:
+    requested = [name.strip().lower() for name in names]
+    for name in requested:
         if name not in ATTACKS:
             raise InputError(f"There is no attack {name!r}. {hint(name, ATTACKS)}")
-        if known.count(name) > 1:
+        if requested.count(name) > 1:
             raise InputError(f"The attack {name!r} is given twice: once is all that it runs.")
-    attacks = tuple(ATTACKS[name] for name in known)
+    attacks = tuple(ATTACKS[name] for name in requested)
     labels = ", ".join(attack.label for attack in attacks)
     return Suite(
-        "custom-" + "_".join(known),
+        "custom-" + "_".join(requested),
         attacks,
         f"upper bound only: {labels} alone, not all of AutoAttack",
-        l1=tuple(_IN_L1[name] for name in known),
-        few_classes=FEW if {"apgd-t", "apgd-dlr"} & {*known} else "",
+        l1=tuple(_IN_L1[name] for name in requested),
+        few_classes=FEW if {"apgd-t", "apgd-dlr"} & {*requested} else "",
     )

@@ -1,1 +1,1 @@
-"""Sweeps: a run for each combination of values, as tables and pictures."""
+"""Sweeps: one run for each combination of values, with tables and pictures."""

@@ -17,7 +17,7 @@ from unperturbed.sweeps.table import SEED, Axis, Combination, Sweep, write
 
 log = logging.getLogger("unperturbed")
 Make = Callable[[Mapping[str, str], Path], Combination]
-"""Return the combination of these values, by the options of their axes, in this run folder."""
+"""A function from values (by the options of their axes) and a run folder to the combination."""
 
 
 def make_axes(over: Sequence[tuple[str, Sequence[str]]]) -> list[Axis]:
@@ -41,26 +41,26 @@ def make_axes(over: Sequence[tuple[str, Sequence[str]]]) -> list[Axis]:
 
 
 def combine(axes: Sequence[Axis], out: Path, make: Make) -> list[Combination]:
-    """Return a combination for each choice of a value per axis.
+    """Return one combination for each choice of a value per axis.
 
     Raises:
-        InputError: where two of them would have the same folder.
+        InputError: if two of them would have the same folder.
     """
     combinations: dict[str, Combination] = {}
     for values in product(*(axis.values for axis in axes)):
         pairs = list(zip(axes, values, strict=True))
         name = ",".join(f"{axis.name}={re.sub(r'[^A-Za-z0-9.+_-]+', '-', value)}" for axis, value in pairs)
-        made = make({axis.option: value for axis, value in pairs}, out / name)
+        combination = make({axis.option: value for axis, value in pairs}, out / name)
         if name in combinations:
             raise InputError(
-                f"--over: {combinations[name].name} and {made.name} would have the same run folder, {name}."
+                f"--over: {combinations[name].name} and {combination.name} would have the same run folder, {name}."
             )
-        combinations[name] = made
+        combinations[name] = combination
     return list(combinations.values())
 
 
 def check_folder(out: Path, axes: Sequence[Axis]) -> None:
-    """Refuse a run folder, and the folder of a sweep over other options, whose table this one would replace."""
+    """Raise InputError for a run folder, and for the folder of a sweep over other options."""
     if (out / CONFIG).exists():
         raise InputError(f"{out} is a run folder: give another --out, a folder for the run folders of the sweep.")
     if not (out / "sweep.json").exists():
@@ -83,47 +83,47 @@ def run_all(
     suite: Mapping[str, str],
     progress: Progress = silent,
 ) -> Sweep:
-    """Train and evaluate each combination that is not done yet, and write the table after each.
+    """Train and evaluate each unfinished combination, and write the table after each.
 
-    A run that fails is an entry of the table; the others are still trained. `suite` has its `suite` and `note`.
+    A failed run is an entry of the table, and the others continue. `suite` has its `suite` and `note`.
 
     Raises:
-        InputError: where a run folder that is there already is of other options: before anything is trained.
+        InputError: if an existing run folder has other options, before any training.
     """
     about = {"over": {axis.option: list(axis.values) for axis in axes}, **suite, "figure": str(out / "sweep.svg")}
-    begun = [each for each in combinations if each.folder.exists()]
-    new = [each for each in combinations if not each.folder.exists()]
+    started = [combination_of_all for combination_of_all in combinations if combination_of_all.folder.exists()]
+    new = [combination_of_all for combination_of_all in combinations if not combination_of_all.folder.exists()]
     with locked(out):
-        for number, combination in enumerate([*begun, *new], 1):
+        for number, combination in enumerate([*started, *new], 1):
             progress(number, len(combinations), combination.name)
             try:
-                _done(combination, is_begun=number <= len(begun))
+                _done(combination, is_begun=number <= len(started))
             except (KeyboardInterrupt, OSError) as error:
                 error.__notes__ = [f"Finished runs are kept in {out}. Run the same command again to resume."]
                 raise
-            if number >= len(begun):
+            if number >= len(started):
                 swept = write(out, about, axes, combinations)
     return swept
 
 
 def _done(combination: Combination, is_begun: bool) -> None:
-    """Train and evaluate one combination; keep its error, unless a folder that was there is of other options."""
+    """Train and evaluate one combination; store its error, unless an existing folder has other options."""
     try:
         combination.trained = combination.train()
         combination.outcome = _without_loading(combination.evaluate())
-    except (RuntimeError, ValueError) as error:  # those of PyTorch, too: the other runs may succeed
+    except (RuntimeError, ValueError) as error:  # also errors of PyTorch: the other runs may succeed
         if isinstance(error, InputError) and is_begun:
             raise
-        known = isinstance(error, InputError | RunError)
-        combination.error = str(error) if known else f"{type(error).__name__}: {error}"
+        expected = isinstance(error, InputError | RunError)
+        combination.error = str(error) if expected else f"{type(error).__name__}: {error}"
         log.error("%s failed: %s", combination.name, combination.error)
 
 
 def _without_loading(outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an outcome without the warning that an earlier call measured it: a resumed sweep has the same table."""
+    """Return an outcome without the warning of an earlier call, so that a resumed sweep has the same table."""
     return {**outcome, "warnings": [text for text in outcome["warnings"] if not text.startswith(LOADED)]}
 
 
 def as_text(value: Any) -> str:
-    """Return a value of an axis as tables and folders write it."""
+    """Return a value of an axis as text for tables and folders."""
     return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -29,7 +29,7 @@ from unperturbed.training.recipe import Recipe
 
 RECIPE = tuple(field.name for field in fields(Recipe))
 TREES = ("method", "model")
-"""Options that name a class, and may have options of their own: `method.beta`."""
+"""Options that name a class, and may have further options: `method.beta`."""
 
 
 @checked()
@@ -49,16 +49,16 @@ def sweep(
 ) -> Sweep:
     """Train a network for each combination of values, evaluate all of them, and compare clean and robust accuracy.
 
-    Rerunning resumes: finished runs and evaluations are read. A run that fails is an entry of the table.
+    Rerunning resumes: finished runs and evaluations are read. A failed run is an entry of the table.
 
     Args:
         over: one or two options and their values: a field of the recipe ("seed", "epochs"), "method" or "method.beta",
             "model" or "model.width", or "threat" ("Linf:8/255"). Seeds are summed up in one row.
         data: with a test split.
         threat: the threat set of training and evaluation, unless `over` varies it.
-        method: what is minimised; None: `AT()`.
-        recipe: how; None: `Recipe()`.
-        model: a name as `model_for` takes it, or a function from a seed to a network with random weights.
+        method: the training method; None: `AT()`.
+        recipe: its optimisation; None: `Recipe()`.
+        model: a name for `model_for`, or a function from a seed to a network with random weights.
         suite: the attacks of the evaluation.
         examples: test examples: N, "first:N", "stratified:N" or "random:N"; None: all.
         out: the folder of the run folders, sweep.json, sweep.md and sweep.svg.
@@ -66,7 +66,7 @@ def sweep(
         progress: called before each run with its number and name.
 
     Raises:
-        InputError: for an unknown option (with the nearest), or a folder of another sweep: before anything is trained.
+        InputError: for an unknown option (with the nearest), or a folder of another sweep, before any training.
     """
     method, recipe, folder = method or AT(), recipe or Recipe(), Path(out)
     if data.test is None:
@@ -75,23 +75,23 @@ def sweep(
     values = {_checked(option): {as_text(value): value for value in listed} for option, listed in over.items()}
     axes = make_axes([(option, list(map(as_text, listed))) for option, listed in over.items()])
     check_folder(folder, axes)
-    found = find_suite(suite)
+    attacks = find_suite(suite)
 
-    def make(texts: Mapping[str, str], place: Path) -> Combination:
+    def make(texts: Mapping[str, str], folder: Path) -> Combination:
         chosen = {option: values[option][text] for option, text in texts.items()}
-        made = _settings(chosen, threat, method, recipe)
+        settings = _settings(chosen, threat, method, recipe)
 
-        network = _network(chosen, data, model, made[2].seed)
+        network = _network(chosen, data, model, settings[2].seed)
 
         def trained() -> Mapping[str, Any]:
-            return train(network, data, *made, out=place, resume=True, device=device).json()
+            return train(network, data, *settings, out=folder, resume=True, device=device).json()
 
         def evaluated() -> Mapping[str, Any]:
-            return evaluate(network, test, made[0], found, out=place / "evaluation").json()
+            return evaluate(network, test, settings[0], attacks, out=folder / "evaluation").json()
 
-        return Combination(_named(axes, texts), place, trained, evaluated)
+        return Combination(_named(axes, texts), folder, trained, evaluated)
 
-    return run_all(folder, axes, combine(axes, folder, make), {"suite": found.name, "note": found.note}, progress)
+    return run_all(folder, axes, combine(axes, folder, make), {"suite": attacks.name, "note": attacks.note}, progress)
 
 
 def _named(axes: Sequence[Axis], texts: Mapping[str, str]) -> dict[str, str]:
@@ -119,8 +119,8 @@ def _settings(
         elif root in RECIPE:
             recipe = replace(recipe, **{root: value})
     varied = any(option.partition(".")[0] == "method" for option in chosen)
-    made: Method = choose_class(tree, "methods", "method", default=method).build() if varied else method
-    return threat, made, recipe
+    chosen_method: Method = choose_class(tree, "methods", "method", default=method).build() if varied else method
+    return threat, chosen_method, recipe
 
 
 def _network(

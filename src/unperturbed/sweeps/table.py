@@ -1,4 +1,4 @@
-"""What a sweep shows: a row for each combination of values, as a table, JSON, Markdown and a picture."""
+"""The results of a sweep: one row for each combination of values, as a table, JSON, Markdown and a picture."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,16 +10,16 @@ from unperturbed.runs import write_json, write_text
 from unperturbed.statistics.domination import Point, mark_dominated
 
 SEED = "seed"
-"""The option whose values are summed up in one row."""
+"""The option whose values share one row."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """An option of training and the values that it takes, as they were written.
+    """An option of training and its values, as written.
 
     Attributes:
-        option: as `train` knows it, but for `train-examples`.
-        name: what folders and tables call it.
+        option: its name in `train`, except for `train-examples`.
+        name: its name in folders and tables.
         values: of the option.
     """
 
@@ -30,16 +30,16 @@ class Axis:
 
 @dataclass(eq=False)
 class Combination:
-    """One combination of values, and what has come of it so far.
+    """One combination of values, with its results so far.
 
     Attributes:
         values: by the names of their axes.
         folder: the run folder.
-        train: trains it, or resumes, and returns the result as `train --json` prints it.
-        evaluate: evaluates it, or reads the stored evaluation, and returns the result as `evaluate --json` prints it.
+        train: trains it, or resumes, and returns the result in the form of `train --json`.
+        evaluate: evaluates it, or reads the stored evaluation, and returns the result in the form of `evaluate --json`.
         trained: the result of training; None: not yet.
         outcome: the result of the evaluation; None: not yet.
-        error: why it failed.
+        error: the reason of its failure.
     """
 
     values: Mapping[str, str]
@@ -52,7 +52,7 @@ class Combination:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The name of the combination."""
         return ", ".join(f"{name}={value}" for name, value in self.values.items())
 
     def json(self) -> dict[str, Any]:
@@ -66,22 +66,22 @@ class Combination:
 
 @dataclass(frozen=True)
 class Setting:
-    """The runs with the same values but for the seed, summed up: means over those that were evaluated.
+    """The runs with the same values except for the seed: means over the evaluated ones.
 
     Attributes:
         values: by the names of their axes, without the seed.
-        runs: how many there are.
-        point: their accuracies; None: none is evaluated.
+        runs: their number.
+        point: their accuracies; None without evaluated runs.
         clean: lowest and highest clean accuracy of a run.
         robust: likewise, under attack.
-        examples: that each run was evaluated on.
-        seconds: of training, a run.
-        conclusions: what the method says of its end, shortened, with the number of runs that it says it of, and
-            whether weights of an earlier epoch, where such are kept, met its limit.
-        problems: why runs failed.
-        evaluated: how many runs the point is of.
-        comparable: what must be the same in two rows that are compared: threat and test examples.
-        doubts: why the robust accuracy of one of the runs is not to be believed.
+        examples: number of examples of each evaluation.
+        seconds: of training, per run.
+        conclusions: the method's conclusions, shortened, with the number of their runs, and whether kept weights of an
+            earlier epoch met the limit.
+        problems: reasons of failures.
+        evaluated: number of runs behind the point.
+        comparable: threat and test examples, which must be equal in compared rows.
+        doubts: reasons why the robust accuracy of one of the runs is not credible.
     """
 
     values: Mapping[str, str]
@@ -98,7 +98,7 @@ class Setting:
     doubts: tuple[str, ...] = ()
 
     def json(self) -> dict[str, Any]:
-        """Return plain values; `n` counts the examples of all the runs."""
+        """Return plain values; `n` counts the examples of all runs."""
         value: dict[str, Any] = {"values": dict(self.values), "runs": self.runs, "evaluated": self.evaluated}
         if self.point is not None:
             clean, robust = self.point.clean, self.point.robust
@@ -121,14 +121,14 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What a sweep has found so far.
+    """The results of a sweep so far.
 
     Attributes:
-        value: plain values, as `sweep.json` holds them.
+        value: plain values, as in `sweep.json`.
         columns: of the table.
         cells: its rows.
-        notes: what a reader of the table must know.
-        picture: clean against robust accuracy; None: no run is evaluated.
+        notes: remarks on the table.
+        picture: clean against robust accuracy; None without evaluated runs.
         settings: the rows, as values.
     """
 
@@ -149,12 +149,12 @@ class Sweep:
 
 
 def write(out: Path, about: Mapping[str, Any], axes: Sequence[Axis], runs: Sequence[Combination]) -> Sweep:
-    """Write what is known so far as JSON, Markdown and a picture, and return it."""
+    """Write the results so far as JSON, Markdown and a picture, and return them."""
     from unperturbed.reports.charts.style import save_chart
     from unperturbed.reports.charts.trade_off import trade_off_chart
 
     rows = rows_of(axes, runs)
-    value = {**about, "rows": [row.json() for row in rows], "runs": [each.json() for each in runs]}
+    value = {**about, "rows": [row.json() for row in rows], "runs": [run.json() for run in runs]}
     write_json(out / "sweep.json", value)
     columns, cells = cells_of(axes, rows)
     title, notes = f"{' and '.join(axis.option for axis in axes)}, suite {about['suite']}", _notes(about, axes, rows)
@@ -164,8 +164,8 @@ def write(out: Path, about: Mapping[str, Any], axes: Sequence[Axis], runs: Seque
     if points:
         threats = sorted({row.comparable[0] for row in rows if row.comparable})
         under = threats[0] if len(threats) == 1 else "each its own threat"
-        named = [axis.name for axis in axes if axis.option != SEED]
-        labels = f", labelled by {' and '.join(named)}" if named else ""
+        axis_names = [axis.name for axis in axes if axis.option != SEED]
+        labels = f", labelled by {' and '.join(axis_names)}" if axis_names else ""
         caption = f"{under}, {about['suite']}{labels}"
         save_chart(trade_off_chart(points, "Clean against robust accuracy", caption), picture)
     else:
@@ -174,66 +174,70 @@ def write(out: Path, about: Mapping[str, Any], axes: Sequence[Axis], runs: Seque
 
 
 def rows_of(axes: Sequence[Axis], runs: Sequence[Combination]) -> list[Setting]:
-    """Return the runs, summed up over the seeds, the dominated ones marked among those that can be compared."""
+    """Return one row per combination without the seed, with dominated ones marked among comparable rows."""
     seeds = [axis.name for axis in axes if axis.option == SEED]
     groups: dict[tuple[str, ...], list[Combination]] = {}
-    for each in runs:
-        groups.setdefault(tuple(value for name, value in each.values.items() if name not in seeds), []).append(each)
+    for combination in runs:
+        groups.setdefault(tuple(value for name, value in combination.values.items() if name not in seeds), []).append(
+            combination
+        )
     rows = [_row([axis for axis in axes if axis.name not in seeds], group) for group in groups.values()]
     marked: dict[int, Setting] = {}
     for comparable in {row.comparable for row in rows}:
-        places = [place for place, row in enumerate(rows) if row.comparable == comparable and row.point is not None]
-        points = [point for row in (rows[place] for place in places) if (point := row.point) is not None]
-        for place, point in zip(places, mark_dominated(points), strict=True):
-            marked[place] = replace(rows[place], point=point)
-    return [marked.get(place, row) for place, row in enumerate(rows)]
+        indices = [index for index, row in enumerate(rows) if row.comparable == comparable and row.point is not None]
+        points = [point for row in (rows[index] for index in indices) if (point := row.point) is not None]
+        for index, point in zip(indices, mark_dominated(points), strict=True):
+            marked[index] = replace(rows[index], point=point)
+    return [marked.get(index, row) for index, row in enumerate(rows)]
 
 
 def _row(axes: Sequence[Axis], group: Sequence[Combination]) -> Setting:
     from unperturbed.statistics.intervals import wilson_over_runs
 
     values = {axis.name: group[0].values[axis.name] for axis in axes}
-    problems = [f"{each.name}: {each.error}" for each in group if each.error]
-    done = [(each.trained, each.outcome) for each in group if each.trained is not None and each.outcome is not None]
-    if not done:
+    problems = [f"{entry.name}: {entry.error}" for entry in group if entry.error]
+    finished = [
+        (entry.trained, entry.outcome) for entry in group if entry.trained is not None and entry.outcome is not None
+    ]
+    if not finished:
         return Setting(values, len(group), problems=problems)
-    trained, outcomes = [each for each, _ in done], [each for _, each in done]
-    unknown = [each["counts"]["unknown"] for each in outcomes]
+    trained, outcomes = [entry for entry, _ in finished], [entry for _, entry in finished]
+    unknown = [entry["counts"]["unknown"] for entry in outcomes]
     clean, robust = (
-        [Interval(each[value], each[interval][0], each[interval][1], each["n"]) for each in outcomes]
+        [Interval(entry[value], entry[interval][0], entry[interval][1], entry["n"]) for entry in outcomes]
         for value, interval in (("clean_accuracy", "clean_interval"), ("robust_accuracy", "interval"))
     )
     name = ", ".join([*values.values(), *_missed(trained)])
     return Setting(
         values,
         len(group),
-        # An example whose clean logits are not finite is unknown, so that there are no more of them than this.
+        # An example with clean logits that are not finite is unknown, so their number is at most this.
         Point(name, wilson_over_runs(clean, unknown), wilson_over_runs(robust, unknown)),
         _range(clean),
         _range(robust),
         outcomes[0]["n"],
-        sum(each["seconds"] for each in trained) / len(trained),
-        _shortened([[_short(text, each) for text in each["conclusions"]] for each in trained]),
+        sum(entry["seconds"] for entry in trained) / len(trained),
+        _shortened([[_short(text, entry) for text in entry["conclusions"]] for entry in trained]),
         problems,
-        len(done),
+        len(finished),
         (outcomes[0]["threat"], outcomes[0]["environment"]["data"]),
-        tuple(dict.fromkeys(text for each in outcomes for text in each.get("doubts", ()))),
+        tuple(dict.fromkeys(text for entry in outcomes for text in entry.get("doubts", ()))),
     )
 
 
 def _missed(trained: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what a picture must say of runs whose weights did not meet their limit, if there are any."""
-    missed = sum(each["feasible"] is False for each in trained)
-    some = f" by {missed} of {len(trained)}" if missed < len(trained) else ""
-    return [f"limit not met{some}"] if missed else []
+    """Return the picture's remark on runs whose weights did not meet their limit, if there are any."""
+    count = sum(result["feasible"] is False for result in trained)
+    of_all = f" by {count} of {len(trained)}" if count < len(trained) else ""
+    return [f"limit not met{of_all}"] if count else []
 
 
 def _range(values: Sequence[Interval]) -> tuple[float, float]:
-    return min(each.value for each in values), max(each.value for each in values)
+    return min(interval.value for interval in values), max(interval.value for interval in values)
 
 
 def _shortened(conclusions: Sequence[Sequence[str]]) -> list[str]:
-    """Return what several runs conclude, each text once, and of how many of them where not of all."""
+    """Return the distinct conclusions of several runs, with their numbers of runs if not all."""
     short = [text for texts in conclusions for text in texts]
     counts = {text: short.count(text) for text in short}
     return [text if count == len(conclusions) else f"{text} ({count} of {len(conclusions)})"
@@ -241,18 +245,18 @@ def _shortened(conclusions: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _short(text: str, trained: Mapping[str, Any]) -> str:
-    """Return a conclusion up to its colon, which is of the last epoch, and what holds of the epoch that is kept."""
+    """Return a conclusion up to its colon, on the last epoch, and a remark on the kept epoch."""
     short = text.partition(":")[0]
-    kept = {True: ", kept weights feasible", False: ", kept weights not feasible", None: ""}[trained["feasible"]]
-    return short if trained["best_epoch"] == trained["epochs"] else short + kept
+    suffix = {True: ", kept weights feasible", False: ", kept weights not feasible", None: ""}[trained["feasible"]]
+    return short if trained["best_epoch"] == trained["epochs"] else short + suffix
 
 
 def cells_of(axes: Sequence[Axis], rows: Sequence[Setting]) -> tuple[list[str], list[list[str]]]:
-    """Return the table's columns and rows, without columns that would be empty."""
-    named = [axis.name for axis in axes if axis.option != SEED]
+    """Return the table's columns and rows, without empty columns."""
+    axis_names = [axis.name for axis in axes if axis.option != SEED]
     several = any(axis.option == SEED for axis in axes)
     threats = len({row.comparable[0] for row in rows if row.comparable}) > 1
-    columns = [*named, *(["threat"] if threats else []), "clean", "robust",
+    columns = [*axis_names, *(["threat"] if threats else []), "clean", "robust",
                *(["over seeds, lowest to highest"] if several else []), "training", "conclusions", ""]  # fmt: skip
     cells = []
     for row in rows:
@@ -279,9 +283,9 @@ def cells_of(axes: Sequence[Axis], rows: Sequence[Setting]) -> tuple[list[str], 
                 "; ".join(remarks),
             ]
         )
-    kept = [place for place, column in enumerate(columns)
-            if column in (*named, "clean", "robust") or any(row[place] for row in cells)]  # fmt: skip
-    return [columns[place] for place in kept], [[row[place] for place in kept] for row in cells]
+    shown = [index for index, column in enumerate(columns)
+            if column in (*axis_names, "clean", "robust") or any(row[index] for row in cells)]  # fmt: skip
+    return [columns[index] for index in shown], [[row[index] for index in shown] for row in cells]
 
 
 def _percent(share: Interval) -> str:
@@ -289,7 +293,7 @@ def _percent(share: Interval) -> str:
 
 
 def _notes(about: Mapping[str, Any], axes: Sequence[Axis], rows: Sequence[Setting]) -> list[str]:
-    """Return what a reader of the table must know."""
+    """Return remarks on the table."""
     threats = sorted({row.comparable[0] for row in rows if row.comparable})
     notes = [f"Suite {about['suite']}: {about['note']}. Under {', '.join(threats) or 'no threat yet'}."]
     notes.append(
@@ -318,12 +322,12 @@ def _markdown(
     def line(row: Sequence[str]) -> str:
         return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in row)} |"
 
-    conclusions = [(each, text) for each in runs if each.trained is not None for text in each.trained["conclusions"]]
+    conclusions = [(run, text) for run in runs if run.trained is not None for text in run.trained["conclusions"]]
     parts = [
         f"# Sweep over {title}",
         "\n".join([line(columns), line(["---"] * len(columns)), *map(line, cells)]),
         *notes,
-        "\n".join(f"- {each.name}: {text}" for each, text in conclusions),
-        "![Clean against robust accuracy](sweep.svg)" if any(each.outcome for each in runs) else "",
+        "\n".join(f"- {run.name}: {text}" for run, text in conclusions),
+        "![Clean against robust accuracy](sweep.svg)" if any(run.outcome for run in runs) else "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -11,7 +11,7 @@ from unperturbed.noise import Noise
 from unperturbed.types import Norm
 
 STEEPEST_LIMIT = 1e6
-"""A blocked coordinate need not be pushed harder than this to stay where it is, and more would drown the others."""
+"""The largest push on a blocked coordinate: it suffices to hold it, and a larger one would dominate the others."""
 
 # Reductions over an example keep its axes, so that the results, (n, 1, ...), broadcast back in any memory format.
 
@@ -65,10 +65,10 @@ def stretch(gradient: Tensor, room: Tensor, eps: float) -> Tensor:
 
 
 def reach(squares: Tensor, caps: Tensor, target: float | Tensor) -> Tensor:
-    """Return per example the s with sum(min(s · squares, caps)) = target, or a huge one where the caps sum to less.
+    """Return per example the s with sum(min(s · squares, caps)) = target, or a huge s where the caps sum to less.
 
-    The sum is concave and piecewise linear in s: Newton's method climbs from the left, only ever adds to the capped
-    coordinates, and is exact as soon as a step adds none; then the example stays as it is while others are computed.
+    The sum is concave and piecewise linear in s: Newton's method climbs from the left, only adds capped coordinates,
+    and is exact as soon as a step adds none; a finished example does not change while others are computed.
     """
     huge = torch.finfo(squares.dtype).max
     scaled, cut = torch.empty_like(squares), torch.empty_like(squares)
@@ -90,12 +90,12 @@ def soft_threshold(delta: Tensor, room: Tensor, eps: float) -> Tensor:
     """Return sign(delta) · max(|delta| - λ, 0), λ such that cutting it to the room gives the L1 length eps.
 
     Cut to the room, this is the projection on ball ∩ box for L1. Finds λ by fixing variables (Bitran & Hax, 1981;
-    Kiwiel, 2008, https://doi.org/10.1007/s10957-007-9317-7): solve without limits, see whether more is lost at
-    zero or at the room, and fix the coordinates of that kind for good, until none violates its limits.
+    Kiwiel, 2008, https://doi.org/10.1007/s10957-007-9317-7): solve without limits, compare the excess at zero with the
+    excess at the room, and fix the coordinates of the larger one, until none violates its limits.
     """
     size, room = delta.abs(), room.clamp_(max=torch.finfo(delta.dtype).max)
     free = size.sign()  # 1 where λ is still to be found, 0 where a coordinate is fixed at zero or at its room
-    kept, edge, product = torch.empty_like(size), torch.empty_like(size), torch.empty_like(size)
+    lengths, edge, product = torch.empty_like(size), torch.empty_like(size), torch.empty_like(size)
     count = total(free)
     budget = torch.full_like(count, eps)
 
@@ -103,26 +103,26 @@ def soft_threshold(delta: Tensor, room: Tensor, eps: float) -> Tensor:
         """Return the number that, taken from every size, makes the free ones sum to the budget."""
         return (total(torch.mul(size, free, out=product)) - budget).div_(count.clamp(min=1.0))
 
-    searching = torch.ones_like(count)  # 1 until nothing is left to fix: then the example stays as it is
+    searching = torch.ones_like(count)  # 1 until no coordinate remains to be fixed; a finished example does not change
     for _ in range(size.shape[1:].numel()):
         size.sub_(shift().mul_(searching))
-        torch.minimum(torch.clamp(size, min=0.0, out=kept), room, out=kept)
-        too_short = total(torch.mul(kept, free, out=product)) <= budget
+        torch.minimum(torch.clamp(size, min=0.0, out=lengths), room, out=lengths)
+        too_short = total(torch.mul(lengths, free, out=product)) <= budget
         # Where it is too long, λ can only grow, so that zeros stay zero; where too short, it can only fall.
         torch.mul(room, too_short.to(size.dtype), out=edge)
-        staying = kept.ne_(edge).mul_(free)
+        staying = lengths.ne_(edge).mul_(free)
         budget = budget - total(free.sub_(staying).mul_(edge))
-        free, kept = staying, free
+        free, lengths = staying, free
         before, count = count, total(free)
         searching = (count < before).to(size.dtype)
         if not searching.any():
             break
-    size.sub_(shift())  # once more, on numbers that are small by now: their rounding is, too
+    size.sub_(shift())  # a second time, on numbers that are small by now, and so is their rounding
     return torch.copysign(size.clamp_(min=0.0), delta)
 
 
 def fill_greedily(gradient: Tensor, room: Tensor, eps: float) -> Tensor:
-    """Return the budget eps given to the coordinates of largest gradient first, to each up to its room."""
+    """Return the budget eps, spent on the coordinates of largest gradient first, on each up to its room."""
     rows = (len(gradient), -1) if len(gradient) else (0, gradient.shape[1:].numel())
     room = room.clamp(max=eps).reshape(rows)
     value = gradient.reshape(rows).abs() * room.gt(0.0)
@@ -131,24 +131,24 @@ def fill_greedily(gradient: Tensor, room: Tensor, eps: float) -> Tensor:
 
 
 def spend_greedily(slope: Tensor, room: Tensor, gain: Tensor) -> Tensor:
-    """Return the gain sought from the coordinates of largest slope first, from each up to its room, as a move."""
+    """Return the move that reaches `gain` by the coordinates of largest slope first, by each up to its room."""
     rows = (len(slope), -1) if len(slope) else (0, slope.shape[1:].numel())
-    size, wanted = slope.abs(), gain.reshape(-1, 1)
-    most = torch.minimum(size * room, gain).reshape(rows)
-    gained = fill(size.reshape(rows) * most.gt(0.0), most, wanted, 64).view(slope.shape)
+    size, target = slope.abs(), gain.reshape(-1, 1)
+    limits = torch.minimum(size * room, gain).reshape(rows)
+    gained = fill(size.reshape(rows) * limits.gt(0.0), limits, target, 64).view(slope.shape)
     return torch.minimum(gained / at_least_something(size), room) * slope.sign()
 
 
 def fill(value: Tensor, room: Tensor, budget: Tensor, count: int) -> Tensor:
-    """Return what each coordinate gets, those of largest value first: sorting everything is ten times slower.
+    """Return the share of every coordinate, the largest values first, without sorting all (ten times slower).
 
     The budget rarely reaches beyond the first `count`; examples where it does are filled again with more.
     """
-    best, places = value.topk(min(count, value.shape[1]), dim=1)
-    wanted = room.gather(1, places)
-    before = wanted.cumsum(1) - wanted
-    filled = torch.zeros_like(value).scatter_(1, places, torch.minimum((budget - before).clamp_(min=0.0), wanted))
-    unspent = (wanted.sum(1, keepdim=True) < budget)[:, 0] & (best[:, -1] > 0)
+    best, indices = value.topk(min(count, value.shape[1]), dim=1)
+    amounts = room.gather(1, indices)
+    before = amounts.cumsum(1) - amounts
+    filled = torch.zeros_like(value).scatter_(1, indices, torch.minimum((budget - before).clamp_(min=0.0), amounts))
+    unspent = (amounts.sum(1, keepdim=True) < budget)[:, 0] & (best[:, -1] > 0)
     if count < value.shape[1] and unspent.any():
         filled[unspent] = fill(value[unspent], room[unspent], budget[unspent], 4 * count)
     return filled
@@ -174,11 +174,11 @@ def steepest_l1(gradient: Tensor, free: Tensor, count: Tensor | None) -> Tensor:
 def ranked(size: Tensor, count: Tensor) -> Tensor:
     """Return the count-th largest size of each example, which keeps its axes."""
     flat = size.reshape(len(size), size.shape[1:].numel())
-    place = count.long().clamp(1, flat.shape[1]) - 1
+    index = count.long().clamp(1, flat.shape[1]) - 1
     if len(flat) == 0:
         return peak(size)
-    largest = flat.topk(int(place.max()) + 1, dim=1).values
-    return largest.gather(1, place[:, None]).view(-1, *[1] * (size.dim() - 1))
+    largest = flat.topk(int(index.max()) + 1, dim=1).values
+    return largest.gather(1, index[:, None]).view(-1, *[1] * (size.dim() - 1))
 
 
 def ball_l2(noise: Noise, x: Tensor) -> Tensor:

@@ -67,10 +67,10 @@ def _scale(room: Tensor, shape: Tensor, p: float, radius: float) -> Tensor:
     meets, order = meets.sort(dim=1)
     full, open_ = room.gather(1, order) ** p, shape.gather(1, order) ** p
     full = torch.where(meets.isfinite(), full, 0.0)
-    left = open_.flip(1).cumsum(1).flip(1)  # of the coordinates from this one on
+    remaining = open_.flip(1).cumsum(1).flip(1)  # of the coordinates from this one on
     spent = torch.cat([torch.zeros_like(full[:, :1]), full.cumsum(1)], dim=1)
-    left = torch.cat([left, torch.zeros_like(left[:, :1])], dim=1)
-    at = torch.where(meets.isfinite(), spent[:, :-1] + meets**p * left[:, :-1], torch.inf)
+    remaining = torch.cat([remaining, torch.zeros_like(remaining[:, :1])], dim=1)
+    at = torch.where(meets.isfinite(), spent[:, :-1] + meets**p * remaining[:, :-1], torch.inf)
     k = (at <= radius**p).sum(dim=1, keepdim=True)  # so many coordinates are at the box
-    rest, weight = (radius**p - spent.gather(1, k)).clamp(min=0), left.gather(1, k)
+    rest, weight = (radius**p - spent.gather(1, k)).clamp(min=0), remaining.gather(1, k)
     return torch.where(weight > 0, (rest / weight) ** (1 / p), torch.inf)

@@ -43,7 +43,7 @@ _THREAT = re.compile(rf"\s*(\w+)\s*:\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?", r
 
 _RADIUS = Rule("must be a finite radius of 0 or more, in input units", lambda eps: 0 <= eps <= LARGEST)
 _INSIDE = 5e-7
-"""A projection lets points alone that lie beyond eps by less than this share: half of what `contains` allows."""
+"""A projection does not move points beyond eps by less than this share, half of the slack of `contains`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,29 +60,31 @@ class Threat:
     bounds: Bounds = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Check the three and normalise their types."""
+        """Check norm, eps and bounds, and normalise their types."""
         if not isinstance(self.norm, str | Real):
             check("norm", self.norm, str)
         if self.norm not in get_args(Norm):
-            meant = _NORMS.get(str(self.norm).lower())
-            raise InputError(f"unknown norm {self.norm!r}: " + (f"write {meant!r}" if meant else "use Linf, L2 or L1"))
+            spelling = _NORMS.get(str(self.norm).lower())
+            raise InputError(
+                f"unknown norm {self.norm!r}: " + (f"write {spelling!r}" if spelling else "use Linf, L2 or L1")
+            )
         object.__setattr__(self, "eps", _checked_eps(self.eps))
         object.__setattr__(self, "bounds", _checked_bounds(self.bounds))
 
     @classmethod
     def parse(cls, text: str, bounds: Bounds = (0.0, 1.0)) -> "Threat":
         """Read a threat from text such as "Linf:8/255", "l2:0.5" or "1:12"; raises InputError for anything else."""
-        found = _THREAT.fullmatch(check("threat", text, str))
-        norm = _NORMS.get(found[1].lower()) if found else None
-        if found is None or norm is None:
+        match = _THREAT.fullmatch(check("threat", text, str))
+        norm = _NORMS.get(match[1].lower()) if match else None
+        if match is None or norm is None:
             raise InputError(f"{text!r} is not a threat: write NORM:EPS with NORM Linf, L2 or L1, such as Linf:8/255")
-        divisor = float(found[3] or 1)
+        divisor = float(match[3] or 1)
         if divisor == 0:
             raise InputError(f"{text!r} divides by zero: write NORM:EPS, such as Linf:8/255")
-        return cls(cast(Norm, norm), float(found[2]) / divisor, bounds)
+        return cls(cast(Norm, norm), float(match[2]) / divisor, bounds)
 
     def __str__(self) -> str:
-        """Return what `parse` reads, such as "Linf:8/255", and after it the bounds when they are not [0, 1]."""
+        """Return the text that `parse` reads, such as "Linf:8/255", followed by bounds other than [0, 1]."""
         name = f"{self.norm}:{_short(self.eps)}"
         if self.bounds is None:
             return f"{name} without bounds"
@@ -112,8 +114,8 @@ class Threat:
     def contains(self, x: Inputs, z: Inputs) -> Bool[Tensor, " n"]:
         """Tell per example whether z lies in S(x): inside the box exactly, inside the ball up to float32 rounding.
 
-        The slack is 1e-6 · eps + 1e-7 · max(1, ‖x‖∞): what remains after x + delta is stored in float32.
-        NaN is nowhere inside.
+        The slack is 1e-6 · eps + 1e-7 · max(1, ‖x‖∞): the rounding error of x + delta in float32. A point with NaN is
+        outside.
         """
         low, high = self.limits(x)
         slack = 1e-6 * self.eps + self.rounding(x)
@@ -121,14 +123,14 @@ class Threat:
         return boxed & (self.distance(x, z) <= self.eps + slack)
 
     def rounding(self, x: Inputs) -> PerExample:
-        """Return what storing x + delta in float32 may add to its distance, per example: 1e-7 · max(1, ‖x‖∞)."""
+        """Return the rounding error of the distance of x + delta in float32, per example: 1e-7 · max(1, ‖x‖∞)."""
         return 1e-7 * peak(x).clamp(min=1.0).flatten()
 
     @torch.no_grad()
     def project(self, x: Inputs, z: Inputs) -> Inputs:
         """Return the nearest point of S(x) to z in the Euclidean norm, exactly, box included.
 
-        A point of S(x) comes back as it is. Where z is not a number, neither is the result.
+        A point of S(x) is returned unchanged. Where z is NaN, so is the result.
         """
         if self.norm == "Linf":
             return self._cut(z.clamp(x - self.eps, x + self.eps))
@@ -213,17 +215,17 @@ class Threat:
     def to_plane(self, z: Inputs, slope: Inputs, gain: PerExample) -> Inputs:
         """Return the shortest move d, in this norm, with <slope, d> = gain that the box allows at z, exactly.
 
-        Where the box does not allow so much, the move that comes nearest to it. The radius does not matter.
+        Where the box does not allow this gain, the move of largest gain. The radius does not matter.
         (The three projections of Croce & Hein, 2020, https://arxiv.org/abs/1907.02044, section 2.)
         """
         largest = at_least_something(peak(slope))
         gain = gain.view(-1, *[1] * (z.dim() - 1))
-        slope, wanted = slope / largest * gain.sign(), gain.abs() / largest
+        slope, target = slope / largest * gain.sign(), gain.abs() / largest
         size, room = slope.abs(), self._room(z, slope).clamp_(max=torch.finfo(z.dtype).max)
         if self.norm == "L1":
-            return spend_greedily(slope, room, wanted)
+            return spend_greedily(slope, room, target)
         share = size if self.norm == "Linf" else size.square()
-        scale = reach(share, size * room, wanted)
+        scale = reach(share, size * room, target)
         return torch.minimum(scale * (1.0 if self.norm == "Linf" else size), room) * slope.sign()
 
     @torch.no_grad()
@@ -301,7 +303,7 @@ def _checked_bounds(bounds: object) -> Bounds:
 
 
 def _as_bound(bound: object) -> Tensor:
-    """Return a bound as a tensor of real numbers; raises InputError where it is none."""
+    """Return a bound as a tensor of real numbers; raises InputError for anything else."""
     try:
         tensor = torch.as_tensor(bound)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -325,7 +327,7 @@ def _limit(bound: float | Tensor | np.ndarray, like: Tensor) -> Tensor:
 
 
 def _short(eps: float) -> str:
-    """Return the shortest text that reads back as this number, in 255ths where that is what was meant."""
+    """Return the shortest text that parses to this number, in 255ths if it is a multiple of 1/255."""
     brief, levels = f"{eps:.6g}", round(eps * 255)
     if float(brief) == eps:
         return brief

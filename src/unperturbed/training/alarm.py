@@ -1,4 +1,4 @@
-"""The live alarm: a cheap probe every epoch, and what it recognises."""
+"""The live alarm: a cheap probe every epoch, and the detection of overfitting."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ AT_A_TIME = 256
 
 @dataclass(frozen=True)
 class Probe:
-    """Shares of `n` held-out examples classified correctly: as they are, and with three kinds of perturbation."""
+    """Accuracies on `n` held-out examples: clean, and with three kinds of perturbation."""
 
     clean: float
     noise: float
@@ -36,7 +36,7 @@ class Probe:
 
 
 def probe(model: nn.Module, batch: Batch, threat: Threat, noise: Noise) -> Probe:
-    """Measure one step against many against random noise, in the precision of the inputs."""
+    """Measure the accuracies, in the precision of the inputs."""
     parts = torch.split(torch.arange(len(batch.x), device=batch.x.device), AT_A_TIME)
     with under_attack(model), as_reported(batch.x.device):
         sums = torch.stack([_probe_part(model, _rows(batch, rows), threat, noise.rows(rows)) for rows in parts]).sum(0)
@@ -49,7 +49,7 @@ def _rows(batch: Batch, rows: torch.Tensor) -> Batch:
 
 
 def _probe_part(model: nn.Module, batch: Batch, threat: Threat, noise: Noise) -> torch.Tensor:
-    """Return the number correct as is, under noise, one step and ten steps, and the summed loss under ten steps."""
+    """Return the numbers of correct examples, clean, under noise, one step and ten steps, and the loss under ten."""
     score = cross_entropy_score(model, batch)
     _, _, gradient = climb(score, batch.x, torch.arange(len(batch.x), device=batch.x.device))
     with torch.no_grad():
@@ -65,36 +65,36 @@ def _probe_part(model: nn.Module, batch: Batch, threat: Threat, noise: Noise) ->
 
 @dataclass(frozen=True)
 class Alarm:
-    """What a probe shows, in a sentence, and whether the remedy is a stronger inner maximisation."""
+    """A warning of a probe, and whether the remedy is a stronger inner maximisation."""
 
     text: str
     too_weak: bool
 
 
 def recognise(probes: Sequence[Probe], training_losses: Sequence[float]) -> Alarm | None:
-    """Return what the last probe shows in the light of the earlier ones, or None if all is well.
+    """Return the warning of the last probe, compared with the earlier ones, or None.
 
-    Catastrophic overfitting (Wong et al. 2020, https://arxiv.org/abs/2001.03994, section 5.4): the network resists one
-    step nearly as well as none, and ten steps not half as well. Robust overfitting (Rice et al. 2020,
+    Catastrophic overfitting (Wong et al. 2020, https://arxiv.org/abs/2001.03994, section 5.4): the accuracy under one
+    step is close to the clean one, and that under ten steps less than half of it. Robust overfitting (Rice et al. 2020,
     https://arxiv.org/abs/2002.11569): three epochs or more after the best one, accuracy under ten steps has fallen by
     more than two standard errors and the loss there has risen, while the training loss kept falling.
     """
-    now = probes[-1]
-    if now.one_step > 0.6 * now.clean and now.many_steps < 0.5 * now.one_step:
+    last = probes[-1]
+    if last.one_step > 0.6 * last.clean and last.many_steps < 0.5 * last.one_step:
         return Alarm(
-            f"Catastrophic overfitting: {now.one_step:.0%} resist one step, but only {now.many_steps:.0%} resist ten "
-            f"(random noise: {now.noise:.0%}; n={now.n}).",
+            f"Catastrophic overfitting: {last.one_step:.0%} resist one step, but only {last.many_steps:.0%} resist ten "
+            f"(random noise: {last.noise:.0%}; n={last.n}).",
             too_weak=True,
         )
     best = max(range(len(probes)), key=lambda epoch: probes[epoch].many_steps)
     top = probes[best]
     error = (2 * top.many_steps * (1 - top.many_steps) / top.n) ** 0.5
-    fallen = top.many_steps - now.many_steps > 2 * error
-    overfitted = now.robust_loss > top.robust_loss and training_losses[-1] < training_losses[best]
+    fallen = top.many_steps - last.many_steps > 2 * error
+    overfitted = last.robust_loss > top.robust_loss and training_losses[-1] < training_losses[best]
     if len(probes) - 1 - best >= 3 and fallen and overfitted:
         return Alarm(
-            f"Robust overfitting: {now.many_steps:.0%} resist ten steps, down from {top.many_steps:.0%} "
-            f"{len(probes) - 1 - best} epochs ago, while the training loss fell on (n={now.n}).",
+            f"Robust overfitting: {last.many_steps:.0%} resist ten steps, down from {top.many_steps:.0%} "
+            f"{len(probes) - 1 - best} epochs ago, while the training loss fell on (n={last.n}).",
             too_weak=False,
         )
     return None

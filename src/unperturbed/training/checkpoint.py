@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run needs to resume as if it had never stopped."""
+"""Checkpoints: everything that a run needs to resume exactly."""
 
 import os
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from unperturbed.runs.tensors import damage_of_zip
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values whole, in a form that loads without running code.
+    """Write tensors and plain values atomically, in a form that loads without running code.
 
     Raises:
-        RunError: if it cannot be written (a full disk); an earlier checkpoint then stands.
+        RunError: if it cannot be written (a full disk); an earlier checkpoint then remains.
     """
 
     def write(temporary: Path) -> None:
@@ -35,7 +35,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def last_of(folder: Path) -> Path | None:
-    """Return a run's last checkpoint, the one before it where that is gone, or None."""
+    """Return a run's last checkpoint, or else the one before it, or None."""
     return next((folder / name for name in (CHECKPOINT, PREVIOUS) if (folder / name).exists()), None)
 
 
@@ -45,7 +45,7 @@ def forget_previous(folder: Path) -> None:
 
 
 def _keep_as_previous(path: Path) -> None:
-    """Keep a checkpoint that is about to be replaced, at no cost in time or, until then, in space."""
+    """Keep the checkpoint that is about to be replaced, by a hard link, which costs no time."""
     previous = path.with_name(Path(PREVIOUS).name)
     previous.unlink(missing_ok=True)
     try:
@@ -55,7 +55,7 @@ def _keep_as_previous(path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Return what `save` wrote, on the CPU.
+    """Return the content of a checkpoint, on the CPU.
 
     Raises:
         RunError: if the file is damaged.
@@ -65,13 +65,13 @@ def load(path: Path) -> dict[str, Any]:
         raise NotResumableError(damaged(path, damage))
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # any error of the unpickler on a file that `save` did not write
-        kind = type(error).__name__  # torch's own words advise to load without care
+    except Exception as error:  # any error of the unpickler on a foreign file
+        kind = type(error).__name__  # torch's message advises unsafe loading
         raise NotResumableError(damaged(path, kind)) from error
 
 
 def damaged(path: Path, damage: str) -> str:
-    """Return the message that a checkpoint is damaged, with the ways back that there are."""
+    """Return the message that a checkpoint is damaged, with the possible remedies."""
     previous, best = path.with_name(Path(PREVIOUS).name), path.parent.parent / BEST
     ways = []
     if path != previous and previous.exists() and not damage_of_zip(previous):
@@ -83,7 +83,7 @@ def damaged(path: Path, damage: str) -> str:
 
 
 def memory(method: Method) -> dict[str, Tensor]:
-    """Return the buffers of every module among the method and the fields of it, under their field paths."""
+    """Return the buffers of every module in the method and its fields, by their field paths."""
     return {
         f"{path}{name}": buffer.detach().clone()
         for path, module in _modules(method, "")
@@ -92,26 +92,26 @@ def memory(method: Method) -> dict[str, Tensor]:
 
 
 def move_memory(method: Method, device: torch.device) -> None:
-    """Move the buffers to a device, wherever among the fields they are."""
+    """Move all buffers in the fields to a device."""
     for _, module in _modules(method, ""):
         module.to(device)
 
 
 def restore_memory(method: Method, saved: dict[str, Tensor]) -> None:
-    """Put buffers back where `memory` found them, on the device where they were."""
+    """Restore buffers from `memory`, on their devices."""
     for path, module in _modules(method, ""):
         for name, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, name, saved[f"{path}{name}"].to(buffer.device))
 
 
-def _modules(thing: object, path: str) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(thing, nn.Module):
-        yield path, thing
-        parts = {**vars(thing), **dict(thing.named_children())}
-    elif is_dataclass(thing):
-        parts = {field.name: getattr(thing, field.name) for field in fields(thing)}
+def _modules(item: object, path: str) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(item, nn.Module):
+        yield path, item
+        parts = {**vars(item), **dict(item.named_children())}
+    elif is_dataclass(item):
+        parts = {field.name: getattr(item, field.name) for field in fields(item)}
     else:
-        parts = dict(vars(thing)) if hasattr(thing, "__dict__") else {}
+        parts = dict(vars(item)) if hasattr(item, "__dict__") else {}
     for name, part in parts.items():
         if isinstance(part, (nn.Module, Method, Maximiser)):
             yield from _modules(part, f"{path}{name}.")

@@ -1,4 +1,4 @@
-"""The engine of a run: the network on its device, in its precision, with its optimiser, and a step of it."""
+"""The engine of a run: the network on its device and in its precision, its optimiser, and the step."""
 
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -30,18 +30,18 @@ from unperturbed.types import Batch, Inputs, Labels
 
 T = TypeVar("T")
 CHECKED = 8
-"""Examples, of those that the probe looks at, that a method is checked on before the first step."""
+"""Number of the probe's examples for the check of a method before the first step."""
 
 
 class Engine:
-    """The network, its optimiser and its method; `step` is what changes them.
+    """The network, its optimiser and its method, which `step` changes.
 
     Attributes:
-        model: the network as the caller passed it.
+        model: the caller's network.
         classifier: the same, returning logits.
-        attacked: the same, in the precision of training; its gradients are averaged over no processes.
-        wrapped: the same, as Fabric wraps it: a backward averages gradients over the processes.
-        average: the running average of the weights, where the recipe asks for one.
+        attacked: the same, in the precision of training; its gradients are not averaged over processes.
+        wrapped: the same in Fabric's wrapper, whose backward averages gradients over the processes.
+        average: the running average of the weights, if the recipe has one.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Engine:
         self.augment = augmentation(recipe.augment)
         self.peak = peak_learning_rate(recipe, classifier)
         self.replaced = False
-        """Whether a gradient of the inner maximisation was not finite, and a warning said so."""
+        """Whether a warning of a gradient of the inner maximisation that is not finite was issued."""
 
         cast_network(classifier, precision.dtype, fabric.device)
         classifier.to(memory_format=precision.memory_format)  # type: ignore[call-overload]
@@ -75,25 +75,25 @@ class Engine:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the first, or the only one, of the processes."""
+        """Whether this is the first or only process."""
         return bool(self.fabric.is_global_zero)
 
     @property
     def weighed(self) -> nn.Module:
-        """The network whose weights count: the running average where there is one."""
+        """The network whose weights count: the running average if it exists."""
         return self.classifier if self.average is None else self.average.module
 
     @property
     def bare(self) -> nn.Module:
-        """That network without the wrappers around it."""
+        """That network without wrappers."""
         return unwrapped(self.weighed)
 
     def agreed(self, value: T) -> T:
-        """Return the first process's value: clocks and running averages differ, and all must do the same."""
+        """Return the first process's value, since clocks and running averages differ between processes."""
         return value if self.fabric.world_size == 1 else self.fabric.broadcast(value)
 
     def inputs(self, x: Inputs) -> Inputs:
-        """Return inputs as the network takes them: on the device, in its format, clamped against rounding."""
+        """Return inputs on the network's device and in its format, clamped against rounding."""
         x = x.to(self.fabric.device, self.precision.dtype)
         if x.dim() == 4:
             x = x.contiguous(memory_format=self.precision.memory_format)
@@ -101,7 +101,7 @@ class Engine:
         return x.clamp(low, high)
 
     def batch(self, ids: Labels, x: Inputs, y: Labels, noise: Noise) -> Batch:
-        """Return a training batch, augmented, with smoothed targets if the recipe has any smoothing."""
+        """Return a training batch, augmented, with smoothed targets if the recipe has smoothing."""
         x, y = self.augment(self.inputs(x), noise), y.to(self.fabric.device)
         smoothing = self.recipe.label_smoothing
         if smoothing == 0:
@@ -110,23 +110,23 @@ class Engine:
         return Batch(x, y, ids, one_hot * (1 - smoothing) + smoothing / self.classes)
 
     def preflight(self, probed: Batch) -> list[str]:
-        """Try a step on two examples, let the method look at the network, and return the method's warnings.
+        """Try a step on two examples, run the method's check of the network, and return its warnings.
 
-        Network, method and random state are as before. Raises `InputError` for what would fail at the first step.
+        Network, method and random state are restored. Raises `InputError` for failures of the first step.
         """
         rows = at_least_two(torch.arange(min(CHECKED, len(probed.x)), device=self.fabric.device))  # for batch norm
-        few = Batch(probed.x[rows], probed.y[rows], probed.ids[rows])
-        two = Batch(few.x[:2], few.y[:2], few.ids[:2])
-        noise = Noise.of(self.recipe.seed, few.ids).fold(-3)
+        sample = Batch(probed.x[rows], probed.y[rows], probed.ids[rows])
+        pair = Batch(sample.x[:2], sample.y[:2], sample.ids[:2])
+        noise = Noise.of(self.recipe.seed, sample.ids).fold(-3)
         device = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         self.wrapped.train()
         with buffers_restored(self.attacked), torch.random.fork_rng(device), eager():
-            self.try_step(two, noise.rows(torch.arange(2, device=self.fabric.device)))
+            self.try_step(pair, noise.rows(torch.arange(2, device=self.fabric.device)))
         with buffers_restored(self.attacked), torch.random.fork_rng(device):
-            return self.method.check(self.attacked, few, self.threat, noise)
+            return self.method.check(self.attacked, sample, self.threat, noise)
 
     def try_step(self, two: Batch, noise: Noise) -> None:
-        """Take the gradient of a step on two examples, on a copy of a method with memory; nothing moves."""
+        """Compute the gradient of a step on two examples, on a copy of a method with memory, without an update."""
         method = deepcopy(self.method, {id(self.model): self.model}) if checkpoint.memory(self.method) else self.method
         weights = [weight for weight in self.classifier.parameters() if weight.requires_grad]
         with trying(f"trying a step of {getattr(method, 'name', type(method).__name__)}", two.ids, two.x):
@@ -143,12 +143,12 @@ class Engine:
                 raise
 
     def step(self, number: int, ids: Labels, x: Inputs, y: Labels) -> tuple[dict[str, float], str | None]:
-        """Take an optimisation step; return its terms and diagnostics, and a warning where there is one."""
+        """Take an optimisation step; return its terms and diagnostics, and a warning if there is one."""
         share = number / self.steps
         for group in self.optimiser.param_groups:
             group["lr"] = self.peak * learning_rate(self.recipe, share)
         noise = Noise.of(self.recipe.seed, ids).fold(number)
-        augmenting = Noise.of(self.recipe.seed, ids).fold(number // self.method.repeats)  # a replay is the same batch
+        augmenting = Noise.of(self.recipe.seed, ids).fold(number // self.method.repeats)  # a replay uses the same batch
         batch = self.batch(ids, x, y, augmenting.fold(0))
         threat = ramped(self.threat, self.ramp, share)
         try:
@@ -170,14 +170,14 @@ class Engine:
         return {name: float(value) for name, value in values.items()}, warning
 
     def random_state(self) -> dict[str, Tensor]:
-        """Return the state of torch's generators, as a checkpoint keeps it."""
+        """Return the state of torch's generators, for a checkpoint."""
         device = self.fabric.device
-        own = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.zeros(1)
-        return {"random": torch.get_rng_state(), "device_random": own}
+        of_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.zeros(1)
+        return {"random": torch.get_rng_state(), "device_random": of_device}
 
     def restore_random_state(self, state: dict[str, Any]) -> None:
-        """Put the generators back into a state that `random_state` returned."""
-        torch.set_rng_state(state["random"].clone())  # of a view it would read the wrong memory, or none
+        """Restore the generators from a state of `random_state`."""
+        torch.set_rng_state(state["random"].clone())  # for a view it would read the wrong memory
         if self.fabric.device.type == "cuda":
             torch.cuda.set_rng_state(state["device_random"].clone(), self.fabric.device)
 
@@ -186,5 +186,5 @@ def _replaced(place: str | None) -> str:
     where = f" It stops being finite in {place}." if place else ""
     return (
         f"The gradient at the inputs is not finite somewhere (a root, a logarithm or a norm at 0, say).{where} The "
-        f"inner maximisation went on with {REPLACED}. A small number added there makes the slope finite."
+        f"inner maximisation used {REPLACED}. A small number added there makes the slope finite."
     )

@@ -1,4 +1,4 @@
-"""What a run folder says of its run, and whose it is."""
+"""The record of a run in its folder, and the folder's lock."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -29,13 +29,15 @@ from unperturbed.weights.rebuild import network_of, spec_of
 def describe_run(
     threat: Threat, method: object, recipe: Recipe, chosen: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what config.yaml holds: everything that the result depends on, and what was chosen automatically.
+    """Return the content of config.yaml: everything that the result depends on, and the automatic choices.
 
-    What the caller says in `config` goes before what the objects show of themselves.
+    Entries of the caller's `config` take precedence over descriptions of the objects.
     """
-    known = {each.name for each in fields(RunRecord)}
-    notes = {name: value for name, value in config.items() if name not in known}
-    config = {name: value for name, value in config.items() if name in known} | ({"notes": notes} if notes else {})
+    field_names = {record_field.name for record_field in fields(RunRecord)}
+    notes = {name: value for name, value in config.items() if name not in field_names}
+    config = {name: value for name, value in config.items() if name in field_names} | (
+        {"notes": notes} if notes else {}
+    )
     return {
         "schema": SCHEMA,
         "unperturbed": version("unperturbed"),
@@ -49,7 +51,7 @@ def describe_run(
 
 
 def origin(model: nn.Module, data: Data, extra: object, weights: Path | str | None) -> dict[str, Any]:
-    """Return what config.yaml holds of the network, the data and the first weights, as far as the objects show it."""
+    """Return the entries of config.yaml on the network, the data and the first weights, if the objects show them."""
     shown: dict[str, Any] = {"data": data.place, "model": None, "network": plain(network_of(unwrapped(model)))}
     if data.place is not None:
         shown["classes"] = list(data.classes)
@@ -66,10 +68,10 @@ def origin(model: nn.Module, data: Data, extra: object, weights: Path | str | No
 
 @contextmanager
 def alone(fabric: Fabric, folder: Path | None) -> Iterator[None]:
-    """Within: no other job works in the run folder; the processes of this one share the lock that the first holds.
+    """Lock the run folder in this block; the processes of a job share the lock of the first.
 
     Raises:
-        InputError: in all of them, where another job does.
+        InputError: in all of them, if another job holds it.
     """
     refusal = None
     with ExitStack() as stack:
@@ -84,14 +86,14 @@ def alone(fabric: Fabric, folder: Path | None) -> Iterator[None]:
             raise InputError(refusal)
         try:
             yield
-        except KeyboardInterrupt:  # a signal may have come to this process alone
+        except KeyboardInterrupt:  # a signal may have reached this process only
             for process in getattr(fabric.strategy.launcher, "procs", ()):
                 process.terminate()
             raise
 
 
 def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
-    """Check that the folder is free, or with `resume` that it holds the same run.
+    """Check that the folder is free or, with `resume`, that it holds the same run.
 
     Raises:
         InputError: if it holds something else.
@@ -107,12 +109,13 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
             f"The output folder {folder} already holds a run: pass --resume to resume it, or choose another."
         )
     record = RunRecord.read(folder)
-    earlier, now = _flat(record.plain()), _flat(RunRecord.of(description, "this run").plain())
-    free = {*FREE} | (now.keys() - earlier.keys() if record.schema < SCHEMA else set())  # which said less
+    earlier, current = _flat(record.plain()), _flat(RunRecord.of(description, "this run").plain())
+    # an older schema with fewer fields
+    free = {*FREE} | (current.keys() - earlier.keys() if record.schema < SCHEMA else set())
     changed = [
-        f"{key} was {earlier.get(key)!r} and is {now.get(key)!r}"
-        for key in sorted(earlier.keys() | now.keys())
-        if key not in free and earlier.get(key) != now.get(key)
+        f"{key} was {earlier.get(key)!r} and is {current.get(key)!r}"
+        for key in sorted(earlier.keys() | current.keys())
+        if key not in free and earlier.get(key) != current.get(key)
     ]
     if changed:
         raise InputError(
@@ -126,5 +129,5 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
         return {
             k: v for key, part in value.items() for k, v in _flat(part, f"{prefix}.{key}" if prefix else key).items()
         }
-    named = prefix.rpartition(".")[2] == "class_path" and isinstance(value, str)
-    return {prefix: short(dotted(value)) if named else value}  # as earlier versions wrote it, too
+    is_class = prefix.rpartition(".")[2] == "class_path" and isinstance(value, str)
+    return {prefix: short(dotted(value)) if is_class else value}  # like earlier versions

@@ -21,12 +21,12 @@ log = logging.getLogger("unperturbed")
 
 
 class Journal:
-    """What is written while a run trains.
+    """The writer of a run's metrics and warnings.
 
     Attributes:
-        sums: of this epoch's terms and diagnostics over its steps, as this process sees them.
-        metrics: of every epoch, as metrics.jsonl has them, but for the time.
-        note: what the run's files say of the run that they belong to.
+        sums: of this epoch's terms and diagnostics over this process's steps.
+        metrics: of every epoch, as in metrics.jsonl, without the time.
+        note: the fields that identify the run in its files.
     """
 
     def __init__(self, fabric: Fabric, folder: Path | None, state: State) -> None:
@@ -41,7 +41,7 @@ class Journal:
         return self.folder if self.fabric.is_global_zero else None
 
     def about(self, epoch: int) -> dict[str, Any]:
-        """Return what a weights file says of itself."""
+        """Return the identifying fields of a weights file."""
         return {"config": self.note, "epoch": epoch}
 
     def warn(self, text: str) -> None:
@@ -82,7 +82,7 @@ class Journal:
         lines = _restored(self.metrics, lines)
         if self.fabric.is_global_zero:
             runs.write_jsonl(self.folder / runs.METRICS, lines)
-            for logger in self.fabric.loggers:  # they get every epoch again
+            for logger in self.fabric.loggers:  # they get every epoch a second time
                 shutil.rmtree(self.folder / str(logger.name), ignore_errors=True)
         for line in lines:
             self.fabric.log_dict(line, step=line["step"])

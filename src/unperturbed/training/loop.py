@@ -86,20 +86,19 @@ def train(
         devices: processes, each with a part of every batch.
         extra: more training data, of which every batch has the recipe's `extra_ratio`.
         weights: a weights file to start from.
-        output: which part of the output are the logits: a place, a name or a function of it; None: see
-            `model`.
-        loggers: in addition to metrics.jsonl, in the run folder.
-        config: what else config.yaml shall hold (where data and model came from).
+        output: the part of the output with the logits: a position, a name or a function of it; None: see `model`.
+        loggers: in addition to metrics.jsonl in the run folder.
+        config: further entries of config.yaml (the sources of data and model).
         progress: called after every step.
 
     Raises:
-        InputError: on bad input, before a run folder is made.
-        RunError: on a loss that is not finite; the last checkpoint stands.
+        InputError: for bad input, before a run folder is made.
+        RunError: for a loss that is not finite; the last checkpoint remains.
     """
     method, recipe = method or AT(), recipe or Recipe()
     check_kinds(model, threat)
     if checkpoint.memory(method):
-        # so that another run of it begins as this one does; a method that holds the network still holds this one
+        # so that another run starts in the same way; a method that holds the network still holds this network
         method = deepcopy(method, {id(model): model})
     folder = None if out is None else Path(out)
     all_data = as_data(data)
@@ -118,9 +117,9 @@ def train(
         log.info("%s", load_weights(model, weights))
     fabric.launch()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
-    said = {**shown, **(config or {}), **({} if output is None else {"output": output})}
+    settings = {**shown, **(config or {}), **({} if output is None else {"output": output})}
     picked = chosen(recipe, precision, examples, model)
-    record = RunRecord.of(describe_run(threat, method, recipe, picked, said), "this run")
+    record = RunRecord.of(describe_run(threat, method, recipe, picked, settings), "this run")
     with alone(fabric, folder):
         if folder is not None:
             claim(folder, record.plain(), resume)
@@ -135,14 +134,14 @@ def train(
 
 @contextmanager
 def _reproducible(fabric: Fabric, seed: int) -> Iterator[None]:
-    """Within: float32 products are float32, and torch's generators start from the seed; restored on exit."""
+    """Compute float32 products in float32 and seed torch's generators in this block; both are restored."""
     with full_float32(), torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(seed + fabric.global_rank)
         yield
 
 
 class _Run:
-    """A run: its engine, its journal, the selection of its weights, and its state."""
+    """A run: engine, journal, selection of the weights, and state."""
 
     def __init__(self, engine: Engine, examples: Examples, folder: Path | None) -> None:
         self.engine, self.folder, self.state = engine, folder, State()
@@ -155,7 +154,7 @@ class _Run:
             self.journal.warn(text)
 
     def begin(self, record: RunRecord, last: Path | None) -> None:
-        """Check the first step and write the record, or go back to the last checkpoint."""
+        """Check the first step and write the record, or resume from the last checkpoint."""
         engine, folder = self.engine, self.folder
         if last is None:
             for text in engine.preflight(self.selection.probed):
@@ -170,12 +169,12 @@ class _Run:
         engine.fabric.barrier()
 
     def go(self, progress: Progress) -> None:
-        """Train until the last epoch, or until the run is stopped."""
+        """Train until the last epoch, or until the run stops."""
         while self.state.step < self.engine.steps and not self.state.stopped:
             self.epoch(progress)
 
     def epoch(self, progress: Progress) -> None:
-        """Train to the end of the epoch, look at the result, and save."""
+        """Train to the end of the epoch, probe the weights, and save."""
         engine, state = self.engine, self.state
         began, saved = time.perf_counter() - state.seconds, time.perf_counter()
         length, repeats, minutes = len(engine.batches), engine.method.repeats, engine.recipe.checkpoint_minutes
@@ -197,15 +196,15 @@ class _Run:
         resuming.save(engine, self.journal, state)
 
     def end_epoch(self, began: float) -> None:
-        """Look at the weights, and write the epoch's metrics."""
+        """Probe the weights, and write the epoch's metrics."""
         engine, state = self.engine, self.state
         means = self.journal.means(len(engine.batches))
         looked = self.selection.look(means["loss"])
         state.seconds = time.perf_counter() - began
         eps = ramped(engine.threat, engine.ramp, state.step / engine.steps).eps
         epoch, lr = state.step // len(engine.batches), engine.optimiser.param_groups[0]["lr"]
-        place = {"epoch": epoch, "step": state.step, "seconds": state.seconds, "lr": lr, "eps": eps}
-        self.journal.write(place | means | looked)
+        record = {"epoch": epoch, "step": state.step, "seconds": state.seconds, "lr": lr, "eps": eps}
+        self.journal.write(record | means | looked)
 
     def finish(self) -> Trained:
         """Write the last weights and the result, and return the model with the best ones."""

@@ -1,4 +1,4 @@
-"""What is checked and chosen before a run begins."""
+"""The checks and automatic choices before a run."""
 
 import hashlib
 from collections.abc import Sequence
@@ -35,26 +35,26 @@ class Examples:
 
     batches: Batches
     held_out: Rows
-    """Ids in the training split that do not train."""
+    """Ids of held-out examples of the training split."""
     classes: int
     warnings: list[str]
 
     @property
     def probed(self) -> Rows:
-        """Ids that the probe looks at and `best` is chosen on: those held out or, where there are none, all."""
+        """Ids of the probe and of the choice of `best`: the held-out examples or, without any, all."""
         return self.held_out if len(self.held_out) else self.batches.ids
 
 
 def classify(model: nn.Module, data: Data, output: Output = None) -> nn.Module:
-    """Return the model, tried in eval and train mode and wrapped if it does not take inputs to logits as it is."""
+    """Return the model after trials in eval and train mode, wrapped if it does not return logits."""
     x = data.train.inputs(torch.arange(min(len(data.train), 2)))
     return as_classifier(model, x.to(*home(model)), output, classes_of(data), (False, True))
 
 
 def strategy_for(classifier: nn.Module, data: Data) -> Literal["ddp", "ddp_find_unused_parameters_true"]:
-    """Return how processes share gradients: looking for weights that a loss does not reach, where there are such.
+    """Return the strategy for sharing gradients, with a search for unused weights if there are any.
 
-    Seen in four forwards in train mode, since stochastic depth leaves out other layers each time.
+    Four forwards in train mode detect them, since stochastic depth skips random layers.
     """
     device, dtype = home(classifier)
     x = data.train.inputs(torch.arange(2) % len(data.train)).to(device, dtype)
@@ -68,7 +68,7 @@ def strategy_for(classifier: nn.Module, data: Data) -> Literal["ddp", "ddp_find_
 
 
 def classes_of(data: Data) -> Classes:
-    """Return how many classes the data has, as its names and labels say."""
+    """Return the number of classes of the data, by names and labels."""
     return Classes(len(data.classes), len(data.train))
 
 
@@ -76,9 +76,9 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
     """Check all training data against model and threat, hold some out, and divide the rest into batches."""
     train = data.train
     first = torch.arange(min(len(train), 64))
-    some = train.inputs(first).to(*home(classifier))
-    with trying("taking logits of the first examples", first, some):
-        classes, warnings = check_outputs(classifier, some)
+    examples = train.inputs(first).to(*home(classifier))
+    with trying("taking logits of the first examples", first, examples):
+        classes, warnings = check_outputs(classifier, examples)
     warnings = [*notes_on(classifier), *misfit(classes, classes_of(data)), *warnings]
     if len(data.classes) > classes:
         raise InputError(f"The data has {len(data.classes)} classes, but the model returns {classes} logits.")
@@ -86,22 +86,22 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
     warnings += [*train.notes, *reach_warnings(threat, train), *_missing(train, data.classes)]
     if (wrong := not_finite(classifier)) is not None:
         raise InputError(f"{wrong}, before the first step: give other weights.")
-    augmentation(recipe.augment)(some, Noise.of(0, torch.arange(len(some), device=some.device)))
+    augmentation(recipe.augment)(examples, Noise.of(0, torch.arange(len(examples), device=examples.device)))
     if isinstance(extra, Data):
         _check_same_classes(data.classes, extra.classes)
         check_same_features(data.features, extra.features, "in the extra data")
-    more = None if extra is None else extra.train if isinstance(extra, Data) else as_split(extra)
-    if more is not None:
-        if more.shape != train.shape:
-            raise InputError(f"Extra examples have shape {more.shape}, but training examples {train.shape}.")
-        check(more, threat.bounds, classes)
+    extra_split = None if extra is None else extra.train if isinstance(extra, Data) else as_split(extra)
+    if extra_split is not None:
+        if extra_split.shape != train.shape:
+            raise InputError(f"Extra examples have shape {extra_split.shape}, but training examples {train.shape}.")
+        check(extra_split, threat.bounds, classes)
     ids, held_out = hold_out(train.labels, recipe.validation)
     if len(ids) == 0:
         raise InputError(f"With validation {recipe.validation}, all {len(train)} examples are held out: lower it.")
     if len(held_out) == 0:
         warnings.append("No example is held out: best weights and alarm rest on training examples.")
     size = recipe.batch_size or (128 if len(ids) >= 10_000 else 32)
-    extra_size = 0 if more is None else min(round(size * recipe.extra_ratio), size - 1)
+    extra_size = 0 if extra_split is None else min(round(size * recipe.extra_ratio), size - 1)
     if size - extra_size > len(ids):
         warnings.append(f"The batch size {size} is larger than the data ({len(ids)}); it was lowered.")
         size = len(ids) + extra_size
@@ -109,40 +109,40 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
         raise InputError(f"A batch of {size} cannot be shared by {fabric.world_size} processes.")
     size -= size % fabric.world_size
     extra_size = min(extra_size, size - 1)
-    batches = Batches(train, ids, more, size, extra_size, recipe.seed, fabric.global_rank, fabric.world_size)
+    batches = Batches(train, ids, extra_split, size, extra_size, recipe.seed, fabric.global_rank, fabric.world_size)
     return Examples(batches, held_out, classes, warnings)
 
 
 def _check_same_classes(classes: Sequence[str], extra: Sequence[str]) -> None:
-    """Raise InputError where a label of the extra examples means another class than in the training data.
+    """Raise InputError if labels of the extra examples mean other classes than in the training data.
 
-    Labels are numbers: names in another order, or without one of them, would train on wrong ones. Classes that are
-    merely numbered from 0 have no names.
+    Labels are numbers: with names in another order, or with a missing name, they would be wrong. Classes that are only
+    numbered from 0 have no names.
     """
     numbered = [list(map(str, range(len(names)))) == list(names) for names in (classes, extra)]
     numerals = [all(name.isdecimal() for name in names) for names in (classes, extra)]
-    alike = list(extra) == list(classes)[: len(extra)]
-    if alike or all(numbered) or (any(numbered) and not all(numerals)):
+    same_order = list(extra) == list(classes)[: len(extra)]
+    if same_order or all(numbered) or (any(numbered) and not all(numerals)):
         return
     raise InputError(
         f"The classes of the extra data are {', '.join(extra[:10])}, but those of the training data are "
-        f"{', '.join(classes[:10])}: labels would not mean the same. Let both have the same classes in one order, or "
+        f"{', '.join(classes[:10])}: labels would have different meanings. Use the same classes in the same order, or "
         "give the extra data as an .npz file with class numbers."
     )
 
 
-def check_same_features(trained: Sequence[str] | None, others: Sequence[str] | None, where: str) -> None:
-    """Raise InputError where tables have other columns, or in another order: one feature would stand for another."""
-    if trained is None or others is None or tuple(trained) == tuple(others):
+def check_same_features(trained: Sequence[str] | None, other: Sequence[str] | None, where: str) -> None:
+    """Raise InputError if tables have different columns, or a different order of columns."""
+    if trained is None or other is None or tuple(trained) == tuple(other):
         return
     raise InputError(
-        f"The features are {', '.join(trained[:10])} in training, and {', '.join(others[:10])} {where}: give the same "
+        f"The features are {', '.join(trained[:10])} in training, and {', '.join(other[:10])} {where}: give the same "
         "columns in the same order."
     )
 
 
 def _missing(split: Split, classes: Sequence[str]) -> list[str]:
-    """Return a warning if classes have no example: labels that count from 1 look like that."""
+    """Return a warning if classes have no example, which happens with labels that count from 1."""
     if len(classes) == 1:
         return [f"All training examples are of the one class {classes[0]}: there is nothing to tell apart."]
     without = sorted(set(range(len(classes))) - set(split.labels.tolist()))
@@ -154,7 +154,7 @@ def _missing(split: Split, classes: Sequence[str]) -> list[str]:
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """Return the recipe's optimiser; weight decay is for parameters of two dimensions and more."""
+    """Return the recipe's optimiser; weight decay applies to parameters of two dimensions and more."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [
         {"params": [w for w in weights if w.dim() > 1], "weight_decay": recipe.weight_decay},
@@ -170,7 +170,7 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
 
 
 def optimiser_kind(recipe: Recipe, model: nn.Module) -> str:
-    """Return the recipe's optimiser, or the one that suits the network."""
+    """Return the recipe's optimiser, or the default for the network."""
     if recipe.optimiser != "auto":
         return recipe.optimiser
     batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
@@ -183,7 +183,7 @@ def peak_learning_rate(recipe: Recipe, model: nn.Module) -> float:
 
 
 def chosen(recipe: Recipe, precision: Precision, examples: Examples, model: nn.Module) -> dict[str, Any]:
-    """Return what was chosen automatically, for config.yaml."""
+    """Return the automatic choices, for config.yaml."""
     return {
         "precision": precision.name,
         "channels_last": precision.memory_format == torch.channels_last,
@@ -198,7 +198,7 @@ def chosen(recipe: Recipe, precision: Precision, examples: Examples, model: nn.M
 
 
 def fingerprint(split: Split) -> str:
-    """Return a hash of the labels and of 64 inputs spread over the split: to read all of them may take minutes."""
+    """Return a hash of the labels and of 64 inputs spread over the split, since reading all may take minutes."""
     n = min(64, len(split))
     digest = hashlib.sha256(split.labels.numpy().tobytes())
     digest.update(split.inputs(torch.arange(n) * len(split) // n).contiguous().numpy().tobytes())

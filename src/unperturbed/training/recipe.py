@@ -1,4 +1,4 @@
-"""The frozen description of how a run is optimised (what it optimises is the method's and the threat's)."""
+"""The frozen description of the optimisation of a run (method and threat define the objective)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,34 +8,34 @@ from unperturbed.checks import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SEED, SHARE
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a run is optimised.
+    """The settings of the optimisation.
 
     Attributes:
         epochs: passes over the training data.
-        batch_size: examples a step over all processes; None: 128, or 32 where fewer than 10,000 examples train.
+        batch_size: examples per step over all processes; None: 128, or 32 for fewer than 10,000 training examples.
         optimiser: "sgd" (Nesterov momentum 0.9), "adam", "adamw", or "auto": sgd for networks with batch norm, which
-            bear its large steps, and adam for others.
+            tolerate its large steps, and adam for others.
         lr: peak learning rate; None: 0.1 for sgd, 0.003 for adam and adamw.
         weight_decay: of all parameters with more than one dimension.
         schedule: of the learning rate, per step: "one-cycle" (up over the first 30%, then down to 0), "cosine",
             "step" (times 0.1 at each of `milestones`) or "constant".
         milestones: shares of the run at which the step schedule drops.
-        ramp: share of the run over which eps grows linearly from 0 to its value; None: what the method asks for.
+        ramp: share of the run over which eps grows linearly from 0 to its value; None: the method's.
         label_smoothing: mass that the training targets spread evenly over the classes.
         augment: batched on the device: "none", "flip", "crop" or "flip-crop".
         clip_grad_norm: largest L2 norm of a step's gradient; None: no clipping.
-        averaging: decay of the running average of the weights, kept with them and used for `best` and the final
+        averaging: decay of the running average of the weights, stored with them and used for `best` and the final
             model; None: no averaging.
-        extra_ratio: share of every batch that is drawn from the extra data, where some is given.
+        extra_ratio: share of extra data in every batch, if extra data are given.
         validation: share of the training data held out to choose `best` (never the test set).
         patience: epochs without a better validation score before the run stops; None: never.
-        alarm: what follows when the probe recognises catastrophic or robust overfitting: "warn", "stop",
+        alarm: the reaction to catastrophic or robust overfitting: "warn", "stop",
             "add-steps" (twice the inner steps from catastrophic overfitting on, at most two times), or "off".
-        precision: "auto" (bfloat16 autocast and channels-last where the hardware and network gain), "32", "bf16" or
+        precision: "auto" (bfloat16 autocast and channels-last if hardware and network benefit), "32", "bf16" or
             "64". All reported numbers are computed in float32 at least.
-        compile: whether to compile the network (pays off on large ones).
+        compile: whether to compile the network (useful for large ones).
         checkpoint_minutes: time between checkpoints within an epoch (there is always one at its end).
-        seed: of everything random.
+        seed: of all random numbers.
     """
 
     epochs: int = 10
@@ -60,7 +60,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Raise InputError for settings out of range."""
         check_fields(
             self,
             epochs=AT_LEAST_ONE,

@@ -1,4 +1,4 @@
-"""The checkpoint of a run: what is saved of its parts, and how they resume."""
+"""The checkpoint of a run: saving and restoring its parts."""
 
 import logging
 from dataclasses import asdict
@@ -18,13 +18,13 @@ log = logging.getLogger("unperturbed")
 
 
 def save(engine: Engine, journal: Journal, state: State) -> None:
-    """Write the checkpoint; without a run folder, nothing."""
+    """Write the checkpoint, if the run has a folder."""
     if journal.folder is None:
         return
     fabric = engine.fabric
-    own = {"memory": checkpoint.memory(engine.method), "sums": journal.sums, **engine.random_state()}
-    # Each process has its own perturbations and random numbers; all of them belong into the one file.
-    gathered = fabric.all_gather(own) if fabric.world_size > 1 else own
+    state_of_process = {"memory": checkpoint.memory(engine.method), "sums": journal.sums, **engine.random_state()}
+    # The perturbations and random numbers of all processes belong into the file.
+    gathered = fabric.all_gather(state_of_process) if fabric.world_size > 1 else state_of_process
     if engine.is_first:
         content = {
             "model": engine.classifier.state_dict(),
@@ -43,7 +43,7 @@ def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, 
     """Go back to a checkpoint; `state` is overwritten in place.
 
     Raises:
-        RunError: where it is damaged or another run's, or the best weights are.
+        RunError: if it or the best weights are damaged or another run's.
     """
     assert journal.folder is not None
     if path.name == Path(runs.PREVIOUS).name:
@@ -53,10 +53,10 @@ def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, 
         raise NotResumableError(checkpoint.damaged(path, "it is of another run"))
     try:
         _check_state(content["state"], engine.steps)
-        own = _of_this_process(content["own"], engine)
-        _put_back(content, own, engine, state)
+        state_of_process = _of_this_process(content["own"], engine)
+        _put_back(content, state_of_process, engine, state)
         selection.check_best()
-        journal.restore(own["sums"], content.get("metrics"))
+        journal.restore(state_of_process["sums"], content.get("metrics"))
     except (InputError, RunError, OSError):
         raise
     except Exception as error:  # a sound file with other contents than `save` writes
@@ -89,14 +89,14 @@ def _put_back(content: dict[str, Any], own: dict[str, Any], engine: Engine, stat
 
 
 def _of_this_process(gathered: dict[str, Any], engine: Engine) -> dict[str, Any]:
-    """Return this process's part; raises InputError where the run was begun with another number of processes."""
-    begun = len(gathered["random"]) if gathered["random"].dim() > 1 else 1
+    """Return this process's part; raises InputError if the run was begun with another number of processes."""
+    processes_before = len(gathered["random"]) if gathered["random"].dim() > 1 else 1
     processes, rank = engine.fabric.world_size, engine.fabric.global_rank
-    if begun != processes:
-        raise InputError(f"The run was begun with devices={begun}, not {processes}: resume it so.")
+    if processes_before != processes:
+        raise InputError(f"The run was begun with devices={processes_before}, not {processes}: resume it so.")
     if processes == 1:
         return gathered
     return {
-        name: {key: values[rank] for key, values in held.items()} if isinstance(held, dict) else held[rank]
-        for name, held in gathered.items()
+        name: {key: values[rank] for key, values in states.items()} if isinstance(states, dict) else states[rank]
+        for name, states in gathered.items()
     }

@@ -23,7 +23,7 @@ from unperturbed.types import Batch, Inner, Inputs, Labels, Terms
 
 @dataclass(frozen=True)
 class _Step:
-    """A step that a method's memory has yet to see."""
+    """A step that is not yet in the method's memory."""
 
     method: Method
     batch: Batch
@@ -35,9 +35,9 @@ class _Step:
 _OPEN: "WeakKeyDictionary[nn.Module, _Step]" = WeakKeyDictionary()
 """The last step of each network."""
 _PLAIN: "WeakKeyDictionary[nn.Module, int]" = WeakKeyDictionary()
-"""How many classes networks tell apart that were seen to return logits as they are."""
+"""The number of classes of networks that are known to return logits."""
 _SLACK = 1e-6
-"""Of the bounds, relative where they exceed 1: what rounding may add."""
+"""The slack of the bounds for rounding, relative if they exceed 1."""
 
 
 @checked(step=SEED, seed=SEED)
@@ -55,10 +55,10 @@ def robust_loss(
 ) -> Tensor:
     """Return the scalar loss that `train` would minimise on this batch; call backward on it, then the optimiser.
 
-    The network is attacked in eval mode with frozen weights, and the loss is taken in the mode that it is in: call
-    `model.train()` before. Modes, gradients and random generators are left as they were. A method with memory (a dual
-    variable, say) is updated with each step when the next one is asked for. For eps that grows, pass a smaller threat;
-    for methods that use a batch several times (`free`), call this as often; `method.after_epoch` is the caller's.
+    The network is attacked in eval mode with frozen weights, and the loss is computed in its current mode: call
+    `model.train()` before. Modes, gradients and random generators are restored. A method with memory (such as a dual
+    variable) is updated at the call of the next step. For a growing eps, pass a smaller threat; for methods that use a
+    batch several times (`free`), call this as often; `method.after_epoch` is left to the caller.
 
     Args:
         method: such as `TRADES()`.
@@ -67,22 +67,21 @@ def robust_loss(
         y: labels (n,).
         threat: the threat set.
         step: the number of the optimisation step, which keys the random starts.
-        ids: of the examples, which key them, too; None: their places in the batch.
+        ids: of the examples, which also key the random starts; None: their positions in the batch.
         seed: of the random starts.
-        output: which part of what the model returns are the logits.
+        output: the part of the model's output with the logits.
 
     Raises:
-        InputError: on a model that returns no logits or whose weights get no gradient, on inputs outside the bounds,
-            and on labels that do not fit.
-        RunError: on a loss that is not finite, and where the model fails.
+        InputError: for a model without logits or without a gradient to its weights, inputs outside the bounds, and
+        labels that do not fit. RunError: for a loss that is not finite, and if the model fails.
     """
     x, y, ids = _checked_batch(model, x, y, threat, ids)
     classifier = model if model in _PLAIN else as_classifier(model, x[:1], output, Classes.seen_in(y))
     classes = _PLAIN[model] if model in _PLAIN else _classes(classifier, x[:1])
     if classifier is model:
         _PLAIN[model] = classes
-    if (most := int(y.max())) >= classes:
-        raise InputError(f"Labels go up to {most}, but with {classes} classes they must be 0 to {classes - 1}.")
+    if (largest := int(y.max())) >= classes:
+        raise InputError(f"Labels go up to {largest}, but with {classes} classes they must be 0 to {classes - 1}.")
     if (last := _OPEN.pop(model, None)) is not None:
         last.method.after_step(last.batch, last.inner, last.terms, last.threat)
     batch = Batch(threat.boxed(x), y, ids)
@@ -109,7 +108,7 @@ def robust_loss(
 def _checked_batch(
     model: nn.Module, x: Tensor, y: Tensor, threat: Threat, ids: Tensor | None
 ) -> tuple[Inputs, Labels, Labels]:
-    """Return inputs in the precision of the weights, labels and ids as int64; raises InputError on what is neither."""
+    """Return inputs in the precision of the weights, labels and ids as int64; raises InputError for other values."""
     check_dense(x, "inputs x")
     if not x.is_floating_point() or x.dim() < 2 or x.numel() == 0:
         raise InputError(f"The inputs x are {x.dtype} of shape {tuple(x.shape)}: give floating-point ones, (n, ...).")

@@ -1,4 +1,4 @@
-"""A run folder, opened: the network, data, threat, method and results that it holds."""
+"""A run folder: its network, data, threat, method and results."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ from unperturbed.weights.rebuild import load_run
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run folder, opened. Each part is read when it is first used, and kept.
+    """An open run folder. Each part is read at its first use, and cached.
 
     Attributes:
         folder: the run folder.
@@ -48,18 +48,18 @@ class Run:
         """Open a run folder.
 
         Args:
-            folder: as `train` made it.
+            folder: a folder of `train`.
             trust: True follows every import path in the folder: code of the folder's author then runs.
 
         Raises:
-            InputError: where the folder is no run folder, or its record is damaged.
+            InputError: if the folder is no run folder, or its record is damaged.
         """
         path = Path(folder)
         if path.is_file():
             raise InputError(f"{path} is a file, not a run folder: build the network, and load_weights into it.")
         record = RunRecord.read(path)
-        own = trust if isinstance(trust, Trust) else user_trust(trust)
-        return cls(path, record, own.of_file(path, record.plain()))
+        base = trust if isinstance(trust, Trust) else user_trust(trust)
+        return cls(path, record, base.of_file(path, record.plain()))
 
     @cached_property
     def model(self) -> nn.Module:
@@ -68,48 +68,48 @@ class Run:
 
     @cached_property
     def data(self) -> Data:
-        """The data that the run was trained on; raises InputError where the record has no place of them."""
+        """The data of the training; raises InputError if the record has no place of them."""
         if self.record.data is None:
             raise InputError(
-                f"{self.folder / CONFIG} does not say where the data is: pass it, as --data or as an argument. Runs on "
-                "what load_data(...) returns keep its place."
+                f"{self.folder / CONFIG} has no place of the data: pass the data, as --data or as an argument. Runs on "
+                "data from load_data(...) record its place."
             )
         return load_data(self.record.data, self.trust)
 
     @cached_property
     def bounds(self) -> Bounds:
-        """The box of the inputs: the one recorded, else that of the data."""
+        """The box of the inputs: the recorded one, else that of the data."""
         return self.data.bounds if self.record.bounds is UNSAID else bounds_of(self.record.bounds)
 
     @cached_property
     def threat(self) -> Threat:
-        """The threat set that the run was trained under."""
+        """The threat set of the training."""
         return Threat.parse(self.record.threat, self.bounds)
 
     @cached_property
     def recipe(self) -> Recipe | None:
-        """How the run was optimised; None for a folder of evaluations alone."""
+        """The recipe of the training; None for a folder of evaluations only."""
         recipe = self.record.recipe
         if recipe is None:
             return None
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()}
         try:
-            made: Recipe = Spec(Recipe, values).build()
-            return made
+            built: Recipe = Spec(Recipe, values).build()
+            return built
         except TypeError as error:
             raise InputError(f"{self.folder / CONFIG}, recipe: {error}. It was written by another version.") from error
 
     @cached_property
     def method(self) -> Method | None:
-        """The training method, as it was before the first step; None for a folder of evaluations alone."""
+        """The training method before the first step; None for a folder of evaluations only."""
         method = self.record.method
         return None if method is None else build(method, Method, self.trust)  # type: ignore[type-abstract]
 
     @cached_property
     def trained_on(self) -> Split:
-        """The examples of `data` that the run was trained on, without those held out."""
+        """The training examples of the run in `data`, without held-out ones."""
         examples = training_examples(self.record, self.data, self.folder)
-        assert examples is not None  # these are the run's own data
+        assert examples is not None  # these are the run's data
         return examples
 
     @property
@@ -119,21 +119,21 @@ class Run:
 
 
 def training_examples(record: RunRecord | None, data: Data, run: object, place: str | None = None) -> Split | None:
-    """Return the examples of `data` that a run was trained on, without those held out.
+    """Return the training examples of a run in `data`, without held-out ones.
 
-    Without a record, or of a folder of evaluations alone, it is the training split. None: `place` names other data than
-    the run's. Raises `InputError` where the run's examples are not among these data.
+    Without a record, or for a folder of evaluations only, it is the training split. None: `place` names other data than
+    the run's. Raises `InputError` if the run's examples are not among these data.
     """
     if record is None or record.recipe is None:
         return data.train
     if place is not None and record.data is not None and keep_place(place) != record.data:
         return None
-    known = (record.chosen or {}).get("data")
+    digest = (record.chosen or {}).get("data")
     for rows in _selections(data.train, record, run):
         examples = select(data.train, torch.tensor(rows))
-        if known is None or fingerprint(examples) == known:
-            kept, _ = hold_out(examples.labels, record.recipe["validation"])
-            return select(examples, kept)
+        if digest is None or fingerprint(examples) == digest:
+            training_ids, _ = hold_out(examples.labels, record.recipe["validation"])
+            return select(examples, training_ids)
     raise InputError(
         f"{run} was trained on examples that are not among the training examples of {data.name}: give --data "
         "with exactly those, such as an .npz file of x_train, y_train, x_test and y_test (in Python: train=...)."
@@ -141,15 +141,15 @@ def training_examples(record: RunRecord | None, data: Data, run: object, place: 
 
 
 def _selections(train: Split, record: RunRecord, run: object) -> Iterator[Sequence[int]]:
-    """Yield the examples that a run may have been trained on: those of the recorded names, all, and the first ones."""
+    """Yield the possible training examples of a run: the recorded ids, all, and the first ones."""
     if record.examples is not None:
         yield positions(train.labels, parse_record(record.examples)).tolist()
     n = len(train)
     if record.trained_on is not None:
         n = record.trained_on.examples
-        places = {name: place for place, name in enumerate(train.names().tolist())}
+        position_of = {name: position for position, name in enumerate(train.names().tolist())}
         names = read_rows(record.trained_on.rows, run) if record.trained_on.rows else []
-        if names and all(name in places for name in names):
-            yield [places[name] for name in names]
+        if names and all(name in position_of for name in names):
+            yield [position_of[name] for name in names]
     if n <= len(train):
         yield range(n)

@@ -1,4 +1,4 @@
-"""Learning rate and eps as functions of the share of the run that is done: nothing to save, nothing to restore."""
+"""Learning rate and eps as functions of the finished share of the run, without state."""
 
 import math
 from dataclasses import replace
@@ -8,7 +8,7 @@ from unperturbed.training.recipe import Recipe
 
 
 def learning_rate(recipe: Recipe, share: float) -> float:
-    """Return the factor on the peak learning rate when `share` of the run's steps are done."""
+    """Return the factor on the peak learning rate after `share` of the run's steps."""
     if recipe.schedule == "one-cycle":
         return share / 0.3 if share < 0.3 else (1 - share) / 0.7
     if recipe.schedule == "cosine":
@@ -19,5 +19,5 @@ def learning_rate(recipe: Recipe, share: float) -> float:
 
 
 def ramped(threat: Threat, ramp: float, share: float) -> Threat:
-    """Return the threat with eps grown linearly from 0 over the first `ramp` of the run."""
+    """Return the threat with an eps that grows linearly from 0 over the first `ramp` of the run."""
     return threat if share >= ramp else replace(threat, eps=threat.eps * share / ramp)

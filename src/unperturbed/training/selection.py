@@ -1,4 +1,4 @@
-"""Which weights a run keeps: the probe of every epoch, the best epoch so far, and the alarm."""
+"""The choice of a run's weights: the probe of every epoch, the best epoch so far, and the alarm."""
 
 import logging
 from collections.abc import Mapping
@@ -25,21 +25,21 @@ from unperturbed.weights.files import load_weights, save_weights
 
 log = logging.getLogger("unperturbed")
 PROBED = 512
-"""Held-out examples that the probe of every epoch looks at."""
+"""Number of held-out examples of the probe."""
 EXAMINED = 128
-"""Of those, the first ones, on which a method measures its own quantities."""
+"""Number of the probe's examples, from the first, for the quantities of a method."""
 STRONGER = 2
 """Doublings of the inner steps that the alarm may make: if four times the steps fail, more will not help."""
 
 
 class Selection:
-    """The probe of every epoch, and the weights that held up best under it."""
+    """The probe of every epoch, and the weights with the best result."""
 
     def __init__(self, engine: Engine, journal: Journal, state: State, examples: Examples, folder: Path | None) -> None:
         self.engine, self.journal, self.state, self.folder = engine, journal, state, folder
         self.held_out = len(examples.held_out) > 0
         self.best: dict[str, Tensor] = {}
-        """The best weights, where there is no run folder to keep them in."""
+        """The best weights, in a run without a folder."""
         ids = examples.probed
         ids = ids[Noise.of(engine.recipe.seed, ids).keys.argsort()[:PROBED]]
         split, device = engine.batches.split, engine.fabric.device
@@ -72,16 +72,16 @@ class Selection:
         }
 
     def examine(self) -> dict[str, float]:
-        """Return the means of the method's own quantities, in the precision of the inputs."""
+        """Return the means of the method's quantities, in the precision of the inputs."""
         engine, probed = self.engine, self.probed
-        few = Batch(probed.x[:EXAMINED], probed.y[:EXAMINED], probed.ids[:EXAMINED])
-        noise = Noise.of(engine.recipe.seed, few.ids).fold(-4)
-        with under_attack(engine.weighed), as_reported(few.x.device):
-            examined = engine.method.examine(engine.weighed, few, engine.threat, noise)
+        sample = Batch(probed.x[:EXAMINED], probed.y[:EXAMINED], probed.ids[:EXAMINED])
+        noise = Noise.of(engine.recipe.seed, sample.ids).fold(-4)
+        with under_attack(engine.weighed), as_reported(sample.x.device):
+            examined = engine.method.examine(engine.weighed, sample, engine.threat, noise)
         return {name: float(value.mean()) for name, value in examined.items()}
 
     def raise_alarm(self) -> None:
-        """Warn of what the probes show, and do about it what the recipe asks for."""
+        """Issue the alarm's warnings, and react as the recipe sets."""
         engine, state, warn = self.engine, self.state, self.journal.warn
         alarm = recognise([Probe(**values) for values in state.probes], state.training_losses)
         if alarm is None:
@@ -92,7 +92,7 @@ class Selection:
         if engine.recipe.alarm == "add-steps" and alarm.too_weak and state.step < engine.steps:
             stronger = engine.method.stronger()
             if state.strengthened == STRONGER:
-                warn(f"The method has {2**STRONGER} times its inner steps already: no more are added.")
+                warn(f"The method already has {2**STRONGER} times its inner steps: no more are added.")
             elif stronger is None:
                 warn(f"{type(engine.method).__name__} has no inner steps to add.")
             else:
@@ -101,7 +101,7 @@ class Selection:
                 warn(f"From epoch {len(state.probes) + 1} on the method is {stronger}.")
 
     def keep_best(self) -> None:
-        """Keep the present weights as the best ones."""
+        """Store the present weights as the best ones."""
         if self.folder is None:
             self.best = {name: value.detach().clone() for name, value in self.engine.bare.state_dict().items()}
         elif self.engine.is_first:
@@ -115,10 +115,10 @@ class Selection:
             load_weights(self.engine.model, self.folder / runs.BEST)
 
     def check_best(self) -> None:
-        """Check that the best weights are there, as they were written; write them anew where the checkpoint has them.
+        """Verify the best weights; write them again from the checkpoint if they are damaged.
 
         Raises:
-            RunError: where they are lost.
+            RunError: if they are lost.
         """
         assert self.folder is not None
         state, path = self.state, self.folder / runs.BEST
@@ -138,11 +138,11 @@ class Selection:
             self.keep_best()
 
     def conclusions(self) -> tuple[str, ...]:
-        """Return the method's conclusions on the last epoch, with what holds of the weights that are kept."""
+        """Return the method's conclusions on the last epoch, with a remark on the kept weights."""
         return tuple(text + self._kept() for text in self.engine.method.conclude())
 
     def _kept(self) -> str:
-        """Return which weights are kept, and what the method measured of them, as sentences."""
+        """Return sentences on the kept weights and the method's quantities for them."""
         state, epochs, text = self.state, len(self.state.probes), ""
         if state.best_epoch != epochs:
             was = {None: "", True: ", which met the limit", False: ", which did not meet the limit"}
@@ -156,5 +156,5 @@ class Selection:
 
 
 def _rank(feasible: bool | None, probed: Mapping[str, float]) -> tuple[bool, float, float]:
-    """Return what `best` is chosen by: a limit met, then accuracy under ten steps, then clean accuracy."""
+    """Return the criteria of `best` in order: the method's limit, accuracy under ten steps, clean accuracy."""
     return feasible is not False, probed["many_steps"], probed["clean"]

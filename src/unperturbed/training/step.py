@@ -29,20 +29,20 @@ def optimisation_step(
 ) -> tuple[Terms, Inner]:
     """Perturb, descend, and let the method update its memory; return the terms (detached) and the inner result.
 
-    `attacked` is the bare network, `wrapped` the same as Fabric wraps it, which averages gradients over the processes
-    whenever a backward passes it.
+    `attacked` is the bare network, `wrapped` the same in Fabric's wrapper, whose backward averages gradients over the
+    processes.
 
     Raises:
-        RunError: if the loss or its gradient is not finite, or the network has no second derivative that the method
-            needs, before the weights have changed.
+        RunError: if the loss or its gradient is not finite, or the network lacks a second derivative that the method
+        needs; the weights have not changed then.
     """
     with under_attack(attacked):
         inner = method.perturb(attacked, batch, threat, noise)
     terms = method.loss(wrapped, batch, inner, threat, noise)
     loss = torch.stack(list(terms.values())).sum()
     if not bool(loss.isfinite()):
-        place = not_finite_at(attacked, batch.x, batch)
-        slope = f"The gradient at the inputs stops being finite in {place}, as a root's does at 0. " if place else ""
+        module = not_finite_at(attacked, batch.x, batch)
+        slope = f"The gradient at the inputs stops being finite in {module}, as a root's does at 0. " if module else ""
         raise RunError(
             f"The loss is not finite ({_shown(terms)}) on the examples {batch.ids.tolist()}. {slope}"
             "Lower --lr, or set --clip-grad-norm."
@@ -69,21 +69,21 @@ def optimisation_step(
 
 
 def _cause(model: nn.Module, batch: Batch, inner: Inner) -> str:
-    """Return where the gradient stops being finite, in a sentence."""
+    """Return a sentence on the place where the gradient stops being finite."""
     spoiled = [
         name.removeprefix("network.").removeprefix("module.")
         for name, weight in model.named_parameters()
         if weight.grad is not None and not bool(weight.grad.isfinite().all())
     ]
-    places = [not_finite_at(model, x, batch) for x in (batch.x, inner.z) if x.shape == batch.x.shape]
-    place = next((each for each in places if each), None)
-    where = f"it stops being finite in {place}" if place else "perhaps a slope of the network is infinite there"
+    modules_found = [not_finite_at(model, x, batch) for x in (batch.x, inner.z) if x.shape == batch.x.shape]
+    module = next((found_in for found_in in modules_found if found_in), None)
+    where = f"it stops being finite in {module}" if module else "perhaps a slope of the network is infinite there"
     weights = f" It concerns {', '.join(spoiled[:3])}{', ...' * (len(spoiled) > 3)}." if spoiled else ""
     return f"{where}, as a root's is at 0.{weights}"
 
 
 def not_finite_at(model: nn.Module, x: Inputs, batch: Batch) -> str | None:
-    """Return which part of the network the gradient at x stops being finite in; None: nowhere, or not to be named."""
+    """Return the part of the network where the gradient at x stops being finite; None: nowhere, or unknown."""
     with under_attack(model):
         return where_not_finite(model, x.detach(), lambda logits: cross_entropy(logits, batch.y))
 

@@ -15,20 +15,20 @@ class Trained:
     """The result of a run.
 
     Attributes:
-        model: the network that was given, with the best weights, in eval mode.
-        clean_accuracy: of those weights, on the examples that the probe looks at.
+        model: the caller's network, with the best weights, in eval mode.
+        clean_accuracy: of those weights, on the examples of the probe.
         robust_accuracy: likewise, under ten steps of projected ascent: a quick look, not an evaluation.
-        best_epoch: the epoch, from 1, that the weights are from: the most robust one under the probe, of those that
-            meet the method's limit, if it has one and any does.
-        epochs: how many were run.
-        seconds: of training, probes included.
-        warnings: what was adjusted, and what the alarm recognised.
+        best_epoch: the epoch of the weights, from 1: the most robust under the probe, among those that meet the
+            method's limit, if it has one and an epoch met it.
+        epochs: number of finished epochs.
+        seconds: of training, with probes.
+        warnings: adjustments of settings, and the alarm's warnings.
         folder: the run folder, or None.
-        conclusions: what the method says of its end, the last epoch's: whether a limit was met, say.
-        feasible: whether the epoch that the weights are from has met the method's limit; None where it has none, and
-            where a loss is limited but a running average of the weights is kept.
-        method: as it is at the end, its memory included: that of the last epoch, too.
-        held_out: whether the probe's examples were held out, as they are unless `validation` leaves none.
+        conclusions: the method's sentences on the last epoch, such as whether a limit was met.
+        feasible: whether the epoch of the weights met the method's limit; None without a limit, and if a loss is
+            limited but a running average of the weights is kept.
+        method: the method at the end, with its memory, from the last epoch.
+        held_out: whether the probe's examples were held out (not if `validation` leaves none).
     """
 
     model: nn.Module
@@ -64,8 +64,8 @@ class Trained:
 def at_chance(clean: Interval, robust: Interval, classes: int) -> str | None:
     """Return a warning if a run ends at chance: its accuracies could be those of a constant answer.
 
-    Clean accuracy is at chance where its interval does not lie above it, robust accuracy where its interval holds it
-    (below it, points were searched and found: that is no chance). Under 20 examples nothing is said.
+    Clean accuracy is at chance if its interval does not lie above chance, robust accuracy if its interval contains
+    chance (an accuracy below chance means successful attacks). There is no warning for fewer than 20 examples.
     """
     chance = 1 / classes
     low = {"clean": clean.low <= chance, "robust": robust.low <= chance <= robust.high}
@@ -74,5 +74,6 @@ def at_chance(clean: Interval, robust: Interval, classes: int) -> str | None:
         return None
     return (
         f"The {' and the '.join(names)} accuracy on the probe's {clean.n} examples cannot be told from chance "
-        f"({chance:.0%}): the network may answer alike everywhere. Train longer, let eps grow (ramp), or lower lr."
+        f"({chance:.0%}): the network may have the same output everywhere. Train longer, let eps grow (ramp), or lower "
+        "lr."
     )

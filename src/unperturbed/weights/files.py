@@ -39,18 +39,18 @@ def build_model(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> nn.Module:
-    """Build the model that `spec` names: "small-cnn", or the user's own as "package.module:Class".
+    """Build the model named by `spec`: "small-cnn", or a user's class as "package.module:Class".
 
-    What `spec` names is called with `arguments`, and with `input_shape`, `classes`, `mean` and `std` where its
-    signature has a parameter of that name and `arguments` does not. A function that returns a module will do as well.
-    Raises `InputError` on an unknown name (with the nearest), a failing import, an argument that is not there (with
-    those that are) or missing, on what the constructor raises, and on a result that is not a module.
+    The class is called with `arguments`, and with `input_shape`, `classes`, `mean` and `std` if its signature has a
+    parameter of that name and `arguments` does not. A function that returns a module works as well. Raises `InputError`
+    for an unknown name (with the nearest), a failing import, an unknown (with the known ones) or missing argument, an
+    error in the constructor, and a result that is not a module.
     """
     make = _find_maker(spec)
     offered = {"input_shape": input_shape, "classes": classes, "mean": mean, "std": std}
-    given = _checked_arguments(spec, make, arguments, offered)
-    with trying(f"building the model {spec} with {given!r:.300}"):
-        model = make(**given)
+    keywords = _checked_arguments(spec, make, arguments, offered)
+    with trying(f"building the model {spec} with {keywords!r:.300}"):
+        model = make(**keywords)
     if not isinstance(model, nn.Module):
         raise InputError(f"{spec} returned a {type(model).__name__}, not a torch.nn.Module: name a class that is one")
     return model
@@ -82,7 +82,7 @@ def _find_maker(spec: str) -> Callable[..., object]:
 def _checked_arguments(
     spec: str, make: Callable[..., object], arguments: Mapping[str, object], offered: Mapping[str, object]
 ) -> dict[str, object]:
-    """Return the arguments to call `make` with; raises `InputError` where they do not fit its signature."""
+    """Return the arguments for `make`; raises `InputError` if they do not fit its signature."""
     signature = inspect.signature(make)
     kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
     accepted = [name for name, kind in kinds.items() if kind in (kind.POSITIONAL_OR_KEYWORD, kind.KEYWORD_ONLY)]
@@ -91,7 +91,7 @@ def _checked_arguments(
         if name not in accepted and not takes_any:
             raise InputError(f"{spec} has no argument {name!r}. {hint(name, accepted)}")
     complete = {name: value for name, value in offered.items() if name in accepted} | dict(arguments)
-    for name in complete.keys() & kinds.keys():  # YAML and JSON know no tuples
+    for name in complete.keys() & kinds.keys():  # YAML and JSON have no tuples
         value = complete[name]
         if isinstance(value, list) and get_origin(signature.parameters[name].annotation) is tuple:
             complete[name] = tuple(value)
@@ -107,10 +107,10 @@ def _checked_arguments(
 
 @dataclass(frozen=True)
 class KeyReport:
-    """What became of the weights in a file, by name.
+    """The outcome of loading a weights file, by name.
 
     `missing` and `mismatched` (with both shapes) are the model's names, `unexpected` the file's; `kept` is the
-    normalisation that the model keeps because the file has none; `source` says where in the file the weights lay.
+    normalisation that the model keeps because the file has none; `source` is the place of the weights in the file.
     """
 
     loaded: tuple[str, ...]
@@ -121,21 +121,21 @@ class KeyReport:
     source: str = ""
 
     def __str__(self) -> str:
-        """Return a line on what was loaded, and one for each kind of name that was not."""
+        """Return a line on the loaded weights, and one for every kind of other names."""
         lines = [f"{len(self.loaded)} weights loaded from {self.source}"]
         for kind in ("missing", "unexpected", "mismatched", "kept"):
             if names := getattr(self, kind):
-                more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-                lines.append(f"{kind} ({len(names)}): {', '.join(f'{name:.200}' for name in names[:8])}{more}")
+                ellipsis = f" and {len(names) - 8} more" if len(names) > 8 else ""
+                lines.append(f"{kind} ({len(names)}): {', '.join(f'{name:.200}' for name in names[:8])}{ellipsis}")
         return "\n".join(lines)
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """Return the tensors of a weights file by their plain names, on the CPU, as they were stored.
+    """Return the tensors of a weights file by their plain names, on the CPU, in their stored type.
 
-    Reads safetensors, and what `torch.save` writes with `weights_only=True`: code in a file never runs. Names lose
+    Reads safetensors, and files of `torch.save` with `weights_only=True`: code in a file never runs. Names lose
     the leading prefixes of wrappers, and a normalisation becomes `normalise.mean` and `normalise.std`, for the layouts
-    in `layouts.py`. Raises `InputError` on a file that is not there, is no weights file (an HTML page), is cut off, or
+    in `layouts.py`. Raises `InputError` if the file does not exist, is no weights file (an HTML page), is truncated, or
     holds code or no weights.
     """
     stored = read_stored(Path(path)).weights
@@ -146,12 +146,12 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
 def load_weights(
     model: nn.Module, path: Path | str, strict: bool = True, keep_normalisation: bool = False
 ) -> KeyReport:
-    """Load a weights file into `model`, in the model's own dtype and device, and tell what became of every name.
+    """Load a weights file into `model`, in the model's dtype and device, and report on every name.
 
-    Names are compared as they are or without the wrappers' prefixes, whichever way more of them agree. A file without
-    normalisation leaves the model's own in place where that changes nothing (mean 0, std 1), or where
-    `keep_normalisation` says that its numbers are those of the network's training. Raises `InputError` as
-    `read_weights` does, and on missing or mismatched names unless `strict` is False; the model is then as before.
+    Names are compared with or without the wrappers' prefixes, so that more of them agree. If the file has no
+    normalisation, the model keeps its normalisation if that is the identity (mean 0, std 1), or if `keep_normalisation`
+    states that its numbers are those of the network's training. Raises `InputError` like `read_weights`, and for
+    missing or mismatched names unless `strict` is False; the model is then unchanged.
     """
     path = Path(path)
     stored = read_stored(path)
@@ -168,16 +168,16 @@ def load_weights(
 
 @checked()
 def save_weights(model: nn.Module, path: Path | str, about: Mapping[str, object] | None = None) -> None:
-    """Write the model's state as safetensors, whole or not at all; shared tensors are written under each name.
+    """Write the model's state as safetensors, atomically; shared tensors are written under every name.
 
-    The metadata hold a hash of the contents, and plain values `about` them.
+    The metadata hold a hash of the contents, and the plain values `about`.
 
-    Raises `InputError` where the state holds something other than tensors, and `RunError` where the file cannot be
-    written; a file that was there then stands.
+    Raises `InputError` if the state holds something other than tensors, and `RunError` if the file cannot be written;
+    an earlier file then remains.
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"path is {path}, a folder: name the file in it that is to be written.")
+        raise InputError(f"path is {path}, a folder: give the path of a file.")
     try:
         json.dumps(about)
     except (TypeError, ValueError) as error:
@@ -186,13 +186,13 @@ def save_weights(model: nn.Module, path: Path | str, about: Mapping[str, object]
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise InputError(f"{name} of the model is a {type(value).__name__}: safetensors hold tensors only")
-    # a copy of each: safetensors refuses tensors that share memory or are not contiguous
+    # copies: safetensors refuses tensors that share memory or are not contiguous
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
     write_tensors(path, tensors, about or {})
 
 
 def _match(tensors: Mapping[str, Tensor], stored: StoredWeights, path: str) -> tuple[dict[str, Tensor], KeyReport]:
-    """Return what to load under the model's names, and the report on all names."""
+    """Return the tensors to load under the model's names, and the report on all names."""
     ours, theirs = _best_names(tensors, stored.weights)
     fitting, mismatched = {}, []
     for plain in ours.keys() & theirs.keys():
@@ -204,12 +204,12 @@ def _match(tensors: Mapping[str, Tensor], stored: StoredWeights, path: str) -> t
         else:
             mismatched.append(f"{name} {tuple(tensors[name].shape)}, in the file {tuple(value.shape)}")
     # a tied weight may be stored once, and old files lack the counts of batches, which eval mode does not use
-    there = {_memory(tensors[name]) for name in fitting}
+    loaded = {_memory(tensors[name]) for name in fitting}
     absent = [ours[plain] for plain in ours if plain not in theirs]
-    missing = [n for n in absent if not n.endswith("num_batches_tracked") and _memory(tensors[n]) not in there]
+    missing = [n for n in absent if not n.endswith("num_batches_tracked") and _memory(tensors[n]) not in loaded]
     unexpected = [theirs[plain] for plain in theirs if plain not in ours]
-    others = f" (the file also holds {', '.join(stored.others)})" if stored.others else ""
-    source = path + "".join(f"[{name!r}]" for name in stored.path) + others
+    rest = f" (the file also holds {', '.join(stored.others)})" if stored.others else ""
+    source = path + "".join(f"[{name!r}]" for name in stored.path) + rest
     return fitting, KeyReport(
         loaded=tuple(name for name in tensors if name in fitting),
         missing=tuple(missing),
@@ -230,7 +230,7 @@ def _check_kind(stored: Tensor, tensor: Tensor, name: str, path: str) -> None:
 
 
 def _best_names(tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the names by which the two sides agree most, as they are or plain; as they are where nothing is gained."""
+    """Return the names, stored or plain, that agree with the model's most often; the stored ones if equal."""
     ours = ({name: name for name in tensors}, plain_names(tensors))
     theirs = ({name: name for name in stored}, plain_names(stored))
     return max(product(ours, theirs), key=lambda pair: len(pair[0].keys() & pair[1].keys()))
@@ -261,9 +261,9 @@ def _is_identity(tensors: Mapping[str, Tensor], missing: tuple[str, ...]) -> boo
 
 def _with_kept_normalisation(tensors: Mapping[str, Tensor], report: KeyReport) -> KeyReport:
     names = set(_normalisation(tensors).values())
-    kept = tuple(name for name in report.missing if name in names)
+    names_kept = tuple(name for name in report.missing if name in names)
     missing = tuple(name for name in report.missing if name not in names)
-    return KeyReport(report.loaded, missing, report.unexpected, report.mismatched, kept, report.source)
+    return KeyReport(report.loaded, missing, report.unexpected, report.mismatched, names_kept, report.source)
 
 
 def _problem(tensors: Mapping[str, Tensor], report: KeyReport) -> str:

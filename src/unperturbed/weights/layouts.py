@@ -1,10 +1,10 @@
-"""Where other projects keep weights in a file, and what they call them.
+"""The layouts of other projects' weights files: containers and names.
 
 RobustBench: under "state_dict", or bare, or under "last"; names behind "module." or "model."; buffers `mu` and `sigma`.
 MadryLab/robustness: under "model" (older: "state_dict"); the network twice, as "module.model." and
 "module.attacker.model.", with `normalizer.new_mean` and `new_std`. TRADES: bare, at times behind "module.". MAIR: under
 "rmodel"; "model." (parallel: "model.module."), together with `n_classes`, `mean` and `std`, or `model.0.mean` and the
-network as "model.1.". Only whole leading prefixes that every weight carries are taken off.
+network as "model.1.". Only complete leading prefixes that every weight has are removed.
 """
 
 import re
@@ -46,19 +46,19 @@ class StoredWeights:
 
 
 def find_weights(content: object) -> StoredWeights | None:
-    """Return the named tensors that an unpickled file holds, out of their containers; None where it holds none."""
+    """Return the named tensors of an unpickled file, out of their containers; None if it has none."""
     if not isinstance(content, Mapping):
         return None
     inside = {name: inner for name in _CONTAINERS if (inner := find_weights(content.get(name)))}
     if inside:
-        (name, inner), *others = inside.items()
-        return StoredWeights(inner.weights, (name, *inner.path), (*(other for other, _ in others), *inner.others))
+        (name, inner), *rest = inside.items()
+        return StoredWeights(inner.weights, (name, *inner.path), (*(container for container, _ in rest), *inner.others))
     weights = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     return StoredWeights(weights) if weights else None
 
 
 def plain_names(weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return plain name -> stored name, with wrappers' prefixes and bookkeeping gone.
+    """Return plain name -> stored name, without wrappers' prefixes and bookkeeping.
 
     The normalisation, under any name, becomes `normalise.mean` and `normalise.std`.
     """
@@ -77,7 +77,7 @@ def _without_attacker(names: dict[str, str]) -> dict[str, str]:
 
 
 def _unwrapped(names: dict[str, str]) -> dict[str, str]:
-    """Take one prefix off, where all weights but normalisation and bookkeeping carry it and no two names then meet."""
+    """Remove one prefix if all weights but normalisation and bookkeeping have it and all names stay distinct."""
     body = [name for name in names if not _NORMALISER.fullmatch(name) and name not in _BOOKKEEPING]
     after_first_layer = ("1.",) if any(name.startswith("0.") for name in names.keys() - body) else ()
     for prefix in (*_PREFIXES, *after_first_layer):
@@ -88,7 +88,7 @@ def _unwrapped(names: dict[str, str]) -> dict[str, str]:
 
 
 def _with_plain_normalisation(names: dict[str, str]) -> dict[str, str]:
-    """Rename the one pair of a mean and a std; several pairs, or half of one, stay as they are."""
+    """Rename the single pair of a mean and a std; several pairs, or half of a pair, stay unchanged."""
     roles: dict[str, dict[str, str]] = {}
     for name in names:
         if match := _NORMALISER.fullmatch(name):

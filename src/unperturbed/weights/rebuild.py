@@ -1,4 +1,4 @@
-"""From a network back to how it is built, and whether a rebuilt one is the same."""
+"""Specifications of networks: from a network to its specification, back, and the comparison of both."""
 
 import hashlib
 import inspect
@@ -24,20 +24,20 @@ PLAIN = (str, int, float, bool, type(None))
 
 
 def spec_of(model: nn.Module) -> ModelSpec | None:
-    """Return how to build a network of this package; None for another, or where it was changed after it was built."""
+    """Return the specification of a network of this package; None for others, and for a network changed since."""
     kind = type(model)
     name, arguments = vars(kind).get("name"), getattr(model, "init_args", None)
     if not isinstance(arguments, Mapping) or named_models().get(str(name)) is not kind:
         return None
     with torch.random.fork_rng(devices=[]), torch.device("meta"):  # without values: shapes and layers are compared
-        again = kind(**arguments)
-    if architecture(again) != architecture(model):
+        rebuilt = kind(**arguments)
+    if architecture(rebuilt) != architecture(model):
         return None
     return ModelSpec(str(name), dict(arguments))
 
 
 def network_of(model: nn.Module) -> Network:
-    """Return what a run folder says of the network that was trained."""
+    """Return the specification of the trained network in a run folder."""
     kind = type(model)
     parameters = sum(weight.numel() for weight in model.parameters())
     return Network(f"{kind.__module__}.{kind.__qualname__}", architecture(model), parameters)
@@ -46,7 +46,7 @@ def network_of(model: nn.Module) -> Network:
 def architecture(model: nn.Module) -> str:
     """Return a hash of the modules by name (their classes and settings) and of the shapes of weights and buffers.
 
-    Of modules that are not PyTorch's own the settings are the plain attributes named as the constructor's parameters.
+    For modules outside PyTorch, the settings are the plain attributes with the names of constructor parameters.
     """
     lines = [f"{name} {type(module).__qualname__} {_settings(module)}" for name, module in model.named_modules()]
     lines += [f"{name} {tuple(value.shape)}" for name, value in model.state_dict().items() if hasattr(value, "shape")]
@@ -54,7 +54,7 @@ def architecture(model: nn.Module) -> str:
 
 
 def check_rebuilt(model: nn.Module, network: Network | None, made_by: str, run: object, remedy: str) -> None:
-    """Raise InputError where a network is not the one that a run trained: its weights may fit all the same."""
+    """Raise InputError if a network differs from the one that a run trained, also if the weights would fit."""
     if network is not None and architecture(model) != network.architecture:
         raise InputError(
             f"{made_by} makes another network than the {network.class_path} that {run} holds, though weights may fit: "
@@ -66,9 +66,9 @@ def check_rebuilt(model: nn.Module, network: Network | None, made_by: str, run: 
 def load_run(folder: Path | str, trust: bool | Trust = False) -> nn.Module:
     """Return the network of a run folder, with its best weights, in eval mode: `Run.open(folder).model`.
 
-    An import path in the folder is followed only where `trust` says so, or the user otherwise trusts the folder (see
-    `imports`). Raises `InputError` where it is not, where the folder does not say what its network is (one of another
-    class than this package's that was built in Python), and where the rebuilt network is not the one that was trained.
+    An import path in the folder is followed only with `trust`, or if the user trusts the folder otherwise (see
+    `imports`). Raises `InputError` if it is not followed, if the folder has no specification of its network (a class
+    outside this package that was built in Python), and if the rebuilt network differs from the trained one.
     """
     path = Path(folder)
     record = RunRecord.read(path)
@@ -78,13 +78,13 @@ def load_run(folder: Path | str, trust: bool | Trust = False) -> nn.Module:
         raise InputError(
             f"{path} does not say what its network is: build it, and load_weights(model, {str(path / BEST)!r})"
         )
-    given = trust if isinstance(trust, Trust) else user_trust(trust)
-    own = given.of_file(path, [record.model.class_path, record.model.init_args])
+    base = trust if isinstance(trust, Trust) else user_trust(trust)
+    trusted = base.of_file(path, [record.model.class_path, record.model.init_args])
     try:
-        model = build_from(record.model, f"the model of {path}", own)
+        model = build_from(record.model, f"the model of {path}", trusted)
     except InputError as error:
         raise InputError(f"{path / CONFIG}, model: {error}") from error.__cause__ or error
-    remedy = "Build the one that was trained, and load_weights into it."
+    remedy = "Build the trained network, and load_weights into it."
     check_rebuilt(model, record.network, record.model.class_path, path, remedy)
     for text in check_weights(path):
         log.warning(text)
@@ -93,10 +93,10 @@ def load_run(folder: Path | str, trust: bool | Trust = False) -> nn.Module:
 
 
 def build_from(spec: ModelSpec, where: str, trust: Trust) -> nn.Module:
-    """Return the network that a file describes; `where` names the file in what is raised.
+    """Return the network that a file specifies; `where` names the file in errors.
 
     Raises:
-        InputError: for an import path that is not followed, before any import, and where building fails.
+        InputError: for an import path that is not followed, before any import, and if building fails.
     """
     path = spec.class_path
     if ":" in path or "." in path:
@@ -111,6 +111,6 @@ def build_from(spec: ModelSpec, where: str, trust: Trust) -> nn.Module:
 def _settings(module: nn.Module) -> str:
     if type(module).__module__.partition(".")[0] == "torch":
         return module.extra_repr()
-    named = inspect.signature(type(module).__init__).parameters
-    values: dict[str, Any] = {name: vars(module)[name] for name in named if name in vars(module)}
+    parameters = inspect.signature(type(module).__init__).parameters
+    values: dict[str, Any] = {name: vars(module)[name] for name in parameters if name in vars(module)}
     return str({name: value for name, value in values.items() if isinstance(value, PLAIN)})

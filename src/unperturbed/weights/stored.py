@@ -51,7 +51,7 @@ def _head(path: Path) -> bytes:
 
 
 def _refuse_text(path: Path, head: bytes) -> None:
-    """Raise on what a failed download leaves behind."""
+    """Raise InputError for an HTML page or a Git LFS pointer, left by a failed download."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<!--", b"<?xml")):
         kind = "an XML" if start.startswith(b"<?xml") else "an HTML"
@@ -73,19 +73,19 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickled(path: Path, head: bytes) -> object:
-    """Return what `torch.save` wrote, without ever running code in it."""
+    """Return the content of a file of `torch.save`, without running code in it."""
     if head.startswith(b"PK") and not zipfile.is_zipfile(path):
         raise InputError(f"{path} is truncated: it ends before its table of contents; download it again")
     if damage := damage_of_zip(path) if head.startswith(b"PK") else "":
         raise InputError(f"{path} is damaged ({damage}): download it again, or put back a copy")
     try:
-        # an open file: of a path, torch judges by the suffix; it warns on pickles that it did not write
+        # an open file: for a path, torch decides by the suffix; it warns of foreign pickles
         with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
             content: object = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        if named := _code_in(path, str(error)):
+        if code := _code_in(path, str(error)):
             raise InputError(
-                f"{path} holds more than tensors: {named}, which only running code could restore, so it was not read"
+                f"{path} holds more than tensors: {code}, which only running code could restore, so it was not read"
                 " and nothing in it ran. If you trust the file, open it with the project that wrote it and save"
                 " model.state_dict() alone"
             ) from None
@@ -96,12 +96,12 @@ def _read_pickled(path: Path, head: bytes) -> object:
 
 
 def _code_in(path: Path, message: str) -> str | None:
-    """Return the class or function at which the safe unpickler stopped, or that a bare pickle would call."""
-    if named := re.search(r"GLOBAL ([A-Za-z_][\w.]*)", message):
-        return named[1]
+    """Return the class or function that stopped the safe unpickler, or that a bare pickle would call."""
+    if match := re.search(r"GLOBAL ([A-Za-z_][\w.]*)", message):
+        return match[1]
     texts: list[str] = []
     with path.open("rb") as file, suppress(ValueError, MemoryError):  # a text may claim any length
-        for code, argument, _ in pickletools.genops(file):  # takes the pickle apart without running it
+        for code, argument, _ in pickletools.genops(file):  # parses the pickle without running it
             if code.name == "GLOBAL":
                 return str(argument).replace(" ", ".")
             if code.name == "STACK_GLOBAL":

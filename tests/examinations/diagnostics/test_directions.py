@@ -193,7 +193,7 @@ def test_every_style_of_network_goes_through_and_agrees_with_dense_jacobians(
     model, x = built(name, torch.float64), images(1, torch.float64)
     with untouched(model):
         finding = directions(subject(model, x))
-    assert finding.notes == ("J u is computed in forward mode, which was seen to agree with differences.",)
+    assert finding.notes == ("J u is computed in forward mode, which agreed with differences.",)
     jacobians = dense(model, x)
     exact = [float(torch.linalg.matrix_norm(matrix, 2)) for matrix in jacobians]
     largest = line(finding, "largest singular value of the Jacobian")
@@ -241,7 +241,7 @@ def test_too_much_work_is_done_on_four_examples(monkeypatch: pytest.MonkeyPatch)
     some = directions(subject(model, x))
     assert [len(each.values) for each in some.distributions] == [9, 4, 4, 4]
     assert values(some, LARGEST) == pytest.approx({id: values(all_, LARGEST)[id] for id in values(some, LARGEST)})
-    assert "Input Jacobians: of 4 examples only, because each takes long." in some.notes
+    assert "Input Jacobians: of 4 examples only, because of their cost." in some.notes
 
 
 # --- which derivative -------------------------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ def test_at_a_kink_it_is_the_derivative_that_is_taken() -> None:
         conv = nn.Conv2d(3, 4, 3, bias=False)
         model = nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3)).double()
     finding = directions(subject(model, torch.zeros(2, 3, 8, 8, dtype=torch.float64)))
-    assert any(note.startswith("logits: no direction of the input moves the output") for note in finding.notes)
+    assert any(note.startswith("logits: no direction of the input changes the output") for note in finding.notes)
     assert any("in forward mode" in note for note in finding.notes)
     assert len(values(finding, SPREAD)) == 2  # of the convolution alone
     assert line(finding, "largest singular value of the Jacobian").y[1] is None

@@ -220,9 +220,7 @@ def test_a_block_that_the_input_never_moves_does_not_cost_the_others() -> None:
 
     finding = feature_changes(subject(Side().double(), flat(), Threat("Linf", 0.1)))
     assert len(values(finding, "feature change, worst case")) == 6
-    assert any(
-        note.startswith("side: ") and "the means over the blocks are without it" in note for note in finding.notes
-    )
+    assert any(note.startswith("side: ") and "the means over the blocks exclude it" in note for note in finding.notes)
     change = line(finding, "relative change of the features, worst case")
     assert [place for place, value in zip(change.x, change.y, strict=True) if value is None] == ["side"]
 

@@ -1,1 +1,1 @@
-"""Forms of data: a file a form, found by its `NAME: Form = Form(...)`."""
+"""Forms of data, one file per form, found by its `NAME: Form = Form(...)`."""

@@ -1,4 +1,4 @@
-"""What a form of data is, and which choices behind a place (`PLACE?label=COLUMN`) are of which form."""
+"""The definition of a form of data, and the choices behind a place (`PLACE?label=COLUMN`)."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,10 +11,10 @@ from unperturbed.errors import InputError
 
 @dataclass(frozen=True)
 class Choice:
-    """What to take where a dataset leaves it open: a configuration, the image and the label column; None: the only one.
+    """Choices within a dataset: a configuration, the image and the label column; None: the only one.
 
-    Written behind the place of the data: `PLACE?config=NAME&image=COLUMN&label=COLUMN`. `resize=HEIGHT,WIDTH` is of
-    images, `scale=unit` of tables.
+    Written behind the place of the data: `PLACE?config=NAME&image=COLUMN&label=COLUMN`. `resize=HEIGHT,WIDTH` applies
+    to images, `scale=unit` to tables.
     """
 
     config: str | None = None
@@ -25,7 +25,7 @@ class Choice:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width that images are resized to; raises InputError for what is none."""
+        """Height and width of resized images; raises InputError for other texts."""
         match = None if self.resize is None else re.fullmatch(r"(\d{1,5}),(\d{1,5})", self.resize)
         size = None if match is None else (int(match[1]), int(match[2]))
         if self.resize is not None and (size is None or not 1 <= size[0] * size[1] <= pictures.MOST_PIXELS):
@@ -35,20 +35,20 @@ class Choice:
 
 NAMES = tuple(field.name for field in fields(Choice))
 _OPTIONS: Mapping[str, str] = {"label": "--label, or ?label=", "resize": "--resize, or ?resize="}
-"""How a choice is given, where an option of the command line gives it, too."""
+"""The spelling of a choice, with the option of the command line if it has one."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """A form of data: a value of this type in a file of this folder is all that a new form needs.
+    """A form of data; a new form is a value of this type in a file of this folder.
 
     Attributes:
-        name: what such data are called in messages.
-        example: what messages tell to give.
+        name: its name in messages.
+        example: an example of a place, for messages.
         fits: whether a place, which need not exist, is of this form; no place is of two forms.
         load: returns the data from their place, their name and the choices.
         takes: the choices that apply.
-        remedy: where the other choices are made instead.
+        remedy: the alternative to choices that do not apply.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Form:
     remedy: str = "leave it out"
 
     def check(self, choice: Choice, place: str) -> None:
-        """Raise InputError for a choice that does not apply to this form: nothing is dropped in silence."""
+        """Raise InputError for a choice that does not apply to this form."""
         for name in NAMES:
             value = getattr(choice, name)
             if value is not None and name not in self.takes:

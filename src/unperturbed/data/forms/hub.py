@@ -14,19 +14,19 @@ from unperturbed.data.names import forms_in_words
 from unperturbed.errors import InputError, RunError
 
 SECONDS = 5.0
-"""How long the hub may take to answer."""
+"""The time limit for the hub's answer."""
 
 _REVISIONS = ("main", "refs/convert/parquet")
-"""Where a dataset's Parquet files are: its own, or those that the hub made of other formats."""
+"""The revisions with a dataset's Parquet files: the original, and the hub's conversion of other formats."""
 
 T = TypeVar("T")
 
 
 def fetch(repository: str, config: str | None) -> Path:
-    """Return the local folder that holds the Parquet files of a dataset, after downloading what the cache lacks.
+    """Return the local folder with the Parquet files of a dataset, after downloading files that the cache lacks.
 
-    The hub is asked once, and has a few seconds to answer; where it does not, the cached copy serves. With
-    HF_HUB_OFFLINE set it is not asked at all. Raises InputError where there is neither, and RunError where a
+    The hub gets one request with a limit of a few seconds; without an answer, the cached copy is used. With
+    HF_HUB_OFFLINE set, no request is made. Raises InputError if the cache has no copy either, and RunError if a
     download breaks off.
     """
     try:
@@ -44,7 +44,7 @@ def fetch(repository: str, config: str | None) -> Path:
 
 
 class _Unreachable(Exception):
-    """The hub gave no answer; the text says why, in one line."""
+    """The hub gave no answer; the text is the reason in one line."""
 
 
 def _ask(repository: str) -> tuple[str, list[PurePosixPath]]:
@@ -66,7 +66,7 @@ def _ask(repository: str) -> tuple[str, list[PurePosixPath]]:
                 f"There is no folder {repository} here, and the Hugging Face hub has no dataset {repository} "
                 "that can be read without logging in (`hf auth login`): check the spelling."
             ) from error
-        except Exception as error:  # every HTTP library of every hub version has its own errors
+        except Exception as error:  # the errors depend on the HTTP library and the version of the hub's client
             raise _Unreachable(_one_line(error)) from error
         files = [PurePosixPath(s.rfilename) for s in info.siblings or [] if s.rfilename.endswith(".parquet")]
         if files:
@@ -76,7 +76,7 @@ def _ask(repository: str) -> tuple[str, list[PurePosixPath]]:
 
 
 def _within(seconds: float, question: Callable[[], T]) -> T:
-    """Return the answer, or raise TimeoutError: looking up a name can hang longer than any timeout of a request."""
+    """Return the answer, or raise TimeoutError: a name lookup can hang longer than the timeout of a request."""
     answer: Future[T] = Future()
 
     def ask() -> None:
@@ -126,7 +126,7 @@ def _cached(repository: str, config: str | None) -> Path | None:
 
 
 def _wanted(config: str | None) -> list[str]:
-    """Return the patterns of the files that are needed; the same ones decide whether a cached copy is complete."""
+    """Return the patterns of the required files, which also decide whether a cached copy is complete."""
     folder = f"{config}/" if config else ""
     return [f"{folder}*{split}*.parquet" for split in (*TRAIN, *TEST)]
 

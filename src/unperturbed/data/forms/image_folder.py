@@ -40,14 +40,14 @@ def load_images(folder: Path, name: str, size: tuple[int, int] | None = None) ->
 
 def _divided(folder: Path, name: str, size: tuple[int, int] | None) -> Data:
     classes = _classes(folder)
-    every = _split(folder, classes, name, size)
-    train, test = hold_out(every.labels, _HELD_OUT)
+    images = _split(folder, classes, name, size)
+    train, test = hold_out(images.labels, _HELD_OUT)
     warnings.warn(
-        f"{folder} has no train and test folders: {len(test)} of its {len(every)} images ({_HELD_OUT:.0%} of every "
+        f"{folder} has no train and test folders: {len(test)} of its {len(images)} images ({_HELD_OUT:.0%} of every "
         "class, always the same) are held out as the test split.",
         stacklevel=2,
     )
-    return Data(name, select(every, train), select(every, test), classes)
+    return Data(name, select(images, train), select(images, test), classes)
 
 
 def _train_folder(folder: Path) -> Path | None:
@@ -72,9 +72,9 @@ def _split(folder: Path, classes: Sequence[str], where: str, size: tuple[int, in
     files: list[Picture] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = _images(folder / name)
-        files += found
-        labels += [label] * len(found)
+        files_of_class = _images(folder / name)
+        files += files_of_class
+        labels += [label] * len(files_of_class)
     return picture_split(lambda ids: [files[i] for i in ids], torch.tensor(labels, dtype=torch.int64), where, size)
 
 

@@ -33,13 +33,13 @@ def load_npz(path: Path) -> Data:
     if len(lone) == 1:
         raise InputError(f"{path} holds {lone[0]} alone, but a test split is x_test and y_test: give both, or neither.")
     pairs = [names, *([("x_test", "y_test")] if "x_test" in arrays and "y_test" in arrays else [])]
-    named = named_labels(*(arrays[y] for _, y in pairs))
-    labels = [arrays[y] for _, y in pairs] if named is None else named[0]
+    labelled = named_labels(*(arrays[y] for _, y in pairs))
+    labels = [arrays[y] for _, y in pairs] if labelled is None else labelled[0]
     train, *tests = (array_split(arrays[x], y) for (x, _), y in zip(pairs, labels, strict=True))
     test = tests[0] if tests else None
     if test is not None and test.shape != train.shape:
         raise InputError(f"Examples of {path} have shape {train.shape} in training and {test.shape} in the test split.")
-    classes = number_classes(train, test) if named is None else named[1]
+    classes = number_classes(train, test) if labelled is None else labelled[1]
     return Data(path.stem, train, test, classes, _bounds(arrays, train.shape, path))
 
 
@@ -57,7 +57,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_sizes(stream: BinaryIO, path: Path) -> None:
-    """Refuse arrays whose headers claim another size than the archive says, or more than memory holds, unread."""
+    """Raise InputError, before reading, if headers claim another size than the archive, or more than memory holds."""
     total = 0
     with zipfile.ZipFile(stream) as archive:
         for member in archive.infolist():

@@ -1,4 +1,4 @@
-"""Parquet files in the layout of the Hugging Face hub: an image column and a label column, found by what they hold."""
+"""Parquet files in the layout of the Hugging Face hub: an image column and a label column, found by their types."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ from unperturbed.reading import check_memory, parse_json
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "validation", "valid", "val", "dev")
-"""Names of the split that results are reported on; the first that a dataset has, with labels, is taken."""
+"""Names of the test split, in order of preference; the first with labels is used."""
 
 ROW = 12
 """Bytes that a row takes at least: its label, or the number and the place of its image."""
@@ -36,15 +36,15 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 
 def find_parquet(folder: Path) -> list[PurePosixPath]:
     """Return the Parquet files in a folder and up to two levels below, relative to it, in order."""
-    found = (p for depth in ("*", "*/*", "*/*/*") for p in folder.glob(f"{depth}.parquet"))
-    return sorted(PurePosixPath(p.relative_to(folder).as_posix()) for p in found)
+    paths = (p for depth in ("*", "*/*", "*/*/*") for p in folder.glob(f"{depth}.parquet"))
+    return sorted(PurePosixPath(p.relative_to(folder).as_posix()) for p in paths)
 
 
 def load_parquet(folder: Path, name: str, choice: Choice) -> Data:
     """Return the Parquet files of a folder as Data.
 
     The split follows from the name of a file or of its folder (train*, test*, validation*, ...), the configuration by
-    the folders above, "data" apart. Raises InputError where files, configurations or columns are missing or ambiguous.
+    the folders above, except "data". Raises InputError if files, configurations or columns are missing or ambiguous.
     """
     files = choose_files(find_parquet(folder), str(folder), choice.config)
     train_name = next((s for s in TRAIN if s in files), None)
@@ -78,8 +78,8 @@ def choose_files(paths: Iterable[PurePosixPath], place: str, config: str | None)
         configs.setdefault(folder, {}).setdefault(split, []).append(path)
     configs = {folder: _recognised(splits) for folder, splits in configs.items()}
     if config is not None and config not in configs:
-        there = ", ".join(name for name in configs if name)
-        remedy = f"only {there}" if there else "and no other, so leave ?config= out"
+        listed = ", ".join(name for name in configs if name)
+        remedy = f"only {listed}" if listed else "and no other, so leave ?config= out"
         raise InputError(f"{place} has no configuration {config!r}, {remedy}.")
     if config is None and len(configs) > 1:
         names = ", ".join(name or "(top folder)" for name in configs)
@@ -89,20 +89,20 @@ def choose_files(paths: Iterable[PurePosixPath], place: str, config: str | None)
 
 def _split_and_config(path: PurePosixPath) -> tuple[str, str]:
     folders = [part for part in path.parts[:-1] if part != "data"]
-    for place, part in ((None, path.stem), (-1, folders[-1] if folders else "")):
+    for depth, part in ((None, path.stem), (-1, folders[-1] if folders else "")):
         match = _SPLIT.match(part.lower())
         if match and match[1] in (*TRAIN, *TEST):
-            return match[1], "/".join(folders[:place])
+            return match[1], "/".join(folders[:depth])
     return "", "/".join(folders)
 
 
 def _recognised(splits: dict[str, list[PurePosixPath]]) -> dict[str, list[PurePosixPath]]:
-    known = {name: paths for name, paths in splits.items() if name}
-    return known or {TRAIN[0]: splits[""]}
+    named = {name: paths for name, paths in splits.items() if name}
+    return named or {TRAIN[0]: splits[""]}
 
 
 def _check_shards(paths: Sequence[Path]) -> None:
-    """Refuse a split that lacks some of its files: training on the rest would look like training on all."""
+    """Raise InputError for a split with missing files: training on the others would look like training on all."""
     shards = [m for m in (_SHARD.search(p.name) for p in paths) if m]
     if shards and len(shards) != int(shards[0][2]):
         raise InputError(
@@ -113,7 +113,7 @@ def _check_shards(paths: Sequence[Path]) -> None:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that hold images and labels, and the names of the classes (none where the file has none)."""
+    """The columns of images and labels, and the names of the classes (empty if the file has none)."""
 
     image: str
     label: str
@@ -123,7 +123,7 @@ class Columns:
 def find_columns(path: Path, choice: Choice) -> Columns:
     """Return the image column and the label column of a file: by the Hugging Face feature types, else by Arrow's."""
     try:
-        with path.open("rb") as file:  # of a path, Arrow takes a colon for a scheme's
+        with path.open("rb") as file:  # in a path, Arrow reads a colon as the end of a scheme
             schema = pq.read_schema(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} cannot be read as Parquet ({error}): fetch it again.") from error
@@ -168,12 +168,12 @@ def _pick(chosen: str | None, candidates: list[str], role: str, path: Path, name
             f"{path.name} has several columns that could be the {role}: {', '.join(candidates)}. "
             f"Choose one behind the place of the data: ?{role}=NAME."
         )
-    wanted = "images (bytes of PNG or JPEG)" if role == "image" else "integer labels"
-    raise InputError(f"{path.name} has no column of {wanted}, only {', '.join(names)}: give other data as .npz.")
+    expected = "images (bytes of PNG or JPEG)" if role == "image" else "integer labels"
+    raise InputError(f"{path.name} has no column of {expected}, only {', '.join(names)}: give other data as .npz.")
 
 
 def _load_split(paths: list[Path], columns: Columns, where: str, size: tuple[int, int] | None) -> Split | None:
-    """Return the split, or None where its labels are hidden (all negative, as the hub writes them)."""
+    """Return the split, or None if its labels are hidden (all negative, the hub's convention)."""
     labels = _labels(paths, columns.label, where)
     if len(labels) and bool((labels < 0).all()):
         return None
@@ -192,18 +192,18 @@ def _labels(paths: list[Path], column: str, where: str) -> torch.Tensor:
 
 
 def _pictures(paths: list[Path], column: str, where: str) -> Pictures:
-    """Return the encoded images: held in memory where they fit, memory-mapped where they do not."""
+    """Return the encoded images: in memory if they fit, otherwise memory-mapped."""
     if sum(p.stat().st_size for p in paths) <= pictures.MEMORY_LIMIT:
-        held = [c for p in paths for c in _column(p, column).chunks]
-        encoded = [b for chunk in held for b in _encoded(chunk, where)]
+        chunks = [c for p in paths for c in _column(p, column).chunks]
+        encoded = [b for chunk in chunks for b in _encoded(chunk, where)]
         return lambda ids: [encoded[i] for i in ids]
     import datasets
 
-    places = [str(p.absolute()) for p in paths]
-    if special := next((p for p in places if _SPECIAL.search(p)), None):  # datasets would take it for a pattern
+    names = [str(p.absolute()) for p in paths]
+    if special := next((p for p in names if _SPECIAL.search(p)), None):  # datasets would read it as a pattern
         raise InputError(f"{special} is part of a large dataset, and its path holds one of * ? [ ] or ::: rename it.")
     with _quietly():
-        table = datasets.Dataset.from_parquet(places, columns=[column]).with_format("arrow")
+        table = datasets.Dataset.from_parquet(names, columns=[column]).with_format("arrow")
     return lambda ids: [b for chunk in table[list(ids)].column(column).chunks for b in _encoded(chunk, where)]
 
 

@@ -23,11 +23,11 @@ _LABELS = ("label", "class", "target", "y")
 
 
 def load_table(path: Path, name: str, label: str | None, scale: str | None) -> Data:
-    """Return a CSV file (its first line names the columns) as Data; the same 20% of every class are the test split.
+    """Return a CSV file (its first line names the columns) as Data; a fixed 20% of every class are the test split.
 
     Labels may be texts or numbers; their distinct values are the classes, in order. All other columns are features
     and must be numbers. The bounds are the lowest and highest value of each feature; with `scale="unit"` features are
-    mapped to [0, 1] by them. A warning says so, and where features have very different ranges.
+    mapped to [0, 1] by them. A warning says so, and another one if the ranges of features differ widely.
 
     Raises InputError for missing values, columns that are no numbers, and an unknown or ambiguous label column.
     """
@@ -44,19 +44,19 @@ def load_table(path: Path, name: str, label: str | None, scale: str | None) -> D
         x = (x - low) / np.where(high > low, high - low, 1)
     else:
         bounds = torch.from_numpy(low.astype(np.float32)), torch.from_numpy(high.astype(np.float32))
-    every = ArraySplit(torch.from_numpy(x.astype(np.float32)), labels)
-    _tell_ranges(every, names, path)
+    examples = ArraySplit(torch.from_numpy(x.astype(np.float32)), labels)
+    _tell_ranges(examples, names, path)
     train, test = hold_out(labels, HELD_OUT)
     if len(test) == 0 or len(train) == 0:
         raise InputError(f"{path} has too few examples of a class to hold out {HELD_OUT:.0%}: give more, or an .npz.")
     if len(classes) < 2:
         raise InputError(f"All labels of {path} (column {column!r}) are {classes[0]}: there is nothing to tell apart.")
     warnings.warn(
-        f"{len(test)} of the {len(every)} rows of {path} (20% of every class, always the same) are held out as the "
+        f"{len(test)} of the {len(examples)} rows of {path} (20% of every class, always the same) are held out as the "
         "test split.",
         stacklevel=2,
     )
-    return Data(name, select(every, train), select(every, test), classes, bounds, features=tuple(names))
+    return Data(name, select(examples, train), select(examples, test), classes, bounds, features=tuple(names))
 
 
 def _read(path: Path) -> pa.Table:
@@ -79,16 +79,16 @@ def _read(path: Path) -> pa.Table:
             f"The first line of {path} holds values ({first:.80}): add a line before it that names the columns."
         )
     if "" in header:
-        place = header.index("")
+        column = header.index("")
         raise InputError(
-            f"Column {place + 1} of {path} has no name: an index that was written with the table (to_csv(index=False) "
+            f"Column {column + 1} of {path} has no name: an index that was written with the table (to_csv(index=False) "
             "leaves it out) would be a feature. Remove the column, or name it."
         )
     twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice or len(table.column_names) < 2 or table.num_rows == 0:
-        what = f"names the column {twice[0]!r} twice" if twice else "needs rows, a label column and features"
+        problem = f"names the column {twice[0]!r} twice" if twice else "needs rows, a label column and features"
         between = "tabs" if delimiter == "\t" else "commas"
-        raise InputError(f"{path} {what}: its first line must name the columns, with {between} between them.")
+        raise InputError(f"{path} {problem}: its first line must name the columns, with {between} between them.")
     return table.rename_columns(header)
 
 
@@ -178,9 +178,9 @@ def _labels(table: pa.Table, column: str, path: Path) -> tuple[torch.Tensor, tup
         raise InputError(f"The labels of {path} (column {column!r}) are not whole (first: {values[0]}): name classes.")
     if values.dtype.kind == "f":
         values = values.astype(np.int64)
-    named = named_labels(values)
-    if named is not None:
-        return named[0][0], named[1]
+    texts = named_labels(values)
+    if texts is not None:
+        return texts[0][0], texts[1]
     kinds, codes = np.unique(values, return_inverse=True)
     if len(kinds) > max(100, len(values) // 2):
         raise InputError(f"The column {column!r} of {path} has {len(kinds)} different values: are these classes?")
@@ -188,7 +188,7 @@ def _labels(table: pa.Table, column: str, path: Path) -> tuple[torch.Tensor, tup
 
 
 def _tell_ranges(split: ArraySplit, names: list[str], path: Path) -> None:
-    """Warn where one eps cannot suit all features, with quantiles of the narrowest and the widest."""
+    """Warn if one eps cannot suit all features, with quantiles of the narrowest and the widest."""
     if (uneven := uneven_features(split)) is None:
         return
     ranges = []

@@ -1,1 +1,1 @@
-"""Data sets by name: a file each, found by its name."""
+"""Data sets by name, one file per name."""

@@ -16,6 +16,6 @@ def load() -> Data:
     from sklearn import datasets
 
     pixels, labels = datasets.load_digits(return_X_y=True)
-    every = array_split((pixels / 16).astype(np.float32).reshape(-1, 1, 8, 8), labels)
-    train, test = hold_out(every.labels, _HELD_OUT)
-    return Data("digits", select(every, train), select(every, test), tuple("0123456789"))
+    examples = array_split((pixels / 16).astype(np.float32).reshape(-1, 1, 8, 8), labels)
+    train, test = hold_out(examples.labels, _HELD_OUT)
+    return Data("digits", select(examples, train), select(examples, test), tuple("0123456789"))

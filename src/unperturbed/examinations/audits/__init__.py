@@ -1,4 +1,4 @@
-"""Audit checks: a function a file, of the same name, from a network under audit to a result.
+"""Audit checks, one per file: a function of the file's name, from a network under audit to a result.
 
-A file also says how many passes through the network an example costs (`PASSES`); cheap checks come first.
+A file also has the number of passes per example (`PASSES`); cheap checks come first.
 """

@@ -1,4 +1,4 @@
-"""Whether an attack without gradients breaks examples that attacks along the gradient leave."""
+"""A check whether an attack without gradients breaks survivors of attacks along the gradient."""
 
 from unperturbed.attacks.square import Square
 from unperturbed.examinations.audited import Audited, CheckResult, share
@@ -10,7 +10,7 @@ LEAD = 0.1
 
 
 def black_box(audited: Audited) -> CheckResult:
-    """Does Square break examples, one by one, that PGD with the network's gradient leaves? (Carlini et al. 2019.)"""
+    """Does Square break survivors of PGD with the network's gradient? (Carlini et al. 2019.)"""
     batch, n, white = audited.few, len(audited.few.y), audited.white_box
     z = audited.climbed(Square(queries=QUERIES), batch, 31, audited.deployed)
     black = audited.wrong(batch, z)

@@ -1,4 +1,4 @@
-"""Whether attacks along the gradient do more than random noise of equal size, and more with more steps and restarts."""
+"""A check whether attacks along the gradient break more than random noise of equal size."""
 
 import torch
 from torch import Tensor
@@ -14,11 +14,11 @@ from unperturbed.noise import Noise
 PASSES = 50
 DRAWS = 30
 LEAD = 0.1
-"""Share of the examples by which noise may do better."""
+"""Share of the examples that may fall to noise only."""
 
 
 def gradient_or_noise(audited: Audited) -> CheckResult:
-    """Does random noise break examples that as many steps along the gradient leave? (Carlini et al. 2019.)"""
+    """Does random noise break survivors of as many steps along the gradient? (Carlini et al. 2019.)"""
     batch, network, n = audited.few, audited.reachable, len(audited.few.y)
     noise = Noise.of(audited.seed, batch.ids).fold(17)
     by_noise: Tensor = torch.zeros_like(batch.y, dtype=torch.bool)
@@ -28,19 +28,19 @@ def gradient_or_noise(audited: Audited) -> CheckResult:
     with under_attack(network), drawn(audited.seed, batch.x.device):
         attack = GradientAttack("PGD", margin, PGD(steps=DRAWS))
         by_gradient = audited.wrong(batch, attack(network, batch, audited.threat, noise, audited.batch_size).z)
-    missed, found = int((by_noise & ~by_gradient).sum()), int(by_gradient.sum())
-    bad = missed > LEAD * n
+    only_noise, broken = int((by_noise & ~by_gradient).sum()), int(by_gradient.sum())
+    bad = only_noise > LEAD * n
     return CheckResult(
         "gradient_or_noise",
         "Does the gradient lead to more errors than random noise?",
         "fail" if bad else "pass",
-        f"{DRAWS} steps along the gradient break {found} of {n}, {DRAWS} random corners {int(by_noise.sum())}; "
-        f"{missed} fall only to noise",
+        f"{DRAWS} steps along the gradient break {broken} of {n}, {DRAWS} random corners {int(by_noise.sum())}; "
+        f"{only_noise} fall only to noise",
         f"at most {LEAD:.0%} fall to noise only",
         ("shattered",) if bad and not audited.behaviour.is_random else (),
         numbers=(
-            share("broken along the gradient", found, n),
+            share("broken along the gradient", broken, n),
             share("broken by noise", int(by_noise.sum()), n),
-            share("broken by noise only", missed, n),
+            share("broken by noise only", only_noise, n),
         ),
     )

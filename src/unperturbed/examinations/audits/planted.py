@@ -1,4 +1,4 @@
-"""Whether the suite finds adversarial examples that are known to exist: the binarisation test."""
+"""A check whether the suite finds adversarial examples that are known to exist: the binarisation test."""
 
 from unperturbed.examinations.audited import Audited, CheckResult, share
 from unperturbed.examinations.binarisation import binarisation
@@ -15,23 +15,23 @@ QUESTION = "Does the suite find adversarial examples that the audit has planted?
 def planted(audited: Audited) -> CheckResult:
     """Does the suite find adversarial examples planted by the audit? (Zimmermann et al. 2022.)
 
-    A suite that does not cannot support any verdict on this network.
+    A suite that fails this test supports no verdict on the network.
     """
-    found = binarisation(audited.deployed, audited.few, audited.threat, audited.suite, EXAMPLES, audited.seed)
-    if found.valid == 0:
-        text = f"no problem could be planted ({found.reason})"
+    test = binarisation(audited.deployed, audited.few, audited.threat, audited.suite, EXAMPLES, audited.seed)
+    if test.valid == 0:
+        text = f"no problem could be planted ({test.reason})"
         return CheckResult("planted", QUESTION, "not run", text, "", reason="not applicable")
-    bad = found.solved < PASSED * found.valid
+    bad = test.solved < PASSED * test.valid
     return CheckResult(
         "planted",
         QUESTION,
         "fail" if bad else "pass",
-        f"the suite {audited.suite.name} solves {found.solved} of {found.valid} planted problems, random points "
-        f"{found.by_chance}",
+        f"the suite {audited.suite.name} solves {test.solved} of {test.valid} planted problems, random points "
+        f"{test.by_chance}",
         f"at least {PASSED:.0%}",
         ("weak suite",) if bad else (),
         numbers=(
-            share("planted problems solved", found.solved, found.valid),
-            share("planted problems solved by chance", found.by_chance, found.valid),
+            share("planted problems solved", test.solved, test.valid),
+            share("planted problems solved by chance", test.by_chance, test.valid),
         ),
     )

@@ -1,4 +1,4 @@
-"""Whether small changes of the input have no effect: rounding in front of the network."""
+"""A check whether small changes of the input have no effect, because of rounding before the network."""
 
 import torch
 
@@ -9,11 +9,11 @@ from unperturbed.noise import Noise
 
 PASSES = 8
 SMALL, LARGE = 5e-4, 0.5
-"""Steps compared, in units of the largest change of a coordinate that the threat allows."""
+"""The compared steps, in units of the largest change of a coordinate in the threat set."""
 
 
 def quantisation(audited: Audited) -> CheckResult:
-    """Do tiny changes of the input leave the logits exactly as they are, while larger ones move them?"""
+    """Do tiny changes of the input have exactly no effect on the logits, while larger ones change them?"""
     batch, unit = audited.few, audited.threat.even_share(audited.few.x)
     sign = Noise.of(audited.seed, batch.ids).fold(11).normal(batch.x.shape[1:], batch.x.dtype).sign()
     before = audited.answers(batch.x).double()
@@ -24,7 +24,7 @@ def quantisation(audited: Audited) -> CheckResult:
 
     small, large = rate(SMALL), rate(LARGE)
     ten = rate(10 * SMALL)
-    jumps = (small == 0) | (small > 5 * ten)  # a jump is the same for a tenth of the step; a slope gives a tenth
+    jumps = (small == 0) | (small > 5 * ten)  # a jump stays the same at a tenth of the step, a slope gives a tenth
     moving = large > 0
     n = int(moving.sum())
     median = float((small / large)[moving].median()) if n else 1.0

@@ -1,4 +1,4 @@
-"""Whether the scale of the logits keeps the cross-entropy from guiding attacks."""
+"""A check whether the scale of the logits makes the cross-entropy useless for attacks."""
 
 from unperturbed.examinations.audited import Audited, CheckResult, share
 from unperturbed.examinations.remedies.candidates import looks_like_probabilities
@@ -7,13 +7,13 @@ from unperturbed.losses import cross_entropy, margin
 
 PASSES = 4
 LARGE = 60.0
-"""A median lead of the label from which the cross-entropy is flat: exp(-60) is below float32's smallest difference."""
+"""A median lead of the label above which the cross-entropy is flat: exp(-60) is below float32's smallest difference."""
 FLAT = 0.05
-"""All confidences within this share of the way from chance to 1: the loss is flat, although the answers are right."""
+"""If all confidences lie within this share of the range from chance to 1, the loss is flat."""
 
 
 def saturation(audited: Audited) -> CheckResult:
-    """Is the cross-entropy's gradient 0, or its probabilities all alike, although the logits tell classes apart?"""
+    """Is the cross-entropy's gradient 0, or are all probabilities nearly equal, although the logits are not?"""
     logits, y = audited.logits, audited.batch.y
     correct = logits.argmax(1) == y
     leads = -margin(logits, y)[correct].double()
@@ -23,24 +23,24 @@ def saturation(audited: Audited) -> CheckResult:
     uniform = 1 / audited.classes
     flat = n > len(y) / 2 and float(p.max()) < uniform + FLAT * (1 - uniform)
     underflow = int((logits.softmax(1).gather(1, y[:, None])[correct] == 1).sum()) if n else 0
-    gone = int((cross_entropy(logits[correct], y[correct]) == 0).sum()) if n else 0
+    vanished = int((cross_entropy(logits[correct], y[correct]) == 0).sum()) if n else 0
     probabilities = looks_like_probabilities(logits)
     large = median > LARGE
-    found = not probabilities and (large or flat)
+    saturated = not probabilities and (large or flat)
     measured = (
-        f"median lead of the label {median:.3g} logits; the loss is exactly 0 for {gone} of {n} correct examples; "
+        f"median lead of the label {median:.3g} logits; the loss is exactly 0 for {vanished} of {n} correct examples; "
         f"largest confidence {float(p.max()):.3g}"
     )
     return CheckResult(
         "saturation",
-        "Is the scale of the logits one that the loss can follow?",
-        "fail" if found else "pass",
+        "Does the loss depend on the logits at their scale?",
+        "fail" if saturated else "pass",
         measured,
         f"a median lead below {LARGE:g} logits and confidences well above {uniform:.2g}",
-        ("saturation",) if found else (),
+        ("saturation",) if saturated else (),
         numbers=(
             Number("median lead of the label", median, n, unit="logits"),
-            share("loss exactly 0", gone, n),
+            share("loss exactly 0", vanished, n),
             share("confidence exactly 1", underflow, n),
         ),
     )

@@ -1,4 +1,4 @@
-"""Whether autograd's gradient is the slope of the function: finite differences, and sums along segments."""
+"""A check whether autograd's gradient is the slope of the function, by finite differences and sums along segments."""
 
 from unperturbed.evaluation.gradient_check import check_gradient
 from unperturbed.examinations.audited import Audited, CheckResult, share
@@ -8,11 +8,11 @@ from unperturbed.noise import Noise
 
 PASSES = 60
 WRONG, OFF = 0.1, 0.3
-"""Shares of the examples from which the gradient is not to be trusted (evaluation/evidence.py; 2 of 32 are honest)."""
+"""Shares of the examples above which the gradient is unreliable (evaluation/evidence.py; 2 of 32 are normal)."""
 
 
 def slopes(audited: Audited) -> CheckResult:
-    """Does the gradient predict how the logits change, close to the inputs and along segments across the threat set?"""
+    """Does the gradient predict the change of the logits, near the inputs and along segments across the threat set?"""
     batch = audited.few
     z = audited.threat.maximise_linear(batch.x, Noise.of(audited.seed, batch.ids).fold(7).normal(batch.x.shape[1:]))
     network = audited.reachable
@@ -22,7 +22,7 @@ def slopes(audited: Audited) -> CheckResult:
     where = str(guilty[-1]) if guilty else ""
     bad = check.wrong > WRONG * check.slopes or check.off > OFF * check.segments
     measured = (
-        f"the slope is another than finite differences show for {check.wrong} of {check.slopes} examples, and slopes "
+        f"the slope differs from finite differences for {check.wrong} of {check.slopes} examples, and slopes "
         f"do not add up to the change across the threat set for {check.off} of {check.segments}"
     )
     return CheckResult(

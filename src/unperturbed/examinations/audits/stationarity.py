@@ -1,4 +1,4 @@
-"""How far from a local maximum attacks end: the Frank-Wolfe gap, with the box."""
+"""A check whether attacks end near a local maximum: the Frank-Wolfe gap, with the box."""
 
 import torch
 
@@ -15,11 +15,11 @@ from unperturbed.noise import Noise
 PASSES = 70
 STEPS = 50
 UNSETTLED = 1.0
-"""Median gap from which attacks have not settled; 0 at a local maximum, 2 at the opposite corner of the ball."""
+"""Median gap above which attacks have not converged; 0 at a local maximum, 2 at the opposite corner of the ball."""
 
 
 def stationarity(audited: Audited) -> CheckResult:
-    """Do attacks end near a local maximum? FOSC with the box; undefined, never 0, where the gradient is 0.
+    """Do attacks end near a local maximum? FOSC with the box; undefined, not 0, where the gradient is 0.
 
     max_{u in S(x)} <u - z, g> / (eps |g|_q), g the margin's gradient at the last point z (Wang et al. 2019,
     https://arxiv.org/abs/1906.06032, with the box of the threat set).
@@ -34,15 +34,15 @@ def stationarity(audited: Audited) -> CheckResult:
     n = int(defined.sum())
     gap = torch.zeros(len(z), dtype=torch.float64, device=z.device)
     if n:
-        x, here, g = batch.x[defined].double(), z[defined].double(), slope[defined]
+        x, points, g = batch.x[defined].double(), z[defined].double(), slope[defined]
         best = threat.maximise_linear(x, g)
-        gap[defined] = ((best - here) * g).flatten(1).sum(1) / (threat.eps * threat.dual_norm(g))
+        gap[defined] = ((best - points) * g).flatten(1).sum(1) / (threat.eps * threat.dual_norm(g))
     median = float(gap[defined].median()) if n else 0.0
     undefined = len(z) - n
     bad = undefined > 0.5 * len(z) or (n > 0 and median > UNSETTLED)
     return CheckResult(
         "stationarity",
-        "Do attacks end where the loss can rise no further?",
+        "Do attacks end at a maximum of the loss?",
         "fail" if bad else "pass",
         f"median Frank-Wolfe gap {median:.2g} of 2 on {n} examples; undefined on {undefined}, where the gradient is 0",
         f"a median of at most {UNSETTLED:g}, defined on most examples",

@@ -1,4 +1,4 @@
-"""Whether the gradient at the inputs is exactly 0, or not finite."""
+"""A check whether the gradient at the inputs is exactly 0, or not finite."""
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ def zero_gradient(audited: Audited) -> CheckResult:
 
 
 def slopes_at(audited: Audited, batch: Batch, z: Inputs) -> Tensor:
-    """Return the gradients of the margin at z as autograd has them, flat: (n, d); 0 where none reaches the input."""
+    """Return autograd's gradients of the margin at z, flat: (n, d); 0 if none reaches the input."""
     network = audited.reachable
     with under_attack(network), drawn(audited.seed, z.device):
         rows = []

@@ -1,1 +1,1 @@
-"""What a network does around its data: one examination a file, each a function from a subject to a finding."""
+"""Diagnostics of a network around its data, one per file: functions from a subject to a finding."""

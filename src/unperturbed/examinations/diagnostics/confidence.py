@@ -1,4 +1,4 @@
-"""How sure the network is, and how far that agrees with how often it is right."""
+"""Confidence and calibration of a network."""
 
 import numpy as np
 import torch
@@ -20,34 +20,34 @@ from unperturbed.statistics.per_example import (
 from unperturbed.types import Labels, Logits
 
 BINS = 15
-"""Of the confidence, of equal width."""
+"""Number of bins of the confidence, of equal width."""
 RESAMPLES = 1000
 AT_ONCE = 100
-"""Resamples held in memory."""
+"""Number of resamples in memory."""
 
 
 def bin_of(confidence: np.ndarray) -> np.ndarray:
-    """Return which of the bins (k / 15, (k + 1) / 15] each confidence lies in; 0 belongs to the first."""
+    """Return the index of the bin (k / 15, (k + 1) / 15] of each confidence; 0 belongs to the first."""
     return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence)
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     """Return the expected calibration error, sum over the bins of n_b / n |accuracy_b - confidence_b|.
 
-    (Guo et al. 2017, https://arxiv.org/abs/1706.04599, eq. 3.) `right` is 1 where the prediction is, else 0.
+    (Guo et al. 2017, https://arxiv.org/abs/1706.04599, eq. 3.) `right` is 1 for a correct prediction, else 0.
     """
     excess = np.bincount(bin_of(confidence), weights=right - confidence, minlength=BINS)
     return float(np.abs(excess).sum() / len(confidence))
 
 
 def calibration_interval(confidence: np.ndarray, right: np.ndarray, seed: int) -> tuple[float, float, np.ndarray]:
-    """Return a nominal 95% interval of the calibration error, and the errors that a calibrated network would show.
+    """Return a nominal 95% interval of the calibration error, and the errors of a calibrated network.
 
-    The error is biased upwards: in each bin it counts what is chance as well. Resampled examples show it twice as much,
-    so the ends of the bootstrap's interval are reflected at the value, (2 e - q(0.975), 2 e - q(0.025)); and the lower
-    end is 0 where a network that is right with just these probabilities would show as much in 2.5% of cases or more,
-    but never below what the mean of confidence minus accuracy is away from 0, of which the error is no less.
-    In simulations with 200 to 500 examples it covers the truth in 81% to 99% of cases.
+    The error is biased upwards: in each bin it counts chance as well. Resampled examples have twice this bias, so the
+    ends of the bootstrap's interval are reflected at the value, (2 e - q(0.975), 2 e - q(0.025)). The lower end is 0 if
+    a calibrated network with these probabilities would have an error as large in 2.5% of cases or more, but it is never
+    below the distance from 0 of the mean of confidence minus accuracy, a lower bound of the error. In simulations with
+    200 to 500 examples it covers the truth in 81% to 99% of cases.
     """
     random, n = np.random.default_rng(seed), len(confidence)
     member = np.eye(BINS)[bin_of(confidence)]
@@ -83,34 +83,34 @@ def confidence(subject: Subject) -> Finding:
         "with the same confidences would show by chance.",
     ]
     if subject.train is None:
-        notes.append("There are no training examples: nothing is said of them.")
+        notes.append("No training examples were given: their part is missing.")
     else:
         parts["train"] = (subject.train_logits, subject.train)
     parts["adversarial"] = (subject.logits(subject.worst_test), subject.test)
-    found = [_of(part, logits, batch.y, batch.ids, subject.seed) for part, (logits, batch) in parts.items()]
+    parts_of_page = [_of(part, logits, batch.y, batch.ids, subject.seed) for part, (logits, batch) in parts.items()]
     return Finding(
         "Confidence",
-        " ".join(part.summary for part in found),
-        tuple(number for part in found for number in part.numbers),
-        tuple(values for part in found for values in part.distributions),
-        tuple(line for part in found for line in part.lines),
-        (*notes, *(note for part in found for note in part.notes)),
+        " ".join(part.summary for part in parts_of_page),
+        tuple(number for part in parts_of_page for number in part.numbers),
+        tuple(values for part in parts_of_page for values in part.distributions),
+        tuple(line for part in parts_of_page for line in part.lines),
+        (*notes, *(note for part in parts_of_page for note in part.notes)),
     )
 
 
 def _of(part: str, logits: Logits, y: Labels, ids: Tensor, seed: int) -> Finding:
     log_p = sound(logits).log_softmax(dim=1)
-    p, most = log_p.exp(), log_p.amax(dim=1).exp()
-    loss = loss_of(logits, y).clamp(min=torch.finfo(torch.float64).tiny)  # what is seen on a logarithmic scale is not 0
+    p, confidence = log_p.exp(), log_p.amax(dim=1).exp()
+    loss = loss_of(logits, y).clamp(min=torch.finfo(torch.float64).tiny)  # a logarithmic scale has no 0
     quantities = (
         distribution(f"probability of the label, {part}", p.gather(1, y[:, None])[:, 0], ids),
-        distribution(f"probability of the predicted class, {part}", most, ids),
+        distribution(f"probability of the predicted class, {part}", confidence, ids),
         distribution(f"cross-entropy, {part}", loss, ids, unit="nats", log=True),
         distribution(f"entropy, {part}", -(p * log_p).sum(dim=1), ids, unit="nats"),
     )
-    finite = most.isfinite()
+    finite = confidence.isfinite()
     right = (margin(sound(logits), y) < 0)[finite].double().cpu().numpy()
-    sure, missing = most[finite].cpu().numpy(), quantities[0].missing
+    sure, missing = confidence[finite].cpu().numpy(), quantities[0].missing
     numbers = [number for values in quantities for number in described(values)]
     numbers += portion(f"accuracy, {part}", int(right.sum()), len(y), missing)
     notes = missing_note(quantities[0])
@@ -140,10 +140,10 @@ def _of(part: str, logits: Logits, y: Labels, ids: Tensor, seed: int) -> Finding
 
 def _reliability(part: str, sure: np.ndarray, right: np.ndarray) -> tuple[Line, Line]:
     """Return accuracy and mean confidence in each bin; both are None in bins without examples."""
-    places = bin_of(sure)
-    counts = np.bincount(places, minlength=BINS)
-    hits = np.bincount(places, weights=right, minlength=BINS)
-    total = np.bincount(places, weights=sure, minlength=BINS)
+    bins = bin_of(sure)
+    counts = np.bincount(bins, minlength=BINS)
+    hits = np.bincount(bins, weights=right, minlength=BINS)
+    total = np.bincount(bins, weights=sure, minlength=BINS)
     middles = tuple((k + 0.5) / BINS for k in range(BINS))
     shares = [wilson(int(hit), int(count)) if count else None for hit, count in zip(hits, counts, strict=True)]
     behind = "examples by bin: " + ", ".join(map(str, counts))

@@ -1,4 +1,4 @@
-"""How evenly each block's Jacobian treats directions of the input, and how far its singular values spread."""
+"""The directional uniformity of each block's Jacobian, and the spread of its singular values."""
 
 import copy
 import math
@@ -24,22 +24,22 @@ from unperturbed.types import Inputs, Model, PerExample
 
 EXAMPLES = 64
 DIRECTIONS = 64
-"""Random unit directions for each example."""
+"""Number of random unit directions per example."""
 KRYLOV_EXAMPLES = 8
-"""How many of the examples each block's largest singular value is found for."""
+"""Number of examples for the largest singular value of each block."""
 KRYLOV_STEPS = 20
 ROWS = 2**25
-"""Entries of input Jacobians that are held at a time."""
+"""Number of entries of input Jacobians in memory."""
 WORK = 2e10
-"""Classes squared times input size times examples, beyond which fewer examples (4 at least) get an input Jacobian."""
+"""Limit on classes squared x input size x examples; above it, fewer examples (at least 4) get an input Jacobian."""
 AGREEMENT = 1e-2
-"""Derivatives that should be the same and differ by a larger share are not believed."""
-_CHOICE, _DIRECTION, _START, _TRIAL = range(4)  # which draw of an example's noise
+"""Relative difference above which two derivatives disagree."""
+_CHOICE, _DIRECTION, _START, _TRIAL = range(4)  # the number of the draw in an example's noise
 
 
 @dataclass(frozen=True, eq=False)
 class Tangents:
-    """J_l u for every block l, in forward mode, or by central differences where `step` is given.
+    """J_l u for every block l, in forward mode, or by central differences with `step`.
 
     Attributes:
         model: the network, or a copy in float64.
@@ -51,22 +51,22 @@ class Tangents:
     dtype: torch.dtype
     step: float | None = None
 
-    def __call__(self, x: Inputs, u: Inputs, found: Sequence[Block]) -> list[Tensor]:
+    def __call__(self, x: Inputs, u: Inputs, network_blocks: Sequence[Block]) -> list[Tensor]:
         """Return J_l u of each example at x, (n, size) for each block."""
         x, u = x.to(self.dtype), u.to(self.dtype)
         with torch.no_grad():
             if self.step is not None:
-                ahead, behind = (features(self.model, x + h * u, found) for h in (self.step, -self.step))
+                ahead, behind = (features(self.model, x + h * u, network_blocks) for h in (self.step, -self.step))
                 return [(a - b) / (2 * self.step) for a, b in zip(ahead, behind, strict=True)]
             with tangents(), _with_tangents():
-                values = features(self.model, forward_ad.make_dual(x, u), found)  # type: ignore[no-untyped-call]
+                values = features(self.model, forward_ad.make_dual(x, u), network_blocks)  # type: ignore[no-untyped-call]
                 pairs = [forward_ad.unpack_dual(value) for value in values]  # type: ignore[no-untyped-call]
                 return [torch.zeros_like(p.primal) if p.tangent is None else p.tangent for p in pairs]
 
 
 @contextmanager
 def _with_tangents() -> Iterator[None]:
-    """Take the attention kernels that tangents pass through; the fused ones raise."""
+    """Use attention kernels that support tangents; the fused ones raise."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -79,38 +79,38 @@ def _with_tangents() -> Iterator[None]:
 def directions(subject: Subject) -> Finding:
     """Directional uniformity of each block's Jacobian, and the singular values of the input Jacobian of the logits.
 
-    c_l(x) = std_u ||J_l u|| / mean_u ||J_l u|| over random unit directions u, J_l the Jacobian from the input to what
-    comes out of block l (Wen, Li & Jia 2020, https://arxiv.org/abs/2011.07478, speak of uniform smoothing; the
-    definition is ours). It is 0 where all directions are treated alike; fewer outputs than inputs cannot do that, and
-    a line tells how low equal singular values would bring them. Each example's value is the mean over the blocks.
+    c_l(x) = std_u ||J_l u|| / mean_u ||J_l u|| over random unit directions u, J_l the Jacobian from the input to
+    the output of block l (Wen, Li & Jia 2020, https://arxiv.org/abs/2011.07478, name it uniform smoothing; the
+    definition is new). It is 0 if all directions are stretched equally; with fewer outputs than inputs that is
+    impossible, and a line shows the value for equal singular values. Each example's value is the mean over the blocks.
     An m x n Jacobian has min(n, m) singular values: their root mean square comes from E ||J u||^2 = ||J||_F^2 / n, the
     largest from a Krylov space, those of the raw logits (no mean subtracted) from the whole matrix.
     """
     model, device = subject.classifier, subject.test.x.device
     streams = Noise.of(subject.seed, subject.test.ids)
-    # drawn by id, so that models are looked at on the same examples, and classes in file order do not matter
+    # drawn by id, so that models share the examples, whatever the order of the classes
     chosen = streams.fold(_CHOICE).uniform((), torch.float64).argsort()[:EXAMPLES]
     x, ids, noise = subject.test.x[chosen], subject.test.ids[chosen], streams.rows(chosen)
     with as_reported(device), under_attack(model):
-        found, notes = blocks(model, x)
-        tangents, said = _choose(model, x, found, noise.fold(_TRIAL))
-        lengths = _lengths(tangents, x, found, noise.fold(_DIRECTION), subject.batch_size)
+        network_blocks, notes = blocks(model, x)
+        tangents, method_note = _choose(model, x, network_blocks, noise.fold(_TRIAL))
+        lengths = _lengths(tangents, x, network_blocks, noise.fold(_DIRECTION), subject.batch_size)
         values = _input_jacobian_values(model, x, subject.batch_size)
-        largest, doubt = _largest_values(model, tangents, x, found, noise)
+        largest, doubt = _largest_values(model, tangents, x, network_blocks, noise)
     spread = lengths.std(dim=1, correction=0) / lengths.mean(dim=1)
-    sizes = torch.tensor([min(block.size, x[0].numel()) for block in found], device=device)
+    sizes = torch.tensor([min(block.size, x[0].numel()) for block in network_blocks], device=device)
     rms = (lengths.square().mean(dim=1) * x[0].numel() / sizes).sqrt()
     counted = spread.isfinite().any(dim=0)
     mean = spread[:, counted].mean(dim=1)
-    dead = [block.name for block, here in zip(found, counted, strict=True) if not here]
+    dead = [block.name for block, reached in zip(network_blocks, counted, strict=True) if not reached]
     if dead:
-        notes += (f"{', '.join(dead)}: no direction of the input moves the output; the means are without it.",)
+        notes += (f"{', '.join(dead)}: no direction of the input changes the output; the means exclude it.",)
     if len(values) < len(x):
-        notes += (f"Input Jacobians: of {len(values)} examples only, because each takes long.",)
-    places, few_ids = tuple(block.name for block in found), ids[: len(values)]
+        notes += (f"Input Jacobians: of {len(values)} examples only, because of their cost.",)
+    names, few_ids = tuple(block.name for block in network_blocks), ids[: len(values)]
     relative = values.std(dim=1, correction=0) / values.mean(dim=1)
-    many = f"median over {len(x)} examples, with the middle half"
-    few = f"median over {len(largest)} examples, with the middle half"
+    caption = f"median over {len(x)} examples, with the middle half"
+    caption_of_largest = f"median over {len(largest)} examples, with the middle half"
     distributions = (
         distribution("directional spread", mean, ids),
         distribution("largest singular value of the input Jacobian", values[:, 0], few_ids),
@@ -120,44 +120,44 @@ def directions(subject: Subject) -> Finding:
     return Finding(
         "Directions",
         _summary(distributions),
-        tuple(number for each in distributions for number in average(f"{each.name}: mean", each.values)),
+        tuple(number for values_of in distributions for number in average(f"{values_of.name}: mean", values_of.values)),
         distributions,
         (
-            _line("directional spread", places, spread, f"{many}; {DIRECTIONS} directions each"),
-            Line("directional spread of equal singular values", places, _floor(found, x[0].numel())),
-            _line("root mean square of the Jacobian's singular values", places, rms, many, log=True),
-            _line("largest singular value of the Jacobian", places, largest, few, log=True),
+            _line("directional spread", names, spread, f"{caption}; {DIRECTIONS} directions each"),
+            Line("directional spread of equal singular values", names, _floor(network_blocks, x[0].numel())),
+            _line("root mean square of the Jacobian's singular values", names, rms, caption, log=True),
+            _line("largest singular value of the Jacobian", names, largest, caption_of_largest, log=True),
         ),
-        (*notes, said, *doubt, *(note for each in distributions for note in missing_note(each))),
+        (*notes, method_note, *doubt, *(note for values_of in distributions for note in missing_note(values_of))),
     )
 
 
-def _choose(model: Model, x: Inputs, found: Sequence[Block], noise: Noise) -> tuple[Tangents, str]:
-    """Return forward mode where it runs and agrees with differences, else differences; and a sentence about it."""
+def _choose(model: Model, x: Inputs, network_blocks: Sequence[Block], noise: Noise) -> tuple[Tangents, str]:
+    """Return forward mode if it runs and agrees with differences, else differences; and a sentence about it."""
     differences = _differences(model, x)
     two = slice(0, 2)
-    # next to x, where no unit sits on a kink exactly: what is tested is whether the derivative is right
+    # next to x, where no unit lies exactly on a kink, to test the derivative
     at = x[two] + 0.01 * noise.normal(x.shape[1:], x.dtype)[two]
     u = _unit(noise.fold(1).normal(x.shape[1:], x.dtype)[two])
     forward = Tangents(model, x.dtype)
     try:
-        tangents = forward(at, u, found)
+        tangents = forward(at, u, network_blocks)
     except Exception as error:
         first = str(error).strip().splitlines() or [""]
         return differences, f"{_by(differences)}: forward mode does not run ({type(error).__name__}: {first[0][:200]})."
-    expected = differences(at, u, found)
+    expected = differences(at, u, network_blocks)
     with torch.no_grad():
-        values = features(differences.model, at.to(differences.dtype), found)
-    for block, a, b, value in zip(found, tangents, expected, values, strict=True):
+        values = features(differences.model, at.to(differences.dtype), network_blocks)
+    for block, a, b, value in zip(network_blocks, tangents, expected, values, strict=True):
         assert differences.step is not None
         rounding = 100 * torch.finfo(differences.dtype).eps / differences.step * value.norm()
         if not (a.to(b) - b).norm() <= AGREEMENT * b.norm() + rounding:
             return differences, f"{_by(differences)}: forward mode gives another derivative at {block.name}."
-    return forward, "J u is computed in forward mode, which was seen to agree with differences."
+    return forward, "J u is computed in forward mode, which agreed with differences."
 
 
 def _differences(model: Model, x: Inputs) -> Tangents:
-    """Return central differences, in float64 where a copy of the network runs in it."""
+    """Return central differences, in float64 if a copy of the network supports it."""
     try:
         wide = copy.deepcopy(model).double()
         with torch.no_grad():
@@ -172,22 +172,23 @@ def _by(differences: Tangents) -> str:
     return f"J u is computed by central differences in {kind}, step {differences.step:g}"
 
 
-def _lengths(tangents: Tangents, x: Inputs, found: Sequence[Block], noise: Noise, batch_size: int) -> Tensor:
+def _lengths(tangents: Tangents, x: Inputs, network_blocks: Sequence[Block], noise: Noise, batch_size: int) -> Tensor:
     """Return ||J_l u|| of every example and direction: (n, directions, blocks), float64."""
     lengths = []
     for rows in torch.split(torch.arange(len(x), device=x.device), max(1, batch_size // DIRECTIONS)):
         u = _unit(noise.rows(rows).normal((DIRECTIONS, *x.shape[1:]), x.dtype).flatten(0, 1))
         at = x[rows].repeat_interleave(DIRECTIONS, dim=0)
         parts = [
-            tangents(*pair, found) for pair in zip(torch.split(at, batch_size), torch.split(u, batch_size), strict=True)
+            tangents(*pair, network_blocks)
+            for pair in zip(torch.split(at, batch_size), torch.split(u, batch_size), strict=True)
         ]
-        here = torch.cat([torch.stack([_length(t) for t in part], dim=1) for part in parts])
-        lengths.append(here.view(len(rows), DIRECTIONS, len(found)))
+        part_lengths = torch.cat([torch.stack([_length(t) for t in part], dim=1) for part in parts])
+        lengths.append(part_lengths.view(len(rows), DIRECTIONS, len(network_blocks)))
     return torch.cat(lengths)
 
 
 def input_jacobian(model: Model, x: Inputs) -> Tensor:
-    """Return the Jacobian of the logits at each example, (n, classes, input size), a backward for each class."""
+    """Return the Jacobian of the logits at each example, (n, classes, input size), by one backward per class."""
     leaf = x.detach().clone().requires_grad_()
     with torch.enable_grad():
         logits = model(leaf.clone())  # a copy: the network may write into its input
@@ -201,7 +202,7 @@ def input_jacobian(model: Model, x: Inputs) -> Tensor:
 
 
 def _input_jacobian_values(model: Model, x: Inputs, batch_size: int) -> Tensor:
-    """Return the singular values of the input Jacobians, in falling order; of a few examples where each is dear."""
+    """Return the singular values of the input Jacobians, in falling order; of a few examples if they are expensive."""
     with torch.no_grad():
         classes = model(x[:1]).shape[1]
     entries = classes * x[0].numel()
@@ -209,37 +210,37 @@ def _input_jacobian_values(model: Model, x: Inputs, batch_size: int) -> Tensor:
     for rows in torch.split(x[: max(4, int(WORK / (classes * entries)))], max(1, min(batch_size, ROWS // entries))):
         matrices = input_jacobian(model, rows).double()
         usable = matrices.flatten(1).isfinite().all(dim=1)
-        here = matrices.new_full((len(rows), min(matrices.shape[1:])), torch.nan)
-        here[usable] = torch.linalg.svdvals(matrices[usable])
-        values.append(here)
+        singular = matrices.new_full((len(rows), min(matrices.shape[1:])), torch.nan)
+        singular[usable] = torch.linalg.svdvals(matrices[usable])
+        values.append(singular)
     return torch.cat(values)
 
 
 def _largest_values(
-    model: Model, tangents: Tangents, x: Inputs, found: Sequence[Block], noise: Noise
+    model: Model, tangents: Tangents, x: Inputs, network_blocks: Sequence[Block], noise: Noise
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Return the largest singular value of each block's Jacobian, (few examples, blocks), and what is to be said."""
-    few = x[:KRYLOV_EXAMPLES].detach()
-    leaf = few.clone().requires_grad_()
+    """Return the largest singular value of each block's Jacobian, (few examples, blocks), and notes."""
+    examples = x[:KRYLOV_EXAMPLES].detach()
+    leaf = examples.clone().requires_grad_()
     with torch.enable_grad():
-        outputs = features(model, leaf.clone(), found)
-    start = noise.rows(torch.arange(len(few), device=x.device)).fold(_START).normal(x.shape[1:], x.dtype)
+        outputs = features(model, leaf.clone(), network_blocks)
+    start = noise.rows(torch.arange(len(examples), device=x.device)).fold(_START).normal(x.shape[1:], x.dtype)
     columns, doubted = [], []
-    for block, output in zip(found, outputs, strict=True):
+    for block, output in zip(network_blocks, outputs, strict=True):
 
         def forward(v: Tensor, block: Block = block) -> Tensor:
-            return tangents(few, v.view_as(few), [block])[0].to(few.dtype)
+            return tangents(examples, v.view_as(examples), [block])[0].to(examples.dtype)
 
         def backward(w: Tensor, output: Tensor = output) -> Tensor:
             if not output.requires_grad:
-                return torch.zeros_like(few).flatten(1)
+                return torch.zeros_like(examples).flatten(1)
             (v,) = torch.autograd.grad(output, leaf, w, retain_graph=True, materialize_grads=True)
             return v.flatten(1)
 
         if _adjoint(forward, backward, output.detach(), start.flatten(1)):
             columns.append(largest_singular_value(forward, backward, start.flatten(1), KRYLOV_STEPS))
         else:
-            columns.append(few.new_full((len(few),), torch.nan, dtype=torch.float64))
+            columns.append(examples.new_full((len(examples),), torch.nan, dtype=torch.float64))
             doubted.append(block.name)
     if not doubted:
         return torch.stack(columns, dim=1), ()
@@ -264,8 +265,8 @@ def _adjoint(forward: Map, backward: Map, like: Tensor, v: Tensor) -> bool:
 def largest_singular_value(forward: Map, backward: Map, start: Tensor, steps: int) -> PerExample:
     """Return the largest singular value of each example's matrix J, given v -> J v and w -> J^T w: (n, d) and (n, m).
 
-    Lanczos on J^T J with full orthogonalisation (Golub & Van Loan, section 10.1): each step costs what a step of the
-    power iteration does, and the best vector of all steps' span is taken instead of the last one. A lower bound.
+    Lanczos on J^T J with full orthogonalisation (Golub & Van Loan, section 10.1): each step costs as much as a step of
+    the power iteration, but the result is the best vector in the span of all steps. A lower bound.
     """
     basis = [_unit(start)]
     columns: list[Tensor] = []
@@ -274,10 +275,10 @@ def largest_singular_value(forward: Map, backward: Map, start: Tensor, steps: in
         q = torch.stack(basis, dim=1)
         columns.append(torch.einsum("nkd,nd->nk", q.double(), w.double()))
         length = w.norm(dim=1, keepdim=True)
-        for _ in range(2):  # once leaves the rounding of large components behind
+        for _ in range(2):  # a single pass leaves the rounding of large components
             w = w - torch.einsum("nkd,nk->nd", q, torch.einsum("nkd,nd->nk", q, w))
         alive = w.norm(dim=1, keepdim=True) > 10 * torch.finfo(w.dtype).eps * length
-        basis.append(torch.where(alive, _unit(w), 0.0))  # 0: the space is exhausted, nothing is left to find
+        basis.append(torch.where(alive, _unit(w), 0.0))  # 0: the space is exhausted
     size = len(columns)
     matrix = torch.zeros(len(start), size, size, dtype=torch.float64, device=start.device)
     for k, column in enumerate(columns):
@@ -288,7 +289,7 @@ def largest_singular_value(forward: Map, backward: Map, start: Tensor, steps: in
     return values
 
 
-def _floor(found: Sequence[Block], n: int) -> tuple[float, ...]:
+def _floor(network_blocks: Sequence[Block], n: int) -> tuple[float, ...]:
     """Return c of a map from n inputs with min(n, m) equal singular values: r = ||J u||^2 / s^2 is Beta distributed.
 
     r ~ Beta(m / 2, (n - m) / 2), so that E r = m / n and E sqrt(r) is a ratio of gamma functions.
@@ -298,7 +299,7 @@ def _floor(found: Sequence[Block], n: int) -> tuple[float, ...]:
         log_mean = math.lgamma((m + 1) / 2) - math.lgamma(m / 2) + math.lgamma(n / 2) - math.lgamma((n + 1) / 2)
         return math.sqrt(max(0.0, m / n * math.exp(-2 * log_mean) - 1))
 
-    return tuple(spread(min(block.size, n)) if block.size < n else 0.0 for block in found)
+    return tuple(spread(min(block.size, n)) if block.size < n else 0.0 for block in network_blocks)
 
 
 def _unit(v: Tensor) -> Tensor:
@@ -316,18 +317,18 @@ def _quantile(values: Tensor, q: float) -> Tensor:
     return torch.nanquantile(values.masked_fill(~values.isfinite(), torch.nan), q, dim=0)
 
 
-def _line(name: str, places: tuple[str, ...], values: Tensor, about: str, *, log: bool = False) -> Line:
+def _line(name: str, names: tuple[str, ...], values: Tensor, about: str, *, log: bool = False) -> Line:
     def plain(q: float) -> tuple[float | None, ...]:
         least = 0.0 if log else -torch.inf
         return tuple(value if least < value < torch.inf else None for value in _quantile(values, q).tolist())
 
-    return Line(name, places, plain(0.5), plain(0.25), plain(0.75), log=log, about=about)
+    return Line(name, names, plain(0.5), plain(0.25), plain(0.75), log=log, about=about)
 
 
 def _summary(distributions: Sequence[Distribution]) -> str:
-    if not all(each.values for each in distributions):
+    if not all(distribution.values for distribution in distributions):
         return "Not every derivative of this network could be measured."
-    spread, largest, smallest, _ = (statistics.median(each.values) for each in distributions)
+    spread, largest, smallest, _ = (statistics.median(distribution.values) for distribution in distributions)
     return (
         f"Over random directions the changes after the blocks vary by {spread:.1%} of their mean; the input Jacobian's"
         f" singular values run from {smallest:.3g} to {largest:.3g} (medians over the examples)."

@@ -1,4 +1,4 @@
-"""How much better the network does on what it was trained on, and what a covering-number bound says of that."""
+"""The generalisation gap of a network, and a covering-number bound on it."""
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ def generalisation(subject: Subject) -> Finding:
 
     Gaps are train minus test. Robust means right at the example and at the worst of 20 steps of PGD: an upper bound on
     the accuracy and a lower one on the loss. The bound (Xu & Mannor 2012 with a covering of the inputs, as Wen, Li &
-    Jia 2020 suggest, https://arxiv.org/abs/2011.07478) is given with all its constants, and the notes say what in it is
-    proved and what is a proxy.
+    Jia 2020 suggest, https://arxiv.org/abs/2011.07478) is given with all its constants; the notes separate proved
+    statements from proxies.
     """
     parts = {"test": _outcomes(subject.test_logits, subject.logits(subject.worst_test), subject.test)}
     notes = [
@@ -39,15 +39,13 @@ def generalisation(subject: Subject) -> Finding:
                 )
                 notes.append(f"{text} and left out of the loss.")
     if subject.train is None:
-        notes.append("There are no training examples: no gap and no bound.")
+        notes.append("No training examples were given: no gap and no bound.")
         return Finding("Generalisation", _summary(numbers), tuple(numbers), notes=tuple(notes))
     for kind in ("natural", "robust"):
-        (right, loss), (other, other_loss) = parts["train"][kind], parts["test"][kind]
-        numbers += difference_of_shares(f"{kind} accuracy gap, train minus test", _share(right), _share(other))
-        numbers += difference(f"{kind} loss gap, train minus test", _finite(loss), _finite(other_loss), "nats")
-    notes.append(
-        "Intervals of gaps are for two independent samples; nothing is said of other trainings of the network."
-    )
+        (right, loss), (test_right, test_loss) = parts["train"][kind], parts["test"][kind]
+        numbers += difference_of_shares(f"{kind} accuracy gap, train minus test", _share(right), _share(test_right))
+        numbers += difference(f"{kind} loss gap, train minus test", _finite(loss), _finite(test_loss), "nats")
+    notes.append("Intervals of gaps are for two independent samples; they do not cover other trainings of the network.")
     bound = covering_bound(subject, subject.train)
     return Finding(
         "Generalisation",
@@ -66,7 +64,7 @@ def _outcomes(clean: Logits, worst: Logits, batch: Batch) -> Outcomes:
     loss, loss_there = (loss_of(logits, batch.y) for logits in (clean, worst))
     return {
         "natural": (right, loss),
-        # an example that is wrong to begin with is not robust, for any logits at the other point
+        # a misclassified example is not robust, for any logits at the other point
         "robust": (torch.where(right == 0, right, torch.minimum(right, right_there)), torch.maximum(loss, loss_there)),
     }
 
@@ -81,20 +79,20 @@ def _share(right: Tensor) -> tuple[int, int, int]:
 
 
 def _finite(values: PerExample) -> list[float]:
-    kept: list[float] = values[values.isfinite()].tolist()
-    return kept
+    finite: list[float] = values[values.isfinite()].tolist()
+    return finite
 
 
 def _summary(numbers: list[Number]) -> str:
-    named = {number.name: number for number in numbers}
+    by_name = {number.name: number for number in numbers}
     text = []
     for kind in ("natural", "robust"):
-        test = named.get(f"{kind} accuracy, test")
-        gap = named.get(f"{kind} accuracy gap, train minus test")
+        test = by_name.get(f"{kind} accuracy, test")
+        gap = by_name.get(f"{kind} accuracy gap, train minus test")
         if test is None or test.low is None or test.high is None:
             continue
-        most = "at most " if kind == "robust" else ""
-        text.append(f"{kind.capitalize()} test accuracy is {most}{test.value:.1%} [{test.low:.1%}, {test.high:.1%}]")
+        at_most = "at most " if kind == "robust" else ""
+        text.append(f"{kind.capitalize()} test accuracy is {at_most}{test.value:.1%} [{test.low:.1%}, {test.high:.1%}]")
         if gap is not None and gap.low is not None and gap.high is not None:
             text[-1] += f", in training {100 * gap.value:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
-    return "".join(f"{each}. " for each in text).strip()
+    return "".join(f"{sentence}. " for sentence in text).strip()

@@ -1,4 +1,4 @@
-"""How far the nearest misclassified input is from each example: bounds from above and below, and an estimate."""
+"""The distance from each example to the nearest misclassified input: upper and lower bounds, and an estimate."""
 
 import math
 from collections.abc import Sequence
@@ -24,24 +24,24 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Logits, Model, Norm, PerExample
 
 EXAMPLES = 128
-"""The first of the test examples: a search costs some hundred passes an example."""
+"""The number of examples, from the first: a search costs hundreds of passes per example."""
 NORMS: tuple[Norm, ...] = ("Linf", "L2")
 FIRST: Suite = Suite("first", (FAB(steps=20),), "upper bounds")
 THEN: Suite = Suite("then", (GradientAttack("PGD", margin, PGD(steps=20)),), "upper bounds")
 RADII, WITHIN = 8, 0.98
-"""PGD looks at so many quantiles of the distances that FAB found, each made smaller by this factor."""
+"""The number of quantiles of FAB's distances that are radii of PGD, and the factor that shrinks them."""
 MOST_CLASSES = 100
-"""The estimate looks at the other classes of largest logits, so many at most."""
+"""The largest number of other classes in the estimate, those of largest logits."""
 SLACK = 1e-4
-"""A bound that is above another by less than this share has not crossed it: rounding does as much."""
+"""The relative slack in comparisons of bounds, for rounding."""
 
 
 def nearest(subject: Subject, batch: Batch, norm: Norm) -> PerExample:
-    """Return the distance of the nearest misclassified point found, box included: an upper bound on the margin.
+    """Return the distance of the nearest known misclassified point in the box: an upper bound on the margin.
 
-    0 where the example itself is misclassified (or tied), NaN where no point was found, or where the logits are not
-    finite. Every point was verified by a fresh forward. FAB looks first, then PGD just within what FAB found: at radii
-    spread as those distances are.
+    0 if the example is misclassified (or tied), NaN if no point was found, or the logits are not finite. Every point
+    was verified by a fresh forward. FAB searches first, then PGD just within FAB's distances, at radii spread like
+    them.
     """
     first = _searched(subject, batch, norm, FIRST, (subject.threat.eps or 1.0,))
     away = first[(first > 0) & first.isfinite()].numpy()
@@ -51,7 +51,7 @@ def nearest(subject: Subject, batch: Batch, norm: Norm) -> PerExample:
 
 
 def _searched(subject: Subject, batch: Batch, norm: Norm, suite: Suite, radii: Sequence[float]) -> PerExample:
-    found = minimum_norm(
+    distances = minimum_norm(
         subject.classifier,
         (batch.x.cpu(), batch.y.cpu()),
         Threat(norm, max(radii), subject.threat.bounds),
@@ -60,16 +60,16 @@ def _searched(subject: Subject, batch: Batch, norm: Norm, suite: Suite, radii: S
         seed=subject.seed,
         batch_size=subject.batch_size,
     )
-    distance = torch.tensor(found.examples["distance"], dtype=torch.float64)
-    evaluated = torch.tensor(found.examples["clean_margin"]).isfinite()
+    distance = torch.tensor(distances.examples["distance"], dtype=torch.float64)
+    evaluated = torch.tensor(distances.examples["clean_margin"]).isfinite()
     return torch.where(evaluated & distance.isfinite(), distance, torch.nan)
 
 
 def first_order(model: Model, batch: Batch, norm: Norm, batch_size: int) -> PerExample:
     """Return min_j (f_y - f_j) / ‖grad (f_y - f_j)‖ in the dual norm: the margin of the network linearised at x.
 
-    0 where that is negative. An estimate: neither a bound from above nor from below, and it ignores the box. NaN where
-    a value is not finite, or where no difference of logits has a gradient.
+    0 if that is negative. It is an estimate, not a bound, and ignores the box. NaN if a value is not finite, or no
+    difference of logits has a gradient.
     """
     targets, threat = likely_targets(model, batch, MOST_CLASSES, batch_size), Threat(norm, 1.0)
     parts = []
@@ -94,16 +94,16 @@ def instance_margins(subject: Subject) -> Finding:
     """Distance from each test example to the nearest misclassified input: bounds from both sides and an estimate.
 
     In Linf and L2, for the first 128 test examples (instance-space margin of Wen, Li & Jia 2020,
-    https://arxiv.org/abs/2011.07478). The upper bound is that of a misclassified point, found and verified; the lower
-    bound is proved, where the network is a chain of layers; the first-order estimate is neither.
+    https://arxiv.org/abs/2011.07478). The upper bound is the distance of a verified misclassified point; the lower
+    bound is proved, if the network is a chain of layers; the first-order estimate is not a bound.
     """
-    some = slice(EXAMPLES)
-    batch = Batch(subject.test.x[some], subject.test.y[some], subject.test.ids[some])
+    first = slice(EXAMPLES)
+    batch = Batch(subject.test.x[first], subject.test.y[first], subject.test.ids[first])
     of = chain(subject.classifier, batch.x[:1])
     parts = [_in_norm(subject, batch, norm, of) for norm in NORMS]
     notes = [
         f"The first {len(batch.y)} of {len(subject.test.y)} test examples; misclassified ones have margin 0.",
-        "Upper bounds: FAB and PGD, 20 steps each, and halvings of the line to what they find. Every point lies in the "
+        "Upper bounds: FAB and PGD, 20 steps each, and bisection of the line to their points. Every point lies in the "
         "box and was misclassified by a fresh forward.",
         "First-order estimates hold for the network linearised at the example, without the box: they are no bounds.",
     ]
@@ -130,14 +130,14 @@ def _in_norm(subject: Subject, batch: Batch, norm: Norm, of: Chain | str) -> Fin
     right = margin(logits, batch.y.cpu()) < 0
     with under_attack(subject.classifier), as_reported(batch.x.device):
         guess = first_order(subject.classifier, batch, norm, subject.batch_size).cpu()
-    most = nearest(subject, batch, norm)
-    upper = distribution(f"instance margin, upper bound, {norm}", most, batch.ids)
+    upper_bound = nearest(subject, batch, norm)
+    upper = distribution(f"instance margin, upper bound, {norm}", upper_bound, batch.ids)
     estimate = distribution(f"instance margin, first-order estimate, {norm}", guess, batch.ids)
     numbers, notes = [*described(upper), *described(estimate)], [*_not_found(upper, logits), *missing_note(estimate)]
-    found = most[right & most.isfinite()].tolist()
-    if found:
+    known = upper_bound[right & upper_bound.isfinite()].tolist()
+    if known:
         numbers.append(
-            Number(f"instance margin, upper bound, {norm}: smallest of correct (v_min)", min(found), len(found))
+            Number(f"instance margin, upper bound, {norm}: smallest of correct (v_min)", min(known), len(known))
         )
     if norm == subject.threat.norm:
         within, eps = sum(value <= subject.threat.eps for value in upper.values), subject.threat.eps
@@ -148,39 +148,39 @@ def _in_norm(subject: Subject, batch: Batch, norm: Norm, of: Chain | str) -> Fin
             "found as beyond it: a lower bound."
         )
 
-    slack = SLACK * most + Threat(norm, 1.0).rounding(batch.x).cpu()
-    both = right & most.isfinite() & guess.isfinite()
-    above = int((guess[both] > (most + slack)[both]).sum())
-    numbers.append(_count(f"instance margin, {norm}: estimate above upper bound", above, int(both.sum())))
+    slack = SLACK * upper_bound + Threat(norm, 1.0).rounding(batch.x).cpu()
+    comparable = right & upper_bound.isfinite() & guess.isfinite()
+    above = int((guess[comparable] > (upper_bound + slack)[comparable]).sum())
+    numbers.append(_count(f"instance margin, {norm}: estimate above upper bound", above, int(comparable.sum())))
     sentence = f"{norm}: no misclassified point was found near a correct example."
-    if found:
+    if known:
         sentence = (
-            f"{norm}: the median margin of {len(found)} correct examples is at most {np.median(found):.4g}, the "
-            f"smallest at most {min(found):.4g}; the first-order estimate exceeds the upper bound for {above} of "
-            f"{int(both.sum())}."
+            f"{norm}: the median margin of {len(known)} correct examples is at most {np.median(known):.4g}, the "
+            f"smallest at most {min(known):.4g}; the first-order estimate exceeds the upper bound for {above} of "
+            f"{int(comparable.sum())}."
         )
-        lacking = int((right & most.isnan()).sum())
+        lacking = int((right & upper_bound.isnan()).sum())
         sentence += f" No misclassified point was found for {lacking} more." if lacking else ""
     if isinstance(of, str):
         return Finding(norm, sentence, tuple(numbers), (upper, estimate), notes=tuple(notes))
 
     log_least = log_lower_bound(of, logits, batch.y.cpu(), norm, batch.x)
-    least = log_least.exp().clamp(min=torch.finfo(torch.float64).tiny)  # an exponent of -800 is nothing to draw
+    least = log_least.exp().clamp(min=torch.finfo(torch.float64).tiny)  # an exponent of -800 cannot be drawn
     lower = distribution(f"instance margin, lower bound, {norm}", least[right], batch.ids.cpu()[right], log=True)
-    both = right & most.isfinite() & log_least.isfinite()
-    crossed = int((least[both] > (most + slack)[both]).sum())
-    lost = int((least[both] < Threat(norm, 1.0).rounding(batch.x).cpu()[both]).sum())
+    comparable = right & upper_bound.isfinite() & log_least.isfinite()
+    crossed = int((least[comparable] > (upper_bound + slack)[comparable]).sum())
+    lost = int((least[comparable] < Threat(norm, 1.0).rounding(batch.x).cpu()[comparable]).sum())
     numbers += [
         *described(lower),
-        _count(f"instance margin, {norm}: lower above upper bound", crossed, int(both.sum())),
+        _count(f"instance margin, {norm}: lower above upper bound", crossed, int(comparable.sum())),
     ]
-    numbers.append(_count(f"instance margin, {norm}: lower bound below float32 rounding", lost, int(both.sum())))
+    numbers.append(_count(f"instance margin, {norm}: lower bound below float32 rounding", lost, int(comparable.sum())))
     notes += missing_note(lower)
-    if both.any():
-        ratio = float(((most.log() - log_least)[both] / math.log(10)).quantile(0.5))
+    if comparable.any():
+        ratio = float(((upper_bound.log() - log_least)[comparable] / math.log(10)).quantile(0.5))
         name = f"instance margin, {norm}: log10 of upper over lower bound, median"
-        numbers.append(Number(name, ratio, int(both.sum())))
-        sentence += " " + _verdict(ratio, crossed, lost, int(both.sum()))
+        numbers.append(Number(name, ratio, int(comparable.sum())))
+        sentence += " " + _verdict(ratio, crossed, lost, int(comparable.sum()))
     return Finding(norm, sentence, tuple(numbers), (upper, estimate, lower), notes=tuple(notes))
 
 
@@ -196,7 +196,7 @@ def _not_found(upper: Distribution, logits: Logits) -> tuple[str, ...]:
 
 
 def _verdict(ratio: float, crossed: int, lost: int, n: int) -> str:
-    """Return what the lower bound is worth, from the median of log10 (upper / lower)."""
+    """Return a sentence on the tightness of the lower bound, from the median of log10 (upper / lower)."""
     if crossed:
         return (
             f"ERROR: for {crossed} of {n} examples the proven lower bound lies ABOVE the distance of a misclassified "
@@ -211,13 +211,13 @@ def _verdict(ratio: float, crossed: int, lost: int, n: int) -> str:
 
 
 def log_spectral(of: Chain) -> float:
-    """Return the log of prod s_max, a Lipschitz constant of the logits in L2; -inf where they are constant."""
+    """Return the log of prod s_max, a Lipschitz constant of the logits in L2; -inf if they are constant."""
     largest = float(torch.linalg.matrix_norm(of.head.detach().double(), 2))
     return of.log_lipschitz["L2"] + (math.log(largest) if largest > 0 else -math.inf)
 
 
 def _spectral(subject: Subject, batch: Batch, of: Chain) -> Finding:
-    """Return o(x) / prod s_max, a lower bound in L2 that is never above the one by the rows of the head."""
+    """Return o(x) / prod s_max, a lower bound in L2 that is never above that by the rows of the head."""
     score = output_margin(subject.test_logits[: len(batch.y)], batch.y).cpu()
     right = score > 0
     value = (score[right].log() - log_spectral(of)).exp()

@@ -1,4 +1,4 @@
-"""How much each layer stretches its input, in the direction of most and of least, and how evenly."""
+"""The largest and smallest singular values of each layer, and their spread."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from unperturbed.examinations.subject import Subject
 from unperturbed.findings import Finding, Line, Number
 
 EXAMPLES = 8
-"""That are run to see the shapes, and whether folding a batch norm changes the logits."""
+"""Number of examples for the shapes, and for the check of folded batch norms."""
 OPERATORS: Mapping[str, Callable[[LinearMap], Spectrum]] = {"reshaped": reshaped, "circular": circular, "real": real}
 QUANTITIES: Mapping[str, Callable[[Spectrum], float]] = {
     "smallest singular value": lambda s: s.smallest,
@@ -32,20 +32,20 @@ MEANING = (
 
 
 def layers(subject: Subject) -> Finding:
-    """The singular values of every linear layer: how strongly and how evenly it passes changes on.
+    """The singular values of every linear layer: the strength and the evenness of its stretching.
 
-    What Wen, Li & Jia 2020 (https://arxiv.org/abs/2011.07478) look at, of three operators: the weights reshaped to a
-    matrix, the convolution on a torus, and the layer as it is. Batch norms that directly follow a layer are folded into
-    it; others are separate layers.
+    The quantities of Wen, Li & Jia 2020 (https://arxiv.org/abs/2011.07478), for three operators: the weights reshaped
+    to a matrix, the convolution on a torus, and the layer as it is. Batch norms that directly follow a layer are folded
+    into it; others are separate layers.
     """
-    found = linear_maps(subject.classifier, subject.test.x[:EXAMPLES])
-    if not found.maps:
-        return Finding("Layers", "The network has no linear layers that can be examined.", notes=found.notes)
+    maps = linear_maps(subject.classifier, subject.test.x[:EXAMPLES])
+    if not maps.maps:
+        return Finding("Layers", "The network has no linear layers that can be examined.", notes=maps.notes)
     numbers: list[Number] = []
     lines: list[Line] = []
     notes: list[str] = []
-    names = tuple(linear.name for linear in found.maps)
-    of_operators = {name: [spectrum(linear) for linear in found.maps] for name, spectrum in OPERATORS.items()}
+    names = tuple(linear.name for linear in maps.maps)
+    of_operators = {name: [spectrum(linear) for linear in maps.maps] for name, spectrum in OPERATORS.items()}
     for operator, spectra in of_operators.items():
         for name, quantity in QUANTITIES.items():
             values = [quantity(s) for s in spectra]
@@ -54,12 +54,12 @@ def layers(subject: Subject) -> Finding:
                 numbers.append(
                     Number(f"mean over layers of {name} ({operator})", math.fsum(values) / len(values), len(values))
                 )
-        for which in ("smallest", "largest"):
-            values = [QUANTITIES[f"{which} singular value"](s) for s in spectra]
+        for extreme in ("smallest", "largest"):
+            values = [QUANTITIES[f"{extreme} singular value"](s) for s in spectra]
             if min(values) > 0:
                 product = math.fsum(map(math.log10, values))
                 numbers.append(
-                    Number(f"log10 of the product of {which} singular values ({operator})", product, len(values))
+                    Number(f"log10 of the product of {extreme} singular values ({operator})", product, len(values))
                 )
         notes += _caveats(operator, names, spectra)
     largest, spreads = [s.largest for s in of_operators["real"]], [s.spread for s in of_operators["real"]]
@@ -68,11 +68,11 @@ def layers(subject: Subject) -> Finding:
         f" {max(largest):.3g}; their standard deviations over the largest from {min(spreads):.2f} to"
         f" {max(spreads):.2f}."
     )
-    return Finding("Layers", summary, tuple(numbers), lines=tuple(lines), notes=(*MEANING, *_of_maps(found), *notes))
+    return Finding("Layers", summary, tuple(numbers), lines=tuple(lines), notes=(*MEANING, *_of_maps(maps), *notes))
 
 
 def _line(name: str, names: tuple[str, ...], values: list[float], spectra: list[Spectrum]) -> Line:
-    """Return the values by layer, with what is known of those that rest on an unsettled smallest singular value."""
+    """Return the values by layer, with ranges for those that depend on an unsettled smallest singular value."""
     y = tuple(value if math.isfinite(value) else None for value in values)
     low: tuple[float | None, ...] | None = None
     high: tuple[float | None, ...] | None = None
@@ -87,7 +87,7 @@ def _line(name: str, names: tuple[str, ...], values: list[float], spectra: list[
 
 
 def _caveats(operator: str, names: tuple[str, ...], spectra: list[Spectrum]) -> list[str]:
-    """Return what a reader must know of values that were not computed exactly, or are not there."""
+    """Return notes on values that are missing or not exact."""
     notes = []
     unsettled = [name for name, s in zip(names, spectra, strict=True) if not s.smallest_settled]
     if unsettled:
@@ -116,14 +116,18 @@ def _caveats(operator: str, names: tuple[str, ...], spectra: list[Spectrum]) -> 
     return notes
 
 
-def _of_maps(found: Maps) -> tuple[str, ...]:
-    back = [linear.name for linear in found.maps if linear.transposed]
-    own = [linear.name for linear in found.maps if linear.kind.startswith(("BatchNorm", "SyncBatchNorm"))]
+def _of_maps(maps: Maps) -> tuple[str, ...]:
+    back = [linear.name for linear in maps.maps if linear.transposed]
+    separate = [linear.name for linear in maps.maps if linear.kind.startswith(("BatchNorm", "SyncBatchNorm"))]
     return (
-        *([f"{found.folded} batch norms are folded into the layers before them."] if found.folded else []),
-        *([f"{_listed(own)} follow no single layer: they are separate layers, one factor per channel."] if own else []),
+        *([f"{maps.folded} batch norms are folded into the layers before them."] if maps.folded else []),
+        *(
+            [f"{_listed(separate)} follow no single layer: they are separate layers, one factor per channel."]
+            if separate
+            else []
+        ),
         *([f"{_listed(back)} are transposed convolutions: their values are those of the convolution."] if back else []),
-        *found.notes,
+        *maps.notes,
     )
 
 

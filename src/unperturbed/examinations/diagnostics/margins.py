@@ -1,4 +1,4 @@
-"""How far the outputs are from a tie, in logits and in probabilities."""
+"""The margins of the outputs, in logits and in probabilities."""
 
 import math
 
@@ -16,15 +16,15 @@ from unperturbed.statistics.per_example import (
 from unperturbed.types import Batch, Labels, Logits, PerExample
 
 NEAR = 0.1
-"""Examples with a confidence margin below this, either way, are near the boundary."""
+"""Examples with an absolute confidence margin below this are near the boundary."""
 SATURATED = 0.999
-"""Above this a confidence margin says little more than that it is large."""
+"""Above this a confidence margin is saturated."""
 
 
 def output_margin(logits: Logits, y: Labels) -> PerExample:
     """Return min_{j != y} (f_y - f_j) / sqrt 2; NaN where a logit is not finite.
 
-    Where it is positive, the Euclidean distance from f to the nearest tie of the label with another class.
+    If positive, it is the Euclidean distance from f to the nearest tie of the label with another class.
     """
     return -margin(sound(logits), y) / math.sqrt(2)
 
@@ -37,8 +37,8 @@ def confidence_margin(logits: Logits, y: Labels) -> PerExample:
 def margins(subject: Subject) -> Finding:
     """Output margin and confidence margin of each example, test and training (Wen, Li & Jia 2020).
 
-    https://arxiv.org/abs/2011.07478. Negative where the prediction is wrong, 0 at a tie, which is not correct either.
-    Computed in float64 from the network's logits. Correct examples are described once more on their own.
+    https://arxiv.org/abs/2011.07478. Negative for a wrong prediction, 0 at a tie, which counts as wrong. Computed in
+    float64 from the network's logits. Correct examples are summarised separately as well.
     """
     parts = {"test": (subject.test_logits, subject.test)}
     notes = ["An output margin grows with the scale of the logits: compare it between networks of one scale only."]
@@ -48,10 +48,10 @@ def margins(subject: Subject) -> Finding:
         parts["train"] = (subject.train_logits, subject.train)
 
     numbers: list[Number] = []
-    found = dict[str, dict[str, Distribution]]()
+    by_part = dict[str, dict[str, Distribution]]()
     for part, (logits, batch) in parts.items():
-        found[part] = _of(part, logits, batch)
-        for name, values in found[part].items():
+        by_part[part] = _of(part, logits, batch)
+        for name, values in by_part[part].items():
             right = Distribution(f"{values.name}, correct", *_correct(values), values.unit)
             numbers += [*described(values), *described(right)]
             notes += missing_note(values)
@@ -65,11 +65,13 @@ def margins(subject: Subject) -> Finding:
                     len(right.values),
                 )
                 notes += _saturation(values)
-    if "train" in found:
-        for name, values in found["test"].items():
-            numbers += difference(f"{name}: train minus test", found["train"][name].values, values.values, values.unit)
-    every = tuple(values for part in found.values() for values in part.values())
-    return Finding("Margins", _summary(numbers), tuple(numbers), every, notes=tuple(notes))
+    if "train" in by_part:
+        for name, values in by_part["test"].items():
+            numbers += difference(
+                f"{name}: train minus test", by_part["train"][name].values, values.values, values.unit
+            )
+    all_margins = tuple(values for part in by_part.values() for values in part.values())
+    return Finding("Margins", _summary(numbers), tuple(numbers), all_margins, notes=tuple(notes))
 
 
 def _of(part: str, logits: Logits, batch: Batch) -> dict[str, Distribution]:

@@ -1,1 +1,1 @@
-"""Audits: examinations of a trained model that say whether its robustness is what it looks like."""
+"""Explanations of a network, one per file: functions from a subject to an explanation."""

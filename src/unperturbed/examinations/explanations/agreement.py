@@ -13,7 +13,7 @@ from unperturbed.statistics.per_example import average
 def agreement(subject: Subject) -> Explanation:
     """Agreement between methods: Spearman's correlation of the magnitudes of their maps, a mean over the examples.
 
-    Krishna et al. 2022, https://arxiv.org/abs/2202.01602. Where methods disagree, none of them should be relied on.
+    Krishna et al. 2022, https://arxiv.org/abs/2202.01602. If methods disagree, none is reliable.
     """
     numbers = list[Number]()
     for (first, u), (second, v) in combinations(natural_maps(subject).items(), 2):

@@ -1,4 +1,4 @@
-"""How well input gradients align with images and with other classes, and how smooth and sparse the maps are."""
+"""The alignment of input gradients with images and class means, and the smoothness and sparseness of the maps."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ from unperturbed.statistics.per_example import average, distribution
 from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
 
 TARGETS = 3
-"""Classes for which the perceptual alignment of an example is measured, at most."""
+"""The largest number of classes in the perceptual alignment of an example."""
 
 
 def gradient_scores(gradient: Inputs, x: Inputs) -> dict[str, PerExample]:
@@ -39,7 +39,7 @@ def perceptual_alignment(
 
     The mean over the next three classes t of cos(grad_x log p_t, r_t - x), with r_t the mean training example of class
     t (Ganz et al. 2023, https://arxiv.org/abs/2207.11378, with class means as the representatives). In the baseline,
-    the mean of another class, neither t nor the label, replaces r_t.
+    the mean of a class other than t and the label replaces r_t.
     """
     scores, baselines = [], []
     count = min(TARGETS, classes - 1)
@@ -48,23 +48,23 @@ def perceptual_alignment(
         score, baseline = x.new_zeros(len(x)), x.new_zeros(len(x))
         for k in range(1, count + 1):
             target = (y + k) % classes
-            other = (y + k + 1) % classes
-            other = torch.where(other == y, (other + 1) % classes, other)
+            other_class = (y + k + 1) % classes
+            other_class = torch.where(other_class == y, (other_class + 1) % classes, other_class)
             gradient = _log_gradient(model, x, target)
             score += cosine(gradient, means[target] - x) / count
-            baseline += cosine(gradient, means[other] - x) / count
+            baseline += cosine(gradient, means[other_class] - x) / count
         scores.append(score)
         baselines.append(baseline)
     return torch.cat(scores), torch.cat(baselines)
 
 
 def class_means(batch: Batch, classes: int) -> Inputs:
-    """Return the mean example of each class; NaN where it has none."""
+    """Return the mean example of each class; NaN for a class without examples."""
     return torch.stack([batch.x[batch.y == k].mean(dim=0) for k in range(classes)])
 
 
 def alignment(subject: Subject) -> Explanation:
-    """Alignment: of input gradients with the image and with class means, and how smooth and sparse the maps are.
+    """Alignment: of input gradients with the image and with class means; smoothness and sparseness of the maps.
 
     Means over the test examples with 95% intervals; on natural and on adversarial inputs.
     """
@@ -81,7 +81,7 @@ def alignment(subject: Subject) -> Explanation:
     )
     natural = gradient_scores(maps["gradient"], test.x)
     numbers += _averages(natural, notes)
-    under = {f"{name}, under attack": each for name, each in gradient_scores(attacked, adversarial).items()}
+    under = {f"{name}, under attack": values for name, values in gradient_scores(attacked, adversarial).items()}
     numbers += _averages(under, notes)
     for name in ("integrated gradients", "SmoothGrad", "occlusion"):
         scores = {
@@ -95,26 +95,26 @@ def alignment(subject: Subject) -> Explanation:
     else:
         means = class_means(subject.train, subject.classes)
         score, baseline = perceptual_alignment(subject.classifier, test, means, subject.classes, subject.batch_size)
-        named = {
+        by_name = {
             "perceptual alignment": score,
             "perceptual alignment, other-class baseline": baseline,
             "perceptual alignment above its baseline": score - baseline,
         }
-        numbers += _averages(named, notes)
+        numbers += _averages(by_name, notes)
         distributions.append(distribution("perceptual alignment", score, test.ids))
     summary = f"Input gradients of the margin on {len(test.x)} test examples, clean and within {subject.threat}."
     return Explanation(Finding("Alignment", summary, tuple(numbers), tuple(distributions), notes=tuple(notes)))
 
 
 def _averages(scores: Mapping[str, PerExample], notes: list[str]) -> list[Number]:
-    """Return the mean of each score over the examples where it is finite, and note the others."""
+    """Return the mean of each score over its finite values, with notes on the others."""
     numbers = list[Number]()
     for name, values in scores.items():
-        kept = values[values.isfinite()]
-        numbers += average(name, kept.tolist())
-        if len(kept) < len(values):
+        finite = values[values.isfinite()]
+        numbers += average(name, finite.tolist())
+        if len(finite) < len(values):
             notes.append(
-                f"{name}: {len(values) - len(kept)} of {len(values)} examples left out (a map of 0 or no class)."
+                f"{name}: {len(values) - len(finite)} of {len(values)} examples left out (a map of 0 or no class)."
             )
     return numbers
 

@@ -14,16 +14,16 @@ from unperturbed.types import Inputs, Labels, Logits, Model, PerExample, Rows
 
 DEFAULT = FrankWolfe(steps=30)
 AROUND: dict[str, float] = {"Linf": 0.3, "L2": 0.15, "L1": 0.05}
-"""Of the range of values: eps of a large threat set, per feature for L1, per root of the features for L2."""
+"""The eps of a large threat set, as a share of the range of values (for L1 times d, for L2 times sqrt(d))."""
 
 
 def log_probability(logits: Logits, target: Labels) -> PerExample:
-    """Return log p_t, as differences of logits, which do not underflow."""
+    """Return log p_t by differences of logits, which do not underflow."""
     return (logits - logits.gather(1, target[:, None])).logsumexp(dim=1).neg()
 
 
 def large_threat(x: Inputs, threat: Threat, norm: str) -> Threat:
-    """Return a threat set large enough to change the class that a person sees, in the box of `threat`."""
+    """Return a threat set large enough to change the visible class, in the box of `threat`."""
     low, high = threat.limits(x)
     spread = float((high - low).max())
     if spread == float("inf"):
@@ -58,18 +58,18 @@ def sparse_counterfactual(model: Model, x: Inputs, target: Labels, ball: LpBall,
     """Return the point of the L1.5 ball and the box with the highest log p_target of 75 Frank-Wolfe steps.
 
     Sparse visual counterfactual explanations (Boreiko et al. 2022, https://arxiv.org/abs/2205.07972): the exact linear
-    oracle of the set and step sizes 2 / (k + 2), from x. Examples do not depend on each other.
+    oracle of the set and step sizes 2 / (k + 2), from x. Examples are independent.
     """
     z, best = x.clone(), x.clone()
     value = x.new_full((len(x),), -torch.inf)
     shape = (-1, *[1] * (x.dim() - 1))
     with as_reported(x.device), under_attack(model):
         for k in range(steps + 1):
-            now, gradient = input_gradient(model, z, lambda logits: log_probability(logits, target))
-            better = now > value
-            value[better], best[better] = now[better], z[better]
+            current, gradient = input_gradient(model, z, lambda logits: log_probability(logits, target))
+            better = current > value
+            value[better], best[better] = current[better], z[better]
             if k < steps:
                 z = z + 2 / (k + 2) * (ball.maximise_linear(x, gradient.nan_to_num()) - z)
                 excess = (ball.radius / ball.distance(x, z).clamp(min=ball.radius)).view(shape)
-                z = torch.where(excess < 1, x + excess * (z - x), z)  # rounding alone leads out
+                z = torch.where(excess < 1, x + excess * (z - x), z)  # only rounding can lead outside
     return best

@@ -1,4 +1,4 @@
-"""The result of one explanation, and the maps of the examples shown in pictures."""
+"""The result of one explanation, and grids of pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from unperturbed.reports.charts.pictures import Grid
 from unperturbed.types import Inputs
 
 PICTURED = 6
-"""Examples in a grid of pictures, at most."""
+"""The largest number of examples in a grid of pictures."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Explanation:
 
 
 Explainer = Callable[[Subject], Explanation]
-"""The first line of its docstring says what it explains."""
+"""The first line of its docstring is its description."""
 
 
 def is_image(x: Inputs) -> bool:
@@ -41,9 +41,9 @@ def is_image(x: Inputs) -> bool:
 def grid(
     name: str, title: str, caption: str, rows: Sequence[str], columns: Mapping[str, tuple[Inputs, bool]]
 ) -> tuple[Grid, ...]:
-    """Return a grid with one row an example and one column a tensor, marked True where its values are signed.
+    """Return a grid with one row per example and one column per tensor; True marks signed values.
 
-    Empty where the tensors are no images or there are none.
+    Empty if the tensors are no images or there are none.
     """
     tensors = [tensor for tensor, _ in columns.values()]
     if not rows or not tensors or not all(is_image(tensor) for tensor in tensors):

@@ -14,14 +14,14 @@ from unperturbed.types import Inputs, Labels
 
 P = 1.5
 EXAMPLES = 64
-"""Of which counterfactuals are computed, at most."""
+"""The largest number of examples."""
 
 
 def counterfactuals(subject: Subject) -> Explanation:
-    """Sparse visual counterfactuals: the image changed in few pixels so that the network predicts the second class.
+    """Sparse visual counterfactuals: a change of few pixels after which the network predicts the second class.
 
     Frank-Wolfe with the exact oracle in the L1.5 ball and the box (Boreiko et al. 2022,
-    https://arxiv.org/abs/2205.07972). Where a second network is given, it judges whether it sees the class, too.
+    https://arxiv.org/abs/2205.07972). A second network, if given, judges whether they show the class.
     """
     x, y = subject.test.x[:EXAMPLES], subject.test.y[:EXAMPLES]
     target = subject.test_logits[:EXAMPLES].scatter(1, y[:, None], -torch.inf).argmax(dim=1)
@@ -39,9 +39,9 @@ def counterfactuals(subject: Subject) -> Explanation:
     numbers += average("share of features changed", changed.to(z.dtype).mean(dim=1).tolist(), "%")
     notes: tuple[str, ...] = ("No second network was given to judge whether the counterfactuals show their class.",)
     if subject.judge is not None:
-        seen = _judged(subject.judge, z, target, subject.batch_size) & inside
+        recognised = _judged(subject.judge, z, target, subject.batch_size) & inside
         before = _judged(subject.judge, x, target, subject.batch_size)
-        numbers += portion("target class seen by the judge", int(seen.sum()), len(x))
+        numbers += portion("target class seen by the judge", int(recognised.sum()), len(x))
         numbers += portion("target class seen by the judge before", int(before.sum()), len(x))
         notes = ()
     n = min(PICTURED, len(x))

@@ -17,9 +17,9 @@ from unperturbed.statistics.per_example import average
 from unperturbed.types import Inputs
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
-"""Of the pixels that are removed."""
+"""The shares of removed pixels."""
 EXAMPLES = 64
-"""On which the curves are measured, at most."""
+"""The largest number of examples."""
 SIGMA = 0.01
 """The standard deviation of the noise on imputed pixels, in input units."""
 NEIGHBOURS = tuple(
@@ -29,9 +29,9 @@ NEIGHBOURS = tuple(
 
 
 def impute(x: Inputs, removed: Tensor) -> Inputs:
-    """Return images whose removed pixels are the weighted means of their neighbours, all at once.
+    """Return images whose removed pixels are the weighted means of their neighbours, by one linear system.
 
-    Each removed pixel is one equation of a sparse linear system; at the border the weights of the neighbours that exist
+    Each removed pixel is one equation of a sparse linear system; at the border the weights of the existing neighbours
     add up to 1 (Rong et al. 2022, https://arxiv.org/abs/2202.00449). An image without a remaining pixel becomes 0.
 
     Args:
@@ -41,18 +41,18 @@ def impute(x: Inputs, removed: Tensor) -> Inputs:
     imputed = x.detach().double().cpu().numpy().copy()
     mean = _neighbour_mean(*x.shape[2:])
     for image, mask in zip(imputed, removed.cpu().numpy(), strict=True):
-        rows, known = np.flatnonzero(mask), np.flatnonzero(~mask)
+        rows, remaining = np.flatnonzero(mask), np.flatnonzero(~mask)
         flat = image.reshape(len(image), -1)
-        if len(rows) and len(known):
+        if len(rows) and len(remaining):
             system = (identity(len(rows)) - mean[rows][:, rows]).tocsc()
-            flat[:, rows] = splu(system).solve(np.asarray(mean[rows][:, known] @ flat[:, known].T)).T
+            flat[:, rows] = splu(system).solve(np.asarray(mean[rows][:, remaining] @ flat[:, remaining].T)).T
         elif len(rows):
             flat[:] = 0
     return torch.from_numpy(imputed).to(x.dtype).to(x.device)
 
 
 def deletion_curve(subject: Subject, x: Inputs, saliency: Inputs, y: Tensor, noise: Noise) -> Tensor:
-    """Return whether each example is still classified correctly after each share of its pixels is removed.
+    """Return the correctness of each example after the removal of each share of its pixels.
 
     The pixels of the highest saliency, summed over the channels, go first. (n, shares), as 0 and 1.
     """
@@ -79,7 +79,7 @@ def deletion(subject: Subject) -> Explanation:
     n = min(EXAMPLES, len(test.x))
     x, y = test.x[:n], test.y[:n]
     noise = Noise.of(subject.seed, test.ids[:n])
-    orders = {name: each[:n] for name, each in natural_maps(subject).items()}
+    orders = {name: saliency_order[:n] for name, saliency_order in natural_maps(subject).items()}
     orders["random order"] = noise.fold(99).uniform(x.shape[1:], x.dtype)
     numbers, lines = list[Number](), list[Line]()
     for name, order in orders.items():
@@ -99,15 +99,15 @@ def _areas(right: Tensor) -> Tensor:
 
 
 def _neighbour_mean(height: int, width: int) -> csr_matrix:
-    """Return the matrix that takes a flat image to the weighted mean of each pixel's neighbours."""
-    place = np.arange(height * width).reshape(height, width)
+    """Return the matrix from a flat image to the weighted mean of each pixel's neighbours."""
+    index = np.arange(height * width).reshape(height, width)
     rows: Sequence[np.ndarray] = []
     columns, weights = [], []
     for i, j, weight in NEIGHBOURS:
-        here = place[max(0, -i) : height - max(0, i), max(0, -j) : width - max(0, j)].ravel()
-        rows = [*rows, here]
-        columns.append(here + i * width + j)
-        weights.append(np.full(len(here), weight))
+        pixels = index[max(0, -i) : height - max(0, i), max(0, -j) : width - max(0, j)].ravel()
+        rows = [*rows, pixels]
+        columns.append(pixels + i * width + j)
+        weights.append(np.full(len(pixels), weight))
     shape = (height * width, height * width)
     matrix = coo_matrix((np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))), shape).tocsr()
     return matrix.multiply(1 / np.maximum(matrix.sum(axis=1), 1e-12)).tocsr()

@@ -12,7 +12,7 @@ from unperturbed.types import Batch
 def errors(subject: Subject) -> Explanation:
     """Explanations of errors: the input moved towards the wrong prediction, towards the true class, the difference.
 
-    On misclassified test examples, in an L2 threat set, by Frank-Wolfe. The difference shows which pixels decide
+    On misclassified test examples, in an L2 threat set, by Frank-Wolfe. The difference shows the pixels that decide
     between the two classes.
     """
     title = "Errors"

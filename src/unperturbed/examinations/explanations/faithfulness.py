@@ -1,4 +1,4 @@
-"""How faithful maps are to the network, and how much they change with the input."""
+"""The faithfulness of maps to the network, and their sensitivity to the input."""
 
 from typing import Any
 
@@ -21,19 +21,19 @@ from unperturbed.statistics.per_example import average
 from unperturbed.types import Inputs, Labels, Model, PerExample
 
 EXAMPLES = 64
-"""On which these scores are measured, at most."""
+"""The largest number of examples."""
 PERTURBATIONS = 32
-"""Random perturbations of each example for infidelity."""
+"""Number of random perturbations of each example for infidelity."""
 NOISE = 0.1
 """Their standard deviation, as a share of the range of the examples' values."""
 RADIUS = 0.02
-"""Of the uniform perturbations of max sensitivity, as a share of that range."""
+"""The radius of the uniform perturbations of max sensitivity, as a share of that range."""
 DRAWS = 10
 """Their number."""
 
 
 def metrics() -> Any:
-    """Return `captum.metrics`; raises InputError where Captum is not installed."""
+    """Return `captum.metrics`; raises InputError if Captum is not installed."""
     try:
         from captum import metrics as found
     except ImportError as error:
@@ -48,7 +48,7 @@ def normalised_infidelity(
 
     f is the margin of the true class and I normal noise of this standard deviation (Yeh et al. 2019,
     https://arxiv.org/abs/1901.09392, definition 2.1; b makes it independent of the scale of the map). Divided by
-    E (f(x) - f(x - I))^2, so that 0 is a faithful map and 1 one that says nothing.
+    E (f(x) - f(x - I))^2, so that 0 is a faithful map and 1 an uninformative one.
     """
     drops = list[torch.Tensor]()
 
@@ -83,23 +83,23 @@ def max_sensitivity(method: Any, x: Inputs, y: Labels, radius: float, seed: int 
         for _ in range(DRAWS):
             moved = method(x + radius * (2 * torch.rand_like(x) - 1), y)
             largest = torch.maximum(largest, (moved - clean).flatten(1).norm(dim=1))
-    found: PerExample = largest / clean.flatten(1).norm(dim=1)
-    return found
+    sensitivity: PerExample = largest / clean.flatten(1).norm(dim=1)
+    return sensitivity
 
 
 def faithfulness(subject: Subject) -> Explanation:
     """Faithfulness: normalised infidelity and max sensitivity of each map (Yeh et al. 2019).
 
-    https://arxiv.org/abs/1901.09392. Both are better when lower; an infidelity of 1 is that of a map that says nothing.
+    https://arxiv.org/abs/1901.09392. Both are better when lower; an uninformative map has an infidelity of 1.
     """
     test = subject.test
     n = min(EXAMPLES, len(test.x))
     x, y = test.x[:n], test.y[:n]
     span = float(test.x.max() - test.x.min())
     numbers, notes = list[Number](), list[str]()
-    for name, each in natural_maps(subject).items():
+    for name, map_ in natural_maps(subject).items():
         local = (
-            each[:n] / torch.where(x == 0, torch.inf, x) if name != "gradient" and name != "SmoothGrad" else each[:n]
+            map_[:n] / torch.where(x == 0, torch.inf, x) if name != "gradient" and name != "SmoothGrad" else map_[:n]
         )
         values = normalised_infidelity(subject.classifier, x, y, local, NOISE * span, subject.seed)
         numbers += average(f"normalised infidelity, {name}", values[values.isfinite()].tolist())
@@ -111,8 +111,8 @@ def faithfulness(subject: Subject) -> Explanation:
     for name, method in methods.items():
 
         def of_network(z: Inputs, labels: Labels, method: Any = method) -> Inputs:
-            found: Inputs = method(subject.classifier, z, labels)
-            return found
+            maps: Inputs = method(subject.classifier, z, labels)
+            return maps
 
         values = max_sensitivity(of_network, x, y, RADIUS * span, subject.seed)
         numbers += average(f"max sensitivity, {name}", values[values.isfinite()].tolist())

@@ -17,9 +17,9 @@ from unperturbed.types import Inputs, Model, PerExample
 
 STEPS = 64
 UNITS = 4
-"""Units shown of each layer."""
+"""Number of shown units per layer."""
 LAYERS = 4
-"""Layers shown, the last ones."""
+"""Number of shown layers, from the last."""
 
 
 def visualise(
@@ -34,11 +34,11 @@ def visualise(
     Args:
         model: the network.
         block: of the network, by `anatomy.blocks`.
-        units: channels, or features where the output has no positions.
+        units: channels, or features of an output without positions.
         spectrum: the mean magnitude of the training images' coefficients, (channels, height, width // 2 + 1).
         shape: (channels, height, width).
         threat: its box.
-        noise: of the first phases, one stream a unit.
+        noise: of the first phases, one stream per unit.
     """
     half = (len(units), *spectrum.shape)
     phase = (noise.uniform(spectrum.shape, spectrum.dtype) * 2 - 1).mul_(torch.pi)
@@ -62,8 +62,8 @@ def visualise(
 
 
 def _by_unit(model: Model, image: Inputs, block: Block) -> Tensor:
-    """Return the mean activation of each unit: a channel where the output has positions after it."""
-    seen: list[Tensor] = []
+    """Return the mean activation of each unit; of a channel, over its positions."""
+    block_outputs: list[Tensor] = []
     shapes: list[torch.Size] = []
 
     def hook(module: nn.Module, inputs: object, output: object) -> None:
@@ -72,33 +72,37 @@ def _by_unit(model: Model, image: Inputs, block: Block) -> Tensor:
 
     handle = model.get_submodule(block.path).register_forward_hook(hook)
     try:
-        seen = outputs_of(model, image, [block])
+        block_outputs = outputs_of(model, image, [block])
     finally:
         handle.remove()
     if shapes and len(shapes[0]) == 4 and block.axis == 0:
-        return seen[0].view(len(image), shapes[0][1], -1).mean(dim=2)
-    return seen[0]
+        return block_outputs[0].view(len(image), shapes[0][1], -1).mean(dim=2)
+    return block_outputs[0]
 
 
 def unit_images(subject: Subject, layer: str, units: Tensor) -> tuple[Inputs, PerExample]:
     """Return images for chosen units of a layer, by its name in `anatomy.blocks`, and their activations.
 
     Raises:
-        InputError: for another name, for units that the layer does not have, and where the inputs are no images.
+        InputError: for an unknown name, for units that the layer does not have, and if the inputs are no images.
     """
-    known = subject.test if subject.train is None else subject.train
-    if not is_image(known.x):
-        raise InputError(f"Inputs have shape {tuple(known.x.shape[1:])}: only images have a spectrum to optimise in.")
-    found, _ = blocks(subject.classifier, known.x[:3])
-    block = next((each for each in found if each.name == layer), None)
+    examples = subject.test if subject.train is None else subject.train
+    if not is_image(examples.x):
+        raise InputError(
+            f"Inputs have shape {tuple(examples.x.shape[1:])}: only images have a spectrum to optimise in."
+        )
+    network_blocks, _ = blocks(subject.classifier, examples.x[:3])
+    block = next((candidate for candidate in network_blocks if candidate.name == layer), None)
     if block is None:
-        raise InputError(f"There is no layer {layer!r}: the layers are {', '.join(each.name for each in found)}.")
+        raise InputError(
+            f"There is no layer {layer!r}: the layers are {', '.join(candidate.name for candidate in network_blocks)}."
+        )
     width = _width(subject, block)
     if len(units) == 0 or int(units.min()) < 0 or int(units.max()) >= width:
         raise InputError(f"The units are {units.tolist()}, but {layer} has the units 0 to {width - 1}.")
-    spectrum = torch.fft.rfft2(known.x).abs().mean(dim=0)
+    spectrum = torch.fft.rfft2(examples.x).abs().mean(dim=0)
     noise = Noise.of(subject.seed, units)
-    return visualise(subject.classifier, block, units, spectrum, known.x.shape[1:], subject.threat, noise)
+    return visualise(subject.classifier, block, units, spectrum, examples.x.shape[1:], subject.threat, noise)
 
 
 def features(subject: Subject) -> Explanation:
@@ -107,23 +111,23 @@ def features(subject: Subject) -> Explanation:
     MACO (Fel et al. 2023, https://arxiv.org/abs/2306.06805), four units of each of the last four layers.
     """
     title = "Feature visualisation"
-    known = subject.test if subject.train is None else subject.train
-    if not is_image(known.x):
+    examples = subject.test if subject.train is None else subject.train
+    if not is_image(examples.x):
         return Explanation(Finding(title, "Not computed: the inputs are no images."))
-    found, left_out = blocks(subject.classifier, known.x[:3])
-    layers, images, numbers = found[-LAYERS:], {}, list[Number]()
+    network_blocks, left_out = blocks(subject.classifier, examples.x[:3])
+    layers, images, numbers = network_blocks[-LAYERS:], {}, list[Number]()
     for block in layers:
-        units = torch.arange(min(UNITS, _width(subject, block)), device=known.x.device)
-        made, activation = unit_images(subject, block.name, units)
-        images[block.name] = made
+        units = torch.arange(min(UNITS, _width(subject, block)), device=examples.x.device)
+        optimised, activation = unit_images(subject, block.name, units)
+        images[block.name] = optimised
         numbers.append(
             Number(f"mean activation of the shown units, {block.name}", float(activation.mean()), len(units))
         )
-    shown = min(len(each) for each in images.values())
+    shown = min(len(layer_images) for layer_images in images.values())
     caption = "Images with the mean spectrum of the training data and optimised phases; a column a layer."
-    columns = {name: (each[:shown], False) for name, each in images.items()}
+    columns = {name: (layer_images[:shown], False) for name, layer_images in images.items()}
     pictures = grid("features", title, caption, [f"unit {k}" for k in range(shown)], columns)
-    arrays = {f"layer_{k}": each for k, each in enumerate(images.values())}
+    arrays = {f"layer_{k}": layer_images for k, layer_images in enumerate(images.values())}
     return Explanation(Finding(title, caption, tuple(numbers), notes=left_out), pictures, arrays)
 
 

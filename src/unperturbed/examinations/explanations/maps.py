@@ -1,4 +1,4 @@
-"""Saliency maps by Captum: how much each input feature contributes to the margin of a class."""
+"""Saliency maps by Captum: the contribution of every input feature to the margin of a class."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,20 +16,20 @@ from unperturbed.types import Inputs, Labels, Logits, Model, PerExample
 
 Quantity = Callable[[Logits, Labels], PerExample]
 STEPS = 32
-"""Points of integrated gradients."""
+"""Number of points of integrated gradients."""
 DRAWS = 16
-"""Noisy inputs of SmoothGrad."""
+"""Number of noisy inputs of SmoothGrad."""
 SPREAD = 0.1
 """The standard deviation of SmoothGrad's noise, as a share of the range of an example's values."""
 
 
 def class_margin(logits: Logits, y: Labels) -> PerExample:
-    """Return f_y - max_{j != y} f_j, which adding one function to all logits does not change."""
+    """Return f_y - max_{j != y} f_j, which is invariant to a shift of all logits."""
     return -margin(logits, y)
 
 
 def captum() -> Any:
-    """Return `captum.attr`; raises InputError where Captum is not installed."""
+    """Return `captum.attr`; raises InputError if Captum is not installed."""
     try:
         from captum import attr
     except ImportError as error:
@@ -41,8 +41,10 @@ def input_gradient(model: Model, x: Inputs, y: Labels, quantity: Quantity = clas
     """Return the gradient of the quantity at x (Simonyan et al. 2014, https://arxiv.org/abs/1312.6034)."""
     with under_attack(model), as_reported(x.device), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
-        found: Inputs = captum().Saliency(_of(model, quantity)).attribute(leaf, abs=False, additional_forward_args=(y,))
-    return found.detach()
+        attribution: Inputs = (
+            captum().Saliency(_of(model, quantity)).attribute(leaf, abs=False, additional_forward_args=(y,))
+        )
+    return attribution.detach()
 
 
 def gradient_times_input(model: Model, x: Inputs, y: Labels, quantity: Quantity = class_margin) -> Inputs:
@@ -57,10 +59,10 @@ def integrated_gradients(model: Model, x: Inputs, y: Labels, quantity: Quantity 
     """
     with under_attack(model), as_reported(x.device), torch.enable_grad():
         method = captum().IntegratedGradients(_of(model, quantity))
-        found: Inputs = method.attribute(
+        attribution: Inputs = method.attribute(
             x.detach().contiguous(), n_steps=STEPS, additional_forward_args=(y,), internal_batch_size=max(len(x), 128)
         )
-    return found.detach().to(x.dtype)
+    return attribution.detach().to(x.dtype)
 
 
 def smooth_grad(model: Model, x: Inputs, y: Labels, noise: Noise, quantity: Quantity = class_margin) -> Inputs:
@@ -75,20 +77,20 @@ def smooth_grad(model: Model, x: Inputs, y: Labels, noise: Noise, quantity: Quan
 
 
 def occlusion(model: Model, x: Inputs, y: Labels, quantity: Quantity = class_margin) -> Inputs:
-    """Return how much the quantity falls when a window is set to 0 (Zeiler & Fergus 2014), without gradients.
+    """Return the decrease of the quantity when a window is set to 0 (Zeiler & Fergus 2014), without gradients.
 
-    https://arxiv.org/abs/1311.2901. A feature gets the mean over the windows that contain it; of images, windows span
+    https://arxiv.org/abs/1311.2901. A feature gets the mean over the windows that contain it; for images, windows span
     all channels and a sixth of each side, in steps of half a window.
     """
     sides = [max(side // 6, 1) for side in x.shape[2:]]
     window, stride = (x.shape[1], *sides) if sides else (1,), (x.shape[1], *(max(k // 2, 1) for k in sides))
     with under_attack(model), as_reported(x.device), torch.no_grad():
-        found: Inputs = (
+        attribution: Inputs = (
             captum()
             .Occlusion(_of(model, quantity))
             .attribute(x.detach(), window, strides=stride if sides else (1,), additional_forward_args=(y,))
         )
-    return found.detach().to(x.dtype)
+    return attribution.detach().to(x.dtype)
 
 
 def maps_of(model: Model, x: Inputs, y: Labels, noise: Noise, batch_size: int = 128) -> dict[str, Inputs]:

@@ -11,26 +11,26 @@ from unperturbed.noise import Noise
 from unperturbed.statistics.per_example import average
 
 MOST = 10
-"""Classes with a prototype, at most."""
+"""The largest number of classes."""
 
 
 def prototypes(subject: Subject) -> Explanation:
-    """Class prototypes: the input near the mean image that the network takes for each class most surely.
+    """Class prototypes: the input near the mean image with the highest probability of each class.
 
-    Log p_t is maximised in an L2 threat set around the mean of the training examples, or of the test examples where no
-    training examples are given.
+    Log p_t is maximised in an L2 threat set around the mean of the training examples, or of the test examples without
+    training examples.
     """
-    known = subject.test if subject.train is None else subject.train
+    examples = subject.test if subject.train is None else subject.train
     classes = min(subject.classes, MOST)
-    target = torch.arange(classes, device=known.x.device)
-    centre = known.x.mean(dim=0, keepdim=True).expand(classes, *known.x.shape[1:]).contiguous()
+    target = torch.arange(classes, device=examples.x.device)
+    centre = examples.x.mean(dim=0, keepdim=True).expand(classes, *examples.x.shape[1:]).contiguous()
     threat = large_threat(centre, subject.threat, "L2")
     centre = threat.boxed(centre)
     noise = Noise.of(subject.seed, target)
     z = synthesise(subject.classifier, centre, target, threat, noise, FrankWolfe(steps=60), subject.batch_size)
     probability = subject.logits(z).double().softmax(dim=1).gather(1, target[:, None])[:, 0]
     means = torch.stack(
-        [known.x[known.y == k].mean(dim=0) if (known.y == k).any() else centre[0] for k in range(classes)]
+        [examples.x[examples.y == k].mean(dim=0) if (examples.y == k).any() else centre[0] for k in range(classes)]
     )
     title, caption = "Class prototypes", f"The mean image, moved within {threat} towards each class; and class means."
     columns = {"prototype": (z, False), "class mean": (means, False)}

@@ -16,22 +16,22 @@ from unperturbed.statistics.per_example import average
 from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
 
 EXAMPLES = 100
-"""On which the check runs, at most."""
+"""The largest number of examples."""
 DEPENDENT = 0.5
 """A rank correlation with the map of random weights above this: the map does not depend on the weights."""
 Explains = Callable[[Model, Inputs, Labels], Inputs]
 
 
 def learnt_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the modules with weights, those that were defined last, near the output, first."""
-    return [each for each in model.modules() if next(each.parameters(recurse=False), None) is not None][::-1]
+    """Return the modules with weights, in reverse order of definition, from the output."""
+    return [module for module in model.modules() if next(module.parameters(recurse=False), None) is not None][::-1]
 
 
 @contextmanager
 def shuffled_weights(layers: Sequence[nn.Module], seed: int) -> Iterator[None]:
-    """Permute the entries of each weight of these layers at random inside; restored afterwards.
+    """Permute the entries of each weight of these layers at random in this block, and restore them afterwards.
 
-    A permutation keeps the distribution of a layer's weights, and destroys what they have learnt.
+    A permutation keeps the distribution of a layer's weights, and destroys the learnt function.
     """
     weights = [weight for layer in layers for weight in layer.parameters(recurse=False)]
     before = [weight.detach().clone() for weight in weights]
@@ -51,22 +51,22 @@ def shuffled_weights(layers: Sequence[nn.Module], seed: int) -> Iterator[None]:
 def similarities(model: nn.Module, explain: Explains, x: Inputs, y: Labels, seed: int = 0) -> list[PerExample]:
     """Return the rank correlation of each example's map with that after 1, 2, ... layers are randomised.
 
-    From the output towards the input (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292). An explanation that
-    stays the same, such as an edge detector, has correlations of 1. NaN where a map is constant.
+    From the output towards the input (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292). A constant explanation,
+    such as an edge detector, has correlations of 1. NaN if a map is constant.
     """
     trained, layers = explain(model, x, y), learnt_layers(model)
-    found = []
+    correlations = []
     for count in range(1, len(layers) + 1):
         with shuffled_weights(layers[:count], seed):
-            found.append(rank_correlation(trained, explain(model, x, y)))
-    return found
+            correlations.append(rank_correlation(trained, explain(model, x, y)))
+    return correlations
 
 
 def complexity_gain(model: nn.Module, explain: Explains, x: Inputs, y: Labels, seed: int = 0) -> PerExample:
     """Return eMPRT of each example: (H(random) - H(trained)) / H(trained), H the entropy of the map's histogram.
 
-    Hedström et al. 2024, https://arxiv.org/abs/2401.06465. Positive where the map of the trained network is simpler
-    than that of random weights; 0 for an explanation that does not depend on the weights.
+    Hedström et al. 2024, https://arxiv.org/abs/2401.06465. Positive if the map of the trained network is simpler than
+    that of random weights; 0 for an explanation independent of the weights.
     """
     trained = entropy(explain(model, x, y))
     with shuffled_weights(learnt_layers(model), seed):
@@ -74,12 +74,12 @@ def complexity_gain(model: nn.Module, explain: Explains, x: Inputs, y: Labels, s
 
 
 def survivors(trained: Mapping[str, PerExample], random: Mapping[str, PerExample]) -> dict[str, tuple[Number, bool]]:
-    """Return for each score the mean paired difference, trained - random weights, and whether the score survives.
+    """Return for each score the mean paired difference, trained - random weights, and whether it survives.
 
-    It survives where the 95% interval of the difference contains 0: then the score is meaningless for this network.
-    An alignment also survives where random weights have the higher one.
+    It survives if the 95% interval of the difference contains 0; the score is then meaningless for this network. An
+    alignment also survives if that of random weights is higher.
     """
-    found = {}
+    differences = {}
     for name, values in trained.items():
         gained = (values - random[name]).double()
         gained = gained[gained.isfinite()]
@@ -89,12 +89,12 @@ def survivors(trained: Mapping[str, PerExample], random: Mapping[str, PerExample
         number = numbers[0]
         low, high = (number.value if end is None else end for end in (number.low, number.high))
         aligned = "align" in name or "cosine" in name
-        found[name] = number, low <= 0 if aligned else low <= 0 <= high
-    return found
+        differences[name] = number, low <= 0 if aligned else low <= 0 <= high
+    return differences
 
 
 def randomisation(subject: Subject) -> Explanation:
-    """Randomisation: which maps and scores survive random weights, and so say nothing about what was learnt.
+    """Randomisation: the maps and scores that survive random weights, and so are independent of the learnt function.
 
     Layers are randomised one after another from the output (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292);
     eMPRT compares the complexity of the maps (Hedström et al. 2024, https://arxiv.org/abs/2401.06465).
@@ -110,10 +110,12 @@ def randomisation(subject: Subject) -> Explanation:
     numbers, lines, notes = list[Number](), list[Line](), list[str]()
     for name, explain in methods.items():
         if name != "integrated gradients":  # 32 gradients for each layer would take most of the time
-            steps = [each[each.isfinite()] for each in similarities(model, explain, x, y, subject.seed)]
-            means = tuple(float(each.mean()) if len(each) else None for each in steps)
-            places = tuple(float(count) for count in range(1, len(steps) + 1))
-            lines.append(Line(f"similarity, {name}", places, means, across="layers randomised from the output"))
+            steps = [
+                correlation[correlation.isfinite()] for correlation in similarities(model, explain, x, y, subject.seed)
+            ]
+            means = tuple(float(correlation.mean()) if len(correlation) else None for correlation in steps)
+            counts = tuple(float(count) for count in range(1, len(steps) + 1))
+            lines.append(Line(f"similarity, {name}", counts, means, across="layers randomised from the output"))
             numbers += average(f"similarity to the map of random weights, {name}", steps[-1].tolist() if steps else [])
             if means and means[-1] is not None and means[-1] > DEPENDENT:
                 notes.append(f"The map {name} survives random weights: it is meaningless here.")
@@ -135,7 +137,7 @@ def randomisation(subject: Subject) -> Explanation:
 
 
 def _scores(subject: Subject, x: Inputs, y: Labels) -> dict[str, PerExample]:
-    """Return the scores of the gradient, and the perceptual alignment where it can be measured."""
+    """Return the scores of the gradient, and the perceptual alignment if it can be measured."""
     scores = gradient_scores(input_gradient(subject.classifier, x, y), x)
     if subject.train is not None and subject.classes > 2:
         batch = Batch(x, y, subject.test.ids[: len(x)])

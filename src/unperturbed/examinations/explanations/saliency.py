@@ -22,16 +22,16 @@ def saliency(subject: Subject) -> Explanation:
     y = subject.test.y[:n]
     adversarial = subject.worst_test[:n]
     maps = {
-        "natural": {name: each[:n] for name, each in natural_maps(subject).items()},
+        "natural": {name: map_[:n] for name, map_ in natural_maps(subject).items()},
         "adversarial": maps_of(subject.classifier, adversarial, y, noise, subject.batch_size),
     }
     grids, arrays = tuple[Grid, ...](), dict[str, Tensor]()
     for kind, x in (("natural", subject.test.x[:n]), ("adversarial", adversarial)):
-        columns = {"image": (x, False)} | {name: (each, True) for name, each in maps[kind].items()}
+        columns = {"image": (x, False)} | {name: (map_, True) for name, map_ in maps[kind].items()}
         caption = f"Contributions to the margin of the true class, {kind} inputs; orange raises it, purple lowers it."
         names = [f"class {int(label)}" for label in y]
         grids += grid(f"saliency-{kind}", f"Saliency, {kind} inputs", caption, names, columns)
-        arrays |= {f"{kind}_{name.replace(' ', '_')}": each for name, each in maps[kind].items()}
+        arrays |= {f"{kind}_{name.replace(' ', '_')}": map_ for name, map_ in maps[kind].items()}
         arrays[f"{kind}_image"] = x
     summary = f"Maps of five methods on {n} examples, clean and within {subject.threat}; scores are in the other parts."
     return Explanation(Finding("Saliency", summary), grids, arrays)

@@ -9,7 +9,7 @@ from unperturbed.curvature.products import dot
 from unperturbed.types import Inputs, PerExample
 
 BINS = 100
-"""Of the histogram whose entropy eMPRT compares."""
+"""Number of bins of eMPRT's histogram."""
 
 
 def cosine(u: Inputs, v: Inputs) -> PerExample:
@@ -66,7 +66,7 @@ def entropy(u: Inputs) -> PerExample:
 
 def rank_correlation(u: Inputs, v: Inputs) -> PerExample:
     """Return Spearman's correlation of |u| and |v| over an example's features; NaN where one of them is constant."""
-    ranks = [torch.from_numpy(rankdata(each.detach().abs().flatten(1).cpu().numpy(), axis=1)) for each in (u, v)]
+    ranks = [torch.from_numpy(rankdata(values.detach().abs().flatten(1).cpu().numpy(), axis=1)) for values in (u, v)]
     centred = [rank - rank.mean(dim=1, keepdim=True) for rank in ranks]
     return cosine(centred[0], centred[1])
 

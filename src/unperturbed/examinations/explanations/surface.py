@@ -1,4 +1,4 @@
-"""The loss over a square around an input: tilted where gradients tell the truth, rugged where they do not."""
+"""The loss over a square around an input: a plane if gradients predict it, rugged if not."""
 
 from dataclasses import dataclass, replace
 
@@ -17,17 +17,17 @@ from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Model, PerExample
 
 AT_ONCE = 256
-"""Points that the network sees at a time."""
+"""Number of points in a batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """What `loss_surface` found; index i goes with the gradient direction, j with the random one.
+    """The result of `loss_surface`; index i belongs to the gradient direction, j to the random one.
 
     Attributes:
         along: the positions on both axes, in units of eps, rising, with 0 in the middle.
         values: the loss at x + along[i] u + along[j] w, for each example.
-        slopes: <u, g> and <w, g> for each example, with g the loss's gradient at x: how the tangent plane rises.
+        slopes: <u, g> and <w, g> for each example, with g the loss's gradient at x: the slopes of the tangent plane.
     """
 
     along: tuple[float, ...]
@@ -65,7 +65,7 @@ def loss_surface(
     u maximises <g, u> over ‖u‖ <= eps, with g the gradient of l at x, so that a = 1, b = 0 is FGSM's point; w does the
     same for a random direction instead of g (compare the loss surfaces of Qin et al. 2019,
     https://arxiv.org/abs/1907.02610, whose u comes from PGD). Both lie in the ball only: without the box, the square is
-    flat. Where g is 0, so is u. Each example is computed on its own, so that its company makes no difference.
+    flat. Where g is 0, so is u. Each example is computed separately, so that other examples have no effect.
 
     Raises:
         InputError: if `points` is no odd number from 3 on, if `reach` is not positive and finite, or without examples.

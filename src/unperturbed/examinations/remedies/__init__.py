@@ -1,1 +1,1 @@
-"""What makes a hidden gradient visible again: networks with the same answers that attacks can follow."""
+"""Remedies for hidden gradients: surrogate networks with the same logits and a useful gradient."""

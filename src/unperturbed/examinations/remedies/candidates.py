@@ -1,4 +1,4 @@
-"""Ways to make a hidden gradient visible, compared by what a short attack achieves with each on the real network."""
+"""Candidates of remedies for a hidden gradient, compared by a short attack on the real network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,37 +23,37 @@ if TYPE_CHECKING:
     from unperturbed.examinations.audited import Audited
 
 STEPS, DRAWS = 10, 4
-"""Of the short attack that compares candidates; and forwards a step, of networks that draw random numbers."""
+"""Steps of the short attack that compares candidates; and forwards per step for networks that draw random numbers."""
 AGREE = 0.999
-"""Share of examples on which a layer's output has the network's prediction, to be taken for its logits."""
+"""Share of examples with equal predictions above which a layer's output counts as the logits."""
 MOST_LAYERS = 4
 AS_IT_IS = "the network as it is"
 DEAR = ("each example alone", "gradient averaged over noise", "gradient averaged over far noise")
 _DEAR = 0.02
-"""The share of broken examples by which a dear candidate must be better."""
+"""The share of broken examples by which an expensive candidate must be better."""
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A network with the answers, or at least the predictions, of the one under audit.
+    """A network with the logits, or at least the predictions, of the network under audit.
 
     Attributes:
-        name: what is done to the gradient.
+        name: the treatment of the gradient.
         network: attacks climb it.
-        broken: share of the examples looked at that a short attack breaks on the real network.
+        broken: share of examples that a short attack breaks on the real network.
         lead: mean lead of a wrong class there, in units of the logits' spread.
     """
 
     name: str
     network: nn.Module
     dear: bool = False
-    """Whether a pass costs several of the network's."""
+    """Whether a pass costs as much as several passes of the network."""
     broken: float = 0.0
     lead: float = -torch.inf
 
 
 def candidates_for(audited: "Audited") -> list[Candidate]:
-    """Return ways to attack the network, those that get furthest on the real network first."""
+    """Return candidates for attacking the network, the most successful on the real network first."""
     source = audited.steady
     logits = logits_source(audited)
     alone = [("each example alone", lambda: audited.deployed)] if audited.behaviour.coupled and logits is None else []
@@ -72,16 +72,16 @@ def candidates_for(audited: "Audited") -> list[Candidate]:
     for name, make in ways:
         network = make() if logits is None else logits[1](make())
         label = name if logits is None else f"{name}, {logits[0]}"
-        found = _tried(audited, Candidate(label, network, name in DEAR))
-        if found is not None:
-            tried.append(found)
-    return sorted(tried, key=lambda each: _DEAR * each.dear - each.broken - 0.2 * each.lead)
+        candidate = _tried(audited, Candidate(label, network, name in DEAR))
+        if candidate is not None:
+            tried.append(candidate)
+    return sorted(tried, key=lambda entry: _DEAR * entry.dear - entry.broken - 0.2 * entry.lead)
 
 
 def logits_source(audited: "Audited") -> tuple[str, Callable[[nn.Module], nn.Module]] | None:
-    """Return a layer inside whose output has the same predictions as the network, or the logarithm of probabilities.
+    """Return a network that ends at an inner layer with the same predictions, or the logarithms of probabilities.
 
-    None where the network's output are the logits that its last layer computes.
+    None if the network's output is that of its last layer, and no probabilities.
     """
     final = audited.logits
     for call in reversed(last_calls(audited.model, audited.few)):
@@ -89,13 +89,15 @@ def logits_source(audited: "Audited") -> tuple[str, Callable[[nn.Module], nn.Mod
             continue
         layer = call.layer
         inner = LogitsOf(audited.steady, layer)
-        found = audited.answers_of(inner, audited.batch.x)
-        alike = float((found.argmax(1) == final.argmax(1)).float().mean())
-        whole = audited.answers(audited.few.x)
-        few = audited.answers_of(inner, audited.few.x)
-        if few.shape == whole.shape and torch.allclose(few, whole, rtol=1e-3, atol=1e-3 * float(whole.std())):
-            continue  # the output itself, or what it is a copy of
-        if alike >= AGREE and not audited.behaviour.is_random:
+        answers = audited.answers_of(inner, audited.batch.x)
+        agreement = float((answers.argmax(1) == final.argmax(1)).float().mean())
+        outputs = audited.answers(audited.few.x)
+        inner_outputs = audited.answers_of(inner, audited.few.x)
+        if inner_outputs.shape == outputs.shape and torch.allclose(
+            inner_outputs, outputs, rtol=1e-3, atol=1e-3 * float(outputs.std())
+        ):
+            continue  # the output, or the tensor of which it is a copy
+        if agreement >= AGREE and not audited.behaviour.is_random:
             return f"logits of layer `{call.path}`", partial(LogitsOf, layer=layer)
     if looks_like_probabilities(final):
         return "logarithms of the probabilities", LogProbabilities
@@ -103,22 +105,22 @@ def logits_source(audited: "Audited") -> tuple[str, Callable[[nn.Module], nn.Mod
 
 
 def looks_like_probabilities(logits: torch.Tensor) -> bool:
-    """Tell whether all rows lie in [0, 1] and either sum to 1 or come close to both ends, as sigmoids do."""
+    """Tell whether all rows lie in [0, 1] and either sum to 1 or come close to both ends, like sigmoids."""
     inside = bool(((logits >= 0) & (logits <= 1)).all())
     return inside and bool(((logits.sum(1) - 1).abs() < 1e-3).all() or (logits.max() > 0.99 and logits.min() < 0.01))
 
 
 def _past_layers(audited: "Audited", source: nn.Module) -> list[tuple[str, Callable[[], nn.Module]]]:
     guilty = [check for check in audited.layers if check.guilty and check.call.path]
-    same = [check.call for check in guilty if check.call.given.shape == check.call.value.shape]
-    if not same:
+    passing = [check.call for check in guilty if check.call.given.shape == check.call.value.shape]
+    if not passing:
         return []
-    names = ", ".join(f"`{call.path}`" for call in same[:3]) + (", ..." if len(same) > 3 else "")
-    return [(f"straight through {names}", lambda: PastLayer(source, [call.layer for call in same]))]
+    names = ", ".join(f"`{call.path}`" for call in passing[:3]) + (", ..." if len(passing) > 3 else "")
+    return [(f"straight through {names}", lambda: PastLayer(source, [call.layer for call in passing]))]
 
 
 def _from_inputs(audited: "Audited", source: nn.Module) -> list[tuple[str, Callable[[], nn.Module]]]:
-    """Return cuts in front of layers that take inputs like x: the outermost ones in the network."""
+    """Return cuts before layers that take inputs like x, the outermost in the network."""
     x, ways = audited.few.x, list[tuple[str, Callable[[], nn.Module]]]()
     calls = last_calls(audited.model, audited.few)
     like = [call for call in calls if call.path and _like(call, x)]
@@ -133,13 +135,13 @@ def _from_inputs(audited: "Audited", source: nn.Module) -> list[tuple[str, Calla
 
 
 def _like(call: LayerCall, x: Inputs) -> bool:
-    given = call.given
-    images = given.dim() == x.dim() == 4 and given.shape[:2] == x.shape[:2]
-    return given.shape == x.shape or images
+    layer_input = call.given
+    images = layer_input.dim() == x.dim() == 4 and layer_input.shape[:2] == x.shape[:2]
+    return layer_input.shape == x.shape or images
 
 
 def _tried(audited: "Audited", candidate: Candidate) -> Candidate | None:
-    """Return the candidate with what a short attack achieves; None where it has no gradient or fails."""
+    """Return the candidate with the result of a short attack; None if it has no gradient or fails."""
     batch, threat = audited.few, audited.threat
     draws = DRAWS if audited.behaviour.is_random else 1
     attack = GradientAttack("short", margin, PGD(steps=STEPS), draws=draws, enough=torch.inf)
@@ -156,7 +158,7 @@ def _tried(audited: "Audited", candidate: Candidate) -> Candidate | None:
             if slope is None:
                 return None
             z = attack(network, batch, threat, noise, audited.batch_size).z
-    except Exception:  # a network may do anything about hooks and modes: the way is then closed
+    except Exception:  # hooks and modes can fail on any network: the candidate is dropped
         return None
     leads = audited.mean_leads(batch, z)
     spread = audited.logits.std(dim=1).mean().clamp(min=torch.finfo(leads.dtype).tiny)

@@ -1,4 +1,4 @@
-"""Gradients past single layers, and logits from within a network."""
+"""Gradients past single layers, and logits of inner layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from unperturbed.types import Inputs, Logits
 
 
 class PastLayer(nn.Module):
-    """A network with the same answers, whose gradient passes some layers straight, from their output to their input.
+    """A network with the same logits, whose gradient passes straight through some layers, from output to input.
 
     Args:
         network: returns logits.
-        layers: modules in it; those that change the shape of their input are left as they are.
+        layers: modules in it; modules that change the shape of their input are not passed.
     """
 
     def __init__(self, network: nn.Module, layers: Sequence[nn.Module]) -> None:
@@ -27,9 +27,9 @@ class PastLayer(nn.Module):
     def forward(self, x: Inputs) -> Logits:
         """Return the logits."""
 
-        def past(module: nn.Module, given: tuple[Any, ...], value: Any) -> Any:
-            same = isinstance(value, Tensor) and isinstance(given[0], Tensor) and given[0].shape == value.shape
-            return passed(given[0], value) if same else value
+        def past(module: nn.Module, inputs: tuple[Any, ...], value: Any) -> Any:
+            passes = isinstance(value, Tensor) and isinstance(inputs[0], Tensor) and inputs[0].shape == value.shape
+            return passed(inputs[0], value) if passes else value
 
         handles = [layer.register_forward_hook(past) for layer in self.held]
         try:
@@ -40,15 +40,15 @@ class PastLayer(nn.Module):
 
 
 class FromInputOf(nn.Module):
-    """A network with the same answers, whose gradient at the input of one layer is passed straight to the input.
+    """A network with the same logits, whose gradient at the input of one layer is passed straight to the input.
 
-    What stands in front of the layer, a purifier, a random resizing, a rounding, is left out of the backward. Images
+    The backward skips everything before the layer, such as a purifier, a random resizing or a rounding. Images
     of another size are passed by interpolation.
 
     Args:
         network: returns logits.
         layer: a module in it that takes inputs of the shape of x, or images of another size.
-        calls: how often a forward calls it; the last call counts.
+        calls: its number of calls in a forward; the last call counts.
     """
 
     def __init__(self, network: nn.Module, layer: nn.Module, calls: int = 1) -> None:
@@ -57,17 +57,17 @@ class FromInputOf(nn.Module):
 
     def forward(self, x: Inputs) -> Logits:
         """Return the logits."""
-        seen = 0
+        count = 0
 
-        def before(module: nn.Module, given: tuple[Any, ...]) -> Any:
-            nonlocal seen
-            seen += 1
-            if seen != self.calls or not torch.is_grad_enabled():
+        def before(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+            nonlocal count
+            count += 1
+            if count != self.calls or not torch.is_grad_enabled():
                 return None
             source = x
-            if given[0].shape != x.shape:
-                source = functional.interpolate(x, given[0].shape[2:], mode="bilinear", align_corners=False)
-            return (passed(source, given[0]), *given[1:])
+            if inputs[0].shape != x.shape:
+                source = functional.interpolate(x, inputs[0].shape[2:], mode="bilinear", align_corners=False)
+            return (passed(source, inputs[0]), *inputs[1:])
 
         handle = self.held[0].register_forward_pre_hook(before)
         try:
@@ -77,16 +77,16 @@ class FromInputOf(nn.Module):
 
 
 class LogitsOf(nn.Module):
-    """What one layer of a network returns in its last call, as logits."""
+    """The output of one layer of a network in its last call, as logits."""
 
     def __init__(self, network: nn.Module, layer: nn.Module) -> None:
         super().__init__()
         self.network, self.held = network, [layer]
 
     def forward(self, x: Inputs) -> Logits:
-        """Return the logits; raises `RuntimeError` where the layer is not called."""
+        """Return the logits; raises `RuntimeError` if the layer is not called."""
         values: list[Tensor] = []
-        handle = self.held[0].register_forward_hook(lambda module, given, value: values.append(value))
+        handle = self.held[0].register_forward_hook(lambda module, inputs, value: values.append(value))
         try:
             self.network(x)
         finally:
@@ -97,7 +97,7 @@ class LogitsOf(nn.Module):
 
 
 class LogProbabilities(nn.Module):
-    """A network that returns probabilities, with their logarithms in their place."""
+    """A network that returns probabilities, replaced by their logarithms."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -110,12 +110,12 @@ class LogProbabilities(nn.Module):
 
 
 class Smoothed(nn.Module):
-    """A network with the same answers, whose gradient is a mean over random points around the input.
+    """A network with the same logits, whose gradient is a mean over random points around the input.
 
     Args:
         network: returns logits.
         radius: of the cube that the points are drawn from.
-        draws: how many.
+        draws: number of points.
     """
 
     def __init__(self, network: nn.Module, radius: float, draws: int = 4) -> None:

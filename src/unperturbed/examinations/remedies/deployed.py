@@ -1,4 +1,4 @@
-"""A network as a function of one example: called from the same state each time, and each example alone."""
+"""A network as a function of one example: with the same state in every call, and for single examples."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _TORCH = frozenset(vars(nn.Module()))
 
 
 class Reset(nn.Module):
-    """A network whose calls all begin in the state in which this was made; what a call changes is put back."""
+    """A network whose calls all begin in the state at construction; changes by a call are reverted."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Reset(nn.Module):
 
 
 class OneByOne(nn.Module):
-    """A network that sees every example alone."""
+    """A network that is called with single examples."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class OneByOne(nn.Module):
 
 
 class Reachable(nn.Module):
-    """A network without any gradient to its inputs, with one that is 0, so that attacks run and find nothing."""
+    """A network without a gradient to its inputs, given a gradient of 0, so that attacks run without success."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -68,9 +68,9 @@ class _Joined(torch.autograd.Function):
 
 @contextmanager
 def state_restored(model: nn.Module) -> Iterator[None]:
-    """Put buffers and plain attributes of all modules back afterwards: tensors, numbers, text, and lists of those.
+    """Restore buffers and plain attributes of all modules after the block: tensors, numbers, text, and lists of those.
 
-    What a forward keeps elsewhere (closures, other objects) is out of reach.
+    State elsewhere (closures, other objects) is not restored.
     """
     buffers = [(module, dict(module._buffers), _copies(module._buffers)) for module in model.modules()]
     attributes = [(module, _plain(module)) for module in model.modules()]
@@ -79,8 +79,8 @@ def state_restored(model: nn.Module) -> Iterator[None]:
     finally:
         for module, originals, copies in buffers:
             for name, original in originals.items():
-                now, before = module._buffers.get(name), copies[name]
-                if now is original and (before is None or _same(original, before)):
+                current, before = module._buffers.get(name), copies[name]
+                if current is original and (before is None or _same(original, before)):
                     continue
                 module._buffers[name] = before
         for module, before in attributes:
@@ -115,7 +115,7 @@ def _copy(value: Any) -> Any:
         return deque(map(_copy, value), value.maxlen)
     if type(value) in (list, tuple, set):
         return type(value)(map(_copy, value))
-    return {key: _copy(each) for key, each in value.items()} if isinstance(value, dict) else value
+    return {key: _copy(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Gradients past operations that have none: rounding, detaching, no_grad, hooks, backwards written by hand."""
+"""Gradients past operations without one: rounding, detaching, no_grad, hooks, hand-written backwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ _INTEGER = frozenset(("int", "long", "short", "byte", "char"))
 
 
 class PastOperations(nn.Module):
-    """A network with the same answers, whose gradient passes straight through what stops or falsifies it.
+    """A network with the same logits, whose gradient passes straight through operations that stop or falsify it.
 
     Backward pass differentiable approximation (Athalye et al. 2018, https://arxiv.org/abs/1802.00420, section 4.1) of
     every rounding, conversion to integers, `detach`, `.data`, `no_grad` and hook on a gradient, by the identity;
@@ -42,7 +42,7 @@ class PastOperations(nn.Module):
 
 
 class _Passing(TorchFunctionMode):
-    """Within, operations without a useful gradient are the identity in the backward."""
+    """Operations without a useful gradient are the identity in the backward in this block."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
@@ -70,40 +70,40 @@ class _Passing(TorchFunctionMode):
 
 
 def _scaled(first: Tensor, args: Any, kwargs: Any) -> Tensor:
-    """Return what a rounding division divides, divided."""
+    """Return the unrounded quotient of a rounding division."""
     return first / args[1] if kwargs.get("rounding_mode") is not None and len(args) > 1 else first
 
 
-def _to_integers(given: tuple[Any, ...]) -> bool:
-    return any(isinstance(each, torch.dtype) and not each.is_floating_point for each in given)
+def _to_integers(arguments: tuple[Any, ...]) -> bool:
+    return any(isinstance(argument, torch.dtype) and not argument.is_floating_point for argument in arguments)
 
 
 def _finite(value: Any) -> Any:
-    """Have the gradient of a result count as 0 where it is not finite."""
+    """Replace the gradient of a result by 0 where it is not finite."""
     if isinstance(value, Tensor) and value.requires_grad and value.grad_fn is not None and value.is_floating_point():
         value.register_hook(lambda gradient: gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))  # type: ignore[no-untyped-call]
     return value
 
 
 class _NoHandle:
-    """What registering a hook returns where hooks are left out."""
+    """The handle of a hook that was not registered."""
 
     def remove(self) -> None:
-        """Do nothing: there is no hook."""
+        """Do nothing, since no hook exists."""
 
 
 @contextmanager
 def _functions_passed(active: bool) -> Iterator[None]:
-    """Within: functions with a backward written by hand that keep the shape of their input are the identity there."""
+    """Hand-written backwards of functions that keep the shape of their input are the identity in this block."""
     if not active:
         yield
         return
 
     def apply(kind: Any, *args: Any, **kwargs: Any) -> Any:
-        sources = [each for each in args if isinstance(each, Tensor) and each.requires_grad]
+        sources = [argument for argument in args if isinstance(argument, Tensor) and argument.requires_grad]
         if len(sources) != 1 or not torch.is_grad_enabled():
             return ORIGINAL_APPLY.__func__(kind, *args, **kwargs)
-        plain = [each.detach() if isinstance(each, Tensor) else each for each in args]
+        plain = [argument.detach() if isinstance(argument, Tensor) else argument for argument in args]
         with torch.no_grad():
             value = ORIGINAL_APPLY.__func__(kind, *plain, **kwargs)
         if isinstance(value, Tensor) and value.shape == sources[0].shape and value.is_floating_point():
@@ -119,15 +119,15 @@ def _functions_passed(active: bool) -> Iterator[None]:
 
 @contextmanager
 def _without_hooks(network: nn.Module) -> Iterator[None]:
-    """Within: the modules have no backward hooks."""
+    """Remove the modules' backward hooks in this block."""
     names = ("_backward_hooks", "_backward_pre_hooks")
-    held = [(module, name, dict(vars(module).get(name) or {})) for module in network.modules() for name in names]
+    saved = [(module, name, dict(vars(module).get(name) or {})) for module in network.modules() for name in names]
     try:
-        for module, name, hooks in held:
+        for module, name, hooks in saved:
             if hooks:
                 vars(module)[name].clear()
         yield
     finally:
-        for module, name, hooks in held:
+        for module, name, hooks in saved:
             if hooks:
                 vars(module)[name].update(hooks)

@@ -1,4 +1,4 @@
-"""The value of one tensor with the gradient of another: what every remedy for a hidden gradient is made of."""
+"""The value of one tensor with the gradient of another, the basis of all remedies for hidden gradients."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 ORIGINAL_APPLY = torch.autograd.Function.__dict__["apply"]
-"""As torch has it, also where another one stands in for it."""
+"""Torch's original function, also while it is replaced."""
 
 
 class _Passed(torch.autograd.Function):
@@ -20,10 +20,10 @@ class _Passed(torch.autograd.Function):
 
 
 def passed(source: Tensor, value: Tensor) -> Tensor:
-    """Return `value`, bit for bit, whose gradient goes to `source` (of the same shape) as it is."""
+    """Return `value`, bit for bit, whose gradient goes unchanged to `source` (of the same shape)."""
     if not source.requires_grad or not torch.is_grad_enabled():
         return value
     result: Tensor = ORIGINAL_APPLY.__func__(
         _Passed, source, value.detach()
-    )  # attached, its backward would run on zeros
+    )  # if attached, its backward would run on zeros
     return result

@@ -1,4 +1,4 @@
-"""The attacks after the remedies: on the networks with a visible gradient, each success verified on the real one."""
+"""The attacks after the remedies: on the surrogate networks, every success verified on the real network."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from unperturbed.examinations.audited import Audited
 
 DRAWS = 12
-"""Forwards a step that attacks on random networks take the mean of."""
+"""Number of forwards per step in the means of attacks on random networks."""
 
 
 @dataclass(frozen=True)
 class MeanClimb(Attack):
     """PGD on the mean of a loss over draws, to its last point.
 
-    For networks that draw random numbers: the iterate of largest margin would be the one with the luckiest draws.
+    For networks that draw random numbers: the iterate of largest margin would depend on lucky draws.
 
     Attributes:
         label: how tables name the attack.
@@ -92,18 +92,18 @@ class OnSurrogate(Attack):
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Attack every example of the batch on the surrogate."""
         with under_attack(self.surrogate):
-            found = self.attack(self.surrogate, batch, threat, noise, batch_size)
-        margins = margin(padded_logits(model, found.z, batch_size), batch.y)
-        finite = found.finite & margins.isfinite()
+            result = self.attack(self.surrogate, batch, threat, noise, batch_size)
+        margins = margin(padded_logits(model, result.z, batch_size), batch.y)
+        finite = result.finite & margins.isfinite()
         return AttackResult(
-            found.z, margins, finite, found.restart, found.passes + len(batch.y), found.backwards, found.queries
+            result.z, margins, finite, result.restart, result.passes + len(batch.y), result.backwards, result.queries
         )
 
 
 def remedied_suite(audited: "Audited", strength: float = 1.0) -> Suite:
     """Return the attacks on the two best candidates, and one without gradients; `strength` scales their steps."""
-    best, *others = audited.candidates or [Candidate("the network as it is", audited.deployed)]
-    second = others[0] if others else best
+    best, *candidates = audited.candidates or [Candidate("the network as it is", audited.deployed)]
+    second = candidates[0] if candidates else best
     random = audited.behaviour.is_random
     draws = DRAWS if random else 1
 

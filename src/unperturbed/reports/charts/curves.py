@@ -33,8 +33,8 @@ def curves_chart(curves: Sequence[AccuracyCurve], title: str, caption: str, acro
     """Return a chart of the accuracy of each model over eps, each in the band of its interval; `across` names eps.
 
     Raises:
-        InputError: without curves, and on values that do not fit their radii, or radii that do not rise or are no
-            numbers.
+        InputError: without curves, and for values that do not fit their radii, or radii that do not rise or are no
+        numbers.
     """
     if not curves:
         raise InputError("There is no curve to draw: give at least one.")
@@ -73,4 +73,4 @@ def _check(curve: AccuracyCurve) -> None:
     if not all(math.isfinite(end) for value in curve.values for end in (value.value, value.low, value.high)):
         raise InputError(f"The curve {curve.name!r} holds values that are not finite: it cannot be drawn.")
     if missing := sorted({*curve.marked} - {*curve.eps}):
-        raise InputError(f"Dots at {missing} were asked for, where the curve {curve.name!r} has no value.")
+        raise InputError(f"The curve {curve.name!r} has no values at the requested dots {missing}.")

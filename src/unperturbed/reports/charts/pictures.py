@@ -25,7 +25,7 @@ class Grid:
     Attributes:
         name: of the files.
         title: above the grid.
-        caption: one sentence that says what the columns are.
+        caption: one sentence on the columns.
         rows: the name of each row.
         columns: the name of each column.
         cells: row by row.
@@ -78,7 +78,7 @@ def pictures_chart(grid: Grid) -> Figure:
     """Return the grid as a chart.
 
     Raises:
-        InputError: without pictures, or where the cells do not fit the names of rows and columns.
+        InputError: without pictures, or if the cells do not fit the names of rows and columns.
     """
     if not grid.rows or not grid.columns:
         raise InputError(f"The grid {grid.name!r} has no pictures to draw: give at least one row and one column.")

@@ -11,9 +11,9 @@ from unperturbed.reports.document import BarChart, Chart, LineChart, MatrixChart
 DASHES = ("-", "--", ":", "-.", (0, (6, 2)), (0, (6, 2, 1, 2)))
 MARKERS = ("o", "s", "D", "^", "P", "X")
 HATCHES = ("", "////", "xxxx", "....")
-"""Lines and bars differ in more than their colour, so that they are told apart in grey."""
+"""Lines and bars differ in more than their colour, for readers who see grey."""
 FEW = 32
-"""Lines of up to so many points show each as a marker."""
+"""Lines of at most this many points have markers."""
 
 
 def draw(chart: Chart) -> Figure:
@@ -42,7 +42,7 @@ def _lines(chart: LineChart) -> Figure:
         axes.annotate(printable(text), (x, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=7)
     if len(chart.series) > 1:
         axes.legend()
-    if any(isinstance(place, str) for series in chart.series for place in series.x):
+    if any(isinstance(position, str) for series in chart.series for position in series.x):
         axes.tick_params(axis="x", labelrotation=45)
     headed(figure, chart.title, "")
     return figure
@@ -51,7 +51,7 @@ def _lines(chart: LineChart) -> Figure:
 def _line(axes: Axes, series: Series, number: int) -> None:
     colour = COLOURS[number % len(COLOURS)]
     y = _floats(series.y)
-    x = [printable(place) if isinstance(place, str) else place for place in series.x]
+    x = [printable(position) if isinstance(position, str) else position for position in series.x]
     drawstyle = "steps-post" if series.shape == "steps" else "default"
     marker = MARKERS[number % len(MARKERS)] if series.shape == "line" and len(x) <= FEW else ""
     axes.plot(

@@ -1,4 +1,4 @@
-"""The house style of every chart: colours, fonts, and files that are the same each time they are written."""
+"""The house style of all charts: colours, fonts, and reproducible files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,9 @@ from unperturbed.errors import InputError
 from unperturbed.runs import write_atomically
 
 INK = "#78818c"
-"""Legible on white and on black: a chart has no background, and the page's is not known."""
+"""Legible on white and on black, since a chart has no background."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Of lines and points, in order: safe for colour-blind readers (Okabe and Ito 2008)."""
+"""The colours of lines and points, in order: safe for colour-blind readers (Okabe and Ito 2008)."""
 FORMATS = (".svg", ".pdf", ".png")
 STYLE: Any = {
     "axes.edgecolor": INK,
@@ -40,7 +40,7 @@ STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-"""Names come from users: a dollar sign in one is a dollar sign (`text.parse_math`)."""
+"""Names come from users, and may contain a dollar sign (`text.parse_math`)."""
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def house_style() -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """Return a text without the characters that no file format can hold."""
+    """Return a text without characters that file formats do not support."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
@@ -65,7 +65,7 @@ def headed(figure: Figure, title: str, caption: str) -> None:
 
 
 def save_chart(figure: Figure, path: Path) -> None:
-    """Write a chart whole, as SVG, PDF or PNG by the suffix of `path`.
+    """Write a chart atomically, as SVG, PDF or PNG by the suffix of `path`.
 
     Raises:
         InputError: for another suffix.

@@ -11,7 +11,7 @@ from unperturbed.errors import InputError
 from unperturbed.reports.charts.style import INK, house_style, printable
 
 ACROSS = 3
-"""Panels in a row, at most."""
+"""The largest number of panels in a row."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Panel:
 
     Attributes:
         name: the model's.
-        caption: one number, with words that say what it is.
+        caption: one number with its description.
         along: positions in units of eps, rising; the same on both axes.
         values: the loss at each pair of them.
     """
@@ -32,13 +32,13 @@ class Panel:
 
 
 def surfaces_chart(panels: Sequence[Panel], title: str) -> Figure:
-    """Return a chart with one panel a model: its loss over (gradient direction, random direction).
+    """Return a chart with one panel per model: its loss over (gradient direction, random direction).
 
     All panels have the same scales, so that heights compare; a dot marks the example itself.
 
     Raises:
-        InputError: without panels; on values that do not fit their positions or are not finite, and positions that do
-            not rise.
+        InputError: without panels; for values that do not fit their positions or are not finite, and positions that do
+        not rise.
     """
     if not panels:
         raise InputError("There is no surface to draw: give at least one.")
@@ -50,8 +50,8 @@ def surfaces_chart(panels: Sequence[Panel], title: str) -> Figure:
     columns = math.ceil(len(panels) / rows)
     with house_style():
         figure = Figure(figsize=(3.4 * columns, 3.4 * rows + 0.4))
-        for place, panel in enumerate(panels, 1):
-            axes = figure.add_subplot(rows, columns, place, projection="3d", computed_zorder=False)
+        for number, panel in enumerate(panels, 1):
+            axes = figure.add_subplot(rows, columns, number, projection="3d", computed_zorder=False)
             first, second = np.meshgrid(panel.along, panel.along, indexing="ij")
             heights = np.array(panel.values, dtype=float)
             axes.plot_surface(first, second, heights, cmap="cividis", vmin=low, vmax=high, rcount=40, ccount=40)

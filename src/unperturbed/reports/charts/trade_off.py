@@ -15,12 +15,13 @@ from unperturbed.statistics.domination import Point
 
 
 def trade_off_chart(points: Sequence[Point], title: str, caption: str) -> Figure:
-    """Return a chart with a point a model, clean accuracy across and robust accuracy upwards, bars for the intervals.
+    """Return a chart with one point per model, clean accuracy across and robust accuracy upwards, with intervals as
+    bars.
 
     The axes reach from the lowest to the highest end of an interval, not from 0. Dominated points are hollow.
 
     Raises:
-        InputError: without points, and on values that are not finite.
+        InputError: without points, and for values that are not finite.
     """
     if not points:
         raise InputError("There is no point to draw: give at least one.")

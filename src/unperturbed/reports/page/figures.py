@@ -1,4 +1,4 @@
-"""Figures of findings, for one network or several: Plotly, as data that a page draws."""
+"""Figures of findings, for one network or several, as Plotly data for a page."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from unperturbed.findings import Comparison, Distribution, Examined, Row, Trend
 
 BINS = 40
 INK, FAINT = "#78818c", "rgba(139, 148, 158, .35)"
-"""Legible on white and on black alike, since a page follows its reader's settings."""
+"""Legible on white and on black, since a page follows its reader's settings."""
 SCALE = ((63, 111, 181), (46, 155, 130), (196, 158, 48), (214, 84, 62))
 """Colours from the weakest strength to the strongest; others lie between them."""
 
 
 DASHES = ("solid", "dash", "dot", "dashdot")
-"""Of lines, in order; then from the start again."""
+"""The dashes of lines, in cyclic order."""
 
 
 def colours(models: Sequence[Examined]) -> list[str]:
-    """Return a colour for each network, by its strength, or each its own where all have the same."""
+    """Return a colour for each network, by its strength, or different colours for equal strengths."""
     strengths = sorted({model.strength for model in models})
     if len(strengths) > 1:
         return [_between(strengths.index(model.strength) / (len(strengths) - 1)) for model in models]
@@ -28,12 +28,12 @@ def colours(models: Sequence[Examined]) -> list[str]:
 
 
 def distribution_figure(name: str, models: Sequence[Examined]) -> go.Figure:
-    """Return the distributions of this name as outlines of histograms over the same bins, one a network."""
+    """Return the distributions of this name as outlines of histograms over the same bins, one per network."""
     ordered = sorted(models, key=lambda model: model.strength)
     values_of = {k: _values(name, model) for k, model in enumerate(ordered)}
-    every = np.concatenate(list(values_of.values()))
-    log = _first_distribution(name, models).log and bool((every > 0).all())
-    edges = _edges(np.log10(every) if log else every)
+    pooled = np.concatenate(list(values_of.values()))
+    log = _first_distribution(name, models).log and bool((pooled > 0).all())
+    edges = _edges(np.log10(pooled) if log else pooled)
     figure = go.Figure()
     for k, (model, colour, dash) in enumerate(zip(ordered, colours(ordered), _dashes(ordered), strict=True)):
         if not len(values := values_of[k]):
@@ -53,7 +53,7 @@ def distribution_figure(name: str, models: Sequence[Examined]) -> go.Figure:
 
 
 def line_figure(name: str, models: Sequence[Examined]) -> go.Figure:
-    """Return the lines of this name, one a network; with their ranges where there is only one."""
+    """Return the lines of this name, one per network; with its range for a single network."""
     figure = go.Figure()
     for model, colour, dash in zip(models, colours(models), _dashes(models), strict=True):
         line = model.line(name)
@@ -76,18 +76,18 @@ def line_figure(name: str, models: Sequence[Examined]) -> go.Figure:
 
 
 def row_figure(row: Row, strengths: Sequence[float], trend: Trend | None = None) -> go.Figure:
-    """Return one quantity against the strength, with intervals over networks; the title tells what was decided."""
+    """Return one quantity against the strength, with intervals over networks; the title has the decision."""
     figure = go.Figure()
-    known = [k for k, mean in enumerate(row.means) if mean is not None]
+    indices = [k for k, mean in enumerate(row.means) if mean is not None]
     bars = None
-    if any(row.low[k] is not None for k in known):
+    if any(row.low[k] is not None for k in indices):
         bars = {
             "type": "data", "symmetric": False, "color": FAINT,
-            "array": [_difference(row.high[k], row.means[k]) for k in known],
-            "arrayminus": [_difference(row.means[k], row.low[k]) for k in known],
+            "array": [_difference(row.high[k], row.means[k]) for k in indices],
+            "arrayminus": [_difference(row.means[k], row.low[k]) for k in indices],
         }  # fmt: skip
     figure.add_scatter(
-        x=[strengths[k] for k in known], y=[row.means[k] for k in known], error_y=bars, mode="lines+markers",
+        x=[strengths[k] for k in indices], y=[row.means[k] for k in indices], error_y=bars, mode="lines+markers",
         line={"color": _between(0.0)}, showlegend=False,
     )  # fmt: skip
     title = row.quantity if trend is None else f"{trend.claim.sentence}: <b>{trend.verdict}</b>"
@@ -123,7 +123,7 @@ def _dashes(models: Sequence[Examined]) -> list[str]:
 
 
 def _label(model: Examined, models: Sequence[Examined]) -> str:
-    """Return the name of a network in the legend, with its strength where the strengths differ."""
+    """Return the name of a network in the legend, with its strength if strengths differ."""
     return (
         model.name
         if len({examined.strength for examined in models}) == 1
@@ -132,7 +132,7 @@ def _label(model: Examined, models: Sequence[Examined]) -> str:
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
-    """Return edges of bins over all but the outermost thousandths, which go into the outer bins."""
+    """Return edges of bins without the outermost thousandths, which count in the outer bins."""
     low, high = np.quantile(values, [0.001, 0.999])
     return np.linspace(low, high if high > low else low + 1, BINS + 1)
 
@@ -155,9 +155,9 @@ def _lay_out(figure: go.Figure, title: str, across: str, up: str, about: str = "
 
 
 def _between(share: float) -> str:
-    place = share * (len(SCALE) - 1)
-    first = min(int(place), len(SCALE) - 2)
-    red, green, blue = (round(a + (place - first) * (b - a)) for a, b in zip(*SCALE[first : first + 2], strict=True))
+    position = share * (len(SCALE) - 1)
+    first = min(int(position), len(SCALE) - 2)
+    red, green, blue = (round(a + (position - first) * (b - a)) for a, b in zip(*SCALE[first : first + 2], strict=True))
     return f"rgb({red}, {green}, {blue})"
 
 

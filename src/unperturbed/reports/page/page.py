@@ -1,4 +1,4 @@
-"""One page that stands alone: findings of one network or several, with figures, and what they say of the claims."""
+"""One self-contained page: findings of one network or several, with figures and decisions on the claims."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from unperturbed.reports.page.figures import distribution_figure, line_figure, t
 
 @dataclass(frozen=True)
 class _Section:
-    """What one diagnostic found in all the networks."""
+    """The findings of one diagnostic for all networks."""
 
     title: str
     summaries: Sequence[tuple[str, str]]
@@ -25,7 +25,7 @@ class _Section:
 
 
 def findings_page(models: Sequence[Examined], comparison: Comparison | None, title: str, facts: Sequence[str]) -> str:
-    """Return a page of HTML with everything that it needs inside; `facts` are what all the networks share."""
+    """Return a self-contained page of HTML; `facts` are common to all networks."""
     titles = dict.fromkeys(finding.title for model in models for finding in model.findings)
     sections = [_section(name, models) for name in titles]
     template = resources.files(__package__).joinpath("template.html").read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def findings_page(models: Sequence[Examined], comparison: Comparison | None, tit
 
 
 def number_text(number: Number) -> str:
-    """Return a number as tables show it, with its interval."""
+    """Return a number with its interval as text for tables."""
     ends = (
         ""
         if number.low is None or number.high is None
@@ -60,11 +60,11 @@ def _section(title: str, models: Sequence[Examined]) -> _Section:
     pairs = [(model, finding) for model in models for finding in model.findings if finding.title == title]
     names = dict.fromkeys(number.name for _, finding in pairs for number in finding.numbers)
     rows = [(name, [_cell(name, finding) for _, finding in pairs]) for name in names]
-    those = [Examined(model.name, model.strength, model.seed, (finding,)) for model, finding in pairs]
+    networks = [Examined(model.name, model.strength, model.seed, (finding,)) for model, finding in pairs]
     distributions = dict.fromkeys(one.name for _, finding in pairs for one in finding.distributions if one.values)
     lines = dict.fromkeys(one.name for _, finding in pairs for one in finding.lines)
-    figures = [distribution_figure(name, those) for name in distributions] + [
-        line_figure(name, those) for name in lines
+    figures = [distribution_figure(name, networks) for name in distributions] + [
+        line_figure(name, networks) for name in lines
     ]
     return _Section(
         title,
@@ -81,7 +81,7 @@ def _cell(name: str, finding: Finding) -> str:
 
 
 def _notes(notes: Sequence[tuple[str, str]], networks: int) -> list[tuple[str, str]]:
-    """Return each note once, with the networks that it is about unless it is about all of them."""
+    """Return the distinct notes, with the names of their networks unless they apply to all."""
     about: dict[str, list[str]] = {}
     for name, note in notes:
         about.setdefault(note, []).append(name)

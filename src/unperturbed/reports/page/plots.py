@@ -1,7 +1,7 @@
-"""Charts of a document as figures of Plotly: plain values that the page draws.
+"""Charts of a document as figures of Plotly, in plain values.
 
-Plotly reads a part of HTML in its texts, so every name is escaped here. Text and grid get their colours on the page,
-which follows the reader's light or dark setting.
+Plotly interprets a part of HTML in texts, so every name is escaped here. The page sets the colours of text and grid by
+the reader's light or dark setting.
 """
 
 import html
@@ -17,9 +17,9 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 """Lines and points differ in more than their colour, for readers who see none."""
 HATCHES = ("", "/", "x", ".")
 FEW = 32
-"""Lines of up to so many points show each as a marker."""
+"""Lines of at most this many points have markers."""
 LONGEST = 40
-"""Characters of a name in a figure; the table has all of them."""
+"""The largest length of a name in a figure; the table has the full name."""
 
 
 def plot(chart: Chart) -> dict[str, Any]:
@@ -134,12 +134,12 @@ def _matrix(chart: MatrixChart) -> dict[str, Any]:
     return {"data": [trace], "layout": layout}
 
 
-def _layout(across: str, up: str, named: int) -> dict[str, Any]:
+def _layout(across: str, up: str, legend_entries: int) -> dict[str, Any]:
     axis = {"automargin": True, "exponentformat": "power", "fixedrange": False}
-    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"} if named > 1 else {}
+    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"} if legend_entries > 1 else {}
     return {
-        "height": 330 + (28 if named > 1 else 0),
-        "margin": {"l": 56, "r": 12, "t": 50 if named > 1 else 22, "b": 48},
+        "height": 330 + (28 if legend_entries > 1 else 0),
+        "margin": {"l": 56, "r": 12, "t": 50 if legend_entries > 1 else 22, "b": 48},
         "xaxis": {**axis, "title": {"text": _text(across), "standoff": 8}},
         "yaxis": {**axis, "title": {"text": _text(up), "standoff": 8}},
         "legend": legend,

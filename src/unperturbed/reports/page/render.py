@@ -1,4 +1,4 @@
-"""A document as one page of HTML that stands alone: no request leaves it, and names from data are never markup."""
+"""A document as one self-contained page of HTML: it makes no requests, and escapes names from data."""
 
 import base64
 import json
@@ -40,7 +40,7 @@ def _image(png: bytes) -> str:
 
 
 def _json(value: Mapping[str, Any]) -> Markup:
-    """Return JSON that may stand inside a script element: no character of it can end that element."""
+    """Return JSON for a script element, without characters that could end it."""
     text = json.dumps(finite(value), allow_nan=False, separators=(",", ":"))
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")

@@ -1,1 +1,1 @@
-"""The sections of a report: a function from stored runs to a section each."""
+"""The sections of a report: functions from stored runs to a section."""

@@ -1,4 +1,4 @@
-"""The audit: whether the robustness is real, with its evidence."""
+"""The section on audits: is the robustness real?"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ def audit(runs: Sequence[StoredRun]) -> Section | None:
 
 
 def no_sign(content: Mapping[str, Any]) -> bool:
-    """Return whether an audit raised no suspicion, or there is none."""
+    """Tell whether no audit raised a suspicion."""
     return str(content.get("verdict", HONEST)) == HONEST
 
 
 def audited_accuracy(content: Mapping[str, Any]) -> Interval | None:
-    """Return the robust accuracy that an audit found after its remedies; None where it names none."""
+    """Return an audit's robust accuracy after its remedies, or None."""
     values = content.get("headline")
     if not isinstance(values, Mapping):
         return None
@@ -64,7 +64,7 @@ def _row(check: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _text(value: Any) -> str:
-    """Return a value of JSON as a reader takes it."""
+    """Return a value of JSON as text for a reader."""
     if value is None:
         return ""
     return shown(value) if isinstance(value, float) else str(value)

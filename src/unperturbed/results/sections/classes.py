@@ -1,4 +1,4 @@
-"""Accuracy by class, and which classes adversarial examples are taken for."""
+"""Accuracy by class, and the predictions on adversarial examples."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ from unperturbed.results.stored import StoredEvaluation, StoredRun
 from unperturbed.results.tables import ClassResult, by_class
 
 MOST = 40
-"""Classes up to which a chart is drawn; tables have all of them."""
+"""The largest number of classes in a chart; tables have all classes."""
 
 
 def classes(runs: Sequence[StoredRun]) -> Section | None:
-    """Return the section, with a part for each run whose table of examples is whole."""
+    """Return the section, with a part for each run with an intact table of examples."""
     parts = [Part(run.name if len(runs) > 1 else "", _blocks(run, run.headline)) for run in runs]
     return section("Classes", parts, "Accuracy differs between classes, and so does robustness.")
 
@@ -43,9 +43,9 @@ def _blocks(run: StoredRun, stored: StoredEvaluation | None) -> tuple[Block, ...
 
 
 def class_name(run: StoredRun, label: int) -> str:
-    """Return the name of a class, or its number where the run names none."""
-    known = run.record.classes if run.record is not None else None
-    return known[label] if known is not None and 0 <= label < len(known) else str(label)
+    """Return the name of a class, or its number if the run has no names."""
+    classes = run.record.classes if run.record is not None else None
+    return classes[label] if classes is not None and 0 <= label < len(classes) else str(label)
 
 
 def _chart(results: Sequence[ClassResult], names: dict[int, str]) -> Block:
@@ -78,20 +78,20 @@ def _table(results: Sequence[ClassResult], names: dict[int, str]) -> Block:
 
 
 def _confusion(run: StoredRun, stored: StoredEvaluation) -> Block:
-    """Return which class each example was taken for at its adversarial example, or why that is not known."""
+    """Return the predictions on adversarial examples, or the reason why they are unknown."""
     table = stored.outcome.examples
     try:
-        found = dict[int, int]()
+        prediction_of = dict[int, int]()
         if "broken" in table["verdict"]:
             points = stored_points(stored)
-            found = dict(zip(points.ids, answers(run, points).tolist(), strict=True))
+            prediction_of = dict(zip(points.ids, answers(run, points).tolist(), strict=True))
     except InputError as error:
         return Paragraph(f"The confusion under attack is left out: {error}.")
     pairs, undecided = Counter[tuple[int, int]](), 0
     for name, label, prediction, verdict in zip(
         *(table[column] for column in ("id", "label", "prediction", "verdict")), strict=True
     ):
-        answer = {"broken": found.get(name), "survived": label, "misclassified": prediction}.get(verdict)
+        answer = {"broken": prediction_of.get(name), "survived": label, "misclassified": prediction}.get(verdict)
         if answer is None:
             undecided += 1
         else:

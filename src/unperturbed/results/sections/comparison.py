@@ -1,4 +1,4 @@
-"""Runs side by side: paired differences on the same examples, with intervals."""
+"""The comparison of runs: paired differences on the same examples, with intervals."""
 
 from collections.abc import Sequence
 
@@ -39,8 +39,8 @@ def _table(runs: Sequence[StoredRun]) -> Block:
         ("suite", ["" if run.headline is None else run.headline.outcome.suite for run in runs]),
         ("audit", [str((run.audit or {}).get("verdict", "")) for run in runs]),
     ]
-    kept = tuple((name, *cells) for name, cells in rows if any(cells))
-    return Table("Runs side by side", ("", *(run.name for run in runs)), kept)
+    rows_kept = tuple((name, *cells) for name, cells in rows if any(cells))
+    return Table("Runs side by side", ("", *(run.name for run in runs)), rows_kept)
 
 
 def _method(run: StoredRun) -> str:
@@ -66,29 +66,29 @@ def _paired(runs: Sequence[StoredRun]) -> tuple[Block, ...]:
             Paragraph("No paired differences: the runs have no evaluation by the same suite under the same threat."),
         )
     try:
-        found = compare(outcomes)
+        comparison = compare(outcomes)
     except (InputError, KeyError) as error:
         return (Paragraph(f"No paired differences: {error}"),)
-    doubts = tuple(f"{name}: robust accuracy{doubted(reasons)}" for name, reasons in found.doubts.items())
+    doubts = tuple(f"{name}: robust accuracy{doubted(reasons)}" for name, reasons in comparison.doubts.items())
     alerts = (Alert("What to know before you trust these differences", doubts),) if doubts else ()
-    rows = tuple(row for pair in found.pairs for row in _rows(pair))
+    rows = tuple(row for pair in comparison.pairs for row in _rows(pair))
     columns = ("pair", "accuracy", "difference (points)", "95% interval", "gained", "lost", "McNemar's p", "n")
-    title = f"Paired differences, {found.suite} under {found.threat}"
-    return (*alerts, _chart(found.pairs, title), Table(f"{title}, all numbers", columns, rows))
+    title = f"Paired differences, {comparison.suite} under {comparison.threat}"
+    return (*alerts, _chart(comparison.pairs, title), Table(f"{title}, all numbers", columns, rows))
 
 
 def _of_one_kind(runs: Sequence[StoredRun]) -> dict[str, Outcome] | None:
-    """Return an evaluation of each run by one suite under one threat: the first run's weightiest that all have."""
+    """Return an evaluation of each run by one suite under one threat, the first run's preferred one that all have."""
 
     def kinds(run: StoredRun) -> dict[tuple[str, str], StoredEvaluation]:
-        whole = [stored for stored in reversed(run.evaluations) if stored.outcome.examples]
-        return {(stored.outcome.suite, stored.outcome.threat): stored for stored in whole}
+        evaluations = [stored for stored in reversed(run.evaluations) if stored.outcome.examples]
+        return {(stored.outcome.suite, stored.outcome.threat): stored for stored in evaluations}
 
-    known = [kinds(run) for run in runs]
+    kinds_of_runs = [kinds(run) for run in runs]
     for stored in runs[0].evaluations:
         kind = (stored.outcome.suite, stored.outcome.threat)
-        if all(kind in of_run for of_run in known):
-            return {run.name: of_run[kind].outcome for run, of_run in zip(runs, known, strict=True)}
+        if all(kind in of_run for of_run in kinds_of_runs):
+            return {run.name: of_run[kind].outcome for run, of_run in zip(runs, kinds_of_runs, strict=True)}
     return None
 
 

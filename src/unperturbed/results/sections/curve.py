@@ -1,4 +1,4 @@
-"""Accuracy against eps: from the distances to the nearest adversarial examples."""
+"""Accuracy against eps, from the distances to the nearest adversarial examples."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from unperturbed.results.stored import StoredRun, norm_of
 
 
 def accuracy_curve(runs: Sequence[StoredRun]) -> Section | None:
-    """Return the section, with a chart for each norm that holds the curves of all runs."""
+    """Return the section, with one chart per norm for the curves of all runs."""
     curves = [(run, curve) for run in runs for curve in run.curves]
     norms = dict.fromkeys(norm_of(curve.threat) for _, curve in curves)
     parts = [Part("", _blocks(norm, [pair for pair in curves if norm_of(pair[1].threat) == norm])) for norm in norms]
@@ -55,7 +55,7 @@ def _blocks(norm: str, curves: Sequence[tuple[StoredRun, StoredCurve]]) -> tuple
 
 
 def _names(curves: Sequence[tuple[StoredRun, StoredCurve]]) -> list[str]:
-    """Return the runs' names, with the folder and the examples where a run has several curves."""
+    """Return the runs' names, with folder and examples if a run has several curves."""
     runs = [run.name for run, _ in curves]
     return [
         run.name if runs.count(run.name) == 1 else f"{run.name}, {curve.path.parent.name}, n = {curve.n}"

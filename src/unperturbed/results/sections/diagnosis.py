@@ -1,4 +1,4 @@
-"""What a diagnosis found: margins, layers, features, confidence."""
+"""The findings of a diagnosis: margins, layers, features, confidence."""
 
 from collections.abc import Sequence
 
@@ -20,9 +20,11 @@ def diagnosis(runs: Sequence[StoredRun]) -> Section | None:
 
 
 def _named(examined: Sequence[tuple[str, Examined]], title: str) -> list[Examined]:
-    """Return the networks with a finding of this title, with names that tell several diagnoses of a run apart."""
-    found = [(about, model) for about, model in examined if any(finding.title == title for finding in model.findings)]
-    names = [model.name for _, model in found]
+    """Return the networks with a finding of this title, with distinct names for several diagnoses of a run."""
+    selected = [
+        (about, model) for about, model in examined if any(finding.title == title for finding in model.findings)
+    ]
+    names = [model.name for _, model in selected]
     return [
         Examined(
             model.name
@@ -32,5 +34,5 @@ def _named(examined: Sequence[tuple[str, Examined]], title: str) -> list[Examine
             model.seed,
             tuple(finding for finding in model.findings if finding.title == title),
         )
-        for about, model in found
+        for about, model in selected
     ]

@@ -14,11 +14,11 @@ from unperturbed.results.sections.classes import class_name
 from unperturbed.results.stored import StoredEvaluation, StoredRun
 
 MOST = 10
-"""Examples that are shown of a run."""
+"""Number of shown examples per run."""
 SMALLEST = 96
-"""Pixels of the shorter side that small images are enlarged to, by whole factors."""
+"""Pixels of the shorter side after enlarging small images, by integer factors."""
 LARGEST = 128
-"""Pixels of the longer side that large images are reduced to."""
+"""Pixels of the longer side after reducing large images."""
 
 
 def examples(runs: Sequence[StoredRun]) -> Section | None:
@@ -43,7 +43,7 @@ def _blocks(run: StoredRun) -> tuple[Block, ...]:
 
 
 def chosen(points: Points) -> list[int]:
-    """Return the rows that are shown: the first of each class, then further ones, by id."""
+    """Return the shown rows: the first of each class, then further ones, by id."""
     order = sorted(range(len(points.ids)), key=lambda row: points.ids[row])
     first = dict[int, int]()
     for row in order:
@@ -58,9 +58,9 @@ def _grid(run: StoredRun, stored: StoredEvaluation, points: Points, rows: Sequen
     )
     names = [class_name(run, label) for label in shown.labels]
     try:
-        taken = [class_name(run, answer) for answer in answers(run, shown).tolist()]
+        predicted = [class_name(run, answer) for answer in answers(run, shown).tolist()]
     except InputError:
-        taken = ["another class"] * len(rows)
+        predicted = ["another class"] * len(rows)
     change = shown.z - x
     largest = float(change.abs().max())
     factor = 0.5 / max(largest, 1e-12)
@@ -74,8 +74,8 @@ def _grid(run: StoredRun, stored: StoredEvaluation, points: Points, rows: Sequen
         (
             kind,
             tuple(
-                Picture(png(image), f"Example {name}, class {true}: {words.replace('{taken}', answer)}")
-                for name, true, answer, image in zip(shown.ids, names, taken, images, strict=True)
+                Picture(png(image), f"Example {name}, class {true}: {words.replace('{predicted}', answer)}")
+                for name, true, answer, image in zip(shown.ids, names, predicted, images, strict=True)
             ),
         )
         for kind, images, words in kinds
@@ -85,12 +85,12 @@ def _grid(run: StoredRun, stored: StoredEvaluation, points: Points, rows: Sequen
         f"adversarial example is taken for. Perturbations are amplified {factor:.3g} times around grey, so that the "
         f"largest change, {largest:.3g}, is black or white."
     )
-    columns = tuple(f"{true} → {answer}" for true, answer in zip(names, taken, strict=True))
+    columns = tuple(f"{true} → {answer}" for true, answer in zip(names, predicted, strict=True))
     return Pictures("Adversarial examples, one of each class first", columns, pictures, about)
 
 
 def _range(*images: Tensor) -> tuple[float, float]:
-    """Return the values shown as black and white: 0 and 1 for images within them."""
+    """Return the values for black and white: 0 and 1 for images within [0, 1]."""
     low, high = min(float(image.min()) for image in images), max(float(image.max()) for image in images)
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, max(high, low + 1e-12))
 

@@ -1,7 +1,7 @@
 """Explanations as image grids, from the folder `explanation` of a run.
 
 Each JSON file there describes a grid: `title`, `about`, `columns`, and `rows` of {`name`, `images`}, with a file name
-in the same folder (or null) for each column; and, if there are scores, `numbers` as of a finding.
+in the same folder (or null) for each column; and optionally scores in `numbers`, as in a finding.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,16 +17,16 @@ from unperturbed.results.stored import StoredRun
 
 FOLDER = "explanation"
 INDEX = "explanation.json"
-"""Lists the other files and holds all scores."""
+"""The file that lists the other files and holds all scores."""
 LARGEST = 512 * 1024
-"""Bytes of an image."""
+"""The largest size of an image in bytes."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def explanations(runs: Sequence[StoredRun]) -> Section | None:
     """Return the section, with a part for each explained run."""
     parts = [Part(run.name if len(runs) > 1 else "", _blocks(run.folder / FOLDER)) for run in runs]
-    return section("Explanations", parts, "Which parts of an input the prediction depends on.")
+    return section("Explanations", parts, "These maps show the parts of an input on which the prediction depends.")
 
 
 def _blocks(folder: Path) -> tuple[Block, ...]:

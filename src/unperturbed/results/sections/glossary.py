@@ -14,7 +14,7 @@ TERMS = (
     ),
     (
         "norm",
-        "How the size of a perturbation is measured. Linf: the largest change of one input value; L2: the "
+        "The measure of the size of a perturbation. Linf: the largest change of one input value; L2: the "
         "Euclidean length; L1: the sum of all changes.",
     ),
     (
@@ -23,8 +23,8 @@ TERMS = (
     ),
     (
         "robust accuracy",
-        "The share of test examples that are classified correctly and that no attack of the suite could "
-        "change. An upper bound of the true value.",
+        "The share of test examples that are classified correctly, with and without the attacks of the suite. An upper "
+        "bound of the true value.",
     ),
     (
         "suite",
@@ -33,8 +33,8 @@ TERMS = (
     ),
     (
         "verdict",
-        "Of one example: misclassified without an attack, broken by an attack (verified by a fresh forward "
-        "pass), survived, or unknown where it could not be evaluated. Unknown never counts as robust.",
+        "For one example: misclassified without an attack, broken by an attack (verified by a fresh forward pass), "
+        "survived, or unknown if it could not be evaluated. Unknown never counts as robust.",
     ),
     (
         "interval",
@@ -48,7 +48,7 @@ TERMS = (
     ),
     (
         "distance",
-        "How far the nearest misclassified point that was found is from an example: an upper bound.",
+        "The distance from an example to the nearest known misclassified point, an upper bound.",
     ),
     (
         "probe",
@@ -74,8 +74,8 @@ TERMS = (
     ),
     (
         "margin",
-        "The largest logit of a wrong class less that of the true class: negative where the example is "
-        "classified correctly.",
+        "The largest logit of a wrong class less that of the true class: negative if the example is classified "
+        "correctly.",
     ),
     (
         "gradient masking, obfuscation",

@@ -1,4 +1,4 @@
-"""The accuracies to report, with intervals and with everything that speaks against them."""
+"""The accuracies to report, with intervals and doubts."""
 
 from collections.abc import Sequence
 
@@ -61,13 +61,13 @@ def _tiles(best: StoredEvaluation, suspicion: tuple[str, ...]) -> tuple[Tile, ..
 
 
 def _suspicion(run: StoredRun) -> tuple[str, ...]:
-    """Return what an audit says against the robust accuracy."""
+    """Return the audit's doubts about the robust accuracy."""
     audit = run.audit or {}
     return () if no_sign(audit) else (f"the audit says {audit.get('verdict')}",)
 
 
 def _audited(run: StoredRun) -> tuple[Tile, ...]:
-    """Return the robust accuracy that an audit left, where it found less than the evaluation."""
+    """Return the robust accuracy of an audit, if it is below that of the evaluation."""
     audit = run.audit or {}
     share = audited_accuracy(audit)
     if share is None or no_sign(audit):
@@ -81,7 +81,7 @@ def _warnings(stored: StoredEvaluation) -> list[str]:
 
 
 def _attacks(best: StoredEvaluation) -> Block:
-    """Return a chart of the share that stands after each attack."""
+    """Return a chart of the unbroken share after each attack."""
     outcome = best.outcome
     bars = [Bar("no attack", outcome.clean_accuracy.value)]
     bars += [Bar(f"after {attack.name}", attack.robust_after) for attack in outcome.attacks]

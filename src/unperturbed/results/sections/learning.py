@@ -1,4 +1,4 @@
-"""Learning curves, and what the alarm said on the way."""
+"""Learning curves and the alarm's warnings."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ PROBES = (
     ("probe/one_step", "one step"),
     ("probe/many_steps", "ten steps"),
 )
-"""Accuracies that the probe measures every epoch, and what they are under."""
+"""The accuracies of the probe, with their perturbations."""
 LOSSES = (("loss", "training loss"), ("probe/robust_loss", "held-out loss, ten steps"))
 
 
@@ -21,8 +21,8 @@ def learning(runs: Sequence[StoredRun]) -> Section | None:
     """Return the section, with a part for each run that has finished an epoch."""
     lead = (
         "After every epoch a probe measures accuracy on held-out training examples: clean, under random noise, under "
-        "one step and under ten steps of projected gradient ascent. Where one step is resisted and ten are not, "
-        "training suffers from catastrophic overfitting, and the alarm says so."
+        "one step and under ten steps of projected gradient ascent. If the network resists one step but not ten, "
+        "training suffers from catastrophic overfitting, and the alarm warns of it."
     )
     return section("Learning curves", [Part(run.name if len(runs) > 1 else "", _blocks(run)) for run in runs], lead)
 
@@ -43,7 +43,7 @@ def _blocks(run: StoredRun) -> tuple[Block, ...]:
     blocks += _quantities(run)
     history = tuple((str(epoch), text) for epoch, text in alarms(run))
     if history:
-        blocks.append(Table("Alarm", ("epoch", "what the alarm said"), history))
+        blocks.append(Table("Alarm", ("epoch", "warnings of the alarm"), history))
     else:
         blocks.append(Paragraph("The alarm raised no warning."))
     return tuple(blocks)
@@ -51,13 +51,13 @@ def _blocks(run: StoredRun) -> tuple[Block, ...]:
 
 def alarms(run: StoredRun) -> list[tuple[int, str]]:
     """Return the epochs of the alarm's warnings and the warnings, in order."""
-    found = []
+    warnings = []
     for warning in run.result.get("warnings") or ():
         head, colon, text = str(warning).partition(": ")
         number = head.removeprefix("Epoch ")
         if colon and number != head and number.isdecimal():
-            found.append((int(number), text))
-    return found
+            warnings.append((int(number), text))
+    return warnings
 
 
 def _marks(run: StoredRun) -> tuple[tuple[float, str], ...]:
@@ -68,7 +68,7 @@ def _marks(run: StoredRun) -> tuple[tuple[float, str], ...]:
 
 
 def _quantities(run: StoredRun) -> list[Block]:
-    """Return a chart for each quantity that the method measures of itself."""
+    """Return a chart for each quantity of the method."""
     names = sorted({name for line in run.metrics for name in line if name.startswith("method/")})
     charts = list[Block]()
     for name in names:
@@ -80,7 +80,7 @@ def _quantities(run: StoredRun) -> list[Block]:
 
 
 def _series(run: StoredRun, names: Sequence[tuple[str, str]]) -> tuple[Series, ...]:
-    """Return the named values over epochs, those that are numbers in at least one of them."""
+    """Return the named values over epochs, if at least one is a number."""
     lines = [line for line in run.metrics if _number(line.get("epoch")) is not None]
     lines.sort(key=lambda line: float(line["epoch"]))
     epochs = tuple(float(line["epoch"]) for line in lines)

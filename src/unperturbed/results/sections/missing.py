@@ -1,4 +1,4 @@
-"""What a run folder lacks, and what in it cannot be read."""
+"""Missing and unreadable pieces of a run folder."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from unperturbed.results.stored import StoredRun
 
 
 def missing(runs: Sequence[StoredRun]) -> Section | None:
-    """Return the section, with a part for each run that lacks something."""
+    """Return the section, with a part for each run with missing pieces."""
     return section("What is missing", [Part(run.name if len(runs) > 1 else "", _blocks(run)) for run in runs])
 
 
@@ -17,7 +17,7 @@ def _blocks(run: StoredRun) -> tuple[Block, ...]:
         blocks.append(Alert("These pieces cannot be read, or were changed, and are left out", run.damaged))
     if run.absent:
         rows = tuple(
-            (what.removeprefix("No "), command) for what, _, command in (text.partition(": ") for text in run.absent)
+            (noun.removeprefix("No "), command) for noun, _, command in (text.partition(": ") for text in run.absent)
         )
         blocks.append(Table("Results that were not measured", ("result", "how to get it"), rows))
     return tuple(blocks)

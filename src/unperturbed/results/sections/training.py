@@ -1,4 +1,4 @@
-"""What was trained, on what, and how to repeat it."""
+"""The training of each run, and the commands that repeat it."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from unperturbed.runs.record import plain
 
 
 def training(runs: Sequence[StoredRun]) -> Section | None:
-    """Return the section, with a part for each run whose record can be read."""
+    """Return the section, with a part for each run with a readable record."""
     return section("Training", [Part(run.name if len(runs) > 1 else "", _blocks(run)) for run in runs])
 
 
@@ -75,12 +75,12 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _epochs(recipe: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    planned, done = recipe.get("epochs"), result.get("epochs")
+    planned, finished = recipe.get("epochs"), result.get("epochs")
     if planned is None:
         return ""
-    if done is None:
+    if finished is None:
         return f"{planned} planned; the run has not ended"
-    return str(done) if done == planned else f"{done} of {planned}"
+    return str(finished) if finished == planned else f"{finished} of {planned}"
 
 
 def _minutes(seconds: Any) -> str:
@@ -90,22 +90,22 @@ def _minutes(seconds: Any) -> str:
 
 
 def _commands(run: StoredRun) -> str:
-    again = shlex.quote(f"{run.folder}-again")
-    lines = [f"unperturbed train --config {shlex.quote(str(run.folder / 'config.yaml'))} --out {again}"]
+    repetition = shlex.quote(f"{run.folder}-again")
+    lines = [f"unperturbed train --config {shlex.quote(str(run.folder / 'config.yaml'))} --out {repetition}"]
     if run.headline is not None:
         outcome = run.headline.outcome
         suite, threat = shlex.quote(outcome.suite), shlex.quote(_threat(outcome.threat))
         examples = selected(run.headline.path.parent.name)
-        lines.append(f"unperturbed evaluate {again} --suite {suite} --threat {threat}{examples}")
+        lines.append(f"unperturbed evaluate {repetition} --suite {suite} --threat {threat}{examples}")
     return "\n".join(lines)
 
 
 def selected(folder: str) -> str:
     """Return the options that select the examples of an evaluation, from the name of its folder."""
-    found = re.search(r"(?:^|-)(first|stratified|random)-(\d+)(?:-seed-(\d+))?(?:-|$)", folder)
-    if found is None:
+    match = re.search(r"(?:^|-)(first|stratified|random)-(\d+)(?:-seed-(\d+))?(?:-|$)", folder)
+    if match is None:
         return ""
-    return f" --examples {found[1]}:{found[2]}" + (f" --examples-seed {found[3]}" if found[3] else "")
+    return f" --examples {match[1]}:{match[2]}" + (f" --examples-seed {match[3]}" if match[3] else "")
 
 
 def _threat(text: str) -> str:
