@@ -12,7 +12,7 @@ from unperturbed.maximise.climb_queue import slots_needed
 from unperturbed.networks.precision import plainly
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Logits, Model, PerExample, Rows
+from unperturbed.types import Batch, Inputs, Logits, Model, Norm, PerExample, Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,10 @@ class Attack(ABC):
     @abstractmethod
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Attack every example of the batch; the network sees `batch_size` examples at a time."""
+
+    def supports(self, norm: Norm) -> bool:
+        """Tell whether the attack searches in this norm: most have no L0 form."""
+        return norm != "L0"
 
     def to_the_end(self) -> "Attack":
         """Return the attack that does not stop at the first break, for points of the largest margin.

@@ -13,7 +13,7 @@ from unperturbed.errors import InputError
 from unperturbed.losses import margin
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Labels, Logits, Model
+from unperturbed.types import Batch, Inputs, Labels, Logits, Model, Norm
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,10 @@ class FunctionAttack(Attack):
             raise InputError(
                 f"function is {self.function!r:.80}, but an attack is called with (model, x, y): {error}."
             ) from error
+
+    def supports(self, norm: Norm) -> bool:
+        """Tell that the function may search in any norm."""
+        return True
 
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Call the function on parts of the batch; the passes of the network are counted.

@@ -95,6 +95,16 @@ class Suite:
             raise InputError(f"The suite {self.name!r} has no attacks, and would call everything robust: give one.")
 
     def against(self, norm: Norm, classes: int) -> "Suite":
-        """Return the suite for this norm and this number of classes."""
+        """Return the suite for this norm and this number of classes.
+
+        Raises:
+            InputError: if an attack does not search in this norm.
+        """
         attacks = self.l1 if norm == "L1" and self.l1 else self.attacks
+        wrong = [attack.label for attack in attacks if not attack.supports(norm)]
+        if wrong:
+            raise InputError(
+                f"The suite {self.name!r} does not attack in {norm}: {', '.join(wrong)} cannot. "
+                + ("Take the suite 'sparse'." if norm == "L0" else "It is of attacks in L0.")
+            )
         return replace(self, attacks=attacks, note=self.note + (self.few_classes if classes < 4 else ""))

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from unperturbed.evaluation.distances import Distances
 
 POSITIONAL = "run"
-SUITE_HELP = "the attacks: nearest (AutoAttack without Square), standard, plus (longer), pgd (50 steps, 20 restarts)"
+SUITE_HELP = (
+    "the attacks: nearest (AutoAttack without Square), standard, plus (longer), pgd (50 steps, 20 restarts), "
+    "sparse (L0)"
+)
 DRAWN = 100
 """Number of even steps of eps in the picture."""
 

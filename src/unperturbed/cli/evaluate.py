@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 POSITIONAL = "run"
 SUITE_HELP = (
-    "the attacks: pgd (50 steps, 20 restarts), standard (AutoAttack), plus (longer), rand (random networks), attacks "
-    "by name (apgd-ce,square), or your own as package.module:SUITE"
+    "the attacks: pgd (50 steps, 20 restarts), standard (AutoAttack), plus (longer), rand (random networks), sparse "
+    "(L0), attacks by name (apgd-ce,square), or your own as package.module:SUITE"
 )
 QUANTIZE_HELP = "also write the adversarial examples as 8-bit PNG images inside the threat set, and verify them again"
 DEVICES_HELP = "processes that share the examples: each on a separate GPU, or with a part of the processor's threads"
@@ -93,6 +93,8 @@ def _evaluated(parsed: Parsed) -> Result:
     check_single_draws(parsed.quantize and draws_of(suite) > 1)
     setup = find_setup(parsed, check_eight_bit if parsed.quantize else len)
     threats = threats_of(parsed, setup.threat)
+    for threat in threats if parsed.quantize else ():
+        threat.refuse_sparse("Rounding to 8-bit images")
     meet()  # all processes have read the unchanged folder
     if is_first_process():
         setup.keep()

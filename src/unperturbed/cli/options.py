@@ -109,7 +109,7 @@ def add_data_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--normalise", type=str | None, metavar="MEAN,STD", help="the model expects inputs normalised so, or imagenet"
     )
-    parser.add_argument("--threat", type=str | None, help="norm and radius: Linf:8/255, L2:0.5, L1:12")
+    parser.add_argument("--threat", type=str | None, help="norm and radius: Linf:8/255, L2:0.5, L1:12, L0:20")
     parser.add_argument(
         "--bounds", type=str | None, metavar="none|LOW,HIGH", help="of the inputs (default: the data's, or 0,1)"
     )

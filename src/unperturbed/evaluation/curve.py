@@ -32,6 +32,7 @@ from unperturbed.networks.rounding import rounding
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.autoattack import PLUS, STANDARD
 from unperturbed.suites.pgd import PGD_SUITE
+from unperturbed.suites.sparse import SPARSE
 from unperturbed.threat import Threat
 
 
@@ -46,7 +47,7 @@ NEAREST: Suite = replace(
     l1=_with_gradients(STANDARD.l1),
     note="AutoAttack without Square, FAB at its minimum norm: distances and accuracies are upper bounds",
 )
-SUITES = {suite.name: suite for suite in (NEAREST, PGD_SUITE, STANDARD, PLUS)}
+SUITES = {suite.name: suite for suite in (NEAREST, PGD_SUITE, STANDARD, PLUS, SPARSE)}
 STEPS = 10
 """Number of even steps from 0 to eps, unless radii are given."""
 HELD = 2**24
@@ -89,8 +90,8 @@ def minimum_norm(
         model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
         data: a `Data` (its test split), a `Split`, a pair of arrays (inputs, labels), or a map-style dataset.
         threat: norm, box, and the largest radius of interest; distances beyond it come from FAB only.
-        suite: a name ("nearest", "standard", "plus", "pgd") or a `Suite`.
-        radii: those of the attacks other than FAB; by default 10 even steps from 0 to eps.
+        suite: a name ("nearest", "standard", "plus", "pgd"; in L0 "sparse") or a `Suite`.
+        radii: those of the attacks other than FAB; by default 10 even steps from 0 to eps (in L0 whole numbers).
         out: folder for `curve-NORM.json` and, in a folder `curve-NORM/`, the per-example tables and points.
         overwrite: replace other distances that `out` holds.
         seed: of the attacks' random starts.
@@ -107,7 +108,7 @@ def minimum_norm(
         weights, data, threat, radii, suite, seed or version.
     """
     began = time.perf_counter()
-    chosen, split, levels = _suite(suite), measured_split(data), _radii(radii, threat.eps)
+    chosen, split, levels = _suite(suite), measured_split(data), _radii(radii, threat)
     checked_model = check_model(model, split, threat, seed, output)
     attacks = chosen.against(threat.norm, checked_model.classes)
     physical_size = physical_batch_size(batch_size, checked_model, len(split))
@@ -230,12 +231,14 @@ def _share(n: int, levels: int) -> int:
     return max(FEWEST, 1 << (math.ceil(n / levels) - 1).bit_length())
 
 
-def _radii(radii: Sequence[float] | None, eps: float) -> tuple[float, ...]:
-    """Return the radii in order, without duplicates, including eps."""
+def _radii(radii: Sequence[float] | None, threat: Threat) -> tuple[float, ...]:
+    """Return the radii in order, without duplicates, including eps; in L0 whole numbers."""
+    eps = threat.eps
     if eps == 0:
         raise InputError("eps is 0, but is the largest radius of the curve: give one above 0.")
     if radii is None:
-        return tuple(eps * k / STEPS for k in range(1, STEPS)) + (eps,)
+        steps = [eps * k / STEPS for k in range(1, STEPS)]
+        return tuple(sorted({*(map(math.ceil, steps) if threat.norm == "L0" else steps), eps}))
     wrong = [radius for radius in radii if not 0 < radius <= eps]
     if wrong:
         raise InputError(f"The radius {wrong[0]:g} does not lie in (0, {eps:g}]: eps is the largest of the curve.")

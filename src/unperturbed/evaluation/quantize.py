@@ -104,6 +104,7 @@ def quantize(
     """
     split = data.test if isinstance(data, Data) and data.test is not None else as_split(data)
     _check_same(model, split, threat, outcome)
+    threat.refuse_sparse("Rounding to 8-bit images")
     check_eight_bit(split)
     device, dtype = home(model)
     weight = torch.zeros(0, device=device, dtype=dtype)

@@ -97,6 +97,7 @@ def transfer(
         InputError: for fewer than two models, a suite for random networks, as `evaluate`, and if `out` holds a matrix
         of other models, data, threat, suite, seed or version.
     """
+    threat.refuse_sparse("The climb that transfer continues with")
     began = time.perf_counter()
     if len(models) < 2:
         raise InputError(f"Transfer is between models: give two or more, not {len(models)}.")

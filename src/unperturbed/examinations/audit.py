@@ -97,6 +97,7 @@ def audit(
         InputError: as `evaluate`.
     """
     began = time.monotonic()
+    threat.refuse_sparse("The audit")
     split, question = measured_split(data), find_suite(suite)
     folder = None if out is None else Path(out)
     with ExitStack() as stack:

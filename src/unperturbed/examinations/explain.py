@@ -136,6 +136,7 @@ def explain(
     Raises:
         InputError: if model and data do not fit each other or the threat's box, for unknown names, and without Captum.
     """
+    threat.refuse_sparse("An explanation by attacks")
     captum()
     explainers, subject, notes = _subject(
         model, test, threat, train, explanations, name, examples, seed, batch_size, judge, output

@@ -102,6 +102,7 @@ def doctor(
         InputError: if the data cannot be read.
     """
     began = time.monotonic()
+    threat.refuse_sparse("The check before a run")
     split = as_split((data.test or data.train) if isinstance(data, Data) else data)
     rows = torch.arange(min(examples, len(split))) * len(split) // min(examples, len(split))
     x, y = split.inputs(rows), split.labels[rows]

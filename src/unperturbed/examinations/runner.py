@@ -88,6 +88,7 @@ def diagnose(
     Raises:
         InputError: if model and data do not fit each other or the threat's box.
     """
+    threat.refuse_sparse("The diagnosis")
     prepared = prepare(name, model, test, threat, train, (examples, examples), seed, batch_size, output)
     looked, subject, test, train = prepared.model, prepared.subject, prepared.test, prepared.train
     identity = {

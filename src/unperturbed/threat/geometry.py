@@ -37,11 +37,13 @@ def smallest(t: Tensor) -> Tensor:
 
 
 def length(norm: Norm, t: Tensor) -> Tensor:
-    """Return the norm of each example."""
+    """Return the norm of each example; L0 counts the entries that are not 0."""
     if norm == "Linf":
         return peak(t)
     if norm == "L1":
         return total(t.abs())
+    if norm == "L0":
+        return total(torch.where(t.isnan(), t, t.ne(0).to(t.dtype)))
     return total(t.square()).sqrt_()
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import cast, get_args
 
-import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -19,6 +18,7 @@ from torch import Tensor
 from unperturbed.checks import LARGEST, Rule, check
 from unperturbed.errors import InputError
 from unperturbed.noise import Noise
+from unperturbed.threat.box import checked_bounds, limit
 from unperturbed.threat.geometry import (
     at_least_something,
     ball_l1,
@@ -35,9 +35,10 @@ from unperturbed.threat.geometry import (
     steepest_l2,
     stretch,
 )
+from unperturbed.threat.sparse import largest, nearest_sparse, random_features
 from unperturbed.types import Bounds, Inputs, Norm, PerExample
 
-_NORMS = {"linf": "Linf", "inf": "Linf", "l2": "L2", "2": "L2", "l1": "L1", "1": "L1"}
+_NORMS = {"linf": "Linf", "inf": "Linf", "l2": "L2", "2": "L2", "l1": "L1", "1": "L1", "l0": "L0", "0": "L0"}
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _THREAT = re.compile(rf"\s*(\w+)\s*:\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?", re.IGNORECASE | re.ASCII)
 
@@ -50,7 +51,8 @@ _INSIDE = 5e-7
 class Threat:
     """The perturbed inputs that are allowed: a ball of radius `eps` in a norm, cut by a box.
 
-    `norm` is "Linf", "L2" or "L1"; `eps` is in input units, 0 included; `bounds` are the lowest and the highest
+    `norm` is "Linf", "L2", "L1" or "L0"; `eps` is in input units, 0 included, and in L0 the number of features that may
+    change, to any value of the box (each channel of a pixel is a feature); `bounds` are the lowest and the highest
     allowed input, as two numbers or as two tensors that broadcast to one example, or None for no box.
     Raises InputError for an unknown norm, an eps that is negative or not finite, and bounds that contain nothing.
     """
@@ -66,10 +68,12 @@ class Threat:
         if self.norm not in get_args(Norm):
             spelling = _NORMS.get(str(self.norm).lower())
             raise InputError(
-                f"unknown norm {self.norm!r}: " + (f"write {spelling!r}" if spelling else "use Linf, L2 or L1")
+                f"unknown norm {self.norm!r}: " + (f"write {spelling!r}" if spelling else "use Linf, L2, L1 or L0")
             )
         object.__setattr__(self, "eps", _checked_eps(self.eps))
-        object.__setattr__(self, "bounds", _checked_bounds(self.bounds))
+        object.__setattr__(self, "bounds", checked_bounds(self.bounds))
+        if self.norm == "L0" and 0 < self.eps < 1:
+            raise InputError(f"eps is {self.eps:g}, but in L0 it counts changed features: give a whole number, L0:20.")
 
     @classmethod
     def parse(cls, text: str, bounds: Bounds = (0.0, 1.0)) -> "Threat":
@@ -77,7 +81,9 @@ class Threat:
         match = _THREAT.fullmatch(check("threat", text, str))
         norm = _NORMS.get(match[1].lower()) if match else None
         if match is None or norm is None:
-            raise InputError(f"{text!r} is not a threat: write NORM:EPS with NORM Linf, L2 or L1, such as Linf:8/255")
+            raise InputError(
+                f"{text!r} is not a threat: write NORM:EPS with NORM Linf, L2, L1 or L0, such as Linf:8/255"
+            )
         divisor = float(match[3] or 1)
         if divisor == 0:
             raise InputError(f"{text!r} divides by zero: write NORM:EPS, such as Linf:8/255")
@@ -99,7 +105,7 @@ class Threat:
         Both broadcast to one example. Raises InputError when bounds per feature do not fit the inputs.
         """
         low, high = (-torch.inf, torch.inf) if self.bounds is None else self.bounds
-        return _limit(low, like), _limit(high, like)
+        return limit(low, like), limit(high, like)
 
     def distance(self, x: Inputs, z: Inputs) -> PerExample:
         """Return ‖z - x‖ per example."""
@@ -107,6 +113,7 @@ class Threat:
 
     def dual_norm(self, gradient: Inputs) -> PerExample:
         """Return max <gradient, d> over ‖d‖ <= 1 per example: the L1, L2 or Linf norm of the gradient."""
+        self.refuse_sparse("The dual norm")
         dual: dict[Norm, Norm] = {"Linf": "L1", "L2": "L2", "L1": "Linf"}
         largest = at_least_something(peak(gradient))  # the squares of a small gradient would be 0 in float32
         return (length(dual[self.norm], gradient / largest) * largest).flatten()
@@ -138,14 +145,23 @@ class Threat:
         outside = length(self.norm, boxed - x) > self.eps * (1 + _INSIDE)
         if not outside.any():
             return boxed
+        if self.norm == "L0":
+            return torch.where(outside, nearest_sparse(x, z, boxed, self.features(x)), boxed)
         delta = z - x
         shorten = shrink if self.norm == "L2" else soft_threshold
         return torch.where(outside, self._add(x, shorten(delta, self._room(x, delta), self.eps)), boxed)
 
     @torch.no_grad()
     def sample(self, x: Inputs, noise: Noise) -> Inputs:
-        """Return random points of S(x): uniform for Linf; uniform in the ball and then projected for L2 and L1."""
+        """Return random points of S(x): uniform for Linf; uniform in the ball and then projected for L2 and L1.
+
+        For L0 as many random features as may change, each uniform in its bounds.
+        """
         shape = x.shape[1:]
+        if self.norm == "L0":
+            low, high = self.finite_limits(x)
+            values = torch.lerp(low.expand_as(x), high.expand_as(x), noise.fold(1).uniform(shape, x.dtype))
+            return torch.where(random_features(noise.fold(0), x, self.features(x)), self._cut(values), x)
         if self.norm == "Linf":
             low, high = self._cut(x - self.eps), self._cut(x + self.eps)
             return torch.lerp(low, high, noise.uniform(shape, x.dtype))
@@ -154,11 +170,18 @@ class Threat:
 
     def longest(self, x: Inputs) -> float:
         """Return the L2 length of the longest displacement in the ball, the box aside: eps * sqrt(d) for Linf."""
+        self.refuse_sparse("The longest displacement")
         return self.eps * (x[0].numel() ** 0.5 if self.norm == "Linf" else 1.0)
 
     def even_share(self, x: Inputs) -> float:
-        """Return how far each feature moves where all move alike by eps in all: eps / d^(1/p), eps itself for Linf."""
+        """Return how far each feature moves where all move alike by eps in all: eps / d^(1/p), eps itself for Linf.
+
+        For L0 the mean move where `eps` features cross the box.
+        """
         d = x.shape[1:].numel()
+        if self.norm == "L0":
+            low, high = self.finite_limits(x)
+            return float((high - low).mean()) * self.features(x) / max(d, 1)
         shares: dict[Norm, float] = {"Linf": 1.0, "L2": math.sqrt(d), "L1": float(d)}
         return self.eps / shares[self.norm]
 
@@ -178,6 +201,11 @@ class Threat:
         """
         if self.norm == "Linf":
             return self._cut(torch.add(x, gradient.sign(), alpha=self.eps))
+        if self.norm == "L0":
+            low, high = self.finite_limits(x)
+            bound = torch.where(gradient > 0, high, low)
+            gain = gradient.abs() * (bound - x).abs()
+            return torch.where(largest(gain, self.features(x)) & (gain > 0), bound, x)
         room = self._room(x, gradient)
         best = stretch if self.norm == "L2" else fill_greedily
         return self._add(x, best(gradient, room, self.eps))
@@ -192,6 +220,7 @@ class Threat:
         z -> project(x, z + a v). For L1 the step goes to the single coordinate with room of largest gradient (ties
         share it; compare Croce & Hein, 2021, https://arxiv.org/abs/2103.01208). Zero where nothing can move.
         """
+        self.refuse_sparse("A direction of steepest ascent")
         if self.norm == "Linf":
             return gradient.sign()
         free = self.room(z, gradient)
@@ -218,6 +247,7 @@ class Threat:
         Where the box does not allow this gain, the move of largest gain. The radius does not matter.
         (The three projections of Croce & Hein, 2020, https://arxiv.org/abs/1907.02044, section 2.)
         """
+        self.refuse_sparse("The nearest point of a plane")
         largest = at_least_something(peak(slope))
         gain = gain.view(-1, *[1] * (z.dim() - 1))
         slope, target = slope / largest * gain.sign(), gain.abs() / largest
@@ -231,18 +261,39 @@ class Threat:
     @torch.no_grad()
     def extend(self, x: Inputs, delta: Inputs) -> Inputs:
         """Return x + eps · delta / ‖delta‖, cut to the box; x where delta is 0."""
+        self.refuse_sparse("A displacement of length eps")
         return self._add(x, delta * (self.eps / at_least_something(length(self.norm, delta))))
 
     @torch.no_grad()
     def scatter(self, x: Inputs, noise: Noise) -> Inputs:
         """Return random points far from x, where APGD begins: uniform (Linf) or normal (L2) noise of length eps.
 
-        For L1, normal noise projected onto S(x), which leaves few coordinates changed.
+        For L1, normal noise projected onto S(x), which leaves few coordinates changed. For L0 as `sample`.
         """
+        if self.norm == "L0":
+            return self.sample(x, noise)
         if self.norm == "Linf":
             return self.extend(x, noise.uniform(x.shape[1:], x.dtype) * 2 - 1)
         normal = noise.normal(x.shape[1:], x.dtype)
         return self.extend(x, normal) if self.norm == "L2" else self.project(x, x + normal)
+
+    def features(self, x: Inputs) -> int:
+        """Return how many features of an example may change in L0: the largest whole number that is at most eps."""
+        return min(int(self.eps * (1 + 1e-6)), x.shape[1:].numel())
+
+    def finite_limits(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `limits`; raises InputError where one is infinite: in L0 a feature could take any value there."""
+        low, high = self.limits(like)
+        if not (bool(low.isfinite().all()) and bool(high.isfinite().all())):
+            raise InputError(
+                "L0 needs bounds: without them a single feature may take any value. Give --bounds LOW,HIGH."
+            )
+        return low, high
+
+    def refuse_sparse(self, what: str) -> None:
+        """Raise InputError where the norm is L0, in which something is not defined or not supported."""
+        if self.norm == "L0":
+            raise InputError(f"{what} is not defined in L0, whose ball is not convex: use Linf, L2 or L1.")
 
     @torch.no_grad()
     def boxed(self, z: Inputs) -> Inputs:
@@ -274,56 +325,6 @@ def _checked_eps(eps: object) -> float:
     if not isinstance(eps, Real) or isinstance(eps, bool):
         raise InputError(f"eps is {eps!r}, not a number: give a number, or read text with Threat.parse('Linf:8/255')")
     return float(check("eps", eps, float, _RADIUS))
-
-
-def _checked_bounds(bounds: object) -> Bounds:
-    if bounds is None:
-        return None
-    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise InputError(f"bounds are {bounds!r}: give (low, high), as two numbers or two tensors, or None")
-    if all(isinstance(bound, Real) and not isinstance(bound, bool) for bound in bounds):
-        try:
-            low, high = float(bounds[0]), float(bounds[1])
-        except OverflowError as error:
-            raise InputError(f"bounds are {bounds!r:.80}: no float is that large") from error
-        if not low <= high:
-            raise InputError(f"bounds are ({low:g}, {high:g}): the lower one comes first and neither is NaN")
-        return low, high
-    if not all(isinstance(bound, Real | Tensor | np.ndarray) and not isinstance(bound, bool) for bound in bounds):
-        raise InputError(f"bounds are {bounds!r:.80}: give (low, high), as two numbers or two tensors, or None")
-    lows, highs = _as_bound(bounds[0]), _as_bound(bounds[1])
-    try:
-        wrong = int((~(lows <= highs)).sum())
-    except RuntimeError as error:
-        shapes = f"{tuple(lows.shape)} and {tuple(highs.shape)}"
-        raise InputError(f"bounds have the shapes {shapes}: give both the shape of an example") from error
-    if wrong:
-        raise InputError(f"bounds have low > high or NaN in {wrong} places: give (low, high) with low <= high in each")
-    return lows, highs
-
-
-def _as_bound(bound: object) -> Tensor:
-    """Return a bound as a tensor of real numbers; raises InputError for anything else."""
-    try:
-        tensor = torch.as_tensor(bound)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"bounds hold {bound!r:.80}: give numbers, or tensors or arrays of numbers") from error
-    if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
-        raise InputError(f"bounds hold a tensor of {tensor.dtype}: give dense tensors of real numbers")
-    return tensor.detach()
-
-
-def _limit(bound: float | Tensor | np.ndarray, like: Tensor) -> Tensor:
-    if isinstance(bound, float):
-        return torch.full((), bound, dtype=like.dtype, device=like.device)
-    bound, example = torch.as_tensor(bound), like.shape[1:]
-    missing = len(example) - bound.dim()
-    if missing < 0 or any(b not in (1, e) for b, e in zip(bound.shape, example[missing:], strict=True)):
-        raise InputError(
-            f"bounds of shape {tuple(bound.shape)} do not fit examples of shape {tuple(example)}: give one number, "
-            "or tensors of an example's shape"
-        )
-    return bound.to(like)
 
 
 def _short(eps: float) -> str:

@@ -97,6 +97,7 @@ def train(
     """
     method, recipe = method or AT(), recipe or Recipe()
     check_kinds(model, threat)
+    threat.refuse_sparse("Training")
     if checkpoint.memory(method):
         # so that another run starts in the same way; a method that holds the network still holds this network
         method = deepcopy(method, {id(model): model})

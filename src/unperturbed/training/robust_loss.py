@@ -76,6 +76,7 @@ def robust_loss(
         labels that do not fit. RunError: for a loss that is not finite, and if the model fails.
     """
     x, y, ids = _checked_batch(model, x, y, threat, ids)
+    threat.refuse_sparse("Training")
     classifier = model if model in _PLAIN else as_classifier(model, x[:1], output, Classes.seen_in(y))
     classes = _PLAIN[model] if model in _PLAIN else _classes(classifier, x[:1])
     if classifier is model:

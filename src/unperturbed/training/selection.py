@@ -10,6 +10,7 @@ from torch import Tensor
 from unperturbed import runs
 from unperturbed.errors import NotResumableError
 from unperturbed.methods.base import EpochEnd
+from unperturbed.networks.guard import running
 from unperturbed.networks.logits import unwrapped
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
@@ -50,10 +51,11 @@ class Selection:
         engine, state, method = self.engine, self.state, self.engine.method
         epoch = state.step // len(engine.batches)
         noise = Noise.of(engine.recipe.seed, self.probed.ids).fold(-2)
-        result = engine.agreed(probe(engine.weighed, self.probed, engine.threat, noise))
-        examined = self.examine()
         share = state.step / engine.steps
-        method.after_epoch(EpochEnd(result.clean, result.n, share, averaged=engine.average is not None))
+        with running(f"measuring the accuracy at the end of epoch {epoch}", self.probed.ids, self.probed.x):
+            result = engine.agreed(probe(engine.weighed, self.probed, engine.threat, noise))
+            examined = self.examine()
+            method.after_epoch(EpochEnd(result.clean, result.n, share, averaged=engine.average is not None))
         state.probes.append(asdict(result))
         state.training_losses.append(training_loss)
         feasible = method.feasible()

@@ -22,7 +22,7 @@ def stationarity(audited: Audited) -> CheckResult:
     """Do attacks end near a local maximum? FOSC with the box; undefined, not 0, where the gradient is 0.
 
     max_{u in S(x)} <u - z, g> / (eps |g|_q), g the margin's gradient at the last point z (Wang et al. 2019,
-    https://arxiv.org/abs/1906.06032, with the box of the threat set).
+    https://arxiv.org/abs/2112.08304, with the box of the threat set).
     """
     batch, network, threat = audited.few, audited.reachable, audited.threat
     noise = Noise.of(audited.seed, batch.ids).fold(23)
