@@ -42,7 +42,7 @@ from unperturbed.threat import Threat
 BUDGET = 300.0
 """The default budget in seconds."""
 UNLABELLED = 2000
-"""Further inputs from which a stand-in may learn the network's labels."""
+"""Number of further inputs on which a stand-in may learn the network's labels."""
 
 
 def _place(arguments: Mapping[str, Any]) -> tuple[Path, str] | None:
@@ -161,7 +161,7 @@ def _audited(
     warnings: Sequence[str],
     progress: Progress,
 ) -> Audit:
-    """Evaluate by the suite in question, run the checks, attack past what they found, and conclude."""
+    """Evaluate by the suite in question, run the checks, attack with the remedies, and conclude."""
     progress(0.0, 1.0, f"the suite {audited.suite.name}")
     clock, started = Clock(plan, began), time.monotonic()
     before = audited.baseline
@@ -174,7 +174,7 @@ def _audited(
 
 
 def _strength(plan: Plan, clock: Clock, folder: Path | None, identity: Mapping[str, Any]) -> float:
-    """Return the strength of the attacks after the remedies: what the time left allows, or what a folder keeps."""
+    """Return the strength of the attacks after the remedies: as the remaining time allows, or as stored."""
     kept = Kept(folder and folder / "strength.json", {**identity, "budget": plan.budget})
     if values := kept.read():
         return float(values["strength"])
@@ -184,7 +184,7 @@ def _strength(plan: Plan, clock: Clock, folder: Path | None, identity: Mapping[s
 
 
 def _planned(folder: Path | None, asked: Mapping[str, Any], make: Callable[[], Plan]) -> Plan:
-    """Return the plan of the same audit that a folder holds, or a new one: an audit that resumes keeps to its plan."""
+    """Return the stored plan of the same audit, which a resumed audit keeps, or a new one."""
     kept = Kept(folder and folder / "plan.json", asked)
     if values := kept.read():
         return Plan(**values["plan"])
@@ -270,11 +270,12 @@ def _concluded(
 ) -> Audit:
     ids = audited.batch.ids.tolist()
     behaviour = audited.behaviour
-    comparable = not (behaviour.is_random or behaviour.stateful or behaviour.coupled)
     claimed = survivors(before, ids)
     headline: Interval = after.robust_accuracy
-    if comparable:
-        broken = {number for outcome in (before, *audited.stored) for number in broken_in(outcome)}
+    if not behaviour.is_random:
+        as_it_is = behaviour.stateful or behaviour.coupled  # then stored evaluations are of another function
+        outcomes = [o for o in (before, *audited.stored) if not (as_it_is and o in audited.stored)]
+        broken = {number for outcome in outcomes for number in broken_in(outcome)}
         broken |= {number for check in checks for number in check.broke}
         headline = survivors(after, ids, broken)
     causes = causes_of(checks, claimed.value, headline.value)
