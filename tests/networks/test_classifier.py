@@ -189,6 +189,26 @@ def test_the_remedy_fits_what_the_network_does_take(first: Any, x: Tensor, messa
         evaluate(net(first=first), (x, Y), THREAT)
 
 
+@pytest.mark.parametrize(
+    ("channels", "shape", "message"),
+    [
+        (3, (4, 4, 3), r"channels last, and it takes them first: put x.permute\(0, 3, 1, 2\)"),
+        (1, (4, 4, 1), r"channels last, and it takes them first: put x.permute\(0, 3, 1, 2\)"),
+        (3, (1, 4, 4), r"put x.expand\(-1, 3, -1, -1\)"),
+        (3, (4, 5, 5), r"put x\[:, :3\] first"),
+        (1, (3, 4, 4), r"put x.mean\(1, keepdim=True\)"),
+        (1, (4, 4), r"x\[:, None\] first"),
+        (3, (4, 4), r"put x\[:, None\].expand\(-1, 3, -1, -1\)"),
+    ],
+)
+def test_the_remedy_names_the_channels_that_the_network_takes(
+    channels: int, shape: tuple[int, ...], message: str
+) -> None:
+    model = nn.Sequential(nn.Conv2d(channels, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3))
+    with pytest.raises(InputError, match=message):
+        evaluate(model, (torch.rand(len(Y), *shape), Y), THREAT)
+
+
 def test_a_network_that_takes_gradients_itself_works() -> None:
     def sharpened(x: Tensor) -> Tensor:
         (slope,) = torch.autograd.grad(x.square().sum(), x, create_graph=True)

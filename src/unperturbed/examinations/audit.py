@@ -278,11 +278,12 @@ def _concluded(
 ) -> Audit:
     ids = audited.batch.ids.tolist()
     behaviour = audited.behaviour
-    comparable = not (behaviour.is_random or behaviour.stateful or behaviour.coupled)
     claimed = survivors(before, ids)
     headline: Interval = after.robust_accuracy
-    if comparable:
-        broken = {number for outcome in (before, *audited.stored) for number in broken_in(outcome)}
+    if not behaviour.is_random:
+        as_it_is = behaviour.stateful or behaviour.coupled  # then stored evaluations are of another function
+        outcomes = [o for o in (before, *audited.stored) if not (as_it_is and o in audited.stored)]
+        broken = {number for outcome in outcomes for number in broken_in(outcome)}
         broken |= {number for check in checks for number in check.broke}
         headline = survivors(after, ids, broken)
     causes = causes_of(checks, claimed.value, headline.value)

@@ -120,7 +120,7 @@ def _remedy(model: nn.Module, x: Inputs, error: BaseException) -> str:
         (pixels.long(), f"{integers} (an embedding is attacked at its vectors)"),
         (
             x.double() if x.dtype == torch.float32 else x.float(),
-            "it takes inputs of another precision",
+            "it takes inputs of another precision: have it convert them (x.to(weight.dtype)), or give --precision 64",
         ),
         (
             torch.cat([x, x]),
@@ -129,11 +129,7 @@ def _remedy(model: nn.Module, x: Inputs, error: BaseException) -> str:
         (x.flatten(1), "it takes flat inputs: put nn.Flatten() first"),
         (x[:, None], "it takes inputs with a channel: put nn.Unflatten or x[:, None] first"),
     ]
-    if x.dim() == 4:
-        variants.append((x.permute(0, 2, 3, 1), "it takes the channels last: put x.permute(0, 2, 3, 1) first"))
-        if x.shape[1] == 1:
-            variants.append((x.expand(-1, 3, -1, -1), "it takes three channels: put x.expand(-1, 3, -1, -1) first"))
-    for variant, remedy in variants:
+    for variant, remedy in [*variants, *_with_other_channels(x)]:
         try:
             with torch.no_grad():
                 model(variant.clone())
@@ -141,6 +137,27 @@ def _remedy(model: nn.Module, x: Inputs, error: BaseException) -> str:
             continue
         return remedy
     return f"build it for inputs of that shape. {probable_cause(error)}"
+
+
+def _with_other_channels(x: Inputs) -> list[tuple[Inputs, str]]:
+    """Return the images with their channels elsewhere, or with more or fewer of them."""
+    if x.dim() == 3:
+        return [
+            (x[:, None].expand(-1, 3, -1, -1), "it takes three channels: put x[:, None].expand(-1, 3, -1, -1) first")
+        ]
+    if x.dim() != 4:
+        return []
+    found = [(x.permute(0, 2, 3, 1), "it takes the channels last: put x.permute(0, 2, 3, 1) first")]
+    if x.shape[3] <= 4:
+        last = "the images have their channels last, and it takes them first: put x.permute(0, 3, 1, 2) first"
+        found.append((x.permute(0, 3, 1, 2), last))
+    if x.shape[1] == 1:
+        found.append((x.expand(-1, 3, -1, -1), "it takes three channels: put x.expand(-1, 3, -1, -1) first"))
+    if x.shape[1] == 4:
+        found.append((x[:, :3], "it takes three channels: put x[:, :3] first, which leaves transparency out"))
+    if x.shape[1] == 3:
+        found.append((x.mean(1, keepdim=True), "it takes grey images: put x.mean(1, keepdim=True) first"))
+    return found
 
 
 def _on_parts(trials: Sequence[tuple[Trial, bool]], output: Output) -> str:
