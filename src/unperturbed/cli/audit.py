@@ -175,7 +175,5 @@ def _views(result: "Audit") -> list[Any]:
     order = {"fail": 0, "not run": 1, "pass": 2}
     checks = sorted(result.checks, key=lambda check: order[check.verdict])
     marks: dict[str, str | Text] = {"pass": "pass", "fail": Text("fail", style="bold red"), "not run": "not run"}
-    views.append(
-        table("", ("check", "", "measured"), [(c.question, marks[c.verdict], c.measured) for c in checks])
-    )
+    views.append(table("", ("check", "", "measured"), [(c.question, marks[c.verdict], c.measured) for c in checks]))
     return views
