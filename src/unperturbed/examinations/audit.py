@@ -42,7 +42,7 @@ from unperturbed.threat import Threat
 BUDGET = 300.0
 """The default budget in seconds."""
 UNLABELLED = 2000
-"""Further inputs from which a stand-in may learn the network's labels."""
+"""Number of further inputs on which a stand-in may learn the network's labels."""
 
 
 def _place(arguments: Mapping[str, Any]) -> tuple[Path, str] | None:
@@ -161,7 +161,7 @@ def _audited(
     warnings: Sequence[str],
     progress: Progress,
 ) -> Audit:
-    """Evaluate by the suite in question, run the checks, attack past what they found, and conclude."""
+    """Evaluate by the suite in question, run the checks, attack with the remedies, and conclude."""
     progress(0.0, 1.0, f"the suite {audited.suite.name}")
     clock, started = Clock(plan, began), time.monotonic()
     before = audited.baseline
@@ -174,7 +174,7 @@ def _audited(
 
 
 def _strength(plan: Plan, clock: Clock, folder: Path | None, identity: Mapping[str, Any]) -> float:
-    """Return the strength of the attacks after the remedies: what the time left allows, or what a folder keeps."""
+    """Return the strength of the attacks after the remedies: as the remaining time allows, or as stored."""
     file, of = None if folder is None else folder / "strength.json", {**identity, "budget": plan.budget}
     kept = {} if file is None else read_sealed(file)
     if kept.get("of") == of:
@@ -186,7 +186,7 @@ def _strength(plan: Plan, clock: Clock, folder: Path | None, identity: Mapping[s
 
 
 def _planned(folder: Path | None, asked: Mapping[str, Any], make: Callable[[], Plan]) -> Plan:
-    """Return the plan of the same audit that a folder holds, or a new one: an audit that resumes keeps to its plan."""
+    """Return the stored plan of the same audit, which a resumed audit keeps, or a new one."""
     if folder is None:
         return make()
     kept = read_sealed(folder / "plan.json")

@@ -225,7 +225,7 @@ def _column(path: Path, column: str) -> Any:
 
 
 def _check_size(metadata: Any, leaf: str, path: Path) -> None:
-    """Refuse a column that would not fit into memory, by what the file says of it: a row may take no space there."""
+    """Raise InputError for a column that would not fit into memory, by the file's metadata: a row may take no space."""
     size = ROW * metadata.num_rows
     for k in range(metadata.num_row_groups):
         group = metadata.row_group(k)
