@@ -13,6 +13,7 @@ from torch import nn
 from unperturbed.anatomy.chain import Chain, chain
 from unperturbed.anatomy.lower_bounds import log_lower_bound, stretch
 from unperturbed.checks import AT_LEAST_ONE, COUNT, POSITIVE, SEED, Rule, checked
+from unperturbed.engines.base import Engine
 from unperturbed.errors import InputError
 from unperturbed.evaluation.bars import stored_bars
 from unperturbed.evaluation.batch_size import physical_batch_size
@@ -60,6 +61,7 @@ def certify(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     output: Output = None,
+    engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Certificates:
     """Return certified radii of every example, by randomised smoothing and, for chains of layers, by their norms.
@@ -88,6 +90,7 @@ def certify(
         overwrite: replace other certificates that `out` holds.
         seed: of the noise.
         batch_size: noisy inputs that the network sees at a time, raised to a power of two.
+        engine: as for `evaluate`.
         progress: called after every few forwards.
         output: which part of what the model returns are the logits: a place, a name, or a function of it.
 
@@ -118,7 +121,7 @@ def certify(
     )
     name = f"certify-{threat.norm}-{sigma!r}"
     noisy = Draws(sigma, selection_draws, draws, seed)
-    with measurement(question, None if out is None else Path(out) / name, overwrite) as job:
+    with measurement(question, None if out is None else Path(out) / name, overwrite, engine) as job:
         at_once = AtOnce(job.batch_size)
         of = _chain(checked_model, job, seed)
 

@@ -80,7 +80,7 @@ def search(
     """
 
     def look(model: Model, part: Labels) -> tuple[AttackResult, PerExample]:
-        batch = Batch(block.x[part], block.y[part], block.ids[part])
+        batch = Batch(block.x[part], block.y[part], block.ids[part], z=block.z[part])
 
         def run(batch_size: int) -> tuple[AttackResult, PerExample]:
             result = attack(model, batch, threat, noise.rows(part), batch_size)
