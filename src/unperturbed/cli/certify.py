@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
+from unperturbed.engines.by_name import find_engine
 from unperturbed.errors import InputError
 from unperturbed.runs import write_json
 
@@ -52,6 +53,7 @@ def run(parsed: Parsed) -> Result:
 
     if "," in (parsed.threat or ""):
         raise InputError(f"--threat is {parsed.threat}, but certificates are in one norm: name one threat.")
+    engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
     subject = find_setup(parsed)
     radii = None if parsed.eps is None else [threat.eps for threat in radii_of(subject.threat, parsed.eps)]
     sigma = parsed.sigma if parsed.sigma is not None else _sigma_of_training(parsed, subject)
@@ -71,6 +73,7 @@ def run(parsed: Parsed) -> Result:
             overwrite=parsed.overwrite,
             seed=parsed.seed,
             batch_size=parsed.batch_size,
+            engine=engine,
             progress=report,
         )
     for text in certificates.warnings:
