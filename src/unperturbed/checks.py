@@ -28,7 +28,7 @@ NUMERAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE | 
 LONGEST_NAME = 255
 """Bytes that the name of a file or folder may have."""
 PLACE = f"it is not empty, ~ is written out, and names have {LONGEST_NAME} bytes at most"
-"""What paths are."""
+"""The conditions on paths, in words."""
 REMEDIES = {
     "Module": "give a torch.nn.Module, the network itself; of a run folder, load_run(folder)",
     "Threat": "give a Threat, such as Threat.parse('Linf:8/255')",

@@ -1,4 +1,4 @@
-"""What speaks against a robust accuracy is said in its line, in every kind of evaluation, and in the JSON."""
+"""Doubts about a robust accuracy are in its line, in every kind of evaluation, and in the JSON."""
 
 import cProfile
 import sys
@@ -16,6 +16,7 @@ from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.curve import minimum_norm
 from unperturbed.evaluation.evidence import Evidence, doubts_of, fallen_without_gradients, total
 from unperturbed.evaluation.optimising import calls_autograd
+from unperturbed.evaluation.outputs import saturated
 from unperturbed.evaluation.robustbench import model_info
 from unperturbed.evaluation.transfer import transfer
 from unperturbed.evaluation.union import union
@@ -55,6 +56,20 @@ def test_the_headline_of_a_wrong_gradient_is_not_to_be_believed() -> None:
     assert outcome.json()["doubts"] == list(outcome.doubts)
     assert any(text.startswith("The gradient is wrong: on 32 of 32") for text in outcome.warnings)
     assert honest.doubts == () and "believed" not in str(honest) and honest.json()["doubts"] == []
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e-4])
+def test_saturated_logits_are_not_to_be_believed_whatever_their_accuracy(factor: float) -> None:
+    outcome = evaluate(Function(lambda x: factor * BASE(x)), (X, Y), THREAT, QUICK)
+    assert "the logits are saturated" in outcome.doubts and "not to be believed" in str(outcome)
+    assert "the logits are saturated" in outcome.json()["doubts"]
+
+
+def test_an_untrained_network_and_a_sure_one_are_not_saturated() -> None:
+    shuffled = Y.roll(7)
+    assert not saturated(1e-4 * BASE(X), torch.where(shuffled == Y, (Y + 1) % 3, shuffled)), "few are right"
+    leads = torch.tensor([[40.0, 0.0, 0.0], [0.0, 50.0, 0.0]])
+    assert not saturated(leads, torch.tensor([0, 1])) and saturated(2 * leads, torch.tensor([0, 1]))
 
 
 def test_union_curve_and_transfer_say_it_too() -> None:

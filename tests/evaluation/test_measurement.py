@@ -1,4 +1,4 @@
-"""What holds for everything that measures examples: the result depends on no engine, order, stop or earlier call."""
+"""Laws of all measurements: results do not depend on engine, order, interruption or earlier calls."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

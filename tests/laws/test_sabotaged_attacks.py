@@ -1,4 +1,4 @@
-"""Twenty-odd sabotaged attacks, each of which makes a law fail: laws that nothing can break protect nothing.
+"""More than twenty sabotaged attacks, each of which fails a law: a law that never fails is useless.
 
 A sabotage is a change to the package's own source, applied to the classes and functions in use for one check.
 """

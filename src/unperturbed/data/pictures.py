@@ -23,7 +23,7 @@ MOST_PIXELS = 89_478_485
 """The largest image: Pillow's limit, beyond which it suspects an attack on the memory."""
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
-"""Whose decoders are Pillow's own: of a PostScript file, whatever its name, it would have Ghostscript run the code."""
+"""Formats with decoders in Pillow; for a PostScript file of any name, Pillow would run its code by Ghostscript."""
 
 GREY = ("1", "L", "LA")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")

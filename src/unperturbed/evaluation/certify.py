@@ -38,11 +38,11 @@ from unperturbed.statistics.smoothing import certified_radius, largest_radius
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Norm
 
-NOTE = "lower bounds: `smoothed` is the vote under noise, another classifier than the network itself"
+NOTE = "lower bounds: `smoothed` is the vote under noise, another classifier than the network"
 STEPS = 10
 """Number of even steps from 0 to eps, unless radii are given."""
 ABSTAINED = -1
-"""The answer of a vote that is too close."""
+"""The prediction of a vote that is too close."""
 LEVEL = Rule("must lie in (0, 1)", lambda value: 0 < value < 1)
 
 

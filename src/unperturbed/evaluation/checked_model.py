@@ -18,11 +18,13 @@ from unperturbed.evaluation.outputs import (
     COUPLED,
     FLAT,
     PROBABILITIES,
+    SATURATED,
     check_outputs,
     check_type,
     flat_gradients,
     misfit,
     not_finite,
+    saturated_logits,
 )
 from unperturbed.evaluation.reach import reach_warnings
 from unperturbed.networks.classifier import Classes, as_classifier
@@ -67,8 +69,11 @@ class CheckedModel:
         shorts = (
             dict(_DOUBTED) if batch_size > 1 else {text: short for text, short in _DOUBTED.items() if text != COUPLED}
         )
-        flat = [Doubt("the gradient is 0", text) for text in self.warnings if text.startswith(FLAT)]
-        return [Doubt(shorts[text], text) for text in self.warnings if text in shorts] + flat
+        by_start = {FLAT: "the gradient is 0", SATURATED: "the logits are saturated"}
+        others = [
+            Doubt(short, text) for start, short in by_start.items() for text in self.warnings if text.startswith(start)
+        ]
+        return [Doubt(shorts[text], text) for text in self.warnings if text in shorts] + others
 
     def batch(self, split: Split, rows: Tensor, threat: Threat) -> Batch:
         """Return examples on the model's device, in its precision, and clamped to the box (`check` allows rounding)."""
@@ -102,6 +107,8 @@ def check_model(model: nn.Module, split: Split, threat: Threat, seed: int, outpu
         warnings.append(f"{weights}: no result that is computed with them means anything.")
     network, undescribed = network_hash(classifier, examples, seed)
     check(split, threat.bounds, classes)
+    with own_randomness(seed, device):
+        warnings += saturated_logits(classifier, examples, split.labels[first])
     warnings = [*split.notes, *warnings, *reach_warnings(threat, split), *_not_described(undescribed)]
     return CheckedModel(classifier, device, dtype, examples, classes, network, undescribed, warnings)
 
@@ -143,6 +150,6 @@ def _not_described(doubts: Sequence[str]) -> list[str]:
         return []
     names = "; ".join(doubts[:3]) + (", ..." if len(doubts) > 3 else "")
     return [
-        f"The network holds what cannot be described ({names}): another one may look the same, so that stored results "
-        "are never read again. It is measured anew each time."
+        f"The network has parts that cannot be described ({names}): another one may look the same, so that stored "
+        "results are never reused. It is measured anew each time."
     ]

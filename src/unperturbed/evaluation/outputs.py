@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from unperturbed.attacks.base import padded_logits
 from unperturbed.errors import InputError
+from unperturbed.losses import margin
 from unperturbed.networks.classifier import Classes
 from unperturbed.networks.failures import failed_on_all, isolate
 from unperturbed.networks.modes import under_attack
@@ -15,6 +16,11 @@ PROBABILITIES = (
     "The outputs look like probabilities (they sum to 1), but attacks work on logits: leave the softmax out."
 )
 FLAT = "The gradient at the inputs is exactly 0"
+SATURATED = "The scale of the logits hides the loss from attacks"
+LARGE = 60.0
+"""A median lead of the label from which the cross-entropy is flat: exp(-60) is below float32's smallest difference."""
+EVEN = 0.05
+"""All confidences within this share of the way from chance to 1: the loss is flat, although the answers are right."""
 
 
 def check_outputs(model: nn.Module, examples: Inputs) -> tuple[int, list[str]]:
@@ -75,6 +81,39 @@ def _is_coupled(model: nn.Module, example: Inputs, among_others: Tensor) -> bool
         return False
     alone = parts[0][1][0]
     return bool((alone - among_others).abs().max() > 0.05 * alone.abs().max())
+
+
+def saturated(logits: Tensor, y: Tensor) -> bool:
+    """Tell whether cross-entropy is flat at these logits (n, classes), too large or too even, although they are right.
+
+    Only of a network that classifies more than half of the examples correctly: an untrained one is even as well.
+    """
+    correct = logits.argmax(1) == y
+    if int(correct.sum()) <= len(y) / 2:
+        return False
+    lead = -margin(logits, y)[correct].double()
+    uniform = 1 / logits.shape[1]
+    surest = float(logits.double().softmax(1).amax())
+    return float(lead.median()) > LARGE or surest < uniform + EVEN * (1 - uniform)
+
+
+def saturated_logits(model: nn.Module, examples: Inputs, y: Tensor) -> list[str]:
+    """Return a warning if the logits of these examples are so large or so even that the cross-entropy is flat."""
+    with under_attack(model):
+        rows = torch.arange(len(examples))
+        parts, _ = isolate(lambda rows: padded_logits(model, examples[rows], len(rows)), rows)
+    if not parts:
+        return []
+    kept, logits = torch.cat([rows for rows, _ in parts]), torch.cat([part for _, part in parts])
+    y = y[kept].to(logits.device)
+    if not bool(logits.isfinite().all()) or not saturated(logits, y):
+        return []
+    lead = float(-margin(logits, y).median())
+    return [
+        f"{SATURATED}: the label leads by {lead:.3g} logits (median), so that the cross-entropy hardly changes and "
+        "attacks that climb it stand still. Divide the logits by their spread, or attack the margin; unperturbed audit "
+        "does so."
+    ]
 
 
 def check_type(model: nn.Module, examples: Inputs) -> None:

@@ -271,10 +271,9 @@ class Audited:
     def broke(self, batch: Batch, z: Inputs) -> tuple[int, ...]:
         """Return the ids of the examples that are misclassified at z inside the threat set.
 
-        None of a network whose answer depends on more than the example: one forward proves nothing there.
+        None of a network that draws random numbers: one forward proves nothing there.
         """
-        behaviour = self.behaviour
-        if behaviour.is_random or behaviour.stateful or behaviour.coupled:
+        if self.behaviour.is_random:
             return ()
         rows = (self.leads(batch, z) > 0) & self.threat.contains(batch.x, z)
         return tuple(batch.ids[rows].tolist())

@@ -17,6 +17,8 @@ FIRST = 64
 """Examples whose forwards are repeated, reordered and regrouped; random numbers are looked for on all batches."""
 SIZES = (2, 5)
 """Sizes of batches that are compared with the whole, in addition to single examples."""
+CALLS = 7
+"""In a row, which are compared with the first: some states turn up in every second call only."""
 ALIKE = 1e-3
 """Relative difference up to which logits count as equal: rounding, also in reduced precision."""
 
@@ -30,8 +32,8 @@ class Behaviour:
         drawn: examples of which two draws were compared.
         spread: mean over examples of the logits' standard deviation across classes.
         random: largest change of a logit between two draws, in units of `spread`.
-        state: the same between a call and its repetition after other calls.
-        company: the same between batches with different other examples.
+        state: largest change of a logit or of an input gradient between calls in a row, in units of its spread.
+        company: as `random`, between batches with different other examples.
         size: the same alone and in batches of several sizes.
     """
 
@@ -91,10 +93,6 @@ def behaviour_of(model: nn.Module, examples: Inputs, seed: int, batch_size: int)
             repeated = logits(first)
         with state_restored(model):
             second_draw = logits(first, 1)
-        with state_restored(model):
-            logits(second[: len(first)])
-            logits(second[: len(first)])
-            later = logits(first)
         steady = torch.equal(base.nan_to_num(), repeated.nan_to_num())
         random_change = max(_apart(base, repeated), _apart(base, second_draw))
         for part in torch.split(examples, batch_size):
@@ -105,8 +103,42 @@ def behaviour_of(model: nn.Module, examples: Inputs, seed: int, batch_size: int)
         company, size = _batch_changes(model, logits, first, second, base, steady and random_change == 0)
     spread = float(base.std(dim=1).nan_to_num(nan=0.0).mean())
     unit = max(spread, torch.finfo(torch.float64).tiny)
-    state = _apart(base, later) if steady else 0.0
-    return Behaviour(len(first), len(examples), spread, random_change / unit, state / unit, company / unit, size / unit)
+    state = _state_changes(model, logits, first, second, seed) if steady else 0.0
+    return Behaviour(len(first), len(examples), spread, random_change / unit, state, company / unit, size / unit)
+
+
+def _state_changes(
+    model: nn.Module, logits: Callable[[Inputs], Logits], first: Inputs, second: Inputs, seed: int
+) -> float:
+    """Return the largest change of logits or of an input gradient over calls in a row, each in units of its spread.
+
+    Gradients count as well: a network may answer from memory, or keep its gradient to itself from some call on.
+    """
+    first = torch.lerp(first, first.flip(0), 1e-3)  # which the network has not seen in earlier calls
+    with under_attack(model), state_restored(model):
+        looks = [_look(model, first, seed)]
+        for number in range(CALLS):
+            if number % 3 == 1:
+                logits(second[: len(first)])
+            looks.append(_look(model, first, seed))
+    start, *others = looks
+    return max(
+        _apart(before, now) / max(float(before.nan_to_num().std()), torch.finfo(torch.float64).tiny)
+        for other in others
+        for before, now in zip(start, other, strict=True)
+    )
+
+
+def _look(model: nn.Module, x: Inputs, seed: int) -> tuple[Tensor, Tensor]:
+    """Return logits and the gradient of a mixture of them; 0 where none reaches the inputs."""
+    leaf = x.clone().requires_grad_()
+    with torch.enable_grad(), drawn(seed, x.device):
+        values: Logits = model(leaf * 1)  # it may work in place
+        slope: Tensor | None = None
+        if values.requires_grad:
+            weights = torch.arange(1, values.shape[1] + 1).to(values).cos()
+            (slope,) = torch.autograd.grad((values * weights).sum(), leaf, allow_unused=True)
+    return values.detach().double(), (torch.zeros_like(x) if slope is None else slope).double()
 
 
 def _batch_changes(

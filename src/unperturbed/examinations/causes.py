@@ -72,7 +72,8 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "catastrophic overfitting",
-        "Training defended against one long step only: shorter steps in the same direction break the network.",
+        "One long step leaves most examples standing and several short ones break them, as after training against "
+        "single steps only: the network is not robust at this radius.",
         "Train with several steps, or with GradAlign or N-FGSM, and evaluate with many steps.",
     ),
     Cause(

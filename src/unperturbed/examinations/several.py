@@ -16,7 +16,8 @@ from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.hashes import data_hash, version
 from unperturbed.examinations.by_name import find_diagnostics
 from unperturbed.examinations.compare import compare
-from unperturbed.examinations.runner import Diagnosis, chosen, diagnose
+from unperturbed.examinations.preparation import chosen
+from unperturbed.examinations.runner import Diagnosis, diagnose
 from unperturbed.examinations.subject import Diagnostic
 from unperturbed.findings import Comparison, Examined, Progress, silent
 from unperturbed.reports.page.page import findings_page

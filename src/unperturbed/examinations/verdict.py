@@ -25,7 +25,7 @@ MEANINGS: dict[Conclusion, str] = {
     "attackers take another way.",
 }
 """Of the verdicts, for a reader who has never heard of gradient masking."""
-HIDING = ("non-finite", "zero gradient", "shattered", "quantised input", "catastrophic overfitting")
+HIDING = ("non-finite", "zero gradient", "shattered", "quantised input")
 """Causes that always mean obfuscation; the others only if attacks did better after the remedy."""
 DROP = 0.06
 """Fall of the robust accuracy after the remedies above which the earlier number was wrong. Honest networks on MNIST

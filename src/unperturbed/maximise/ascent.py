@@ -102,7 +102,7 @@ def _climb(score: Score, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample,
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """What a search found for each example: the iterate of highest rank, and how the search went."""
+    """The result of a search for each example: the iterate of highest rank, and the counts of the search."""
 
     z: Inputs
     rank: PerExample
@@ -174,7 +174,8 @@ def search(
         led[row[queue.active & ~tells_nothing(gradient)]] = True
         gradient = usable(gradient)
         finite[row[queue.active & ~sound]] = False
-        counted = torch.where((k >= trial) & (rank < torch.inf), rank, -torch.inf)  # infinity would hide a break
+        # an infinite rank would hide a break
+        counted = torch.where((k >= trial) & (rank < torch.inf), rank, -torch.inf)
         better = queue.best(counted, best_rank, climbs, enough)
         best_z[row[better]], best_rank[row[better]] = z[better], rank[better]
         climbs[row[better]] = queue.number[better]

@@ -151,7 +151,7 @@ def _network(model: nn.Module) -> Any:
     spec = model_spec_of(unwrapped(model))
     if spec is None:
         raise InputError(
-            f"A {type(model).__name__} does not say how it is built: write a function that returns it, and name that "
+            f"A {type(model).__name__} has no specification: write a function that returns it, and name that "
             "as package.module:function."
         )
     return plain(spec)

@@ -1,8 +1,10 @@
 """Random numbers are looked for on every batch, and the dependence on the batch at several of its sizes."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from support.hidden import Cached, Counting
 from support.planted import examples, robust
 from unperturbed.examinations.behaviour import FIRST, behaviour_of
 
@@ -46,3 +48,14 @@ def test_one_random_example_in_the_last_batch_is_noticed() -> None:
 def test_a_size_of_the_batch_that_matters_is_noticed() -> None:
     found = behaviour_of(OfFive(robust()), examples(64)[0], 0, 32)
     assert found.coupled and found.size > 0.1 and not found.is_random
+
+
+@pytest.mark.parametrize("defence", [Cached, Counting])
+@pytest.mark.parametrize("calls", [0, 1, 4, 5])
+def test_a_gradient_that_later_calls_do_not_have_is_state(defence: type[nn.Module], calls: int) -> None:
+    x, _ = examples(32)
+    model = defence(robust())
+    for _ in range(calls):
+        model(x)
+    found = behaviour_of(model, x, 0, 32)
+    assert found.stateful and not found.is_random

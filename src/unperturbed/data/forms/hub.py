@@ -99,8 +99,8 @@ def _download(repository: str, revision: str, patterns: list[str]) -> Path:
         return Path(snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=patterns))
     except Exception as error:
         raise RunError(
-            f"The download of {repository} broke off ({_one_line(error)}). What has arrived is kept: "
-            "run the same command again to resume."
+            f"The download of {repository} broke off ({_one_line(error)}). Finished parts are kept: run the same "
+            "command again to resume."
         ) from error
 
 

@@ -1,15 +1,12 @@
 """A check whether the scale of the logits makes the cross-entropy useless for attacks."""
 
+from unperturbed.evaluation.outputs import LARGE, saturated
 from unperturbed.examinations.audited import Audited, CheckResult, share
 from unperturbed.examinations.remedies.candidates import looks_like_probabilities
 from unperturbed.findings import Number
 from unperturbed.losses import cross_entropy, margin
 
 PASSES = 4
-LARGE = 60.0
-"""A median lead of the label above which the cross-entropy is flat: exp(-60) is below float32's smallest difference."""
-FLAT = 0.05
-"""If all confidences lie within this share of the range from chance to 1, the loss is flat."""
 
 
 def saturation(audited: Audited) -> CheckResult:
@@ -21,12 +18,9 @@ def saturation(audited: Audited) -> CheckResult:
     median = float(leads.median()) if n else 0.0
     p = logits.double().softmax(1).amax(1)
     uniform = 1 / audited.classes
-    flat = n > len(y) / 2 and float(p.max()) < uniform + FLAT * (1 - uniform)
     underflow = int((logits.softmax(1).gather(1, y[:, None])[correct] == 1).sum()) if n else 0
     vanished = int((cross_entropy(logits[correct], y[correct]) == 0).sum()) if n else 0
-    probabilities = looks_like_probabilities(logits)
-    large = median > LARGE
-    saturated = not probabilities and (large or flat)
+    hidden = not looks_like_probabilities(logits) and saturated(logits, y)
     measured = (
         f"median lead of the label {median:.3g} logits; the loss is exactly 0 for {vanished} of {n} correct examples; "
         f"largest confidence {float(p.max()):.3g}"
@@ -34,10 +28,10 @@ def saturation(audited: Audited) -> CheckResult:
     return CheckResult(
         "saturation",
         "Does the loss depend on the logits at their scale?",
-        "fail" if saturated else "pass",
+        "fail" if hidden else "pass",
         measured,
         f"a median lead below {LARGE:g} logits and confidences well above {uniform:.2g}",
-        ("saturation",) if saturated else (),
+        ("saturation",) if hidden else (),
         numbers=(
             Number("median lead of the label", median, n, unit="logits"),
             share("loss exactly 0", vanished, n),

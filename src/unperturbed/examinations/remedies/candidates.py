@@ -10,6 +10,7 @@ from torch import nn
 
 from unperturbed.attacks.gradient import GradientAttack
 from unperturbed.examinations.remedies.cuts import FromInputOf, LogitsOf, LogProbabilities, PastLayer, Smoothed
+from unperturbed.examinations.remedies.deployed import OneByOne
 from unperturbed.examinations.remedies.layers import LayerCall, bare, last_calls
 from unperturbed.examinations.remedies.operations import PastOperations
 from unperturbed.losses import margin
@@ -56,11 +57,9 @@ def candidates_for(audited: "Audited") -> list[Candidate]:
     """Return candidates for attacking the network, the most successful on the real network first."""
     source = audited.steady
     logits = logits_source(audited)
-    alone = [("each example alone", lambda: audited.deployed)] if audited.behaviour.coupled and logits is None else []
     near = audited.threat.even_share(audited.few.x) / 2
     ways: list[tuple[str, Callable[[], nn.Module]]] = [
         (AS_IT_IS, lambda: source),
-        *alone,
         ("straight through operations without a gradient", lambda: PastOperations(source)),
         ("straight through rounding and detaching", lambda: PastOperations(source, functions=False)),
         *_past_layers(audited, source),
@@ -68,9 +67,11 @@ def candidates_for(audited: "Audited") -> list[Candidate]:
         ("gradient averaged over noise", lambda: Smoothed(source, near)),
         ("gradient averaged over far noise", lambda: Smoothed(PastOperations(source), 4 * near)),
     ]
+    networks = [(name, make() if logits is None else logits[1](make())) for name, make in ways]
+    if audited.behaviour.coupled:
+        networks.append(("each example alone", OneByOne(networks[0][1])))
     tried = []
-    for name, make in ways:
-        network = make() if logits is None else logits[1](make())
+    for name, network in networks:
         label = name if logits is None else f"{name}, {logits[0]}"
         candidate = _tried(audited, Candidate(label, network, name in DEAR))
         if candidate is not None:
@@ -88,7 +89,8 @@ def logits_source(audited: "Audited") -> tuple[str, Callable[[nn.Module], nn.Mod
         if call.path == "" or call.value.dim() != 2 or call.value.shape[1] != final.shape[1]:
             continue
         layer = call.layer
-        inner = LogitsOf(audited.steady, layer)
+        inside = LogitsOf(audited.steady, layer)
+        inner = OneByOne(inside) if audited.behaviour.coupled else inside
         answers = audited.answers_of(inner, audited.batch.x)
         agreement = float((answers.argmax(1) == final.argmax(1)).float().mean())
         outputs = audited.answers(audited.few.x)

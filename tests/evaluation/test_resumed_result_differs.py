@@ -1,4 +1,4 @@
-"""An evaluation goes on where it stopped, and ends as if it had not stopped; what is another one is refused."""
+"""A resumed evaluation has the result of an uninterrupted one, and a folder with a different one is refused."""
 
 import importlib
 import math
