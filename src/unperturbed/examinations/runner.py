@@ -104,7 +104,7 @@ def diagnose(
     }
     notes = [note for split in (test, train) if split is not None for note in split.notes]
     notes += chance_warnings(looked, test, threat, _clean(subject), seed)
-    stored, made_again = _kept(out, identity)
+    stored, made_again = _stored_findings(out, identity)
     if stored and looked.undescribed:
         made_again = (
             f"{out} may be of another network, since the hash does not cover {looked.undescribed[0]}: it was made "
@@ -152,7 +152,7 @@ def _checked(finding: object, title: str) -> Finding:
     return finding
 
 
-def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _stored_findings(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """Return a file's findings of the same subject by name, and the differences if it is of another subject."""
     if out is None or not Path(out).exists():
         return {}, ""
