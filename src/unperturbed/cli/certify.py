@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, repeatable, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
+from unperturbed.engines.by_name import find_engine
 from unperturbed.errors import InputError
 from unperturbed.runs import write_json
 
@@ -47,7 +48,6 @@ def parser() -> ArgumentParser:
 def run(parsed: Parsed) -> Result:
     """Certify, and return the certified accuracy at each radius."""
     from unperturbed.cli.setup import find_setup, radii_of
-    from unperturbed.engines.by_name import find_engine
     from unperturbed.evaluation.certify import certify
 
     if "," in (parsed.threat or ""):
