@@ -114,7 +114,7 @@ def test_values_that_are_not_finite_are_reported(name: str) -> None:
 
 
 def test_evaluate_and_curve_agree_and_never_rise_with_the_radius(tmp_path: Path) -> None:
-    model, x = linear(12, 3), uniform(16, 12)
+    model, x = linear(40, 3), uniform(16, 40)
     data = x, model(x).argmax(1)
     curve = minimum_norm(model, data, Threat("L0", 6), SHORT, out=tmp_path)
     assert curve.radii == (1, 2, 3, 4, 5, 6)
