@@ -1,4 +1,4 @@
-"""A training method of one's own, given by its import path, in this folder:
+"""A user's training method, named by its import path, in this folder:
 
     unperturbed train --data digits --method own_method:Mixed --method.share 0.7 --method.steps 5 --out runs/own-method
 
@@ -22,7 +22,7 @@ from unperturbed.types import Batch, Inner, Model, Terms
 class Mixed(Method):
     """share * CE(f(z), y) + (1 - share) * CE(f(x), y), z maximising CE (after Goodfellow et al. 2015, section 6).
 
-    https://arxiv.org/abs/1412.6572, with any maximiser in the place of one step.
+    https://arxiv.org/abs/1412.6572, with any maximiser instead of one step.
 
     Attributes:
         share: of the perturbed inputs.

@@ -1,4 +1,4 @@
-"""A network of one's own, trained and evaluated from the command line by its import path, in this folder:
+"""A user's network, trained and evaluated from the command line by its import path, in this folder:
 
     unperturbed train --data digits --model own_model:Residual --model.width 32 --epochs 5 --out runs/own-model
     unperturbed evaluate runs/own-model --trust

@@ -1,6 +1,6 @@
 """A network on 29 features, each with a separate range: arrays in, a robust accuracy with its interval out.
 
-Features are counted in standard deviations, and eps with them. The bounds say which values a feature may take.
+Features are counted in standard deviations, and eps with them. The bounds are the allowed values of each feature.
 """
 
 from sklearn.datasets import load_breast_cancer

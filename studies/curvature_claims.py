@@ -1,4 +1,4 @@
-"""Two claims about methods on local geometry, put to the test on a reduced CIFAR-10.
+"""Tests of two claims about methods on local geometry, on a reduced CIFAR-10.
 
 1. SCORPIO with one step is more robust than a penalty on the input gradient and than CURE (Tsiligkaridis & Roberts
    2020).
@@ -54,7 +54,7 @@ CHOICES: dict[str, dict[str, Method]] = {
 
 @dataclass(frozen=True)
 class Study:
-    """Where the data and the results are, and how long the runs take."""
+    """The paths of data and results, and the length of the runs."""
 
     data: Data
     out: Path
@@ -62,7 +62,7 @@ class Study:
     epochs: int
 
     def trained(self, label: str, method: Method, seed: int) -> dict[str, Any]:
-        """Train, or read what an earlier call has left; return the accuracies on held-out examples."""
+        """Train, or read the result of an earlier call; return the accuracies on held-out examples."""
         folder = self.out / f"{label} seed {seed}".replace(" ", "_")
         if (folder / "trained.json").exists():
             return dict(json.loads((folder / "trained.json").read_text()))
@@ -74,7 +74,7 @@ class Study:
         return result.json()
 
     def survivors(self, label: str, seed: int, suite: Suite | str) -> Tensor:
-        """Return which of the first 1,000 test examples survive the suite, as numbers."""
+        """Return the survivors of the suite among the first 1,000 test examples, as 0 and 1."""
         folder = self.out / f"{label} seed {seed}".replace(" ", "_")
         name = suite if isinstance(suite, str) else suite.name
         if not (folder / f"{name}.json").exists():
@@ -87,7 +87,7 @@ class Study:
         return torch.tensor([verdict == "survived" for verdict in verdicts], dtype=torch.float64)
 
     def network(self, seed: int) -> SmallCNN:
-        """Return the smooth network, as it is before training."""
+        """Return the smooth network before training."""
         torch.manual_seed(seed)
         return SmallCNN((3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, activation="silu")
 
@@ -100,10 +100,10 @@ def main() -> None:
     options.add_argument("--suite", default="pgd")
     options.add_argument("--epochs", type=int, default=15)
     options.add_argument("--seeds", type=int, default=3)
-    given = options.parse_args()
-    data = load_data(given.data)
+    parsed = options.parse_args()
+    data = load_data(parsed.data)
     reduced = Data(data.name, select(data.train, torch.arange(10_000)), data.test, data.classes, data.bounds)
-    study = Study(reduced, given.out, given.suite, given.epochs)
+    study = Study(reduced, parsed.out, parsed.suite, parsed.epochs)
 
     best: dict[str, str] = {}
     for name, choices in CHOICES.items():
@@ -116,23 +116,23 @@ def main() -> None:
 
     weak, strong, clean = {}, {}, {}
     for name, choice in best.items():
-        for seed in range(given.seeds):
+        for seed in range(parsed.seeds):
             study.trained(f"{name} {choice}", CHOICES[name][choice], seed)
-        runs = [(f"{name} {choice}", seed) for seed in range(given.seeds)]
+        runs = [(f"{name} {choice}", seed) for seed in range(parsed.seeds)]
         weak[name] = torch.stack([study.survivors(*run, PGD_10) for run in runs])
-        strong[name] = torch.stack([study.survivors(*run, given.suite) for run in runs])
+        strong[name] = torch.stack([study.survivors(*run, parsed.suite) for run in runs])
         clean[name] = torch.stack([study.survivors(*run, CLEAN) for run in runs])
-        each = ", ".join(f"{float(row.mean()):.1%}" for row in strong[name])
+        per_seed = ", ".join(f"{float(row.mean()):.1%}" for row in strong[name])
         print(f"{name:17}{choice:12} clean {clean[name].mean():.1%}, PGD-10 {weak[name].mean():.1%}, "
-              f"{given.suite} {strong[name].mean():.1%} ({each})", flush=True)  # fmt: skip
+              f"{parsed.suite} {strong[name].mean():.1%} ({per_seed})", flush=True)  # fmt: skip
 
-    for other in ("gradient-penalty", "cure"):
-        mean, low, high = interval(strong["scorpio"] - strong[other])
-        said = verdict(low, high, given.seeds)
-        print(f"scorpio - {other}: {mean:+.1%} [{low:+.1%}, {high:+.1%}] under {given.suite}: {said}")
+    for rival in ("gradient-penalty", "cure"):
+        mean, low, high = interval(strong["scorpio"] - strong[rival])
+        decision = verdict(low, high, parsed.seeds)
+        print(f"scorpio - {rival}: {mean:+.1%} [{low:+.1%}, {high:+.1%}] under {parsed.suite}: {decision}")
     lost = {name: weak[name] - strong[name] for name in ("at-2", "llr")}
     mean, low, high = interval(lost["at-2"] - lost["llr"])
-    print(f"lost by at-2 - lost by llr: {mean:+.1%} [{low:+.1%}, {high:+.1%}]: {verdict(low, high, given.seeds)}")
+    print(f"lost by at-2 - lost by llr: {mean:+.1%} [{low:+.1%}, {high:+.1%}]: {verdict(low, high, parsed.seeds)}")
 
 
 CLEAN = Suite("clean", (), "no attack")

@@ -1,4 +1,4 @@
-"""A row a run folder: clean and robust accuracy, seconds an epoch, and gamma, on the first 1,000 test images.
+"""One row per run folder: clean and robust accuracy, seconds an epoch, and gamma, on the first 1,000 test images.
 
 gamma is the mean of |l(z) - l(x) - <z - x, g>| at the end of ten steps of PGD that climb it. The robust accuracy is
 that of a suite by name, or, with "short", of one climb each of 20 steps on the cross-entropy and on the margin. An
@@ -40,18 +40,18 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("run", type=Path, nargs="+")
     options.add_argument("--suite", default="short")
-    given = options.parse_args()
-    for folder in given.run:
+    parsed = options.parse_args()
+    for folder in parsed.run:
         config, result = runs.read_yaml(folder / runs.CONFIG), json.loads((folder / runs.RESULT).read_text())
         model = build_model(config["model"]["class_path"], config["model"]["init_args"], (), 0, (), ())
         load_weights(model, folder / runs.BEST)
         model.eval()
         data = load_data(config["data"])
         assert data.test is not None
-        some, threat = select(data.test, torch.arange(1000)), Threat.parse(config["threat"], data.bounds)
-        suite = SHORT if given.suite == "short" else given.suite
-        outcome = evaluate(model, some, threat, suite, out=folder / "evaluation" / "first-1000")
-        gamma = nonlinearity(model, some, threat)
+        examples, threat = select(data.test, torch.arange(1000)), Threat.parse(config["threat"], data.bounds)
+        suite = SHORT if parsed.suite == "short" else parsed.suite
+        outcome = evaluate(model, examples, threat, suite, out=folder / "evaluation" / "first-1000")
+        gamma = nonlinearity(model, examples, threat)
         print(f"| `{config['method']['class_path']}` | {outcome.clean_accuracy} | {outcome.robust_accuracy} |"
               f" {result['seconds'] / result['epochs']:.0f} | {gamma:.4f} |", flush=True)  # fmt: skip
 
@@ -62,8 +62,8 @@ def nonlinearity(model: nn.Module, split: Split, threat: Threat) -> float:
     for ids in torch.arange(len(split)).split(100):
         batch = Batch(split.inputs(ids), split.labels[ids], ids)
         with under_attack(model):
-            found = linearity_gap(model, batch, threat, Noise.of(0, ids), PGD(steps=10))
-        total += float(found.gap.sum())
+            gap = linearity_gap(model, batch, threat, Noise.of(0, ids), PGD(steps=10))
+        total += float(gap.gap.sum())
     return total / len(split)
 
 

@@ -1,4 +1,4 @@
-"""Networks of other projects' tables, which studies compare with."""
+"""Networks of other projects' tables, for comparisons."""
 
 from torch import nn
 

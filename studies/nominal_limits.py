@@ -1,4 +1,4 @@
-"""What a limit on the nominal loss costs and gains: methods compared over seeds, from the results of `sweep`.
+"""The costs and gains of a limit on the nominal loss: methods compared over seeds, from the results of `sweep`.
 
 A row a method: accuracies on clean inputs and after FGSM, after `pgd` as well, and after `standard` as well, each on
 what the attacks before it left standing; means over the seeds, and the lowest and the highest of them. Under the table,
@@ -37,7 +37,7 @@ SUITE = Suite(
     "FGSM, pgd and AutoAttack, one after the other: an upper bound",
 )
 CLOSE = 0.005
-"""How much less robust a method may be and still count as equally robust."""
+"""The largest loss of robust accuracy that counts as equally robust."""
 
 
 @dataclass(frozen=True)
@@ -71,24 +71,24 @@ def main() -> None:
     options.add_argument("sweep", type=Path, nargs="+")
     options.add_argument("--beside", default="trades")
     options.add_argument("--keep", type=Path)
-    given = options.parse_args()
-    found = {(run.name, run.seed): run for path in given.sweep for run in trained(path)}
-    if given.keep is not None:
-        write_jsonl(given.keep, (asdict(found[key]) for key in sorted(found)))
+    parsed = options.parse_args()
+    runs_by_name = {(run.name, run.seed): run for path in parsed.sweep for run in trained(path)}
+    if parsed.keep is not None:
+        write_jsonl(parsed.keep, (asdict(runs_by_name[key]) for key in sorted(runs_by_name)))
     rows: dict[str, list[Trained]] = {}
-    for key in sorted(found):
-        rows.setdefault(key[0], []).append(found[key])
+    for key in sorted(runs_by_name):
+        rows.setdefault(key[0], []).append(runs_by_name[key])
     print("| | seeds | clean | FGSM | and `pgd` | and `standard` | lowest, highest | nominal loss | dual | seconds |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name, runs in rows.items():
         print(row(name, runs))
     for name in rows:
-        if name != given.beside:
-            print(beside(rows[name], rows[given.beside]))
+        if name != parsed.beside:
+            print(beside(rows[name], rows[parsed.beside]))
 
 
 def trained(path: Path) -> Iterable[Trained]:
-    """Return the finished runs of a sweep, or of what --keep wrote."""
+    """Return the finished runs of a sweep, or of a file of --keep."""
     if path.suffix == ".jsonl":
         return [Trained(**{**line, "accuracies": tuple(line["accuracies"])}) for line in read_jsonl(path)]
     return [from_sweep(run) for run in json.loads(path.read_text())["runs"] if run["status"] == "done"]
@@ -103,12 +103,12 @@ def from_sweep(run: Mapping[str, Any]) -> Trained:
         raise SystemExit(f"{run['run']} was not evaluated under {SUITE.name}: sweep with this file's SUITE.")
     last = read_jsonl(Path(run["run"]) / "metrics.jsonl")[-1]
     parts = sorted((Path(run["run"]) / "evaluation").glob(f"**/{SUITE.name}/part-*.parquet"))
-    verdicts = [found for part in parts for found in pyarrow.parquet.read_table(part)["verdict"].to_pylist()]
+    verdicts = [verdict for part in parts for verdict in pyarrow.parquet.read_table(part)["verdict"].to_pylist()]
     return Trained(
         name or Path(run["run"]).parent.name,
         int(run["values"].get("seed", 0)),
         (run["evaluation"]["clean_accuracy"], after[0], after[len(PGD_SUITE.attacks)], after[-1]),
-        "".join("2" if found == "survived" else "1" if found == "broken" else "0" for found in verdicts),
+        "".join("2" if verdict == "survived" else "1" if verdict == "broken" else "0" for verdict in verdicts),
         last.get("nominal_loss"),
         last.get("dual"),
         last.get("dual_at_zero"),
@@ -132,20 +132,20 @@ def row(name: str, runs: Sequence[Trained]) -> str:
 
 
 def at_least(runs: Sequence[Trained], least: str) -> Tensor:
-    """Return which examples each run gets right, as numbers: (seeds, examples)."""
-    return torch.tensor([[float(found >= least) for found in run.right] for run in runs], dtype=torch.float64)
+    """Return the correctness of each example by run, as 0 and 1: (seeds, examples)."""
+    return torch.tensor([[float(code >= least) for code in run.right] for run in runs], dtype=torch.float64)
 
 
-def beside(runs: Sequence[Trained], others: Sequence[Trained]) -> str:
-    """Return a sentence on both differences, over the seeds that both have."""
-    seeds = {run.seed for run in runs} & {run.seed for run in others}
-    by_seed = [{run.seed: run for run in each} for each in (runs, others)]
-    these, those = ([each[seed] for seed in sorted(seeds)] for each in by_seed)
-    lost, gained = (interval(at_least(these, least) - at_least(those, least)) for least in ("2", "1"))
+def beside(runs: Sequence[Trained], baseline: Sequence[Trained]) -> str:
+    """Return a sentence on both differences, over the common seeds."""
+    seeds = {run.seed for run in runs} & {run.seed for run in baseline}
+    by_seed = [{run.seed: run for run in group} for group in (runs, baseline)]
+    first_right, second_right = ([group[seed] for seed in sorted(seeds)] for group in by_seed)
+    lost, gained = (interval(at_least(first_right, least) - at_least(second_right, least)) for least in ("2", "1"))
     texts = [f"{mean:+.1%} [{low:+.1%}, {high:+.1%}]" for mean, low, high in (lost, gained)]
     close = verdict(lost[1] + CLOSE, lost[2] + CLOSE, len(seeds))
     return (
-        f"{runs[0].name} - {others[0].name}, {len(seeds)} seeds: robust {texts[0]}, no more than {CLOSE:.1%} lost: "
+        f"{runs[0].name} - {baseline[0].name}, {len(seeds)} seeds: robust {texts[0]}, no more than {CLOSE:.1%} lost: "
         f"{close}; clean {texts[1]}, higher: {verdict(*gained[1:], len(seeds))}"
     )
 

@@ -54,13 +54,13 @@ def main() -> None:
     options.add_argument("data")
     options.add_argument("out", type=Path)
     options.add_argument("weights", nargs="+", metavar="NAME=WEIGHTS")
-    given = options.parse_args()
-    data = load_data(given.data)
+    parsed = options.parse_args()
+    data = load_data(parsed.data)
     assert data.test is not None
-    named = [text.partition("=") for text in given.weights]
-    if not all(name and weights for name, _, weights in named):
+    pairs = [text.partition("=") for text in parsed.weights]
+    if not all(name and weights for name, _, weights in pairs):
         options.error("name each of the weights: NAME=WEIGHTS")
-    models: dict[str, Model] = {name: network(weights) for name, _, weights in named}
+    models: dict[str, Model] = {name: network(weights) for name, _, weights in pairs}
     example = first_correct(models, data.test)
     panels = []
     for name, model in models.items():
@@ -73,8 +73,8 @@ def main() -> None:
             Panel(name, f"at most {roughness:.2g} off its tangent plane", surface.along, surface.values[0].tolist())
         )
     words = f"Loss around test example {int(example.ids)} ({data.classes[int(example.y)]}), {THREAT}"
-    save_chart(surfaces_chart(panels, words), given.out)
-    print(f"{words}: {given.out}")
+    save_chart(surfaces_chart(panels, words), parsed.out)
+    print(f"{words}: {parsed.out}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ NUMERAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE | 
 LONGEST_NAME = 255
 """Bytes that the name of a file or folder may have."""
 PLACE = f"it is not empty, ~ is written out, and names have {LONGEST_NAME} bytes at most"
-"""What paths are."""
+"""The conditions on paths, in words."""
 REMEDIES = {
     "Module": "give a torch.nn.Module, the network itself; of a run folder, load_run(folder)",
     "Threat": "give a Threat, such as Threat.parse('Linf:8/255')",
@@ -124,7 +124,9 @@ def check(name: str, value: Any, kind: Any, rule: Rule | None = None) -> Any:
                     option = f"{name}[{index}]" if several else name
                     raise InputError(f"{option} is {number!r:.80}, but {bound.says}{_or_none(kinds)}.")
             return fitting
-    expected = " or ".join(dict.fromkeys(_named(alternative) for alternative in kinds if alternative is not type(None)))
+    expected = " or ".join(
+        dict.fromkeys(_kind_name(alternative) for alternative in kinds if alternative is not type(None))
+    )
     says = f", and {rule.says}" if rule is not None and {int, float} & set(kinds) else ""
     remedy = next(
         (
@@ -238,7 +240,7 @@ def _is_place(text: str | bytes) -> bool:
     return bool(os.fsdecode(text).strip()) and "\0" not in os.fsdecode(text) and parts[0] != "~" and names_fit
 
 
-def _named(kind: Any) -> str:
+def _kind_name(kind: Any) -> str:
     origin, inner = get_origin(kind), get_args(kind)
     names = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
     if kind in names:
@@ -247,9 +249,9 @@ def _named(kind: Any) -> str:
         choices = ", ".join(map(str, inner))
         return f"one of {choices}" if len(inner) > 1 else repr(inner[0])
     if origin is Mapping:
-        return f"a dictionary from {_named(inner[0])} to {_named(inner[1])}" if inner else "a dictionary"
+        return f"a dictionary from {_kind_name(inner[0])} to {_kind_name(inner[1])}" if inner else "a dictionary"
     if origin in (tuple, list, Sequence):
-        return f"a list, of {_named(inner[0]).removeprefix('a ')} each" if inner else "a list"
+        return f"a list, of {_kind_name(inner[0]).removeprefix('a ')} each" if inner else "a list"
     if origin is Callable or kind is Callable:
         return "a function"
     name = getattr(kind, "__name__", str(kind))

@@ -68,12 +68,12 @@ def kl(logits: Logits, clean: Logits) -> PerExample:
 
 def log_wrong(logits: Logits, y: Labels) -> PerExample:
     """Return log(1 - p_y) as logsumexp_{j != y} f_j - logsumexp_j f_j, finite however confident the network is."""
-    return _others(logits, y).logsumexp(dim=1) - logits.logsumexp(dim=1)
+    return _other_logits(logits, y).logsumexp(dim=1) - logits.logsumexp(dim=1)
 
 
 def boosted_cross_entropy(logits: Logits, y: Labels, targets: Labels | Logits) -> PerExample:
     """Return -log p_y - log(1 - max_{j != y} p_j) (Wang et al. 2020, MART, eq. 6), finite at saturation."""
-    wrong = _others(logits, y).argmax(dim=1)
+    wrong = _other_logits(logits, y).argmax(dim=1)
     return cross_entropy(logits, targets) - log_wrong(logits, wrong)
 
 
@@ -81,10 +81,10 @@ def _of_label(logits: Logits, y: Labels) -> PerExample:
     return logits.gather(1, y[:, None])[:, 0]
 
 
-def _others(logits: Logits, y: Labels) -> Tensor:
+def _other_logits(logits: Logits, y: Labels) -> Tensor:
     """Return the logits with that of the label at minus infinity."""
     return logits.scatter(1, y[:, None], -torch.inf)
 
 
 def _runner_up(logits: Logits, y: Labels) -> PerExample:
-    return _others(logits, y).amax(dim=1)
+    return _other_logits(logits, y).amax(dim=1)

@@ -36,13 +36,13 @@ def processor_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
 def round_rows_alike() -> None:
     """Set MKL_CBWR for this process, unless it is set or torch is loaded already: MKL reads it once."""
     if "torch" not in sys.modules:
-        os.environ.update(_wanted())
+        os.environ.update(_needed_setting())
 
 
 @contextmanager
 def workers_round_rows_alike() -> Iterator[None]:
     """Set MKL_CBWR in the environment of processes that start within this block, unless it is set."""
-    added = _wanted()
+    added = _needed_setting()
     os.environ.update(added)
     try:
         yield
@@ -51,7 +51,7 @@ def workers_round_rows_alike() -> Iterator[None]:
             del os.environ[name]
 
 
-def _wanted() -> dict[str, str]:
+def _needed_setting() -> dict[str, str]:
     branch = strict_branch(processor_features())
     return {SETTING: branch} if branch is not None and SETTING not in os.environ else {}
 

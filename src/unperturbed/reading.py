@@ -65,9 +65,9 @@ def parse_yaml(text: str, where: object) -> Any:
 
 
 def yaml_parts(text: str, where: object) -> Iterator[str | tuple[str, str]]:
-    """Yield the texts of a YAML document as they stand there, and its entries (key, value) of two texts.
+    """Yield the unconverted texts of a YAML document, and its entries (key, value) of two texts.
 
-    Nothing for what is no YAML. Raises InputError for what nests too deeply.
+    Yields nothing for a text that is not YAML. Raises InputError for one that nests too deeply.
     """
     try:
         _expanded(text, where)

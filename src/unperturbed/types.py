@@ -53,17 +53,24 @@ class Score(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Inputs, labels and example ids; losses compare with `targets` (the labels unless smoothed)."""
+    """Inputs, labels and example ids.
+
+    Losses compare with `targets`: the labels unless smoothed. Searches may begin at `z`, the best points so far: x
+    unless earlier attacks have found others.
+    """
 
     x: Inputs
     y: Labels
     ids: Labels
     targets: Tensor = field(default_factory=lambda: torch.empty(0))
+    z: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def __post_init__(self) -> None:
-        """Set the targets to the labels by default."""
+        """Set the targets to the labels, and z to x, by default."""
         if self.targets.numel() == 0:
             object.__setattr__(self, "targets", self.y)
+        if self.z.numel() == 0:
+            object.__setattr__(self, "z", self.x)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,13 @@ from support.examples import NORMS
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import GradientAttack
+from unperturbed.attacks.margin_decomposition import MarginDecomposition, unit_probabilities
 from unperturbed.attacks.multi_targeted import MultiTargeted
-from unperturbed.attacks.square import Square
+from unperturbed.attacks.square import LocalSearch, Square
+from unperturbed.attacks.targets import ByDistance
 from unperturbed.losses import cross_entropy, dlr_or_margin, targeted_dlr_or_margin
 from unperturbed.maximise.apgd import APGD
+from unperturbed.maximise.cosine import CosinePGD
 from unperturbed.threat import Threat
 from unperturbed.types import Norm
 
@@ -25,7 +28,11 @@ ATTACKS: dict[str, tuple[Attack, float]] = {  # and in how many eps its points m
     "APGD-T": (MultiTargeted("APGD-T", targeted_dlr_or_margin, APGD(steps=6), targets=9), 1.0),
     "APGD, wide": (GradientAttack("APGD", cross_entropy, APGD(steps=10, wide=True)), 3.0),
     "MultiTargeted": (MultiTargeted(ascent=APGD(steps=6)), 1.0),
+    "MD": (MarginDecomposition(ascent=CosinePGD(steps=8)), 1.0),
+    "PMA": (MarginDecomposition("PMA", unit_probabilities, CosinePGD(steps=8)), 1.0),
+    "APGD-T by distance": (MultiTargeted(ascent=APGD(steps=6), targets=2, order=ByDistance()), 1.0),
     "Square": (Square(queries=30), 1.0),
+    "Local search": (LocalSearch(queries=30), 1.0),
     "FAB": (FAB(steps=6, restarts=2), torch.inf),
     "FAB-T": (FAB(steps=4, targets=9), torch.inf),
 }

@@ -1,11 +1,14 @@
 """Square: what it reaches, and shapes of every kind."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from support import attack_laws as laws
 from support.examples import NORMS
-from unperturbed.attacks.square import _HALVINGS, Square, _bumps, _patch_size
+from unperturbed.attacks.patches import _HALVINGS, _bumps, _patch_size
+from unperturbed.attacks.square import LocalSearch, Square
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
 from unperturbed.threat import Threat
@@ -75,3 +78,18 @@ def test_bumps_are_the_papers(power: int) -> None:
 def test_settings_without_sense_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError):
         Square(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_local_search_begins_at_the_best_point_so_far(norm: Norm) -> None:
+    model, threat = laws.Wavy(lead=30.0), Threat(norm, 0.3)
+    x = laws.inputs()
+    batch = laws.batch_for(model, x, laws.zeros(x))
+    best = laws.run(Square(queries=60), model, batch, threat)
+    onward = replace(batch, z=best.z)
+    first = laws.run(LocalSearch(queries=1), model, onward, threat)
+    assert torch.equal(first.z, best.z) and first.passes == len(x) and first.backwards == 0
+    later = laws.run(LocalSearch(queries=60, skipped=10), model, onward, threat)
+    assert (later.margin >= best.margin).all() and (later.margin > best.margin).any()
+    assert threat.contains(x, later.z).all()
+    torch.testing.assert_close(later.margin, margin(model(later.z), batch.y))

@@ -230,6 +230,16 @@ def test_a_folder_whose_name_looks_like_an_address_is_a_folder(
         assert torch.equal(load(Path(name)).train.inputs(torch.tensor([5, 0])), expected([5, 0]))
 
 
+def test_images_in_several_groups_of_rows_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "train.parquet"
+    write_pets(path, range(8))
+    whole = load(tmp_path).train.inputs(torch.arange(8))
+    pq.write_table(pq.read_table(path), path, row_group_size=3)
+    assert pq.ParquetFile(path).num_row_groups == 3
+    assert torch.equal(load(tmp_path).train.inputs(torch.arange(8)), whole)
+    assert torch.equal(whole, expected([*range(8)]))
+
+
 def test_rows_that_repeat_a_large_image_hold_it_once(tmp_path: Path) -> None:
     """A small file repeats an image of 4 MB a million times: 4 TB, were they written out."""
     image = encoded(PIXELS[0])["bytes"] + bytes(4_000_000)

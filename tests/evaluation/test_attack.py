@@ -1,4 +1,4 @@
-"""Points of `attack` are what `evaluate` counts, and a function of one's own is an attack like any other."""
+"""`attack` returns the points that `evaluate` counts, and a user's function is an attack like any other."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Certified radii: closed forms on linear networks, quadrature in the plane, and attacks that they must withstand."""
+"""Certified radii: closed forms on linear networks, quadrature in the plane, and attacks that must fail within them."""
 
 import json
 import math

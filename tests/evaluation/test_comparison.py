@@ -1,4 +1,4 @@
-"""Paired comparisons count what they say, whatever the order of the examples."""
+"""Paired comparisons count correctly in any order of the examples."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What speaks against a robust accuracy is said in its line, in every kind of evaluation, and in the JSON."""
+"""Doubts about a robust accuracy are in its line, in every kind of evaluation, and in the JSON."""
 
 import cProfile
 import sys

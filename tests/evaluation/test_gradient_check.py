@@ -1,4 +1,4 @@
-"""A gradient that is not the slope of the function is recognised, and an honest one is not accused."""
+"""A gradient that is not the slope of the function is detected, and a true gradient passes."""
 
 from collections.abc import Callable
 

@@ -120,7 +120,7 @@ def test_verdicts_do_not_depend_on_the_batch_size(suite: Suite, norm: Norm) -> N
 @pytest.mark.rounding
 @pytest.mark.parametrize("norm", NORMS)
 def test_results_are_the_same_in_any_order(norm: Norm) -> None:
-    """In every bit where the network rounds rows alike; elsewhere verdicts, but for ties."""
+    """In every bit where the network rounds rows alike; elsewhere verdicts, except for ties."""
     x, model = uniform(60, 8, seed=6), wavy().eval()
     y = model(x).argmax(1)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))

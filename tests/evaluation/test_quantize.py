@@ -1,4 +1,4 @@
-"""Rounding to 8 bits: inside ball and box in whole numbers, as near as can be, and told honestly."""
+"""Rounding to 8 bits: inside ball and box in integers, as near as possible, and reported correctly."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What eps means beside the data: wider than the box, or unequal for features of unequal ranges."""
+"""Warnings of an eps that spans the box, or does not suit features of different ranges."""
 
 import pytest
 import torch

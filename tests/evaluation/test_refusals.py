@@ -1,4 +1,4 @@
-"""What an evaluation refuses, before it writes anything, and what it warns of."""
+"""Bad input is refused before an evaluation writes files, and doubtful input is warned of."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The fields of RobustBench, and nothing in them that is not known."""
+"""The fields of RobustBench, with null for unknown values."""
 
 from dataclasses import replace
 

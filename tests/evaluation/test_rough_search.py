@@ -1,4 +1,4 @@
-"""Searches in bfloat16: float32 has the last word, and looks again where rounding may have hidden a break."""
+"""Searches in bfloat16: float32 decides, and repeats searches in which rounding may have hidden a break."""
 
 from dataclasses import dataclass
 from typing import ClassVar

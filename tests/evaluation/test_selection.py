@@ -1,6 +1,6 @@
-"""An example's result belongs to the example: not to its place, its company, or the selection it is seen through.
+"""The result of an example does not depend on its position, the other examples, or the selection.
 
-In every bit where the network's matrix products round every row alike; elsewhere verdicts, but for ties.
+In every bit where the network's matrix products round every row alike; elsewhere verdicts, except for ties.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Stored evaluations that somebody edited: an error that says what is wrong, or the numbers as they were measured."""
+"""Edited files of stored evaluations: an error that names the fault, or the measured numbers."""
 
 import copy
 import itertools

@@ -1,4 +1,4 @@
-"""What breaks in a smaller ball is broken in a larger one: robust accuracy never rises with eps."""
+"""An example that breaks in a smaller ball is broken in a larger one: robust accuracy never rises with eps."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The worst case over threats: by example, matched by id, and only of the same thing."""
+"""The worst case over threats: by example, matched by id, and only of one network and its data."""
 
 import json
 from dataclasses import replace

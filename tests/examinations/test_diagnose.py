@@ -1,8 +1,7 @@
 """Diagnostics run on a subject: what is kept is used again, what has changed is not, and one failure stops no other."""
 
 import json
-import os
-from collections.abc import Iterator
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,18 @@ from unperturbed.findings import Distribution, Finding, Line, Number
 from unperturbed.losses import cross_entropy
 from unperturbed.threat import Threat
 
-CALLS = "UNPERTURBED_TEST_CALLS"
-"""Counted in the environment: a diagnostic that changed something of its module would be another one."""
+CALLS = "test_diagnose"
+"""A logger that counts calls: a diagnostic whose module or environment changes is another diagnostic."""
 THREAT = Threat("Linf", 0.1)
 
 
-@pytest.fixture(autouse=True)
-def no_calls() -> Iterator[None]:
-    os.environ[CALLS] = "0"
-    yield
-    del os.environ[CALLS]
+def calls(log: pytest.LogCaptureFixture) -> int:
+    return sum(record.name == CALLS for record in log.records)
 
 
 def told(subject: Subject) -> Finding:
     """Everything that a finding can hold."""
-    os.environ[CALLS] = str(int(os.environ[CALLS]) + 1)
+    logging.getLogger(CALLS).warning("called")
     values = Distribution(
         "losses", tuple(cross_entropy(subject.test_logits, subject.test.y).tolist()), (1, 2), log=True
     )
@@ -62,16 +58,16 @@ def data(n: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.rand(n, 2, 4, 4, generator=draw), torch.randint(3, (n,), generator=draw)
 
 
-def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
+def test_what_is_kept_is_not_computed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model, out = network("plain"), tmp_path / "diagnosis.json"
     first = diagnose(model, data(), THREAT, diagnostics=[told], out=out)
     again = diagnose(model, data(), THREAT, diagnostics=[told], out=out)
-    assert os.environ[CALLS] == "1" and again.examined == first.examined and not again.made_again
+    assert calls(caplog) == 1 and again.examined == first.examined and not again.made_again
     assert json.loads(out.read_text())["findings"]["test_diagnose:told"]["finding"]["title"] == "Told"
 
 
 @pytest.mark.parametrize("what", ["weights", "test", "train", "threat", "seed"])
-def test_what_differs_is_named_and_made_again(what: str, tmp_path: Path) -> None:
+def test_what_differs_is_named_and_made_again(what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     out = tmp_path / "diagnosis.json"
     model, test, train, threat, seed = network("plain"), data(), data(seed=1), THREAT, 0
     diagnose(model, test, threat, train=train, diagnostics=[told], seed=seed, out=out)
@@ -82,7 +78,7 @@ def test_what_differs_is_named_and_made_again(what: str, tmp_path: Path) -> None
     threat = Threat("Linf", 0.2) if what == "threat" else threat
     seed = 1 if what == "seed" else seed
     found = diagnose(model, test, threat, train=train, diagnostics=[told], seed=seed, out=out)
-    assert what in found.made_again and os.environ[CALLS] == "2"
+    assert what in found.made_again and calls(caplog) == 2
 
 
 def test_a_failure_is_told_and_the_others_go_on(tmp_path: Path) -> None:

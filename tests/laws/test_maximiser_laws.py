@@ -1,4 +1,4 @@
-"""What every maximiser owes, whatever it does: the classes are found by file, so that a new one is tested at once."""
+"""Laws of all maximisers; the classes are found by file, so that a new one is tested automatically."""
 
 from dataclasses import is_dataclass, replace
 

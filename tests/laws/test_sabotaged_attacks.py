@@ -1,4 +1,4 @@
-"""Twenty-odd sabotaged attacks, each of which makes a law fail: laws that nothing can break protect nothing.
+"""More than twenty sabotaged attacks, each of which fails a law: a law that never fails is useless.
 
 A sabotage is a change to the package's own source, applied to the classes and functions in use for one check.
 """
@@ -101,10 +101,10 @@ SABOTAGES = (
         laws.keeps_the_best_of_all_it_saw),
     bad("Square the wrong way", "attacks.square", "better = margins > lead",
         "better = (margins < lead) | (lead == -torch.inf)", SQUARE, laws.keeps_the_best_of_all_it_saw),
-    bad("Square outside the ball", "attacks.square", "self.threat.project(x, x + way * self.threat.eps)",
+    bad("Square outside the ball", "attacks.patches", "self.threat.project(x, x + way * self.threat.eps)",
         "x + 2 * way * self.threat.eps", SQUARE,
         laws.stays_inside),
-    bad("Square's draws by torch", "attacks.square", "fold(queries.flatten()).uniform((5 + channels,))",
+    bad("Square's draws by torch", "attacks.patches", "fold(queries.flatten()).uniform((5 + channels,))",
         "keys.new_zeros(len(rows), 5 + channels).float().uniform_()", SQUARE, laws.leaves_the_network_alone),
 )  # fmt: skip
 

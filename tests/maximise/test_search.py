@@ -112,7 +112,7 @@ def assert_same_verdicts(ranks: PerExample, others: PerExample) -> None:
 def test_the_result_is_the_same_in_any_order(kind: type, norm: Norm) -> None:
     """At one number of places; though other examples then finish earlier and others take their places.
 
-    In every bit where the network rounds rows alike; elsewhere verdicts, but for ties.
+    In every bit where the network rounds rows alike; elsewhere verdicts, except for ties.
     """
     model, x, *_ = problem(norm=norm)
     alike = round_alike(model, x, 8)

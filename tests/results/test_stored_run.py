@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import unperturbed as un
-from support.toys import QUICK
+from support.toys import QUICK, blobs, mlp
 from unperturbed.results.stored import norm_of, radius_of, read_run
 
 
@@ -20,6 +20,14 @@ def test_a_whole_run_is_read_without_a_complaint(run: Path) -> None:
         entry["robust_accuracy"] for entry in json.loads(curve.path.read_text())["curve"]
     ]
     assert all(low.value >= high.value for (_, low), (_, high) in zip(curve.points, curve.points[1:], strict=False))
+
+
+def test_certificates_and_counts_of_draws_are_no_damaged_evaluations(run: Path) -> None:
+    model, data, threat = mlp(6, 3), blobs(8), un.Threat("L2", 0.2)
+    un.certify(model, data, threat, 0.25, draws=4, out=run / "evaluation")
+    un.probable_accuracy(model, data, threat, (0.5,), draws=4, out=run / "evaluation")
+    stored = read_run(run, "a")
+    assert stored.damaged == () and len(stored.evaluations) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Values that no verdict can rest on: not a number (S1), and outside the bounds (S2)."""
+"""Bad values in verdicts: NaN (S1), and inputs outside the bounds (S2)."""
 
 from pathlib import Path
 

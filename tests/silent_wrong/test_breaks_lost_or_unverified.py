@@ -1,4 +1,4 @@
-"""What a verdict rests on: the worst restart (S10), the budget (S18), true labels (S19), a fresh forward (S22)."""
+"""The basis of a verdict: the worst restart (S10), the budget (S18), true labels (S19), a fresh forward (S22)."""
 
 from dataclasses import dataclass
 from pathlib import Path

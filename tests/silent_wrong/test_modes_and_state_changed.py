@@ -1,4 +1,4 @@
-"""The state of a model: looked at in eval mode (S3, S11), and left as it was (S4), also when it fails midway (S5)."""
+"""The state of a model: evaluated in eval mode (S3, S11), and restored (S4), also after a failure (S5)."""
 
 from collections.abc import Callable
 

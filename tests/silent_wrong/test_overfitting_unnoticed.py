@@ -1,4 +1,4 @@
-"""Single-step training that fools itself, and every other overfitting, are recognised as they happen (S25)."""
+"""Catastrophic overfitting of single-step training and robust overfitting are detected during training (S25)."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""No regulariser has, without a sign, a weight gradient that is zero or wrong (S24): plain, compiled, in bfloat16.
+"""No regulariser silently has a weight gradient that is zero or wrong (S24): plain, compiled, in bfloat16.
 
 Two processes are in `training/test_processes.py`.
 """

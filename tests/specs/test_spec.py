@@ -51,7 +51,7 @@ def test_a_network_is_built_and_described(name: str) -> None:
                                                                "std": (1.0,)}}, nn.Module)  # fmt: skip
     again = build(describe(made), nn.Module)
     assert same(again, made) and again.state_dict().keys() == made.state_dict().keys()
-    with pytest.raises(InputError, match="does not say how it is built"):
+    with pytest.raises(InputError, match="has no specification"):
         describe(nn.Linear(2, 2))
 
 

@@ -111,8 +111,10 @@ def zeros(x: Inputs) -> Tensor:
     return torch.zeros(len(x), dtype=torch.int64)
 
 
-def run(attack: Attack, model: nn.Module, batch: Batch, threat: Threat, places: int = 0, seed: int = 0) -> AttackResult:
-    return attack(model.eval(), batch, threat, Noise.of(seed, batch.ids), places or max(len(batch.x), 1))
+def run(
+    attack: Attack, model: nn.Module, batch: Batch, threat: Threat, batch_size: int = 0, seed: int = 0
+) -> AttackResult:
+    return attack(model.eval(), batch, threat, Noise.of(seed, batch.ids), batch_size or max(len(batch.x), 1))
 
 
 @contextmanager

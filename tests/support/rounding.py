@@ -10,12 +10,12 @@ from unperturbed.networks.rounding import rows_rounded_alike
 from unperturbed.types import Inputs
 
 
-def round_alike(model: nn.Module, x: Inputs, places: int, limit: int = 37) -> bool:
-    """Establish that rows are rounded alike at this number of places: for all of the first examples, not only for two.
+def round_alike(model: nn.Module, x: Inputs, batch_size: int, limit: int = 37) -> bool:
+    """Establish that rows are rounded in the same way at this batch size, for all of the first examples.
 
     What is asserted in every bit holds only then.
     """
-    return all(rows_rounded_alike(model, x[[row]], places) is True for row in range(min(len(x), limit)))
+    return all(rows_rounded_alike(model, x[[row]], batch_size) is True for row in range(min(len(x), limit)))
 
 
 def by_place(linear: Callable[..., Tensor]) -> Callable[..., Tensor]:

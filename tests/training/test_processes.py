@@ -1,4 +1,4 @@
-"""Two processes do together what one does alone."""
+"""Two processes train like one."""
 
 import multiprocessing
 import os

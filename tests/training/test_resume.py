@@ -1,4 +1,4 @@
-"""A run that stops anywhere and goes on ends in the same bits."""
+"""A run that stops anywhere and resumes ends with the same bits."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""One's own loop with `robust_loss` does what `train` does, and leaves the network as it was."""
+"""A user's loop with `robust_loss` trains like `train`, and the network's state is restored."""
 
 import gc
 import weakref

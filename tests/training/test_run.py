@@ -1,4 +1,4 @@
-"""A run folder, opened: each part is the one that was trained with."""
+"""An open run folder has the parts of its training."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Weights that the loss does not reach are seen before processes share gradients."""
+"""Weights without a gradient are detected before processes share gradients."""
 
 import pytest
 import torch

@@ -68,7 +68,7 @@ def test_a_run_folder_gives_its_network_with_the_best_weights(tmp_path: Path) ->
     model = load_run(tmp_path)
     assert not model.training and torch.equal(model(rows), made.eval()(rows))
     write_yaml(tmp_path / CONFIG, {"threat": "Linf:0.1", "bounds": None})
-    with pytest.raises(InputError, match="does not say what its network is: build it, and load_weights"):
+    with pytest.raises(InputError, match="has no specification of its network: build it, and load_weights"):
         load_run(str(tmp_path))
 
 

@@ -92,7 +92,7 @@ def test_a_run_of_another_activation_is_not_rebuilt(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another network than the unperturbed.architectures.mlp.MLP"):
         load_run(tmp_path)
     folder(tmp_path, Own(3))
-    with pytest.raises(InputError, match="does not say what its network is"):
+    with pytest.raises(InputError, match="has no specification of its network"):
         load_run(tmp_path)
 
 

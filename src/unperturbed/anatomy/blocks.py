@@ -58,7 +58,7 @@ def blocks(model: Model, example: Inputs) -> tuple[tuple[Block, ...], tuple[str,
     logits = outputs["", 1]
     for (path, call), output in outputs.items():
         name = _name(path, call)
-        if path and output is not None and logits is not None and _same(output, logits):
+        if path and output is not None and logits is not None and _equal(output, logits):
             continue
         axis = _axis(of_two.get((path, call)), output)
         if isinstance(axis, str):
@@ -114,7 +114,7 @@ def _first_tensor(output: Any) -> Tensor | None:
     return next(tensors, None)
 
 
-def _same(output: Tensor, logits: Tensor) -> bool:
+def _equal(output: Tensor, logits: Tensor) -> bool:
     return output.shape == logits.shape and bool(torch.equal(output.nan_to_num(), logits.nan_to_num()))
 
 

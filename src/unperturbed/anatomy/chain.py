@@ -185,7 +185,7 @@ def _factor(call: _Call) -> Tensor | LinearMap | Mapping[Norm, float] | None | s
     if is_plain(module, *_AVERAGES):
         return _average(module, x)
     if is_plain(module, *_MAXIMA):
-        sizes = (_each(size, x.dim() - 2) for size in (module.kernel_size, module.stride, module.dilation))
+        sizes = (_per_dimension(size, x.dim() - 2) for size in (module.kernel_size, module.stride, module.dilation))
         times = math.prod(map(_overlap, *sizes))
         return {"Linf": 1.0, "L2": math.sqrt(times), "L1": float(times)}
     return f"the effect of {_called(call)} on distances is unknown"
@@ -210,7 +210,7 @@ def _overlap(kernel: int, stride: int, dilation: int) -> int:
     return -(-kernel * math.gcd(stride, dilation) // stride)
 
 
-def _each(value: object, dimensions: int) -> tuple[int, ...]:
+def _per_dimension(value: object, dimensions: int) -> tuple[int, ...]:
     return cast(tuple[int, ...], value) if isinstance(value, tuple) else (cast(int, value),) * dimensions
 
 

@@ -43,10 +43,10 @@ class _Mean:
     score: Score
     draws: int
 
-    def of_climb(self, numbers: Rows) -> "_Mean":
-        """Return the mean of the scores of these climbs, if climbs have separate scores."""
+    def of_climb(self, numbers: Rows, moves: Rows) -> "_Mean":
+        """Return the mean of the scores of these climbs after so many moves, if climbs have separate scores."""
         of_climb = getattr(self.score, "of_climb", None)
-        return self if of_climb is None else replace(self, score=of_climb(numbers))
+        return self if of_climb is None else replace(self, score=of_climb(numbers, moves))
 
     def __call__(self, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
         """Return the two means; a NaN in one draw makes the mean NaN."""

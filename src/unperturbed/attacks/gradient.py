@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.eot import averaged
-from unperturbed.checks import ANY, NOT_MORE, check_fields
+from unperturbed.checks import ANY, AT_LEAST_ONE, NOT_MORE, POSITIVE, SHARE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
 from unperturbed.maximise.ascent import Ascent, search
@@ -80,6 +80,7 @@ class Suite:
         note: a remark on the meaning of the robust accuracy.
         l1: the attacks for L1 threats, if they differ.
         few_classes: an addition to the note for fewer than four classes.
+        gate: the check of a sample of the survivors; None: no check.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Suite:
     note: str
     l1: tuple[Attack, ...] = ()
     few_classes: str = ""
+    gate: "Gate | None" = None
 
     def __post_init__(self) -> None:
         """Refuse a suite without an attack, which would call everything robust."""
@@ -108,3 +110,25 @@ class Suite:
                 + ("Take the suite 'sparse'." if norm == "L0" else "It is of attacks in L0.")
             )
         return replace(self, attacks=attacks, note=self.note + (self.few_classes if classes < 4 else ""))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A stronger suite that attacks a sample of the survivors, and all of them where it breaks one of the sample.
+
+    Attributes:
+        suite: the stronger suite.
+        share: of the survivors that are in the sample.
+        least: size of the sample, where there are so many survivors.
+        half_width: of the 95% interval of the estimate, as a share of all examples: the sample grows until it is
+            reached. None: the sample does not grow.
+    """
+
+    suite: Suite
+    share: float = 0.05
+    least: int = 16
+    half_width: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a sample without examples."""
+        check_fields(self, share=SHARE, least=AT_LEAST_ONE, half_width=POSITIVE)

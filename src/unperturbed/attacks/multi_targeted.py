@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, AttackResult, likely_targets
+from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.eot import averaged
 from unperturbed.attacks.gradient import check_climbs
+from unperturbed.attacks.targets import ByLogit, TargetOrder
 from unperturbed.checks import ANY, NOT_MORE, check_fields
 from unperturbed.errors import InputError
 from unperturbed.losses import margin, targeted_margin
@@ -32,7 +33,8 @@ class MultiTargeted(Attack):
         label: name of the attack in tables.
         loss: the loss to climb.
         ascent: the step rule.
-        targets: the number of classes, from the largest logit at x; None: all but the label.
+        targets: the number of classes; None: all but the label.
+        order: the order of the classes: from the largest logit at x, or `ByDistance()`.
         restarts: the largest number of rounds over all targets.
         draws: forwards over which loss and margin are averaged, for networks that draw random numbers (see `eot.py`).
         enough: the margin above which an example's search ends; with infinity every climb runs to its end.
@@ -44,6 +46,7 @@ class MultiTargeted(Attack):
     loss: TargetedLoss = targeted_margin
     ascent: Ascent = field(default_factory=lambda: PGD(steps=100))
     targets: int | None = None
+    order: TargetOrder = ByLogit()
     restarts: int = 1
     draws: int = 1
     enough: float = 0.0
@@ -57,15 +60,19 @@ class MultiTargeted(Attack):
 
     def __call__(self, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int) -> AttackResult:
         """Attack every example; iterates are ranked by margin."""
-        targets = likely_targets(model, batch, self.targets, batch_size)
+        others = self.order(model, batch, threat, batch_size)
+        targets = others[:, : self.targets]
         count = targets.shape[1]
         score = _Towards(model, batch.y, targets, self.loss, torch.zeros_like(batch.y))
         mean, climbs = averaged(score, self.draws), count * self.restarts
         best = search(self.ascent, mean, batch.x, threat, noise, climbs, batch_size, self.enough)
         rounds = (best.restart + count - 1) // count
-        passes = self.draws * best.passes
-        queries = 1 + self.draws * best.queries
-        return AttackResult(best.z, best.rank, best.finite, rounds, len(batch.y) + passes, passes, queries)
+        forwards, backwards = self.order.passes(others.shape[1] + 1)
+        passes, n = self.draws * best.passes, len(batch.y)
+        queries = forwards + self.draws * best.queries
+        return AttackResult(
+            best.z, best.rank, best.finite, rounds, forwards * n + passes, backwards * n + passes, queries
+        )
 
     def to_the_end(self) -> "MultiTargeted":
         """Return the attack in which every climb runs to its end."""
@@ -82,7 +89,7 @@ class _Towards:
     loss: TargetedLoss
     climb: Tensor
 
-    def of_climb(self, numbers: Tensor) -> "_Towards":
+    def of_climb(self, numbers: Rows, moves: Rows) -> "_Towards":
         return replace(self, climb=numbers)
 
     def __call__(self, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:

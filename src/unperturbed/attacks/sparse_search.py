@@ -20,12 +20,13 @@ from unperturbed.types import Batch, Inputs, Model, Norm
 _ENDS = (50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries, of 10,000, after which a smaller share of the features is exchanged."""
 _DIVISORS = (2.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0)
-"""What the first share is divided by, up to each of the ends and after the last."""
+"""The divisors of the first share, up to each of the ends and after the last."""
 
 
 @dataclass(frozen=True)
 class SparseSearch(Attack):
-    """Exchange some of the k changed features and their values, and keep what raises the margin (Croce et al. 2022).
+    """Exchange some of the k changed features and their values, and keep changes that raise the margin (Croce et al.
+    2022).
 
     Sparse-RS in L0, https://arxiv.org/abs/2006.12834, algorithm 1: k random features at random ends of the box; each
     query exchanges a share of them, which falls over the queries, for other features. Features are single numbers, not

@@ -164,7 +164,7 @@ def _views(result: "Audit") -> list[Any]:
         ("robust accuracy", Text(f"at most {result.headline}", style="bold")),
         (f"by the suite {result.suite}", str(result.claimed)),
         ("clean accuracy", str(result.clean)),
-        ("attacks followed", "; ".join(result.remedies)),
+        ("gradients taken from", "; ".join(result.remedies)),
         ("time", f"{result.seconds:.0f} s"),
     ]
     views: list[Any] = [table("", ("", result.threat), rows), MEANINGS[result.verdict]]
@@ -172,8 +172,8 @@ def _views(result: "Audit") -> list[Any]:
         check = result.evidence(name)
         measured = f"\n  Measured: {check.measured}." if check is not None else ""
         views.append(f"{name}: {BY_NAME[name].meaning}{measured}\n  Remedy: {BY_NAME[name].remedy}")
+    order = {"fail": 0, "not run": 1, "pass": 2}
+    checks = sorted(result.checks, key=lambda check: order[check.verdict])
     marks: dict[str, str | Text] = {"pass": "pass", "fail": Text("fail", style="bold red"), "not run": "not run"}
-    views.append(
-        table("", ("check", "", "measured"), [(c.question, marks[c.verdict], c.measured) for c in result.checks])
-    )
+    views.append(table("", ("check", "", "measured"), [(c.question, marks[c.verdict], c.measured) for c in checks]))
     return views

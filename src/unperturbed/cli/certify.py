@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
-from unperturbed.cli.console import Result, progress, say, table
+from unperturbed.cli.console import Result, progress, repeatable, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
+from unperturbed.engines.by_name import find_engine
 from unperturbed.errors import InputError
 from unperturbed.runs import write_json
 
@@ -46,16 +47,16 @@ def parser() -> ArgumentParser:
 
 def run(parsed: Parsed) -> Result:
     """Certify, and return the certified accuracy at each radius."""
-    from unperturbed.cli.console import repeatable
-    from unperturbed.cli.setup import find_setup, radii_of, slug
+    from unperturbed.cli.setup import find_setup, radii_of
     from unperturbed.evaluation.certify import certify
 
     if "," in (parsed.threat or ""):
         raise InputError(f"--threat is {parsed.threat}, but certificates are in one norm: name one threat.")
+    engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
     subject = find_setup(parsed)
     radii = None if parsed.eps is None else [threat.eps for threat in radii_of(subject.threat, parsed.eps)]
     sigma = parsed.sigma if parsed.sigma is not None else _sigma_of_training(parsed, subject)
-    folder = subject.home / "evaluation" / slug(*subject.parts, *subject.selection)
+    folder = subject.folder()
     subject.keep()
     with progress() as report, repeatable():
         certificates = certify(
@@ -71,6 +72,7 @@ def run(parsed: Parsed) -> Result:
             overwrite=parsed.overwrite,
             seed=parsed.seed,
             batch_size=parsed.batch_size,
+            engine=engine,
             progress=report,
         )
     for text in certificates.warnings:

@@ -155,7 +155,7 @@ def progress() -> Iterator[Report]:
         TaskProgressColumn(table_column=Column(min_width=4)),
         TimeElapsedColumn(table_column=Column(min_width=7)),
         TextColumn("left", table_column=Column(min_width=4)),
-        _Left(table_column=Column(min_width=7)),
+        _TimeLeft(table_column=Column(min_width=7)),
     )
     with Progress(*columns, console=console, transient=True, expand=True) as bar:
         task = bar.add_task("", total=None, ends=None)
@@ -220,7 +220,7 @@ def seconds_left(seconds: float, finished: float, remaining: float) -> float | N
     return seconds * remaining / finished if finished > 0 else None
 
 
-class _Left(ProgressColumn):
+class _TimeLeft(ProgressColumn):
     """The remaining time, from all work since the first report, since reports may come minutes apart."""
 
     def render(self, task: Task) -> Text:

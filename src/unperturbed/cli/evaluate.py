@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 
 POSITIONAL = "run"
 SUITE_HELP = (
-    "the attacks: pgd (50 steps, 20 restarts), standard (AutoAttack), plus (longer), rand (random networks), sparse "
-    "(L0), attacks by name (apgd-ce,square), or your own as package.module:SUITE"
+    "the attacks: pgd (50 steps, 20 restarts), fast (checked by standard on a sample), standard (AutoAttack), plus "
+    "(longer), rand (random networks), sparse (L0), attacks by name (apgd-ce,square), or your own as "
+    "package.module:SUITE"
+)
+GATE_HELP = "do not check a sample of the survivors of the suite fast by standard"
+ESTIMATE_HELP = (
+    "with --suite standard or fast: attack by standard only as many survivors of fast as it takes to know the accuracy "
+    "that standard would leave to this many percentage points (half of the 95%% interval)"
 )
 QUANTIZE_HELP = "also write the adversarial examples as 8-bit PNG images inside the threat set, and verify them again"
 DEVICES_HELP = "processes that share the examples: each on a separate GPU, or with a part of the processor's threads"
@@ -48,6 +54,8 @@ def parser() -> ArgumentParser:
         "results in 32 bits, searches in bfloat16 if that is faster and as good",
     )
     command_parser.add_argument("--eps", type=str | None, metavar="EPS,...", help="these radii instead: 4/255,8/255")
+    command_parser.add_argument("--no-gate", action="store_true", help=GATE_HELP)
+    command_parser.add_argument("--estimate", type=float | None, metavar="POINTS", help=ESTIMATE_HELP)
     command_parser.add_argument("--quantize", action="store_true", help=QUANTIZE_HELP)
     command_parser.add_argument("--devices", type=Literal["auto"] | int, default=1, metavar="N|auto", help=DEVICES_HELP)
     command_parser.add_argument(
@@ -86,9 +94,9 @@ def _evaluated(parsed: Parsed) -> Result:
     from unperturbed.evaluation.randomised import draws_of
     from unperturbed.evaluation.robustbench import known_of
     from unperturbed.evaluation.threats import evaluate_into_folders
-    from unperturbed.suites.by_name import find_suite
+    from unperturbed.suites.by_name import find_suite, suite_with_gate
 
-    suite = find_suite(parsed.suite, parsed.trust)
+    suite = suite_with_gate(find_suite(parsed.suite, parsed.trust), not parsed.no_gate, parsed.estimate)
     engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
     check_single_draws(parsed.quantize and draws_of(suite) > 1)
     setup = find_setup(parsed, check_eight_bit if parsed.quantize else len)
@@ -213,8 +221,10 @@ def _headline(outcome: Outcome, rounded: "Quantised | None") -> Any:
         ("examples", _counts(outcome.counts)),
         ("time", f"{outcome.seconds:.1f} s"),
     ]
+    if outcome.gate is not None:
+        rows.insert(3, ("", str(outcome.gate)))
     if outcome.ties:
-        rows.insert(4, ("ties", f"{outcome.ties} final margins within 1e-4 of 0, where rounding decides"))
+        rows.insert(-1, ("ties", f"{outcome.ties} final margins within 1e-4 of 0, where rounding decides"))
     return table("", ("", outcome.threat), [*rows, *(_rounded_rows(rounded) if rounded else ())])
 
 

@@ -17,7 +17,7 @@ from unperturbed.imports import Trust
 from unperturbed.sweeps.table import Axis, Combination
 
 POSITIONAL = None
-OWN = (
+SWEEP_OPTIONS = (
     *("over", "suite", "examples", "examples-seed", "evaluate-threat", "train-examples", "train-examples-seed"),
     *("overwrite", "out", "json"),
 )
@@ -57,7 +57,7 @@ def run(parsed: Parsed) -> Result:
     from unperturbed.sweeps.grid import check_folder, combine, run_all
     from unperturbed.threat import Threat
 
-    own_words, words = divide(parser(), parsed.argv, OWN)
+    own_words, words = divide(parser(), parsed.argv, SWEEP_OPTIONS)
     sweep_options = parse(parser(), own_words)
     axes = _axes(sweep_options.over, parsed)
     out = Path(sweep_options.out or "runs/sweep")
@@ -136,7 +136,7 @@ def _axes(texts: Sequence[str] | None, parsed: Parsed) -> list[Axis]:
             raise InputError(f"--over is {text!r}: write OPTION=V1,V2,... such as {EXAMPLE}.")
         if len(set(parts)) < len(parts):
             raise InputError(f"--over {text} names the same value twice.")
-        option = _known(option, parsed)
+        option = _full_option(option, parsed)
         if any(word.partition("=")[0] == f"--{option}" for word in divide(parser(), parsed.argv, ())[1]):
             raise InputError(f"--{option} is given separately, and in --over: leave one of them out.")
         axes.append((option, parts))
@@ -148,9 +148,9 @@ def _split(values: str) -> list[str]:
     return [part.strip() for part in re.split(r",(?![^\[({]*[\])}])", values)]
 
 
-def _known(option: str, parsed: Parsed) -> str:
+def _full_option(option: str, parsed: Parsed) -> str:
     """Return an option of training in the parser's form; for an unknown one, raise InputError with the nearest."""
-    options = [name for name in known_options(train.parser()) if name not in (*OWN, "resume", "devices")]
+    options = [name for name in known_options(train.parser()) if name not in (*SWEEP_OPTIONS, "resume", "devices")]
     options.append("train-examples")
     root, dot, rest = option.strip().removeprefix("--").partition(".")
     root = root.replace("_", "-")

@@ -1,4 +1,4 @@
-"""How far the loss is from linear around an input."""
+"""The distance of the loss from linear around an input."""
 
 from dataclasses import dataclass
 

@@ -119,11 +119,11 @@ def dropout_warning(model: Model, x: Inputs, method: str) -> list[str]:
             first = model(x)
             changed = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
             after = model(x)
-        if _alike(first, after):
+        if _equal(first, after):
             return []
         with buffers_restored(model):
             second = model(x)  # from the buffers of the first, with other random numbers
-    if not _alike(first, second):
+    if not _equal(first, second):
         return [
             f"{text} the network draws other random numbers at each in train mode{_random_layers(model)}, as dropout "
             "and stochastic depth do: leave them out."
@@ -136,7 +136,7 @@ def dropout_warning(model: Model, x: Inputs, method: str) -> list[str]:
     ]
 
 
-def _alike(first: Logits, second: Logits) -> bool:
+def _equal(first: Logits, second: Logits) -> bool:
     return torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.abs().max()), equal_nan=True)
 
 

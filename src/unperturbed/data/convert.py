@@ -53,7 +53,7 @@ def as_data(data: object, name: str = "data") -> Data:
     """
     if isinstance(data, Data):
         return data
-    labelled = _named(data)
+    labelled = _with_class_names(data)
     if labelled is not None:
         data, classes = labelled
         converted = as_data(data, name)
@@ -67,7 +67,7 @@ def as_data(data: object, name: str = "data") -> Data:
     return Data(name, train, None, number_classes(train))
 
 
-def _named(data: object) -> tuple[object, tuple[str, ...]] | None:
+def _with_class_names(data: object) -> tuple[object, tuple[str, ...]] | None:
     """Return one or two pairs (x, y) with class numbers instead of texts, and the classes' names."""
     if not isinstance(data, tuple | list) or len(data) != 2 or isinstance(data[1], Split | Dataset):
         return None

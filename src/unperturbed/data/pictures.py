@@ -23,7 +23,7 @@ MOST_PIXELS = 89_478_485
 """The largest image: Pillow's limit, beyond which it suspects an attack on the memory."""
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
-"""Whose decoders are Pillow's own: of a PostScript file, whatever its name, it would have Ghostscript run the code."""
+"""Formats with decoders in Pillow; for a PostScript file of any name, Pillow would run its code by Ghostscript."""
 
 GREY = ("1", "L", "LA")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
@@ -58,7 +58,7 @@ class PictureSplit(Split):
                 try:
                     out[row] = pixels(image, self.mode, self.shape[1:])
                 except Exception as error:  # decoders may raise anything on damaged files
-                    name = _named(picture, i, self.where)
+                    name = _label(picture, i, self.where)
                     raise InputError(f"{name} is damaged ({error}): replace or remove it.") from error
         return torch.from_numpy(out)
 
@@ -122,13 +122,13 @@ def _opened(picture: Picture, i: int, where: str) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_measure` refuses these
             return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise InputError(f"{_named(picture, i, where)} is too large ({error}): replace or remove it.") from error
+        raise InputError(f"{_label(picture, i, where)} is too large ({error}): replace or remove it.") from error
     except Exception as error:  # decoders may raise anything on damaged headers
-        text = f"{_named(picture, i, where)} cannot be read as {', '.join(FORMATS)}: replace or remove it."
+        text = f"{_label(picture, i, where)} cannot be read as {', '.join(FORMATS)}: replace or remove it."
         raise InputError(text) from error
 
 
-def _named(picture: Picture, i: int, where: str) -> str:
+def _label(picture: Picture, i: int, where: str) -> str:
     return f"Image {i} of {where}" + (f" ({picture})" if isinstance(picture, Path) else "")
 
 
@@ -141,7 +141,7 @@ def _measure(pictures: Pictures, n: int, where: str, resize: tuple[int, int] | N
             size = size or extent
             if not 0 < extent[0] * extent[1] <= MOST_PIXELS:
                 raise InputError(
-                    f"{_named(picture, i, where)} claims {extent[0]:,} x {extent[1]:,} pixels, but it must have 1 to "
+                    f"{_label(picture, i, where)} claims {extent[0]:,} x {extent[1]:,} pixels, but it must have 1 to "
                     f"{MOST_PIXELS:,}: replace or remove it."
                 )
             if extent != size and resize is None:
@@ -154,7 +154,7 @@ def _measure(pictures: Pictures, n: int, where: str, resize: tuple[int, int] | N
                 mode = "RGB"
             elif kind not in GREY:
                 raise InputError(
-                    f"{_named(picture, i, where)} has pixels of Pillow's mode {kind}, which 8 bits cannot hold: "
+                    f"{_label(picture, i, where)} has pixels of Pillow's mode {kind}, which 8 bits cannot hold: "
                     "convert the images to 8 bits, or give them as float32 in an .npz file."
                 )
     if size is None:

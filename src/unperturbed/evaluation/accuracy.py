@@ -16,10 +16,11 @@ from unperturbed.engines.base import Engine
 from unperturbed.engines.group import group, meet
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import Block
-from unperturbed.evaluation.carry import with_carried, with_points, write_points
+from unperturbed.evaluation.carry import store_points, with_carried, with_points, write_points
 from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.checked_model import CheckedModel, check_model, measured_split
 from unperturbed.evaluation.devices import shared_by_devices
+from unperturbed.evaluation.gate import through_gate
 from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.parts import Part, inputs_in_order
@@ -31,7 +32,7 @@ from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silen
 from unperturbed.networks.logits import Output
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.by_name import SUITES as SUITES
-from unperturbed.suites.by_name import find_suite
+from unperturbed.suites.by_name import find_suite, suite_with_gate
 from unperturbed.threat import Threat
 
 
@@ -49,6 +50,8 @@ def evaluate(
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
     output: Output = None,
+    gate: bool = True,
+    estimate: float | None = None,
     devices: int = 1,
     engine: str | Engine | None = None,
     progress: Progress = silent,
@@ -74,6 +77,10 @@ def evaluate(
         precision: "auto" lets attacks that tolerate rounding search in bfloat16 if the processor multiplies it natively
             and the network is convolutional, and repeats searches near a break in float32; "32": all in float32.
         output: the part of the model's output with the logits: a position, a name, or a function of it.
+        gate: for a suite with a gate ("fast"): attack a sample of the survivors by the stronger suite, and all of them
+            where that breaks too many, or where something speaks against the accuracy.
+        estimate: for a suite with a gate: half the width, in percentage points, of the 95% interval of the accuracy
+            that the stronger suite would leave; the sample grows until it is reached. "standard" means "fast" here.
         devices: number of processes that share the examples: each on a GPU, if the model is on one, or with a part of
             the processor's threads. Model, data and suite must be picklable.
         engine: executes the blocks of examples: a name, an import path or an `Engine`; None: this process, or its
@@ -89,7 +96,7 @@ def evaluate(
     began = time.perf_counter()
     split = measured_split(data)
     checked_model = check_model(model, split, threat, seed, output)
-    attacks = find_suite(suite).against(threat.norm, checked_model.classes)
+    attacks = suite_with_gate(find_suite(suite), gate, estimate).against(threat.norm, checked_model.classes)
     networks = as_searched(checked_model, precision, physical_batch_size(batch_size, checked_model, len(split)))
     searched = checked_model.dtype if networks.rough is None else torch.bfloat16
     question = Question(
@@ -120,6 +127,17 @@ def evaluate(
         outcome = replace(outcome, warnings=(*outcome.warnings, *chance))
         if draws_of(attacks) > 1:
             outcome = over_draws(outcome)
+        if attacks.gate is not None:
+
+            def attack(part: Split, stronger: Suite, name: str) -> tuple[Outcome, Path | None]:
+                folder = None if out is None else Path(out) / attacks.name / name
+                options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "precision": precision}
+                options |= {"output": output, "engine": engine, "progress": progress, "overwrite": overwrite}
+                return evaluate(model, part, threat, stronger, out=folder, **options), folder
+
+            outcome, points = through_gate(outcome, attacks.gate, threat, split, seed, attack)
+            if out is not None and group()[0] == 0 and points.rows:
+                store_points(outcome, points, Path(out))
         return job.finish(_with_stored_points(with_carried(outcome, job.store), threat, split, out), measured)
 
 

@@ -38,7 +38,7 @@ def bars(certificates: Certificates, attacked: Outcome | Distances) -> tuple[Bar
         )
     if certificates.unproven:
         return ()
-    _check_law(certificates.examples, _found(attacked))
+    _check_law(certificates.examples, _distances_of(attacked))
     if isinstance(attacked, Distances):
         return tuple(Bar(eps, certificates.network(eps), share, attacked.suite) for eps, share in attacked.curve())
     return (Bar(threat.eps, certificates.network(threat.eps), attacked.robust_accuracy, attacked.suite),)
@@ -71,7 +71,7 @@ def _stored(certificates: Certificates, out: Path) -> Iterator[Outcome | Distanc
             continue
 
 
-def _found(attacked: Outcome | Distances) -> Iterable[tuple[int, float]]:
+def _distances_of(attacked: Outcome | Distances) -> Iterable[tuple[int, float]]:
     """Yield the ids of examples with a misclassified point, and its distance."""
     table = attacked.examples
     if isinstance(attacked, Distances):

@@ -2,7 +2,7 @@
 
 import time
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -137,11 +137,12 @@ def attack_block(networks: Networks, block: Block, threat: Threat, suite: Suite,
     number = len(block.tallies)
     attack, tally, began = suite.attacks[number], Tally(), time.perf_counter()
     rows = block.standing.nonzero()[:, 0]
+    batch = replace(block.batch, z=block.z)
     if len(rows) > 0:
         noise = Noise.of(seed, block.batch.ids).fold(number)
         with _draws_of(seed, block.batch, number), noticing() as replaced:
             parts, failures = isolate(
-                lambda part: search(networks, block.batch, part, block.unlike[part], attack, threat, noise),
+                lambda part: search(networks, batch, part, block.unlike[part], attack, threat, noise),
                 rows,
             )
         tally.replaced = replaced.any

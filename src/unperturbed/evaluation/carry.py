@@ -68,9 +68,13 @@ def keep(outcome: Outcome, points: Carried, folder: Path) -> None:
 
 def write_points(outcome: Outcome, points: Carried, folder: Path) -> None:
     """Write points next to the parts of an outcome, for a later `evaluate`, and correct its summary."""
-    if not points.rows:
-        return
-    store = Store(folder / outcome.suite)
+    if points.rows:
+        store_points(outcome, points, folder)
+        Store(folder / outcome.suite).summarise(with_points(outcome, points).json())
+
+
+def store_points(outcome: Outcome, points: Carried, folder: Path) -> None:
+    """Write points next to the parts of an outcome, for a later `evaluate`."""
     path, z, rows = folder / outcome.suite / CARRIED, [points.z], list(points.rows)
     try:
         tensors, about = read_tensors(path) if path.exists() else ({}, None)
@@ -79,7 +83,6 @@ def write_points(outcome: Outcome, points: Carried, folder: Path) -> None:
     if about is not None and about["of"] == carried_of(outcome):
         z, rows = [tensors["adversarial"].to(points.z), points.z], [*about["rows"], *points.rows]
     write_tensors(path, {"adversarial": torch.cat(z).contiguous().cpu()}, {"of": carried_of(outcome), "rows": rows})
-    store.summarise(with_points(outcome, points).json())
 
 
 def points_of(
@@ -120,41 +123,53 @@ def points_of(
 
 
 def with_points(outcome: Outcome, points: Carried) -> Outcome:
-    """Return the outcome with these examples broken, unless they were already."""
-    row_of = {name: row for row, name in enumerate(outcome.examples["id"])}
-    rows = [(k, row) for k, row in enumerate(points.rows) if row["id"] in row_of]
-    rows = [(k, row) for k, row in rows if outcome.examples["verdict"][row_of[row["id"]]] in OPEN]
+    """Return the outcome with these examples broken, unless they were already, and a record for each threat set."""
+    rows = _open_rows(outcome, points)
     if not rows:
         return outcome
-    table = {name: list(values) for name, values in outcome.examples.items()}
-    adversarial = _by_id(outcome)
     attacks, warnings = list(outcome.attacks), list(outcome.warnings)
-    for k, row in rows:
-        for column in ("margin", "distance", "attack"):
-            table[column][row_of[row["id"]]] = row[column]
-        table["verdict"][row_of[row["id"]]] = "broken"
-        adversarial[row["id"]] = points.z[k]
-    counts: dict[Verdict, int] = {verdict: table["verdict"].count(verdict) for verdict in outcome.counts}
     standing = outcome.counts["survived"] + outcome.counts["unknown"]
-    for source in dict.fromkeys(row["threat"] for _, row in rows):
-        broken = sum(row["threat"] == source for _, row in rows)
+    for source in dict.fromkeys(points.rows[k]["threat"] for k in rows):
+        broken = sum(points.rows[k]["threat"] == source for k in rows)
         standing -= broken
         attacks.append(AttackRecord(f"points of {source}", broken, standing / outcome.n, 0.0, 0, 0))
         warnings.append(
             f"{broken} examples broke under {source} at points that lie in {outcome.threat}, too, where the attacks "
             "missed them: they count as broken."
         )
+    return replace(broken_at(outcome, points), attacks=tuple(attacks), warnings=tuple(warnings))
+
+
+def broken_at(outcome: Outcome, points: Carried) -> Outcome:
+    """Return the outcome with these examples broken, where they stood."""
+    rows = _open_rows(outcome, points)
+    if not rows:
+        return outcome
+    position = {name: row for row, name in enumerate(outcome.examples["id"])}
+    table = {name: list(values) for name, values in outcome.examples.items()}
+    adversarial = _by_id(outcome)
+    for k in rows:
+        row = points.rows[k]
+        for column in ("margin", "distance", "attack"):
+            table[column][position[row["id"]]] = row[column]
+        table["verdict"][position[row["id"]]] = "broken"
+        adversarial[row["id"]] = points.z[k]
+    counts: dict[Verdict, int] = {verdict: table["verdict"].count(verdict) for verdict in outcome.counts}
     points_in_order = [adversarial[name] for name in table["id"] if name in adversarial]
     return replace(
         outcome,
         robust_accuracy=wilson(counts["survived"], outcome.n, counts["survived"] + counts["unknown"]),
         counts=counts,
-        attacks=tuple(attacks),
         ties=sum(abs(margin) <= TIE for margin in table["margin"]),
-        warnings=tuple(warnings),
         examples=table,
         adversarial=None if outcome.adversarial is None else torch.stack(points_in_order),
     )
+
+
+def _open_rows(outcome: Outcome, points: Carried) -> list[int]:
+    """Return which of the points belong to an example that no attack has broken."""
+    verdicts = dict(zip(outcome.examples["id"], outcome.examples["verdict"], strict=True))
+    return [k for k, row in enumerate(points.rows) if verdicts.get(row["id"]) in OPEN]
 
 
 def with_carried(outcome: Outcome, store: Store) -> Outcome:

@@ -13,11 +13,13 @@ from torch import nn
 from unperturbed.anatomy.chain import Chain, chain
 from unperturbed.anatomy.lower_bounds import log_lower_bound, stretch
 from unperturbed.checks import AT_LEAST_ONE, COUNT, POSITIVE, SEED, Rule, checked
+from unperturbed.engines.base import Engine
 from unperturbed.errors import InputError
 from unperturbed.evaluation.bars import stored_bars
 from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.certificates import Certificates
 from unperturbed.evaluation.checked_model import OPTIMISING, CheckedModel, check_model, measured_split
+from unperturbed.evaluation.devices import shared_by_devices
 from unperturbed.evaluation.identity import identity
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.nearest import AtOnce
@@ -36,15 +38,24 @@ from unperturbed.statistics.smoothing import certified_radius, largest_radius
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Norm
 
-NOTE = "lower bounds: `smoothed` is the vote under noise, another classifier than the network itself"
+NOTE = "lower bounds: `smoothed` is the vote under noise, another classifier than the network"
 STEPS = 10
 """Number of even steps from 0 to eps, unless radii are given."""
 ABSTAINED = -1
-"""The answer of a vote that is too close."""
+"""The prediction of a vote that is too close."""
 LEVEL = Rule("must lie in (0, 1)", lambda value: 0 < value < 1)
 
 
-@checked(sigma=POSITIVE, draws=AT_LEAST_ONE, selection_draws=AT_LEAST_ONE, alpha=LEVEL, seed=SEED, batch_size=COUNT)
+@checked(
+    sigma=POSITIVE,
+    draws=AT_LEAST_ONE,
+    selection_draws=AT_LEAST_ONE,
+    alpha=LEVEL,
+    seed=SEED,
+    batch_size=COUNT,
+    devices=COUNT,
+)
+@shared_by_devices
 def certify(
     model: nn.Module,
     data: Any,
@@ -60,6 +71,8 @@ def certify(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     output: Output = None,
+    devices: int = 1,
+    engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Certificates:
     """Return certified radii of every example, by randomised smoothing and, for chains of layers, by their norms.
@@ -88,6 +101,10 @@ def certify(
         overwrite: replace other certificates that `out` holds.
         seed: of the noise.
         batch_size: noisy inputs that the network sees at a time, raised to a power of two.
+        devices: processes that share the examples: each on a GPU, where the model is on one, or with a part of the
+            processor's threads. Model and data are sent to them, so that they must be picklable.
+        engine: executes the blocks of examples: a name, an import path or an `Engine`; None: this process, or its
+            `torch.distributed` group.
         progress: called after every few forwards.
         output: which part of what the model returns are the logits: a place, a name, or a function of it.
 
@@ -118,7 +135,7 @@ def certify(
     )
     name = f"certify-{threat.norm}-{sigma!r}"
     noisy = Draws(sigma, selection_draws, draws, seed)
-    with measurement(question, None if out is None else Path(out) / name, overwrite) as job:
+    with measurement(question, None if out is None else Path(out) / name, overwrite, engine) as job:
         at_once = AtOnce(job.batch_size)
         of = _chain(checked_model, job, seed)
 

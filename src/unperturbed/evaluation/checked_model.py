@@ -150,6 +150,6 @@ def _not_described(doubts: Sequence[str]) -> list[str]:
         return []
     names = "; ".join(doubts[:3]) + (", ..." if len(doubts) > 3 else "")
     return [
-        f"The network holds what cannot be described ({names}): another one may look the same, so that stored results "
-        "are never read again. It is measured anew each time."
+        f"The network has parts that cannot be described ({names}): another one may look the same, so that stored "
+        "results are never reused. It is measured anew each time."
     ]

@@ -148,18 +148,20 @@ def _slopes(
     conclusive, wrong, lost = zeros, zeros, zeros
     for step, tolerance in steps:
         differences, predicted = along(step, slope)
-        clear, error = _apart(differences, predicted, groups, 1e3 * rounding)
+        clear, error = _relative_errors(differences, predicted, groups, 1e3 * rounding)
         clear, bad = clear & usable & ~conclusive, error > tolerance
         if exact is not None and x.dtype != torch.float64 and bool((clear & bad).any()):
             exact_slope = slope_of(exact, precise, y, rival)
-            _, still = _apart(differences, along(step, exact_slope)[1], groups, 1e3 * rounding)
+            _, still = _relative_errors(differences, along(step, exact_slope)[1], groups, 1e3 * rounding)
             lost = lost | (clear & bad & (still <= tolerance))
         wrong = wrong | (clear & bad & ~lost)
         conclusive = conclusive | clear
     return _Slopes(conclusive, wrong, lost)
 
 
-def _apart(changes: Tensor, predicted: Tensor, groups: tuple[slice, ...], least: Tensor) -> tuple[Tensor, Tensor]:
+def _relative_errors(
+    changes: Tensor, predicted: Tensor, groups: tuple[slice, ...], least: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return whether the changes of a group of directions exceed `least`, and the largest relative error of a group."""
     clear, worst = torch.zeros_like(least, dtype=torch.bool), torch.zeros_like(least)
     for group in groups:

@@ -62,7 +62,7 @@ class Part:
     adversarial: Inputs | None = None
     """The perturbed inputs of the broken examples, if there are any and they were not written to a file."""
     evidence: Evidence = field(default_factory=Evidence)
-    """How gradients behaved."""
+    """The behaviour of gradients."""
 
 
 def table_in_order(parts: Sequence[Part], order: Tensor) -> dict[str, list[Any]]:

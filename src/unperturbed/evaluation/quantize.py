@@ -211,7 +211,7 @@ def _slope(model: Model, z: Inputs, y: Labels) -> Inputs:
     return slope.cpu()
 
 
-# What is read and written
+# Reading and writing
 
 
 def images_folder(folder: Path, suite: str) -> Path:

@@ -170,7 +170,9 @@ def random_block(networks: Networks, batch: Batch, suite: Suite, seed: int) -> R
     """Return the block before any attack, of a suite whose accuracies are means over draws."""
     n, unknown = len(batch.y), torch.full((len(batch.y), DRAWS), torch.nan).to(batch.x)
     parts, failures = carefully(
-        lambda rows, batch_size: _look(networks, _rows(batch, rows), batch.x[rows], _few(suite), seed, batch_size),
+        lambda rows, batch_size: _look(
+            networks, _rows(batch, rows), batch.x[rows], _selection_draws(suite), seed, batch_size
+        ),
         torch.arange(n, device=batch.y.device),
         networks,
     )
@@ -210,7 +212,7 @@ def attack_random_block(networks: Networks, block: RandomBlock, threat: Threat, 
             result = attack.to_the_end()(networks.reported, batch, threat, streams, batch_size)
         inside = threat.contains(batch.x, result.z)
         z = torch.where(inside.view(-1, *[1] * (batch.x.dim() - 1)), result.z, batch.x)
-        return result, z, _wrongness(_look(networks, batch, z, _few(suite), seed, batch_size))
+        return result, z, _wrongness(_look(networks, batch, z, _selection_draws(suite), seed, batch_size))
 
     with noticing() as replaced:
         parts, failures = carefully(run, torch.arange(len(block.batch.y), device=block.batch.y.device), networks)
@@ -253,7 +255,7 @@ def _look(networks: Networks, batch: Batch, z: Inputs, draws: Sequence[int], see
     return margins_over_draws(networks.reported, batch, z, draws, seed, batch_size)
 
 
-def _few(suite: Suite) -> range:
+def _selection_draws(suite: Suite) -> range:
     return range(DRAWS, DRAWS + draws_of(suite))
 
 

@@ -24,7 +24,7 @@ TIE = 1e-4
 _REACH = 4.0
 """A margin within this many root mean squares of the rounding errors of other margins may have the wrong sign."""
 
-_ALIKE = 0.9
+_AGREEING = 0.9
 """Cosine between gradients above which a search in lower precision climbs in the right direction."""
 _ROUGH = 0.8
 """The share of the search in lower precision in an attack's reported progress."""
@@ -80,7 +80,7 @@ def search(
     """
 
     def look(model: Model, part: Labels) -> tuple[AttackResult, PerExample]:
-        batch = Batch(block.x[part], block.y[part], block.ids[part])
+        batch = Batch(block.x[part], block.y[part], block.ids[part], z=block.z[part])
 
         def run(batch_size: int) -> tuple[AttackResult, PerExample]:
             result = attack(model, batch, threat, noise.rows(part), batch_size)
@@ -129,7 +129,7 @@ def _slopes_agree(networks: Networks, z: Inputs, y: Labels, batch_size: int) -> 
     for part in torch.split(torch.arange(len(z), device=z.device), batch_size) if len(z) else ():
         rough, full = (_slope(model, z[part], y[part]) for model in (networks.rough, networks.searched))
         cosine = functional.cosine_similarity(rough.double(), full.double(), eps=1e-300)
-        agree.append(cosine > _ALIKE)
+        agree.append(cosine > _AGREEING)
     return torch.cat(agree)
 
 

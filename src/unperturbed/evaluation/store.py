@@ -52,7 +52,7 @@ class Store:
             write_tensors(self._path(number, "safetensors"), {"adversarial": part.adversarial}, {})
         write_table(self._path(number, "parquet"), part.table)
         hashes = {suffix: file_hash(path) for suffix in FILES if (path := self._path(number, suffix)).exists()}
-        write_sealed(self._path(number, "json"), self._place(number) | _done(part) | {"files": hashes})
+        write_sealed(self._path(number, "json"), self._place(number) | _records(part) | {"files": hashes})
         self._path(number, "unfinished").unlink(missing_ok=True)
         return self.read(number)
 
@@ -81,7 +81,7 @@ class Store:
         if self.folder is None:
             return
         tensors = {name: getattr(state, name).contiguous().cpu() for name in _tensors(type(state))}
-        write_tensors(self._path(number, "unfinished"), tensors, self._place(number) | _done(state))
+        write_tensors(self._path(number, "unfinished"), tensors, self._place(number) | _records(state))
 
     def is_begun(self, number: int) -> bool:
         """Tell whether the state of an interrupted block is stored."""
@@ -138,7 +138,7 @@ def _tensors(kind: Any) -> list[str]:
     return [field.name for field in fields(kind) if field.name not in ("batch", "tallies", "warnings", "evidence")]
 
 
-def _done(block: State | Part) -> dict[str, Any]:
+def _records(block: State | Part) -> dict[str, Any]:
     return {
         "attacks": [asdict(tally) for tally in block.tallies],
         "warnings": block.warnings,

@@ -9,7 +9,7 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation.carry import with_carried
 from unperturbed.evaluation.distances import Distances, SearchRecord
 from unperturbed.evaluation.store import Store
-from unperturbed.findings import AttackRecord, Interval, Outcome, Verdict
+from unperturbed.findings import AttackRecord, GateRecord, Interval, Outcome, Verdict
 from unperturbed.reading import parse_json, read_small
 from unperturbed.runs.job import JOB
 from unperturbed.runs.verify import read_sealed
@@ -26,7 +26,7 @@ def stored_evaluations(run: Path) -> dict[Path, Outcome]:
     Raises:
         InputError: if the summary of an evaluation is damaged.
     """
-    jobs = sorted((run / "evaluation").rglob(JOB))
+    jobs = [job for job in sorted((run / "evaluation").rglob(JOB)) if not _is_part(job.parent)]
     summaries = [job.parent.with_name(f"{job.parent.name}.json") for job in jobs if not is_other(job.parent)]
     return {path: read_summary(path) for path in summaries if path.is_file()}
 
@@ -51,7 +51,7 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     )
     if stated != true and "draws" not in columns:
         raise InputError(
-            f"{summary} says {_told(stated)}, but its table of examples {_told(true)}: it was changed. {REMEDY}"
+            f"{summary} says {_in_words(stated)}, but its table of examples {_in_words(true)}: it was changed. {REMEDY}"
         )
     return replace(outcome, examples=carried.examples)
 
@@ -67,7 +67,7 @@ def _table(summary: Path, n: int) -> dict[str, list[Any]]:
     return {name: [value for table in tables for value in table[name]] for name in tables[0]}
 
 
-def _told(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:
+def _in_words(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:
     counts, clean, robust = numbers
     return f"{', '.join(f'{count} {verdict}' for verdict, count in counts.items())}, clean {clean}, robust {robust}"
 
@@ -75,6 +75,11 @@ def _told(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:
 def is_other(folder: Path) -> bool:
     """Tell whether a folder holds another kind of result: distances, certificates, a matrix, or counts of draws."""
     return folder.name.startswith(("curve-", "certify-")) or folder.name in ("transfer", "probable")
+
+
+def _is_part(folder: Path) -> bool:
+    """Tell whether a folder lies in that of another evaluation, which has its results."""
+    return any((parent / JOB).exists() for parent in folder.parents)
 
 
 def read_summary(path: Path) -> Outcome:
@@ -100,6 +105,7 @@ def read_summary(path: Path) -> Outcome:
             environment=dict(fields["environment"]) | {name: _text(fields["environment"][name]) for name in NEEDED},
             examples={},
             doubts=_texts(fields.get("doubts", [])),
+            gate=None if fields.get("gate") is None else _gate(fields["gate"]),
         )
     except KeyError as error:
         raise InputError(f"{path} has no {error.args[0]!r}. {REMEDY}") from error
@@ -144,6 +150,18 @@ def _attack(fields: Any) -> AttackRecord:
     """Return the record of an attack with typed values; raises errors that `read_summary` catches."""
     kinds = get_type_hints(AttackRecord)
     return AttackRecord(**{name: kind(fields[name]) for name, kind in kinds.items()})
+
+
+def _gate(value: Any) -> GateRecord:
+    """Return the record of a gate with each value in its type; raises what `read_summary` catches."""
+    numbers, estimate = ("survivors", "sampled", "broken"), value["estimate"]
+    ends = {name: float(estimate[name]) for name in ("value", "low", "high")}
+    return GateRecord(
+        suite=_text(value["suite"]),
+        reason=_text(value["reason"]),
+        estimate=Interval(**ends, n=int(estimate["n"])),
+        **{name: int(value[name]) for name in numbers},
+    )
 
 
 def _texts(value: Any) -> tuple[str, ...]:

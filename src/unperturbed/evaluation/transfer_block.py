@@ -87,7 +87,9 @@ def transfer_part(
     warnings = [f"{source.name}: {text}" for text in block.warnings]
     table = block.table(threat, source.suite)
     for target, batch in zip(peers, task.batches, strict=True):
-        codes, failures = (_own(block), list[str]()) if target is source else _at(target, batch, block.z, threat)
+        codes, failures = (
+            (_at_own_points(block), list[str]()) if target is source else _at(target, batch, block.z, threat)
+        )
         table[column(target.name)] = [STANDINGS[code] for code in codes.tolist()]
         warnings += failures
     for peer in peers:
@@ -132,7 +134,7 @@ def _at(target: Peer, batch: Batch, z: Inputs, threat: Threat) -> tuple[Tensor, 
     ]
 
 
-def _own(block: Block) -> Tensor:
+def _at_own_points(block: Block) -> Tensor:
     """Return a model's correctness at its adversarial points."""
     codes = {"survived": CORRECT, "unknown": UNKNOWN}
     return torch.tensor([codes.get(verdict, WRONG) for verdict in block.verdicts()])

@@ -33,8 +33,8 @@ from unperturbed.examinations.verdict import NEEDED, Audit, causes_of, conclude,
 from unperturbed.findings import Interval, Outcome, Progress, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
+from unperturbed.runs.kept import Kept
 from unperturbed.runs.lock import alone_in
-from unperturbed.runs.verify import read_sealed, write_sealed
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
@@ -46,7 +46,7 @@ SAYS = 0.02
 CHEAP = 10
 """Passes an example of checks that every audit runs, whatever its budget: they name most causes."""
 UNLABELLED = 2000
-"""Further inputs from which a stand-in may learn the network's labels."""
+"""Number of further inputs on which a stand-in may learn the network's labels."""
 
 
 def _place(arguments: Mapping[str, Any]) -> tuple[Path, str] | None:
@@ -165,7 +165,7 @@ def _audited(
     warnings: Sequence[str],
     progress: Progress,
 ) -> Audit:
-    """Evaluate by the suite in question, run the checks, attack past what they found, and conclude."""
+    """Evaluate by the suite in question, run the checks, attack with the remedies, and conclude."""
     progress(0.0, 1.0, f"the suite {audited.suite.name}")
     clock, started = Clock(plan, began), time.monotonic()
     before = audited.baseline
@@ -180,26 +180,22 @@ def _audited(
 
 
 def _strength(plan: Plan, clock: Clock, folder: Path | None, identity: Mapping[str, Any]) -> float:
-    """Return the strength of the attacks after the remedies: what the time left allows, or what a folder keeps."""
-    file, of = None if folder is None else folder / "strength.json", {**identity, "budget": plan.budget}
-    kept = {} if file is None else read_sealed(file)
-    if kept.get("of") == of:
-        return float(kept["strength"])
+    """Return the strength of the attacks after the remedies: as the remaining time allows, or as stored."""
+    kept = Kept(folder and folder / "strength.json", {**identity, "budget": plan.budget})
+    if values := kept.read():
+        return float(values["strength"])
     strength = round(min(plan.strength, max(WEAKEST, clock.left / clock.remedied(1.0))), 2)
-    if file is not None:
-        write_sealed(file, {"of": of, "strength": strength})
+    kept.write(strength=strength)
     return strength
 
 
 def _planned(folder: Path | None, asked: Mapping[str, Any], make: Callable[[], Plan]) -> Plan:
-    """Return the plan of the same audit that a folder holds, or a new one: an audit that resumes keeps to its plan."""
-    if folder is None:
-        return make()
-    kept = read_sealed(folder / "plan.json")
-    if kept.get("of") == dict(asked):
-        return Plan(**kept["plan"])
+    """Return the stored plan of the same audit, which a resumed audit keeps, or a new one."""
+    kept = Kept(folder and folder / "plan.json", asked)
+    if values := kept.read():
+        return Plan(**values["plan"])
     plan = make()
-    write_sealed(folder / "plan.json", {"of": dict(asked), "plan": plan.json()})
+    kept.write(plan=plan.json())
     return plan
 
 
@@ -234,13 +230,10 @@ def _run_checks(
     audited: Audited, folder: Path | None, identity: Mapping[str, Any], clock: Clock, progress: Progress
 ) -> tuple[CheckResult, ...]:
     """Return the result of every check; stored results of the same audit are reused."""
-    file = None if folder is None else folder / "checks.json"
-    stored = {} if file is None else read_sealed(file)
-    results = dict(stored.get("checks", {})) if stored.get("of") == dict(identity) else {}
+    kept = Kept(folder and folder / "checks.json", identity)
+    results = dict(kept.read().get("checks", {}))
     check_results = list[CheckResult]()
-    checks = sorted(
-        checks_in(), key=lambda check_results: check_results[0].__name__ not in NEEDED
-    )  # cheap ones first in both parts
+    checks = sorted(checks_in(), key=lambda check: check[0].__name__ not in NEEDED)  # cheap ones first in both parts
     for number, (check, _) in enumerate(checks):
         name = check.__name__
         progress(0.2 + 0.5 * number / len(checks), 1.0, f"check {name}")
@@ -249,8 +242,7 @@ def _run_checks(
             continue
         check_results.append(_result(check, audited, clock))
         results[name] = check_results[-1].json()
-        if file is not None:
-            write_sealed(file, {"of": dict(identity), "checks": results})
+        kept.write(checks=results)
     return tuple(check_results)
 
 

@@ -94,12 +94,12 @@ def behaviour_of(model: nn.Module, examples: Inputs, seed: int, batch_size: int)
         with state_restored(model):
             second_draw = logits(first, 1)
         steady = torch.equal(base.nan_to_num(), repeated.nan_to_num())
-        random_change = max(_apart(base, repeated), _apart(base, second_draw))
+        random_change = max(_difference(base, repeated), _difference(base, second_draw))
         for part in torch.split(examples, batch_size):
             with state_restored(model):
                 here = logits(part)
             with state_restored(model):
-                random_change = max(random_change, _apart(here, logits(part, 1)))
+                random_change = max(random_change, _difference(here, logits(part, 1)))
         company, size = _batch_changes(model, logits, first, second, base, steady and random_change == 0)
     spread = float(base.std(dim=1).nan_to_num(nan=0.0).mean())
     unit = max(spread, torch.finfo(torch.float64).tiny)
@@ -123,7 +123,7 @@ def _state_changes(
             looks.append(_look(model, first, seed))
     start, *others = looks
     return max(
-        _apart(before, now) / max(float(before.nan_to_num().std()), torch.finfo(torch.float64).tiny)
+        _difference(before, now) / max(float(before.nan_to_num().std()), torch.finfo(torch.float64).tiny)
         for other in others
         for before, now in zip(start, other, strict=True)
     )
@@ -156,22 +156,22 @@ def _batch_changes(
         with state_restored(model):
             together = logits(torch.cat([lead, companions]))
         if len(together) == len(base):  # a batch of the same shape draws the same numbers
-            changes.append(_apart(base[:1], together[:1]))
+            changes.append(_difference(base[:1], together[:1]))
     alone = 0.0
     if deterministic:
         rows = []
         for row in range(min(4, len(first))):
             with state_restored(model):
                 rows.append(logits(first[row : row + 1]))
-        alone = _apart(base[: len(rows)], torch.cat(rows))
+        alone = _difference(base[: len(rows)], torch.cat(rows))
         for size in SIZES:
             rows = []
             for part in torch.split(first, size):
                 with state_restored(model):
                     rows.append(logits(part))
-            alone = max(alone, _apart(base, torch.cat(rows)))
+            alone = max(alone, _difference(base, torch.cat(rows)))
     return max(changes, default=0.0), alone
 
 
-def _apart(a: Tensor, b: Tensor) -> float:
+def _difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().nan_to_num(nan=0.0, posinf=0.0).max()) if a.shape == b.shape and a.numel() else 0.0

@@ -1,4 +1,4 @@
-"""What an audit costs, planned before it begins: how many examples, and how strong the last attacks are."""
+"""The plan of an audit: its number of examples, the strength of its last attacks, and its cost."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -19,33 +19,32 @@ from unperturbed.findings import Outcome
 from unperturbed.networks.modes import under_attack
 
 MOST, LEAST = 200, 50
-"""Examples of an audit whose number follows from the budget."""
+"""Limits on the number of examples if it follows from the budget."""
 REMEDIED = 1500
-"""Passes that the attacks after the remedies take at full strength for an example that nothing breaks, about."""
+"""Approximate passes of the attacks after the remedies at full strength for an unbroken example."""
 CHOOSING = 12 * 32 * 10
 """Passes for the choice of the remedies."""
 WEAKEST = 0.25
 """The least strength of the attacks after the remedies."""
 STANDING = 0.8
-"""Share of the examples that attacks have to work on, about: those that fall at once cost little."""
+"""Approximate share of examples that need long attacks; examples that break early cost little."""
 UNKNOWN = 1000
-"""Passes that an attack takes whose settings say nothing of them."""
+"""Passes of an attack without settings that determine them."""
 OF_A_PASS = 1 / 3
 """Cost of a forward without a backward."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an audit is going to cost.
+    """The plan of an audit, with its cost.
 
     Attributes:
-        examples: that are audited.
-        seconds: that it takes, about.
-        strength: of the attacks after the remedies; 1 is all of their steps.
-        batch_size: examples that the network sees at a time.
-        budget: seconds that it may take.
-        rate: seconds a forward and a backward take for an example.
-        suite: passes that the evaluation in question still takes for an example; 0 where it is stored.
+        examples: their number.
+        seconds: approximate duration.
+        strength: of the attacks after the remedies, as a share of their steps.
+        batch_size: examples in a batch. budget: limit in seconds.
+        rate: seconds of a forward and a backward per example.
+        suite: remaining passes per example of the evaluation in question; 0 if it is stored.
     """
 
     examples: int
@@ -57,7 +56,7 @@ class Plan:
     suite: float
 
     def __str__(self) -> str:
-        """Announce it."""
+        """Return the announcement."""
         text = f"Audit of {self.examples} examples, about {self.seconds:.0f} s on this machine"
         if self.seconds > 1.2 * self.budget:
             return f"{text}, more than the budget of {self.budget:.0f} s: checks that do not fit are left out"
@@ -69,7 +68,7 @@ class Plan:
 
 
 class Clock:
-    """The time of an audit: what is left of the budget, and what passes take, as busy as the machine is."""
+    """The clock of an audit: the remaining budget, and the duration of passes at the current load of the machine."""
 
     def __init__(self, plan: Plan, began: float) -> None:
         self.plan, self.began = plan, began
@@ -77,16 +76,16 @@ class Clock:
 
     @property
     def left(self) -> float:
-        """Seconds that are left of the budget."""
+        """The remaining seconds of the budget."""
         return self.began + self.plan.budget - time.monotonic()
 
     def record(self, passes: float, seconds: float) -> None:
-        """Note what some passes took in fact."""
+        """Record the measured duration of passes."""
         self.expected += passes * self.plan.rate
         self.measured += seconds
 
     def seconds(self, passes: float) -> float:
-        """Return what passes take, about: as planned, or longer where the passes so far took longer."""
+        """Return the expected seconds of passes: as planned, or longer if the passes so far took longer."""
         slower = max(1.0, self.measured / self.expected) if self.expected > 0 else 1.0
         return passes * self.plan.rate * slower
 
@@ -104,16 +103,16 @@ def plan_for(
     batch_size: int | Literal["auto"],
     stored: Outcome | None,
 ) -> Plan:
-    """Return how many examples the budget allows, and what they take, by the time of forwards and backwards.
+    """Return the plan that fits the budget, by the time of forwards and backwards.
 
     Args:
         looked: the network with its first examples.
-        available: examples that there are.
+        available: number of available examples.
         suite: the evaluation in question.
         budget: seconds.
-        examples: how many are asked for; None: as many as the budget allows, 50 to 200.
+        examples: requested number; None: as the budget allows, 50 to 200.
         batch_size: examples that the network sees at a time.
-        stored: a finished evaluation by the suite, which is not repeated; None: there is none.
+        stored: a finished evaluation by the suite, which is reused, or None.
     """
     most = min(available, MOST if examples is None else examples)
     known = 0 if stored is None else len(_first_ids(stored))
@@ -136,7 +135,7 @@ def plan_for(
 
 
 def _first_ids(stored: Outcome) -> range:
-    """Return the names 0, 1, 2, ... that an evaluation holds without a gap: the audit takes the first examples."""
+    """Return the ids 0, 1, 2, ... in an evaluation up to the first gap, since the audit uses the first examples."""
     names = set(stored.examples["id"])
     count = 0
     while count in names:
@@ -145,7 +144,7 @@ def _first_ids(stored: Outcome) -> range:
 
 
 def seconds_of_a_pass(looked: CheckedModel, batch_size: int) -> float:
-    """Return the median seconds of a forward and a backward for an example, as the network has to be called."""
+    """Return the median seconds of a forward and a backward per example, in the network's way of being called."""
     x = looked.examples[torch.arange(batch_size, device=looked.device) % len(looked.examples)]
     network: nn.Module = looked.classifier
     if behaviour_of(network, looked.examples, 0, batch_size).coupled:
@@ -163,7 +162,7 @@ def seconds_of_a_pass(looked: CheckedModel, batch_size: int) -> float:
 
 
 def suite_passes(suite: Suite, classes: int) -> float:
-    """Return the passes that a suite takes for an example that nothing breaks, about."""
+    """Return the approximate passes of a suite for an unbroken example."""
     total = 0.0
     for attack in suite.attacks:
         queries = getattr(attack, "queries", None)
@@ -179,24 +178,24 @@ def suite_passes(suite: Suite, classes: int) -> float:
 
 
 def checks_in(folder: Path = PLACE) -> list[tuple[Check, int]]:
-    """Return the checks in a folder of the package, each with its passes an example, cheap ones first."""
+    """Return the checks in a folder of the package, with their passes per example, cheap ones first."""
     return sorted(((check, passes) for check, passes, _ in _checks(folder)), key=lambda found: found[1])
 
 
 def checks_passes(suite: Suite, classes: int, folder: Path = PLACE) -> float:
-    """Return the passes that all the checks take, about."""
+    """Return the approximate passes of all checks."""
     whole = suite_passes(suite, classes)
     return FEW * sum(passes + runs * whole for _, passes, runs in _checks(folder))
 
 
 def check_passes(check: Check, suite: Suite, classes: int) -> float:
-    """Return the passes that one check takes, about."""
+    """Return the approximate passes of one check."""
     module = import_module(check.__module__)
     return float(FEW * (module.PASSES + getattr(module, "RUNS", 0.0) * suite_passes(suite, classes)))
 
 
 def _checks(folder: Path) -> list[tuple[Check, int, float]]:
-    """Return the checks with their passes for each of the few examples, and how often they run the suite on them."""
+    """Return the checks with their passes per example, and their number of runs of the suite."""
     modules = [
         import_module(f"unperturbed.examinations.{folder.name}.{file.stem}")
         for file in sorted(folder.glob("*.py"))

@@ -1,7 +1,7 @@
 """Explain one network: run the explanations, and write scores, arrays and pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,18 +10,15 @@ from torch import nn
 
 from unperturbed.catalogue import listing
 from unperturbed.checks import COUNT, SEED, checked
-from unperturbed.data.check import check
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError, RunError, hint
-from unperturbed.evaluation.batch_size import physical_batch_size
-from unperturbed.evaluation.checked_model import check_model, measured_split
 from unperturbed.evaluation.hashes import version
 from unperturbed.examinations.explanations.base import Explainer, Explanation
 from unperturbed.examinations.explanations.maps import captum
-from unperturbed.examinations.runner import chosen
+from unperturbed.examinations.preparation import prepare
 from unperturbed.examinations.subject import Subject
 from unperturbed.findings import Progress, silent
-from unperturbed.imports import OWN, follow
+from unperturbed.imports import OWN, Trust, follow
 from unperturbed.networks.classifier import Classes, as_classifier
 from unperturbed.networks.logits import Output
 from unperturbed.reports.charts.pictures import Grid, pictures_chart, png_of
@@ -81,11 +78,11 @@ class Explained:
             raise RunError(f"Some explanations of {self.name} failed ({texts}); the others are complete.")
 
 
-def find_explanations(names: Sequence[Explainer | str]) -> dict[str, Explainer]:
-    """Return the explanations of these names, in order; "all" are those of the package.
+def find_explanations(names: Sequence[Explainer | str], trust: Trust = OWN) -> dict[str, Explainer]:
+    """Return the explanations of these names and import paths, in order; "all" are those of the package.
 
     Raises:
-        InputError: for an unknown name, with the nearest.
+        InputError: for an unknown name, with the nearest, and for an import path that names no function.
     """
     entries, explainers = listing("examinations/explanations"), dict[str, Any]()
     for name in names:
@@ -95,6 +92,11 @@ def find_explanations(names: Sequence[Explainer | str]) -> dict[str, Explainer]:
             explainers |= {entry.name: follow(entry.path, "explanation", OWN) for entry in entries.values()}
         elif name in entries:
             explainers[name] = follow(entries[name].path, "explanation", OWN)
+        elif ":" in name:
+            function = follow(name, "--explanations", trust)
+            if not callable(function):
+                raise InputError(f"--explanations: {name} is no function from a Subject to an Explanation.")
+            explainers[name.rpartition(":")[2]] = function
         else:
             raise InputError(f"There is no explanation {name!r}. {hint(name, entries)}")
     return explainers
@@ -125,7 +127,8 @@ def explain(
         test: examples outside its training set: a split, a `Data` (its test split), a pair of arrays, a dataset.
         threat: of adversarial inputs; synthesised inputs lie in its box.
         train: its training examples, for class means and the mean spectrum.
-        explanations: names ("all": those of the package), or functions from a `Subject` to an `Explanation`.
+        explanations: names ("all": those of the package), functions from a `Subject` to an `Explanation`, or their
+            import paths, package.module:Name.
         name: of the network in tables and figures.
         examples: of the test split: N, "first:N", "stratified:N" or "random:N"; None: all.
         seed: of random directions, starts and weights.
@@ -182,20 +185,9 @@ def _subject(
 ) -> tuple[dict[str, Explainer], Subject, tuple[str, ...]]:
     """Return the explanations, their subject, and notes on the selection."""
     explainers = find_explanations(explanations)
-    split = chosen(measured_split(test), examples, "test")
-    looked = check_model(model, split, threat, seed, output)
-    size = physical_batch_size(batch_size, looked, len(split))
-    train_batch = None
-    if train is not None:
-        trained = chosen(measured_split(train), TRAINING, "training")
-        if trained.shape != split.shape:
-            raise InputError(f"Examples have shape {trained.shape} in training and {split.shape} in the test split.")
-        check(trained, threat.bounds, looked.classes)
-        train_batch = looked.batch(trained, torch.arange(len(trained)), threat)
-    batch: Batch = looked.batch(split, torch.arange(len(split)), threat)
-    judging = None if judge is None else _judge(judge, batch, looked.classes, split)
-    subject = Subject(name, looked.classifier, batch, train_batch, threat, looked.classes, seed, size, judging)
-    return explainers, subject, tuple(looked.warnings)
+    prepared = prepare(name, model, test, threat, train, (examples, TRAINING), seed, batch_size, output)
+    judging = None if judge is None else _judge(judge, prepared.subject.test, prepared.model.classes, prepared.test)
+    return explainers, replace(prepared.subject, judge=judging), tuple(prepared.model.warnings)
 
 
 def _judge(judge: nn.Module, batch: Batch, classes: int, split: Split) -> nn.Module:

@@ -11,26 +11,22 @@ import torch
 from torch import nn
 
 from unperturbed.checks import COUNT, NOT_NEGATIVE, SEED, checked
-from unperturbed.data.check import check
-from unperturbed.data.selection import choose, parse
-from unperturbed.data.split import Split
 from unperturbed.errors import InputError, RunError
-from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.chance import chance_warnings
-from unperturbed.evaluation.checked_model import check_model, measured_split
 from unperturbed.evaluation.hashes import data_hash, version, weights_hash
 from unperturbed.examinations.by_name import find_diagnostics, name_of
+from unperturbed.examinations.preparation import prepare
 from unperturbed.examinations.subject import Diagnostic, Subject
 from unperturbed.findings import Examined, Finding, Interval, Progress, silent
 from unperturbed.networks.failures import isolate
 from unperturbed.networks.fingerprint import describe
 from unperturbed.networks.logits import Output
 from unperturbed.reading import parse_json, regular
+from unperturbed.runs.kept import Kept
 from unperturbed.runs.lock import alone_in
-from unperturbed.runs.verify import read_sealed, write_sealed
+from unperturbed.runs.verify import read_sealed
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
-from unperturbed.types import Batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,21 +89,8 @@ def diagnose(
         InputError: if model and data do not fit each other or the threat's box.
     """
     threat.refuse_sparse("The diagnosis")
-    test = chosen(measured_split(test), examples, "test")
-    train = None if train is None else chosen(measured_split(train), examples, "training")
-    looked = check_model(model, test, threat, seed, output)
-    if train is not None:
-        if train.shape != test.shape:
-            raise InputError(f"Examples have shape {train.shape} in training and {test.shape} in the test split.")
-        check(train, threat.bounds, looked.classes)
-    size = physical_batch_size(batch_size, looked, len(test))
-
-    def batch(split: Split) -> Batch:
-        x = split.inputs(torch.arange(len(split))).to(looked.device, looked.dtype)
-        return Batch(x, split.labels.to(looked.device), split.names().to(looked.device))
-
-    training = None if train is None else batch(train)
-    subject = Subject(name, looked.classifier, batch(test), training, threat, looked.classes, seed, size)
+    prepared = prepare(name, model, test, threat, train, (examples, examples), seed, batch_size, output)
+    looked, subject, test, train = prepared.model, prepared.subject, prepared.test, prepared.train
     identity = {
         "unperturbed": version(),
         "torch": str(torch.__version__),
@@ -117,11 +100,11 @@ def diagnose(
         "train": None if train is None else data_hash(train),
         "threat": str(threat),
         "seed": seed,
-        "batch_size": size,
+        "batch_size": subject.batch_size,
     }
     notes = [note for split in (test, train) if split is not None for note in split.notes]
     notes += chance_warnings(looked, test, threat, _clean(subject), seed)
-    stored, made_again = _kept(out, identity)
+    stored, made_again = _stored_findings(out, identity)
     if stored and looked.undescribed:
         made_again = (
             f"{out} may be of another network, since the hash does not cover {looked.undescribed[0]}: it was made "
@@ -143,22 +126,13 @@ def diagnose(
             failed[title] = f"{type(error).__name__}: {error}"
             continue
         stored[title] = {"source": source, "finding": findings[title].json()}
-        if out is not None:
-            write_sealed(Path(out), {"of": identity, "strength": strength, "findings": stored})
+        Kept(None if out is None else Path(out), identity).write(strength=strength, findings=stored)
     return Diagnosis(
         Examined(name, strength, trained_seed, tuple(findings.values())),
         failed,
         made_again,
         tuple(dict.fromkeys(notes)),
     )
-
-
-def chosen(split: Split, examples: int | str | None, what: str, seed: int | None = None) -> Split:
-    """Return the examined examples of a split; all if it has fewer than requested."""
-    if examples is None:
-        return split
-    selection = parse(examples, seed, "examples")
-    return split if selection.count >= len(split) else choose(split, selection, kind=what)[0]
 
 
 def _clean(subject: Subject) -> Interval:
@@ -178,7 +152,7 @@ def _checked(finding: object, title: str) -> Finding:
     return finding
 
 
-def _kept(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _stored_findings(out: str | Path | None, identity: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """Return a file's findings of the same subject by name, and the differences if it is of another subject."""
     if out is None or not Path(out).exists():
         return {}, ""

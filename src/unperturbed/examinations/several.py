@@ -16,7 +16,8 @@ from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.hashes import data_hash, version
 from unperturbed.examinations.by_name import find_diagnostics
 from unperturbed.examinations.compare import compare
-from unperturbed.examinations.runner import Diagnosis, chosen, diagnose
+from unperturbed.examinations.preparation import chosen
+from unperturbed.examinations.runner import Diagnosis, diagnose
 from unperturbed.examinations.subject import Diagnostic
 from unperturbed.findings import Comparison, Examined, Progress, silent
 from unperturbed.reports.page.page import findings_page
@@ -92,7 +93,7 @@ class Diagnoses:
             "threat": str(self.threat),
             "warnings": list(self.notes),
             "models": [
-                _told(model) | {"findings": [finding.json() for finding in model.findings]} for model in self.examined
+                _plain(model) | {"findings": [finding.json() for finding in model.findings]} for model in self.examined
             ],
             "comparison": None if self.comparison is None else asdict(self.comparison),
         }
@@ -209,7 +210,7 @@ def _summed_up(
     facts = _facts(candidates[0], threat, examples, seed)
     write_text(page, findings_page(examined, comparison, _title(examined), facts))
     if comparison is not None:
-        write_json(home / "comparison.json", {"models": [_told(model) for model in examined]} | asdict(comparison))
+        write_json(home / "comparison.json", {"models": [_plain(model) for model in examined]} | asdict(comparison))
     return Diagnoses(
         tuple(examined),
         comparison,
@@ -289,5 +290,5 @@ def _facts(candidate: Candidate, threat: Threat, examples: Selection, seed: int)
     ]
 
 
-def _told(examined: Examined) -> dict[str, Any]:
+def _plain(examined: Examined) -> dict[str, Any]:
     return {"name": examined.name, "strength": examined.strength, "seed": examined.seed}

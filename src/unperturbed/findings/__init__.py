@@ -16,6 +16,7 @@ from unperturbed.findings.numbers import Verdict as Verdict
 from unperturbed.findings.numbers import doubted as doubted
 from unperturbed.findings.numbers import silent as silent
 from unperturbed.findings.results import AttackRecord as AttackRecord
+from unperturbed.findings.results import GateRecord as GateRecord
 from unperturbed.findings.results import Outcome as Outcome
 from unperturbed.findings.results import Result as Result
 from unperturbed.findings.results import Transfer as Transfer

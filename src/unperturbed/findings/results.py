@@ -90,6 +90,39 @@ class AttackRecord:
     backwards: int
 
 
+@dataclass(frozen=True)
+class GateRecord:
+    """How a stronger suite checked the survivors of a suite.
+
+    Attributes:
+        suite: the stronger suite.
+        survivors: of the suite's own attacks.
+        sampled: survivors that the stronger suite attacked first, half of them (25 at most) those nearest to a break,
+            the others drawn at random.
+        broken: of these.
+        reason: why the stronger suite attacked all the survivors; empty where it did not.
+        estimate: the robust accuracy that both suites together leave, estimated from the sample, with its 95% interval
+            over samples of these examples; the accuracy itself where all survivors were attacked.
+    """
+
+    suite: str
+    survivors: int
+    sampled: int
+    broken: int
+    reason: str
+    estimate: Interval
+
+    def __str__(self) -> str:
+        """Return one sentence."""
+        if self.reason:
+            return f"{self.suite} attacked all {self.survivors} survivors: {self.reason}."
+        estimate = self.estimate
+        return (
+            f"{self.suite} broke {self.broken} of {self.sampled} survivors in a sample; on all of them it would leave "
+            f"{estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]."
+        )
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Outcome(Result[Interval]):
     """The result of an evaluation.
@@ -106,6 +139,7 @@ class Outcome(Result[Interval]):
         doubts: short reasons why the robust accuracy is not credible; the warnings have the details.
         adversarial: the broken examples' perturbed inputs (row k belongs to the k-th broken example of the table),
             if the evaluation was not written to a folder.
+        gate: the check of the survivors by a stronger suite, if there was one.
     """
 
     suite: str
@@ -117,6 +151,7 @@ class Outcome(Result[Interval]):
     unverified: int
     adversarial: Any = None
     doubts: tuple[str, ...] = ()
+    gate: GateRecord | None = None
 
     def json(self) -> dict[str, Any]:
         """Return the summary as plain values; `interval` is the robust accuracy's."""
@@ -132,6 +167,7 @@ class Outcome(Result[Interval]):
                 "ties": self.ties,
                 "unverified": self.unverified,
             }
+            | ({} if self.gate is None else {"gate": asdict(self.gate)})
             | self.circumstances()
         )
 

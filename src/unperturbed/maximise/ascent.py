@@ -102,7 +102,7 @@ def _climb(score: Score, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample,
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """What a search found for each example: the iterate of highest rank, and how the search went."""
+    """The result of a search for each example: the iterate of highest rank, and the counts of the search."""
 
     z: Inputs
     rank: PerExample
@@ -134,7 +134,8 @@ def search(
     result depends on the example, its noise and `batch_size` alone, in any order and next to any other examples; after
     that it can differ by float rounding, which depends on the size of a batch.
 
-    If the score has a method `of_climb(numbers)`, that gives the score for the climbs of these numbers, one a slot.
+    If the score has a method `of_climb(numbers, moves)`, that gives the score for the climbs of these numbers after so
+    many moves, one a slot.
     """
     best_z, best_rank = x.clone(), torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
     climbs = torch.zeros(len(x), dtype=torch.int64, device=x.device)  # the climb that the best iterate is from
@@ -168,13 +169,14 @@ def search(
     fill_free_places()
     while queue.busy():
         row = queue.row
-        value, rank, gradient = _climb(score if of_climb is None else of_climb(queue.number), z, row)
+        value, rank, gradient = _climb(score if of_climb is None else of_climb(queue.number, k), z, row)
         passes += int(queue.active.sum())
         sound = value.isfinite() & rank.isfinite()
         led[row[queue.active & ~tells_nothing(gradient)]] = True
         gradient = usable(gradient)
         finite[row[queue.active & ~sound]] = False
-        counted = torch.where((k >= trial) & (rank < torch.inf), rank, -torch.inf)  # infinity would hide a break
+        # an infinite rank would hide a break
+        counted = torch.where((k >= trial) & (rank < torch.inf), rank, -torch.inf)
         better = queue.best(counted, best_rank, climbs, enough)
         best_z[row[better]], best_rank[row[better]] = z[better], rank[better]
         climbs[row[better]] = queue.number[better]

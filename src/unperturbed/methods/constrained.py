@@ -151,7 +151,7 @@ class Constrained(nn.Module, Wrapper):
         quantities = {"dual": dual, "dual_at_zero": (dual == 0).to(dual), self._limited: unknown.clone()}
         if self.nominal_accuracy is None:  # an accuracy is not known before the epoch's end
             quantities["slack"] = unknown
-        return Inner(inner.z, inner.reuse, _apart(inner.log, quantities))
+        return Inner(inner.z, inner.reuse, _union(inner.log, quantities))
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the method's terms and one more, "constraint", whose sum is the Lagrangian.
@@ -175,7 +175,7 @@ class Constrained(nn.Module, Wrapper):
         inner.log[self._limited].copy_(limited.detach())
         if self.nominal_accuracy is None:
             inner.log["slack"].copy_(self._slack(limited.detach()))
-        return _apart(terms, {"constraint": constraint})
+        return _union(terms, {"constraint": constraint})
 
     def after_step(self, batch: Batch, inner: Inner, terms: Terms, threat: Threat) -> None:
         """Add the batch to the epoch's mean and, if due, move the dual variable; then update the method's memory.
@@ -303,7 +303,7 @@ class Constrained(nn.Module, Wrapper):
         self.dual = (self.dual + step * excess).clamp(0.0, self.dual_max)
 
 
-def _apart(terms: Mapping[str, Tensor], added: dict[str, Tensor]) -> dict[str, Tensor]:
+def _union(terms: Mapping[str, Tensor], added: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the union of two mappings without common names; raises InputError otherwise."""
     for name in added:
         if name in terms:

@@ -19,7 +19,7 @@ Child = tuple[str, Any]
 
 @dataclass(frozen=True)
 class Unseen:
-    """Stands for what code may use without naming it, so that nobody can tell what that is."""
+    """A marker for objects that code may use without naming them, which cannot be determined."""
 
     reason: str
 
@@ -32,7 +32,7 @@ _SKIPPED = {
 }
 """Class attributes that no forward depends on."""
 _BY_TEXT = {"globals", "eval", "exec", "__import__"}
-"""Python's functions that find things by a text."""
+"""Python's functions that look objects up by a text."""
 _WRITERS = (types.FunctionType, staticmethod, classmethod, property)
 
 
@@ -54,7 +54,7 @@ def origin(module: str) -> Origin:
 
 @cache
 def origin_of_file(file: str) -> Origin:
-    """Return where code comes from, by the file that it was compiled from."""
+    """Return the origin of code, by its source file."""
     parts = Path(file).parts
     if {"site-packages", "dist-packages"} & set(parts):
         return "known" if {"torch", "numpy"} & set(parts) else "installed"
@@ -137,7 +137,7 @@ def _globals_of(function: types.FunctionType) -> Iterator[Child]:
             yield f".globals[{name}]", value
             yield from constructors(f".globals[{name}]", value)
     for name in sorted(_BY_TEXT & set(loaded) - set(scope)):
-        yield f".{name}", Unseen(f"{name}() finds what no name in the code tells")
+        yield f".{name}", Unseen(f"{name}() looks up objects that the code does not name")
     if ("modules" in attributes and values.get("sys") is sys) or "import_module" in {*attributes, *loaded}:
         yield ".modules", Unseen("it looks a module up by a text")
     from_os = any(value is os.getenv or value is os.environ for value in values.values())
@@ -146,7 +146,7 @@ def _globals_of(function: types.FunctionType) -> Iterator[Child]:
 
 
 def _environment(function: types.FunctionType, used: list[types.CodeType], values: Iterable[object]) -> dict[str, str]:
-    """Return the environment variables whose names are among the texts that a function can see."""
+    """Return the environment variables whose names are among a function's texts."""
     cells = [value for _, value in _closure(function)]
     constants = [constant for code in used for constant in code.co_consts]
     texts = {text for text in (*constants, *values, *cells, *(function.__defaults__ or ())) if isinstance(text, str)}

@@ -215,7 +215,7 @@ def _mapping(value: Mapping[Any, Any]) -> tuple[str, Iterator[Child]]:
         inner.append((f"[{number}: {text}]", part))
         if text is None:
             inner.append((f"[{number}].key", key))
-    return f"{type(value).__qualname__} of {len(inner)}", iter([*inner, *_more(value)])
+    return f"{type(value).__qualname__} of {len(inner)}", iter([*inner, *_attributes_of(value)])
 
 
 def _sequence(value: Any) -> tuple[str, Iterator[Child]]:
@@ -223,8 +223,8 @@ def _sequence(value: Any) -> tuple[str, Iterator[Child]]:
     parts = list(base.__iter__(value))  # a derived class may tell others
     kind = f"{type(value).__qualname__} of {len(parts)}"
     if parts and all(type(part) in _PLAIN for part in parts):
-        return f"{kind}: {_sha(repr(parts).encode(errors='surrogatepass'))}", _more(value)
-    return kind, iter([*((f"[{number}]", part) for number, part in enumerate(parts)), *_more(value)])
+        return f"{kind}: {_sha(repr(parts).encode(errors='surrogatepass'))}", _attributes_of(value)
+    return kind, iter([*((f"[{number}]", part) for number, part in enumerate(parts)), *_attributes_of(value)])
 
 
 def _set(value: AbstractSet[Any]) -> tuple[str, Iterator[Child]]:
@@ -237,7 +237,7 @@ def _set(value: AbstractSet[Any]) -> tuple[str, Iterator[Child]]:
     return f"{type(value).__qualname__}: {_sha(repr(described).encode())}", inner
 
 
-def _more(value: object) -> Iterator[Child]:
+def _attributes_of(value: object) -> Iterator[Child]:
     """Return class and attributes of an object of a class derived from a container."""
     if type(value).__module__ not in ("builtins", "collections", "types"):
         yield ".class", type(value)
@@ -304,7 +304,14 @@ _OPENED: dict[Any, Callable[[Any], tuple[str, Iterator[Child]]]] = {
     types.MethodType: lambda value: ("method", iter([(".function", value.__func__), (".self", value.__self__)])),
     functools.partial: lambda value: (
         "partial",
-        iter([(".function", value.func), (".arguments", value.args), (".keywords", value.keywords), *_more(value)]),
+        iter(
+            [
+                (".function", value.func),
+                (".arguments", value.args),
+                (".keywords", value.keywords),
+                *_attributes_of(value),
+            ]
+        ),
     ),
     (staticmethod, classmethod): lambda value: (type(value).__name__, iter([(".function", value.__func__)])),
     property: lambda value: ("property", iter([(".get", value.fget), (".set", value.fset)])),

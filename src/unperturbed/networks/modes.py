@@ -116,11 +116,11 @@ def clean_batch_stats(model: nn.Module) -> Iterator[Again]:
         raise InputError("SyncBatchNorm in train mode has no separate statistics to hold: use BatchNorm, or freeze.")
     calls: dict[nn.Module, int] = {}
     together = _Statistics()
-    pairs = [(module, _in_its_forward(module, _held(module, calls, together))) for module in modules]
+    pairs = [(module, _in_its_forward(module, _held_forward(module, calls, together))) for module in modules]
     token = _held_now.set((*_held_now.get(), together))
     try:
         with _forwards_replaced(pairs), _counted_anew(model, calls):
-            yield lambda: _both(_forwards_replaced(pairs), _counted_anew(model, calls))
+            yield lambda: _nested(_forwards_replaced(pairs), _counted_anew(model, calls))
     finally:
         _held_now.reset(token)
 
@@ -209,7 +209,9 @@ class _Instead(TorchFunctionMode):
         return self.function(args[0] if args else kwargs["input"])
 
 
-def _held(module: nn.modules.batchnorm._BatchNorm, calls: dict[nn.Module, int], together: _Statistics) -> Forward:
+def _held_forward(
+    module: nn.modules.batchnorm._BatchNorm, calls: dict[nn.Module, int], together: _Statistics
+) -> Forward:
     """Return a forward that normalises with the first batch's statistics, for every call in a forward separately."""
     statistics: list[tuple[Tensor, Tensor]] = []
 
@@ -243,7 +245,7 @@ def _counted_anew(model: nn.Module, calls: dict[nn.Module, int]) -> Iterator[Non
 
 
 @contextmanager
-def _both(first: AbstractContextManager[None], second: AbstractContextManager[None]) -> Iterator[None]:
+def _nested(first: AbstractContextManager[None], second: AbstractContextManager[None]) -> Iterator[None]:
     with first, second:
         yield
 

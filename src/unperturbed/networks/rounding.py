@@ -36,7 +36,7 @@ def rows_rounded_alike(model: Model, examples: Inputs, batch_size: int) -> bool 
                 if all(_same_rows(values) for values in first):
                     continue
                 second = _logits_and_gradients(model, batch)
-                return False if all(map(_same, first, second)) else None
+                return False if all(map(_equal, first, second)) else None
         except Exception:  # any error of the user's code: it is reported elsewhere
             return None
     return True
@@ -51,8 +51,8 @@ def _logits_and_gradients(model: Model, batch: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def _same_rows(values: Tensor) -> bool:
-    return _same(values, values[:1].expand_as(values))
+    return _equal(values, values[:1].expand_as(values))
 
 
-def _same(values: Tensor, other_values: Tensor) -> bool:
+def _equal(values: Tensor, other_values: Tensor) -> bool:
     return torch.equal(values.nan_to_num(), other_values.nan_to_num())

@@ -116,7 +116,7 @@ def originals(run: StoredRun, outcome: Outcome, points: Points, rows: Sequence[i
 def _split(run: StoredRun) -> Split:
     record = run.record
     if record is None or record.data is None:
-        raise InputError("the run folder does not say where the data are")
+        raise InputError("the run folder has no place of the data")
     trust = user_trust().of_file(run.folder / CONFIG, [record.data])
     if Path(record.data).is_absolute() and not Path(record.data.partition("?")[0]).exists():
         raise InputError(f"the data are not at {record.data}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unperturbed.errors import InputError
-from unperturbed.evaluation.stored import read_summary
+from unperturbed.evaluation.stored import is_other, read_summary
 from unperturbed.findings import Examined, Finding, Outcome
 from unperturbed.reading import parse_json, read_small
 from unperturbed.results.curves import StoredCurve, read_curve
@@ -150,6 +150,8 @@ def _measured(path: Path) -> StoredCurve | Outcome | None:
     content = _object(path)
     if "quantiles" in content:
         return read_curve(path, content)
+    if is_other(path.with_suffix("")):
+        return None
     if (path.with_suffix("") / JOB).exists() or {"suite", "counts", "attacks", "ties"} <= content.keys():
         return with_verified_table(path, read_summary(path))
     return None

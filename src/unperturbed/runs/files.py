@@ -104,8 +104,8 @@ def check_in_place() -> None:
             status = None
         if status is None or (status.st_dev, status.st_ino) != identity:
             raise FolderLostError(
-                f"The folder {folder} was moved or deleted while it was written into. What had been written is where "
-                "the folder is now: to resume, give the same command with the new place of the folder."
+                f"The folder {folder} was moved or deleted while it was written into. The written files are in the "
+                "moved folder: to resume, give the same command with the new place of the folder."
             )
 
 

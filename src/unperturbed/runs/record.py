@@ -122,7 +122,7 @@ class RunRecord:
     @classmethod
     def of(cls, content: Mapping[str, Any], where: object) -> "RunRecord":
         """Return the record in a mapping; `where` names its file in errors."""
-        record = _made(cls, content, str(where), "")
+        record = _from_mapping(cls, content, str(where), "")
         if not 1 <= record.schema <= SCHEMA:
             raise _wrong(where, "schema", record.schema, f"1 to {SCHEMA} (newer versions write higher ones)")
         _check_threat(record, where)
@@ -170,7 +170,7 @@ def _renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {names.get(name, name): _renamed(part) if isinstance(part, Mapping) else part for name, part in tree.items()}
 
 
-def _made(kind: type[T], content: object, where: str, prefix: str) -> T:
+def _from_mapping(kind: type[T], content: object, where: str, prefix: str) -> T:
     """Return a dataclass from a mapping, checked field by field."""
     if not isinstance(content, Mapping):
         raise _wrong(where, prefix.rstrip("."), content, "a mapping")
@@ -203,7 +203,7 @@ def _checked(value: Any, hint: Any, where: str, name: str) -> Any:
     if not _fits(value, hint):
         raise _wrong(where, name, value, _noun(hint))
     if is_dataclass(hint):
-        return _made(hint, value, where, f"{name}.")  # type: ignore[arg-type]
+        return _from_mapping(hint, value, where, f"{name}.")  # type: ignore[arg-type]
     if origin is tuple:
         return tuple(_checked(part, parts[0], where, f"{name}[{k}]") for k, part in enumerate(value))
     return value

@@ -49,13 +49,13 @@ def build(spec: object, kind: type[T], trust: Trust = OWN) -> T:
     """
     if isinstance(spec, kind):
         return spec
-    built = _made(spec, kind, trust)
+    built = _built(spec, kind, trust)
     if not isinstance(built, kind):
         raise InputError(f"{spec!r:.200} makes a {type(built).__name__}, not a {kind.__name__}.")
     return built
 
 
-def _made(spec: object, kind: type, trust: Trust) -> object:
+def _built(spec: object, kind: type, trust: Trust) -> object:
     if kind in FOLDERS:
         folder = FOLDERS[kind]
         return choose(Tree.of(spec), folder, kind.__name__.lower(), trust=trust).build()
@@ -151,7 +151,7 @@ def _network(model: nn.Module) -> Any:
     spec = model_spec_of(unwrapped(model))
     if spec is None:
         raise InputError(
-            f"A {type(model).__name__} does not say how it is built: write a function that returns it, and name that "
+            f"A {type(model).__name__} has no specification: write a function that returns it, and name that "
             "as package.module:function."
         )
     return plain(spec)

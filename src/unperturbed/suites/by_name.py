@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from unperturbed.attacks.base import Attack
@@ -65,6 +66,32 @@ def find_suite(suite: str | Suite | Callable[..., Any], trust: Trust = OWN) -> S
         return _imported(suite, trust)
     near = hint(suite, [*SUITES, *ATTACKS])
     raise InputError(f"There is no suite {suite!r}. {near} A suite of your own is given as package.module:SUITE.")
+
+
+def suite_with_gate(suite: Suite, gate: bool, estimate: float | None) -> Suite:
+    """Return the suite as an evaluation runs it: without its gate where that is off, and for an estimate with one.
+
+    Raises:
+        InputError: for an estimate that is no half-width in percentage points, and where it needs the gate of a suite
+            that has none.
+    """
+    if estimate is None:
+        if gate or suite.gate is None:
+            return suite
+        return replace(
+            suite, gate=None, note=f"an upper bound; the check of survivors by {suite.gate.suite.name} is off"
+        )
+    if not 0 < estimate <= 50:
+        raise InputError(
+            f"estimate is {estimate}: give half the width of an interval in percentage points, such as 0.5."
+        )
+    gated = SUITES["fast"] if suite == SUITES["standard"] else suite
+    if not gate or gated.gate is None:
+        raise InputError(
+            f"An estimate needs the check of a sample of survivors: use the suite fast, and not {suite.name}"
+            f"{'' if gate else ' without its gate'}."
+        )
+    return replace(gated, gate=replace(gated.gate, half_width=estimate / 100))
 
 
 def _imported(path: str, trust: Trust) -> Suite:

@@ -97,7 +97,7 @@ def run_all(
         for number, combination in enumerate([*started, *new], 1):
             progress(number, len(combinations), combination.name)
             try:
-                _done(combination, is_begun=number <= len(started))
+                _run_one(combination, is_begun=number <= len(started))
             except (KeyboardInterrupt, OSError) as error:
                 error.__notes__ = [f"Finished runs are kept in {out}. Run the same command again to resume."]
                 raise
@@ -106,7 +106,7 @@ def run_all(
     return swept
 
 
-def _done(combination: Combination, is_begun: bool) -> None:
+def _run_one(combination: Combination, is_begun: bool) -> None:
     """Train and evaluate one combination; store its error, unless an existing folder has other options."""
     try:
         combination.trained = combination.train()

@@ -89,12 +89,12 @@ def sweep(
         def evaluated() -> Mapping[str, Any]:
             return evaluate(network, test, settings[0], attacks, out=folder / "evaluation").json()
 
-        return Combination(_named(axes, texts), folder, trained, evaluated)
+        return Combination(_by_axis_name(axes, texts), folder, trained, evaluated)
 
     return run_all(folder, axes, combine(axes, folder, make), {"suite": attacks.name, "note": attacks.note}, progress)
 
 
-def _named(axes: Sequence[Axis], texts: Mapping[str, str]) -> dict[str, str]:
+def _by_axis_name(axes: Sequence[Axis], texts: Mapping[str, str]) -> dict[str, str]:
     return {axis.name: texts[axis.option] for axis in axes}
 
 

@@ -207,7 +207,7 @@ def _row(axes: Sequence[Axis], group: Sequence[Combination]) -> Setting:
         [Interval(entry[value], entry[interval][0], entry[interval][1], entry["n"]) for entry in outcomes]
         for value, interval in (("clean_accuracy", "clean_interval"), ("robust_accuracy", "interval"))
     )
-    name = ", ".join([*values.values(), *_missed(trained)])
+    name = ", ".join([*values.values(), *_missed_limits(trained)])
     return Setting(
         values,
         len(group),
@@ -225,7 +225,7 @@ def _row(axes: Sequence[Axis], group: Sequence[Combination]) -> Setting:
     )
 
 
-def _missed(trained: Sequence[Mapping[str, Any]]) -> list[str]:
+def _missed_limits(trained: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the picture's remark on runs whose weights did not meet their limit, if there are any."""
     count = sum(result["feasible"] is False for result in trained)
     of_all = f" by {count} of {len(trained)}" if count < len(trained) else ""

@@ -76,7 +76,7 @@ def load_run(folder: Path | str, trust: bool | Trust = False) -> nn.Module:
         raise InputError(f"{path} has no {BEST}: the run has not finished an epoch. Resume it.")
     if record.model is None:
         raise InputError(
-            f"{path} does not say what its network is: build it, and load_weights(model, {str(path / BEST)!r})"
+            f"{path} has no specification of its network: build it, and load_weights(model, {str(path / BEST)!r})"
         )
     base = trust if isinstance(trust, Trust) else user_trust(trust)
     trusted = base.of_file(path, [record.model.class_path, record.model.init_args])

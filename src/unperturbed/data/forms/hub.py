@@ -40,7 +40,7 @@ def fetch(repository: str, config: str | None) -> Path:
             ) from error
         return cached
     chosen = choose_files(files, repository, config)
-    return _download(repository, revision, [*_wanted(config), *(str(p) for p in chosen.get(TRAIN[0], []))])
+    return _download(repository, revision, [*_patterns(config), *(str(p) for p in chosen.get(TRAIN[0], []))])
 
 
 class _Unreachable(Exception):
@@ -99,8 +99,8 @@ def _download(repository: str, revision: str, patterns: list[str]) -> Path:
         return Path(snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=patterns))
     except Exception as error:
         raise RunError(
-            f"The download of {repository} broke off ({_one_line(error)}). What has arrived is kept: "
-            "run the same command again to resume."
+            f"The download of {repository} broke off ({_one_line(error)}). Finished parts are kept: run the same "
+            "command again to resume."
         ) from error
 
 
@@ -114,7 +114,7 @@ def _cached(repository: str, config: str | None) -> Path | None:
                     repository,
                     repo_type="dataset",
                     revision=revision,
-                    allow_patterns=_wanted(config),
+                    allow_patterns=_patterns(config),
                     local_files_only=True,
                 )
             )
@@ -125,7 +125,7 @@ def _cached(repository: str, config: str | None) -> Path | None:
     return None
 
 
-def _wanted(config: str | None) -> list[str]:
+def _patterns(config: str | None) -> list[str]:
     """Return the patterns of the required files, which also decide whether a cached copy is complete."""
     folder = f"{config}/" if config else ""
     return [f"{folder}*{split}*.parquet" for split in (*TRAIN, *TEST)]

@@ -215,13 +215,17 @@ def _column(path: Path, column: str) -> Any:
             leaf = f"{column}.bytes" if pa.types.is_struct(kind) else column
             table = pq.ParquetFile(file, read_dictionary=[] if pa.types.is_integer(kind) else [leaf])
             _check_size(table.metadata, leaf, path)
-            return table.read(columns=[leaf]).column(column)
+            if table.num_row_groups == 0:
+                return table.read(columns=[leaf]).column(column)
+            # one by one: several dictionaries inside a struct cannot be read together
+            groups = [table.read_row_group(k, columns=[leaf]) for k in range(table.num_row_groups)]
+            return pa.concat_tables(groups).column(column)
     except (pa.ArrowException, OSError, KeyError, MemoryError) as error:
         raise InputError(f"{path} cannot be read as Parquet ({error}): fetch it again.") from error
 
 
 def _check_size(metadata: Any, leaf: str, path: Path) -> None:
-    """Refuse a column that would not fit into memory, by what the file says of it: a row may take no space there."""
+    """Raise InputError for a column that would not fit into memory, by the file's metadata: a row may take no space."""
     size = ROW * metadata.num_rows
     for k in range(metadata.num_row_groups):
         group = metadata.row_group(k)

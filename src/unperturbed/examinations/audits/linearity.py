@@ -1,4 +1,4 @@
-"""How far the loss is from linear, and how much stronger attacks do better: the measures of local linearity."""
+"""A check of local linearity: the distance of the loss from linear, and the gain of stronger attacks."""
 
 from unperturbed.attacks.gradient import GradientAttack
 from unperturbed.attacks.multi_targeted import MultiTargeted
@@ -14,7 +14,7 @@ from unperturbed.noise import Noise
 PASSES = 500
 SEARCH, WEAK, STRONG = 20, 10, 50
 DROP = 0.2
-"""Fall of the accuracy from the weak to the strongest attack, from which the gradient hides the way."""
+"""Fall of the accuracy from the weak to the strongest attack, above which the gradient is misleading."""
 
 
 def linearity(audited: Audited) -> CheckResult:
@@ -27,10 +27,10 @@ def linearity(audited: Audited) -> CheckResult:
     batch, n, network = audited.few, len(audited.few.y), audited.reachable
     noise = Noise.of(audited.seed, batch.ids).fold(181)
     with under_attack(network), drawn(audited.seed, batch.x.device):
-        found = linearity_gap(network, batch, audited.threat, noise, PGD(steps=SEARCH))
-    gaps = found.gap.double()
+        result = linearity_gap(network, batch, audited.threat, noise, PGD(steps=SEARCH))
+    gaps = result.gap.double()
     gap = float(gaps[gaps.isfinite()].median()) if bool(gaps.isfinite().any()) else 0.0
-    rise = float((found.slope.abs() / (found.slope.abs() + found.gap)).nan_to_num(nan=0.0).double().median())
+    rise = float((result.slope.abs() / (result.slope.abs() + result.gap)).nan_to_num(nan=0.0).double().median())
     weak = audited.climbed(GradientAttack("PGD-CE", cross_entropy, PGD(steps=WEAK)), batch, 182)
     strong = audited.climbed(MultiTargeted(ascent=PGD(steps=STRONG), targets=9), batch, 183)
     by_weak, by_strong = audited.wrong(batch, weak), audited.wrong(batch, strong)

@@ -1,4 +1,4 @@
-"""Whether the suite has restarts enough: as many again must break nothing more."""
+"""A check whether the suite has enough restarts: doubling them must not break more examples."""
 
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.gradient import GradientAttack, Suite
@@ -8,13 +8,13 @@ from unperturbed.suites.pgd import PGD_SUITE
 
 PASSES = 500
 ALLOWED = 0.1
-"""Share of the examples left standing that as many restarts again may break."""
+"""Share of the survivors that the additional restarts may break."""
 
 
 def more_restarts(audited: Audited) -> CheckResult:
-    """Do as many restarts again break examples that the suite leaves standing? (Carlini et al. 2019: 10 to 20.)
+    """Does doubling the restarts break survivors of the suite? (Carlini et al. 2019: 10 to 20.)
 
-    Restarts are independent: the suite's last attack by gradient runs again with other random numbers, on what stands.
+    Restarts are independent: the suite's last attack by gradient runs again on the survivors with other random numbers.
     """
     batch = audited.standing_batch
     attack = climbing(audited.suite, audited)[-1]
@@ -35,7 +35,7 @@ def more_restarts(audited: Audited) -> CheckResult:
 
 
 def climbing(suite: Suite, audited: Audited) -> tuple[GradientAttack | MultiTargeted, ...]:
-    """Return the attacks of a suite that climb a loss from random starts; those of the suite pgd where it has none."""
+    """Return the attacks of a suite that climb a loss from random starts, or else those of the suite pgd."""
     attacks: tuple[Attack, ...] = suite.against(audited.threat.norm, audited.classes).attacks
-    found = tuple(attack for attack in attacks if isinstance(attack, GradientAttack | MultiTargeted))
-    return found or tuple(attack for attack in PGD_SUITE.attacks if isinstance(attack, GradientAttack))
+    climbing_attacks = tuple(attack for attack in attacks if isinstance(attack, GradientAttack | MultiTargeted))
+    return climbing_attacks or tuple(attack for attack in PGD_SUITE.attacks if isinstance(attack, GradientAttack))

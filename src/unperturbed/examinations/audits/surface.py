@@ -29,7 +29,7 @@ def surface(audited: Audited) -> CheckResult:
         return CheckResult("surface", "What does the loss look like?", "not run", text, "", reason="not applicable")
     rough, n = float(found.roughness.double().mean()), len(batch.y)
     tilt = float(found.slopes[:, 0].abs().double().mean())
-    caption = f"mean loss of {n} examples; {rough:.2g} nats from the tangent plane at most"
+    caption = f"mean of {n} examples, roughness {rough:.2g} nats"
     return CheckResult(
         "surface",
         "What does the loss look like around an example?",

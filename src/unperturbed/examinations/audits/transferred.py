@@ -1,4 +1,4 @@
-"""Whether adversarial examples made without the network break what attacks along its gradient leave."""
+"""A check whether adversarial examples of other networks break survivors of attacks along the gradient."""
 
 import math
 
@@ -19,11 +19,11 @@ from unperturbed.types import Inputs, Labels
 
 PASSES = 700
 UPDATES, BATCH = 250, 64
-"""Batches that the small network learns from, each in two versions."""
+"""Number of batches of the small network's training, each in two versions."""
 ENOUGH = 100
-"""Further inputs from which they suffice to learn from; with fewer, the examples themselves are taken."""
+"""Number of further inputs that suffice for its training; with fewer, the examples are used."""
 FEWER = 200
-"""Inputs to learn from where the network has to see each of them alone."""
+"""Number of training inputs if the network must be called with single inputs."""
 LEAD = 0.1
 """Share of the examples that may fall to transferred points only."""
 

@@ -83,7 +83,7 @@ def confidence(subject: Subject) -> Finding:
         "with the same confidences would show by chance.",
     ]
     if subject.train is None:
-        notes.append("No training examples were given: their part is missing.")
+        notes.append("There are no training examples: their part is missing.")
     else:
         parts["train"] = (subject.train_logits, subject.train)
     parts["adversarial"] = (subject.logits(subject.worst_test), subject.test)

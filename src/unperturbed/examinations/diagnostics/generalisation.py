@@ -39,7 +39,7 @@ def generalisation(subject: Subject) -> Finding:
                 )
                 notes.append(f"{text} and left out of the loss.")
     if subject.train is None:
-        notes.append("No training examples were given: no gap and no bound.")
+        notes.append("There are no training examples: no gap and no bound.")
         return Finding("Generalisation", _summary(numbers), tuple(numbers), notes=tuple(notes))
     for kind in ("natural", "robust"):
         (right, loss), (test_right, test_loss) = parts["train"][kind], parts["test"][kind]

@@ -43,7 +43,7 @@ def margins(subject: Subject) -> Finding:
     parts = {"test": (subject.test_logits, subject.test)}
     notes = ["An output margin grows with the scale of the logits: compare it between networks of one scale only."]
     if subject.train is None:
-        notes.append("There are no training examples: nothing is said of them.")
+        notes.append("There are no training examples: their part is missing.")
     else:
         parts["train"] = (subject.train_logits, subject.train)
 

@@ -80,7 +80,7 @@ def state_restored(model: nn.Module) -> Iterator[None]:
         for module, originals, copies in buffers:
             for name, original in originals.items():
                 current, before = module._buffers.get(name), copies[name]
-                if current is original and (before is None or _same(original, before)):
+                if current is original and (before is None or _equal(original, before)):
                     continue
                 module._buffers[name] = before
         for module, before in attributes:
@@ -88,7 +88,7 @@ def state_restored(model: nn.Module) -> Iterator[None]:
                 if _is_plain(vars(module)[name]):
                     del vars(module)[name]
             for name, value in before.items():
-                if name not in vars(module) or not _same(vars(module)[name], value):
+                if name not in vars(module) or not _equal(vars(module)[name], value):
                     vars(module)[name] = value
 
 
@@ -118,11 +118,11 @@ def _copy(value: Any) -> Any:
     return {key: _copy(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-def _same(a: Any, b: Any) -> bool:
+def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a is b or (a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num()))
     if isinstance(a, list | tuple | deque) and isinstance(b, list | tuple | deque):
-        return type(a) is type(b) and len(a) == len(b) and all(map(_same, a, b))
+        return type(a) is type(b) and len(a) == len(b) and all(map(_equal, a, b))
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
     return type(a) is type(b) and bool(a == b)

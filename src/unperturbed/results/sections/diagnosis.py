@@ -14,12 +14,12 @@ def diagnosis(runs: Sequence[StoredRun]) -> Section | None:
     """Return the section: a part for each subject, with all runs in its figures."""
     examined = [(about, model) for run in runs for about, model in run.examined]
     titles = dict.fromkeys(finding.title for _, model in examined for finding in model.findings)
-    parts = [Part(title, finding_blocks(title, _named(examined, title))) for title in titles]
+    parts = [Part(title, finding_blocks(title, _networks_with(examined, title))) for title in titles]
     lead = " ".join(dict.fromkeys(about for about, _ in examined))
     return section("Diagnosis", parts, lead, side_by_side=False)
 
 
-def _named(examined: Sequence[tuple[str, Examined]], title: str) -> list[Examined]:
+def _networks_with(examined: Sequence[tuple[str, Examined]], title: str) -> list[Examined]:
     """Return the networks with a finding of this title, with distinct names for several diagnoses of a run."""
     selected = [
         (about, model) for about, model in examined if any(finding.title == title for finding in model.findings)

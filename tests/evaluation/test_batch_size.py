@@ -1,4 +1,4 @@
-"""How many examples the network sees at a time, where nobody says."""
+"""The automatic batch size."""
 
 from collections.abc import Callable
 from typing import Any

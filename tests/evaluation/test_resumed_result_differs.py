@@ -1,4 +1,4 @@
-"""An evaluation goes on where it stopped, and ends as if it had not stopped; what is another one is refused."""
+"""A resumed evaluation has the result of an uninterrupted one, and a folder with a different one is refused."""
 
 import importlib
 import math
@@ -323,11 +323,15 @@ def test_another_torch_or_kind_of_device_is_refused(
     assert evaluate(model, data, THREAT, QUICK, out=tmp_path, overwrite=True).n == 50
 
 
-def test_other_threads_are_told_and_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_threads_are_told_and_not_refused(tmp_path: Path) -> None:
     model, data = problem()
     first = evaluate(model, data, THREAT, QUICK, out=tmp_path)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    again = evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        again = evaluate(model, data, THREAT, QUICK, out=tmp_path)
+    finally:
+        torch.set_num_threads(threads)
     assert again.examples == first.examples and again.environment["threads"] == first.environment["threads"] == 1
     assert any("began with 1 threads and resumes with 3" in text for text in again.warnings)
 

@@ -1,4 +1,4 @@
-"""What every training method owes, whatever it does: classes are found by file, so that a new one is tested at once.
+"""Laws of all training methods; the classes are found by file, so that a new one is tested automatically.
 
 A method that breaks a law on purpose, or that needs arguments, is in one of the tables on top (or `support.EXAMPLES`).
 """

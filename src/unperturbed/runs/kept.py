@@ -1,0 +1,33 @@
+"""A file that keeps what a job has computed: the same job reads it, and any other one begins anew."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unperturbed.runs.verify import read_sealed, write_sealed
+
+_OF = "of"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Values of a job in a file.
+
+    Attributes:
+        file: a JSON file; None: nothing is kept.
+        identity: what the values depend on, by name.
+    """
+
+    file: Path | None
+    identity: Mapping[str, Any]
+
+    def read(self) -> dict[str, Any]:
+        """Return the values that the same job has written; none of another job, or from a damaged file."""
+        values = {} if self.file is None else read_sealed(self.file)
+        return values if values.pop(_OF, None) == dict(self.identity) else {}
+
+    def write(self, **values: Any) -> None:
+        """Keep these values in place of what was kept before."""
+        if self.file is not None:
+            write_sealed(self.file, {_OF: dict(self.identity), **values})

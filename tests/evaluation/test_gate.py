@@ -1,0 +1,188 @@
+"""The check of a sample of survivors: who is drawn, what is estimated, and when all are attacked."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from support.toys import linear, uniform
+from unperturbed.attacks.gradient import Gate, GradientAttack, Suite
+from unperturbed.errors import InputError
+from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.gate import NEAREST, Sample, estimated, sample_size, sample_survivors
+from unperturbed.evaluation.stored import stored_evaluations, with_examples
+from unperturbed.findings import Interval, Outcome
+from unperturbed.losses import cross_entropy
+from unperturbed.maximise.pgd import PGD
+from unperturbed.suites.autoattack import STANDARD
+from unperturbed.suites.by_name import suite_with_gate
+from unperturbed.suites.fast import FAST
+from unperturbed.suites.pgd import PGD_SUITE
+from unperturbed.threat import Threat
+
+STRONG = Suite("strong", (GradientAttack("strong", cross_entropy, PGD(steps=20)),), "a test")
+IDLE = GradientAttack("idle", lambda logits, y: logits.sum(1) * 0, PGD(steps=1, random_start=False))
+"""An attack that stays at x and breaks nothing."""
+WEAK = Suite("weak", (IDLE,), "a test", gate=Gate(STRONG, share=0.1, least=6))
+HONEST = Suite("honest", STRONG.attacks, "a test", gate=WEAK.gate)
+THREAT = Threat("Linf", 0.03)
+
+
+def outcome_of(survivors: int, others: int = 0) -> Outcome:
+    """Return an outcome with so many survivors, whose ids grow as they come nearer to a break."""
+    n = survivors + others
+    verdicts = ["survived"] * survivors + ["broken"] * others
+    return Outcome(
+        threat="Linf:0.1", n=n, clean_accuracy=Interval(1, 1, 1, n), seconds=0.0, warnings=(), environment={},
+        suite="fast", note="", robust_accuracy=Interval(survivors / n, 0, 1, n), attacks=(), ties=0, unverified=0,
+        counts={"survived": survivors, "broken": others, "misclassified": 0, "unknown": 0},
+        examples={"id": list(range(n)), "verdict": verdicts, "margin": [-1.0 + k / n for k in range(n)]},
+    )  # fmt: skip
+
+
+def data(n: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
+    x = uniform(n, 6)
+    return x, linear(6, 3)(x).argmax(1)
+
+
+def test_a_sample_does_not_depend_on_the_order_of_the_examples() -> None:
+    outcome = outcome_of(200, 20)
+    turned = {name: values[::-1] for name, values in outcome.examples.items()}
+    sample, other = sample_survivors(outcome, 60, 3), sample_survivors(replace(outcome, examples=turned), 60, 3)
+    assert sample == other and len(set(sample.ids)) == 60
+    assert sample.nearest == tuple(range(199, 199 - NEAREST, -1))
+    assert set(sample.ids) | set(sample.others) == set(range(200))
+    assert sample_survivors(outcome, 60, 4).drawn != sample.drawn
+
+
+def test_a_larger_sample_holds_the_smaller_one() -> None:
+    outcome = outcome_of(200)
+    assert set(sample_survivors(outcome, 80, 0).ids) > set(sample_survivors(outcome, 60, 0).ids)
+    assert len(sample_survivors(outcome, 500, 0).ids) == 200 and sample_survivors(outcome, 500, 0).others == ()
+
+
+@pytest.mark.parametrize(("survivors", "expected"), [(3, 3), (100, 16), (1000, 50)])
+def test_a_gate_takes_a_share_and_so_many_at_least(survivors: int, expected: int) -> None:
+    assert sample_size(survivors, 2 * survivors, Gate(STRONG)) == expected
+
+
+@pytest.mark.parametrize("n", [600, 5000])
+def test_at_most_350_survivors_make_half_a_point(n: int) -> None:
+    """Where nothing in the sample breaks, and nine in ten survive."""
+    survivors = int(0.9 * n)
+    size = sample_size(survivors, n, Gate(STRONG, share=0.001, half_width=0.005))
+    outcome = outcome_of(survivors, n - survivors)
+    assert size <= 350
+    estimate = estimated(outcome, sample_survivors(outcome, size, 0), set(), set())
+    assert estimate.value == estimate.high == survivors / n and (estimate.high - estimate.low) / 2 <= 0.005 + 1e-9
+
+
+def test_the_estimate_is_unbiased_and_its_interval_covers() -> None:
+    """The stronger suite breaks 12 of 300: 4 near a break, 8 anywhere. 200 samples of 80."""
+    outcome = outcome_of(300, 100)
+    broken = {299, 298, 290, 280, 250, 200, 171, 140, 99, 60, 31, 2}
+    truth = (300 - len(broken)) / 400
+    estimates = [
+        estimated(outcome, sample, broken & set(sample.ids), set())
+        for sample in (sample_survivors(outcome, 80, seed) for seed in range(200))
+    ]
+    values = torch.tensor([estimate.value for estimate in estimates])
+    assert abs(float(values.mean()) - truth) < 4 * float(values.std()) / 200**0.5
+    assert sum(estimate.low <= truth <= estimate.high for estimate in estimates) >= 0.94 * 200
+    assert all(estimate.low <= estimate.value <= estimate.high for estimate in estimates)
+
+
+def test_the_undecided_widen_the_interval_downwards() -> None:
+    outcome, sample = outcome_of(50), Sample((49, 48), tuple(range(20)), tuple(range(20, 48)))
+    sure, unsure = estimated(outcome, sample, {3}, set()), estimated(outcome, sample, {3}, {4, 49})
+    assert unsure.low < sure.low and (unsure.value, unsure.high) == (sure.value, sure.high)
+
+
+def test_a_suite_that_misses_breaks_has_all_survivors_attacked() -> None:
+    model, given = linear(6, 3), data()
+    strong, weak = evaluate(model, given, THREAT, STRONG), evaluate(model, given, THREAT, WEAK)
+    assert weak.gate is not None and "it broke" in weak.gate.reason and weak.gate.sampled == 6
+    assert weak.counts == strong.counts and weak.examples["verdict"] == strong.examples["verdict"]
+    assert weak.robust_accuracy == strong.robust_accuracy
+    assert weak.gate.estimate.low == weak.gate.estimate.high == weak.robust_accuracy.value
+    assert [record.name for record in weak.attacks] == ["idle", "strong: strong"]
+    assert weak.attacks[-1].robust_after == weak.robust_accuracy.value
+    assert len(weak.adversarial) == weak.counts["broken"]
+
+
+def test_a_suite_that_misses_nothing_stays_with_its_sample() -> None:
+    outcome = evaluate(linear(6, 3), data(), THREAT, HONEST)
+    assert outcome.gate is not None and outcome.gate.reason == "" and outcome.gate.broken == 0
+    assert outcome.gate.estimate.value == outcome.robust_accuracy.value == outcome.gate.estimate.high
+    assert outcome.gate.estimate.low < outcome.robust_accuracy.value
+    assert "0 of 6 survivors" in str(outcome.gate)
+
+
+def test_a_doubt_has_all_survivors_attacked() -> None:
+    """Straight-through rounding of the logits: the gradient does not predict what happens."""
+
+    class Flat(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits = self.inner(x)
+            return logits.detach() + 0 * logits
+
+    outcome = evaluate(Flat(), data(), THREAT, HONEST)
+    assert outcome.doubts and outcome.gate is not None
+    assert outcome.gate.reason.startswith(outcome.doubts[0])
+    assert outcome.gate.estimate.value == outcome.robust_accuracy.value
+
+
+def test_without_its_gate_nothing_is_checked_and_the_note_says_so() -> None:
+    outcome = evaluate(linear(6, 3), data(), THREAT, WEAK, gate=False)
+    assert (
+        outcome.gate is None and outcome.counts["broken"] == 0 and "check of survivors by strong is off" in str(outcome)
+    )
+
+
+def test_a_stored_evaluation_is_one_with_its_check(tmp_path: Path) -> None:
+    model, given, folder = linear(6, 3), data(), tmp_path / "evaluation" / "all"
+    first = evaluate(model, given, THREAT, WEAK, out=folder)
+    stored = stored_evaluations(tmp_path)
+    assert list(stored) == [folder / "weak.json"], "the parts of the check are no evaluations of their own"
+    read = with_examples(folder / "weak.json", stored[folder / "weak.json"])
+    assert read.gate == first.gate and read.counts == first.counts
+    assert read.examples["verdict"] == first.examples["verdict"] and read.examples["attack"] == first.examples["attack"]
+    again = evaluate(model, given, THREAT, WEAK, out=folder)
+    assert again.json() | {"warnings": [], "seconds": 0} == first.json() | {"warnings": [], "seconds": 0}
+    assert sum("Loaded from" in text for text in again.warnings) == 1
+
+
+def test_an_estimate_grows_its_sample(tmp_path: Path) -> None:
+    model, given = linear(6, 3), data(200)
+    wide, narrow = (
+        evaluate(model, given, THREAT, HONEST, estimate=half_width, out=tmp_path / str(half_width)).gate
+        for half_width in (6.0, 2.0)
+    )
+    assert wide is not None and narrow is not None and narrow.sampled > wide.sampled
+    assert (narrow.estimate.high - narrow.estimate.low) / 2 <= 0.02
+
+
+def test_an_estimate_of_standard_is_that_of_fast() -> None:
+    assert suite_with_gate(STANDARD, True, 0.5) == suite_with_gate(FAST, True, 0.5)
+    assert suite_with_gate(STANDARD, True, 0.5).gate == Gate(STANDARD, half_width=0.005)
+    assert suite_with_gate(FAST, True, None) is FAST
+    assert suite_with_gate(FAST, False, None).gate is None and suite_with_gate(PGD_SUITE, False, None) is PGD_SUITE
+
+
+@pytest.mark.parametrize(
+    ("suite", "gate", "estimate", "message"),
+    [
+        (PGD_SUITE, True, 0.5, "use the suite fast, and not pgd"),
+        (FAST, False, 0.5, "without its gate"),
+        (FAST, True, 0.0, "estimate is 0.0"),
+        (FAST, True, 60.0, "estimate is 60.0"),
+    ],
+)
+def test_estimates_that_cannot_be_are_refused(suite: Suite, gate: bool, estimate: float, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        suite_with_gate(suite, gate, estimate)
