@@ -18,7 +18,7 @@ help:
 	@echo "make test       the fast tests"
 	@echo "make test-slow  the slow tests"
 	@echo "make test-docs  the tests of the documentation, slow ones included"
-	@echo "make test-loops  the tests of Lightning, transformers and the trackers, which are installed into .venv-loops"
+	@echo "make test-loops  the tests of Lightning and transformers, which are installed into .venv-loops"
 	@echo "make test-rounding  the tests of rounding again, as on other processors"
 	@echo "make test-newest    the fast tests with the newest torch"
 	@echo "make bench      the benchmarks"
@@ -51,13 +51,10 @@ test-slow: $(READY)
 test-docs: $(READY)
 	$(PYTEST) -m "not long" tests/test_docs.py tests/test_docs_python.py tests/test_examples.py tests/test_contributing.py
 
-# trackio wants an older Pillow than the one that is pinned.
 test-loops:
-	mkdir -p .venv-loops
-	grep -v '^pillow==' constraints.txt > .venv-loops/constraints.txt
 	test -x .venv-loops/bin/python || $(PYTHON) -m venv .venv-loops
-	.venv-loops/bin/python -m pip install --quiet --constraint .venv-loops/constraints.txt --editable ".[test,lightning,transformers,track]"
-	OMP_NUM_THREADS=1 .venv-loops/bin/python -m pytest -m "" tests/adapters tests/training/test_trackers.py tests/test_docs_loops.py
+	.venv-loops/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test,lightning,transformers]"
+	OMP_NUM_THREADS=1 .venv-loops/bin/python -m pytest -m "" tests/adapters tests/test_docs_loops.py
 
 test-rounding: $(READY)
 	MKL_CBWR= $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow"

@@ -89,14 +89,23 @@ def test_no_engine_changes_the_result(
 def test_a_stopped_measurement_resumes(
     measure: Measure, name: str, stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It stops when it has kept something for the time number `stop`; what is finished is not measured again."""
+    """It stops after the state number `stop`, or the last one before the end; no finished block is measured again."""
     whole, keep, kept, finish, finished = comparable(measure()), Store.keep, list[int](), Store.finish, list[int]()
+    states = 0
+
+    def counting(self: Store, number: int, state: Any) -> None:
+        nonlocal states
+        states += 1
 
     def keeping(self: Store, number: int, state: Any) -> None:
         keep(self, number, state)
         kept.append(number)
-        if len(kept) == stop + 1:
+        if len(kept) == min(stop + 1, states):
             raise Stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "keep", counting)
+        measure(out=tmp_path / "uninterrupted")
 
     def finishing(self: Store, number: int, part: Any) -> Any:
         finished.append(number)
@@ -104,11 +113,12 @@ def test_a_stopped_measurement_resumes(
 
     monkeypatch.setattr(Store, "keep", keeping)
     monkeypatch.setattr(Store, "finish", finishing)
+    folder = tmp_path / "interrupted"
     with pytest.raises(Stopped):
-        measure(out=tmp_path)
-    again = measure(out=tmp_path)
+        measure(out=folder)
+    again = measure(out=folder)
     assert comparable(again) == whole and len(finished) == len(set(finished))
-    assert not list(tmp_path.rglob("*unfinished*")) and (tmp_path / f"{name}.json").exists()
+    assert not list(folder.rglob("*unfinished*")) and (folder / f"{name}.json").exists()
 
 
 @every

@@ -24,7 +24,7 @@ def parser() -> ArgumentParser:
         type=str,
         default="all",
         metavar="NAME,...",
-        help=f"explanations, with commas: {names}, or all",
+        help=f"explanations, with commas: {names}, all, or package.module:Name",
     )
     add_examples_options(command_parser, "test", default=200)
     command_parser.add_argument("--seed", type=int, default=0, help="of random directions, starts and weights")
@@ -45,6 +45,7 @@ def run(parsed: Parsed) -> Result:
     from unperturbed.data.selection import parse
     from unperturbed.examinations.explain import FORMATS, find_explanations
     from unperturbed.examinations.explain_runs import explain_all
+    from unperturbed.reports.findings import number_text
 
     explainers = find_explanations(parsed.explanations.split(","))
     figures = tuple(parsed.figures.split(",")) if parsed.figures else ()
@@ -84,8 +85,16 @@ def run(parsed: Parsed) -> Result:
         for network in explained_runs.explained
         for explanation in network.explanations.values()
     ]
+    first = explained_runs.explained[0].name
+    differences = [
+        (score, network, number_text(number))
+        for score, row in explained_runs.differences.items()
+        for network, number in row.items()
+    ]
+    title, columns = f"{first} minus the others, paired over examples", ("score", "network", "difference")
     views = [
         table("", ("network", "explanation"), rows),
+        *([table(title, columns, differences)] if differences else []),
         *(f"Explanations: {folder}" for folder in explained_runs.folders),
     ]
     return Result(

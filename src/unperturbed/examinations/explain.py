@@ -18,7 +18,7 @@ from unperturbed.examinations.explanations.maps import captum
 from unperturbed.examinations.preparation import prepare
 from unperturbed.examinations.subject import Subject
 from unperturbed.findings import Progress, silent
-from unperturbed.imports import OWN, follow
+from unperturbed.imports import OWN, Trust, follow
 from unperturbed.networks.classifier import Classes, as_classifier
 from unperturbed.networks.logits import Output
 from unperturbed.reports.charts.pictures import Grid, pictures_chart, png_of
@@ -78,11 +78,11 @@ class Explained:
             raise RunError(f"Some explanations of {self.name} failed ({texts}); the others are complete.")
 
 
-def find_explanations(names: Sequence[Explainer | str]) -> dict[str, Explainer]:
-    """Return the explanations of these names, in order; "all" are those of the package.
+def find_explanations(names: Sequence[Explainer | str], trust: Trust = OWN) -> dict[str, Explainer]:
+    """Return the explanations of these names and import paths, in order; "all" are those of the package.
 
     Raises:
-        InputError: for an unknown name, with the nearest.
+        InputError: for an unknown name, with the nearest, and for an import path that names no function.
     """
     entries, explainers = listing("examinations/explanations"), dict[str, Any]()
     for name in names:
@@ -92,6 +92,11 @@ def find_explanations(names: Sequence[Explainer | str]) -> dict[str, Explainer]:
             explainers |= {entry.name: follow(entry.path, "explanation", OWN) for entry in entries.values()}
         elif name in entries:
             explainers[name] = follow(entries[name].path, "explanation", OWN)
+        elif ":" in name:
+            function = follow(name, "--explanations", trust)
+            if not callable(function):
+                raise InputError(f"--explanations: {name} is no function from a Subject to an Explanation.")
+            explainers[name.rpartition(":")[2]] = function
         else:
             raise InputError(f"There is no explanation {name!r}. {hint(name, entries)}")
     return explainers
@@ -122,7 +127,8 @@ def explain(
         test: examples outside its training set: a split, a `Data` (its test split), a pair of arrays, a dataset.
         threat: of adversarial inputs; synthesised inputs lie in its box.
         train: its training examples, for class means and the mean spectrum.
-        explanations: names ("all": those of the package), or functions from a `Subject` to an `Explanation`.
+        explanations: names ("all": those of the package), functions from a `Subject` to an `Explanation`, or their
+            import paths, package.module:Name.
         name: of the network in tables and figures.
         examples: of the test split: N, "first:N", "stratified:N" or "random:N"; None: all.
         seed: of random directions, starts and weights.

@@ -1,7 +1,7 @@
 """Explain the networks of several run folders side by side, on the same examples."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +11,10 @@ from unperturbed.errors import InputError
 from unperturbed.examinations.explain import FOLDER, Explained, Format, explain, write_figures
 from unperturbed.examinations.explanations.base import Explainer, grid
 from unperturbed.examinations.several import Candidate, check_comparable, common_threat, names_of
-from unperturbed.findings import Progress, silent
+from unperturbed.findings import Number, Progress, silent
 from unperturbed.imports import Trust
 from unperturbed.runs.files import write_json
+from unperturbed.statistics.per_example import average
 from unperturbed.threat import Threat
 from unperturbed.training.run import Run
 from unperturbed.types import Inputs
@@ -30,12 +31,14 @@ class Explanations:
         folders: of each network's files.
         threat: of adversarial inputs, the same for all.
         side: the folder of the pictures side by side; None for one network, or without pictures.
+        differences: of each score, the first network minus each other one, by score and network; paired over examples.
     """
 
     explained: tuple[Explained, ...]
     folders: tuple[Path, ...]
     threat: Threat
     side: Path | None
+    differences: Mapping[str, Mapping[str, Number]]
 
     def json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -44,6 +47,7 @@ class Explanations:
             "models": [network.json() for network in self.explained],
             "folders": [str(folder) for folder in self.folders],
             "side_by_side": None if self.side is None else str(self.side),
+            "differences": _plain(self.differences),
         }
 
 
@@ -67,7 +71,8 @@ def explain_runs(
     Args:
         runs: run folders of the same data.
         threat: of adversarial inputs, for all runs; None: the largest threat of the runs.
-        explanations: names ("all": those of the package), or functions from a `Subject` to an `Explanation`.
+        explanations: names ("all": those of the package), functions from a `Subject` to an `Explanation`, or their
+            import paths, package.module:Name.
         examples: test examples: N, "first:N", "stratified:N" or "random:N".
         seed: of random directions, starts and weights.
         batch_size: examples in a batch.
@@ -137,13 +142,51 @@ def explain_all(
             )
         )
     home = Path(out) if out is not None else candidates[0].folder.parent / FOLDER
-    side = _side_by_side(explained, home, figures) if len(explained) > 1 else None
-    return Explanations(tuple(explained), tuple(folders), size, side)
+    differences = paired_differences(explained)
+    side = _side_by_side(explained, differences, home, figures) if len(explained) > 1 else None
+    return Explanations(tuple(explained), tuple(folders), size, side, differences)
 
 
-def _side_by_side(explained: Sequence[Explained], home: Path, figures: Sequence[Format]) -> Path | None:
-    """Write the gradients and prototypes of the networks as columns of one grid each, and their scores."""
-    write_json(home / f"{SIDE}.json", {"scores": _scores(explained), "models": [network.name for network in explained]})
+def paired_differences(explained: Sequence[Explained]) -> dict[str, dict[str, Number]]:
+    """Return the mean difference of each score, the first network minus each other one, with its 95% interval.
+
+    Paired over the examples on which both networks have a finite score; by score and name of the other network.
+    """
+    differences = dict[str, dict[str, Number]]()
+    if not explained:
+        return differences
+    first, *others = [_values(network) for network in explained]
+    for name, values in first.items():
+        for network, other in zip(explained[1:], others, strict=True):
+            shared = sorted(values.keys() & other.get(name, {}).keys())
+            for number in average(name, [values[id_] - other[name][id_] for id_ in shared]):
+                differences.setdefault(name, {})[network.name] = number
+    return differences
+
+
+def _values(explained: Explained) -> dict[str, dict[int, float]]:
+    """Return the value of each example, by score and id."""
+    return {
+        values.name: dict(zip(values.ids, values.values, strict=True))
+        for explanation in explained.explanations.values()
+        for values in explanation.finding.distributions
+    }
+
+
+def _plain(differences: Mapping[str, Mapping[str, Number]]) -> dict[str, dict[str, Any]]:
+    return {name: {network: asdict(number) for network, number in row.items()} for name, row in differences.items()}
+
+
+def _side_by_side(
+    explained: Sequence[Explained],
+    differences: Mapping[str, Mapping[str, Number]],
+    home: Path,
+    figures: Sequence[Format],
+) -> Path | None:
+    """Write the gradients and prototypes of the networks as columns of one grid each, their scores and differences."""
+    models = [network.name for network in explained]
+    content = {"scores": _scores(explained), "differences": _plain(differences), "models": models}
+    write_json(home / f"{SIDE}.json", content)
     drawn = False
     for title, explanation, array, signed in (
         ("Input gradients", "saliency", "natural_gradient", True),

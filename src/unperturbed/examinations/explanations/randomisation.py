@@ -8,15 +8,24 @@ from torch import nn
 
 from unperturbed.examinations.explanations.alignment import class_means, gradient_scores, perceptual_alignment
 from unperturbed.examinations.explanations.base import Explanation
-from unperturbed.examinations.explanations.maps import gradient_times_input, input_gradient, integrated_gradients
-from unperturbed.examinations.explanations.scores import entropy, rank_correlation
+from unperturbed.examinations.explanations.maps import (
+    gradient_times_input,
+    input_gradient,
+    integrated_gradients,
+    occlusion,
+    smooth_grad,
+)
+from unperturbed.examinations.explanations.scores import entropy, rank_correlation, sparseness, total_variation
 from unperturbed.examinations.subject import Subject
 from unperturbed.findings import Finding, Line, Number
+from unperturbed.noise import Noise
 from unperturbed.statistics.per_example import average
 from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
 
 EXAMPLES = 100
 """The largest number of examples."""
+CASCADED = ("gradient", "gradient x input", "SmoothGrad")
+"""The maps that are compared after every layer; the others, of many passes, only with all layers randomised."""
 DEPENDENT = 0.5
 """A rank correlation with the map of random weights above this: the map does not depend on the weights."""
 Explains = Callable[[Model, Inputs, Labels], Inputs]
@@ -62,6 +71,13 @@ def similarities(model: nn.Module, explain: Explains, x: Inputs, y: Labels, seed
     return correlations
 
 
+def final_similarity(model: nn.Module, explain: Explains, x: Inputs, y: Labels, seed: int = 0) -> PerExample:
+    """Return the last of `similarities`, with all layers randomised."""
+    trained = explain(model, x, y)
+    with shuffled_weights(learnt_layers(model), seed):
+        return rank_correlation(trained, explain(model, x, y))
+
+
 def complexity_gain(model: nn.Module, explain: Explains, x: Inputs, y: Labels, seed: int = 0) -> PerExample:
     """Return eMPRT of each example: (H(random) - H(trained)) / H(trained), H the entropy of the map's histogram.
 
@@ -96,29 +112,28 @@ def survivors(trained: Mapping[str, PerExample], random: Mapping[str, PerExample
 def randomisation(subject: Subject) -> Explanation:
     """Randomisation: the maps and scores that survive random weights, and so are independent of the learnt function.
 
-    Layers are randomised one after another from the output (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292);
-    eMPRT compares the complexity of the maps (Hedström et al. 2024, https://arxiv.org/abs/2401.06465).
+    Layers are randomised one after another from the output (MPRT, Adebayo et al. 2018,
+    https://arxiv.org/abs/1810.03292; with SmoothGrad's noise-averaged maps sMPRT); eMPRT compares the complexity of the
+    maps (both Hedström et al. 2024, https://arxiv.org/abs/2401.06465).
     """
     test, model = subject.test, subject.classifier
     n = min(EXAMPLES, len(test.x))
     x, y = test.x[:n], test.y[:n]
-    methods: dict[str, Explains] = {
-        "gradient": input_gradient,
-        "gradient x input": gradient_times_input,
-        "integrated gradients": integrated_gradients,
-    }
     numbers, lines, notes = list[Number](), list[Line](), list[str]()
-    for name, explain in methods.items():
-        if name != "integrated gradients":  # 32 gradients for each layer would take most of the time
-            steps = [
-                correlation[correlation.isfinite()] for correlation in similarities(model, explain, x, y, subject.seed)
-            ]
+    for name, explain in _methods(subject, n).items():
+        if name in CASCADED:
+            cascade = similarities(model, explain, x, y, subject.seed)
+            steps = [correlation[correlation.isfinite()] for correlation in cascade]
             means = tuple(float(correlation.mean()) if len(correlation) else None for correlation in steps)
             counts = tuple(float(count) for count in range(1, len(steps) + 1))
             lines.append(Line(f"similarity, {name}", counts, means, across="layers randomised from the output"))
-            numbers += average(f"similarity to the map of random weights, {name}", steps[-1].tolist() if steps else [])
-            if means and means[-1] is not None and means[-1] > DEPENDENT:
-                notes.append(f"The map {name} survives random weights: it is meaningless here.")
+            last = steps[-1] if steps else x.new_zeros(0)
+        else:
+            last = final_similarity(model, explain, x, y, subject.seed)
+            last = last[last.isfinite()]
+        numbers += average(f"similarity to the map of random weights, {name}", last.tolist())
+        if len(last) and float(last.mean()) > DEPENDENT:
+            notes.append(f"The map {name} survives random weights: it is meaningless here.")
         gain = complexity_gain(model, explain, x, y, subject.seed)
         numbers += average(f"eMPRT, {name}", gain[gain.isfinite()].tolist())
     trained = _scores(subject, x, y)
@@ -136,9 +151,26 @@ def randomisation(subject: Subject) -> Explanation:
     return Explanation(finding)
 
 
+def _methods(subject: Subject, n: int) -> dict[str, Explains]:
+    """Return the saliency methods by name, with the same noise for all weights."""
+    noise = Noise.of(subject.seed, subject.test.ids[:n])
+    return {
+        "gradient": input_gradient,
+        "gradient x input": gradient_times_input,
+        "integrated gradients": integrated_gradients,
+        "SmoothGrad": lambda model, x, y: smooth_grad(model, x, y, noise),
+        "occlusion": occlusion,
+    }
+
+
 def _scores(subject: Subject, x: Inputs, y: Labels) -> dict[str, PerExample]:
-    """Return the scores of the gradient, and the perceptual alignment if it can be measured."""
+    """Return the scores of the maps, and the perceptual alignment if it can be measured."""
+    methods = _methods(subject, len(x))
     scores = gradient_scores(input_gradient(subject.classifier, x, y), x)
+    for name in ("integrated gradients", "SmoothGrad", "occlusion"):
+        saliency = methods[name](subject.classifier, x, y)
+        scores[f"total variation, {name}"] = total_variation(saliency)
+        scores[f"sparseness, {name}"] = sparseness(saliency)
     if subject.train is not None and subject.classes > 2:
         batch = Batch(x, y, subject.test.ids[: len(x)])
         means = class_means(subject.train, subject.classes)
