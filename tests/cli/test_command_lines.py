@@ -5,7 +5,8 @@ from importlib import import_module
 import pytest
 from test_trees import HERE
 
-from unperturbed.cli.options import Parsed, parse
+from unperturbed.cli.main import COMMANDS
+from unperturbed.cli.options import FLAGS, Parsed, parse
 from unperturbed.cli.setup import read_bounds
 from unperturbed.maximise.langevin import Langevin
 from unperturbed.maximise.pgd import PGD
@@ -79,6 +80,16 @@ def test_a_line_is_understood(line: str) -> None:
     if getattr(given.plain, "threat", None):
         bounds = read_bounds(vars(given.plain).get("bounds"), None)
         assert all(Threat.parse(each, bounds).eps > 0 for each in given.threat.split(","))
+
+
+def test_every_option_without_a_value_is_known_as_one_and_no_help_shows_a_doubled_percent_sign() -> None:
+    for command in COMMANDS:
+        parser = import_module(f"unperturbed.cli.{command}").parser()
+        flags = {action.option_strings[-1].removeprefix("--") for action in parser._actions if action.nargs == 0}
+        assert flags - {"help"} <= set(FLAGS), command
+        assert "%%" not in parser.format_help(), command
+    assert understood("unperturbed evaluate runs/at --suite fast --no-gate").no_gate
+    assert understood("unperturbed evaluate runs/at --no-gate --suite fast").suite == "fast"
 
 
 def test_what_a_line_says_arrives() -> None:

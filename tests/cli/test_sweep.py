@@ -364,8 +364,11 @@ def test_unknown_examples_widen_a_row_upwards() -> None:
 def test_a_row_is_dominated_only_by_what_it_can_be_compared_with() -> None:
     axes = [Axis("lr", "lr", ("1", "2", "3"))]
     three = [evaluated({"lr": "1"}, 40, 30), evaluated({"lr": "2"}, 40, 31), evaluated({"lr": "3"}, 45, 20)]
-    found = [row.point.dominated for row in sweep_table.rows_of(axes, three) if row.point is not None]
-    assert found == [True, False, False]
+    rows = sweep_table.rows_of(axes, three)
+    assert [row.point.dominated for row in rows if row.point is not None] == [True, False, False]
+    about = {"suite": "pgd", "note": "upper bound only"}
+    assert [note.split(":")[0] for note in sweep_table._notes(about, axes, rows)][1:] == ["Dominated"]
+    assert len(sweep_table._notes(about, axes, rows[1:])) == 1
     three[1] = evaluated({"lr": "2"}, 40, 31, threat="another")
     found = [row.point.dominated for row in sweep_table.rows_of(axes, three) if row.point is not None]
     assert found == [False, False, False]

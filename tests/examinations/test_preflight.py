@@ -11,6 +11,7 @@ from support.planted import EPS, Averaged, Behind, Coupled, Dropped, Softmax, fi
 from support.toys import Function
 from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, array_split
+from unperturbed.examinations.data_faults import data_faults
 from unperturbed.examinations.preflight import doctor
 from unperturbed.threat import Threat
 
@@ -88,3 +89,16 @@ FAULTS = {
 def test_a_fault_gets_its_message(fault: str) -> None:
     expected, found = FAULTS[fault][0], FAULTS[fault][1]()
     assert expected in found, f"{fault}: {found}"
+
+
+def test_at_least_eighteen_faults_have_separate_cases() -> None:
+    assert len(FAULTS) >= 18 and len({expected for expected, _ in FAULTS.values()}) >= 18
+
+
+def test_faults_of_data_need_no_network() -> None:
+    split = array_split(X, Y)
+    assert data_faults(split, THREAT) == []
+    assert [fault.name for fault in data_faults(array_split(X / 255, Y + 1), THREAT)][:2] == [
+        "inputs too small",
+        "label base",
+    ]

@@ -7,6 +7,9 @@ import pytest
 
 import unperturbed as un
 from support.toys import QUICK, blobs, mlp
+from unperturbed.attacks.gradient import Gate, GradientAttack, Suite
+from unperturbed.losses import cross_entropy
+from unperturbed.maximise.pgd import PGD
 from unperturbed.results.stored import norm_of, radius_of, read_run
 
 
@@ -28,6 +31,16 @@ def test_certificates_and_counts_of_draws_are_no_damaged_evaluations(run: Path) 
     un.probable_accuracy(model, data, threat, (0.5,), draws=4, out=run / "evaluation")
     stored = read_run(run, "a")
     assert stored.damaged == () and len(stored.evaluations) == 1
+
+
+def test_attacks_on_a_sample_of_survivors_are_no_evaluations(run: Path) -> None:
+    """They would give 100%, under the stronger suite."""
+    strong = Suite("strong", (GradientAttack("strong", cross_entropy, PGD(steps=20)),), "a test")
+    fast = Suite("quick", QUICK.attacks, "a test", gate=Gate(strong, share=0.1, least=4))
+    outcome = un.evaluate(mlp(6, 3), blobs(24), un.Threat("Linf", 0.1), fast, out=run / "evaluation" / "gated")
+    assert outcome.gate is not None and list(run.glob("evaluation/gated/quick/*/strong.json"))
+    stored = read_run(run, "a")
+    assert stored.damaged == () and {each.outcome.suite for each in stored.evaluations} == {QUICK.name, "quick"}
 
 
 @pytest.mark.parametrize(

@@ -165,3 +165,24 @@ class Signs(nn.Module):
         hidden = self.features[:4](x - 0.3)
         steps = sum((torch.sign(hidden - 0.2 * k) + 1) * 0.1 for k in range(12))
         return self.head(self.features[4:](steps))  # type: ignore[no-any-return]
+
+
+def hidden(net: Small) -> dict[str, tuple[nn.Module, str]]:
+    """Return these defences, with the cause that an audit must name."""
+    return {
+        "cold softmax": (Cold(net), "probabilities in place of logits"),
+        "rounded logits": (RoundedLogits(net), "zero gradient"),
+        "clipped logits": (ClippedLogits(net), "zero gradient"),
+        "first layer detached": (DetachedFirst(net), "shattered"),
+        "cache": (Cached(net), "state"),
+        "counter": (Counting(net), "state"),
+        "batch norm": (BatchNormalised(net), "batch dependence"),
+        "jpeg": (Jpeg(net), "quantised input"),
+        "rounded within": (RoundedWithin(net), "zero gradient"),
+        "signs": (Signs(net), "zero gradient"),
+        "total variation": (Smoother(net), "shattered"),
+        "thermometer": (Thermometer(net), "quantised input"),
+        "noise": (Noisy(net), "random"),
+        "pruning": (Pruned(net), "random"),
+        "shift": (Shifted(net), "random"),
+    }

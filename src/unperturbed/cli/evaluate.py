@@ -29,10 +29,10 @@ SUITE_HELP = (
     "(longer), rand (random networks), sparse (L0), attacks by name (apgd-ce,square), or your own as "
     "package.module:SUITE"
 )
-GATE_HELP = "do not check a sample of the survivors of the suite fast by standard"
+GATE_HELP = "with --suite fast: do not attack a sample of the survivors by standard"
 ESTIMATE_HELP = (
-    "with --suite standard or fast: attack by standard only as many survivors of fast as it takes to know the accuracy "
-    "that standard would leave to this many percentage points (half of the 95%% interval)"
+    "with --suite standard or fast: run fast, then standard on a sample of the survivors, large enough to tell the "
+    "accuracy that standard would leave to this many percentage points on either side"
 )
 QUANTIZE_HELP = "also write the adversarial examples as 8-bit PNG images inside the threat set, and verify them again"
 DEVICES_HELP = "processes that share the examples: each on a separate GPU, or with a part of the processor's threads"

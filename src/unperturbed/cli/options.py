@@ -17,7 +17,7 @@ from unperturbed.imports import WORDS, Trust, user_trust
 from unperturbed.reading import parse_yaml, read_small
 from unperturbed.specs.trees import Tree
 
-FLAGS = ("debug", "json", "overwrite", "quantize", "resume", "trust")
+FLAGS = ("debug", "json", "no-gate", "overwrite", "quantize", "resume", "trust")
 """Options without a value."""
 TREES = ("method", "model")
 """Options whose values have further options."""

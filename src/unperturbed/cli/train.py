@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 
 from unperturbed.catalogue import listing
-from unperturbed.cli.console import Result, progress, table
+from unperturbed.cli.console import Result, is_first_process, progress, say, table
 from unperturbed.cli.options import Parsed, add_data_options, add_examples_options, add_fields, new_parser
 from unperturbed.errors import InputError, NotResumableError, RunError
 from unperturbed.runs import CHECKPOINT
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from unperturbed.data.selection import Selection
-    from unperturbed.data.split import Data
+    from unperturbed.data.split import Data, Split
     from unperturbed.methods.base import Method
     from unperturbed.threat import Threat
 
 POSITIONAL = None
+REPORTED = ("inputs not finite", "inputs outside the bounds", "eps")
+"""Faults of the data that training refuses or warns of."""
 Logger = Literal["csv", "tensorboard"]
 
 
@@ -142,6 +144,7 @@ def run(parsed: Parsed) -> Result:
     run_plan = plan(parsed)
     if parsed.weights is not None:
         load_into(run_plan.model, parsed.weights, parsed.trees["model"])
+    _warn_of_data(run_plan.data.train, run_plan.threat)
     with progress() as report, resumable(parsed, run_plan.out):
         trained = train(
             run_plan.model,
@@ -174,6 +177,16 @@ def run(parsed: Parsed) -> Result:
     following = f"To measure robust accuracy: unperturbed evaluate {shlex.quote(str(run_plan.out))}{trust_option}"
     value = {**trained.json(), "selection": "all" if run_plan.selection is None else str(run_plan.selection)}
     return Result(value, (table("", ("", str(run_plan.threat)), rows), following))
+
+
+def _warn_of_data(split: "Split", threat: "Threat") -> None:
+    """Warn of faults of the data that training would not notice: what `doctor` finds without the network."""
+    from unperturbed.examinations.data_faults import data_faults
+
+    if is_first_process():
+        for fault in data_faults(split, threat):
+            if fault.name not in REPORTED:
+                say(f"{fault.name}: {fault.text}", "warning")
 
 
 def _selected(data: "Data", requested: int | str | None, seed: int | None) -> "tuple[Data, Selection | None]":

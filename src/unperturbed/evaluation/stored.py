@@ -26,7 +26,7 @@ def stored_evaluations(run: Path) -> dict[Path, Outcome]:
     Raises:
         InputError: if the summary of an evaluation is damaged.
     """
-    jobs = [job for job in sorted((run / "evaluation").rglob(JOB)) if not _is_part(job.parent)]
+    jobs = [job for job in sorted((run / "evaluation").rglob(JOB)) if not is_part(job.parent)]
     summaries = [job.parent.with_name(f"{job.parent.name}.json") for job in jobs if not is_other(job.parent)]
     return {path: read_summary(path) for path in summaries if path.is_file()}
 
@@ -77,9 +77,9 @@ def is_other(folder: Path) -> bool:
     return folder.name.startswith(("curve-", "certify-")) or folder.name in ("transfer", "probable")
 
 
-def _is_part(folder: Path) -> bool:
-    """Tell whether a folder lies in that of another evaluation, which has its results."""
-    return any((parent / JOB).exists() for parent in folder.parents)
+def is_part(path: Path) -> bool:
+    """Tell whether a file or folder lies in the folder of an evaluation, which has its results."""
+    return any((parent / JOB).exists() for parent in path.parents)
 
 
 def read_summary(path: Path) -> Outcome:

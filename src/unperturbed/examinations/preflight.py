@@ -13,8 +13,8 @@ from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.outputs import not_finite
-from unperturbed.evaluation.reach import reach_warnings
 from unperturbed.examinations.behaviour import Behaviour, behaviour_of
+from unperturbed.examinations.data_faults import SAMPLE, Symptom, input_faults, label_faults
 from unperturbed.examinations.remedies.candidates import looks_like_probabilities
 from unperturbed.networks.classifier import as_classifier
 from unperturbed.networks.dtype import home
@@ -24,8 +24,6 @@ from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Labels, Logits
 
-SOME = 128
-"""The default number of examples."""
 TWINS = 2000
 """Number of examples of each split in the search for duplicates."""
 PASSES = {"pgd": 1000, "standard": 8000}
@@ -36,19 +34,6 @@ AT_PASSES = 12
 
 _HOPELESS = ("inputs not finite", "weights' type", "mixed weights")
 """Symptoms that make the network's outputs meaningless."""
-
-
-@dataclass(frozen=True)
-class Symptom:
-    """A fault, with its remedy.
-
-    Attributes:
-        name: a short, constant name of the fault.
-        text: the measurement and the remedy.
-    """
-
-    name: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -86,7 +71,7 @@ class _Patient:
 
 @checked(examples=COUNT)
 def doctor(
-    model: nn.Module, data: Any, threat: Threat, *, output: Output = None, seed: int = 0, examples: int = SOME
+    model: nn.Module, data: Any, threat: Threat, *, output: Output = None, seed: int = 0, examples: int = SAMPLE
 ) -> Checkup:
     """Return the faults of a set-up before training or an evaluation.
 
@@ -106,7 +91,7 @@ def doctor(
     split = as_split((data.test or data.train) if isinstance(data, Data) else data)
     rows = torch.arange(min(examples, len(split))) * len(split) // min(examples, len(split))
     x, y = split.inputs(rows), split.labels[rows]
-    symptoms = [*_of_data(x, threat, split), *_of_labels(split.labels), *_twins(data), *_of_weights(model)]
+    symptoms = [*input_faults(x, threat, split), *label_faults(split.labels), *_twins(data), *_of_weights(model)]
     facts: dict[str, Any] = {"examples": len(split), "inputs": _range(x), "modes": _modes(model)}
     if not any(symptom.name in _HOPELESS for symptom in symptoms):
         patient, trouble = _patient(model, x, y, output, seed)
@@ -133,50 +118,6 @@ def _patient(
         text = f"The model fails on {tuple(x.shape)} inputs ({type(error).__name__}: {error})"[:400]
         return None, [Symptom("the model does not run", f"{text}: try model(x) on one batch.")]
     return _Patient(model, classifier, x, y, logits, logits.shape[1], behaviour, seed), []
-
-
-def _of_data(x: Inputs, threat: Threat, split: Split) -> list[Symptom]:
-    faults = []
-    if not bool(x.isfinite().all()):
-        count = int((~x.isfinite()).sum())
-        return [
-            Symptom("inputs not finite", f"{count} input values are NaN or infinite: repair or drop those examples.")
-        ]
-    low, high = threat.limits(x)
-    outside = (x < low - 1e-6) | (x > high + 1e-6)
-    if bool(outside.any()):
-        scale = ": divide by 255, with --scale 255 for the model" if float(x.max()) > 2 and float(x.min()) >= 0 else ""
-        hint = scale or ": give --bounds, or leave normalisation to the model's first layer"
-        faults.append(
-            Symptom(
-                "inputs outside the bounds", f"Inputs range from {float(x.min()):.3g} to {float(x.max()):.3g}{hint}."
-            )
-        )
-    elif float(x.max()) < 0.02 * float(high.max()) and float(high.max()) < float("inf"):
-        faults.append(
-            Symptom("inputs too small", f"The largest input is {float(x.max()):.3g}: were they divided by 255 twice?")
-        )
-    if bool((x.flatten(1).std(dim=0) == 0).all()) and len(x) > 1:
-        faults.append(Symptom("inputs all alike", "All examples are the same: the data was read wrongly."))
-    if x.dim() == 4 and x.shape[-1] in (1, 3) and x.shape[1] > 4:
-        faults.append(Symptom("channels last", f"Images have the shape {tuple(x.shape[1:])}: put the channels first."))
-    faults += [Symptom("eps", text) for text in reach_warnings(threat, split)]
-    if threat.eps == 0:
-        faults.append(Symptom("eps", "eps is 0: nothing is perturbed."))
-    return faults
-
-
-def _of_labels(y: Labels) -> list[Symptom]:
-    kinds, counts = torch.unique(y, return_counts=True)
-    faults = []
-    if int(kinds.min()) == 1 and int(kinds.max()) == len(kinds) and len(kinds) > 1:
-        faults.append(Symptom("label base", f"Labels run from 1 to {len(kinds)}: subtract 1, classes count from 0."))
-    elif len(kinds) == 1 and len(y) >= 10:
-        faults.append(Symptom("one class", f"All {len(y)} labels are {int(kinds[0])}: is the data sorted, or cut?"))
-    elif len(y) >= 50 and float(counts.max()) / len(y) > 0.9:
-        share = float(counts.max()) / len(y)
-        faults.append(Symptom("unbalanced classes", f"{share:.0%} of the labels are one class: accuracy means little."))
-    return faults
 
 
 def _twins(data: Any) -> list[Symptom]:

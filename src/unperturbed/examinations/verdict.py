@@ -140,7 +140,9 @@ def missing(checks: Sequence[CheckResult]) -> tuple[str, ...]:
             "keeps the finished checks and runs these. Or give a longer --budget."
         )
     if needed := blocking(checks):
-        texts.append(f"No verdict of no sign without these checks: {', '.join(needed)}.")
+        texts.append(
+            f"The verdict 'no sign of obfuscation' needs these checks, which were not run: {', '.join(needed)}."
+        )
     return tuple(texts)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unperturbed.errors import InputError
-from unperturbed.evaluation.stored import is_other, read_summary
+from unperturbed.evaluation.stored import is_other, is_part, read_summary
 from unperturbed.findings import Examined, Finding, Outcome
 from unperturbed.reading import parse_json, read_small
 from unperturbed.results.curves import StoredCurve, read_curve
@@ -138,9 +138,12 @@ def norm_of(threat: str) -> str:
 
 
 def _summaries(folder: Path) -> Iterator[Path]:
-    """Yield the summaries below a folder: JSON files outside folders of parts."""
+    """Yield the summaries below a folder: JSON files outside folders of parts.
+
+    A suite with a gate keeps its attacks on samples of survivors among its parts: no accuracies of the network.
+    """
     for path in sorted(folder.rglob("*.json")):
-        in_parts = path.name == JOB or path.name.startswith(("part-", ".")) or (path.parent / JOB).exists()
+        in_parts = path.name == JOB or path.name.startswith(("part-", ".")) or is_part(path)
         if not in_parts and not path.name.endswith(OTHER) and path.name != "transfer.json":
             yield path
 
@@ -159,7 +162,7 @@ def _measured(path: Path) -> StoredCurve | Outcome | None:
 
 def _unfinished(folder: Path) -> list[str]:
     """Return a sentence for each interrupted evaluation, without a summary."""
-    jobs = [job.parent for job in sorted(folder.rglob(JOB))]
+    jobs = [job.parent for job in sorted(folder.rglob(JOB)) if not is_part(job.parent)]
     return [
         f"{job} holds an evaluation without a summary: it was interrupted. The same command resumes it."
         for job in jobs

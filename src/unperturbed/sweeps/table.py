@@ -296,9 +296,10 @@ def _notes(about: Mapping[str, Any], axes: Sequence[Axis], rows: Sequence[Settin
     """Return remarks on the table."""
     threats = sorted({row.comparable[0] for row in rows if row.comparable})
     notes = [f"Suite {about['suite']}: {about['note']}. Under {', '.join(threats) or 'no threat yet'}."]
-    notes.append(
-        "Dominated: another row is at least as good in both accuracies, and better in one; by the means alone."
-    )
+    if any(row.point is not None and row.point.dominated for row in rows):
+        notes.append(
+            "Dominated: another row is at least as good in both accuracies, and better in one; by the means alone."
+        )
     if len({row.comparable for row in rows if row.comparable}) > 1:
         notes.append("Rows under different threats, or on different test examples, are not compared.")
     if any(axis.option == SEED for axis in axes):

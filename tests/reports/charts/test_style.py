@@ -55,5 +55,5 @@ def test_another_format_is_refused_and_nothing_is_written(tmp_path: Path) -> Non
 def test_the_users_own_settings_stay() -> None:
     before = dict(matplotlib.rcParams)
     with house_style():
-        assert matplotlib.rcParams["savefig.transparent"]
+        assert matplotlib.rcParams["savefig.facecolor"] == "white" != before["savefig.facecolor"]
     assert dict(matplotlib.rcParams) == before

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from unperturbed.errors import InputError
 from unperturbed.runs import write_atomically
 
-INK = "#78818c"
-"""Legible on white and on black, since a chart has no background."""
+INK = "#30363d"
+"""The colour of text and axes, on white."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """The colours of lines and points, in order: safe for colour-blind readers (Okabe and Ito 2008)."""
 FORMATS = (".svg", ".pdf", ".png")
@@ -32,7 +32,7 @@ STYLE: Any = {
     "grid.linewidth": 0.5,
     "legend.frameon": False,
     "legend.labelcolor": INK,
-    "savefig.transparent": True,
+    "savefig.facecolor": "white",
     "svg.fonttype": "none",
     "svg.hashsalt": "unperturbed",
     "text.color": INK,

@@ -18,6 +18,13 @@ from unperturbed.results.stored import StoredRun
 FOLDER = "explanation"
 INDEX = "explanation.json"
 """The file that lists the other files and holds all scores."""
+COMPARED = (
+    ("saliency-natural.json", "gradient", "image", "Input gradients"),
+    ("prototypes.json", "prototype", "class mean", "Class prototypes"),
+)
+"""Grids that are shown side by side: the file, the column of each run, the column that all share, and the title."""
+FEWEST = 2
+"""The smallest number of explained runs to show side by side."""
 LARGEST = 512 * 1024
 """The largest size of an image in bytes."""
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -26,7 +33,83 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def explanations(runs: Sequence[StoredRun]) -> Section | None:
     """Return the section, with a part for each explained run."""
     parts = [Part(run.name if len(runs) > 1 else "", _blocks(run.folder / FOLDER)) for run in runs]
+    if side := _side_by_side(runs):
+        parts = [Part("Side by side", side), *parts]
     return section("Explanations", parts, "These maps show the parts of an input on which the prediction depends.")
+
+
+def _side_by_side(runs: Sequence[StoredRun]) -> tuple[Block, ...]:
+    """Return one column of each run from grids of the same images, and the scores of all runs as a table."""
+    explained = [run for run in runs if (run.folder / FOLDER / INDEX).is_file()]
+    if len(explained) < FEWEST:
+        return ()
+    blocks = list[Block]()
+    for file, column, reference, title in COMPARED:
+        try:
+            blocks += _column_of_each(explained, file, column, reference, title)
+        except (InputError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            blocks.append(Paragraph(f"{title} side by side are left out: {error}."))
+    try:
+        blocks += _scores(explained)
+    except (InputError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        blocks.append(Paragraph(f"The scores side by side are left out: {error}."))
+    return tuple(blocks)
+
+
+def _column_of_each(runs: Sequence[StoredRun], file: str, column: str, reference: str, title: str) -> list[Block]:
+    """Return a grid with the reference column of the first run, and one column of each run.
+
+    Empty without the file in all runs. Runs must show the same reference in each row.
+    """
+    folders = [run.folder / FOLDER for run in runs]
+    if not all((folder / file).is_file() for folder in folders):
+        return []
+    grids = [_columns(folder, parse_json(read_small(folder / file), folder / file)) for folder in folders]
+    shared = [row for row in grids[0] if all(row in grid for grid in grids)]
+    shown = [row for row in shared if len({grid[row][reference].png for grid in grids}) == 1]
+    if not shown:
+        return [Paragraph(f"{title} side by side are left out: the runs were explained on different examples.")]
+    rows = tuple(
+        (
+            name,
+            (
+                grids[0][number, name][reference],
+                *(
+                    Picture(grid[number, name][column].png, f"{name}, {column} of {run.name}")
+                    for run, grid in zip(runs, grids, strict=True)
+                ),
+            ),
+        )
+        for number, name in shown
+    )
+    about = f"The column '{column}' of each run, for the same examples."
+    return [Pictures(title, (reference, *(run.name for run in runs)), rows, about)]
+
+
+def _columns(folder: Path, content: Mapping[str, Any]) -> dict[tuple[int, str], dict[str, Picture]]:
+    """Return the pictures of a grid by number and name of the row, and by column."""
+    columns = tuple(map(str, content["columns"]))
+    return {
+        (number, str(row["name"])): {
+            column: picture
+            for column, picture in zip(columns, _images(folder, row, columns), strict=True)
+            if picture is not None
+        }
+        for number, row in enumerate(content["rows"])
+    }
+
+
+def _scores(runs: Sequence[StoredRun]) -> list[Block]:
+    """Return the scores of all explanations as a table with a column for each run."""
+    table: dict[str, dict[str, str]] = {}
+    for run in runs:
+        path = run.folder / FOLDER / INDEX
+        content = parse_json(read_small(path), path)
+        for finding in content["explanations"].values():
+            for number in finding["numbers"]:
+                table.setdefault(str(number["name"]), {})[run.name] = number_text(Number(**number))
+    rows = tuple((name, *(row.get(run.name, "") for run in runs)) for name, row in table.items())
+    return [Table("Scores of the explanations", ("score", *(run.name for run in runs)), rows)] if rows else []
 
 
 def _blocks(folder: Path) -> tuple[Block, ...]:

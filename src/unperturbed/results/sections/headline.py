@@ -63,6 +63,8 @@ def _tiles(best: StoredEvaluation, suspicion: tuple[str, ...]) -> tuple[Tile, ..
 def _suspicion(run: StoredRun) -> tuple[str, ...]:
     """Return the audit's doubts about the robust accuracy."""
     audit = run.audit or {}
+    if audit.get("verdict") == "undecided":
+        return ("the audit is undecided, since checks that it needs were not run",)
     return () if no_sign(audit) else (f"the audit says {audit.get('verdict')}",)
 
 
@@ -72,7 +74,7 @@ def _audited(run: StoredRun) -> tuple[Tile, ...]:
     share = audited_accuracy(audit)
     if share is None or no_sign(audit):
         return ()
-    return (Tile("Robust accuracy after the audit's remedy", f"{share.value:.1%}", interval_text(share)),)
+    return (Tile("Robust accuracy after the audit", f"{share.value:.1%}", interval_text(share)),)
 
 
 def _warnings(stored: StoredEvaluation) -> list[str]:
