@@ -15,8 +15,8 @@ from unperturbed.noise import Noise
 from unperturbed.types import Batch, Inputs, Model, PerExample, Rows
 
 PASSES = 100
-LAST = 10
-"""Iterates at the end of the climb that are looked at."""
+LAST, SHARE = 10, 4
+"""Iterates at the end of the climb that are looked at: 10, but at most a quarter of the climb."""
 RISING = 0.05
 """Rise over them, as a share of the rise over the whole climb, from which a climb is incomplete (Pintor et al.)."""
 ALLOWED = 0.5
@@ -24,7 +24,7 @@ ALLOWED = 0.5
 
 
 def incomplete(audited: Audited) -> CheckResult:
-    """Does the best margin so far rise by more than 5% of its whole rise over the last 10 iterates of a climb?
+    """Does the best margin so far rise by more than 5% of its whole rise over the last iterates of a climb?
 
     (I4 of Pintor et al. 2022, https://arxiv.org/abs/2106.09947; a climb by the first attack of the suite that follows
     gradients, from examples that it does not break.)
@@ -37,7 +37,8 @@ def incomplete(audited: Audited) -> CheckResult:
     path = torch.stack([*score.path, audited.leads(batch, end)]).double().nan_to_num(nan=-1e30)
     best = path.cummax(0).values
     whole = best[-1] - best[0]
-    late = best[-1] - best[-min(LAST, len(best))]
+    last = max(min(LAST, ascent.steps // SHARE), 1)
+    late = best[-1] - best[-1 - last]
     rising = torch.where(whole > 0, late / whole.clamp(min=1e-300), torch.zeros_like(whole))
     n, count = len(batch.y), int((rising > RISING).sum())
     median = float(rising.median()) if n else 0.0
@@ -46,7 +47,7 @@ def incomplete(audited: Audited) -> CheckResult:
         "incomplete",
         "Do attacks stop only when their loss has stopped rising?",
         "fail" if bad else "pass",
-        f"after {ascent.steps} steps of {attack.label} the margin still rises over the last {LAST} for {count} of {n} "
+        f"after {ascent.steps} steps of {attack.label} the margin still rises over the last {last} for {count} of {n} "
         f"examples left standing (indicator I4; median rise {median:.1%} of the whole)",
         f"at most {ALLOWED:.0%}",
         ("weak suite",) if bad else (),
