@@ -82,12 +82,12 @@ def test_a_line_is_understood(line: str) -> None:
         assert all(Threat.parse(each, bounds).eps > 0 for each in given.threat.split(","))
 
 
-def test_every_option_without_a_value_is_known_as_one_and_no_help_shows_a_doubled_percent_sign() -> None:
+def test_every_option_without_a_value_is_known_as_one_and_help_shows_no_types() -> None:
     for command in COMMANDS:
         parser = import_module(f"unperturbed.cli.{command}").parser()
         flags = {action.option_strings[-1].removeprefix("--") for action in parser._actions if action.nargs == 0}
         assert flags - {"help"} <= set(FLAGS), command
-        assert "%%" not in parser.format_help(), command
+        assert "%%" not in parser.format_help() and "type: " not in parser.format_help(), command
     assert understood("unperturbed evaluate runs/at --suite fast --no-gate").no_gate
     assert understood("unperturbed evaluate runs/at --no-gate --suite fast").suite == "fast"
 

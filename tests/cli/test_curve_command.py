@@ -44,7 +44,9 @@ def test_a_run_gets_its_curve(run: Run) -> None:
 def test_it_prints_the_accuracy_at_the_radii_asked_for_with_their_intervals(run: Run) -> None:
     run(*TRAIN)
     code, out, err = run("curve", "runs/blobs-at", "--eps", "1/10,0.4,2/10", "--examples", "6")
-    assert code == 0 and "distances" in out and "a short one" in out and "Picture: runs/blobs-at" in out, err
+    assert code == 0 and "quartiles of distances" in out and "a short one" in out and "Picture: runs/blobs-at" in out, (
+        err
+    )
     rows = [line.split() for line in out.splitlines() if line.rstrip().endswith("n=6")]
     assert [row[0] for row in rows[1:]] == ["0.1", "0.2", "0.4"], "after the clean accuracy"
 

@@ -109,6 +109,18 @@ def test_a_doubted_accuracy_is_crossed_out_with_its_reason(run: Path) -> None:
     assert 'class="tile doubtful"' in page and "the gradient is &lt;b&gt;0&lt;/b&gt;" in page
 
 
+def test_an_undecided_audit_is_a_warning_and_crosses_nothing_out(run: Path) -> None:
+    path = run / "audit.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"verdict": "undecided", "causes": [], "explanations": []})
+    )
+    document = un.report(run).document
+    assert [tile.doubts for tile in blocks(document, "Results", Tiles)[0].tiles] == [(), (), ()]
+    for title in ("Results", "Audit"):
+        (alert,) = blocks(document, title, Alert)
+        assert "found nothing, but checks that it needs were not run" in alert.points[0]
+
+
 def test_a_bare_folder_makes_a_page_that_says_what_is_missing(run: Path) -> None:
     for piece in ("evaluation", "explanation"):
         shutil.rmtree(run / piece)

@@ -49,7 +49,7 @@ def test_weights_survive_the_round_trip(tmp_path: Path) -> None:
     report = load_weights(loaded, tmp_path / "model.safetensors")
     assert same(saved, loaded)
     assert set(report.loaded) == set(saved.state_dict()) and not report.missing and not report.unexpected
-    assert str(report).startswith("10 weights loaded from")
+    assert str(report).startswith("10 tensors of weights loaded from")
     assert read_weights(tmp_path / "model.safetensors").keys() == saved.state_dict().keys()
 
 

@@ -82,7 +82,7 @@ def run(parsed: Parsed) -> Result:
 def _headline(distances: "Distances", chosen: str) -> Any:
     rows = [
         ("clean accuracy", str(distances.clean_accuracy)),
-        ("distances", ", ".join(f"{_length(distances.quantile(share))} ({share:.0%})" for share in (0.25, 0.5, 0.75))),
+        ("quartiles of distances", ", ".join(_length(distances.quantile(share)) for share in (0.25, 0.5, 0.75))),
         ("", f"suite {distances.suite}: {distances.note}"),
         ("examples", ", ".join(f"{count} {verdict}" for verdict, count in distances.counts.items())),
         *([("", f"selected: {chosen}")] if chosen != "all" else []),

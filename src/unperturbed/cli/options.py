@@ -61,7 +61,7 @@ class _WithoutTypes(DefaultHelpFormatter):
     """Writes an option's help without Python's types, with its default if it has one."""
 
     def _expand_help(self, action: Action) -> str:
-        noise = r" *\((?:type: [^()]*?)?(?:, )?(?:default: ([^()]*|\([^()]*\)))?\)$"
+        noise = r" *\((?:required, )?(?:type: [^()]*?)?(?:, )?(?:default: ([^()]*|\([^()]*\)))?\)$"
         text = re.sub(noise, "", super()._expand_help(action))
         default = action.default
         if isinstance(default, bool) or default in (None, SUPPRESS) or "(default: " in text:

@@ -19,7 +19,7 @@ FAST: Suite = Suite(
         MultiTargeted("APGD-T", targeted_dlr_or_margin, APGD(steps=50), targets=3, order=ByDistance()),
         LocalSearch(),
     ),
-    "an upper bound, checked by `standard` on a sample of the survivors, and on all of them where that breaks too many",
+    "an upper bound, checked by standard on a sample of the survivors, and on all of them where that breaks too many",
     few_classes=FEW,
     gate=Gate(STANDARD),
 )

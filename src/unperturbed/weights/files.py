@@ -122,7 +122,7 @@ class KeyReport:
 
     def __str__(self) -> str:
         """Return a line on the loaded weights, and one for every kind of other names."""
-        lines = [f"{len(self.loaded)} weights loaded from {self.source}"]
+        lines = [f"{len(self.loaded)} tensors of weights loaded from {self.source}"]
         for kind in ("missing", "unexpected", "mismatched", "kept"):
             if names := getattr(self, kind):
                 ellipsis = f" and {len(names) - 8} more" if len(names) > 8 else ""

@@ -204,5 +204,5 @@ def test_a_tie_is_not_correct() -> None:
 
 def test_without_training_examples_the_rest_is_said() -> None:
     found = confidence(subject(linear(6, 3), uniform(10, 6), torch.arange(10) % 3))
-    assert any("No training examples" in note for note in found.notes)
+    assert any("no training examples" in note for note in found.notes)
     assert not any("train" in name for name in names(found)) and any("adversarial" in name for name in names(found))

@@ -92,7 +92,7 @@ def test_what_is_not_finite_is_never_counted_as_right() -> None:
 
 def test_without_training_examples_the_rest_is_said() -> None:
     found = generalisation(subject(TWO, *TEST, threat=OPEN, classes=2))
-    assert any("No training examples" in note for note in found.notes) and "Natural test accuracy" in found.summary
+    assert any("no training examples" in note for note in found.notes) and "Natural test accuracy" in found.summary
     assert not any("train" in name or "bound" in name for name in names(found))
 
 

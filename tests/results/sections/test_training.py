@@ -1,10 +1,15 @@
 """How a run is repeated."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from unperturbed.cli.options import parse
 from unperturbed.data.selection import Selection
-from unperturbed.results.sections.training import selected
+from unperturbed.findings import GateRecord, Interval, Outcome
+from unperturbed.results.sections.training import _commands, selected
+from unperturbed.results.stored import StoredEvaluation, read_run
 
 
 @pytest.mark.parametrize(
@@ -29,3 +34,18 @@ def test_every_selection_is_found_again() -> None:
         name = str(chosen).replace(":", "-").replace(" ", "-")
         given = parse(parser(), selected(name).split(), "run")
         assert selection(given.examples, given.examples_seed) == chosen
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_an_evaluation_without_its_check_is_repeated_without_it(tmp_path: Path, checked: bool) -> None:
+    gate = GateRecord("standard", 3, 3, 0, "", Interval(0.5, 0.5, 0.5, 6)) if checked else None
+    outcome = Outcome(
+        threat="Linf:0.1", n=6, clean_accuracy=Interval(1, 1, 1, 6), seconds=0.0, warnings=(), environment={},
+        suite="fast", note="", robust_accuracy=Interval(0.5, 0, 1, 6), attacks=(), ties=0, unverified=0,
+        counts={"survived": 3, "broken": 3, "misclassified": 0, "unknown": 0}, examples={}, gate=gate,
+    )  # fmt: skip
+    (tmp_path / "result.json").write_text("{}")
+    stored = StoredEvaluation(tmp_path / "evaluation/fast.json", outcome, 0.1)
+    run = replace(read_run(tmp_path, "a"), evaluations=[stored])
+    line = _commands(run).splitlines()[1]
+    assert line.startswith("unperturbed evaluate ") and line.endswith("--no-gate") != checked

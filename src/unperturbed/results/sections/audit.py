@@ -9,6 +9,8 @@ from unperturbed.reports.document import Alert, Block, Paragraph, Part, Section,
 from unperturbed.results.stored import StoredRun
 
 HONEST = "no sign of obfuscation"
+UNDECIDED = "undecided"
+MISSING = "it found nothing, but checks that it needs were not run. The robust accuracy may be too high."
 
 
 def audit(runs: Sequence[StoredRun]) -> Section | None:
@@ -43,12 +45,14 @@ def _blocks(content: Mapping[str, Any] | None) -> tuple[Block, ...]:
         for cause in _mappings(content.get("explanations"))
     )
     points = reasons or tuple(_text(cause) for cause in _list(content.get("causes")))
+    if content.get("verdict") == UNDECIDED:
+        points = (f"The audit is undecided: {MISSING}",)
     blocks: list[Block] = [Paragraph(f"{verdict}.") if no_sign(content) else Alert(verdict, points)]
     headline = audited_accuracy(content)
     if headline is not None:
         remedies = ", ".join(map(_text, _list(content.get("remedies"))))
-        after = f" after {remedies}" if remedies else ""
-        blocks.append(Paragraph(f"Robust accuracy{after}: {headline} at most."))
+        sources = f" Gradients were taken from: {remedies}." if remedies else ""
+        blocks.append(Paragraph(f"Robust accuracy after the audit: at most {headline}.{sources}"))
     rows = tuple(map(_row, _mappings(content.get("checks"))))
     if rows:
         columns = ("check", "verdict", "measured", "expected", "question", "where", "seconds")

@@ -17,7 +17,7 @@ from unperturbed.reports.document import (
     Tiles,
     section,
 )
-from unperturbed.results.sections.audit import audited_accuracy, no_sign
+from unperturbed.results.sections.audit import MISSING, UNDECIDED, audited_accuracy, no_sign
 from unperturbed.results.stored import StoredEvaluation, StoredRun
 
 
@@ -36,6 +36,8 @@ def _blocks(run: StoredRun) -> tuple[Block, ...]:
         return ()
     blocks: list[Block] = [Tiles((*_tiles(best, _suspicion(run)), *_audited(run)))]
     points = tuple(dict.fromkeys(text for stored in run.evaluations for text in _warnings(stored)))
+    if (run.audit or {}).get("verdict") == UNDECIDED:
+        points = (f"The audit is undecided: {MISSING}", *points)
     if points:
         blocks.append(Alert("What to know before you trust these numbers", points))
     blocks += [Paragraph(f"Suite {best.outcome.suite}: {best.outcome.note}."), _attacks(best), _evaluations(run)]
@@ -61,15 +63,15 @@ def _tiles(best: StoredEvaluation, suspicion: tuple[str, ...]) -> tuple[Tile, ..
 
 
 def _suspicion(run: StoredRun) -> tuple[str, ...]:
-    """Return the audit's doubts about the robust accuracy."""
+    """Return the audit's doubts about the robust accuracy; an undecided audit found none."""
     audit = run.audit or {}
-    if audit.get("verdict") == "undecided":
-        return ("the audit is undecided, since checks that it needs were not run",)
-    return () if no_sign(audit) else (f"the audit says {audit.get('verdict')}",)
+    if no_sign(audit) or audit.get("verdict") == UNDECIDED:
+        return ()
+    return (f"the audit says {audit.get('verdict')}",)
 
 
 def _audited(run: StoredRun) -> tuple[Tile, ...]:
-    """Return the robust accuracy of an audit, if it is below that of the evaluation."""
+    """Return the robust accuracy of an audit that did not clear the network."""
     audit = run.audit or {}
     share = audited_accuracy(audit)
     if share is None or no_sign(audit):
