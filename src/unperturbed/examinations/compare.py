@@ -39,11 +39,11 @@ CONTROLS = (
         -1,
     ),
     Claim(
-        "Singular values of the layers become more equal, without their scale",
+        "Singular values of the layers become more equal, their scale taken out",
         "mean over layers of standard deviation over largest singular value (reshaped)",
         -1,
     ),
-    Claim("Samples gather at the decision boundary, without the networks' scale", "output margin, test", -1, True),
+    Claim("Samples gather at the decision boundary, the networks' scale taken out", "output margin, test", -1, True),
 )
 """Other quantities for the same claims, shown after the four claims."""
 
