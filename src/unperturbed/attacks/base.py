@@ -87,7 +87,6 @@ class Nearest:
 
 
 @runtime_checkable
-@runtime_checkable
 class MinimumNorm(Protocol):
     """An attack without a radius: it searches for the nearest misclassified point."""
 
