@@ -43,6 +43,15 @@ class TargetedLoss(Protocol):
 
 
 @runtime_checkable
+class LogitMap(Protocol):
+    """A function of logits, such as the softmax."""
+
+    def __call__(self, logits: Logits) -> Logits:
+        """Return values of the same shape."""
+        ...
+
+
+@runtime_checkable
 class Score(Protocol):
     """The function that a maximiser climbs: one value per example, and optionally a second one that ranks iterates."""
 

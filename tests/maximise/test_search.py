@@ -299,7 +299,7 @@ def test_a_climb_just_short_of_a_break_does_not_hide_the_break_of_a_later_one(sh
         def __call__(self, z: Inputs, rows: Rows) -> tuple[PerExample, PerExample]:
             raise AssertionError("the climbs have scores of their own")
 
-        def of_climb(self, numbers: Tensor) -> Score:
+        def of_climb(self, numbers: Tensor, moves: Tensor) -> Score:
             ranks = torch.where(numbers == 0, short, 1.0)
             return lambda z, rows: (z.flatten(1).sum(1), ranks)
 

@@ -13,6 +13,8 @@ from support.examples import make
 from unperturbed.architectures.mlp import MLP
 from unperturbed.attacks.base import Attack
 from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.attacks.multi_targeted import MultiTargeted
+from unperturbed.attacks.targets import ByDistance
 from unperturbed.catalogue import listing, short
 from unperturbed.data.split import Data
 from unperturbed.errors import InputError
@@ -66,6 +68,18 @@ def test_a_suite_goes_by_its_name_and_a_changed_one_by_its_parts(name: str) -> N
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_is_described_with_its_loss_and_its_ascent(name: str) -> None:
     assert build(describe(ATTACKS[name]), Attack) == ATTACKS[name]  # type: ignore[type-abstract]
+
+
+def test_the_order_of_targets_comes_back_with_its_settings_and_others_are_refused() -> None:
+    attack = MultiTargeted(order=ByDistance(candidates=7))
+    described = describe(attack)
+    assert build(described, Attack) == attack  # type: ignore[type-abstract]
+    described["init_args"]["order"]["init_args"] = {"candidate": 7}
+    with pytest.raises(InputError, match="candidates"):
+        build(described, Attack)  # type: ignore[type-abstract]
+    described["init_args"]["order"] = "unperturbed.losses:margin_of_nothing"
+    with pytest.raises(InputError):
+        build(described, Attack)  # type: ignore[type-abstract]
 
 
 @given(steps=st.integers(1, 9), size=st.floats(0.01, 2), restarts=st.integers(1, 5), draws=st.integers(1, 3))

@@ -1,7 +1,6 @@
 """Climbs on one term of the margin at a time, where the two terms' gradients cancel each other."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -17,7 +16,7 @@ from unperturbed.maximise.ascent import Ascent, search
 from unperturbed.maximise.cosine import CosinePGD
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Logits, Model, PerExample, Rows
+from unperturbed.types import Batch, Inputs, LogitMap, Logits, Model, PerExample, Rows
 
 
 def unit_probabilities(logits: Logits) -> Logits:
@@ -55,7 +54,7 @@ class MarginDecomposition(Attack):
     bears_rounding: ClassVar[bool] = True
     needs_gradient: ClassVar[bool | None] = True
     label: str = "MD"
-    outputs: Callable[[Logits], Logits] = same_logits
+    outputs: LogitMap = same_logits
     ascent: Ascent = field(default_factory=CosinePGD)
     restarts: int = 2
     draws: int = 1
@@ -85,7 +84,7 @@ class _Decomposed:
 
     model: Model
     y: Rows
-    outputs: Callable[[Logits], Logits]
+    outputs: LogitMap
     steps: int
     climb: Tensor
     moves: Tensor

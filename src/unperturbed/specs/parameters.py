@@ -25,6 +25,15 @@ UNANNOTATED = {"method": "methods", "maximiser": "maximise"}
 """The folder with the values of a parameter without an annotation."""
 
 
+CALLED = (
+    "unperturbed.types.Loss",
+    "unperturbed.types.TargetedLoss",
+    "unperturbed.types.LogitMap",
+    "unperturbed.attacks.targets.TargetOrder",
+)
+"""Protocols of functions, and of objects that are called."""
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A parameter of a class or function: its annotation and default (or ABSENT)."""
@@ -39,10 +48,13 @@ class Parameter:
         return UNANNOTATED.get(self.name) if self.annotation is ABSENT else folder_of(self.annotation)
 
     @property
-    def is_loss(self) -> bool:
-        """Whether the value is a loss, by its annotation's name: importing `types` would load PyTorch."""
+    def is_called(self) -> bool:
+        """Whether the value is a function or an object that is called, by its annotation's name.
+
+        (Importing the protocols would load PyTorch.)
+        """
         kind = self.annotation
-        return getattr(kind, "__module__", "") == "unperturbed.types" and kind.__name__ in ("Loss", "TargetedLoss")
+        return f"{getattr(kind, '__module__', '')}.{getattr(kind, '__name__', '')}" in CALLED
 
 
 def folder_of(annotation: Any) -> str | None:

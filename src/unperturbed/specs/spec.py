@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks.base import Attack
-from unperturbed.attacks.gradient import Suite
+from unperturbed.attacks.gradient import Gate, Suite
 from unperturbed.catalogue import listing, short
 from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data
@@ -80,7 +80,11 @@ def _built(spec: object, kind: type, trust: Trust) -> object:
         name: tuple(build(attack, Attack, trust) for attack in listed)  # type: ignore[type-abstract]
         for name, listed in zip(("attacks", "l1"), attacks, strict=True)
     }
-    return Suite(**{**arguments, **built})
+    gate = arguments.get("gate")
+    if isinstance(gate, Mapping):
+        settings = gate.get("init_args") or {}
+        gate = Gate(**{**settings, "suite": build(settings.get("suite"), Suite, trust)})
+    return Suite(**{**arguments, **built, "gate": gate})
 
 
 def bounds_of(value: Any) -> Bounds:

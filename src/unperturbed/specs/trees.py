@@ -150,11 +150,20 @@ def _argument(tree: Tree, parameter: Parameter, option: str, trust: Trust) -> ob
         inner = folder_of(parameter.annotation)
         if inner is not None and not isinstance(tree.value, str):
             return tuple(choose(Tree.of(part), inner, option, trust=trust) for part in tree.value)
-    if parameter.is_loss and isinstance(tree.value, str):
-        loss = follow(tree.value, f"--{option}", trust)
-        if not is_function(loss):
-            raise InputError(f"--{option}: {tree.value} is no function, so it is no loss.")
-        return loss
+    if parameter.is_called and isinstance(tree.value, str):
+        value: Any = follow(tree.value, f"--{option}", trust)
+        if is_class_of(value, parameter.annotation):
+            known = parameters_of(value)
+            for key in tree.options:
+                if key not in known:
+                    raise InputError(f"--{option} has no option {key!r} for {_label(value)}. {hint(key, known)}")
+            settings = {
+                key: _argument(part, known[key], f"{option}.{key}", trust) for key, part in tree.options.items()
+            }
+            return Spec(value, settings)
+        if not is_function(value):
+            raise InputError(f"--{option}: {tree.value} is no function of the kind {parameter.annotation.__name__}.")
+        return value
     if parameter.folder is None or (tree.value is None and not tree.options):
         return convert(tree.plain(), parameter.annotation, f"--{option}", trust)
     return choose(tree, parameter.folder, option, parameter.default, trust=trust)
