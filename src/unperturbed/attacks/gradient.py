@@ -93,6 +93,10 @@ class Suite:
     def __post_init__(self) -> None:
         """Refuse a suite without an attack, which would call everything robust."""
         check_fields(self)
+        for name, attacks in (("attacks", self.attacks), ("l1", self.l1)):
+            for attack in attacks:
+                if not isinstance(attack, Attack):
+                    raise InputError(f"{name} holds {attack!r:.80}, which is no Attack: put it into one.")
         if not self.attacks:
             raise InputError(f"The suite {self.name!r} has no attacks, and would call everything robust: give one.")
 

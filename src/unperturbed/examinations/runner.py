@@ -47,7 +47,7 @@ def _place(arguments: Mapping[str, Any]) -> tuple[Path, str] | None:
     return None if arguments["out"] is None else (Path(arguments["out"]).parent, Path(arguments["out"]).stem)
 
 
-@checked(strength=NOT_NEGATIVE, examples=COUNT, seed=SEED, batch_size=COUNT)
+@checked(strength=NOT_NEGATIVE, trained_seed=SEED, examples=COUNT, seed=SEED, batch_size=COUNT)
 @alone_in(_place)
 def diagnose(
     model: nn.Module,

@@ -23,7 +23,10 @@ def trains(method: Any, given: dict[str, Any]) -> None:
 
 def attacks(attack: Any, given: dict[str, Any]) -> None:
     suite = un.Suite("one", (attack,), "a test")
-    lies_inside(un.attack(linear(FEATURES, CLASSES), data.inputs(), data.labels(), threats.threat(), suite), {})
+    usual = threats.threat()
+    threat = usual if attack.supports(usual.norm) else un.Threat("L0", 2, usual.bounds)
+    z = un.attack(linear(FEATURES, CLASSES), data.inputs(), data.labels(), threat, suite)
+    lies_inside(z, {"threat": threat})
 
 
 def lies_inside(z: Tensor, given: dict[str, Any]) -> None:
