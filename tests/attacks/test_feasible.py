@@ -1,4 +1,4 @@
-"""Whatever an attack asks the network about lies where it may."""
+"""Every point at which an attack evaluates the network lies within its bounds."""
 
 from dataclasses import replace
 

@@ -37,7 +37,7 @@ def test_what_it_claims_is_what_the_network_says(loss: Loss, norm: Norm, eps: fl
 
 
 def test_iterates_are_ranked_by_margin_whatever_is_climbed() -> None:
-    """What is climbed leads on to z = 0.7, but the margin is largest at 0.5, on the way."""
+    """The climbed loss leads to z = 0.7, but the margin is largest at 0.5, on the way."""
 
     def logits(x: Inputs) -> Logits:
         a = x[:, 0]

@@ -1,4 +1,4 @@
-"""What is shown while work goes on."""
+"""The progress display."""
 
 import io
 import math

@@ -306,7 +306,7 @@ def test_an_outcome_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_means_over_draws_are_refused() -> None:
-    """What most draws get right would stand, and count as robust, though a share of the draws is wrong."""
+    """An example that most draws classify correctly would count as robust, though a share of the draws is wrong."""
     model, split = linear_images(8, 3)
     threat = Threat("Linf", 8 / 255)
     means = Suite("means", (GradientAttack("margin", margin, PGD(steps=2), draws=2),), "a test")

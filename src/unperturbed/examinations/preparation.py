@@ -20,7 +20,7 @@ from unperturbed.types import Batch
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What is examined, with the splits that its examples come from."""
+    """The subject of an examination, with the splits of its examples."""
 
     subject: Subject
     model: CheckedModel
