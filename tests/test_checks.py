@@ -1,4 +1,4 @@
-"""What arguments must be: nonsense is refused by name, with its value, wherever a public call takes an argument."""
+"""Checks of arguments: every public call refuses nonsense by name, with its value."""
 
 import math
 from collections.abc import Callable

@@ -167,7 +167,7 @@ def test_draws_are_those_of_the_seed_and_the_number_whatever_was_drawn_before() 
 
 
 def test_a_network_right_nine_times_in_ten_is_ninety_per_cent_robust() -> None:
-    """Whatever the input: an evaluation that one unlucky draw decides says far less."""
+    """For every input, an evaluation that one unlucky draw decides says far less."""
 
     def nine_in_ten(x: Inputs) -> Logits:
         right = (torch.rand(len(x)) < 0.9).float() + 0 * x.sum(1)

@@ -135,7 +135,7 @@ def test_an_eps_in_255ths_is_recognised(threat: Threat, told: bool) -> None:
 
 
 def test_a_gradient_that_is_0_is_told() -> None:
-    """What is rounded before the network sees it moves no logit, and no search by gradient breaks anything."""
+    """Inputs that are rounded before the network move no logit, and no search by gradient breaks anything."""
     model = linear(6, 3)
 
     def rounded(share: float) -> Function:

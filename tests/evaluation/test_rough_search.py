@@ -158,7 +158,7 @@ def test_a_search_that_ends_where_nothing_has_a_slope_has_not_seen_the_rest() ->
 
 
 def test_a_failure_in_the_second_search_changes_nothing() -> None:
-    """What was seen to differ before it is forgotten with it: else the first search is not made again."""
+    """Differences seen earlier are forgotten with the search: otherwise the first search is not repeated."""
 
     class Tilted(Reading):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -95,7 +95,7 @@ def test_four_claims_together_are_seldom_decided_without_a_trend() -> None:
 
 @pytest.mark.parametrize("draw", range(5))
 def test_one_network_a_strength_decides_nothing(draw: int) -> None:
-    """Whatever one network of each strength shows, another seed may show the reverse."""
+    """Another seed may show the reverse of one network of each strength."""
     found = compare(planted((-50.0, 50.0, -50.0, 0.0), seeds=1, draw=draw))
     for trend in (*found.claims, *found.controls):
         assert trend.decision == "not decided here" and trend.p == 1

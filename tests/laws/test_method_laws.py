@@ -601,7 +601,7 @@ def test_a_resumed_method_goes_on_as_if_never_stopped(kind: type, nesting: str, 
 
 
 def test_memory_is_a_copy() -> None:
-    """What has been saved does not change while training goes on, nor does training through what was restored."""
+    """A saved state does not change during later training, and training does not change a restored one."""
     method = Weighted(ERM())
     saved = checkpoint.memory(method)
     method.weight.mul_(5)

@@ -1,4 +1,4 @@
-"""What code uses without naming it: found where a text says which, and else told as unseen."""
+"""Code that uses objects without naming them: found if a text names them, otherwise reported as unseen."""
 
 import importlib
 import os

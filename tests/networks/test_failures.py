@@ -1,4 +1,4 @@
-"""What fails on some examples costs those examples alone; what memory does not hold goes in smaller batches."""
+"""A failure on some examples costs those examples alone; batches too large for memory become smaller."""
 
 import math
 from dataclasses import replace

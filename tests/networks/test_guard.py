@@ -1,4 +1,4 @@
-"""What is said of errors inside the user's network: which kind, where, on which inputs, and what to do."""
+"""Messages on errors inside the user's network: kind, place, inputs and remedy."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What is read from a run folder: verified, with everything that is damaged or missing named."""
+"""The contents of a run folder are verified, and all damaged or missing files are named."""
 
 import json
 from pathlib import Path

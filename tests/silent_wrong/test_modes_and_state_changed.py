@@ -79,7 +79,7 @@ def test_an_interruption_midway_changes_nothing_s5(last: int) -> None:
 
 @pytest.mark.parametrize("last", [5, 10, 18])
 def test_a_single_failure_midway_changes_nothing_s5(last: int) -> None:
-    """What fails is tried again on fewer examples, in case it is a matter of one of them.
+    """A failed forward is repeated on fewer examples, in case one of them is the cause.
 
     From forward 19 on a single example is left.
     """

@@ -1,4 +1,4 @@
-"""What every attack owes, as functions that raise AssertionError: for attacks, and for sabotaged ones."""
+"""The laws of every attack, as functions that raise AssertionError: for attacks, and for sabotaged ones."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

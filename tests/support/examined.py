@@ -1,4 +1,4 @@
-"""What tests of diagnostics examine: small networks as subjects, and numbers of a finding by name."""
+"""Subjects for tests of diagnostics: small networks, and numbers of a finding by name."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""What several test files share: the classes found in a folder, tiny networks, batches, and looking at all state."""
+"""Shared by several test files: the classes of a folder, tiny networks, batches, and snapshots of all state."""
 
 import importlib
 import inspect

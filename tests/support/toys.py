@@ -107,7 +107,7 @@ def blobs(n: int, d: int = 6, classes: int = 3, seed: int = 0) -> tuple[Inputs, 
 
 
 class Stopped(Exception):
-    """What `stop_at` raises: the run ends as if the process had been told to."""
+    """The exception of `stop_at`: the run ends as by a signal."""
 
 
 def stop_at(step: int) -> Progress:

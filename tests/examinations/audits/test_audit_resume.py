@@ -1,4 +1,4 @@
-"""What is known is not measured again: stored evaluations, and the parts of an audit that was killed."""
+"""Stored evaluations and the finished parts of a killed audit are not measured again."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a result of the Python API must be, whatever the arguments were."""
+"""The properties of a valid result of the Python API."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an argument may be exchanged for: values that no argument is, and makers of values."""
+"""Replacements for an argument: values that no argument takes, and makers of values."""
 
 import decimal
 import fractions
