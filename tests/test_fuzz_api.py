@@ -107,8 +107,9 @@ def calls() -> list[Call]:
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a file, a run, weights, and a folder that is not empty."""
-    folder = tmp_path_factory.mktemp("fuzz")
+    """A folder with a file, a run, weights, and a folder that is not empty; its parent holds nothing else."""
+    folder = tmp_path_factory.mktemp("fuzz") / "places"
+    folder.mkdir()
     (folder / "file").write_text("text")
     (folder / "full").mkdir()
     (folder / "full/other").write_text("text")
