@@ -1,0 +1,139 @@
+"""Train twelve models of timm, transformers and torchvision by four methods, and measure them on the command line.
+
+python studies/foreign_models.py --data cifar10 --out runs/foreign
+
+Each model is trained for one epoch on a few images by each method, evaluated, measured by `curve`, and diagnosed. The
+commands are those of `unperturbed`, run in this process, since to start one takes longer than its work here. Finished
+commands are kept in `commands.jsonl`; rerunning resumes. `--table` prints the table of the finished commands.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unperturbed.cli.main import main
+
+VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "patch_size": 8}
+SWIN = {"embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4, "patch_size": 4}
+MODELS: Mapping[str, Mapping[str, Any]] = {
+    "timm:resnet18": {},
+    "timm:mobilenetv3_small_050": {},
+    "timm:vit_tiny_patch16_224": {"depth": 2, "patch_size": 8},
+    "timm:convnext_atto": {},
+    "timm:regnety_002": {},
+    "transformers:vit": VIT,
+    "transformers:swin": SWIN,
+    "transformers:convnextv2": {"hidden_sizes": [16, 32], "depths": [1, 1], "num_stages": 2},
+    "transformers:resnet": {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1], "layer_type": "basic"},
+    "torchvision:mobilenet_v3_small": {},
+    "torchvision:resnet18": {},
+    "torchvision:shufflenet_v2_x0_5": {},
+}
+"""The models, with options that make some of them small."""
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "at": ("--method.steps", "2"),
+    "llr": ("--method.steps", "2"),
+    "scorpio": (),
+    "dale": ("--method.steps", "2"),
+}
+THREAT = "Linf:4/255"
+
+
+def commands(data: str, folder: Path, model: str, method: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the commands of a model and a method: their verbs and words."""
+    run = str(folder / f"{model}-{method}".replace(":", "-"))
+    options = [
+        word
+        for name, value in MODELS[model].items()
+        for word in (f"--model.{name}", value if isinstance(value, str) else json.dumps(value))
+    ]
+    few = ["--examples", "8"]
+    yield (
+        "train",
+        ["--data", data, "--examples", "160", "--batch-size", "40", "--model", model, *options, "--threat", THREAT]
+        + ["--method", method, *METHODS[method], "--epochs", "1", "--validation", "0.1", "--out", run],
+    )
+    yield "evaluate", [run, *few, "--suite", "APGD-CE"]
+    yield "curve", [run, *few, "--suite", "FAB-T,APGD-CE", "--eps", "2/255,4/255"]
+    if method == "at":
+        yield "diagnose", [run, *few, "--out", f"{run}-diagnosis"]
+
+
+def run(verb: str, words: list[str]) -> dict[str, Any]:
+    """Return the outcome of a command: its code, its JSON, its last message, its seconds."""
+    out, messages, began = io.StringIO(), io.StringIO(), time.perf_counter()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(messages):
+        code = main([verb, *words, "--json"])
+    text = " ".join(messages.getvalue().split())
+    value = json.loads(out.getvalue()) if code == 0 and out.getvalue() else None
+    return {"code": code, "value": _brief(value), "text": text[-1200:], "seconds": time.perf_counter() - began}
+
+
+def _brief(value: Any) -> Any:
+    """Return the headline numbers of a command's JSON."""
+    names = ("clean_accuracy", "robust_accuracy", "median_distance", "n")
+    return {name: value[name] for name in names if name in value} if isinstance(value, Mapping) else None
+
+
+def finished(file: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Return the outcomes of finished commands by model, method and verb."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return {(row["model"], row["method"], row["verb"]): row for row in rows}
+
+
+def table(file: Path) -> Iterator[str]:
+    """Yield the lines of a table in Markdown."""
+    rows = finished(file)
+    yield f"| model | {' | '.join(METHODS)} | diagnosed |"
+    yield f"|---|{'---|' * (len(METHODS) + 1)}"
+    for model in MODELS:
+        cells = [
+            _cell([rows.get((model, method, verb)) for verb in ("train", "evaluate", "curve")]) for method in METHODS
+        ]
+        yield f"| `{model}` | {' | '.join(cells)} | {_cell([rows.get((model, 'at', 'diagnose'))])} |"
+
+
+def _cell(outcomes: list[dict[str, Any] | None]) -> str:
+    if any(outcome is None for outcome in outcomes):
+        return "not run"
+    codes = [outcome["code"] for outcome in outcomes if outcome is not None]
+    return "ran" if not any(codes) else f"refused ({codes})"
+
+
+def study(data: str, folder: Path) -> None:
+    """Run the commands that have not finished."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "commands.jsonl"
+    done = finished(file)
+    for model in MODELS:
+        for method in METHODS:
+            for verb, words in commands(data, folder, model, method):
+                key = model, method, verb
+                earlier = done.get((model, method, "train"))
+                if key in done or (verb != "train" and earlier is not None and earlier["code"]):
+                    continue
+                row = {"model": model, "method": method, "verb": verb, **run(verb, words)}
+                done[key] = row
+                with file.open("a") as lines:
+                    lines.write(json.dumps(row) + "\n")
+                print(
+                    model, method, verb, row["code"], f"{row['seconds']:.0f} s", row["text"][-200:] * bool(row["code"])
+                )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--out", type=Path, default=Path("runs/foreign"))
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print("\n".join(table(arguments.out / "commands.jsonl")))
+    else:
+        study(arguments.data, arguments.out)
