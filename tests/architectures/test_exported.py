@@ -1,8 +1,8 @@
 """Programs of torch.export and TorchScript as models, and texts of libraries that are not installed."""
 
 import sys
+import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -28,56 +28,48 @@ def network() -> nn.Module:
     ).eval()
 
 
-def exported(folder: Path) -> str:
-    """Write the network by torch.export, for batches of any size."""
-    path, batch = folder / "network.pt2", torch.export.Dim.DYNAMIC
-    torch.export.save(torch.export.export(network(), (torch.rand(2, *SHAPE),), dynamic_shapes=({0: batch},)), path)
-    return str(path)
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the paths of the network as programs of both kinds, for batches of any size."""
+    folder, example = tmp_path_factory.mktemp("programs"), torch.rand(2, *SHAPE)
+    batch = torch.export.Dim.DYNAMIC
+    torch.export.save(torch.export.export(network(), (example,), dynamic_shapes=({0: batch},)), folder / "network.pt2")
+    with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated
+        torch.jit.trace(network(), example).save(str(folder / "network.pt"))  # type: ignore[no-untyped-call]
+    return {kind: str(folder / f"network.{kind}") for kind in ("pt2", "pt")}
 
 
-def scripted(folder: Path) -> str:
-    path = str(folder / "network.pt")
-    torch.jit.trace(network(), torch.rand(2, *SHAPE)).save(path)  # type: ignore[no-untyped-call]
-    return path
+KINDS = pytest.mark.parametrize("kind", ["pt2", "pt"])
 
 
-WAYS = pytest.mark.parametrize(
-    "write",
-    [
-        exported,
-        pytest.param(scripted, marks=pytest.mark.filterwarnings("ignore:.*torch.jit.:DeprecationWarning")),
-    ],
-)
-
-
-@WAYS
-def test_a_program_has_the_logits_and_gradients_of_its_network(write: Any, tmp_path: Path) -> None:
-    model = build_model(write(tmp_path), {}, SHAPE, 10, (0.5,), (1.0,))
+@KINDS
+def test_a_program_has_the_logits_and_gradients_of_its_network(kind: str, programs: dict[str, str]) -> None:
+    model = build_model(programs[kind], {}, SHAPE, 10, (0.5,), (1.0,))
+    assert isinstance(model, LibraryModel) and model.trained and model.evaluation_only
     x = torch.rand(5, *SHAPE, requires_grad=True)
     ours, theirs = model.train()(x), network()(x)  # the program stays in the mode that it was written in
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(*(torch.autograd.grad(logits[:, 3].sum(), x)[0] for logits in (ours, theirs)))
 
 
-@WAYS
-def test_a_program_is_evaluated_as_its_network(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    data, threat = un.load_data("digits"), un.Threat("Linf", 0.02)
-    model = un.model_for(data, write(tmp_path))
-    found, expected = (un.evaluate(each, data, threat, suite="pgd", examples=12) for each in (model, network()))
-    assert found.counts == expected.counts and found.clean_accuracy == expected.clean_accuracy
+@KINDS
+def test_a_program_is_evaluated_as_its_network(kind: str, programs: dict[str, str]) -> None:
+    x = torch.rand(12, *SHAPE)
+    y, threat = network()(x).argmax(1), un.Threat("Linf", 0.02)
+    model = build_model(programs[kind], {}, SHAPE, 10, (0.0,), (1.0,))
+    ours, theirs = (un.evaluate(net, (x, y), threat, suite="APGD-CE") for net in (model, network()))
+    assert ours.counts == theirs.counts and ours.clean_accuracy.value == 1
 
 
-def test_a_program_is_not_trained(tmp_path: Path) -> None:
+def test_a_program_is_not_trained(programs: dict[str, str]) -> None:
     data = un.load_data("digits")
-    model = un.model_for(data, exported(tmp_path))
+    model = un.model_for(data, programs["pt"])
     with pytest.raises(InputError, match="evaluated but not trained"):
         un.train(model, data, un.Threat("Linf", 0.1), recipe=un.Recipe(epochs=1))
 
 
-def test_a_normalisation_is_put_before_a_program(tmp_path: Path) -> None:
-    path = exported(tmp_path)
-    model = build_model(path, {"normalise": "0.5,0.25"}, SHAPE, 10, (0.0,), (1.0,))
+def test_a_normalisation_is_put_before_a_program(programs: dict[str, str]) -> None:
+    model = build_model(programs["pt"], {"normalise": "0.5,0.25"}, SHAPE, 10, (0.0,), (1.0,))
     x = torch.rand(3, *SHAPE)
     torch.testing.assert_close(model(x), network()((x - 0.5) / 0.25))
 
@@ -91,9 +83,9 @@ def test_weights_are_no_program(tmp_path: Path) -> None:
         build_model(str(tmp_path / "absent.pt2"), {}, SHAPE, 10, (0.0,), (1.0,))
 
 
-def test_a_broken_program_is_refused(tmp_path: Path) -> None:
-    path = Path(exported(tmp_path))
-    path.write_bytes(path.read_bytes()[:200])
+def test_a_broken_program_is_refused(programs: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "broken.pt2"
+    path.write_bytes(Path(programs["pt2"]).read_bytes()[:200])
     with pytest.raises(InputError, match="is no program"):
         build_model(str(path), {}, SHAPE, 10, (0.0,), (1.0,))
 
@@ -156,8 +148,3 @@ def test_models_of_libraries_are_listed(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["models", "--json"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in ("timm:resnet18", "torchvision:", "transformers:FOLDER", "hf-hub:", ".pt2"))
-
-
-def test_the_wrapper_is_a_library_model(tmp_path: Path) -> None:
-    model = build_model(exported(tmp_path), {}, SHAPE, 10, (0.0,), (1.0,))
-    assert isinstance(model, LibraryModel) and model.trained and model.evaluation_only

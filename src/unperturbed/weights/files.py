@@ -23,6 +23,7 @@ from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
 from unperturbed.runs.tensors import write_tensors
 from unperturbed.weights.layouts import MEAN, STD, StoredWeights, plain_names
+from unperturbed.weights.nearest import belonging
 from unperturbed.weights.stored import read_stored
 
 __all__ = ("LogitsOnly", "as_classifier", "output_logits")  # their place was here
@@ -166,7 +167,8 @@ def load_weights(
     if keep_normalisation or isinstance(model, LibraryModel) or _is_identity(tensors, report.missing):
         report = _with_kept_normalisation(tensors, report)
     if strict and (report.missing or report.mismatched):
-        raise InputError(f"{path} does not fit the {type(model).__name__}: {_problem(tensors, report)}")
+        answer = "\n" + fitting_network if (fitting_network := belonging(stored.weights, named_models())) else ""
+        raise InputError(f"{path} does not fit the {type(model).__name__}: {_problem(tensors, report)}{answer}")
     model.load_state_dict(fitting, strict=False)
     return report
 

@@ -36,6 +36,8 @@ LEFT_OUT = (
     *("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "_experts_implementation"),
 )
 """Entries of a configuration that a record does not need, or by which transformers would load code."""
+SAFE: Mapping[str, Any] = {"trust_remote_code": False, "attn_implementation": "eager"}
+"""No code from a folder or the hub, also none for attention, and attention that has second derivatives."""
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -65,14 +67,15 @@ def maker_at(text: str, place: str) -> Callable[..., LibraryModel]:
         channels, *data = image_shape(input_shape, text)
         if config is None and pretrained is None:
             pretrained = any((Path(place) / name).is_file() for name in WEIGHTS)
-        settings = _configuration(place, text, config)
-        _set(settings, options, text)
+        settings = _configuration(place, text, config, options)
         usual = size_of(getattr(settings, "image_size", None), (data[0], data[1]))
         size = size_of(image_size, usual if pretrained else (data[0], data[1]))
-        settings.num_labels = classes if settings.num_labels != classes else settings.num_labels
-        if not pretrained:
-            _set(settings, {"image_size": size[0] if size[0] == size[1] else size}, None)
-            _set(settings, {"num_channels": channels} if config is None else {}, None)
+        if settings.num_labels != classes:
+            settings.num_labels = classes
+        if not pretrained and hasattr(settings, "image_size"):
+            settings.image_size = size[0] if size[0] == size[1] else size
+        if not pretrained and config is None and hasattr(settings, "num_channels"):
+            settings.num_channels = channels
         model, new = _model(settings, place if pretrained else None, text)
         taken = getattr(settings, "num_channels", 3)
         check_channels(channels, taken, text)
@@ -98,8 +101,8 @@ def maker_at(text: str, place: str) -> Callable[..., LibraryModel]:
     return make
 
 
-def _configuration(place: str, text: str, config: Mapping[str, Any] | None) -> Any:
-    """Return the configuration of a record, a type, a folder or an id."""
+def _configuration(place: str, text: str, config: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Any:
+    """Return the configuration of a record, a type, a folder or an id, with these entries."""
     auto = required("transformers", text, "transformers").AutoConfig
     types = required("transformers.models.auto.modeling_auto", text, "transformers")
     known = dict(types.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES)
@@ -108,7 +111,8 @@ def _configuration(place: str, text: str, config: Mapping[str, Any] | None) -> A
         if kind not in known:
             raise InputError(f"{text}: {kind!r} is no type of image classifiers of transformers. {hint(kind, known)}")
         entries = {} if config is None else {k: v for k, v in config.items() if k not in (*LEFT_OUT, "model_type")}
-        return auto.for_model(kind, **entries)
+        _check_entries(auto.for_model(kind), options, text)
+        return auto.for_model(kind, **entries, **options)
     if "/" not in place and not Path(place).is_dir():
         raise InputError(
             f"{text}: there is no folder {place}, and transformers has no image classifier of this type. "
@@ -117,15 +121,15 @@ def _configuration(place: str, text: str, config: Mapping[str, Any] | None) -> A
     found = auto.from_pretrained(place, trust_remote_code=False)
     if found.model_type not in known:
         raise InputError(f"{text} is of the type {found.model_type!r}, which is no image classifier of transformers.")
+    _check_entries(found, options, text)
+    for name, value in options.items():
+        setattr(found, name, value)
     return found
 
 
-def _set(settings: Any, options: Mapping[str, Any], text: str | None) -> None:
-    """Set entries of a configuration; an entry that it lacks is an error, or left out if `text` is None."""
-    for name, value in options.items():
-        if hasattr(settings, name) and name not in LEFT_OUT:
-            setattr(settings, name, value)
-        elif text is not None:
+def _check_entries(settings: Any, options: Mapping[str, Any], text: str) -> None:
+    for name in options:
+        if not hasattr(settings, name) or name in LEFT_OUT:
             raise InputError(f"The configuration of {text} has no entry {name!r}. {hint(name, _plain(settings))}")
 
 
@@ -133,9 +137,9 @@ def _model(settings: Any, place: str | None, text: str) -> tuple[nn.Module, list
     """Return the model with the weights of a place (None: random ones), and the names of new weights."""
     auto = required("transformers", text, "transformers").AutoModelForImageClassification
     if place is None:
-        return auto.from_config(settings, trust_remote_code=False).float(), []
+        return auto.from_config(settings, **SAFE).float(), []
     model, report = auto.from_pretrained(
-        place, config=settings, ignore_mismatched_sizes=True, trust_remote_code=False, output_loading_info=True
+        place, config=settings, ignore_mismatched_sizes=True, output_loading_info=True, **SAFE
     )
     mismatched = sorted({part if isinstance(part, str) else part[0] for part in report["mismatched_keys"]})
     new = sorted({*report["missing_keys"], *mismatched})
