@@ -17,7 +17,7 @@ from unperturbed.weights.nearest import belonging
 
 @pytest.mark.parametrize(("model", "options"), [
     (WideResNet(depth=16, width=2, classes=3), "wide-resnet --model.depth 16 --model.width 2, for 3 channels and 3 "),
-    (PreActResNet((1, 28, 28), depth=10, width=4), "preact-resnet --model.depth 10 --model.width 4, for 1 channels"),
+    (PreActResNet((1, 28, 28), depth=10, width=4), "preact-resnet --model.depth 10 --model.width 4, for 1 channel and"),
 ])  # fmt: skip
 def test_the_message_names_the_network_of_the_file(model: nn.Module, options: str, tmp_path: Path) -> None:
     weights = {f"module.{name}": value for name, value in model.state_dict().items()}

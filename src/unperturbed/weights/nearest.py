@@ -44,7 +44,7 @@ def belonging(weights: Mapping[str, Tensor], models: Mapping[str, type[nn.Module
                 if _shapes(model.state_dict()) == stored:
                     return (
                         f"All names and shapes are those of --model {name} --model.depth {depth} --model.width {width}"
-                        f", for {first[1]} channels and {last[0]} classes."
+                        f", for {first[1]} channel{'s' * (first[1] > 1)} and {last[0]} classes."
                     )
     return ""
 
@@ -55,9 +55,10 @@ def _built(
     for depth in family.depths:
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                yield depth, kind(input_shape=shape, classes=classes, depth=depth, width=width)
+                model = kind(input_shape=shape, classes=classes, depth=depth, width=width)
         except InputError:  # a width below 1
             return
+        yield depth, model
 
 
 def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
