@@ -139,9 +139,11 @@ def test_normalisations() -> None:
 
 
 def test_sizes() -> None:
-    assert size_of(None, (7, 9)) == (7, 9) and size_of(5, (7, 9)) == (5, 5) and size_of([5, 6], (7, 9)) == (5, 6)
-    with pytest.raises(InputError, match="image_size is 0"):
-        size_of(0, (7, 9))
+    assert size_of(None, (7, 9)) == (7, 9) and size_of(5, (7, 9)) == (5, 5)
+    assert size_of([5, 6], (7, 9)) == size_of("5,6", (7, 9)) == (5, 6)
+    for wrong in (0, "5", "a,b", [5, 6, 7]):
+        with pytest.raises(InputError, match="image_size is"):
+            size_of(wrong, (7, 9))
 
 
 def test_models_of_libraries_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,9 @@ from unperturbed.networks.logits import output_logits
 from unperturbed.types import Inputs, Logits
 
 log = logging.getLogger("unperturbed")
-Size = int | tuple[int, int] | None
-"""Height and width of images, or one number for both; None: the default."""
-Numbers = str | tuple[float, ...] | None
+Size = int | str | Sequence[int] | None
+"""Height and width of images (as text with a comma), or one number for both; None: the default."""
+Numbers = str | Sequence[float] | None
 """Means, then standard deviations; as text with commas, "imagenet" or "none"; None: the model's."""
 
 
@@ -125,14 +125,18 @@ def image_shape(input_shape: Sequence[int], text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def size_of(value: Size | Sequence[int], otherwise: tuple[int, int]) -> tuple[int, int]:
+def size_of(value: Size, otherwise: tuple[int, int]) -> tuple[int, int]:
     """Return height and width; raises InputError for anything but one or two positive numbers."""
     if value is None:
         return otherwise
-    size = (value, value) if isinstance(value, int) else tuple(value)
-    if len(size) != 2 or min(size) < 1:
-        raise InputError(f"image_size is {value!r}: give the height and width in pixels, such as 32 or [32, 32].")
-    return size
+    parts = value.split(",") if isinstance(value, str) else (value,) * 2 if isinstance(value, int) else value
+    try:
+        height, width = (int(part) for part in parts)
+    except ValueError:
+        height = width = 0
+    if min(height, width) < 1:
+        raise InputError(f"image_size is {value!r}: give the height and width in pixels, such as 32 or 32,48.")
+    return height, width
 
 
 def check_channels(data: int, model: int, text: str) -> None:
@@ -141,7 +145,7 @@ def check_channels(data: int, model: int, text: str) -> None:
         raise InputError(f"The model {text} takes {model} channels, but images have {data}.")
 
 
-def normalisation(chosen: Numbers | Sequence[float], stated: Sequence[float], channels: int) -> Normalise:
+def normalisation(chosen: Numbers, stated: Sequence[float], channels: int) -> Normalise:
     """Return the layer for the chosen numbers or, without a choice, for those that the model states.
 
     Both hold means, then as many standard deviations: one, or one a channel. Stated numbers of another number of

@@ -1,5 +1,6 @@
 """Programs from files, for evaluation: of `torch.export` (.pt2), and TorchScript (.pt, .ts, .torchscript)."""
 
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +59,8 @@ def _read(path: Path) -> Any:
         raise InputError(f"There is no file {path}: name a program of torch.export (.pt2) or TorchScript (.pt).")
     names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
     if any("/code/" in name for name in names):
-        return torch.jit.load(path, map_location="cpu").eval()
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of TorchScript as a whole
+            return torch.jit.load(path, map_location="cpu").eval()
     if path.suffix == ".pt2":
         try:
             return torch.export.load(path).module()

@@ -13,6 +13,8 @@ from unperturbed.reading import parse_json, read_small
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 FILE = "config.json"
+FROM_DATA = ("num_classes", "in_chans", "img_size")
+"""Arguments of timm's models that follow from the data."""
 
 
 def maker(text: str) -> Callable[..., LibraryModel]:
@@ -41,7 +43,8 @@ def maker(text: str) -> Callable[..., LibraryModel]:
         if not timm.is_model(name):
             raise InputError(f"{text}: timm has no model {name!r}. {hint(name, timm.list_models())}")
         weights = dict(stated.get("pretrained_cfg") or stated)
-        settings = {**(stated.get("model_args") or {}), **options}
+        recorded = stated.get("model_args") or {}
+        settings = {**{key: value for key, value in recorded.items() if key not in FROM_DATA}, **options}
         arguments = {
             "input_shape": list(input_shape),
             "classes": classes,

@@ -68,7 +68,7 @@ def made(
     channels, *data = image_shape(arguments["input_shape"], text)
     usual = tuple((stated.get("input_size") or (3, *data))[1:])
     wanted = size_of(image_size, usual if pretrained else (data[0], data[1]))
-    fixed = bool(stated.get("fixed_input_size")) and wanted != usual and "img_size" not in options
+    fixed = bool(stated.get("fixed_input_size")) and "img_size" not in options
     keywords = {"pretrained": pretrained, "num_classes": classes, "in_chans": channels, **options}
     model, size = _created(name, keywords, wanted, usual) if fixed else (_create(name, keywords), wanted)
     mean, std = stated.get("mean") or IMAGENET[:3], stated.get("std") or IMAGENET[3:]
