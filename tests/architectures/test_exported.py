@@ -29,22 +29,29 @@ def network() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return the paths of the network as programs of both kinds, for batches of any size."""
-    folder, example = tmp_path_factory.mktemp("programs"), torch.rand(2, *SHAPE)
-    batch = torch.export.Dim.DYNAMIC
-    torch.export.save(torch.export.export(network(), (example,), dynamic_shapes=({0: batch},)), folder / "network.pt2")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = str(tmp_path_factory.mktemp("programs") / "network.pt")
     with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated
-        torch.jit.trace(network(), example).save(str(folder / "network.pt"))  # type: ignore[no-untyped-call]
-    return {kind: str(folder / f"network.{kind}") for kind in ("pt2", "pt")}
+        torch.jit.trace(network(), torch.rand(2, *SHAPE)).save(path)  # type: ignore[no-untyped-call]
+    return path
 
 
-KINDS = pytest.mark.parametrize("kind", ["pt2", "pt"])
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the path of a program for batches of any size."""
+    path, batch = str(tmp_path_factory.mktemp("programs") / "network.pt2"), torch.export.Dim.DYNAMIC
+    program = torch.export.export(network(), (torch.rand(2, *SHAPE),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, path)
+    return path
+
+
+KINDS = pytest.mark.parametrize("kind", [pytest.param("exported", marks=pytest.mark.slow), "traced"])
+"""To export a program, or to load one, takes seconds."""
 
 
 @KINDS
-def test_a_program_has_the_logits_and_gradients_of_its_network(kind: str, programs: dict[str, str]) -> None:
-    model = build_model(programs[kind], {}, SHAPE, 10, (0.5,), (1.0,))
+def test_a_program_has_the_logits_and_gradients_of_its_network(kind: str, request: pytest.FixtureRequest) -> None:
+    model = build_model(request.getfixturevalue(kind), {}, SHAPE, 10, (0.5,), (1.0,))
     assert isinstance(model, LibraryModel) and model.trained and model.evaluation_only
     x = torch.rand(5, *SHAPE, requires_grad=True)
     ours, theirs = model.train()(x), network()(x)  # the program stays in the mode that it was written in
@@ -53,23 +60,23 @@ def test_a_program_has_the_logits_and_gradients_of_its_network(kind: str, progra
 
 
 @KINDS
-def test_a_program_is_evaluated_as_its_network(kind: str, programs: dict[str, str]) -> None:
+def test_a_program_is_evaluated_as_its_network(kind: str, request: pytest.FixtureRequest) -> None:
     x = torch.rand(12, *SHAPE)
     y, threat = network()(x).argmax(1), un.Threat("Linf", 0.02)
-    model = build_model(programs[kind], {}, SHAPE, 10, (0.0,), (1.0,))
+    model = build_model(request.getfixturevalue(kind), {}, SHAPE, 10, (0.0,), (1.0,))
     ours, theirs = (un.evaluate(net, (x, y), threat, suite="APGD-CE") for net in (model, network()))
     assert ours.counts == theirs.counts and ours.clean_accuracy.value == 1
 
 
-def test_a_program_is_not_trained(programs: dict[str, str]) -> None:
+def test_a_program_is_not_trained(traced: str) -> None:
     data = un.load_data("digits")
-    model = un.model_for(data, programs["pt"])
+    model = un.model_for(data, traced)
     with pytest.raises(InputError, match="evaluated but not trained"):
         un.train(model, data, un.Threat("Linf", 0.1), recipe=un.Recipe(epochs=1))
 
 
-def test_a_normalisation_is_put_before_a_program(programs: dict[str, str]) -> None:
-    model = build_model(programs["pt"], {"normalise": "0.5,0.25"}, SHAPE, 10, (0.0,), (1.0,))
+def test_a_normalisation_is_put_before_a_program(traced: str) -> None:
+    model = build_model(traced, {"normalise": "0.5,0.25"}, SHAPE, 10, (0.0,), (1.0,))
     x = torch.rand(3, *SHAPE)
     torch.testing.assert_close(model(x), network()((x - 0.5) / 0.25))
 
@@ -83,9 +90,9 @@ def test_weights_are_no_program(tmp_path: Path) -> None:
         build_model(str(tmp_path / "absent.pt2"), {}, SHAPE, 10, (0.0,), (1.0,))
 
 
-def test_a_broken_program_is_refused(programs: dict[str, str], tmp_path: Path) -> None:
+def test_a_broken_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "broken.pt2"
-    path.write_bytes(Path(programs["pt2"]).read_bytes()[:200])
+    path.write_bytes(bytes(200))
     with pytest.raises(InputError, match="is no program"):
         build_model(str(path), {}, SHAPE, 10, (0.0,), (1.0,))
 

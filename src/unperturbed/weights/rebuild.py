@@ -123,6 +123,8 @@ def build_from(spec: ModelSpec, where: str, trust: Trust) -> nn.Module:
 
 
 def _settings(module: nn.Module) -> str:
+    if isinstance(module, LibraryModel):  # its layers tell all but the name and the origin of its weights
+        return ""
     if type(module).__module__.partition(".")[0] == "torch":
         return module.extra_repr()
     parameters = inspect.signature(type(module).__init__).parameters
