@@ -36,8 +36,11 @@ LEFT_OUT = (
     *("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "_experts_implementation"),
 )
 """Entries of a configuration that a record does not need, or by which transformers would load code."""
-SAFE: Mapping[str, Any] = {"trust_remote_code": False, "attn_implementation": "eager"}
-"""No code from a folder or the hub, also none for attention, and attention that has second derivatives."""
+ATTENTIONS = ("sdpa", "eager")
+"""The implementations of attention, the first that a model has: named here, so that no configuration names code.
+
+The eager one rounds to float32 in float64, too, which hides small differences.
+"""
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -137,15 +140,24 @@ def _model(settings: Any, place: str | None, text: str) -> tuple[nn.Module, list
     """Return the model with the weights of a place (None: random ones), and the names of new weights."""
     auto = required("transformers", text, "transformers").AutoModelForImageClassification
     if place is None:
-        return auto.from_config(settings, **SAFE).float(), []
-    model, report = auto.from_pretrained(
-        place, config=settings, ignore_mismatched_sizes=True, output_loading_info=True, **SAFE
-    )
+        return _with_attention(lambda **safe: auto.from_config(settings, **safe)).float(), []
+    wanted = {"config": settings, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    model, report = _with_attention(lambda **safe: auto.from_pretrained(place, **wanted, **safe))
     mismatched = sorted({part if isinstance(part, str) else part[0] for part in report["mismatched_keys"]})
     new = sorted({*report["missing_keys"], *mismatched})
     if len(new) == len(model.state_dict()):
         raise InputError(f"{text}: none of the weights in {place} belongs to a {type(model).__name__}.")
     return model.float(), new
+
+
+def _with_attention(build: Callable[..., Any]) -> Any:
+    """Return what `build` makes with the first of `ATTENTIONS` that its model has, and without code from elsewhere."""
+    try:
+        return build(trust_remote_code=False, attn_implementation=ATTENTIONS[0])
+    except ValueError as error:
+        if "scaled_dot_product_attention" not in str(error):
+            raise
+        return build(trust_remote_code=False, attn_implementation=ATTENTIONS[1])
 
 
 def _stated(place: str) -> tuple[float, ...] | None:
