@@ -81,6 +81,12 @@ def test_a_normalisation_is_put_before_a_program(traced: str) -> None:
     torch.testing.assert_close(model(x), network()((x - 0.5) / 0.25))
 
 
+def test_a_second_normalisation_is_refused(traced: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ("--model", traced, "--data", "digits", "--out", str(tmp_path / "out"), "--normalise", "0.5,0.25")
+    assert main(["evaluate", *words]) == 2
+    assert "give --model.normalise in place of --normalise" in capsys.readouterr().err
+
+
 def test_weights_are_no_program(tmp_path: Path) -> None:
     torch.save(network().state_dict(), tmp_path / "weights.pt")
     save_weights(network(), tmp_path / "weights.safetensors")

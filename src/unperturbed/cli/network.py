@@ -106,6 +106,15 @@ def check_trained(model: nn.Module) -> None:
         )
 
 
+def check_first_layer(model: nn.Module, preparation: Mapping[str, Any]) -> None:
+    """Raise `InputError` if the options ask for a first layer before a library's model, which has one."""
+    if isinstance(model, LibraryModel) and {"scale", "normalise"} & preparation.keys():
+        raise InputError(
+            f"The model {model.spec} normalises its inputs itself: give --model.normalise in place of --normalise and "
+            "--scale."
+        )
+
+
 def check_same_network(model: nn.Module, tree: Tree, stored: RunRecord, run: str) -> None:
     """Raise `InputError` if the built network differs from the one that the run trained."""
     remedy = (

@@ -12,6 +12,7 @@ from torch import nn
 from unperturbed.cli.console import say
 from unperturbed.cli.data_choices import warn_of_other_scaling, with_choices_of_options
 from unperturbed.cli.network import (
+    check_first_layer,
     check_same_network,
     check_trained,
     load_into,
@@ -118,6 +119,7 @@ def find_setup(parsed: Parsed, check_examples: Callable[[Split], object] = len) 
     else:
         check_trained(model)
     preparation = taken(parsed, stored)
+    check_first_layer(model, preparation)
     dtype = torch.float64 if parsed.precision == "64" else torch.float32
     model = cast(prepared(model, **preparation), dtype, device)
 

@@ -93,7 +93,7 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     Raises `InputError` for missing, unknown or badly typed options, and for data outside the bounds.
     """
     from unperturbed.cli.data_choices import warn_of_other_scaling, with_choices_of_options
-    from unperturbed.cli.network import make_model
+    from unperturbed.cli.network import check_first_layer, make_model
     from unperturbed.cli.setup import default_threat, keep_place, read_bounds, slug, taken
     from unperturbed.data.check import check
     from unperturbed.data.sources import load_data, with_applicable
@@ -121,6 +121,7 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     warn_of_other_scaling(extra_place or "")
     model, model_description = make_model(parsed.trees["model"], data, recipe.seed, parsed.trust)
     described, preparation = describe(method), taken(parsed, None)
+    check_first_layer(model, preparation)
     out = Path(parsed.out or Path("runs") / slug(data.name, described["class_path"]))
     config = {
         "data": keep_place(place),
