@@ -60,7 +60,7 @@ def _read(path: Path) -> Any:
     names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
     if any("/code/" in name for name in names):
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of TorchScript as a whole
-            return torch.jit.load(path, map_location="cpu").eval()
+            return torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
     if path.suffix == ".pt2":
         try:
             return torch.export.load(path).module()

@@ -59,8 +59,8 @@ def maker(text: str) -> Callable[..., LibraryModel]:
         weights = models.get_model_weights(name).DEFAULT
         preset = weights.transforms()
         size = size_of(image_size, (preset.crop_size[0],) * 2 if pretrained else (data[0], data[1]))
-        takes = next((argument for start, argument in SIZES.items() if name.startswith(start)), lambda _: {})
-        model = models.get_model(name, weights=None, num_classes=classes, **takes(size), **options)
+        sized = [argument(size) for start, argument in SIZES.items() if name.startswith(start)]
+        model = models.get_model(name, weights=None, num_classes=classes, **(sized[0] if sized else {}), **options)
         stated = (*(preset.mean or IMAGENET[:3]), *(preset.std or IMAGENET[3:]))
         layer = normalisation(normalise, stated, CHANNELS)
         new = _load(model, weights, text, classes) if pretrained else []
