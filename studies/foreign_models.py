@@ -52,16 +52,28 @@ def commands(data: str, folder: Path, model: str, method: str) -> Iterator[tuple
         for name, value in MODELS[model].items()
         for word in (f"--model.{name}", value if isinstance(value, str) else json.dumps(value))
     ]
-    few = ["--examples", "8"]
+    few = ["--examples", "4", "--suite", "APGD-CE"]
     yield (
         "train",
-        ["--data", data, "--examples", "160", "--batch-size", "40", "--model", model, *options, "--threat", THREAT]
-        + ["--method", method, *METHODS[method], "--epochs", "1", "--validation", "0.1", "--out", run],
+        ["--data", data, "--examples", "80", "--batch-size", "24", "--model", model, *options, "--threat", THREAT]
+        + [
+            "--method",
+            method,
+            *METHODS[method],
+            "--epochs",
+            "1",
+            "--validation",
+            "0.1",
+            "--precision",
+            "32",
+            "--out",
+            run,
+        ],
     )
-    yield "evaluate", [run, *few, "--suite", "APGD-CE"]
-    yield "curve", [run, *few, "--suite", "FAB-T,APGD-CE", "--eps", "2/255,4/255"]
+    yield "evaluate", [run, *few, "--precision", "32"]
+    yield "curve", [run, *few, "--eps", "2/255,4/255"]
     if method == "at":
-        yield "diagnose", [run, *few, "--out", f"{run}-diagnosis"]
+        yield "diagnose", [run, "--examples", "8", "--out", f"{run}-diagnosis"]
 
 
 def run(verb: str, words: list[str]) -> dict[str, Any]:
@@ -106,12 +118,12 @@ def _cell(outcomes: list[dict[str, Any] | None]) -> str:
     return "ran" if not any(codes) else f"refused ({codes})"
 
 
-def study(data: str, folder: Path) -> None:
-    """Run the commands that have not finished."""
+def study(data: str, folder: Path, library: str) -> None:
+    """Run the commands that have not finished, of the models of a library ("" for all)."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "commands.jsonl"
     done = finished(file)
-    for model in MODELS:
+    for model in (text for text in MODELS if text.startswith(library)):
         for method in METHODS:
             for verb, words in commands(data, folder, model, method):
                 key = model, method, verb
@@ -131,9 +143,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--out", type=Path, default=Path("runs/foreign"))
+    parser.add_argument("--library", default="", help="only the models of timm, transformers or torchvision")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if arguments.table:
         print("\n".join(table(arguments.out / "commands.jsonl")))
     else:
-        study(arguments.data, arguments.out)
+        study(arguments.data, arguments.out, arguments.library)
