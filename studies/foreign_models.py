@@ -53,23 +53,9 @@ def commands(data: str, folder: Path, model: str, method: str) -> Iterator[tuple
         for word in (f"--model.{name}", value if isinstance(value, str) else json.dumps(value))
     ]
     few = ["--examples", "4", "--suite", "APGD-CE"]
-    yield (
-        "train",
-        ["--data", data, "--examples", "80", "--batch-size", "24", "--model", model, *options, "--threat", THREAT]
-        + [
-            "--method",
-            method,
-            *METHODS[method],
-            "--epochs",
-            "1",
-            "--validation",
-            "0.1",
-            "--precision",
-            "32",
-            "--out",
-            run,
-        ],
-    )
+    recipe = "--epochs 1 --batch-size 24 --validation 0.1 --precision 32".split()
+    words = ["--data", data, "--examples", "80", "--model", model, *options, "--threat", THREAT, *recipe]
+    yield "train", [*words, "--method", method, *METHODS[method], "--out", run]
     yield "evaluate", [run, *few, "--precision", "32"]
     yield "curve", [run, *few, "--eps", "2/255,4/255"]
     if method == "at":
