@@ -52,12 +52,11 @@ def commands(data: str, folder: Path, model: str, method: str) -> Iterator[tuple
         for name, value in MODELS[model].items()
         for word in (f"--model.{name}", value if isinstance(value, str) else json.dumps(value))
     ]
-    few = ["--examples", "4", "--suite", "APGD-CE"]
     recipe = "--epochs 1 --batch-size 24 --validation 0.1 --precision 32".split()
     words = ["--data", data, "--examples", "80", "--model", model, *options, "--threat", THREAT, *recipe]
     yield "train", [*words, "--method", method, *METHODS[method], "--out", run]
-    yield "evaluate", [run, *few, "--precision", "32"]
-    yield "curve", [run, *few, "--eps", "2/255,4/255"]
+    yield "evaluate", [run, "--examples", "4", "--suite", "APGD-CE", "--precision", "32"]
+    yield "curve", [run, "--examples", "2", "--suite", "pgd", "--eps", "4/255"]
     if method == "at":
         yield "diagnose", [run, "--examples", "8", "--out", f"{run}-diagnosis"]
 
