@@ -108,20 +108,21 @@ def study(data: str, folder: Path, library: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "commands.jsonl"
     done = finished(file)
-    for model in (text for text in MODELS if text.startswith(library)):
-        for method in METHODS:
-            for verb, words in commands(data, folder, model, method):
-                key = model, method, verb
-                earlier = done.get((model, method, "train"))
-                if key in done or (verb != "train" and earlier is not None and earlier["code"]):
+    chosen = [text for text in MODELS if text.startswith(library)]
+    for wanted, methods in (("train", METHODS), ("evaluate", METHODS), ("curve", METHODS), ("diagnose", ("at",))):
+        for method in methods:
+            for model in chosen:
+                key = model, method, wanted
+                failed = wanted != "train" and done[model, method, "train"]["code"]
+                if key in done or failed:
                     continue
-                row = {"model": model, "method": method, "verb": verb, **run(verb, words)}
+                words = dict(commands(data, folder, model, method))[wanted]
+                row = {"model": model, "method": method, "verb": wanted, **run(wanted, words)}
                 done[key] = row
                 with file.open("a") as lines:
                     lines.write(json.dumps(row) + "\n")
-                print(
-                    model, method, verb, row["code"], f"{row['seconds']:.0f} s", row["text"][-200:] * bool(row["code"])
-                )
+                failure = row["text"][-200:] * bool(row["code"])
+                print(model, method, wanted, row["code"], f"{row['seconds']:.0f} s", failure, flush=True)
 
 
 if __name__ == "__main__":
