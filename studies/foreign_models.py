@@ -53,7 +53,7 @@ def commands(data: str, folder: Path, model: str, method: str) -> Iterator[tuple
         for word in (f"--model.{name}", value if isinstance(value, str) else json.dumps(value))
     ]
     recipe = "--epochs 1 --batch-size 24 --validation 0.1 --precision 32".split()
-    words = ["--data", data, "--examples", "80", "--model", model, *options, "--threat", THREAT, *recipe]
+    words = ["--data", data, "--model", model, *options, "--threat", THREAT, *recipe]
     yield "train", [*words, "--method", method, *METHODS[method], "--out", run]
     yield "evaluate", [run, "--examples", "4", "--suite", "APGD-CE", "--precision", "32"]
     yield "curve", [run, "--examples", "2", "--suite", "pgd", "--eps", "4/255"]
