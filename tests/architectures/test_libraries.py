@@ -238,6 +238,7 @@ def test_a_run_is_trained_and_evaluated_by_name(
     options = ("--data", "digits", "--examples", "40", "--method", "erm", "--epochs", "1", "--out", "run")
     model = ("--model", "transformers:saved", "--model.normalise", "0.5,0.5", "--model.image_size", "8")
     assert main(["train", *options, *model, "--model.patch_size", "4", "--model.pretrained", "false"]) == 0
+    assert "--trust" not in capsys.readouterr().out
     for file in (tmp_path / "saved").iterdir():
         file.unlink()
     capsys.readouterr()

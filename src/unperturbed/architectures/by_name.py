@@ -37,6 +37,12 @@ def maker_of(text: str, options: Sequence[str], option: str, trust: Trust) -> "C
     return source.maker(text)
 
 
+def needs_trust(text: str, options: Sequence[str]) -> bool:
+    """Tell whether a model that a file names, with options of these names, is built only with the user's trust."""
+    source = source_of(text)
+    return ":" in text if source is None else not source.is_plain(text, options)
+
+
 def without_download(class_path: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the arguments of a recorded model for weights that are loaded afterwards: nothing is downloaded."""
     if source_of(class_path) is None or "pretrained" not in arguments:

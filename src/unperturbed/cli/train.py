@@ -138,6 +138,7 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
 
 def run(parsed: Parsed) -> Result:
     """Train, and return the run folder and the accuracies on the examples of the probe."""
+    from unperturbed.architectures.by_name import needs_trust
     from unperturbed.cli.network import load_into
     from unperturbed.training.loop import train
 
@@ -174,7 +175,8 @@ def run(parsed: Parsed) -> Result:
         ("robust accuracy", f"{trained.robust_accuracy}, {where}: ten steps, a quick look"),
         *(("method", text) for text in trained.conclusions),
     ]
-    trust_option = " --trust" if ":" in str(run_plan.config["model"]["class_path"]) else ""  # the run folder names code
+    model = run_plan.config["model"]
+    trust_option = " --trust" if needs_trust(str(model["class_path"]), [*model.get("init_args", ())]) else ""
     following = f"To measure robust accuracy: unperturbed evaluate {shlex.quote(str(run_plan.out))}{trust_option}"
     value = {**trained.json(), "selection": "all" if run_plan.selection is None else str(run_plan.selection)}
     return Result(value, (table("", ("", str(run_plan.threat)), rows), following))

@@ -13,8 +13,8 @@ from unperturbed.reading import parse_json, read_small
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 FILE = "config.json"
-FROM_DATA = ("num_classes", "in_chans", "img_size")
-"""Arguments of timm's models that follow from the data."""
+FROM_DATA = ("num_classes", "in_chans", "img_size", "pretrained")
+"""Arguments of timm's models that follow from the data and the user's options."""
 
 
 def maker(text: str) -> Callable[..., LibraryModel]:
