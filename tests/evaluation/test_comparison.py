@@ -14,10 +14,13 @@ from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.comparison import compare
 from unperturbed.evaluation.stored import stored_evaluations, with_examples
 from unperturbed.evaluation.threats import evaluate_threats
-from unperturbed.findings import Interval, Outcome
+from unperturbed.evaluation.run_comparison import compare_runs
+from unperturbed.findings import GateRecord, Interval, Outcome
 from unperturbed.threat import Threat
 
 SHARE = Interval(0.5, 0.4, 0.6, 4)
+SAMPLED = GateRecord("standard", 9, 4, 0, "", SHARE)
+WHOLE = GateRecord("standard", 9, 4, 3, "it broke 3 of 4 in a sample", SHARE)
 
 
 def outcome(verdicts: dict[int, str], labels: dict[int, int] | None = None, **changes: object) -> Outcome:
@@ -106,6 +109,8 @@ def test_seeds_count_in_the_interval() -> None:
         (outcome(FIRST, threat="L2:1.0"), "threats"),
         (outcome(FIRST, suite="pgd"), "suites"),
         (outcome(FIRST, environment={"data": "other"}), "data"),
+        (outcome(FIRST, environment={"data": "d", "attacks": "(PGD(steps=1),) 0123456789abcdef"}), "settings"),
+        (outcome(FIRST, gate=SAMPLED), "--no-gate"),
         (outcome({9: "broken"}), "No example"),
         (outcome(FIRST, dict.fromkeys(FIRST, 1)), "labels"),
         ([outcome(FIRST)] * 2, "seeds"),
@@ -114,6 +119,35 @@ def test_seeds_count_in_the_interval() -> None:
 def test_what_cannot_be_compared_is_refused(other: Outcome | list[Outcome], said: str) -> None:
     with pytest.raises(InputError, match=said):
         compare({"a": outcome(FIRST), "b": other})
+
+
+def test_all_survivors_of_one_network_against_a_sample_of_another_is_warned_of() -> None:
+    sampled, whole = outcome(FIRST, gate=SAMPLED), outcome(SECOND, gate=WHOLE)
+    assert compare({"a": sampled, "b": sampled}).warnings == compare({"a": whole, "b": whole}).warnings == ()
+    (text,) = compare({"a": sampled, "b": whole}).warnings
+    assert "all survivors of b, but only a sample of a" in text
+
+
+def test_attacks_with_other_code_are_compared_with_a_warning() -> None:
+    first, second = (
+        outcome(FIRST, environment={"data": "d", "attacks": f"(PGD(steps=1),) {code * 16}"}) for code in "ab"
+    )
+    assert "code of the attacks" in compare({"a": first, "b": second}).warnings[0]
+
+
+def test_runs_are_compared_on_the_examples_that_all_of_them_have(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x, y = torch.rand(12, 4), torch.arange(12) % 3
+    threat = Threat("Linf", 0.1)
+    for name, sizes in (("a", (12, 8)), ("b", (8, 5))):
+        model = nn.Linear(4, 3)
+        for n in sizes:
+            evaluate(model, (x[:n], y[:n]), threat, "apgd-ce", out=tmp_path / name / "evaluation" / f"first-{n}")
+    (pair,) = compare_runs([tmp_path / "a", tmp_path / "b"]).pairs
+    assert pair.n == 8  # the largest selection of each run, 12 and 8, is not that of the other
+    evaluate(nn.Linear(4, 3), (1 - x, y), threat, "apgd-ce", out=tmp_path / "c/evaluation/other")
+    with pytest.raises(InputError, match=r"a has .* on 12 examples \(first-12\).*c has .* on 12 examples \(other\)"):
+        compare_runs([tmp_path / "a", tmp_path / "c"])
 
 
 def test_one_network_is_no_comparison() -> None:

@@ -102,8 +102,9 @@ def compare(networks: Mapping[str, Outcome | Sequence[Outcome]]) -> PairedCompar
     intervals cover the choice of examples (Bonett and Price 2012); for several, of examples and seeds.
 
     Raises:
-        InputError: for fewer than two names, evaluations under different threats, suites or data, means over draws
-            together with verdicts, different numbers of seeds, and no common example.
+        InputError: for fewer than two names, evaluations under different threats, attacks or data, with and without a
+            check of the survivors by a stronger suite, means over draws together with verdicts, different numbers of
+            seeds, and no common example.
     """
     groups = {name: [value] if isinstance(value, Outcome) else list(value) for name, value in networks.items()}
     if len(groups) < 2 or not all(groups.values()):
@@ -114,7 +115,8 @@ def compare(networks: Mapping[str, Outcome | Sequence[Outcome]]) -> PairedCompar
     if not common:
         raise InputError("No example was evaluated on all of these networks: evaluate the same examples.")
     ids = sorted(common)
-    warnings = list(dict.fromkeys(f"{text}" for outcome in outcomes for text in outcome.warnings))
+    warnings = list(dict.fromkeys(text for outcome in outcomes for text in outcome.warnings))
+    warnings = [*_unequal_checks(groups), *_other_code(outcomes), *warnings]
     largest = max(outcome.n for outcome in outcomes)
     if largest > len(ids):
         warnings.insert(0, f"Only {len(ids)} of up to {largest} examples were evaluated on all of the networks.")
@@ -155,6 +157,8 @@ def _check(groups: Mapping[str, Sequence[Outcome]], outcomes: Sequence[Outcome])
             ("threats", first.threat, outcome.threat),
             ("suites", first.suite, outcome.suite),
             ("data", first.environment.get("data"), outcome.environment.get("data")),
+            (f"settings of {first.suite}", _settings(first)[0], _settings(outcome)[0]),
+            (f"checks of the survivors of {first.suite} (--no-gate leaves it out)", _check_by(first), _check_by(outcome)),
         ):
             if reference != second:
                 raise InputError(f"The networks were evaluated with different {noun}: {reference} and {second}.")
@@ -163,6 +167,38 @@ def _check(groups: Mapping[str, Sequence[Outcome]], outcomes: Sequence[Outcome])
     seeds = {name: len(group) for name, group in groups.items()}
     if len(set(seeds.values())) > 1:
         raise InputError(f"The numbers of seeds differ ({seeds}): give as many networks of each, in the same order.")
+
+
+def _settings(outcome: Outcome) -> tuple[str, str]:
+    """Return the settings of the attacks as text, and a hash of their code; both empty if unknown."""
+    settings, _, code = str(outcome.environment.get("attacks", "")).rpartition(" ")
+    return settings, code
+
+
+def _check_by(outcome: Outcome) -> str:
+    """Return the suite that attacked survivors, or "none"."""
+    return "none" if outcome.gate is None else outcome.gate.suite
+
+
+def _other_code(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return a warning if the same attacks had different code."""
+    if len({_settings(outcome)[1] for outcome in outcomes}) == 1:
+        return []
+    return ["The code of the attacks differs (other versions?): evaluate the networks again with the same one."]
+
+
+def _unequal_checks(groups: Mapping[str, Sequence[Outcome]]) -> list[str]:
+    """Return a warning if the stronger suite attacked all survivors of some networks, and a sample of others."""
+    checks = {name: [outcome.gate for outcome in group if outcome.gate is not None] for name, group in groups.items()}
+    whole = [name for name, gates in checks.items() if any(gate.sampled_all for gate in gates)]
+    part = [name for name, gates in checks.items() if any(not gate.sampled_all for gate in gates)]
+    if not whole or not part:
+        return []
+    suite = next(gate.suite for gates in checks.values() for gate in gates)
+    return [
+        f"{suite} attacked all survivors of {', '.join(whole)}, but only a sample of {', '.join(part)}, which the "
+        f"difference favours: evaluate all of them by {suite}."
+    ]
 
 
 def _pair(

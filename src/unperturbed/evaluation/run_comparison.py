@@ -2,12 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
 from unperturbed.evaluation.comparison import PairedComparison, compare
 from unperturbed.evaluation.stored import stored_evaluations, with_examples
 from unperturbed.findings import Outcome
+from unperturbed.suites.by_name import SUITES
+
+
+class _Kind(NamedTuple):
+    """What two evaluations must have in common: suite, threat, hash of the examples, and the check of the survivors."""
+
+    suite: str
+    threat: str
+    data: str
+    checked: bool
 
 
 @checked()
@@ -16,7 +27,8 @@ def compare_runs(
 ) -> PairedComparison:
     """Return the paired differences between evaluated run folders, like `compare` for outcomes.
 
-    It compares the evaluations by the suite with the most forward passes that all runs have, on the most examples.
+    It compares the evaluations by the suite with the most forward passes that all runs have, on the most examples:
+    those of the same examples under the same threat, all with the check of their survivors or all without it.
 
     Args:
         runs: two or more run folders; a sequence of folders is one method trained with several seeds.
@@ -46,25 +58,29 @@ def _evaluations(run: Path) -> dict[Path, Outcome]:
 
 def _chosen(stored: Mapping[str, Mapping[Path, Outcome]], suite: str | None, threat: str | None) -> dict[str, Outcome]:
     """Return one evaluation of each run, all of one kind: with the most forward passes, then of the most examples."""
-    kinds = {
-        run: {(outcome.suite, outcome.threat): (path, outcome) for path, outcome in sorted(outcomes.items(), key=_n)}
-        for run, outcomes in stored.items()
-    }
+    kinds = {run: {_kind(outcome): (path, outcome) for path, outcome in found.items()} for run, found in stored.items()}
     common = set.intersection(*(set(kind) for kind in kinds.values()))
-    common = {kind for kind in common if suite in (None, kind[0]) and threat in (None, kind[1])}
+    common = {kind for kind in common if suite in (None, kind.suite) and threat in (None, kind.threat)}
     if not common:
-        criteria = " of ".join(filter(None, [f"by {suite}" if suite else "", threat or ""]))
+        criteria = " of ".join(filter(None, [f"by {suite} " if suite else "", f"{threat} " if threat else ""]))
         lists = "; ".join(
-            f"{run} has {', '.join(' under '.join(kind) for kind in evaluations)}" for run, evaluations in kinds.items()
+            f"{run} has {', '.join(f'{_in_words(outcome)} ({path.parent.name})' for path, outcome in found.values())}"
+            for run, found in kinds.items()
         )
         raise InputError(
             f"The runs have no evaluation {criteria}in common ({lists}): evaluate all of them by the same suite and "
-            "threat."
+            "threat, on the same examples."
         )
     first = next(iter(kinds.values()))
     best = max(sorted(common), key=lambda kind: (sum(a.forwards for a in first[kind][1].attacks), first[kind][1].n))
     return {run: with_examples(*evaluations[best]) for run, evaluations in kinds.items()}
 
 
-def _n(stored: tuple[Path, Outcome]) -> int:
-    return stored[1].n
+def _kind(outcome: Outcome) -> _Kind:
+    return _Kind(outcome.suite, outcome.threat, str(outcome.environment["data"]), outcome.gate is not None)
+
+
+def _in_words(outcome: Outcome) -> str:
+    """Return an evaluation in words; the suite without its check of the survivors, if it can have one."""
+    unchecked = outcome.gate is None and getattr(SUITES.get(outcome.suite), "gate", None) is not None
+    return f"{outcome.suite}{' without its check' if unchecked else ''} under {outcome.threat} on {outcome.n} examples"

@@ -112,6 +112,11 @@ class GateRecord:
     reason: str
     estimate: Interval
 
+    @property
+    def sampled_all(self) -> bool:
+        """Whether the stronger suite attacked all the survivors."""
+        return bool(self.reason) or self.sampled >= self.survivors
+
     def __str__(self) -> str:
         """Return one sentence."""
         if self.reason:
