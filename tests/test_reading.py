@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unperturbed.errors import InputError
-from unperturbed.reading import LARGEST, check_memory, memory, parse_json, parse_yaml, read_small
+from unperturbed.reading import LARGEST, check_memory, check_name, memory, parse_json, parse_yaml, read_small
 from unperturbed.runs.files import read_jsonl, read_yaml, write_yaml
 
 LAUGHS = "a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + "\n".join(
@@ -78,3 +78,9 @@ def test_sizes_beyond_the_memory_are_refused_before_they_are_allocated() -> None
     check_memory(1000, "it", "take less")
     with pytest.raises(InputError, match=r"it would take .* take less"):
         check_memory(2**60, "it", "take less")
+
+
+def test_a_name_that_is_not_utf_8_is_named_and_refused() -> None:
+    check_name(Path("straße/ü"))
+    with pytest.raises(InputError, match=r"runs/.*dcff is not valid UTF-8: give .* another name"):
+        check_name(Path(os.fsdecode(b"runs/\xff")))

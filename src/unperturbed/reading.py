@@ -30,6 +30,15 @@ def regular(path: Path) -> Path:
     return path
 
 
+def check_name(name: str | Path) -> None:
+    """Raise InputError for the name of a file or folder that is not valid UTF-8, which some libraries cannot open."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError as error:
+        shown = str(name).encode("utf-8", "backslashreplace").decode()
+        raise InputError(f"{shown} is not valid UTF-8: give the file or folder another name.") from error
+
+
 def read_small(path: Path, limit: int = LARGEST) -> str:
     """Return the text of a UTF-8 file; raises InputError for other encodings, devices, and files above the limit."""
     try:

@@ -100,6 +100,12 @@ def test_nothing_to_warn_of() -> None:
     assert evaluate(model, (X, y), Threat("Linf", 1e-4), QUICK).warnings == ()
 
 
+def test_examples_that_repeat_others_are_told() -> None:
+    rows = torch.arange(len(X)) % 5
+    outcome = evaluate(linear(6, 3), (X[rows], Y[rows]), THREAT, QUICK)
+    assert any(f"{len(X) - 5} of the {len(X)} examples repeat" in text for text in outcome.warnings)
+
+
 def test_probabilities_in_place_of_logits_are_told() -> None:
     assert any("look like probabilities" in text for text in warned(nn.Sequential(linear(6, 3), nn.Softmax(1))))
     assert not any("probabilities" in text for text in warned(nn.Sequential(linear(6, 3), nn.LogSoftmax(1))))

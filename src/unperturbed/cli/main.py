@@ -21,6 +21,7 @@ from unperturbed.cli.options import parse
 from unperturbed.cli.signals import code_of, signals_interrupt, words_of
 from unperturbed.errors import InputError, RunError, hint
 from unperturbed.processor import round_rows_alike
+from unperturbed.reading import check_name
 
 COMMANDS = (
     *("demo", "train", "evaluate", "curve", "certify", "probable", "transfer", "compare", "sweep", "diagnose"),
@@ -92,6 +93,8 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         show(f"unperturbed {version('unperturbed')}")
         return 0
+    for word in words:
+        check_name(word)
     command, rest = words[0], words[1:]
     if command not in COMMANDS:
         raise InputError(f"There is no command {command!r}. {hint(command, COMMANDS)}")
@@ -107,17 +110,35 @@ def _dispatch(words: list[str]) -> int:
     given = parse(parser, rest, module.POSITIONAL)
     with results_only_on_stdout(), _no_file_shadows_a_module():
         result: Result = module.run(given)
-    if given.json and is_first_process():
-        write_json(result.value)
-    for view in result.views if is_first_process() and not given.json else ():
-        show(view)
+    if is_first_process():
+        _write(result, given.json)
     return result.code
 
 
-def _check_current_folder() -> None:
-    """Raise InputError if the current folder no longer exists."""
+def _write(result: Result, as_json: bool) -> None:
+    """Write the result to standard output; raises RunError if it takes no more (a full disk), or is closed."""
+    if sys.stdout is None:
+        raise RunError("The result was not printed, since standard output is closed. Files of the command are written.")
     try:
-        os.getcwd()
+        if as_json:
+            write_json(result.value)
+        for view in () if as_json else result.views:
+            show(view)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        sys.stdout = None  # Python would try to write the rest at its end
+        raise RunError(
+            f"The result could not be printed on standard output ({error.strerror}). Files of the command are written: "
+            "free space, or send the output elsewhere."
+        ) from error
+
+
+def _check_current_folder() -> None:
+    """Raise InputError if the current folder no longer exists, or has a name that is not valid UTF-8."""
+    try:
+        check_name(os.getcwd())
     except OSError as error:
         raise InputError("The current folder was moved or deleted: change into another one (cd).") from error
 

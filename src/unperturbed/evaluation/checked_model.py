@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unperturbed.data.check import check
+from unperturbed.data.check import check, repeated
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
@@ -39,6 +39,8 @@ OPTIMISING = (
     "The network calls autograd in its forward: it optimises at test time, and attacks that follow the "
     "gradient of a single forward can miss that. Attack it adaptively."
 )
+MANY = 0.1
+"""Share of repeated examples above which a warning is given."""
 _DOUBTED = {
     COUPLED: "logits depend on the rest of the batch",
     PROBABILITIES: "the outputs are probabilities",
@@ -109,7 +111,13 @@ def check_model(model: nn.Module, split: Split, threat: Threat, seed: int, outpu
     check(split, threat.bounds, classes)
     with own_randomness(seed, device):
         warnings += saturated_logits(classifier, examples, split.labels[first])
-    warnings = [*split.notes, *warnings, *reach_warnings(threat, split), *_not_described(undescribed)]
+    warnings = [
+        *split.notes,
+        *_repeated(split),
+        *warnings,
+        *reach_warnings(threat, split),
+        *_not_described(undescribed),
+    ]
     return CheckedModel(classifier, device, dtype, examples, classes, network, undescribed, warnings)
 
 
@@ -142,6 +150,17 @@ def home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     if dtype not in (torch.float32, torch.float64):
         raise InputError(f"The weights are {dtype}, but results are computed in float32: call model.float().")
     return device, dtype
+
+
+def _repeated(split: Split) -> list[str]:
+    """Return a warning where many examples repeat others."""
+    count = repeated(split)
+    if count <= MANY * len(split):
+        return []
+    return [
+        f"{count} of the {len(split)} examples repeat the inputs of others: the intervals, which count them as "
+        "independent, are too narrow."
+    ]
 
 
 def _not_described(doubts: Sequence[str]) -> list[str]:

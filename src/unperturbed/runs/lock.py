@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from typing import Any, ParamSpec, TypeVar
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from unperturbed.errors import InputError
-from unperturbed.reading import parse_json
+from unperturbed.reading import check_name, parse_json
 from unperturbed.runs.files import HOST, in_place, remove_leftovers, write_in_place
 
 log = logging.getLogger("unperturbed")
@@ -35,6 +36,8 @@ BEAT = 20.0
 """Seconds between two heartbeats."""
 PATIENCE = 300.0
 """Seconds without a heartbeat after which a holder on another host counts as dead."""
+WATCH = 3 * BEAT
+"""Seconds to wait for a heartbeat if the last one lies in the future, by a clock that was set back."""
 TRIES = 0.3
 """Seconds of retries for the lock, which another process may hold for a moment to inspect it."""
 
@@ -65,6 +68,7 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
         RunError: if the folder was moved or deleted meanwhile.
     """
     folder = folder.absolute()
+    check_name(folder)
     try:
         created = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -184,11 +188,20 @@ def _holder(record: Path) -> Holder | None:
 
 
 def _is_silent(record: Path) -> bool:
-    """Tell whether a holder's last heartbeat is old, by the clock of the file system."""
+    """Tell whether a holder's last heartbeat is old, by the clock of the file system.
+
+    A heartbeat from the future has no age: the next one is waited for.
+    """
     probe = record.with_name(f".{record.stem}.{HOST}-{os.getpid()}.json")
     try:
         probe.write_text("")
-        return probe.stat().st_mtime - record.stat().st_mtime > PATIENCE
+        last = record.stat().st_mtime
+        age = probe.stat().st_mtime - last
+        if age > -PATIENCE:
+            return age > PATIENCE
+        log.info("The lock %s is dated %.0f s in the future: waiting %.0f s for its holder.", record, -age, WATCH)
+        time.sleep(WATCH)
+        return record.stat().st_mtime == last
     except FileNotFoundError:
         return True
     finally:
