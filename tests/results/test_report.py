@@ -16,6 +16,7 @@ from unperturbed.reports.document import (
     Alert,
     Document,
     Figures,
+    LineChart,
     MatrixChart,
     Paragraph,
     Part,
@@ -101,6 +102,12 @@ def test_diagnosis_and_audit_are_taken_in(two: un.Report) -> None:
     assert [alert.points for alert in blocks(two.document, "Audit", Alert)] == [
         ("weak suite: The suite misses examples. Remedy: Use more steps.",)
     ] * 2
+
+
+def test_the_loss_along_both_axes_of_the_surface_is_drawn(run: Path) -> None:
+    (chart,) = blocks(un.report(run).document, "Audit", LineChart)
+    assert [line.y for line in chart.series] == [(2, 5, 8), (4, 5, 6)], "both go through the example in the middle"
+    assert [line.x for line in chart.series] == [(-1, 0, 1)] * 2 and chart.text.startswith("mean of 4")
 
 
 def test_a_doubted_accuracy_is_crossed_out_with_its_reason(run: Path) -> None:

@@ -38,7 +38,7 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     Raises:
         InputError: if a part is missing or damaged, or the summary contradicts the table.
     """
-    columns, store = _table(summary, outcome.n), Store(summary.with_suffix(""))
+    columns, store = stored_table(summary, outcome.n), Store(summary.with_suffix(""))
     counts = {verdict: columns["verdict"].count(verdict) for verdict in outcome.counts}
     carried = with_carried(replace(outcome, counts=counts, examples=columns), store)
     counted = {verdict: carried.examples["verdict"].count(verdict) for verdict in outcome.counts}
@@ -57,7 +57,7 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     return replace(outcome, examples=carried.examples)
 
 
-def _table(summary: Path, n: int) -> dict[str, list[Any]]:
+def stored_table(summary: Path, n: int) -> dict[str, list[Any]]:
     """Return the table of n examples in the verified parts of a measurement; raises InputError where one is damaged."""
     store = Store(summary.with_suffix(""))
     block = read_sealed(summary.with_suffix("") / JOB).get("block", 0)
@@ -134,7 +134,7 @@ def read_distances(path: Path) -> Distances:
             seconds=float(given["seconds"]),
             warnings=_texts(given["warnings"]),
             environment=dict(given["environment"]),
-            examples=_table(path, n),
+            examples=stored_table(path, n),
             doubts=_texts(given["doubts"]),
         )
         said = {float(entry["eps"]): float(entry["robust_accuracy"]) for entry in given["curve"]}
@@ -155,12 +155,13 @@ def _attack(fields: Any) -> AttackRecord:
 
 def _gate(value: Any) -> GateRecord:
     """Return the record of a gate with each value in its type; raises what `read_summary` catches."""
-    numbers, estimate = ("survivors", "sampled", "broken"), value["estimate"]
+    numbers, estimate, half_width = ("survivors", "sampled", "broken"), value["estimate"], value.get("half_width")
     ends = {name: float(estimate[name]) for name in ("value", "low", "high")}
     return GateRecord(
         suite=_text(value["suite"]),
         reason=_text(value["reason"]),
         estimate=Interval(**ends, n=int(estimate["n"])),
+        half_width=None if half_width is None else float(half_width),
         **{name: int(value[name]) for name in numbers},
     )
 

@@ -1,7 +1,7 @@
 """The conclusion of an audit: the verdict, its causes, and the robust accuracy after the remedies."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from unperturbed.examinations.audited import CheckResult
@@ -48,8 +48,9 @@ class Audit(Shown):
         remedies: the sources of the gradient of the strongest attacks.
         attacks: the record of each attack after the remedies.
         warnings: limits of the audit.
-        seconds: total time.
+        seconds: processor time of this run; at most that by the clock.
         environment: versions, seed, hashes.
+        costs: the same of its parts; stored results cost nothing.
     """
 
     verdict: Conclusion
@@ -65,6 +66,7 @@ class Audit(Shown):
     warnings: tuple[str, ...]
     seconds: float
     environment: Mapping[str, Any]
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     def evidence(self, cause: str) -> CheckResult | None:
         """Return the check that found a cause, or None if it follows from the headline."""
@@ -87,6 +89,7 @@ class Audit(Shown):
             "attacks": [asdict(attack) for attack in self.attacks],
             "warnings": list(self.warnings),
             "seconds": self.seconds,
+            "costs": dict(self.costs),
             "environment": dict(self.environment),
         }
 

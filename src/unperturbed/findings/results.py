@@ -104,6 +104,7 @@ class GateRecord:
         reason: why the stronger suite attacked all the survivors; empty where it did not.
         estimate: the robust accuracy that both suites together leave, estimated from the sample, with its 95% interval
             over samples of these examples; the accuracy itself where all survivors were attacked.
+        half_width: of the interval that was asked for, as a share of all examples; None: none was.
     """
 
     suite: str
@@ -112,6 +113,7 @@ class GateRecord:
     broken: int
     reason: str
     estimate: Interval
+    half_width: float | None = None
 
     def __str__(self) -> str:
         """Return one sentence."""
