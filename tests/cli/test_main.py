@@ -1,7 +1,6 @@
 """The program as a user meets it: exit codes, what goes to which stream, and what is in the run folder."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -127,7 +126,6 @@ def test_every_listed_class_exists_and_carries_its_name() -> None:
         ((*TRAIN, "--weights", "page.pt"), ["HTML"]),
         ((*TRAIN, "--config", "absent.yaml"), ["absent.yaml"]),
         (("evaluate", "absent"), ["absent", "no run folder"]),
-        (("evaluate", os.fsdecode(b"\xff")), ["not valid UTF-8"]),
         (("evaluate", "--suite", "standrad"), ["standrad", "'standard'"]),
         (("evaluate", "--model", "mlp", "--data", "blobs.npz"), ["trained"]),
         (("evaluate", "--model", "mlp", "--weights", "page.pt"), ["--data is missing"]),

@@ -12,15 +12,13 @@ from torch import nn
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.comparison import compare
+from unperturbed.evaluation.run_comparison import compare_runs
 from unperturbed.evaluation.stored import stored_evaluations, with_examples
 from unperturbed.evaluation.threats import evaluate_threats
-from unperturbed.evaluation.run_comparison import compare_runs
 from unperturbed.findings import GateRecord, Interval, Outcome
 from unperturbed.threat import Threat
 
 SHARE = Interval(0.5, 0.4, 0.6, 4)
-SAMPLED = GateRecord("standard", 9, 4, 0, "", SHARE)
-WHOLE = GateRecord("standard", 9, 4, 3, "it broke 3 of 4 in a sample", SHARE)
 
 
 def outcome(verdicts: dict[int, str], labels: dict[int, int] | None = None, **changes: object) -> Outcome:
@@ -110,7 +108,6 @@ def test_seeds_count_in_the_interval() -> None:
         (outcome(FIRST, suite="pgd"), "suites"),
         (outcome(FIRST, environment={"data": "other"}), "data"),
         (outcome(FIRST, environment={"data": "d", "attacks": "(PGD(steps=1),) 0123456789abcdef"}), "settings"),
-        (outcome(FIRST, gate=SAMPLED), "--no-gate"),
         (outcome({9: "broken"}), "No example"),
         (outcome(FIRST, dict.fromkeys(FIRST, 1)), "labels"),
         ([outcome(FIRST)] * 2, "seeds"),
@@ -119,13 +116,6 @@ def test_seeds_count_in_the_interval() -> None:
 def test_what_cannot_be_compared_is_refused(other: Outcome | list[Outcome], said: str) -> None:
     with pytest.raises(InputError, match=said):
         compare({"a": outcome(FIRST), "b": other})
-
-
-def test_all_survivors_of_one_network_against_a_sample_of_another_is_warned_of() -> None:
-    sampled, whole = outcome(FIRST, gate=SAMPLED), outcome(SECOND, gate=WHOLE)
-    assert compare({"a": sampled, "b": sampled}).warnings == compare({"a": whole, "b": whole}).warnings == ()
-    (text,) = compare({"a": sampled, "b": whole}).warnings
-    assert "all survivors of b, but only a sample of a" in text
 
 
 def test_attacks_with_other_code_are_compared_with_a_warning() -> None:
@@ -188,3 +178,24 @@ def test_points_of_smaller_radii_and_doubts_are_read_with_the_evaluation(tmp_pat
     read = {path.parent.name: with_examples(path, one) for path, one in stored_evaluations(tmp_path).items()}
     for name, outcome in zip(("small", "large"), written, strict=True):
         assert read[name].examples == outcome.examples and read[name].doubts == outcome.doubts
+
+
+@pytest.mark.parametrize("reasons", [("broke 3", ""), ("", "broke 3"), ("broke 3", None)])
+def test_networks_whose_survivors_were_attacked_unequally_are_told_apart(
+    reasons: tuple[str | None, str | None],
+) -> None:
+    gates = [None if reason is None else GateRecord("standard", 3, 2, 1, reason, SHARE) for reason in reasons]
+    first, second = outcome(FIRST, gate=gates[0]), outcome(SECOND, gate=gates[1])
+    (warning,) = compare({"a": first, "b": second}).warnings
+    assert f"all survivors of {'a' if reasons[0] else 'b'}, and a sample at most" in warning
+    assert compare({"a": first, "b": first}).warnings == ()
+
+
+def test_a_sample_of_the_survivors_of_one_network_alone_is_told() -> None:
+    (warning,) = compare({"a": outcome(FIRST), "b": outcome(SECOND, gate=GateRecord("s", 3, 2, 1, "", SHARE))}).warnings
+    assert "a sample of the survivors of b, and none of the others" in warning
+
+
+def test_equal_checks_of_survivors_give_no_warning() -> None:
+    for gate in (None, GateRecord("standard", 3, 2, 0, "", SHARE), GateRecord("standard", 3, 3, 3, "broke 3", SHARE)):
+        assert compare({"a": outcome(FIRST, gate=gate), "b": outcome(SECOND, gate=gate)}).warnings == ()

@@ -1,5 +1,6 @@
 """The program `unperturbed`: dispatch of commands, errors, and output."""
 
+import io
 import os
 import site
 import sys
@@ -21,11 +22,10 @@ from unperturbed.cli.options import parse
 from unperturbed.cli.signals import code_of, signals_interrupt, words_of
 from unperturbed.errors import InputError, RunError, hint
 from unperturbed.processor import round_rows_alike
-from unperturbed.reading import check_name
 
 COMMANDS = (
     *("demo", "train", "evaluate", "curve", "certify", "probable", "transfer", "compare", "sweep", "diagnose"),
-    *("audit", "doctor", "explain", "report", "methods", "models", "datasets", "completion"),
+    *("audit", "doctor", "explain", "report", "suite", "methods", "models", "datasets", "completion"),
 )
 """Each is a file of this folder with `parser()`, `POSITIONAL` and `run(given)`."""
 HELP = ("-h", "--help")
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     With `--json`, one JSON value goes to standard output; everything else goes to standard error.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of characters that the terminal's encoding lacks
     ended = partial(_end, debug="--debug" in words)
     try:
         with signals_interrupt():
@@ -93,8 +95,6 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         show(f"unperturbed {version('unperturbed')}")
         return 0
-    for word in words:
-        check_name(word)
     command, rest = words[0], words[1:]
     if command not in COMMANDS:
         raise InputError(f"There is no command {command!r}. {hint(command, COMMANDS)}")
@@ -136,9 +136,9 @@ def _write(result: Result, as_json: bool) -> None:
 
 
 def _check_current_folder() -> None:
-    """Raise InputError if the current folder no longer exists, or has a name that is not valid UTF-8."""
+    """Raise InputError if the current folder no longer exists."""
     try:
-        check_name(os.getcwd())
+        os.getcwd()
     except OSError as error:
         raise InputError("The current folder was moved or deleted: change into another one (cd).") from error
 

@@ -1,5 +1,6 @@
 """The comparison of evaluated run folders by an evaluation that all of them have."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,16 +10,14 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation.comparison import PairedComparison, compare
 from unperturbed.evaluation.stored import stored_evaluations, with_examples
 from unperturbed.findings import Outcome
-from unperturbed.suites.by_name import SUITES
 
 
 class _Kind(NamedTuple):
-    """What two evaluations must have in common: suite, threat, hash of the examples, and the check of the survivors."""
+    """What two evaluations must have in common: suite, threat, and the hash of their examples."""
 
     suite: str
     threat: str
     data: str
-    checked: bool
 
 
 @checked()
@@ -27,8 +26,8 @@ def compare_runs(
 ) -> PairedComparison:
     """Return the paired differences between evaluated run folders, like `compare` for outcomes.
 
-    It compares the evaluations by the suite with the most forward passes that all runs have, on the most examples:
-    those of the same examples under the same threat, all with the check of their survivors or all without it.
+    It compares the evaluations by the suite with the most forward passes that all runs have, on the most examples,
+    the same under the same threat.
 
     Args:
         runs: two or more run folders; a sequence of folders is one method trained with several seeds.
@@ -44,15 +43,16 @@ def compare_runs(
     if len(groups) < 2 or len(set(folders)) < len(folders):
         names = [",".join(map(str, group)) for group in groups]
         raise InputError(f"A comparison is between different runs: give two run folders or more, not {names}.")
-    chosen = _chosen({folder: _evaluations(Path(folder)) for folder in folders}, suite, threat)
+    chosen = _chosen({folder: evaluations_of(Path(folder)) for folder in folders}, suite, threat)
     return compare({",".join(map(str, group)): [chosen[str(folder)] for folder in group] for group in groups})
 
 
-def _evaluations(run: Path) -> dict[Path, Outcome]:
+def evaluations_of(run: Path) -> dict[Path, Outcome]:
+    """Return the finished evaluations of a run folder by summary; raises InputError where there are none."""
     if not run.is_dir():
         raise InputError(f"{run} is no run folder: give a folder that `unperturbed train` has made.")
     if not (outcomes := stored_evaluations(run)):
-        raise InputError(f"{run} holds no finished evaluation: unperturbed evaluate {run}")
+        raise InputError(f"{run} holds no finished evaluation: unperturbed evaluate {shlex.quote(str(run))}")
     return outcomes
 
 
@@ -77,10 +77,8 @@ def _chosen(stored: Mapping[str, Mapping[Path, Outcome]], suite: str | None, thr
 
 
 def _kind(outcome: Outcome) -> _Kind:
-    return _Kind(outcome.suite, outcome.threat, str(outcome.environment["data"]), outcome.gate is not None)
+    return _Kind(outcome.suite, outcome.threat, str(outcome.environment["data"]))
 
 
 def _in_words(outcome: Outcome) -> str:
-    """Return an evaluation in words; the suite without its check of the survivors, if it can have one."""
-    unchecked = outcome.gate is None and getattr(SUITES.get(outcome.suite), "gate", None) is not None
-    return f"{outcome.suite}{' without its check' if unchecked else ''} under {outcome.threat} on {outcome.n} examples"
+    return f"{outcome.suite} under {outcome.threat} on {outcome.n} examples"

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unperturbed.reading import check_name, parse_json, regular
+from unperturbed.reading import parse_json, regular
 from unperturbed.runs.files import write_atomically
 from unperturbed.runs.verify import digest
 
@@ -36,9 +36,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
 
     Raises:
         DamagedError: if the file was changed or damaged.
-        InputError: if its name is not valid UTF-8.
     """
-    check_name(path)
     try:
         with safe_open(regular(path), "pt") as file:
             metadata = file.metadata() or {}
