@@ -10,7 +10,7 @@ import torch
 
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
-from unperturbed.findings import Outcome, Shown
+from unperturbed.findings import GateRecord, Outcome, Shown
 from unperturbed.statistics.paired import interval, mcnemar, share_interval
 
 
