@@ -69,7 +69,8 @@ def as_classifier(
     logits of shape (n, classes), or has another output that fits the classes better.
     """
     if isinstance(model, LogitsOnly) and model.which is not None and output is None:
-        model, output = model.module, model.which  # its output is tried as it is
+        output = model.which
+        model = model.module  # its output is tried as it is
     device, _ = home(model)
     trials = [(_tried(model, example.to(device), training), training) for training in modes]
     tried = [trial for trial, _ in trials]
