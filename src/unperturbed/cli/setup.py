@@ -163,13 +163,13 @@ def _data_of(place: str, parsed: Parsed, stored: RunRecord | None, trust: Trust)
     check_classes(data, stored, other_data=parsed.data is not None)
     check_same_features(None if stored is None else stored.features, data.features, "here")
     if stored is not None and same_data:
-        _warn_of_changes(data, stored, parsed.run)
+        warn_of_changes(data, stored, parsed.run)
     elif stored is not None:
         warn_of_other_scaling(place)
     return data
 
 
-def _warn_of_changes(data: Data, stored: RunRecord, run: str) -> None:
+def warn_of_changes(data: Data, stored: RunRecord, run: str) -> None:
     """Warn if the data at the same place are no longer those of the training."""
     try:
         training_examples(stored, data, run)
