@@ -62,10 +62,14 @@ def _tiles(best: StoredEvaluation, suspicion: tuple[str, ...]) -> tuple[Tile, ..
     )
 
 
-def _selected(stored: StoredEvaluation) -> str:
+def selected(stored: StoredEvaluation) -> str:
     """Return the name of the evaluation's folder, which tells other data and selected examples; "" for the usual."""
     name = stored.path.parent.name
-    return "" if name == "evaluation" else f" ({name})"
+    return "" if name == "evaluation" else name
+
+
+def _selected(stored: StoredEvaluation) -> str:
+    return f" ({name})" if (name := selected(stored)) else ""
 
 
 def _suspicion(run: StoredRun) -> tuple[str, ...]:
