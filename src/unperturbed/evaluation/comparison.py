@@ -10,7 +10,7 @@ import torch
 
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
-from unperturbed.findings import Outcome
+from unperturbed.findings import Outcome, Shown
 from unperturbed.statistics.paired import interval, mcnemar, share_interval
 
 
@@ -71,8 +71,8 @@ class Pair:
     only_second: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class PairedComparison:
+@dataclass(frozen=True, repr=False)
+class PairedComparison(Shown):
     """Pairwise comparisons of networks under one threat and suite.
 
     Attributes:
@@ -92,6 +92,18 @@ class PairedComparison:
     def json(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
+
+    def __str__(self) -> str:
+        """Return the differences of each pair, in points with their 95% intervals."""
+        return "; ".join(
+            f"{second} less {first}: clean {_points(pair.clean)}, robust {_points(pair.robust)}, n={pair.n}"
+            for pair in self.pairs
+            for first, second in (pair.names,)
+        )
+
+
+def _points(difference: Difference) -> str:
+    return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
 
 
 @checked()

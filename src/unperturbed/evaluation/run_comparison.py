@@ -1,5 +1,6 @@
 """The comparison of evaluated run folders by an evaluation that all of them have."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def evaluations_of(run: Path) -> dict[Path, Outcome]:
     if not run.is_dir():
         raise InputError(f"{run} is no run folder: give a folder that `unperturbed train` has made.")
     if not (outcomes := stored_evaluations(run)):
-        raise InputError(f"{run} holds no finished evaluation: unperturbed evaluate {run}")
+        raise InputError(f"{run} holds no finished evaluation: unperturbed evaluate {shlex.quote(str(run))}")
     return outcomes
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from unperturbed.checks import is_file_name
 from unperturbed.errors import InputError
 from unperturbed.evaluation.carry import with_carried
 from unperturbed.evaluation.distances import Distances, SearchRecord
@@ -90,7 +91,7 @@ def read_summary(path: Path) -> Outcome:
         n = int(fields["n"])
         (clean_low, clean_high), (low, high) = fields["clean_interval"], fields["interval"]
         return Outcome(
-            suite=str(fields["suite"]),
+            suite=_name(fields["suite"]),
             note=str(fields["note"]),
             threat=str(fields["threat"]),
             n=n,
@@ -169,6 +170,13 @@ def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError(f"{value!r:.80} is no list of texts")
     return tuple(map(_text, value))
+
+
+def _name(value: Any) -> str:
+    """Return the name of a suite, which is also that of the folder with the results: no path to another one."""
+    if not is_file_name(_text(value)):
+        raise ValueError(f"{value!r:.80} is no name of a suite")
+    return _text(value)
 
 
 def _text(value: Any) -> str:

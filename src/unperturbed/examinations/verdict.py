@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from unperturbed.examinations.audited import CheckResult
 from unperturbed.examinations.causes import BY_NAME, CAUSES
-from unperturbed.findings import AttackRecord, Examined, Interval, Outcome
+from unperturbed.findings import AttackRecord, Examined, Interval, Outcome, Shown
 from unperturbed.statistics.intervals import wilson
 
 Conclusion = Literal["no sign of obfuscation", "undecided", "suspicious", "obfuscated"]
@@ -32,8 +32,8 @@ DROP = 0.06
 fall by up to 0.04 from the suite pgd to AutoAttack."""
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, repr=False)
+class Audit(Shown):
     """The result of an audit.
 
     Attributes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from unperturbed.errors import InputError
 from unperturbed.findings.numbers import Interval, Verdict, doubted
+from unperturbed.findings.shown import Shown
 
 if TYPE_CHECKING:
     import pandas
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 Clean = TypeVar("Clean", Interval, tuple[Interval, ...])
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Result(ABC, Generic[Clean]):
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Result(Shown, ABC, Generic[Clean]):
     """The common part of all results.
 
     Attributes:
@@ -125,7 +126,7 @@ class GateRecord:
         )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Outcome(Result[Interval]):
     """The result of an evaluation.
 
@@ -181,7 +182,7 @@ class Outcome(Result[Interval]):
         )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Transfer(Result[tuple[Interval, ...]]):
     """Accuracies of models on adversarial points of each other; `clean_accuracy` has one value per model.
 
@@ -218,3 +219,11 @@ class Transfer(Result[tuple[Interval, ...]]):
             }
             | self.circumstances()
         )
+
+    def __str__(self) -> str:
+        """Return each model's clean accuracy, and its accuracy on the points of all models."""
+        texts = [
+            f"{name} clean {clean}, on the points of all models {worst}{doubted(self.doubts.get(name, ()))}"
+            for name, clean, worst in zip(self.names, self.clean_accuracy, self.worst, strict=True)
+        ]
+        return f"{'; '.join(texts)}; under {self.threat} ({self.suite}: {self.note})"
