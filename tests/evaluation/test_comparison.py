@@ -108,6 +108,7 @@ def test_seeds_count_in_the_interval() -> None:
         (outcome(FIRST, suite="pgd"), "suites"),
         (outcome(FIRST, environment={"data": "other"}), "data"),
         (outcome(FIRST, environment={"data": "d", "attacks": "(PGD(steps=1),) 0123456789abcdef"}), "settings"),
+        (outcome(FIRST, environment={"data": "d", "bounds": "0,2"}), "bounds"),
         (outcome({9: "broken"}), "No example"),
         (outcome(FIRST, dict.fromkeys(FIRST, 1)), "labels"),
         ([outcome(FIRST)] * 2, "seeds"),

@@ -158,3 +158,14 @@ def test_the_arguments_by_name_decide_what_is_locked(tmp_path: Path) -> None:
     assert work(1, out=tmp_path) and not work(1)
     with locked(tmp_path), pytest.raises(InputError, match="is being written"):
         work(1, out=tmp_path)
+
+
+def test_a_folder_that_takes_no_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lock, "write_in_place", full)
+    for _ in range(2):  # the first failure leaves no lock behind
+        with pytest.raises(RunError, match="run cannot be written into .No space left"), locked(tmp_path / "run"):
+            pass
+    assert not list(tmp_path.iterdir())

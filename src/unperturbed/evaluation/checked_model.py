@@ -21,6 +21,7 @@ from unperturbed.evaluation.outputs import (
     SATURATED,
     check_outputs,
     check_type,
+    counted_from_one,
     flat_gradients,
     misfit,
     not_finite,
@@ -104,7 +105,7 @@ def check_model(model: nn.Module, split: Split, threat: Threat, seed: int, outpu
         warnings += flat_gradients(classifier, examples) + (
             [OPTIMISING] if calls_autograd(classifier, examples[:1]) else []
         )
-    warnings = [*notes_on(classifier), *misfit(classes, labelled), *warnings]
+    warnings = [*notes_on(classifier), *misfit(classes, labelled), *counted_from_one(split.labels), *warnings]
     if (weights := not_finite(model)) is not None:
         warnings.append(f"{weights}: no result that is computed with them means anything.")
     network, undescribed = network_hash(classifier, examples, seed)
@@ -141,6 +142,13 @@ def measured_split(data: Any) -> Split:
     split = as_split(data)
     if len(split) == 0:
         raise InputError("The split has no examples to evaluate.")
+    ids, counts = split.names().unique(return_counts=True)
+    if len(ids) < len(split):
+        often = ids[counts > 1][:5].tolist()
+        raise InputError(
+            f"{len(split) - len(ids)} of the {len(split)} examples have the id of another one (ids {often}): results "
+            "are told apart by id, so select each example once."
+        )
     return split
 
 

@@ -169,6 +169,7 @@ def _check(groups: Mapping[str, Sequence[Outcome]], outcomes: Sequence[Outcome])
             ("threats", first.threat, outcome.threat),
             ("suites", first.suite, outcome.suite),
             ("data", first.environment.get("data"), outcome.environment.get("data")),
+            ("bounds", first.environment.get("bounds"), outcome.environment.get("bounds")),
             (f"settings of {first.suite}", _settings(first)[0], _settings(outcome)[0]),
         ):
             if reference != second:

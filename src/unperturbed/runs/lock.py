@@ -24,7 +24,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, RunError
 from unperturbed.reading import parse_json, read_small
 from unperturbed.runs.files import HOST, in_place, remove_leftovers, write_in_place
 
@@ -65,7 +65,7 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
 
     Raises:
         InputError: if another process holds the lock, or the folder is a file.
-        RunError: if the folder was moved or deleted meanwhile.
+        RunError: if the folder cannot be written into, or was moved or deleted meanwhile.
     """
     folder = folder.absolute()
     try:
@@ -76,7 +76,13 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
     record = folder / f".{name}.lock.json" if name else folder / ".lock.json"
     lock = None
     try:
-        lock = _acquired(record, folder / name)
+        try:
+            lock = _acquired(record, folder / name)
+        except OSError as error:  # a full disk, or a folder of others
+            raise RunError(
+                f"{folder} cannot be written into ({error.strerror or error}): free space, check its permissions, or "
+                "give another --out."
+            ) from error
         ended = threading.Event()
         threading.Thread(target=_beat, args=(record, ended), daemon=True).start()
         try:
@@ -151,6 +157,9 @@ def _acquired(record: Path, target: Path) -> BaseFileLock:
     try:
         write_in_place(record, json.dumps(asdict(Holder(HOST, os.getpid(), timestamp, _command()))))
     except BaseException:
+        for file in (record, record.with_suffix("")):
+            with suppress(OSError):
+                file.unlink()
         lock.release()
         raise
     return lock
