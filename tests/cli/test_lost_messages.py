@@ -60,7 +60,10 @@ def test_a_result_that_cannot_be_printed_ends_with_1_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "stdout", make())
+    stream = make()
+    monkeypatch.setattr(sys, "stdout", stream)
     assert main(words) == 1
+    if stream is not None:
+        stream.close()  # nothing is left that the end of Python would try to write
     err = capsys.readouterr().err
     assert "standard output" in err and "Files of the command are written" in err

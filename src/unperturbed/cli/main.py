@@ -7,7 +7,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -48,12 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         return ended(error, 2)
     except BrokenPipeError:  # the reader of the output has closed the pipe (a pager, head)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
     except (RunError, OSError) as error:
         return ended(error, 1)
     except KeyboardInterrupt as error:
         return ended(error, code_of(error))
+
+
+def _discard_output() -> None:
+    """Let all further standard output go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def program() -> int:
@@ -128,7 +133,8 @@ def _write(result: Result, as_json: bool) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        sys.stdout = None  # Python would try to write the rest at its end
+        with suppress(OSError, ValueError):
+            _discard_output()  # Python would try to write the rest at its end
         raise RunError(
             f"The result could not be printed on standard output ({error.strerror}). Files of the command are written: "
             "free space, or send the output elsewhere."
