@@ -1,5 +1,6 @@
 """The checks of model and data before every measurement: bad input raises, doubtful input is warned of."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -142,11 +143,11 @@ def measured_split(data: Any) -> Split:
     split = as_split(data)
     if len(split) == 0:
         raise InputError("The split has no examples to evaluate.")
-    ids, counts = split.names().unique(return_counts=True)
-    if len(ids) < len(split):
-        often = ids[counts > 1][:5].tolist()
+    counts = Counter(split.names().tolist())
+    if len(counts) < len(split):
+        often = [name for name, count in counts.items() if count > 1][:5]
         raise InputError(
-            f"{len(split) - len(ids)} of the {len(split)} examples have the id of another one (ids {often}): results "
+            f"{len(split) - len(counts)} of the {len(split)} examples have the id of another one (ids {often}): results "
             "are told apart by id, so select each example once."
         )
     return split
