@@ -147,8 +147,8 @@ def measured_split(data: Any) -> Split:
     if len(counts) < len(split):
         often = [name for name, count in counts.items() if count > 1][:5]
         raise InputError(
-            f"{len(split) - len(counts)} of the {len(split)} examples have the id of another one (ids {often}): results "
-            "are told apart by id, so select each example once."
+            f"{len(split) - len(counts)} of the {len(split)} examples have the id of another one (ids {often}): they "
+            "are told apart by their ids, so select each example once."
         )
     return split
 
