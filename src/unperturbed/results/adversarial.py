@@ -9,6 +9,7 @@ import numpy as np
 
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
+from unperturbed.findings import Shown
 from unperturbed.reports.charts.pictures import Cell, Grid, pictures_chart
 from unperturbed.reports.charts.style import save_chart
 from unperturbed.results.points import Points, answers, originals, stored_points
@@ -18,8 +19,8 @@ from unperturbed.results.stored import StoredEvaluation, StoredRun, read_run
 from unperturbed.runs import write_atomically
 
 
-@dataclass(frozen=True, eq=False)
-class AdversarialSet:
+@dataclass(frozen=True, eq=False, repr=False)
+class AdversarialSet(Shown):
     """Examples that an evaluation broke, in the order of their ids.
 
     Attributes:
@@ -43,6 +44,10 @@ class AdversarialSet:
     adversarial: np.ndarray
     predictions: np.ndarray
     class_names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return the number of examples, and what broke them."""
+        return f"{len(self.ids)} adversarial examples within {self.threat}, found by {self.suite}"
 
     def save(self, path: Path | str) -> None:
         """Write an .npz file with an array for each attribute, which `numpy.load` reads without pickle.
