@@ -63,7 +63,9 @@ def test_the_text_is_the_report_without_markup_from_data_and_without_commands_fo
     assert "What is missing" not in text and "Adversarial examples" not in text
 
 
-@pytest.mark.parametrize(("data", "identity"), [("mnist", "ylecun/mnist"), ("a/folder", None)])
+@pytest.mark.parametrize(
+    ("data", "identity"), [("mnist", "ylecun/mnist"), ("owner/pets", "owner/pets"), ("/a/folder", None)]
+)
 def test_data_of_the_hub_are_named_as_there(run: Path, data: str, identity: str | None) -> None:
     config = run / "config.yaml"
     config.write_text("".join(f"data: {data}\n" if line.startswith("data:") else line + "\n"

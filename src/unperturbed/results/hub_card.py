@@ -1,5 +1,6 @@
 """The model card of a shared run: metadata of the hub with the results that can be believed, then the report."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,8 +88,8 @@ def _dataset(run: StoredRun) -> tuple[str, str | None]:
     if record is None:
         return "unknown", None
     name = record.trained_on.name if record.trained_on is not None else record.data or "unknown"
-    identity = HUB_SPECS.get(record.data or "", "").partition("?")[0]
-    return name, identity or None
+    place = HUB_SPECS.get(record.data or "", record.data or "").partition("?")[0]
+    return name, place if re.fullmatch(r"[\w.-]+/[\w.-]+", place) else None  # a folder is recorded with its whole path
 
 
 def _is_of_images(run: StoredRun) -> bool:

@@ -21,7 +21,7 @@ class Trackio(Tracker):
 
     def write(self, values: Mapping[str, float], step: int) -> None:
         """Write the metrics of an epoch."""
-        self.run.log(dict(values), step=step)
+        self.run.log({name: value for name, value in values.items() if name != "step"}, step=step)  # a reserved name
 
     def close(self, finished: bool) -> None:
         """Wait until everything is written."""
