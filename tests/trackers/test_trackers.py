@@ -1,9 +1,11 @@
 """Trackers get the metrics of every epoch, as their own libraries read them back; one that fails is left out."""
 
+import json
 import logging
 import sqlite3
+import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -174,19 +176,31 @@ def test_wandb_offline_writes_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def wandb_history(file: Path) -> list[dict[str, Any]]:
     """Return the rows of metrics in a file of wandb's offline mode."""
-    import json
-
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    store, rows = DataStore(), []
-    store.open_for_scan(str(file))
-    while (data := store.scan_data()) is not None:
+    rows = []
+    for data in log_records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "history":
             rows.append({item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item})
     return rows
+
+
+def log_records(content: bytes) -> Iterator[bytes]:
+    """Yield the records of a log in LevelDB's format, after seven bytes of wandb's: blocks of 32 KiB of pieces."""
+    position, record = 7, b""
+    while position + 7 <= len(content):
+        left = 2**15 - position % 2**15
+        length, kind = struct.unpack("<HB", content[position + 4 : position + 7])
+        if left < 7 or kind == 0:  # the rest of the block is empty
+            position += left
+            continue
+        record += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or its last piece
+            yield record
+            record = b""
 
 
 @pytest.mark.filterwarnings("ignore")
