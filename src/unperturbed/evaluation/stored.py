@@ -37,7 +37,7 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     Raises:
         InputError: if a part is missing or damaged, or the summary contradicts the table.
     """
-    columns, store = _table(summary, outcome.n), Store(summary.with_suffix(""))
+    columns, store = table_of(summary, outcome.n), Store(summary.with_suffix(""))
     counts = {verdict: columns["verdict"].count(verdict) for verdict in outcome.counts}
     carried = with_carried(replace(outcome, counts=counts, examples=columns), store)
     counted = {verdict: carried.examples["verdict"].count(verdict) for verdict in outcome.counts}
@@ -56,7 +56,7 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     return replace(outcome, examples=carried.examples)
 
 
-def _table(summary: Path, n: int) -> dict[str, list[Any]]:
+def table_of(summary: Path, n: int) -> dict[str, list[Any]]:
     """Return the table of n examples in the verified parts of a measurement; raises InputError where one is damaged."""
     store = Store(summary.with_suffix(""))
     block = read_sealed(summary.with_suffix("") / JOB).get("block", 0)
@@ -133,7 +133,7 @@ def read_distances(path: Path) -> Distances:
             seconds=float(given["seconds"]),
             warnings=_texts(given["warnings"]),
             environment=dict(given["environment"]),
-            examples=_table(path, n),
+            examples=table_of(path, n),
             doubts=_texts(given["doubts"]),
         )
         said = {float(entry["eps"]): float(entry["robust_accuracy"]) for entry in given["curve"]}
