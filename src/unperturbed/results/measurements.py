@@ -10,7 +10,7 @@ from typing import Any
 from unperturbed.errors import InputError
 from unperturbed.evaluation.certificates import Bar, Certificates
 from unperturbed.evaluation.probable import Probable
-from unperturbed.evaluation.stored import table_of
+from unperturbed.evaluation.stored import stored_table
 from unperturbed.evaluation.union import Union, union
 from unperturbed.findings import Interval, Outcome, Transfer
 from unperturbed.reading import parse_json, read_small
@@ -58,7 +58,7 @@ def read_certificates(path: Path, content: Mapping[str, Any]) -> Certificates:
         seconds=float(content["seconds"]),
         warnings=tuple(map(str, content["warnings"])),
         environment=dict(content["environment"]),
-        examples=table_of(path, n),
+        examples=stored_table(path, n),
     )
     for row in content["certified"]:
         eps = float(row["eps"])
@@ -85,7 +85,7 @@ def read_probable(path: Path, content: Mapping[str, Any]) -> Probable:
         seconds=float(content["seconds"]),
         warnings=tuple(map(str, content["warnings"])),
         environment=dict(content["environment"]),
-        examples=table_of(path, n),
+        examples=stored_table(path, n),
     )
     table = probable.examples
     _check(path, "mean over draws", probable.mean_accuracy.value, sum(table["right"]) / (draws * n))

@@ -1,6 +1,7 @@
 """All results in a run folder, as plain data, with sentences on damaged or missing ones."""
 
 import math
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,11 +20,9 @@ from unperturbed.results.tables import with_verified_table
 from unperturbed.runs import BEST, CONFIG, METRICS, MODEL, RESULT
 from unperturbed.runs.job import JOB
 from unperturbed.runs.record import RunRecord
-from unperturbed.runs.verify import read_sealed
+from unperturbed.runs.verify import LARGEST, read_sealed
 
 AUDIT = "audit.json"
-LARGEST = 256 * 2**20
-"""The largest file of findings in bytes, with one value per example."""
 OTHER = ("-robustbench.json", "-8bit.json")
 """Suffixes of JSON files with an evaluation in another format."""
 T = TypeVar("T")
@@ -120,7 +119,7 @@ def read_run(folder: Path, name: str) -> StoredRun:
             return read(path)
         except InputError as error:
             damaged.append(str(error))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as error:
             damaged.append(f"{path} cannot be read ({type(error).__name__}: {error}).")
         return None
 
@@ -292,11 +291,12 @@ def _text(path: Path) -> str:
 
 def _with_absent(run: StoredRun) -> StoredRun:
     """Return the run with a sentence for each kind of result that was not measured."""
+    folder = shlex.quote(str(run.folder))
     kinds = (
-        ("robust accuracy", run.evaluations, f"unperturbed evaluate {run.folder} --suite standard"),
-        ("accuracy against eps", run.curves, f"unperturbed curve {run.folder}"),
-        ("audit", run.audit, f"unperturbed audit {run.folder}"),
-        ("diagnosis", run.diagnoses, f"unperturbed diagnose {run.folder}"),
+        ("robust accuracy", run.evaluations, f"unperturbed evaluate {folder} --suite standard"),
+        ("accuracy against eps", run.curves, f"unperturbed curve {folder}"),
+        ("audit", run.audit, f"unperturbed audit {folder}"),
+        ("diagnosis", run.diagnoses, f"unperturbed diagnose {folder}"),
     )
     absent = tuple(f"No {noun}: {command}" for noun, content, command in kinds if not content)
     training = () if run.metrics else ("No learning curves: there is no metrics.jsonl with an epoch.",)
