@@ -172,16 +172,16 @@ def _audited(
     progress(0.0, 1.0, f"the suite {audited.suite.name}")
     clock, started = Clock(plan, began), Start.now()
     before = audited.baseline
-    suite_seconds = started.seconds
+    suite_cost = started.cost
     passes = sum(attack.forwards for attack in before.attacks) * (plan.suite > 0)
     if passes * plan.rate > SAYS * plan.budget:  # a suite that breaks all at once consists of preparations
-        clock.record(passes, suite_seconds)
+        clock.record(passes, started.seconds)
     checks = _run_checks(audited, folder, identity, clock, progress)
     progress(0.7, 1.0, "attacks after the remedies")
     strength, started = _strength(plan, clock, folder, identity), Start.now()
     after = audited.evaluate(Reachable(audited.deployed), remedied_suite(audited, strength), "headline")
-    costs = {SUITE: suite_seconds, CHECKS: sum(check.seconds for check in checks), REMEDIES: started.seconds}
-    return _concluded(audited, checks, before, after, warnings, identity, began.seconds, costs)
+    costs = {SUITE: suite_cost, CHECKS: sum(check.seconds for check in checks), REMEDIES: started.cost}
+    return _concluded(audited, checks, before, after, warnings, identity, began.cost, costs)
 
 
 def _strength(plan: Plan, clock: Clock, folder: Path | None, identity: Mapping[str, Any]) -> float:
@@ -263,11 +263,9 @@ def _result(check: Check, audited: Audited, clock: Clock) -> CheckResult:
         result = check(audited)
     except Exception as error:  # any error of the network: the other checks continue
         text = f"it failed ({type(error).__name__}: {error})"[:300]
-        seconds = began.seconds
-        return CheckResult(check.__name__, question, "not run", text, "", seconds=seconds, reason="error")
-    seconds = began.seconds
-    clock.record(passes, seconds)
-    return replace(result, seconds=seconds)
+        return CheckResult(check.__name__, question, "not run", text, "", seconds=began.cost, reason="error")
+    clock.record(passes, began.seconds)
+    return replace(result, seconds=began.cost)
 
 
 def _concluded(
