@@ -50,9 +50,10 @@ def test_the_first_examples_of_a_set(run: Path) -> None:
 
 def test_a_sheet_shows_the_original_and_the_adversarial_input(run: Path, tmp_path: Path) -> None:
     examples = un.adversarial_set(run)
-    examples.sheet(tmp_path / "sheet.png")
+    rows = (0, len(examples.ids) - 1)
+    examples.sheet(tmp_path / "sheet.png", rows)
     picture = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
-    for row in (0, len(examples.ids) - 1):
+    for row in rows:
         for image in (examples.inputs[row], examples.adversarial[row]):
             grey = np.round(image[0] * 255).astype(np.uint8)
             assert {tuple([level] * 3) for level in grey.flatten().tolist()} <= set(map(tuple, picture.reshape(-1, 3)))
