@@ -94,7 +94,7 @@ def one_class(labels: Labels) -> list[str]:
     if len(labels) < MANY or int(labels.min()) < int(labels.max()):
         return []
     return [
-        f"All {len(labels)} examples are of class {int(labels[0])}: their accuracies say nothing about other classes. A "
+        f"All {len(labels)} examples are of class {int(labels[0])}: their accuracies say nothing about the others. A "
         "network that always returns this one has 100%."
     ]
 
