@@ -82,9 +82,10 @@ def check_job(summary: Path, stated: Mapping[str, Any]) -> None:
     `stated` has entries of the job's identity by name; other entries are not compared.
     """
     is_of = read_sealed(summary.with_suffix("") / JOB).get("is_of")
-    for name, value in stated.items() if isinstance(is_of, Mapping) else ():
-        if name in is_of and is_of[name] != value:
-            said, true = f"{value!r:.80}", f"{is_of[name]!r:.80}"
+    identity: dict[str, Any] = dict(is_of) if isinstance(is_of, Mapping) else {}
+    for name, value in stated.items():
+        if name in identity and identity[name] != value:
+            said, true = f"{value!r:.80}", f"{identity[name]!r:.80}"
             raise InputError(f"{summary} says {name} {said}, but its {JOB} {true}: it was changed. {REMEDY}")
 
 
