@@ -184,7 +184,9 @@ def test_the_same_success_inside_is_believed_s22() -> None:
 def test_a_model_with_constant_logits_is_not_robust_s22() -> None:
     """Its argmax is class 0 everywhere, so that ties would favour the label 0."""
     x, y = uniform(30, 3), torch.arange(30) % 3
-    outcome = evaluate(Function(lambda x: torch.zeros(len(x), 3) + 0 * x.sum(1, keepdim=True)), (x, y), Threat("L2", 1))
+    outcome = evaluate(
+        Function(lambda x: torch.zeros(len(x), 3) + 0 * x.sum(1, keepdim=True)), (x, y), Threat("L2", 1), "pgd"
+    )
     assert outcome.clean_accuracy.value == outcome.robust_accuracy.value == 0
     assert outcome.counts["misclassified"] == outcome.ties == 30
 
