@@ -20,6 +20,7 @@ from unperturbed.evaluation import accuracy
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.pgd import PGD
+from unperturbed.runs.verify import read_sealed, write_sealed
 from unperturbed.suites.autoattack import STANDARD
 from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
@@ -32,7 +33,6 @@ from torch import nn
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD
-from unperturbed.runs.verify import read_sealed, write_sealed
 
 class Net(nn.Sequential):
     """As torchvision's networks are: no normalisation inside, num_classes, and weights."""
