@@ -178,7 +178,8 @@ def test_a_success_outside_the_ball_or_the_box_is_not_believed_s22(shift: float,
 
 def test_the_same_success_inside_is_believed_s22() -> None:
     outcome = lie(0.3, 0.3, uniform(20, 2, low=0.4, high=0.45))
-    assert outcome.counts["broken"] == 20 and outcome.unverified == 0 and outcome.warnings[1:] == ()
+    assert outcome.counts["broken"] == 20 and outcome.unverified == 0
+    assert not any("refuted" in text for text in outcome.warnings)
 
 
 def test_a_model_with_constant_logits_is_not_robust_s22() -> None:
