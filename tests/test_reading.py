@@ -7,8 +7,18 @@ from pathlib import Path
 import pytest
 
 from unperturbed.errors import InputError
-from unperturbed.reading import LARGEST, check_memory, memory, parse_json, parse_yaml, read_small
+from unperturbed.reading import (
+    LARGEST,
+    check_memory,
+    memory,
+    parse_json,
+    parse_yaml,
+    read_bytes,
+    read_small,
+    regular,
+)
 from unperturbed.runs.files import read_jsonl, read_yaml, write_yaml
+from unperturbed.runs.verify import file_hash, read_object
 
 LAUGHS = "a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + "\n".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)
@@ -78,3 +88,22 @@ def test_sizes_beyond_the_memory_are_refused_before_they_are_allocated() -> None
     check_memory(1000, "it", "take less")
     with pytest.raises(InputError, match=r"it would take .* take less"):
         check_memory(2**60, "it", "take less")
+
+
+def test_json_nests_no_deeper_than_its_readers_can_follow() -> None:
+    """A parser takes more levels than a walk through the value by recursion."""
+    assert parse_json("[" * 200 + "]" * 200, "x") is not None
+    with pytest.raises(InputError, match="200 levels"):
+        parse_json('{"a": ' * 201 + "1" + "}" * 201, "x")
+
+
+def test_a_sparse_file_of_terabytes_is_not_read(tmp_path: Path) -> None:
+    """It takes no space on the disk, nor in an archive of a stranger."""
+    path = tmp_path / "file.json"
+    path.touch()
+    os.truncate(path, 2**43)
+    with pytest.raises(InputError, match="8,796,093,022,208 bytes"):
+        read_bytes(path, 2**20)
+    with pytest.raises(OSError, match="larger than the memory"):
+        regular(path)
+    assert read_object(path) == {} and file_hash(path) == ""

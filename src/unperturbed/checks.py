@@ -234,6 +234,11 @@ def _meets(number: Any, rule: Rule) -> bool:
         return False
 
 
+def is_file_name(text: str) -> bool:
+    """Tell whether a text names a file within a folder: no path, and no way out of the folder."""
+    return text not in ("", ".", "..") and not re.search(r"[/\\\0]", text)
+
+
 def _is_place(text: str | bytes) -> bool:
     parts = os.fsdecode(text).split(os.sep)
     names_fit = all(len(os.fsencode(part)) <= LONGEST_NAME for part in parts)

@@ -4,7 +4,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +17,46 @@ LARGEST = 16 * 2**20
 MOST_VALUES = 2_000_000
 """The largest number of values in a YAML document; a value behind aliases counts at every use."""
 DEEPEST = 200
-"""The largest depth of a YAML document."""
+"""The largest depth of a YAML or JSON document."""
 
 _ENDLESS = 10**100
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def regular(path: Path) -> Path:
-    """Return the path of a regular file; raises OSError for a device or a pipe."""
+    """Return the path of a regular file; raises OSError for a device or a pipe, and for a file beyond the memory.
+
+    A sparse file of terabytes takes no space on a disk, nor in an archive.
+    """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    if path.exists() and path.stat().st_size > memory():
+        raise OSError(errno.EFBIG, "it is larger than the memory", str(path))
     return path
 
 
-def read_small(path: Path, limit: int = LARGEST) -> str:
-    """Return the text of a UTF-8 file; raises InputError for other encodings, devices, and files above the limit."""
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises InputError for a device, a pipe or a folder, and for a file above the limit.
+    """
     try:
         if path.exists() and not path.is_file():
-            raise InputError(f"{path} is not a regular file: give a text file.")
+            raise InputError(f"{path} is not a regular file: give a regular file.")
         if (size := path.stat().st_size) > limit:
             raise InputError(f"{path} has {size:,} bytes, but at most {limit:,} are read: is it the right file?")
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text in UTF-8 ({error}): restore it, or give another file.") from error
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}): check the path.") from error
+
+
+def read_small(path: Path, limit: int = LARGEST) -> str:
+    """Return the text of a UTF-8 file; raises InputError for other encodings, and like `read_bytes`."""
+    try:
+        text = read_bytes(path, limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8 ({error}): restore it, or give another file.") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_yaml(text: str, where: object) -> Any:
@@ -91,11 +106,17 @@ def yaml_parts(text: str, where: object) -> Iterator[str | tuple[str, str]]:
 def parse_json(text: str | bytes, where: object) -> Any:
     """Return the value of a JSON text; raises InputError for a text that is not JSON or nests too deeply."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError as error:
         raise InputError(f"{where} nests too deeply to be read: is it the right file?") from error
     except ValueError as error:
         raise InputError(f"{where} is not JSON ({error}).") from error
+    level = [value]
+    for _ in range(DEEPEST):  # whoever walks through the value later does so by recursion
+        level = [part for parts in map(_parts, level) for part in parts if isinstance(part, dict | list)]
+        if not level:
+            return value
+    raise InputError(f"{where} nests more than {DEEPEST} levels deep: is it the right file?")
 
 
 def memory() -> int:
@@ -127,6 +148,10 @@ def in_words(size: int) -> str:
         if size < 1024 ** (power + 1) or unit == "PiB":
             return f"{size / 1024**power:,.4g} {unit}"
     raise AssertionError(size)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _expanded(text: str, where: object) -> int:

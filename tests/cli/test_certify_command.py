@@ -61,3 +61,16 @@ def test_bad_input_ends_with_2_and_a_remedy(run: Run) -> None:
     ):
         code, out, err = run("certify", "runs/blobs-at", *words)
         assert (code, out) == (2, "") and part in err, err
+
+
+@pytest.mark.slow
+def test_two_devices_give_the_certificates_of_one(run: Run) -> None:
+    run(*TRAIN)
+    words = ("certify", "runs/blobs-at", "--threat", "L2:0.1", "--sigma", "0.2", *SHORT, "--device", "cpu", "--json")
+    found = []
+    for number in ("1", "2"):
+        code, out, err = run(*words, "--out", f"out{number}", "--devices", number)
+        assert code == 0, err
+        found.append(json.loads(out))
+        assert len(list(Path(f"out{number}").rglob("part-*.parquet"))) == int(number)
+    assert all(found[0][name] == found[1][name] for name in ("n", "clean_accuracy", "certified"))

@@ -14,7 +14,7 @@ from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.comparison import compare
 from unperturbed.evaluation.stored import stored_evaluations, with_examples
 from unperturbed.evaluation.threats import evaluate_threats
-from unperturbed.findings import Interval, Outcome
+from unperturbed.findings import GateRecord, Interval, Outcome
 from unperturbed.threat import Threat
 
 SHARE = Interval(0.5, 0.4, 0.6, 4)
@@ -154,3 +154,19 @@ def test_points_of_smaller_radii_and_doubts_are_read_with_the_evaluation(tmp_pat
     read = {path.parent.name: with_examples(path, one) for path, one in stored_evaluations(tmp_path).items()}
     for name, outcome in zip(("small", "large"), written, strict=True):
         assert read[name].examples == outcome.examples and read[name].doubts == outcome.doubts
+
+
+@pytest.mark.parametrize("reasons", [("broke 3", ""), ("", "broke 3"), ("broke 3", None)])
+def test_networks_whose_survivors_were_attacked_unequally_are_told_apart(
+    reasons: tuple[str | None, str | None],
+) -> None:
+    gates = [None if reason is None else GateRecord("standard", 3, 2, 1, reason, SHARE) for reason in reasons]
+    first, second = outcome(FIRST, gate=gates[0]), outcome(SECOND, gate=gates[1])
+    (warning,) = compare({"a": first, "b": second}).warnings
+    assert f"all survivors of {'a' if reasons[0] else 'b'}, and a sample at most" in warning
+    assert compare({"a": first, "b": first}).warnings == ()
+
+
+def test_equal_checks_of_survivors_give_no_warning() -> None:
+    for gate in (None, GateRecord("standard", 3, 2, 0, "", SHARE), GateRecord("standard", 3, 3, 3, "broke 3", SHARE)):
+        assert compare({"a": outcome(FIRST, gate=gate), "b": outcome(SECOND, gate=gate)}).warnings == ()

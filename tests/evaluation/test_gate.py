@@ -11,7 +11,7 @@ from unperturbed.attacks.gradient import Gate, GradientAttack, Suite
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.gate import NEAREST, Sample, estimated, sample_size, sample_survivors
-from unperturbed.evaluation.stored import stored_evaluations, with_examples
+from unperturbed.evaluation.stored import read_summary, stored_evaluations, with_examples
 from unperturbed.findings import Interval, Outcome
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
@@ -165,6 +165,8 @@ def test_an_estimate_grows_its_sample(tmp_path: Path) -> None:
     )
     assert wide is not None and narrow is not None and narrow.sampled > wide.sampled
     assert (narrow.estimate.high - narrow.estimate.low) / 2 <= 0.02
+    (summary,) = (tmp_path / "2.0").glob("honest.json")
+    assert read_summary(summary).gate == narrow and narrow.half_width == 0.02
 
 
 def test_an_estimate_of_standard_is_that_of_fast() -> None:

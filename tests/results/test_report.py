@@ -1,5 +1,6 @@
 """The whole report: every section, one file without references, honest about what is doubtful or missing."""
 
+import base64
 import json
 import re
 import shutil
@@ -10,10 +11,12 @@ from plotly.offline import get_plotlyjs
 
 import unperturbed as un
 from support.reported import HOSTILE
+from support.toys import QUICK
 from unperturbed.reports.document import (
     Alert,
     Document,
     Figures,
+    LineChart,
     MatrixChart,
     Paragraph,
     Part,
@@ -23,6 +26,7 @@ from unperturbed.reports.document import (
     Tiles,
 )
 from unperturbed.results.report import write_figures
+from unperturbed.runs.verify import read_sealed, write_sealed
 
 TITLES = [
     "Results", "Comparison", "Accuracy against eps", "Classes", "Adversarial examples", "Audit", "Training",
@@ -98,6 +102,12 @@ def test_diagnosis_and_audit_are_taken_in(two: un.Report) -> None:
     assert [alert.points for alert in blocks(two.document, "Audit", Alert)] == [
         ("weak suite: The suite misses examples. Remedy: Use more steps.",)
     ] * 2
+
+
+def test_the_loss_along_both_axes_of_the_surface_is_drawn(run: Path) -> None:
+    (chart,) = blocks(un.report(run).document, "Audit", LineChart)
+    assert [line.y for line in chart.series] == [(2, 5, 8), (4, 5, 6)], "both go through the example in the middle"
+    assert [line.x for line in chart.series] == [(-1, 0, 1)] * 2 and chart.text.startswith("mean of 4")
 
 
 def test_a_doubted_accuracy_is_crossed_out_with_its_reason(run: Path) -> None:
@@ -181,3 +191,52 @@ def test_bad_input_is_refused_before_anything_is_written(made: Path, tmp_path: P
     with pytest.raises(un.InputError, match="HTML file"):
         un.report(made / "a", tmp_path)
     assert not (tmp_path / "x.html").exists()
+
+
+PNG_BYTES = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("kind", ["another folder", "/dev/zero", "folder"])
+def test_an_image_that_is_a_link_to_elsewhere_is_not_published(kind: str, run: Path, tmp_path: Path) -> None:
+    """A stranger's folder may point to the reader's own pictures, and to a device that never ends."""
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(PNG_BYTES + b"secret")
+    image = next((run / "explanation").glob("*.png"))
+    image.unlink()
+    image.symlink_to(secret if kind == "another folder" else kind if kind == "/dev/zero" else tmp_path)
+    written = un.report(run)
+    assert base64.b64encode(secret.read_bytes())[:16].decode() not in written.page.read_text()
+    assert "does not lie in" in written.page.read_text()
+
+
+def test_an_image_that_is_named_any_number_of_times_fills_no_page(run: Path) -> None:
+    path = run / "explanation" / "gradients.json"
+    grid = json.loads(path.read_text())
+    path.write_text(json.dumps(grid | {"rows": grid["rows"] * 5000}))
+    page = un.report(run).page
+    assert "more than 2,000 in all" in page.read_text() and page.stat().st_size < 20e6
+
+
+def test_values_of_other_types_leave_out_their_section_only(run: Path) -> None:
+    (run / "result.json").write_text('{"warnings": 7, "conclusions": {"a": [1]}}')
+    titles = [section.title for section in un.report(run).document.sections]
+    assert "Left out: training" in titles and "Results" in titles
+
+
+def test_a_finding_of_other_types_is_damaged_though_its_checksum_is_right(run: Path) -> None:
+    path = next(run.glob("diagnosis*.json"))
+    content = read_sealed(path)
+    for place, value in (("numbers", [{"name": ["a"], "value": 1.0, "n": 1}]), ("notes", [1]), ("title", None)):
+        finding = {**content["findings"]["margins"]["finding"], place: value}
+        write_sealed(path, {**content, "findings": {"margins": {"source": "x", "finding": finding}}})
+        assert any("does not fit" in text for text in un.report(run).damaged), place
+
+
+@pytest.mark.parametrize("suite", ["../../elsewhere", "/etc", "..", ""])
+def test_the_name_of_a_suite_leads_out_of_no_folder(suite: str, run: Path) -> None:
+    """The results of a suite lie in a folder of its name, which other functions write to and clear."""
+    path = run / "evaluation" / "pgd.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"suite": suite}))
+    assert any("no name of a suite" in text for text in un.report(run).damaged)
+    with pytest.raises(un.InputError, match="a folder of this name"):
+        un.Suite(suite, QUICK.attacks, "a note")

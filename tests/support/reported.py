@@ -21,7 +21,10 @@ AUDIT = {
     "explanations": [{"name": "weak suite", "meaning": "The suite misses examples.", "remedy": "Use more steps."}],
     "checks": [
         {"name": "steps", "verdict": "fail", "measured": "3 of 32", "expected": "0", "question": "Do more steps?",
-         "where": "", "seconds": 1.25}
+         "where": "", "seconds": 1.25},
+        {"name": "surface", "verdict": "pass", "measured": "a rise", "expected": "", "question": "What is the loss?",
+         "where": "", "seconds": 0.5,
+         "surface": {"along": [-1, 0, 1], "values": [[1, 2, 3], [4, 5, 6], [7, 8, 9]], "caption": "mean of 4"}},
     ],
     "remedies": ["more steps"],
 }  # fmt: skip

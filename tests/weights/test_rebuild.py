@@ -14,10 +14,11 @@ from unperturbed.architectures.preact_resnet import PreActResNet
 from unperturbed.architectures.small_cnn import SmallCNN
 from unperturbed.architectures.wide_resnet import WideResNet
 from unperturbed.errors import InputError
+from unperturbed.imports import Trust
 from unperturbed.runs import BEST, CONFIG
-from unperturbed.runs.record import SCHEMA, RunRecord, plain
+from unperturbed.runs.record import SCHEMA, ModelSpec, RunRecord, plain
 from unperturbed.weights.files import build_model, save_weights
-from unperturbed.weights.rebuild import architecture, load_run, network_of, spec_of
+from unperturbed.weights.rebuild import architecture, build_from, load_run, network_of, spec_of
 
 BUILT: list[Callable[[], nn.Module]] = [
     lambda: SmallCNN((1, 8, 8), activation="softplus", width=3),
@@ -109,3 +110,12 @@ def test_the_code_of_a_folder_runs_where_it_is_trusted(tmp_path: Path, monkeypat
     (tmp_path / "home/unperturbed").mkdir(parents=True)
     (tmp_path / "home/unperturbed/trusted").write_text(f"{tmp_path.parent}\n")
     assert isinstance(load_run(tmp_path), Own)
+
+
+def test_a_network_beyond_the_memory_is_refused_before_its_memory_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each layer alone can be reserved; a system that promises more than it has would end the process."""
+    monkeypatch.setattr("unperturbed.reading.memory", lambda: 2**22)
+    arguments = {"input_shape": [4], "classes": 2, "mean": [0.0], "std": [1.0]}
+    with pytest.raises(InputError, match="weights of the model mlp would take 4.*smaller sizes"):
+        build_from(ModelSpec("mlp", arguments | {"hidden": [512] * 8}), "config.yaml", Trust())
+    build_from(ModelSpec("mlp", arguments | {"hidden": [512] * 3}), "config.yaml", Trust())

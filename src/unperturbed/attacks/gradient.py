@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from unperturbed.attacks.base import Attack, AttackResult
 from unperturbed.attacks.eot import averaged
-from unperturbed.checks import ANY, AT_LEAST_ONE, NOT_MORE, POSITIVE, SHARE, check_fields
+from unperturbed.checks import ANY, AT_LEAST_ONE, NOT_MORE, POSITIVE, SHARE, check_fields, is_file_name
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
 from unperturbed.maximise.ascent import Ascent, search
@@ -93,6 +93,10 @@ class Suite:
     def __post_init__(self) -> None:
         """Refuse a suite without an attack, which would call everything robust."""
         check_fields(self)
+        if not is_file_name(self.name):
+            raise InputError(
+                f"The suite is called {self.name!r:.80}, but its results have a folder of this name: use letters."
+            )
         for name, attacks in (("attacks", self.attacks), ("l1", self.l1)):
             for attack in attacks:
                 if not isinstance(attack, Attack):

@@ -165,7 +165,7 @@ def _views(result: "Audit") -> list[Any]:
         (f"by the suite {result.suite}", str(result.claimed)),
         ("clean accuracy", str(result.clean)),
         ("gradients taken from", "; ".join(result.remedies)),
-        ("time", f"{result.seconds:.0f} s"),
+        ("processor time", _time(result)),
     ]
     views: list[Any] = [table("", ("", result.threat), rows), MEANINGS[result.verdict]]
     for name in result.causes:
@@ -175,5 +175,11 @@ def _views(result: "Audit") -> list[Any]:
     order = {"fail": 0, "not run": 1, "pass": 2}
     checks = sorted(result.checks, key=lambda check: order[check.verdict])
     marks: dict[str, str | Text] = {"pass": "pass", "fail": Text("fail", style="bold red"), "not run": "not run"}
-    views.append(table("", ("check", "", "measured"), [(c.question, marks[c.verdict], c.measured) for c in checks]))
+    found = [(c.question, marks[c.verdict], f"{c.seconds:.1f} s", c.measured) for c in checks]
+    views.append(table("", ("check", "", "cost", "measured"), found))
     return views
+
+
+def _time(result: "Audit") -> str:
+    parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.costs.items())
+    return f"{result.seconds:.0f} s" + (f" ({parts})" if parts else "")

@@ -1,12 +1,22 @@
 """Certify robust accuracy: a proved lower bound, by randomised smoothing and by the norms of layers."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from unperturbed.cli.console import Result, progress, repeatable, say, table
-from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
+from unperturbed.cli.console import (
+    Result,
+    is_first_process,
+    progress,
+    repeatable,
+    results_only_on_stdout,
+    say,
+    table,
+)
+from unperturbed.cli.evaluate import DEVICES_HELP
+from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
 from unperturbed.engines.by_name import find_engine
 from unperturbed.errors import InputError
 from unperturbed.runs import write_json
@@ -39,6 +49,7 @@ def parser() -> ArgumentParser:
         "--eps", type=str | None, metavar="EPS,...", help="these radii; default: ten even steps up to the threat's"
     )
     add_measuring_options(command_parser, "of the noise", "32")
+    command_parser.add_argument("--devices", type=Literal["auto"] | int, default=1, metavar="N|auto", help=DEVICES_HELP)
     command_parser.add_argument(
         "--overwrite", action="store_true", help="replace other certificates in the same folder"
     )
@@ -47,7 +58,28 @@ def parser() -> ArgumentParser:
 
 def run(parsed: Parsed) -> Result:
     """Certify, and return the certified accuracy at each radius."""
+    from unperturbed.engines.launch import together
+    from unperturbed.networks.device import number_of_devices
+
+    number = number_of_devices(parsed.devices, parsed.device)
+    if number == 1:
+        return _certificates(parsed)
+    with repeatable():
+        return together(number, _certificates_of_one_of_several, tuple(parsed.argv))
+
+
+def _certificates_of_one_of_several(words: Sequence[str]) -> Result:
+    from unperturbed.networks.device import own_device
+
+    parsed = parse(parser(), words, POSITIONAL)
+    parsed.plain.device = own_device(parsed.device)
+    with results_only_on_stdout():
+        return _certificates(parsed)
+
+
+def _certificates(parsed: Parsed) -> Result:
     from unperturbed.cli.setup import find_setup, radii_of
+    from unperturbed.engines.group import meet
     from unperturbed.evaluation.certify import certify
 
     if "," in (parsed.threat or ""):
@@ -57,7 +89,9 @@ def run(parsed: Parsed) -> Result:
     radii = None if parsed.eps is None else [threat.eps for threat in radii_of(subject.threat, parsed.eps)]
     sigma = parsed.sigma if parsed.sigma is not None else _sigma_of_training(parsed, subject)
     folder = subject.folder()
-    subject.keep()
+    meet()  # all processes have read the unchanged folder
+    if is_first_process():
+        subject.keep()
     with progress() as report, repeatable():
         certificates = certify(
             subject.model,
@@ -78,7 +112,8 @@ def run(parsed: Parsed) -> Result:
     for text in certificates.warnings:
         say(text, "warning")
     value = certificates.json() | {"selection": subject.examples}
-    write_json(folder / f"certify-{subject.threat.norm}-{sigma!r}.json", value)
+    if is_first_process():
+        write_json(folder / f"certify-{subject.threat.norm}-{sigma!r}.json", value)
     views = [_headline(certificates, subject.examples), _certified(certificates), *_bars(certificates)]
     return Result({"run": str(subject.home)} | value, views)
 

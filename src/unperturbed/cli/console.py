@@ -45,10 +45,13 @@ def is_first_process() -> bool:
 
 
 def printable(text: str) -> str:
-    """Return text with control characters escaped, since those of a foreign file could control the terminal."""
+    """Return text with control characters escaped, since those of a foreign file could control the terminal.
+
+    Bytes of a name that are no text in UTF-8 are escaped as well.
+    """
     return "".join(
         repr(character)[1:-1]
-        if unicodedata.category(character) in ("Cc", "Cf") and character not in "\n\t"
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in "\n\t"
         else character
         for character in text
     )

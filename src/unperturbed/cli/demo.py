@@ -1,5 +1,6 @@
 """Train and evaluate on the embedded digits, and write a report."""
 
+import shlex
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
@@ -25,11 +26,11 @@ def run(parsed: Parsed) -> Result:
     """Run the three commands of a first session, and return the result of the evaluation with the path of the page."""
     out = parsed.out or str(_free("demo"))
     training = ["--data", "digits", "--method", "at", "--epochs", str(parsed.epochs), "--out", out]
-    say(f"unperturbed train {' '.join(training)}")
+    say(f"unperturbed train {shlex.join(training)}")
     train.run(parse(train.parser(), training))
-    say(f"unperturbed evaluate {out}")
+    say(f"unperturbed evaluate {shlex.quote(out)}")
     evaluated = evaluate.run(parse(evaluate.parser(), [out], evaluate.POSITIONAL))
-    say(f"unperturbed report {out}")
+    say(f"unperturbed report {shlex.quote(out)}")
     written = report.run(parse(report.parser(), [out], report.POSITIONAL))
     value = {**evaluated.value, "report": written.value["page"]}
     return Result(value, [*evaluated.views, *written.views], evaluated.code)

@@ -1,5 +1,6 @@
 """The program `unperturbed`: dispatch of commands, errors, and output."""
 
+import io
 import os
 import site
 import sys
@@ -24,7 +25,7 @@ from unperturbed.processor import round_rows_alike
 
 COMMANDS = (
     *("demo", "train", "evaluate", "curve", "certify", "probable", "transfer", "compare", "sweep", "diagnose"),
-    *("audit", "doctor", "explain", "report", "methods", "models", "datasets", "completion"),
+    *("audit", "doctor", "explain", "report", "suite", "methods", "models", "datasets", "completion"),
 )
 """Each is a file of this folder with `parser()`, `POSITIONAL` and `run(given)`."""
 HELP = ("-h", "--help")
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     With `--json`, one JSON value goes to standard output; everything else goes to standard error.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of characters that the terminal's encoding lacks
     ended = partial(_end, debug="--debug" in words)
     try:
         with signals_interrupt():

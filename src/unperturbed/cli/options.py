@@ -179,6 +179,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
     pairs = _joined(pairs)
     if (positionals and not all(map(str.strip, positionals))) or any("\0" in word for word in argv):
         raise InputError("An argument is empty, or holds the character 0: leave it out, or name a folder.")
+    if other := [word for word in argv if not word.isascii() and re.search("[\ud800-\udfff]", word)]:
+        raise InputError(f"{other[0]!r} is no text in UTF-8: rename the file or folder.")
     file = next((value for key, value in reversed(pairs) if key == "config"), None)
     below = _from_yaml(Path(str(file)), option_names, "model" in dict(pairs)) if file is not None else []
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unperturbed.findings import Interval, Result
+from unperturbed.findings import Interval, Result, doubted
 from unperturbed.statistics.intervals import wilson
 from unperturbed.statistics.smoothing import certified_share
 
@@ -41,7 +41,7 @@ class Bar:
         return f"{self.certified.value:.1%} <= truth <= {self.attacked.value:.1%}"
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Certificates(Result[Interval]):
     """Certified accuracies: lower bounds on robust accuracies, of two classifiers.
 
@@ -116,3 +116,9 @@ class Certificates(Result[Interval]):
             }
             | self.circumstances()
         )
+
+    def __str__(self) -> str:
+        """Return the certified accuracies of the smoothed classifier at the radii of the table, five at most."""
+        shares = [f"{self.smoothed(eps)} at {eps:g}" for eps in self.radii[:5]]
+        more = ", ..." if len(self.radii) > 5 else ""
+        return f"clean {self.clean_accuracy}; certified by votes {', '.join(shares)}{more}{doubted(self.doubts)}"

@@ -10,7 +10,7 @@ import torch
 
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
-from unperturbed.findings import Outcome
+from unperturbed.findings import Outcome, Shown
 from unperturbed.statistics.paired import interval, mcnemar, share_interval
 
 
@@ -71,8 +71,8 @@ class Pair:
     only_second: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class PairedComparison:
+@dataclass(frozen=True, repr=False)
+class PairedComparison(Shown):
     """Pairwise comparisons of networks under one threat and suite.
 
     Attributes:
@@ -92,6 +92,18 @@ class PairedComparison:
     def json(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
+
+    def __str__(self) -> str:
+        """Return the differences of each pair, in points with their 95% intervals."""
+        return "; ".join(
+            f"{second} less {first}: clean {_points(pair.clean)}, robust {_points(pair.robust)}, n={pair.n}"
+            for pair in self.pairs
+            for first, second in (pair.names,)
+        )
+
+
+def _points(difference: Difference) -> str:
+    return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
 
 
 @checked()
@@ -118,6 +130,7 @@ def compare(networks: Mapping[str, Outcome | Sequence[Outcome]]) -> PairedCompar
     largest = max(outcome.n for outcome in outcomes)
     if largest > len(ids):
         warnings.insert(0, f"Only {len(ids)} of up to {largest} examples were evaluated on all of the networks.")
+    warnings.extend(_unequal_checks(groups))
     tables = {name: [_Table.of(outcome, ids) for outcome in group] for name, group in groups.items()}
     pairs = [_pair(first, second, tables[first], tables[second], ids) for first, second in combinations(groups, 2)]
     doubts = {
@@ -163,6 +176,21 @@ def _check(groups: Mapping[str, Sequence[Outcome]], outcomes: Sequence[Outcome])
     seeds = {name: len(group) for name, group in groups.items()}
     if len(set(seeds.values())) > 1:
         raise InputError(f"The numbers of seeds differ ({seeds}): give as many networks of each, in the same order.")
+
+
+def _unequal_checks(groups: Mapping[str, Sequence[Outcome]]) -> list[str]:
+    """Return a warning where a stronger suite attacked all survivors of some networks, and not of others."""
+    fully = {
+        name: [outcome.gate is not None and bool(outcome.gate.reason) for outcome in group]
+        for name, group in groups.items()
+    }
+    stronger = [name for name, attacked in fully.items() if any(attacked)]
+    if not stronger or all(all(attacked) for attacked in fully.values()):
+        return []
+    return [
+        f"A stronger suite attacked all survivors of {', '.join(stronger)}, and a sample at most of the others: their "
+        "robust accuracies may be too high beside these. Compare evaluations by the suite standard to be sure."
+    ]
 
 
 def _pair(

@@ -23,7 +23,7 @@ class SearchRecord:
     backwards: int
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Distances(Result[Interval]):
     """Upper bounds on the distances to the nearest misclassified points, and the resulting curve.
 

@@ -165,7 +165,8 @@ def through_gate(
     if reason or estimate is None or not sample.others:
         estimate = replace(estimate or result.robust_accuracy, value=result.robust_accuracy.value)
         estimate = Interval(estimate.value, estimate.value, estimate.value, outcome.n)
-    return replace(result, gate=GateRecord(gate.suite.name, survivors, sampled, breaks, reason, estimate)), points
+    record = GateRecord(gate.suite.name, survivors, sampled, breaks, reason, estimate, gate.half_width)
+    return replace(result, gate=record), points
 
 
 def _with_ids(split: Split, ids: Sequence[int]) -> Split:

@@ -31,7 +31,7 @@ from unperturbed.threat import Threat
 NOTE = "random perturbations, no attack: says nothing about the worst case"
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Probable(Result[Interval]):
     """The accuracy of a model under random perturbations of each example.
 
@@ -73,6 +73,14 @@ class Probable(Result[Interval]):
                 "probable": shares,
             }
             | self.circumstances()
+        )
+
+    def __str__(self) -> str:
+        """Return the headline."""
+        shares = [f"right on {1 - rho:.6g} of draws {share}" for rho, share in self.accuracy.items()]
+        return (
+            f"clean {self.clean_accuracy}; mean over draws {self.mean_accuracy}; {'; '.join(shares)}; under "
+            f"{self.threat} ({self.draws} {self.note})"
         )
 
 

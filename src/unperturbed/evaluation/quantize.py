@@ -19,7 +19,7 @@ from unperturbed.evaluation.grid import Levels, as_inputs, check_eight_bit, leve
 from unperturbed.evaluation.hashes import network_hash, weights_hash
 from unperturbed.evaluation.search import TIE
 from unperturbed.evaluation.store import CARRIED, Store, carried_of
-from unperturbed.findings import Interval, Outcome, Verdict
+from unperturbed.findings import Interval, Outcome, Shown, Verdict
 from unperturbed.losses import margin
 from unperturbed.networks.classifier import Classes, as_classifier
 from unperturbed.networks.dtype import home
@@ -42,8 +42,8 @@ COLUMNS = ("id", "label", "prediction", "verdict", "rounding", "distance")
 INDEX = "index.csv"
 
 
-@dataclass(frozen=True, eq=False)
-class Quantised:
+@dataclass(frozen=True, eq=False, repr=False)
+class Quantised(Shown):
     """The verdicts on adversarial examples as 8-bit images; the evaluation's numbers do not change.
 
     Attributes:
@@ -71,6 +71,14 @@ class Quantised:
             "interval": [self.robust_accuracy.low, self.robust_accuracy.high],
             "roundings": {name: self.examples["rounding"].count(name) for name in ("nearest", "gradient", "random")},
         }
+
+    def __str__(self) -> str:
+        """Return the headline."""
+        total = sum(self.counts.values())
+        return (
+            f"{self.counts.get('broken', 0)} of {total} adversarial examples are adversarial as 8-bit images; robust "
+            f"against such images at most {self.robust_accuracy}"
+        )
 
 
 @checked()

@@ -1,5 +1,6 @@
 """The comparison of evaluated run folders by an evaluation that all of them have."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,15 +33,16 @@ def compare_runs(
     if len(groups) < 2 or len(set(folders)) < len(folders):
         names = [",".join(map(str, group)) for group in groups]
         raise InputError(f"A comparison is between different runs: give two run folders or more, not {names}.")
-    chosen = _chosen({folder: _evaluations(Path(folder)) for folder in folders}, suite, threat)
+    chosen = _chosen({folder: evaluations_of(Path(folder)) for folder in folders}, suite, threat)
     return compare({",".join(map(str, group)): [chosen[str(folder)] for folder in group] for group in groups})
 
 
-def _evaluations(run: Path) -> dict[Path, Outcome]:
+def evaluations_of(run: Path) -> dict[Path, Outcome]:
+    """Return the finished evaluations of a run folder by summary; raises InputError where there are none."""
     if not run.is_dir():
         raise InputError(f"{run} is no run folder: give a folder that `unperturbed train` has made.")
     if not (outcomes := stored_evaluations(run)):
-        raise InputError(f"{run} holds no finished evaluation: unperturbed evaluate {run}")
+        raise InputError(f"{run} holds no finished evaluation: unperturbed evaluate {shlex.quote(str(run))}")
     return outcomes
 
 

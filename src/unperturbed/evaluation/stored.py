@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from unperturbed.checks import is_file_name
 from unperturbed.errors import InputError
 from unperturbed.evaluation.carry import with_carried
 from unperturbed.evaluation.distances import Distances, SearchRecord
@@ -37,7 +38,7 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     Raises:
         InputError: if a part is missing or damaged, or the summary contradicts the table.
     """
-    columns, store = _table(summary, outcome.n), Store(summary.with_suffix(""))
+    columns, store = stored_table(summary, outcome.n), Store(summary.with_suffix(""))
     counts = {verdict: columns["verdict"].count(verdict) for verdict in outcome.counts}
     carried = with_carried(replace(outcome, counts=counts, examples=columns), store)
     counted = {verdict: carried.examples["verdict"].count(verdict) for verdict in outcome.counts}
@@ -56,7 +57,7 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     return replace(outcome, examples=carried.examples)
 
 
-def _table(summary: Path, n: int) -> dict[str, list[Any]]:
+def stored_table(summary: Path, n: int) -> dict[str, list[Any]]:
     """Return the table of n examples in the verified parts of a measurement; raises InputError where one is damaged."""
     store = Store(summary.with_suffix(""))
     block = read_sealed(summary.with_suffix("") / JOB).get("block", 0)
@@ -90,7 +91,7 @@ def read_summary(path: Path) -> Outcome:
         n = int(fields["n"])
         (clean_low, clean_high), (low, high) = fields["clean_interval"], fields["interval"]
         return Outcome(
-            suite=str(fields["suite"]),
+            suite=_name(fields["suite"]),
             note=str(fields["note"]),
             threat=str(fields["threat"]),
             n=n,
@@ -133,7 +134,7 @@ def read_distances(path: Path) -> Distances:
             seconds=float(given["seconds"]),
             warnings=_texts(given["warnings"]),
             environment=dict(given["environment"]),
-            examples=_table(path, n),
+            examples=stored_table(path, n),
             doubts=_texts(given["doubts"]),
         )
         said = {float(entry["eps"]): float(entry["robust_accuracy"]) for entry in given["curve"]}
@@ -154,12 +155,13 @@ def _attack(fields: Any) -> AttackRecord:
 
 def _gate(value: Any) -> GateRecord:
     """Return the record of a gate with each value in its type; raises what `read_summary` catches."""
-    numbers, estimate = ("survivors", "sampled", "broken"), value["estimate"]
+    numbers, estimate, half_width = ("survivors", "sampled", "broken"), value["estimate"], value.get("half_width")
     ends = {name: float(estimate[name]) for name in ("value", "low", "high")}
     return GateRecord(
         suite=_text(value["suite"]),
         reason=_text(value["reason"]),
         estimate=Interval(**ends, n=int(estimate["n"])),
+        half_width=None if half_width is None else float(half_width),
         **{name: int(value[name]) for name in numbers},
     )
 
@@ -168,6 +170,13 @@ def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError(f"{value!r:.80} is no list of texts")
     return tuple(map(_text, value))
+
+
+def _name(value: Any) -> str:
+    """Return the name of a suite, which is also that of the folder with the results: no path to another one."""
+    if not is_file_name(_text(value)):
+        raise ValueError(f"{value!r:.80} is no name of a suite")
+    return _text(value)
 
 
 def _text(value: Any) -> str:

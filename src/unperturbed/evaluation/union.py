@@ -8,14 +8,14 @@ import numpy as np
 
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
-from unperturbed.findings import Interval, Outcome, Result, Verdict
+from unperturbed.findings import Interval, Outcome, Result, Verdict, doubted
 from unperturbed.statistics.intervals import wilson, wilson_over_draws
 
 _ORDER: tuple[Verdict, ...] = ("misclassified", "broken", "unknown", "survived")
 """The order of precedence of verdicts; `misclassified` comes first, since the clean input lies in every threat set."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Union(Result[Interval]):
     """The robust accuracy under the union of several threat sets.
 
@@ -51,6 +51,10 @@ class Union(Result[Interval]):
             | self.circumstances()
             | {"threats": [outcome.json() for outcome in self.outcomes]}
         )
+
+    def __str__(self) -> str:
+        """Return the headline."""
+        return f"clean {self.clean_accuracy}; robust under {self.threat} {self.robust_accuracy}{doubted(self.doubts)}"
 
 
 @checked()

@@ -1,6 +1,5 @@
 """Audit a robust accuracy: is it real, or did the attacks fail for another reason?"""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -27,6 +26,7 @@ from unperturbed.examinations.budget import (
     checks_in,
     plan_for,
 )
+from unperturbed.examinations.clock import Start
 from unperturbed.examinations.remedies.deployed import Reachable, state_restored
 from unperturbed.examinations.remedies.suite import remedied_suite
 from unperturbed.examinations.verdict import NEEDED, Audit, causes_of, conclude, missing, survivors
@@ -45,6 +45,8 @@ SAYS = 0.02
 """Share of the budget from which the passes of the suite say how busy the machine is."""
 CHEAP = 10
 """Passes an example of checks that every audit runs, whatever its budget: they name most causes."""
+SUITE, CHECKS, REMEDIES = "the suite in question", "all checks", "attacks after the remedies"
+"""The parts of an audit whose costs are listed."""
 UNLABELLED = 2000
 """Number of further inputs on which a stand-in may learn the network's labels."""
 
@@ -85,7 +87,8 @@ def audit(
         data: as for `evaluate`; the test split of a `Data`.
         threat: the threat set.
         suite: the evaluation in question.
-        budget: approximate limit in seconds; the plan is announced first.
+        budget: approximate limit in seconds of processor time (of wall-clock time on a free machine, and never more
+            than four times as much of that); the plan is announced first.
         examples: number of audited examples, from the first; None: as the budget allows, 50 to 200.
         seed: of all random numbers.
         batch_size: examples in a batch.
@@ -100,7 +103,7 @@ def audit(
     Raises:
         InputError: as `evaluate`.
     """
-    began = time.monotonic()
+    began = Start.now()
     threat.refuse_sparse("The audit")
     split, question = measured_split(data), find_suite(suite)
     folder = None if out is None else Path(out)
@@ -161,22 +164,24 @@ def _audited(
     plan: Plan,
     folder: Path | None,
     identity: Mapping[str, Any],
-    began: float,
+    began: Start,
     warnings: Sequence[str],
     progress: Progress,
 ) -> Audit:
     """Evaluate by the suite in question, run the checks, attack with the remedies, and conclude."""
     progress(0.0, 1.0, f"the suite {audited.suite.name}")
-    clock, started = Clock(plan, began), time.monotonic()
+    clock, started = Clock(plan, began), Start.now()
     before = audited.baseline
+    suite_cost = started.cost
     passes = sum(attack.forwards for attack in before.attacks) * (plan.suite > 0)
     if passes * plan.rate > SAYS * plan.budget:  # a suite that breaks all at once consists of preparations
-        clock.record(passes, time.monotonic() - started)
+        clock.record(passes, started.seconds)
     checks = _run_checks(audited, folder, identity, clock, progress)
     progress(0.7, 1.0, "attacks after the remedies")
-    strength = _strength(plan, clock, folder, identity)
+    strength, started = _strength(plan, clock, folder, identity), Start.now()
     after = audited.evaluate(Reachable(audited.deployed), remedied_suite(audited, strength), "headline")
-    return _concluded(audited, checks, before, after, warnings, identity, time.monotonic() - began)
+    costs = {SUITE: suite_cost, CHECKS: sum(check.seconds for check in checks), REMEDIES: started.cost}
+    return _concluded(audited, checks, before, after, warnings, identity, began.cost, costs)
 
 
 def _strength(plan: Plan, clock: Clock, folder: Path | None, identity: Mapping[str, Any]) -> float:
@@ -248,7 +253,7 @@ def _run_checks(
 
 def _result(check: Check, audited: Audited, clock: Clock) -> CheckResult:
     """Run a check, unless it would take the time of the attacks after the remedies."""
-    began = time.monotonic()
+    began = Start.now()
     passes = check_passes(check, audited.suite, audited.classes)
     question = (check.__doc__ or check.__name__).partition("\n")[0]
     if passes > CHEAP * FEW and clock.seconds(passes) > clock.left - clock.remedied(WEAKEST):
@@ -258,11 +263,9 @@ def _result(check: Check, audited: Audited, clock: Clock) -> CheckResult:
         result = check(audited)
     except Exception as error:  # any error of the network: the other checks continue
         text = f"it failed ({type(error).__name__}: {error})"[:300]
-        seconds = time.monotonic() - began
-        return CheckResult(check.__name__, question, "not run", text, "", seconds=seconds, reason="error")
-    seconds = time.monotonic() - began
-    clock.record(passes, seconds)
-    return replace(result, seconds=seconds)
+        return CheckResult(check.__name__, question, "not run", text, "", seconds=began.cost, reason="error")
+    clock.record(passes, began.seconds)
+    return replace(result, seconds=began.cost)
 
 
 def _concluded(
@@ -273,6 +276,7 @@ def _concluded(
     warnings: Sequence[str],
     identity: Mapping[str, Any],
     seconds: float,
+    costs: Mapping[str, float],
 ) -> Audit:
     ids = audited.batch.ids.tolist()
     behaviour = audited.behaviour
@@ -300,4 +304,5 @@ def _concluded(
         (*warnings, *missing(checks)),
         seconds,
         dict(identity),
+        costs,
     )

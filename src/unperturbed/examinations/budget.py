@@ -1,6 +1,5 @@
 """The plan of an audit: its number of examples, the strength of its last attacks, and its cost."""
 
-import time
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +13,7 @@ from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.examinations.audited import FEW, PLACE, Check
 from unperturbed.examinations.behaviour import behaviour_of
+from unperturbed.examinations.clock import Start
 from unperturbed.examinations.remedies.deployed import OneByOne
 from unperturbed.findings import Outcome
 from unperturbed.networks.modes import under_attack
@@ -68,16 +68,16 @@ class Plan:
 
 
 class Clock:
-    """The clock of an audit: the remaining budget, and the duration of passes at the current load of the machine."""
+    """The clock of an audit: the remaining budget, and the duration of passes as measured so far."""
 
-    def __init__(self, plan: Plan, began: float) -> None:
+    def __init__(self, plan: Plan, began: Start) -> None:
         self.plan, self.began = plan, began
         self.expected = self.measured = 0.0
 
     @property
     def left(self) -> float:
         """The remaining seconds of the budget."""
-        return self.began + self.plan.budget - time.monotonic()
+        return self.plan.budget - self.began.seconds
 
     def record(self, passes: float, seconds: float) -> None:
         """Record the measured duration of passes."""
@@ -151,13 +151,13 @@ def seconds_of_a_pass(looked: CheckedModel, batch_size: int) -> float:
         network = OneByOne(network)
     times = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = Start.now()
         with under_attack(network), torch.enable_grad():
             leaf = x.clone().requires_grad_()
             logits = network(leaf)
             if logits.requires_grad:
                 torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
-        times.append(time.perf_counter() - began)
+        times.append(began.seconds)
     return sorted(times)[1] / batch_size
 
 

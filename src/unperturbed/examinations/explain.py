@@ -17,7 +17,7 @@ from unperturbed.examinations.explanations.base import Explainer, Explanation
 from unperturbed.examinations.explanations.maps import captum
 from unperturbed.examinations.preparation import prepare
 from unperturbed.examinations.subject import Subject
-from unperturbed.findings import Progress, silent
+from unperturbed.findings import Progress, Shown, silent
 from unperturbed.imports import OWN, Trust, follow
 from unperturbed.networks.classifier import Classes, as_classifier
 from unperturbed.networks.logits import Output
@@ -37,8 +37,8 @@ TRAINING = 2000
 """The largest number of training examples for class means and spectra."""
 
 
-@dataclass(frozen=True, eq=False)
-class Explained:
+@dataclass(frozen=True, eq=False, repr=False)
+class Explained(Shown):
     """The explanations of one network.
 
     Attributes:
@@ -56,6 +56,12 @@ class Explained:
     explanations: Mapping[str, Explanation]
     warnings: tuple[str, ...] = ()
     failed: Mapping[str, str] | None = None
+
+    def __str__(self) -> str:
+        """Return the network with the summary of each explanation, one a line."""
+        findings = [explanation.finding for explanation in self.explanations.values()]
+        summaries = [f"{finding.title}: {finding.summary}" for finding in findings]
+        return "\n".join([f"{self.name}, {self.examples} examples", *summaries])
 
     def json(self) -> dict[str, Any]:
         """Return plain values, without pictures and arrays."""

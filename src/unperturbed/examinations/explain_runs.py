@@ -11,7 +11,7 @@ from unperturbed.errors import InputError
 from unperturbed.examinations.explain import FOLDER, Explained, Format, explain, write_figures
 from unperturbed.examinations.explanations.base import Explainer, grid
 from unperturbed.examinations.several import Candidate, check_comparable, common_threat, names_of
-from unperturbed.findings import Number, Progress, silent
+from unperturbed.findings import Number, Progress, Shown, silent
 from unperturbed.imports import Trust
 from unperturbed.runs.files import write_json
 from unperturbed.statistics.per_example import average
@@ -22,8 +22,8 @@ from unperturbed.types import Inputs
 SIDE = "side-by-side"
 
 
-@dataclass(frozen=True, eq=False)
-class Explanations:
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanations(Shown):
     """The explanations of several networks on the same examples.
 
     Attributes:
@@ -39,6 +39,11 @@ class Explanations:
     threat: Threat
     side: Path | None
     differences: Mapping[str, Mapping[str, Number]]
+
+    def __str__(self) -> str:
+        """Return each network with its folder."""
+        networks = zip(self.explained, self.folders, strict=True)
+        return "; ".join(f"{network.name}, {network.examples} examples: {folder}" for network, folder in networks)
 
     def json(self) -> dict[str, Any]:
         """Return plain values."""

@@ -16,6 +16,7 @@ from unperturbed.evaluation.outputs import not_finite
 from unperturbed.examinations.behaviour import Behaviour, behaviour_of
 from unperturbed.examinations.data_faults import SAMPLE, Symptom, input_faults, label_faults
 from unperturbed.examinations.remedies.candidates import looks_like_probabilities
+from unperturbed.findings import Shown
 from unperturbed.networks.classifier import as_classifier
 from unperturbed.networks.dtype import home
 from unperturbed.networks.inputs import missing_layer
@@ -36,8 +37,8 @@ _HOPELESS = ("inputs not finite", "weights' type", "mixed weights")
 """Symptoms that make the network's outputs meaningless."""
 
 
-@dataclass(frozen=True)
-class Checkup:
+@dataclass(frozen=True, repr=False)
+class Checkup(Shown):
     """The result of a preflight.
 
     Attributes:
@@ -53,6 +54,10 @@ class Checkup:
     def json(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
+
+    def __str__(self) -> str:
+        """Return the faults, one a line."""
+        return "\n".join(f"{symptom.name}: {symptom.text}" for symptom in self.symptoms) or "nothing wrong was found"
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,20 +17,20 @@ from unperturbed.evaluation.hashes import data_hash, version, weights_hash
 from unperturbed.examinations.by_name import find_diagnostics, name_of
 from unperturbed.examinations.preparation import prepare
 from unperturbed.examinations.subject import Diagnostic, Subject
-from unperturbed.findings import Examined, Finding, Interval, Progress, silent
+from unperturbed.findings import Examined, Finding, Interval, Progress, Shown, silent
 from unperturbed.networks.failures import isolate
 from unperturbed.networks.fingerprint import describe
 from unperturbed.networks.logits import Output
-from unperturbed.reading import parse_json, regular
+from unperturbed.reading import parse_json, read_bytes
 from unperturbed.runs.kept import Kept
 from unperturbed.runs.lock import alone_in
-from unperturbed.runs.verify import read_sealed
+from unperturbed.runs.verify import LARGEST, read_sealed
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 
 
-@dataclass(frozen=True, eq=False)
-class Diagnosis:
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagnosis(Shown):
     """The diagnosis of one network: findings, and failed diagnostics."""
 
     examined: Examined
@@ -40,6 +40,11 @@ class Diagnosis:
     """The reason why stored findings were not used; empty if they were, or there were none."""
     notes: tuple[str, ...] = ()
     """Notes on the selection of examples other than the first, and on a clean accuracy at chance level."""
+
+    def __str__(self) -> str:
+        """Return the network with the summary of each finding, one a line, and what failed."""
+        summaries = [f"{finding.title}: {finding.summary}" for finding in self.examined.findings]
+        return "\n".join([self.examined.name, *summaries, *(f"{name} failed: {e}" for name, e in self.failed.items())])
 
 
 def _place(arguments: Mapping[str, Any]) -> tuple[Path, str] | None:
@@ -157,9 +162,9 @@ def _stored_findings(out: str | Path | None, identity: Mapping[str, Any]) -> tup
     if out is None or not Path(out).exists():
         return {}, ""
     try:
-        content = regular(Path(out)).read_bytes()
-    except OSError as error:
-        raise InputError(f"out is {str(out)!r:.80}, which cannot be read ({error.strerror}): name a file.") from error
+        content = read_bytes(Path(out), LARGEST)
+    except InputError as error:
+        raise InputError(f"out: {error}") from error
     try:
         value = parse_json(content, out)
         differing = [key for key, setting in identity.items() if value["of"].get(key) != setting]
@@ -167,7 +172,11 @@ def _stored_findings(out: str | Path | None, identity: Mapping[str, Any]) -> tup
         findings = {name: {"source": setting["source"], "finding": setting["finding"]} for name, setting in stored}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{out} is no diagnosis: move it away, or write to another place.") from error
-    if not read_sealed(Path(out)):
+    try:
+        fit = bool(read_sealed(Path(out))) and all(Finding.of(entry["finding"]) for entry in findings.values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        fit = False
+    if not fit:
         return {}, f"{out} was damaged or changed: the diagnosis was made again."
     if differing:
         return {}, f"{out} held a diagnosis of other {', '.join(differing)}: it was made again."

@@ -19,7 +19,7 @@ from unperturbed.examinations.compare import compare
 from unperturbed.examinations.preparation import chosen
 from unperturbed.examinations.runner import Diagnosis, diagnose
 from unperturbed.examinations.subject import Diagnostic
-from unperturbed.findings import Comparison, Examined, Progress, silent
+from unperturbed.findings import Comparison, Examined, Progress, Shown, silent
 from unperturbed.reports.page.page import findings_page
 from unperturbed.runs.files import slug, write_json, write_text
 from unperturbed.runs.record import RunRecord
@@ -62,8 +62,8 @@ class Candidate:
         return 0 if self.record is None or self.record.recipe is None else int(self.record.recipe["seed"])
 
 
-@dataclass(frozen=True, eq=False)
-class Diagnoses:
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagnoses(Shown):
     """The diagnoses of several networks.
 
     Attributes:
@@ -97,6 +97,11 @@ class Diagnoses:
             ],
             "comparison": None if self.comparison is None else asdict(self.comparison),
         }
+
+    def __str__(self) -> str:
+        """Return the networks, the number of findings of each, and the page."""
+        networks = ", ".join(f"{model.name} ({len(model.findings)} findings)" for model in self.examined)
+        return f"{networks}; {self.page}"
 
     def raise_failures(self) -> None:
         """Raise RunError if diagnostics failed."""

@@ -1,12 +1,12 @@
 """The conclusion of an audit: the verdict, its causes, and the robust accuracy after the remedies."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from unperturbed.examinations.audited import CheckResult
 from unperturbed.examinations.causes import BY_NAME, CAUSES
-from unperturbed.findings import AttackRecord, Examined, Interval, Outcome
+from unperturbed.findings import AttackRecord, Examined, Interval, Outcome, Shown
 from unperturbed.statistics.intervals import wilson
 
 Conclusion = Literal["no sign of obfuscation", "undecided", "suspicious", "obfuscated"]
@@ -32,8 +32,8 @@ DROP = 0.06
 fall by up to 0.04 from the suite pgd to AutoAttack."""
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, repr=False)
+class Audit(Shown):
     """The result of an audit.
 
     Attributes:
@@ -48,8 +48,9 @@ class Audit:
         remedies: the sources of the gradient of the strongest attacks.
         attacks: the record of each attack after the remedies.
         warnings: limits of the audit.
-        seconds: total time.
+        seconds: processor time of this run, of all threads.
         environment: versions, seed, hashes.
+        costs: the same of its parts; stored results cost nothing.
     """
 
     verdict: Conclusion
@@ -65,6 +66,7 @@ class Audit:
     warnings: tuple[str, ...]
     seconds: float
     environment: Mapping[str, Any]
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     def evidence(self, cause: str) -> CheckResult | None:
         """Return the check that found a cause, or None if it follows from the headline."""
@@ -87,6 +89,7 @@ class Audit:
             "attacks": [asdict(attack) for attack in self.attacks],
             "warnings": list(self.warnings),
             "seconds": self.seconds,
+            "costs": dict(self.costs),
             "environment": dict(self.environment),
         }
 

@@ -20,3 +20,4 @@ from unperturbed.findings.results import GateRecord as GateRecord
 from unperturbed.findings.results import Outcome as Outcome
 from unperturbed.findings.results import Result as Result
 from unperturbed.findings.results import Transfer as Transfer
+from unperturbed.findings.shown import Shown as Shown

@@ -1,8 +1,12 @@
 """The findings of an examination of one network: numbers, distributions and lines."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,11 @@ class Number:
     low: float | None = None
     high: float | None = None
     unit: str = ""
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> "Number":
+        """Return the number from plain values; raises TypeError for other values."""
+        return _typed(cls, value)
 
 
 @dataclass(frozen=True)
@@ -100,16 +109,42 @@ class Finding:
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> "Finding":
-        """Return the finding from the output of `json`."""
-        return cls(
-            value["title"],
-            value["summary"],
-            tuple(Number(**entry) for entry in value["numbers"]),
-            tuple(Distribution(**_tuples(entry)) for entry in value["distributions"]),
-            tuple(Line(**_tuples(entry)) for entry in value["lines"]),
-            tuple(value["notes"]),
-        )
+        """Return the finding from the output of `json`; raises TypeError or KeyError for other values."""
+        parts: dict[str, Any] = {
+            "numbers": tuple(Number.of(entry) for entry in value["numbers"]),
+            "distributions": tuple(_typed(Distribution, entry) for entry in value["distributions"]),
+            "lines": tuple(_typed(Line, entry) for entry in value["lines"]),
+        }
+        finding = _typed(cls, {name: value[name] for name in ("title", "summary", "notes")})
+        for distribution in parts["distributions"]:
+            _check_lengths(distribution.name, distribution.values, distribution.ids)
+        for line in parts["lines"]:
+            _check_lengths(line.name, line.x, line.y, line.low, line.high)
+        return replace(finding, **parts)
 
 
-def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(entry) if isinstance(entry, list) else entry for key, entry in value.items()}
+def _typed(kind: type[T], entry: Mapping[str, Any]) -> T:
+    """Return an object of plain values; raises TypeError for values of other types, and numbers that are not finite."""
+    hints, values = get_type_hints(kind), dict[str, Any]()
+    for name, given in entry.items():
+        value = tuple(given) if isinstance(given, list) else given
+        if name not in hints or not _fits(value, hints[name]):
+            raise TypeError(f"{name:.40} is {given!r:.80}, which does not fit")
+        values[name] = value
+    return kind(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    parts = get_args(hint)
+    if get_origin(hint) is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(entry, parts[0]) for entry in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def _check_lengths(name: str, *columns: Sequence[Any] | None) -> None:
+    if len({len(column) for column in columns if column is not None}) > 1:
+        raise TypeError(f"the values of {name!r:.80} are more or fewer than their positions")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from unperturbed.errors import InputError
 from unperturbed.findings.numbers import Interval, Verdict, doubted
+from unperturbed.findings.shown import Shown
 
 if TYPE_CHECKING:
     import pandas
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 Clean = TypeVar("Clean", Interval, tuple[Interval, ...])
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Result(ABC, Generic[Clean]):
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Result(Shown, ABC, Generic[Clean]):
     """The common part of all results.
 
     Attributes:
@@ -103,6 +104,7 @@ class GateRecord:
         reason: why the stronger suite attacked all the survivors; empty where it did not.
         estimate: the robust accuracy that both suites together leave, estimated from the sample, with its 95% interval
             over samples of these examples; the accuracy itself where all survivors were attacked.
+        half_width: of the interval that was asked for, as a share of all examples; None: none was.
     """
 
     suite: str
@@ -111,6 +113,7 @@ class GateRecord:
     broken: int
     reason: str
     estimate: Interval
+    half_width: float | None = None
 
     def __str__(self) -> str:
         """Return one sentence."""
@@ -123,7 +126,7 @@ class GateRecord:
         )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Outcome(Result[Interval]):
     """The result of an evaluation.
 
@@ -179,7 +182,7 @@ class Outcome(Result[Interval]):
         )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Transfer(Result[tuple[Interval, ...]]):
     """Accuracies of models on adversarial points of each other; `clean_accuracy` has one value per model.
 
@@ -216,3 +219,11 @@ class Transfer(Result[tuple[Interval, ...]]):
             }
             | self.circumstances()
         )
+
+    def __str__(self) -> str:
+        """Return each model's clean accuracy, and its accuracy on the points of all models."""
+        texts = [
+            f"{name} clean {clean}, on the points of all models {worst}{doubted(self.doubts.get(name, ()))}"
+            for name, clean, worst in zip(self.names, self.clean_accuracy, self.worst, strict=True)
+        ]
+        return f"{'; '.join(texts)}; under {self.threat} ({self.suite}: {self.note})"

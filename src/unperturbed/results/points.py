@@ -52,7 +52,7 @@ def stored_points(stored: StoredEvaluation) -> Points:
         raise InputError("the table of examples cannot be read")
     try:
         parts = list(adversarial_points(outcome, stored.path.parent))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"the perturbed inputs cannot be read ({error})") from error
     labels = dict(zip(outcome.examples["id"], outcome.examples["label"], strict=True))
     ids = [name for part, z in parts for name in part.tolist()]

@@ -1,17 +1,18 @@
 """The report of runs: one self-contained page, a model card, and figures for papers."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
+from unperturbed.findings import Shown
 from unperturbed.reports.card import card_of
 from unperturbed.reports.charts.plots import draw
 from unperturbed.reports.charts.style import FORMATS, save_chart
-from unperturbed.reports.document import Document
+from unperturbed.reports.document import Alert, Document, Part, Section
 from unperturbed.reports.page.render import page_of
 from unperturbed.results.sections.audit import audit
 from unperturbed.results.sections.classes import classes
@@ -45,8 +46,8 @@ SECTIONS = (
 """The sections in the order of the page; the glossary comes last."""
 
 
-@dataclass(frozen=True, eq=False)
-class Report:
+@dataclass(frozen=True, eq=False, repr=False)
+class Report(Shown):
     """A written report.
 
     Attributes:
@@ -62,6 +63,11 @@ class Report:
     card: Path | None
     figures: tuple[Path, ...]
     damaged: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return the page, the number of its sections, and what could not be read."""
+        damaged = f"; {len(self.damaged)} pieces could not be read" if self.damaged else ""
+        return f"{self.page}: {len(self.document.sections)} sections{damaged}"
 
 
 @checked()
@@ -104,10 +110,18 @@ def report(
 
 
 def document_of(runs: Sequence[StoredRun]) -> Document:
-    """Return the report of runs, without sections that have no results."""
-    sections = [part for function in SECTIONS if (part := function(runs)) is not None]
+    """Return the report of runs, without sections that have no results; one that fails says so in its place."""
+    sections = [part for function in SECTIONS if (part := _section(function, runs)) is not None]
     title = f"Robustness of {runs[0].name}" if len(runs) == 1 else f"Robustness of {len(runs)} networks"
     return Document(title, tuple(_facts(runs)), (*sections, glossary()))
+
+
+def _section(function: Callable[[Sequence[StoredRun]], Section | None], runs: Sequence[StoredRun]) -> Section | None:
+    try:
+        return function(runs)
+    except Exception as error:  # values of a stranger's folder, whose checksums are right, may be of any kind
+        text = f"The stored values do not fit ({type(error).__name__}: {error}): measure again."
+        return Section(f"Left out: {function.__name__.replace('_', ' ')}", (Part("", (Alert(text),)),))
 
 
 def write_figures(document: Document, folder: Path) -> tuple[Path, ...]:

@@ -1,6 +1,7 @@
 """All results in a run folder, as plain data, with sentences on damaged or missing ones."""
 
 import math
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +16,9 @@ from unperturbed.results.tables import with_verified_table
 from unperturbed.runs import BEST, CONFIG, METRICS, MODEL, RESULT
 from unperturbed.runs.job import JOB
 from unperturbed.runs.record import RunRecord
-from unperturbed.runs.verify import read_sealed
+from unperturbed.runs.verify import LARGEST, read_sealed
 
 AUDIT = "audit.json"
-LARGEST = 256 * 2**20
-"""The largest file of findings in bytes, with one value per example."""
 OTHER = ("-robustbench.json", "-8bit.json")
 """Suffixes of JSON files with an evaluation in another format."""
 T = TypeVar("T")
@@ -89,7 +88,7 @@ def read_run(folder: Path, name: str) -> StoredRun:
     def tried(read: Callable[[], T]) -> T | None:
         try:
             return read()
-        except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (InputError, OSError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as error:
             damaged.append(str(error) or type(error).__name__)
             return None
 
@@ -228,11 +227,12 @@ def _text(path: Path) -> str:
 
 def _with_absent(run: StoredRun) -> StoredRun:
     """Return the run with a sentence for each kind of result that was not measured."""
+    folder = shlex.quote(str(run.folder))
     kinds = (
-        ("robust accuracy", run.evaluations, f"unperturbed evaluate {run.folder} --suite standard"),
-        ("accuracy against eps", run.curves, f"unperturbed curve {run.folder}"),
-        ("audit", run.audit, f"unperturbed audit {run.folder}"),
-        ("diagnosis", run.examined, f"unperturbed diagnose {run.folder}"),
+        ("robust accuracy", run.evaluations, f"unperturbed evaluate {folder} --suite standard"),
+        ("accuracy against eps", run.curves, f"unperturbed curve {folder}"),
+        ("audit", run.audit, f"unperturbed audit {folder}"),
+        ("diagnosis", run.examined, f"unperturbed diagnose {folder}"),
     )
     absent = tuple(f"No {noun}: {command}" for noun, content, command in kinds if not content)
     training = () if run.metrics else ("No learning curves: there is no metrics.jsonl with an epoch.",)

@@ -1,5 +1,6 @@
 """The run folder: its names, and atomic writes."""
 
+import errno
 import json
 import math
 import os
@@ -59,6 +60,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.stem}.{HOST}-{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # it may be a link
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -146,10 +148,10 @@ def is_running(pid: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file in UTF-8 atomically, whatever the encoding of the system."""
 
     def write(temporary: Path) -> None:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name may be no text in UTF-8
 
     write_atomically(path, write)
 
@@ -171,8 +173,16 @@ def finite(value: Any) -> Any:
 
 
 def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a YAML mapping atomically, in its order."""
-    write_text(path, yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True))
+    """Write a YAML mapping atomically, in its order.
+
+    Raises:
+        InputError: for a text with half of a pair of surrogates, such as a file name in another encoding: no parser of
+        YAML would read it back.
+    """
+    if bad := re.search('[^"]*[\ud800-\udfff][^"]*', json.dumps(value, ensure_ascii=False, default=str)):
+        raise InputError(f"{path} cannot hold {bad[0]!a:.120}, which is no text in UTF-8: rename it.")
+    text = yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True)
+    write_text(path, text)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -218,8 +228,17 @@ def check_links(run: Path) -> None:
 
 
 def _not_through_links(path: str, flags: int) -> int:
-    """Open a file for writing, but no symbolic link, which could redirect the writes to any file."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    """Open a file for writing, but no link, symbolic or hard, which could redirect the writes to any file."""
+    file = os.open(path, (flags & ~os.O_TRUNC) | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    try:
+        if os.fstat(file).st_nlink > 1:
+            raise OSError(errno.EMLINK, "it has a second name (a hard link), where it would change too: copy it", path)
+        if flags & os.O_TRUNC:
+            os.truncate(file, 0)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
 
 
 def write_in_place(path: Path, text: str) -> None:

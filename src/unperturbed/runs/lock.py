@@ -24,7 +24,7 @@ from typing import Any, ParamSpec, TypeVar
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from unperturbed.errors import InputError
-from unperturbed.reading import parse_json
+from unperturbed.reading import parse_json, read_small
 from unperturbed.runs.files import HOST, in_place, remove_leftovers, write_in_place
 
 log = logging.getLogger("unperturbed")
@@ -132,8 +132,8 @@ def alone_in(place: Place) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def _acquired(record: Path, target: Path) -> BaseFileLock:
     """Acquire the lock and write its record; raises InputError if another process holds it."""
     for file in (record, record.with_suffix("")):
-        if file.is_symlink() or (file.exists() and not file.is_file()):
-            raise InputError(f"{file} is no regular file, and so no lock: remove it, and try again.")
+        if file.is_symlink() or (file.exists() and (not file.is_file() or file.stat().st_nlink > 1)):
+            raise InputError(f"{file} is a link or no regular file, and so no lock: remove it, and try again.")
     holder = _holder(record)
     if holder is not None and holder.host != HOST:
         if not _is_silent(record):
@@ -177,7 +177,7 @@ def _refusal(target: Path, holder: Holder | None) -> InputError:
 def _holder(record: Path) -> Holder | None:
     """Return the recorded holder, or None."""
     try:
-        value = parse_json(record.read_bytes(), record)
+        value = parse_json(read_small(record), record)
         return Holder(str(value["host"]), int(value["pid"]), str(value["since"]), str(value["command"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -7,8 +7,12 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from unperturbed.errors import InputError
 from unperturbed.reading import regular
 from unperturbed.runs.files import write_atomically
+
+LARGEST = 2**30
+"""The largest table in memory, in bytes."""
 
 
 def write_table(path: Path, columns: Mapping[str, list[Any]]) -> None:
@@ -22,7 +26,22 @@ def write_table(path: Path, columns: Mapping[str, list[Any]]) -> None:
 
 
 def read_table(path: Path) -> dict[str, list[Any]]:
-    """Return the columns of a table; raises OSError or pyarrow.ArrowException if it cannot be read."""
-    with regular(path).open("rb") as file:
-        columns: dict[str, list[Any]] = pyarrow.parquet.read_table(file).to_pydict()
+    """Return the columns of a table.
+
+    Raises:
+        InputError: for a table with nested columns, or of more values than `LARGEST` bytes hold: a few kilobytes may
+        stand for a column of any length.
+        OSError, pyarrow.ArrowException: if it cannot be read.
+    """
+    with regular(path).open("rb") as stream:
+        file = pyarrow.parquet.ParquetFile(stream)
+        if nested := [field.name for field in file.schema_arrow if pyarrow.types.is_nested(field.type)]:
+            raise InputError(f"{path} has the nested column {nested[0]!r:.80}, which no table of examples has.")
+        batches, size = list[Any](), 0
+        for batch in file.iter_batches(batch_size=1024):
+            batches.append(batch)
+            if (size := size + batch.nbytes) > LARGEST:
+                raise InputError(f"{path} expands to more than {LARGEST:,} bytes: it is no table of examples.")
+        table = pyarrow.Table.from_batches(batches, file.schema_arrow)
+    columns: dict[str, list[Any]] = table.to_pydict()
     return columns

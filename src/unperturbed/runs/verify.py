@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unperturbed.reading import parse_json, regular
+from unperturbed.reading import parse_json, read_bytes, regular
 from unperturbed.runs.files import finite, write_json
 
+LARGEST = 256 * 2**20
+"""The largest JSON file in bytes; findings have one value per example."""
 SEAL = "sha256"
 """The field of a JSON object with the hash of all others."""
 
@@ -36,8 +38,8 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file, unverified; an empty one if there is none."""
     try:
-        value = parse_json(regular(path).read_bytes(), path)
-    except (OSError, ValueError):
+        value = parse_json(read_bytes(path, LARGEST), path)
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -42,7 +42,7 @@ def _attacks(l1: bool) -> dict[str, Attack]:
 
 
 ATTACKS = _attacks(l1=False)
-_IN_L1 = _attacks(l1=True)
+ATTACKS_IN_L1 = _attacks(l1=True)
 
 
 def find_suite(suite: str | Suite | Callable[..., Any], trust: Trust = OWN) -> Suite:
@@ -128,6 +128,6 @@ def custom(names: Sequence[str]) -> Suite:
         "custom-" + "_".join(requested),
         attacks,
         f"upper bound only: {labels} alone, not all of AutoAttack",
-        l1=tuple(_IN_L1[name] for name in requested),
+        l1=tuple(ATTACKS_IN_L1[name] for name in requested),
         few_classes=FEW if {"apgd-t", "apgd-dlr"} & {*requested} else "",
     )

@@ -119,7 +119,7 @@ class Setting:
         return value | {"conclusions": list(self.conclusions), "problems": list(self.problems)}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sweep:
     """The results of a sweep so far.
 
@@ -146,6 +146,11 @@ class Sweep:
     def __str__(self) -> str:
         """Return the table and its notes as text."""
         return "\n".join([" | ".join(self.columns), *(" | ".join(row) for row in self.cells), *self.notes])
+
+    def __repr__(self) -> str:
+        """Return the number of settings and of evaluated ones."""
+        evaluated = sum(setting.evaluated > 0 for setting in self.settings)
+        return f"Sweep({len(self.settings)} settings, {evaluated} of them evaluated)"
 
 
 def write(out: Path, about: Mapping[str, Any], axes: Sequence[Axis], runs: Sequence[Combination]) -> Sweep:

@@ -1,7 +1,7 @@
 """A run folder: its network, data, threat, method and results."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from unperturbed.data.sources import keep_place, load_data
 from unperturbed.data.split import Data, Split, hold_out, select
 from unperturbed.errors import InputError
 from unperturbed.evaluation.stored import stored_evaluations
-from unperturbed.findings import Outcome
+from unperturbed.findings import Outcome, Shown
 from unperturbed.imports import Trust, user_trust
 from unperturbed.methods.base import Method
 from unperturbed.runs.files import CONFIG
@@ -28,8 +28,8 @@ from unperturbed.types import Bounds
 from unperturbed.weights.rebuild import load_run
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(Shown):
     """An open run folder. Each part is read at its first use, and cached.
 
     Attributes:
@@ -40,7 +40,12 @@ class Run:
 
     folder: Path
     record: RunRecord
-    trust: Trust = field(repr=False)
+    trust: Trust
+
+    def __str__(self) -> str:
+        """Return the folder, and what was trained."""
+        model = "a network built in Python" if self.record.model is None else self.record.model.class_path
+        return f"{self.folder}: {model} on {self.record.data or 'data from Python'}, threat {self.record.threat}"
 
     @classmethod
     @checked()

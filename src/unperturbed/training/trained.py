@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from unperturbed.findings import Interval
+from unperturbed.findings import Interval, Shown
 from unperturbed.methods.base import Method
 
 
-@dataclass(frozen=True, eq=False)
-class Trained:
+@dataclass(frozen=True, eq=False, repr=False)
+class Trained(Shown):
     """The result of a run.
 
     Attributes:
@@ -59,6 +59,15 @@ class Trained:
             "conclusions": list(self.conclusions),
             "feasible": self.feasible,
         }
+
+    def __str__(self) -> str:
+        """Return the headline."""
+        examples = "held-out examples" if self.held_out else "training examples"
+        folder = "" if self.folder is None else f", in {self.folder}"
+        return (
+            f"{type(self.model).__name__}, clean {self.clean_accuracy}, robust {self.robust_accuracy} on {examples} "
+            f"(ten steps: a quick look); weights of epoch {self.best_epoch} of {self.epochs}{folder}"
+        )
 
 
 def at_chance(clean: Interval, robust: Interval, classes: int) -> str | None:

@@ -3,7 +3,8 @@
 import inspect
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -11,14 +12,18 @@ from typing import Any, get_origin
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import UninitializedParameter
 
 from unperturbed.catalogue import listing
 from unperturbed.checks import checked
 from unperturbed.errors import InputError, hint
+from unperturbed.findings import Shown
 from unperturbed.imports import OWN, follow, is_function, may_make
 from unperturbed.networks.classifier import as_classifier
 from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
+from unperturbed.reading import check_memory
 from unperturbed.runs.tensors import write_tensors
 from unperturbed.weights.layouts import MEAN, STD, StoredWeights, plain_names
 from unperturbed.weights.stored import read_stored
@@ -49,11 +54,32 @@ def build_model(
     make = _find_maker(spec)
     offered = {"input_shape": input_shape, "classes": classes, "mean": mean, "std": std}
     keywords = _checked_arguments(spec, make, arguments, offered)
-    with trying(f"building the model {spec} with {keywords!r:.300}"):
+    with trying(f"building the model {spec} with {keywords!r:.300}"), _within_memory(spec):
         model = make(**keywords)
     if not isinstance(model, nn.Module):
         raise InputError(f"{spec} returned a {type(model).__name__}, not a torch.nn.Module: name a class that is one")
     return model
+
+
+@contextmanager
+def _within_memory(spec: str) -> Iterator[None]:
+    """Raise InputError in this block once the weights of new layers exceed the machine's memory.
+
+    Their memory is reserved by then, but taken only by the first values: nothing is full yet.
+    """
+    total = 0
+
+    def count(_: nn.Module, __: str, parameter: nn.Parameter | None) -> None:
+        nonlocal total
+        if parameter is not None and not isinstance(parameter, UninitializedParameter) and not parameter.is_meta:
+            total += parameter.nbytes
+            check_memory(total, f"The weights of the model {spec}", "give smaller sizes")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def named_models() -> dict[str, type[nn.Module]]:
@@ -105,8 +131,8 @@ def _checked_arguments(
 # --- weights --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class KeyReport:
+@dataclass(frozen=True, repr=False)
+class KeyReport(Shown):
     """The outcome of loading a weights file, by name.
 
     `missing` and `mismatched` (with both shapes) are the model's names, `unexpected` the file's; `kept` is the

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unperturbed.errors import InputError
+from unperturbed.reading import regular
 from unperturbed.runs.tensors import DamagedError, damage_of_zip, read_tensors
 from unperturbed.weights.layouts import StoredWeights, find_weights
 
@@ -41,7 +42,7 @@ def _head(path: Path) -> bytes:
     if path.is_dir():
         raise InputError(f"{path} is a folder: name the weights file in it (.safetensors, .pt, .pth, .ckpt or .bin)")
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             head = file.read(512)
     except OSError as error:
         raise InputError(f"cannot read the weights {path} ({error.strerror}): check the path") from error

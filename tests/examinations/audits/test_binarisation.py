@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from support.planted import EPS, examples, robust
+from support.toys import Function
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.evaluation.attack import attack
 from unperturbed.examinations.binarisation import binarisation
@@ -23,10 +24,16 @@ def strong(model: nn.Module, x: Inputs, y: Labels) -> Tensor:
     return attack(model, x, y, THREAT, suite)
 
 
+def detached(model: nn.Module, x: Inputs, y: Labels) -> Tensor:
+    """Climb the network with its input detached: the gradient is 0 everywhere."""
+    return strong(Function(lambda z: model(z.detach()) + 0 * z.flatten(1).sum(1, keepdim=True)), x, y)
+
+
 SABOTAGED = {
     "no step": lambda model, x, y: x,
     "wrong sign": lambda model, x, y: THREAT.project(x, 2 * x - strong(model, x, y)),
     "label off by one": lambda model, x, y: strong(model, x, 1 - y),
+    "detached gradient": detached,
     "a tenth of the ball": lambda model, x, y: x + 0.1 * (strong(model, x, y) - x),
 }
 

@@ -1,6 +1,5 @@
 """The plan of an audit: passes by the settings of the attacks, examples and strength by the time that there is."""
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -16,6 +15,7 @@ from unperturbed.examinations.budget import (
     checks_passes,
     suite_passes,
 )
+from unperturbed.examinations.clock import Start
 from unperturbed.suites.autoattack import STANDARD
 from unperturbed.suites.pgd import PGD_SUITE
 
@@ -35,7 +35,7 @@ def test_the_passes_of_all_checks_are_the_sum() -> None:
 
 
 def test_the_clock_slows_down_with_the_machine_and_never_speeds_up() -> None:
-    clock = Clock(PLAN, time.monotonic())
+    clock = Clock(PLAN, Start.now())
     assert clock.seconds(1000) == pytest.approx(0.1) and 99 < clock.left <= 100
     clock.record(1000, 0.3)
     assert clock.seconds(1000) == pytest.approx(0.3)

@@ -47,6 +47,17 @@ def test_the_page_tells_numbers_notes_and_sentences_escaped() -> None:
     assert '<td class="held">held</td>' in page and "-1 [-1.5, -0.5]" in page and "One network only." in page
 
 
+def test_no_name_is_markup_in_a_figure_and_the_page_makes_no_requests() -> None:
+    """Plotly makes links of <a href> in any text."""
+    name = '<a href="https://a.b">x</a>'
+    line = Line(name, (name, "fc"), (0.5, None), across=name, unit=name, about=name)
+    found = Finding(name, name, distributions=(Distribution(name, (0.1, 0.2), (0, 1), name),), lines=(line,))
+    page = findings_page([Examined(name, 0.0, 0, (found,)), Examined("b", 0.0, 0, (found,))], None, name, [name])
+    page = page.replace(get_plotlyjs(), "")
+    assert "<a " not in page and "\\u003ca " not in page
+    assert "default-src 'none'" in page
+
+
 def test_a_note_names_its_networks_unless_it_is_about_all() -> None:
     other = Examined("c", 0.1, 0, (Finding("Margins <of> the output", "c.", notes=("Something else.",)),))
     page = findings_page([examined("a", 0.0), examined("b", 0.0), other], None, "T", [])

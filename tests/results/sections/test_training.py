@@ -36,16 +36,30 @@ def test_every_selection_is_found_again() -> None:
         assert selection(given.examples, given.examples_seed) == chosen
 
 
-@pytest.mark.parametrize("checked", [True, False])
-def test_an_evaluation_without_its_check_is_repeated_without_it(tmp_path: Path, checked: bool) -> None:
-    gate = GateRecord("standard", 3, 3, 0, "", Interval(0.5, 0.5, 0.5, 6)) if checked else None
+def checked(half_width: float | None = None) -> GateRecord:
+    return GateRecord("standard", 3, 3, 0, "", Interval(0.5, 0.5, 0.5, 6), half_width)
+
+
+@pytest.mark.parametrize(
+    ("suite", "gate", "options"),
+    [
+        ("fast", checked(), ""),
+        ("fast", checked(0.005), " --estimate 0.5"),
+        ("fast", None, " --no-gate"),
+        ("pgd", None, ""),
+        ("mine", None, ""),
+    ],
+)
+def test_an_evaluation_is_repeated_with_its_check_of_survivors(
+    tmp_path: Path, suite: str, gate: GateRecord | None, options: str
+) -> None:
     outcome = Outcome(
         threat="Linf:0.1", n=6, clean_accuracy=Interval(1, 1, 1, 6), seconds=0.0, warnings=(), environment={},
-        suite="fast", note="", robust_accuracy=Interval(0.5, 0, 1, 6), attacks=(), ties=0, unverified=0,
+        suite=suite, note="", robust_accuracy=Interval(0.5, 0, 1, 6), attacks=(), ties=0, unverified=0,
         counts={"survived": 3, "broken": 3, "misclassified": 0, "unknown": 0}, examples={}, gate=gate,
     )  # fmt: skip
     (tmp_path / "result.json").write_text("{}")
     stored = StoredEvaluation(tmp_path / "evaluation/fast.json", outcome, 0.1)
     run = replace(read_run(tmp_path, "a"), evaluations=[stored])
     line = _commands(run).splitlines()[1]
-    assert line.startswith("unperturbed evaluate ") and line.endswith("--no-gate") != checked
+    assert line.startswith("unperturbed evaluate ") and line.endswith(f"--suite {suite} --threat Linf:0.1{options}")

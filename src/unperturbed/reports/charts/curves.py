@@ -9,7 +9,7 @@ from matplotlib.ticker import PercentFormatter
 
 from unperturbed.errors import InputError
 from unperturbed.findings import Interval
-from unperturbed.reports.charts.style import headed, house_style, printable
+from unperturbed.reports.charts.style import headed, house_style, in_legend, printable
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def curves_chart(curves: Sequence[AccuracyCurve], title: str, caption: str, acro
             values = [value.value for value in curve.values]
             marks = [list(curve.eps).index(eps) for eps in curve.marked]
             (drawn,) = axes.plot(
-                curve.eps, values, marker="o", markersize=4, markevery=marks, label=printable(curve.name)
+                curve.eps, values, marker="o", markersize=4, markevery=marks, label=in_legend(curve.name)
             )
             low, high = ([getattr(value, end) for value in curve.values] for end in ("low", "high"))
             axes.fill_between(curve.eps, low, high, color=drawn.get_color(), alpha=0.18, linewidth=0)

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from unperturbed.reports.charts.style import COLOURS, headed, house_style, printable
+from unperturbed.reports.charts.style import COLOURS, headed, house_style, in_legend, printable
 from unperturbed.reports.document import BarChart, Chart, LineChart, MatrixChart, Series
 
 DASHES = ("-", "--", ":", "-.", (0, (6, 2)), (0, (6, 2, 1, 2)))
@@ -56,7 +56,7 @@ def _line(axes: Axes, series: Series, number: int) -> None:
     marker = MARKERS[number % len(MARKERS)] if series.shape == "line" and len(x) <= FEW else ""
     axes.plot(
         x, y, color=colour, linestyle=DASHES[number % len(DASHES)], drawstyle=drawstyle, marker=marker, markersize=4,
-        label=printable(series.name) or "_",
+        label=in_legend(series.name),
     )  # fmt: skip
     if series.low is not None and series.high is not None:
         axes.fill_between(x, _floats(series.low), _floats(series.high), color=colour, alpha=0.18, linewidth=0)
@@ -75,7 +75,7 @@ def _bars(chart: BarChart) -> Figure:
         ]
         axes.barh(
             at, [bar.value for bar in series.bars], thickness, color=COLOURS[number % len(COLOURS)],
-            hatch=HATCHES[number % len(HATCHES)], edgecolor="white", linewidth=0, label=printable(series.name) or "_",
+            hatch=HATCHES[number % len(HATCHES)], edgecolor="white", linewidth=0, label=in_legend(series.name),
             xerr=np.array(ends) if any(map(any, ends)) else None, error_kw={"elinewidth": 0.8, "ecolor": "#78818c"},
         )  # fmt: skip
     axes.set_yticks(range(len(names)), [printable(name) for name in names])

@@ -57,6 +57,12 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
+def in_legend(name: str) -> str:
+    """Return a name for a legend; Matplotlib leaves out names that begin with an underscore, such as the empty one."""
+    text = printable(name)
+    return f" {text}" if text.startswith("_") else text or "_"
+
+
 def headed(figure: Figure, title: str, caption: str) -> None:
     """Write the title above a figure, and the caption in smaller letters below the title."""
     figure.suptitle(printable(title), fontsize=11, fontweight="bold")

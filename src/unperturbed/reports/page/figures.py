@@ -1,5 +1,9 @@
-"""Figures of findings, for one network or several, as Plotly data for a page."""
+"""Figures of findings, for one network or several, as Plotly data for a page.
 
+Plotly interprets a part of HTML in texts, so every name is escaped here.
+"""
+
+import html
 import math
 from collections.abc import Sequence
 
@@ -61,11 +65,12 @@ def line_figure(name: str, models: Sequence[Examined]) -> go.Figure:
             continue
         if len(models) == 1 and line.low is not None and line.high is not None:
             band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-            figure.add_scatter(x=line.x, y=line.low, **band)
-            figure.add_scatter(x=line.x, y=line.high, fill="tonexty", fillcolor=_faded(colour), **band)
+            figure.add_scatter(x=_positions(line.x), y=line.low, **band)
+            figure.add_scatter(x=_positions(line.x), y=line.high, fill="tonexty", fillcolor=_faded(colour), **band)
         figure.add_scatter(
-            x=line.x, y=line.y, name=_label(model, models), mode="lines+markers",
-            line={"color": colour, "width": 1.6, "dash": dash}, marker={"size": 4}, text=[model.name] * len(line.x),
+            x=_positions(line.x), y=line.y, name=_label(model, models), mode="lines+markers",
+            line={"color": colour, "width": 1.6, "dash": dash}, marker={"size": 4},
+            text=[_text(model.name)] * len(line.x),
         )  # fmt: skip
     lines = [line for model in models if (line := model.line(name)) is not None]
     drawn, abouts = lines[0], {line.about for line in lines}
@@ -90,8 +95,10 @@ def row_figure(row: Row, strengths: Sequence[float], trend: Trend | None = None)
         x=[strengths[k] for k in indices], y=[row.means[k] for k in indices], error_y=bars, mode="lines+markers",
         line={"color": _between(0.0)}, showlegend=False,
     )  # fmt: skip
-    title = row.quantity if trend is None else f"{trend.claim.sentence}: <b>{trend.verdict}</b>"
-    _lay_out(figure, title, "eps in training", row.quantity if trend is not None else row.unit)
+    if trend is None:
+        _lay_out(figure, row.quantity, "eps in training", row.unit)
+    else:
+        _lay_out(figure, trend.claim.sentence, "eps in training", row.quantity, verdict=trend.verdict)
     return figure
 
 
@@ -124,11 +131,8 @@ def _dashes(models: Sequence[Examined]) -> list[str]:
 
 def _label(model: Examined, models: Sequence[Examined]) -> str:
     """Return the name of a network in the legend, with its strength if strengths differ."""
-    return (
-        model.name
-        if len({examined.strength for examined in models}) == 1
-        else f"{model.name}, eps {model.strength:.6g}"
-    )
+    name = _text(model.name)
+    return name if len({examined.strength for examined in models}) == 1 else f"{name}, eps {model.strength:.6g}"
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
@@ -137,8 +141,9 @@ def _edges(values: np.ndarray) -> np.ndarray:
     return np.linspace(low, high if high > low else low + 1, BINS + 1)
 
 
-def _lay_out(figure: go.Figure, title: str, across: str, up: str, about: str = "") -> None:
-    below = f"<br><sup>{about}</sup>" if about else ""
+def _lay_out(figure: go.Figure, title: str, across: str, up: str, about: str = "", verdict: str = "") -> None:
+    behind = f": <b>{_text(verdict)}</b>" if verdict else ""
+    below = f"<br><sup>{_text(about)}</sup>" if about else ""
     axis = {
         "gridcolor": FAINT,
         "zerolinecolor": FAINT,
@@ -147,11 +152,20 @@ def _lay_out(figure: go.Figure, title: str, across: str, up: str, about: str = "
         "exponentformat": "power",
     }
     figure.update_layout(
-        title={"text": title + below, "font": {"size": 14}}, font={"color": INK, "size": 12}, height=340,
+        title={"text": _text(title) + behind + below, "font": {"size": 14}}, font={"color": INK, "size": 12},
+        height=340,
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", margin={"l": 60, "r": 16, "t": 56, "b": 48},
-        xaxis={**axis, "title": {"text": across}}, yaxis={**axis, "title": {"text": up}},
+        xaxis={**axis, "title": {"text": _text(across)}}, yaxis={**axis, "title": {"text": _text(up)}},
         hovermode="closest",
     )  # fmt: skip
+
+
+def _text(text: str) -> str:
+    return html.escape(text, quote=False)
+
+
+def _positions(positions: Sequence[str] | Sequence[float]) -> list[str | float]:
+    return [_text(position) if isinstance(position, str) else position for position in positions]
 
 
 def _between(share: float) -> str:

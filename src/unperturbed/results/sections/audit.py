@@ -5,7 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unperturbed.findings import Interval
-from unperturbed.reports.document import Alert, Block, Paragraph, Part, Section, Table, section, shown
+from unperturbed.reports.document import (
+    Alert,
+    Block,
+    LineChart,
+    Paragraph,
+    Part,
+    Section,
+    Series,
+    Table,
+    section,
+    shown,
+)
 from unperturbed.results.stored import StoredRun
 
 HONEST = "no sign of obfuscation"
@@ -57,9 +68,25 @@ def _blocks(content: Mapping[str, Any] | None) -> tuple[Block, ...]:
     if rows:
         columns = ("check", "verdict", "measured", "expected", "question", "where", "seconds")
         blocks.append(Table("Evidence", columns, rows))
+    blocks += [chart for check in _mappings(content.get("checks")) for chart in _surface(check.get("surface"))]
     warnings = tuple(map(_text, _list(content.get("warnings"))))
     blocks += [Alert("Warnings of the audit", warnings)] if warnings else []
     return tuple(blocks)
+
+
+def _surface(grid: Any) -> tuple[LineChart, ...]:
+    """Return the loss along both axes of a check's surface as a chart; nothing for anything else."""
+    try:
+        along, caption = tuple(map(float, grid["along"])), str(grid["caption"])
+        values = [tuple(map(float, row)) for row in grid["values"]]
+        middle = len(along) // 2
+        profiles = tuple(row[middle] for row in values), values[middle]
+    except (TypeError, KeyError, ValueError, IndexError):
+        return ()
+    names = "along the gradient", "along a random direction"
+    series = tuple(Series(name, along, profile) for name, profile in zip(names, profiles, strict=True))
+    text = f"{caption}; where the gradient tells the truth, the loss rises along it, and less in a random direction."
+    return (LineChart("Loss around an example", "step in units of eps", "mean loss in nats", series, text),)
 
 
 def _row(check: Mapping[str, Any]) -> tuple[str, ...]:

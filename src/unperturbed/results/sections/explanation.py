@@ -10,7 +10,7 @@ from typing import Any
 
 from unperturbed.errors import InputError
 from unperturbed.findings import Number
-from unperturbed.reading import parse_json, read_small
+from unperturbed.reading import parse_json, read_bytes, read_small
 from unperturbed.reports.document import Block, Paragraph, Part, Picture, Pictures, Section, Table, section
 from unperturbed.reports.findings import number_text
 from unperturbed.results.stored import StoredRun
@@ -27,6 +27,8 @@ FEWEST = 2
 """The smallest number of explained runs to show side by side."""
 LARGEST = 512 * 1024
 """The largest size of an image in bytes."""
+MOST = 2_000
+"""The largest number of images in a grid."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -89,6 +91,7 @@ def _column_of_each(runs: Sequence[StoredRun], file: str, column: str, reference
 def _columns(folder: Path, content: Mapping[str, Any]) -> dict[tuple[int, str], dict[str, Picture]]:
     """Return the pictures of a grid by number and name of the row, and by column."""
     columns = tuple(map(str, content["columns"]))
+    _check_number(content, columns)
     return {
         (number, str(row["name"])): {
             column: picture
@@ -107,7 +110,7 @@ def _scores(runs: Sequence[StoredRun]) -> list[Block]:
         content = parse_json(read_small(path), path)
         for finding in content["explanations"].values():
             for number in finding["numbers"]:
-                table.setdefault(str(number["name"]), {})[run.name] = number_text(Number(**number))
+                table.setdefault(str(number["name"]), {})[run.name] = number_text(Number.of(number))
     rows = tuple((name, *(row.get(run.name, "") for run in runs)) for name, row in table.items())
     return [Table("Scores of the explanations", ("score", *(run.name for run in runs)), rows)] if rows else []
 
@@ -124,14 +127,21 @@ def _blocks(folder: Path) -> tuple[Block, ...]:
 
 def _grid(folder: Path, content: Mapping[str, Any]) -> list[Block]:
     title, columns = str(content["title"]), tuple(map(str, content["columns"]))
+    _check_number(content, columns)
     rows = tuple((str(row["name"]), _images(folder, row, columns)) for row in content["rows"])
     about = str(content.get("about", ""))
     blocks: list[Block] = [Pictures(title, columns, rows, about) if rows else Paragraph(f"{title}: {about}")]
-    numbers = [Number(**number) for number in content.get("numbers", ())]
+    numbers = [Number.of(number) for number in content.get("numbers", ())]
     if numbers:
         table = tuple((number.name, number_text(number)) for number in numbers)
         blocks.append(Table(f"{title}: scores", ("score", "value"), table))
     return blocks
+
+
+def _check_number(content: Mapping[str, Any], columns: Sequence[str]) -> None:
+    """Raise InputError for a grid of more images than a page holds: one file may be named any number of times."""
+    if len(content["rows"]) * max(1, len(columns)) > MOST:
+        raise InputError(f"it holds {len(content['rows']):,} rows of {len(columns)} images, more than {MOST:,} in all")
 
 
 def _images(folder: Path, row: Mapping[str, Any], columns: Sequence[str]) -> tuple[Picture | None, ...]:
@@ -145,10 +155,11 @@ def _images(folder: Path, row: Mapping[str, Any], columns: Sequence[str]) -> tup
 
 
 def _png(folder: Path, name: str) -> bytes:
-    """Return an image file of the folder."""
-    if Path(name).name != name:
+    """Return an image file of the folder; a link to a file elsewhere, which the page would make public, is refused."""
+    path = folder / name
+    if Path(name).name != name or path.resolve().parent != folder.resolve():
         raise InputError(f"the image {name!r} does not lie in {folder}")
-    content = (folder / name).read_bytes()
-    if len(content) > LARGEST or not content.startswith(PNG):
+    content = read_bytes(path, LARGEST)
+    if not content.startswith(PNG):
         raise InputError(f"{name} is no PNG image of at most {LARGEST:,} bytes")
     return content

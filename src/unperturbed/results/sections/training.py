@@ -5,9 +5,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unperturbed.findings import Outcome
 from unperturbed.reports.document import Alert, Block, Code, Paragraph, Part, Section, Table, section
 from unperturbed.results.stored import StoredRun
 from unperturbed.runs.record import plain
+from unperturbed.suites.by_name import SUITES
 
 
 def training(runs: Sequence[StoredRun]) -> Section | None:
@@ -96,9 +98,19 @@ def _commands(run: StoredRun) -> str:
         outcome = run.headline.outcome
         suite, threat = shlex.quote(outcome.suite), shlex.quote(_threat(outcome.threat))
         examples = selected(run.headline.path.parent.name)
-        gate = " --no-gate" if suite == "fast" and outcome.gate is None and outcome.counts["survived"] else ""
-        lines.append(f"unperturbed evaluate {repetition} --suite {suite} --threat {threat}{examples}{gate}")
+        check = _check_of_survivors(outcome)
+        lines.append(f"unperturbed evaluate {repetition} --suite {suite} --threat {threat}{examples}{check}")
     return "\n".join(lines)
+
+
+def _check_of_survivors(outcome: Outcome) -> str:
+    """Return the options with which an evaluation checked its survivors by a stronger suite, or did not."""
+    if outcome.gate is not None:
+        half_width = outcome.gate.half_width
+        return "" if half_width is None else f" --estimate {100 * half_width:g}"
+    suite = SUITES.get(outcome.suite)
+    has_gate = suite is not None and suite.gate is not None
+    return " --no-gate" if has_gate and outcome.counts["survived"] else ""
 
 
 def selected(folder: str) -> str:
