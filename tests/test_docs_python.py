@@ -277,7 +277,7 @@ OTHERS = (
 )
 NOT_RUN = {
     "--devices": "processes do not see the small data: tests/cli/test_devices.py launches them",
-    "torchvision": "an optional package: tests/networks/test_classifier.py has such networks",
+    "torchvision": "an optional package: tests/architectures/test_libraries.py has such networks",
 }
 """Why commands of these pages are not executed here; those of docs/results.md took hours of training."""
 

@@ -115,3 +115,12 @@ def test_what_is_no_run_is_refused(tmp_path: Path, content: str | None) -> None:
 def test_norm_and_radius_of_a_threat_in_words() -> None:
     assert radius_of("Linf:8/255 without bounds") == 8 / 255 and norm_of("L2:0.5 within [0, 2]") == "L2"
     assert radius_of("Linf:0.1") == 0.1 and radius_of("nonsense") != radius_of("nonsense")
+
+
+def test_the_median_distance_is_that_of_the_table(run: Path) -> None:
+    path, before = run / "evaluation/curve-Linf.json", read_run(run, "a").curves[0].median
+    content = json.loads(path.read_text())
+    assert content["quantiles"]["0.5"] == before
+    content["quantiles"]["0.5"] = 9.0
+    path.write_text(json.dumps(content))
+    assert read_run(run, "a").curves[0].median == before
