@@ -74,7 +74,7 @@ def plain_docstring(app: Any, what: str, name: str, obj: Any, options: Any, line
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"(?<!\\)[|*](?!\*)|(?<=\w)_(?=\W|$)", r"\\\g<0>", text)
+    return re.sub(r"(?<![\\*])[|*](?!\*)|(?<=\w)_(?=\W|$)", r"\\\g<0>", text)
 
 
 def _commands() -> str:
