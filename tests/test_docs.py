@@ -163,6 +163,10 @@ PYTHON = {
     "docs/loops.md": 5,
     "docs/python.md": 29,
     "docs/really_robust.md": 1,
+    "docs/sharing.md": 2,
+}
+"""Blocks of Python, each of which is executed: those of docs/python.md in test_docs_python.py, those of
+CONTRIBUTING in test_contributing.py, too, that of docs/sharing.md in test_push_and_pull.py, the others below."""
     "docs/tutorials/explain.md": 3,
     "docs/tutorials/first_model.md": 3,
     "docs/tutorials/tables.md": 3,
