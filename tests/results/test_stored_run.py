@@ -2,15 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import unperturbed as un
 from support.toys import QUICK, blobs, mlp
 from unperturbed.attacks.gradient import Gate, GradientAttack, Suite
+from unperturbed.errors import InputError
+from unperturbed.evaluation.stored import read_summary, with_examples
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
 from unperturbed.results.stored import norm_of, radius_of, read_run
+from unperturbed.runs.tables import read_table, write_table
+from unperturbed.runs.verify import file_hash, read_sealed, write_sealed
 
 
 def test_a_whole_run_is_read_without_a_complaint(run: Path) -> None:
@@ -115,3 +120,17 @@ def test_what_is_no_run_is_refused(tmp_path: Path, content: str | None) -> None:
 def test_norm_and_radius_of_a_threat_in_words() -> None:
     assert radius_of("Linf:8/255 without bounds") == 8 / 255 and norm_of("L2:0.5 within [0, 2]") == "L2"
     assert radius_of("Linf:0.1") == 0.1 and radius_of("nonsense") != radius_of("nonsense")
+
+
+@pytest.mark.parametrize("change", [{"label": "1"}, {"verdict": 7}, {"id": None}])
+def test_a_table_of_other_types_is_refused_though_its_checksums_are_right(change: dict[str, Any], run: Path) -> None:
+    folder = run / "evaluation" / "pgd"
+    table = read_table(folder / "part-00000.parquet")
+    ((column, value),) = change.items()
+    write_table(folder / "part-00000.parquet", table | {column: [value] * len(table[column])})
+    content = read_sealed(folder / "part-00000.json")
+    content["files"]["parquet"] = file_hash(folder / "part-00000.parquet")
+    write_sealed(folder / "part-00000.json", content)
+    path = folder.with_name("pgd.json")
+    with pytest.raises(InputError, match=f"has the {column} {value!r}, which does not fit"):
+        with_examples(path, read_summary(path))

@@ -55,8 +55,8 @@ def load_into(model: nn.Module, weights: str, tree: Tree) -> None:
     say(str(load_weights(model, weights, keep_normalisation={"mean", "std"} <= tree.options.keys())))
 
 
-def model_and_weights(parsed: Parsed, stored: RunRecord | None) -> tuple[Tree, str | None]:
-    """Return the model and weights of the options; raises `InputError` for untrained or ambiguous ones."""
+def model_and_weights(parsed: Parsed, stored: RunRecord | None, trained: bool = True) -> tuple[Tree, str | None]:
+    """Return the model and weights of the options; raises `InputError` for untrained (if `trained`) or unclear ones."""
     tree, weights = Tree(), parsed.weights
     if stored is not None:
         tree = model_of(stored, parsed.run, parsed.trees["model"].value is not ABSENT)
@@ -71,7 +71,7 @@ def model_and_weights(parsed: Parsed, stored: RunRecord | None) -> tuple[Tree, s
             )
         weights = weights or str(best)
     tree = tree.under(parsed.trees["model"])
-    if weights is None and ":" not in str(tree.value):
+    if weights is None and trained and ":" not in str(tree.value):
         raise InputError(
             "Nothing trained was given: name a run folder, or --model with --weights (a package.module:function that "
             "returns a trained model needs none)."
