@@ -67,3 +67,11 @@ def test_a_method_gets_the_clean_accuracy_of_the_epoch() -> None:
     end_epoch(Listening(), result, 0.5)
     end_epoch(None, result, 0.5)
     assert ends == [EpochEnd(result.clean, 40, 0.5)]
+
+
+def test_sorted_examples_are_probed_in_every_class() -> None:
+    """The first 20 of these are all of one class, on which a network that returns it always is right."""
+    x, y = blobs(60)[0], torch.arange(3).repeat_interleave(20)
+    held_out = HeldOut.of((x, y), THREAT, 20, seed=0)
+    assert sorted(torch.bincount(held_out.batch.y).tolist()) == [6, 7, 7]
+    assert torch.equal(held_out.batch.x, x[held_out.batch.ids]) and torch.equal(held_out.batch.y, y[held_out.batch.ids])

@@ -48,6 +48,6 @@ def test_two_runs_are_compared_and_what_does_not_fit_is_refused(run: Run) -> Non
 
     assert "two run folders" in run("compare", "a")[2]
     code, _, err = run("compare", "a", "b", "--suite", "standard")
-    assert code == 2 and "apgd-ce under Linf:0.05" in err
+    assert code == 2 and "custom-apgd-ce under Linf:0.05 on" in err
     code, _, err = run("compare", "a", "nowhere")
     assert code == 2 and "nowhere" in err

@@ -73,3 +73,17 @@ def test_extra_data_have_the_label_of_the_data() -> None:
     assert plan.extra is not None and plan.extra.classes == ("0", "1")
     with pytest.raises(InputError, match="does not apply"):
         planned("--extra", "arrays.npz?label=kind")
+
+
+@pytest.mark.slow
+def test_data_that_have_changed_since_the_training_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Another fifth of a longer table is held out, which holds examples that the network was trained on."""
+    words = ["train", "--data", "table.csv", "--epochs", "1", "--method", "erm", "--threat", "Linf:0.1", "--out", "run"]
+    assert main(words) == 0
+    evaluate = ["evaluate", "run", "--suite", "apgd-ce", "--overwrite"]
+    assert main(evaluate) == 0
+    assert "changed since" not in capsys.readouterr().err
+    with Path("table.csv").open("a") as file:
+        file.writelines(f"{k / 60},{k % 3},{k % 2}\n" for k in range(60))
+    assert main(evaluate) == 0
+    assert "training data of run" in (err := " ".join(capsys.readouterr().err.split())) and "changed since" in err

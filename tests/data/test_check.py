@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from unperturbed.data.check import check, mean_std, uneven_features
+from unperturbed.data.check import check, mean_std, repeated, uneven_features
 from unperturbed.data.split import Split, array_split
 from unperturbed.errors import InputError
 from unperturbed.types import Inputs, Rows
@@ -121,3 +121,10 @@ def test_constant_and_rarely_varying_features_and_images_are_not_uneven() -> Non
     assert uneven_features(array_split(margin, np.zeros(200, dtype=int))) is None
     images = np.linspace(0, 1, 200)[:, None, None, None] * np.array([[[1e-3, 1.0]]])
     assert uneven_features(array_split(images.astype(np.float32), np.zeros(200, dtype=int))) is None
+
+
+def test_examples_that_repeat_earlier_ones_are_counted() -> None:
+    x = np.random.default_rng(0).random((10, 3))
+    assert repeated(array_split(x, np.zeros(10, int))) == 0
+    assert repeated(array_split(x[[0, 1, 0, 2, 1, 0]], np.arange(6))) == 3
+    assert repeated(Unread()) == 0

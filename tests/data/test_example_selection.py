@@ -143,3 +143,8 @@ def test_the_record_reproduces_the_selection_also_of_older_runs() -> None:
 def test_notes_stay_with_a_part_of_a_selection() -> None:
     taken, _ = choose(split(SORTED), parse(50))
     assert select(taken, torch.arange(10)).notes == taken.notes
+
+
+def test_more_examples_than_a_number_can_count_are_all_of_them() -> None:
+    taken, how = choose(split(SHUFFLED), parse("1" + "0" * 30))
+    assert len(taken) == 180 and str(how) == "first:180" and "only 180" in taken.notes[0]

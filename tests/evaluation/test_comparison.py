@@ -12,6 +12,7 @@ from torch import nn
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.comparison import compare
+from unperturbed.evaluation.run_comparison import compare_runs
 from unperturbed.evaluation.stored import stored_evaluations, with_examples
 from unperturbed.evaluation.threats import evaluate_threats
 from unperturbed.findings import GateRecord, Interval, Outcome
@@ -106,6 +107,8 @@ def test_seeds_count_in_the_interval() -> None:
         (outcome(FIRST, threat="L2:1.0"), "threats"),
         (outcome(FIRST, suite="pgd"), "suites"),
         (outcome(FIRST, environment={"data": "other"}), "data"),
+        (outcome(FIRST, environment={"data": "d", "attacks": "(PGD(steps=1),) 0123456789abcdef"}), "settings"),
+        (outcome(FIRST, environment={"data": "d", "bounds": "0,2"}), "bounds"),
         (outcome({9: "broken"}), "No example"),
         (outcome(FIRST, dict.fromkeys(FIRST, 1)), "labels"),
         ([outcome(FIRST)] * 2, "seeds"),
@@ -114,6 +117,28 @@ def test_seeds_count_in_the_interval() -> None:
 def test_what_cannot_be_compared_is_refused(other: Outcome | list[Outcome], said: str) -> None:
     with pytest.raises(InputError, match=said):
         compare({"a": outcome(FIRST), "b": other})
+
+
+def test_attacks_with_other_code_are_compared_with_a_warning() -> None:
+    first, second = (
+        outcome(FIRST, environment={"data": "d", "attacks": f"(PGD(steps=1),) {code * 16}"}) for code in "ab"
+    )
+    assert "code of the attacks" in compare({"a": first, "b": second}).warnings[0]
+
+
+def test_runs_are_compared_on_the_examples_that_all_of_them_have(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x, y = torch.rand(12, 4), torch.arange(12) % 3
+    threat = Threat("Linf", 0.1)
+    for name, sizes in (("a", (12, 8)), ("b", (8, 5))):
+        model = nn.Linear(4, 3)
+        for n in sizes:
+            evaluate(model, (x[:n], y[:n]), threat, "apgd-ce", out=tmp_path / name / "evaluation" / f"first-{n}")
+    (pair,) = compare_runs([tmp_path / "a", tmp_path / "b"]).pairs
+    assert pair.n == 8  # the largest selection of each run, 12 and 8, is not that of the other
+    evaluate(nn.Linear(4, 3), (1 - x, y), threat, "apgd-ce", out=tmp_path / "c/evaluation/other")
+    with pytest.raises(InputError, match=r"a has .* on 12 examples \(first-12\).*c has .* on 12 examples \(other\)"):
+        compare_runs([tmp_path / "a", tmp_path / "c"])
 
 
 def test_one_network_is_no_comparison() -> None:
@@ -165,6 +190,11 @@ def test_networks_whose_survivors_were_attacked_unequally_are_told_apart(
     (warning,) = compare({"a": first, "b": second}).warnings
     assert f"all survivors of {'a' if reasons[0] else 'b'}, and a sample at most" in warning
     assert compare({"a": first, "b": first}).warnings == ()
+
+
+def test_a_sample_of_the_survivors_of_one_network_alone_is_told() -> None:
+    (warning,) = compare({"a": outcome(FIRST), "b": outcome(SECOND, gate=GateRecord("s", 3, 2, 1, "", SHARE))}).warnings
+    assert "a sample of the survivors of b, and none of the others" in warning
 
 
 def test_equal_checks_of_survivors_give_no_warning() -> None:

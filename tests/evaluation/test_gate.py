@@ -10,7 +10,8 @@ from support.toys import linear, uniform
 from unperturbed.attacks.gradient import Gate, GradientAttack, Suite
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.gate import NEAREST, Sample, estimated, sample_size, sample_survivors
+from unperturbed.evaluation.carry import Carried
+from unperturbed.evaluation.gate import NEAREST, Sample, _records, estimated, sample_size, sample_survivors
 from unperturbed.evaluation.stored import read_summary, stored_evaluations, with_examples
 from unperturbed.findings import Interval, Outcome
 from unperturbed.losses import cross_entropy
@@ -188,3 +189,12 @@ def test_an_estimate_of_standard_is_that_of_fast() -> None:
 def test_estimates_that_cannot_be_are_refused(suite: Suite, gate: bool, estimate: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
         suite_with_gate(suite, gate, estimate)
+
+
+def test_breaks_at_points_of_smaller_radii_have_a_record() -> None:
+    outcome = outcome_of(10)
+    attacks = [STANDARD.attacks[0].label, f"{STANDARD.attacks[0].label} under Linf:0.05"]
+    points = Carried(torch.zeros(2, 3), [{"attack": name} for name in attacks])
+    records = _records(outcome, STANDARD, [], points)
+    assert [record.broken for record in records] == [1, 0, 0, 0, 1]
+    assert records[-1].name == "standard: points of smaller radii" and records[-1].robust_after == 0.8

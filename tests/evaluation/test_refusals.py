@@ -100,6 +100,25 @@ def test_nothing_to_warn_of() -> None:
     assert evaluate(model, (X, y), Threat("Linf", 1e-4), QUICK).warnings == ()
 
 
+def test_examples_that_repeat_others_are_told() -> None:
+    rows = torch.arange(len(X)) % 5
+    outcome = evaluate(linear(6, 3), (X[rows], Y[rows]), THREAT, QUICK)
+    assert any(f"{len(X) - 5} of the {len(X)} examples repeat" in text for text in outcome.warnings)
+
+
+def test_labels_that_count_from_one_are_told() -> None:
+    """With 30 examples of three classes, a class without an example is no chance."""
+    for first in (0, 1):
+        outcome = evaluate(linear(6, 3), (X, torch.arange(len(X)) % 2 + first), THREAT, QUICK)
+        assert any("Labels run from 1 to 2" in text for text in outcome.warnings) == (first == 1)
+
+
+def test_an_example_selected_twice_is_refused() -> None:
+    twice = array_split(X, Y)[[0, 1, 0]]
+    with pytest.raises(InputError, match=r"1 of the 3 examples have the id of another one .ids \[0\]"):
+        evaluate(linear(6, 3), twice, THREAT, QUICK)
+
+
 def test_probabilities_in_place_of_logits_are_told() -> None:
     assert any("look like probabilities" in text for text in warned(nn.Sequential(linear(6, 3), nn.Softmax(1))))
     assert not any("probabilities" in text for text in warned(nn.Sequential(linear(6, 3), nn.LogSoftmax(1))))

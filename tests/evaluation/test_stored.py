@@ -77,6 +77,21 @@ def test_no_edit_of_a_summary_ends_in_a_traceback_or_in_other_numbers(run: tuple
     assert refused > 150 and read(folder).counts == outcome.counts
 
 
+@pytest.mark.parametrize("field, more", [("robust_after", 0.05), ("broken", 1), ("broken", -1)])
+def test_a_record_of_an_attack_that_the_verdicts_contradict_is_refused(
+    run: tuple[Path, Outcome], field: str, more: float
+) -> None:
+    folder, _ = run
+    path = folder / "evaluation/pgd.json"
+    content = json.loads(path.read_text())
+    try:
+        path.write_text(json.dumps(edited(content, ["attacks", 0, field], content["attacks"][0][field] + more)))
+        with pytest.raises(InputError, match="broke .* examples and left .*: it was changed"):
+            read(folder)
+    finally:
+        path.write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize("junk", ["[]", "7", '{"is_of": 3}', '{"is_of": {}, "block": "x"}', "{", '"text"', "[[[["])
 def test_an_edited_job_ends_in_an_error(run: tuple[Path, Outcome], junk: str) -> None:
     folder, _ = run

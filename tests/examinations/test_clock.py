@@ -24,4 +24,4 @@ def test_waiting_for_other_programs_does_not_count(
     start = Start.now()
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0 + clock)
     monkeypatch.setattr(time, "process_time", lambda: 7.0 + processor)
-    assert start.seconds == pytest.approx(seconds)
+    assert start.seconds == pytest.approx(seconds) and start.cost == pytest.approx(processor)

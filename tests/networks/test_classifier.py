@@ -13,7 +13,7 @@ from unperturbed import AT, Recipe, Threat, evaluate, train
 from unperturbed.errors import InputError
 from unperturbed.maximise.pgd import PGD
 from unperturbed.networks.classifier import Classes, as_classifier
-from unperturbed.networks.logits import output_logits, unwrapped
+from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
 
 THREAT = Threat("Linf", 0.1)
 X = torch.rand(60, 6, generator=torch.Generator().manual_seed(0))
@@ -227,3 +227,10 @@ def test_named_parts_are_picked_by_name_and_place() -> None:
     z, f = torch.ones(1, 3), torch.zeros(1, 8)
     assert output_logits({"f": f, "z": z}, "z") is z and output_logits({"f": f, "z": z}, 1) is z
     assert output_logits(Two(f, z), "aux") is z and output_logits((f, z), 1) is z
+
+
+def test_an_output_that_is_selected_by_a_first_layer_must_exist() -> None:
+    with pytest.raises(InputError, match="output is 7, but the model returned one tensor"):
+        as_classifier(LogitsOnly(nn.Linear(6, 3), 7), X)
+    both = as_classifier(LogitsOnly(net(lambda self, f, z: (f, z)), 1), X)
+    assert both(X).shape == (60, 3)

@@ -134,3 +134,12 @@ def test_a_table_of_other_types_is_refused_though_its_checksums_are_right(change
     path = folder.with_name("pgd.json")
     with pytest.raises(InputError, match=f"has the {column} {value!r}, which does not fit"):
         with_examples(path, read_summary(path))
+
+
+def test_the_median_distance_is_that_of_the_table(run: Path) -> None:
+    path, before = run / "evaluation/curve-Linf.json", read_run(run, "a").curves[0].median
+    content = json.loads(path.read_text())
+    assert content["quantiles"]["0.5"] == before
+    content["quantiles"]["0.5"] = 9.0
+    path.write_text(json.dumps(content))
+    assert read_run(run, "a").curves[0].median == before

@@ -74,6 +74,29 @@ def test_a_holder_on_another_host_is_believed_until_it_is_silent(silent: bool, t
             pass
 
 
+@pytest.mark.parametrize("alive", [False, True])
+def test_a_holder_dated_in_the_future_is_believed_if_another_heartbeat_follows(
+    alive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that was set back would otherwise lock a folder for as long as it was ahead."""
+    beside, later = tmp_path / ".lock.json", time.time() + 86400
+    beside.write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": "then", "command": "unperturbed train"}))
+    os.utime(beside, (later, later))
+
+    def wait(seconds: float) -> None:
+        assert seconds > lock.BEAT
+        if alive:
+            os.utime(beside)
+
+    monkeypatch.setattr(lock.time, "sleep", wait)
+    if alive:
+        with pytest.raises(InputError, match="process 1 on elsewhere"), locked(tmp_path):
+            pass
+    else:
+        with locked(tmp_path):
+            pass
+
+
 def test_without_locks_of_the_operating_system_existence_is_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,3 +158,14 @@ def test_the_arguments_by_name_decide_what_is_locked(tmp_path: Path) -> None:
     assert work(1, out=tmp_path) and not work(1)
     with locked(tmp_path), pytest.raises(InputError, match="is being written"):
         work(1, out=tmp_path)
+
+
+def test_a_folder_that_takes_no_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lock, "write_in_place", full)
+    for _ in range(2):  # the first failure leaves no lock behind
+        with pytest.raises(RunError, match="run cannot be written into .No space left"), locked(tmp_path / "run"):
+            pass
+    assert not list(tmp_path.iterdir())

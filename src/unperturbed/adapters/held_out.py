@@ -8,6 +8,7 @@ from torch import nn
 
 from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
+from unperturbed.data.selection import Selection, choose
 from unperturbed.errors import InputError
 from unperturbed.methods.base import EpochEnd, Method
 from unperturbed.networks.classifier import Classes, as_classifier
@@ -35,7 +36,7 @@ class HeldOut:
 
     @classmethod
     def of(cls, data: Any, threat: Threat, examples: int, seed: int) -> "HeldOut":
-        """Return the first examples of the data.
+        """Return the first examples of the data or, if they do not represent the others, as many from every class.
 
         Args:
             data: a `Split`, a pair (x, y) of arrays or tensors, or a map-style dataset of such pairs.
@@ -49,8 +50,8 @@ class HeldOut:
         split = as_split(data)
         if examples < 1 or len(split) == 0:
             raise InputError(f"{examples} of {len(split)} examples are to be probed: at least one is needed.")
-        ids = torch.arange(min(examples, len(split)))
-        x, y = split.inputs(ids), split.labels[ids]
+        chosen, _ = choose(split, Selection("auto", examples))
+        ids, x, y = chosen.names(), chosen.inputs(torch.arange(len(chosen))), chosen.labels
         check(as_split((x, y)), threat.bounds, int(y.max()) + 1)
         return cls(Batch(threat.boxed(x), y, ids), threat, seed)
 

@@ -37,7 +37,7 @@ def parser() -> ArgumentParser:
     command_parser.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
     command_parser.add_argument("--budget", type=str, default="5m", metavar="TIME", help=BUDGET_HELP)
     command_parser.add_argument(
-        "--examples", type=int | None, metavar="N", help="first N test examples (default: by the budget)"
+        "--examples", type=int | None, metavar="N", help="N test examples, as for evaluate (default: by the budget)"
     )
     command_parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     command_parser.add_argument("--batch-size", type=Literal["auto"] | int, default="auto", help="examples in a batch")

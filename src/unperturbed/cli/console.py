@@ -82,6 +82,8 @@ class _Messages(Console):
 
 def show(value: Any) -> None:
     """Write a table or text to standard output; lines of text are not broken, so that paths and scripts stay intact."""
+    if sys.stdout is None:  # it was closed
+        return
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     if isinstance(value, str):
         console.print(printable(value), markup=False, soft_wrap=True)

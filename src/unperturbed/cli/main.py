@@ -7,7 +7,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -47,12 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         return ended(error, 2)
     except BrokenPipeError:  # the reader of the output has closed the pipe (a pager, head)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
     except (RunError, OSError) as error:
         return ended(error, 1)
     except KeyboardInterrupt as error:
         return ended(error, code_of(error))
+
+
+def _discard_output() -> None:
+    """Let all further standard output go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def program() -> int:
@@ -121,11 +126,30 @@ def _dispatch(words: list[str]) -> int:
     given = parse(parser, rest, module.POSITIONAL)
     with results_only_on_stdout(), _no_file_shadows_a_module():
         result: Result = module.run(given)
-    if given.json and is_first_process():
-        write_json(result.value)
-    for view in result.views if is_first_process() and not given.json else ():
-        show(view)
+    if is_first_process():
+        _write(result, given.json)
     return result.code
+
+
+def _write(result: Result, as_json: bool) -> None:
+    """Write the result to standard output; raises RunError if it takes no more (a full disk), or is closed."""
+    if sys.stdout is None:
+        raise RunError("The result was not printed, since standard output is closed. Files of the command are written.")
+    try:
+        if as_json:
+            write_json(result.value)
+        for view in () if as_json else result.views:
+            show(view)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with suppress(OSError, ValueError):
+            _discard_output()  # Python would try to write the rest at its end
+        raise RunError(
+            f"The result could not be printed on standard output ({error.strerror}). Files of the command are written: "
+            "free space, or send the output elsewhere."
+        ) from error
 
 
 def _check_current_folder() -> None:

@@ -1,7 +1,7 @@
 """The set-up of a command from its options: data, threat, model, device, and the record of a run folder."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from unperturbed.runs.weights import check_weights
 from unperturbed.specs.spec import bounds_of, describe
 from unperturbed.threat import Threat
 from unperturbed.training.prepare import check_same_features
-from unperturbed.training.run import Run
+from unperturbed.training.run import Run, training_examples
 from unperturbed.types import Bounds
 
 
@@ -167,9 +167,23 @@ def _data_of(place: str, parsed: Parsed, stored: RunRecord | None, trust: Trust)
     data = _with_test(load_data(place, trust), same_data)
     check_classes(data, stored, other_data=parsed.data is not None)
     check_same_features(None if stored is None else stored.features, data.features, "here")
-    if stored is not None and not same_data:
+    if stored is not None and same_data:
+        warn_of_changes(data, stored, parsed.run)
+    elif stored is not None:
         warn_of_other_scaling(place)
     return data
+
+
+def warn_of_changes(data: Data, stored: RunRecord, run: str) -> None:
+    """Warn if the data at the same place are no longer those of the training."""
+    try:
+        training_examples(stored, data, run)
+    except InputError:
+        say(
+            f"The training data of {run}, {stored.data}, have changed since: test examples may be among those that it "
+            "was trained on, and a table may be scaled otherwise.",
+            "warning",
+        )
 
 
 def _parts(
@@ -273,7 +287,13 @@ def check_classes(data: Data, stored: RunRecord | None, other_data: bool) -> Non
     trained = present if stored is None or stored.classes is None else list(stored.classes)
     if trained == present:
         return
-    text = f"The classes were {', '.join(trained[:10])} in training, and are {', '.join(present[:10])} here"
+    text = f"The classes were {_listed(trained)} in training, and are {_listed(present)} here"
     if not other_data:
         raise InputError(f"{text}: labels would have different meanings. Give the data of the run.")
     say(f"{text}: labels are compared by number.", "warning")
+
+
+def _listed(classes: Sequence[str]) -> str:
+    """Return the number of classes, the first ones and the last."""
+    names = ", ".join(classes[:10]) + (f", ... {classes[-1]}" if len(classes) > 10 else "")
+    return f"{len(classes)} ({names})"

@@ -39,7 +39,7 @@ def run(parsed: Parsed) -> Result:
     """Return the matrix: one row per attacked model, one column per measured model."""
     import torch
 
-    from unperturbed.cli.setup import examples_of
+    from unperturbed.cli.setup import examples_of, warn_of_changes
     from unperturbed.evaluation.transfer import transfer
     from unperturbed.networks.device import find_device
     from unperturbed.networks.dtype import cast
@@ -57,6 +57,8 @@ def run(parsed: Parsed) -> Result:
     device = find_device(parsed.device)
 
     first = runs[folders[0]]
+    for folder, run in runs.items():
+        warn_of_changes(first.data, run.record, folder)
     split, chosen = examples_of(first.data, parsed.examples, parsed.examples_seed)
     threat = Threat.parse(parsed.threat, first.bounds) if parsed.threat else first.threat
     models = {folder: cast(run.model, torch.float32, device) for folder, run in runs.items()}

@@ -34,6 +34,14 @@ def check(split: Split, bounds: Bounds, classes: int) -> None:
     _check_within(split, *limits)
 
 
+def repeated(split: Split) -> int:
+    """Return the number of examples whose inputs are those of an earlier one; 0 if they are not in memory."""
+    if not split.in_memory:
+        return 0
+    distinct = {hash(row.tobytes()) for _, x in _blocks(split) for row in x.flatten(1).numpy()}
+    return len(split) - len(distinct)
+
+
 def mean_std(split: Split, limit: int = 10_000) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and standard deviation of the inputs, for the normalisation inside models.
 

@@ -16,7 +16,7 @@ from unperturbed.types import Labels
 
 How = Literal["auto", "first", "random", "stratified"]
 FORMS = "N, first:N, stratified:N or random:N"
-_TEXT = re.compile(r"(?:(auto|first|random|stratified):)?(\d{1,18})(?: seed (\d{1,18}))?")
+_TEXT = re.compile(r"(?:(auto|first|random|stratified):)?(\d{1,40})(?: seed (\d{1,18}))?")
 _DRAWS = 1000
 """The number of random draws with which the class counts of the first examples are compared."""
 _RARE = 0.05

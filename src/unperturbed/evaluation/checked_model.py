@@ -1,5 +1,6 @@
 """The checks of model and data before every measurement: bad input raises, doubtful input is warned of."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unperturbed.data.check import check
+from unperturbed.data.check import check, repeated
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
@@ -21,6 +22,7 @@ from unperturbed.evaluation.outputs import (
     SATURATED,
     check_outputs,
     check_type,
+    counted_from_one,
     flat_gradients,
     misfit,
     not_finite,
@@ -39,6 +41,8 @@ OPTIMISING = (
     "The network calls autograd in its forward: it optimises at test time, and attacks that follow the "
     "gradient of a single forward can miss that. Attack it adaptively."
 )
+MANY = 0.1
+"""Share of repeated examples above which a warning is given."""
 _DOUBTED = {
     COUPLED: "logits depend on the rest of the batch",
     PROBABILITIES: "the outputs are probabilities",
@@ -102,14 +106,20 @@ def check_model(model: nn.Module, split: Split, threat: Threat, seed: int, outpu
         warnings += flat_gradients(classifier, examples) + (
             [OPTIMISING] if calls_autograd(classifier, examples[:1]) else []
         )
-    warnings = [*notes_on(classifier), *misfit(classes, labelled), *warnings]
+    warnings = [*notes_on(classifier), *misfit(classes, labelled), *counted_from_one(split.labels), *warnings]
     if (weights := not_finite(model)) is not None:
         warnings.append(f"{weights}: no result that is computed with them means anything.")
     network, undescribed = network_hash(classifier, examples, seed)
     check(split, threat.bounds, classes)
     with own_randomness(seed, device):
         warnings += saturated_logits(classifier, examples, split.labels[first])
-    warnings = [*split.notes, *warnings, *reach_warnings(threat, split), *_not_described(undescribed)]
+    warnings = [
+        *split.notes,
+        *_repeated(split),
+        *warnings,
+        *reach_warnings(threat, split),
+        *_not_described(undescribed),
+    ]
     return CheckedModel(classifier, device, dtype, examples, classes, network, undescribed, warnings)
 
 
@@ -133,6 +143,13 @@ def measured_split(data: Any) -> Split:
     split = as_split(data)
     if len(split) == 0:
         raise InputError("The split has no examples to evaluate.")
+    counts = Counter(split.names().tolist())
+    if len(counts) < len(split):
+        often = [name for name, count in counts.items() if count > 1][:5]
+        raise InputError(
+            f"{len(split) - len(counts)} of the {len(split)} examples have the id of another one (ids {often}): they "
+            "are told apart by their ids, so select each example once."
+        )
     return split
 
 
@@ -142,6 +159,17 @@ def home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     if dtype not in (torch.float32, torch.float64):
         raise InputError(f"The weights are {dtype}, but results are computed in float32: call model.float().")
     return device, dtype
+
+
+def _repeated(split: Split) -> list[str]:
+    """Return a warning where many examples repeat others."""
+    count = repeated(split)
+    if count <= MANY * len(split):
+        return []
+    return [
+        f"{count} of the {len(split)} examples repeat the inputs of others: the intervals, which count them as "
+        "independent, are too narrow."
+    ]
 
 
 def _not_described(doubts: Sequence[str]) -> list[str]:

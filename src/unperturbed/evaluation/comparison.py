@@ -10,7 +10,7 @@ import torch
 
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
-from unperturbed.findings import Outcome, Shown
+from unperturbed.findings import GateRecord, Outcome, Shown
 from unperturbed.statistics.paired import interval, mcnemar, share_interval
 
 
@@ -114,8 +114,8 @@ def compare(networks: Mapping[str, Outcome | Sequence[Outcome]]) -> PairedCompar
     intervals cover the choice of examples (Bonett and Price 2012); for several, of examples and seeds.
 
     Raises:
-        InputError: for fewer than two names, evaluations under different threats, suites or data, means over draws
-            together with verdicts, different numbers of seeds, and no common example.
+        InputError: for fewer than two names, evaluations under different threats, suites, settings of attacks or data,
+            means over draws together with verdicts, different numbers of seeds, and no common example.
     """
     groups = {name: [value] if isinstance(value, Outcome) else list(value) for name, value in networks.items()}
     if len(groups) < 2 or not all(groups.values()):
@@ -126,7 +126,8 @@ def compare(networks: Mapping[str, Outcome | Sequence[Outcome]]) -> PairedCompar
     if not common:
         raise InputError("No example was evaluated on all of these networks: evaluate the same examples.")
     ids = sorted(common)
-    warnings = list(dict.fromkeys(f"{text}" for outcome in outcomes for text in outcome.warnings))
+    warnings = list(dict.fromkeys(text for outcome in outcomes for text in outcome.warnings))
+    warnings = [*_other_code(outcomes), *warnings]
     largest = max(outcome.n for outcome in outcomes)
     if largest > len(ids):
         warnings.insert(0, f"Only {len(ids)} of up to {largest} examples were evaluated on all of the networks.")
@@ -168,6 +169,8 @@ def _check(groups: Mapping[str, Sequence[Outcome]], outcomes: Sequence[Outcome])
             ("threats", first.threat, outcome.threat),
             ("suites", first.suite, outcome.suite),
             ("data", first.environment.get("data"), outcome.environment.get("data")),
+            ("bounds", first.environment.get("bounds"), outcome.environment.get("bounds")),
+            (f"settings of {first.suite}", _settings(first)[0], _settings(outcome)[0]),
         ):
             if reference != second:
                 raise InputError(f"The networks were evaluated with different {noun}: {reference} and {second}.")
@@ -178,19 +181,35 @@ def _check(groups: Mapping[str, Sequence[Outcome]], outcomes: Sequence[Outcome])
         raise InputError(f"The numbers of seeds differ ({seeds}): give as many networks of each, in the same order.")
 
 
-def _unequal_checks(groups: Mapping[str, Sequence[Outcome]]) -> list[str]:
-    """Return a warning where a stronger suite attacked all survivors of some networks, and not of others."""
-    fully = {
-        name: [outcome.gate is not None and bool(outcome.gate.reason) for outcome in group]
-        for name, group in groups.items()
-    }
-    stronger = [name for name, attacked in fully.items() if any(attacked)]
-    if not stronger or all(all(attacked) for attacked in fully.values()):
+def _settings(outcome: Outcome) -> tuple[str, str]:
+    """Return the settings of the attacks as text, and a hash of their code; both empty if unknown."""
+    settings, _, code = str(outcome.environment.get("attacks", "")).rpartition(" ")
+    return settings, code
+
+
+def _other_code(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return a warning if the same attacks had different code."""
+    if len({_settings(outcome)[1] for outcome in outcomes}) == 1:
         return []
-    return [
-        f"A stronger suite attacked all survivors of {', '.join(stronger)}, and a sample at most of the others: their "
-        "robust accuracies may be too high beside these. Compare evaluations by the suite standard to be sure."
-    ]
+    return ["The code of the attacks differs (other versions?): evaluate the networks again with the same one."]
+
+
+def _unequal_checks(groups: Mapping[str, Sequence[Outcome]]) -> list[str]:
+    """Return a warning where a stronger suite attacked more of the survivors of some networks than of others."""
+    levels = {name: [_attacked(outcome.gate) for outcome in group] for name, group in groups.items()}
+    for level, part, rest in ((2, "all", "a sample at most"), (1, "a sample of the", "none")):
+        stronger = [name for name, of_group in levels.items() if max(of_group) >= level]
+        if stronger and min(map(min, levels.values())) < level:
+            return [
+                f"A stronger suite attacked {part} survivors of {', '.join(stronger)}, and {rest} of the others: their "
+                "robust accuracies may be too high beside these. Compare evaluations by the suite standard to be sure."
+            ]
+    return []
+
+
+def _attacked(gate: GateRecord | None) -> int:
+    """Return 2 if a stronger suite attacked all survivors, 1 for a sample of them, and 0 for none."""
+    return 0 if gate is None else 2 if gate.reason else 1
 
 
 def _pair(

@@ -202,6 +202,10 @@ def _records(outcome: Outcome, suite: Suite, attempts: Sequence[Attacked], point
                 sum(part.backwards for part in parts),
             )
         )
+    others = len(points.rows) - sum(record.broken for record in records)
+    if others:
+        name = f"{suite.name}: points of smaller radii"
+        records.append(AttackRecord(name, others, (standing - others) / outcome.n, 0.0, 0, 0))
     return tuple(records)
 
 

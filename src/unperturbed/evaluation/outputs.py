@@ -9,7 +9,7 @@ from unperturbed.losses import margin
 from unperturbed.networks.classifier import Classes
 from unperturbed.networks.failures import failed_on_all, isolate
 from unperturbed.networks.modes import under_attack
-from unperturbed.types import Inputs
+from unperturbed.types import Inputs, Labels
 
 COUPLED = "An example's logits depend on the others in its batch, and so do its results: take the batch size 1."
 PROBABILITIES = (
@@ -19,6 +19,8 @@ FLAT = "The gradient at the inputs is exactly 0"
 SATURATED = "The scale of the logits hides the loss from attacks"
 LARGE = 60.0
 """A median lead of the label from which the cross-entropy is flat: exp(-60) is below float32's smallest difference."""
+CHANCE = 1e-3
+"""Probability below which a class without an example is no chance."""
 EVEN = 0.002
 """All confidences within this share of the way from chance to 1: the loss is flat, although the answers are right.
 
@@ -71,6 +73,17 @@ def misfit(columns: int, classes: Classes) -> list[str]:
     return [
         f"The network returns {columns} logits, but {classes}: are these its logits, and do the labels suit them? "
         "output= (--output) selects another part of its output."
+    ]
+
+
+def counted_from_one(labels: Labels) -> list[str]:
+    """Return a warning if the labels seem to count from 1: none is 0, which would hardly happen by chance."""
+    least, most = int(labels.min()), int(labels.max())
+    if least != 1 or most < 2 or (1 - 1 / (most + 1)) ** len(labels) >= CHANCE:
+        return []
+    return [
+        f"Labels run from 1 to {most}, and none is 0: if they count from 1, take 1 off, since the classes of a network "
+        "count from 0."
     ]
 
 

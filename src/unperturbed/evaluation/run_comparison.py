@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
@@ -11,13 +12,22 @@ from unperturbed.evaluation.stored import stored_evaluations, with_examples
 from unperturbed.findings import Outcome
 
 
+class _Kind(NamedTuple):
+    """What two evaluations must have in common: suite, threat, and the hash of their examples."""
+
+    suite: str
+    threat: str
+    data: str
+
+
 @checked()
 def compare_runs(
     runs: Sequence[Path | str | Sequence[Path | str]], suite: str | None = None, threat: str | None = None
 ) -> PairedComparison:
     """Return the paired differences between evaluated run folders, like `compare` for outcomes.
 
-    It compares the evaluations by the suite with the most forward passes that all runs have, on the most examples.
+    It compares the evaluations by the suite with the most forward passes that all runs have, on the most examples,
+    the same under the same threat.
 
     Args:
         runs: two or more run folders; a sequence of folders is one method trained with several seeds.
@@ -48,25 +58,27 @@ def evaluations_of(run: Path) -> dict[Path, Outcome]:
 
 def _chosen(stored: Mapping[str, Mapping[Path, Outcome]], suite: str | None, threat: str | None) -> dict[str, Outcome]:
     """Return one evaluation of each run, all of one kind: with the most forward passes, then of the most examples."""
-    kinds = {
-        run: {(outcome.suite, outcome.threat): (path, outcome) for path, outcome in sorted(outcomes.items(), key=_n)}
-        for run, outcomes in stored.items()
-    }
+    kinds = {run: {_kind(outcome): (path, outcome) for path, outcome in found.items()} for run, found in stored.items()}
     common = set.intersection(*(set(kind) for kind in kinds.values()))
-    common = {kind for kind in common if suite in (None, kind[0]) and threat in (None, kind[1])}
+    common = {kind for kind in common if suite in (None, kind.suite) and threat in (None, kind.threat)}
     if not common:
-        criteria = " of ".join(filter(None, [f"by {suite}" if suite else "", threat or ""]))
+        criteria = " of ".join(filter(None, [f"by {suite} " if suite else "", f"{threat} " if threat else ""]))
         lists = "; ".join(
-            f"{run} has {', '.join(' under '.join(kind) for kind in evaluations)}" for run, evaluations in kinds.items()
+            f"{run} has {', '.join(f'{_in_words(outcome)} ({path.parent.name})' for path, outcome in found.values())}"
+            for run, found in kinds.items()
         )
         raise InputError(
             f"The runs have no evaluation {criteria}in common ({lists}): evaluate all of them by the same suite and "
-            "threat."
+            "threat, on the same examples."
         )
     first = next(iter(kinds.values()))
     best = max(sorted(common), key=lambda kind: (sum(a.forwards for a in first[kind][1].attacks), first[kind][1].n))
     return {run: with_examples(*evaluations[best]) for run, evaluations in kinds.items()}
 
 
-def _n(stored: tuple[Path, Outcome]) -> int:
-    return stored[1].n
+def _kind(outcome: Outcome) -> _Kind:
+    return _Kind(outcome.suite, outcome.threat, str(outcome.environment["data"]))
+
+
+def _in_words(outcome: Outcome) -> str:
+    return f"{outcome.suite} under {outcome.threat} on {outcome.n} examples"

@@ -56,7 +56,25 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
         raise InputError(
             f"{summary} says {_in_words(stated)}, but its table of examples {_in_words(true)}: it was changed. {REMEDY}"
         )
+    if "draws" not in columns and (wrong := _wrong_attack(outcome, correct, unclear)):
+        raise InputError(f"{summary} says that {wrong}, but its table of examples does not: it was changed. {REMEDY}")
     return replace(outcome, examples=carried.examples)
+
+
+def _wrong_attack(outcome: Outcome, correct: int, unclear: int) -> str:
+    """Return the record of an attack that contradicts the verdicts, in words; "" if all agree.
+
+    Each attack starts from the examples that the earlier ones left. Those with unclear clean margins count as left in
+    the records of points of other sources only.
+    """
+    left, broken, n = [correct / outcome.n], 0, outcome.n
+    for attack in outcome.attacks:
+        broken += attack.broken
+        left = [share - attack.broken / n for share in (*left, left[0] + unclear / n)]
+        left = [share for share in left if abs(share - attack.robust_after) < 1e-9]
+        if not left or not 0 <= attack.broken <= broken <= outcome.counts["broken"]:
+            return f"{attack.name} broke {attack.broken} examples and left {attack.robust_after:.1%}"
+    return ""
 
 
 def stored_table(summary: Path, n: int) -> dict[str, list[Any]]:

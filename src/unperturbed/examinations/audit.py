@@ -11,7 +11,8 @@ from torch import nn
 
 from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, POSITIVE, SEED, checked
-from unperturbed.data.split import Split, select
+from unperturbed.data.selection import Selection, choose
+from unperturbed.data.split import Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.checked_model import CheckedModel, check_model, measured_split
@@ -89,7 +90,8 @@ def audit(
         suite: the evaluation in question.
         budget: approximate limit in seconds of processor time (of wall-clock time on a free machine, and never more
             than four times as much of that); the plan is announced first.
-        examples: number of audited examples, from the first; None: as the budget allows, 50 to 200.
+        examples: number of audited examples: the first or, if they do not represent the others, as many from every
+            class in proportion; None: as the budget allows, 50 to 200.
         seed: of all random numbers.
         batch_size: examples in a batch.
         out: a folder, in which an interrupted audit resumes.
@@ -126,7 +128,9 @@ def audit(
         plan = _planned(folder, asked, lambda: _plan(looked, split, question, budget, examples, batch_size, known))
         announce(plan)
         whole = split
-        split = select(split, torch.arange(plan.examples)) if plan.examples < len(split) else split
+        if plan.examples < len(split):
+            split, _ = choose(split, Selection("auto", plan.examples))
+        warnings = [*looked.warnings, *(text for text in split.notes if text not in looked.warnings)]
         identity = {**request, "data": data_hash(split), "batch_size": plan.batch_size}
 
         def run(network: nn.Module, attacks: Suite, name: str) -> Outcome:
@@ -142,7 +146,7 @@ def audit(
                 precision="32",
             )
 
-        further = torch.arange(plan.examples, min(len(whole), plan.examples + UNLABELLED))
+        further = (~torch.isin(whole.names(), split.names())).nonzero()[:UNLABELLED, 0]
         audited = Audited(
             looked.classifier,
             looked.batch(split, torch.arange(len(split)), threat),
@@ -156,7 +160,7 @@ def audit(
             looked.batch(whole, further, threat).x if len(further) else None,
             peers or {},
         )
-        return _audited(audited, plan, folder, identity, began, looked.warnings, progress)
+        return _audited(audited, plan, folder, identity, began, warnings, progress)
 
 
 def _audited(
@@ -172,16 +176,16 @@ def _audited(
     progress(0.0, 1.0, f"the suite {audited.suite.name}")
     clock, started = Clock(plan, began), Start.now()
     before = audited.baseline
-    suite_seconds = started.seconds
+    suite_cost = started.cost
     passes = sum(attack.forwards for attack in before.attacks) * (plan.suite > 0)
     if passes * plan.rate > SAYS * plan.budget:  # a suite that breaks all at once consists of preparations
-        clock.record(passes, suite_seconds)
+        clock.record(passes, started.seconds)
     checks = _run_checks(audited, folder, identity, clock, progress)
     progress(0.7, 1.0, "attacks after the remedies")
     strength, started = _strength(plan, clock, folder, identity), Start.now()
     after = audited.evaluate(Reachable(audited.deployed), remedied_suite(audited, strength), "headline")
-    costs = {SUITE: suite_seconds, CHECKS: sum(check.seconds for check in checks), REMEDIES: started.seconds}
-    return _concluded(audited, checks, before, after, warnings, identity, began.seconds, costs)
+    costs = {SUITE: suite_cost, CHECKS: sum(check.seconds for check in checks), REMEDIES: started.cost}
+    return _concluded(audited, checks, before, after, warnings, identity, began.cost, costs)
 
 
 def _strength(plan: Plan, clock: Clock, folder: Path | None, identity: Mapping[str, Any]) -> float:
@@ -263,11 +267,9 @@ def _result(check: Check, audited: Audited, clock: Clock) -> CheckResult:
         result = check(audited)
     except Exception as error:  # any error of the network: the other checks continue
         text = f"it failed ({type(error).__name__}: {error})"[:300]
-        seconds = began.seconds
-        return CheckResult(check.__name__, question, "not run", text, "", seconds=seconds, reason="error")
-    seconds = began.seconds
-    clock.record(passes, seconds)
-    return replace(result, seconds=seconds)
+        return CheckResult(check.__name__, question, "not run", text, "", seconds=began.cost, reason="error")
+    clock.record(passes, began.seconds)
+    return replace(result, seconds=began.cost)
 
 
 def _concluded(

@@ -64,7 +64,7 @@ class CheckResult:
         causes: names of the causes of a failure.
         where: the layer where the gradient vanishes or is wrong, if found.
         numbers: the measured numbers, for tables and comparisons.
-        seconds: duration of the check.
+        seconds: processor time of the check.
         reason: why it was not run; "" where it was.
         broke: ids of examples that it broke, verified on the network inside the threat set.
         surface: a loss over a square, to be drawn; None where the check has none.

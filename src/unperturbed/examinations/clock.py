@@ -26,11 +26,16 @@ class Start:
         return cls(time.monotonic(), time.process_time())
 
     @property
+    def cost(self) -> float:
+        """The processor time since then in seconds, of all threads."""
+        return time.process_time() - self.processor
+
+    @property
     def seconds(self) -> float:
-        """The processor time since then, with all threads: at most the time by the clock, and at least a quarter of it.
+        """The processor time since then: at most the time by the clock, and at least a quarter of it.
 
         On a free machine that is the time by the clock. On a busy one it leaves out the waiting for other programs, so
         that what a budget reaches for does not depend on them.
         """
         passed = time.monotonic() - self.clock
-        return min(passed, max(time.process_time() - self.processor, passed / STRETCH))
+        return min(passed, max(self.cost, passed / STRETCH))

@@ -48,7 +48,7 @@ class Audit(Shown):
         remedies: the sources of the gradient of the strongest attacks.
         attacks: the record of each attack after the remedies.
         warnings: limits of the audit.
-        seconds: processor time of this run; at most that by the clock.
+        seconds: processor time of this run, of all threads.
         environment: versions, seed, hashes.
         costs: the same of its parts; stored results cost nothing.
     """

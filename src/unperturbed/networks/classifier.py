@@ -68,6 +68,9 @@ def as_classifier(
     Modes, buffers and random numbers are restored. Raises `InputError` if the model fails on the input, does not return
     logits of shape (n, classes), or has another output that fits the classes better.
     """
+    if isinstance(model, LogitsOnly) and model.which is not None and output is None:
+        output = model.which
+        model = model.module  # its output is tried as it is
     device, _ = home(model)
     trials = [(_tried(model, example.to(device), training), training) for training in modes]
     tried = [trial for trial, _ in trials]

@@ -1,5 +1,6 @@
 """A stored curve of robust accuracy against eps, recomputed from the table of distances."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,8 @@ def read_curve(path: Path, content: Mapping[str, Any]) -> StoredCurve:
                 "changed. Repeat the curve with --overwrite."
             )
     steps = sorted({radii[-1] * step / STEPS for step in range(STEPS)} | {*radii})
-    median = content["quantiles"].get("0.5")
+    ends = sorted(min(distance, doubt) for distance, doubt, _ in rows)
+    median = next(end for count, end in enumerate(ends, 1) if count / n >= 0.5)
     return StoredCurve(
         path=path,
         threat=str(content["threat"]),
@@ -71,7 +73,7 @@ def read_curve(path: Path, content: Mapping[str, Any]) -> StoredCurve:
         n=n,
         points=[(eps, _at(rows, eps)) for eps in steps],
         radii=radii,
-        median=None if median is None else float(median),
+        median=median if math.isfinite(median) else None,
         doubts=tuple(map(str, content.get("doubts", ()))),
         warnings=tuple(map(str, content["warnings"])),
     )

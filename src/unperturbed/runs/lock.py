@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, RunError
 from unperturbed.reading import parse_json, read_small
 from unperturbed.runs.files import HOST, in_place, remove_leftovers, write_in_place
 
@@ -35,6 +36,8 @@ BEAT = 20.0
 """Seconds between two heartbeats."""
 PATIENCE = 300.0
 """Seconds without a heartbeat after which a holder on another host counts as dead."""
+WATCH = 3 * BEAT
+"""Seconds to wait for a heartbeat if the last one lies in the future, by a clock that was set back."""
 TRIES = 0.3
 """Seconds of retries for the lock, which another process may hold for a moment to inspect it."""
 
@@ -62,7 +65,7 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
 
     Raises:
         InputError: if another process holds the lock, or the folder is a file.
-        RunError: if the folder was moved or deleted meanwhile.
+        RunError: if the folder cannot be written into, or was moved or deleted meanwhile.
     """
     folder = folder.absolute()
     try:
@@ -73,7 +76,13 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
     record = folder / f".{name}.lock.json" if name else folder / ".lock.json"
     lock = None
     try:
-        lock = _acquired(record, folder / name)
+        try:
+            lock = _acquired(record, folder / name)
+        except OSError as error:  # a full disk, or a folder of others
+            raise RunError(
+                f"{folder} cannot be written into ({error.strerror or error}): free space, check its permissions, or "
+                "give another --out."
+            ) from error
         ended = threading.Event()
         threading.Thread(target=_beat, args=(record, ended), daemon=True).start()
         try:
@@ -148,6 +157,9 @@ def _acquired(record: Path, target: Path) -> BaseFileLock:
     try:
         write_in_place(record, json.dumps(asdict(Holder(HOST, os.getpid(), timestamp, _command()))))
     except BaseException:
+        for file in (record, record.with_suffix("")):
+            with suppress(OSError):
+                file.unlink()
         lock.release()
         raise
     return lock
@@ -184,11 +196,20 @@ def _holder(record: Path) -> Holder | None:
 
 
 def _is_silent(record: Path) -> bool:
-    """Tell whether a holder's last heartbeat is old, by the clock of the file system."""
+    """Tell whether a holder's last heartbeat is old, by the clock of the file system.
+
+    A heartbeat from the future has no age: the next one is waited for.
+    """
     probe = record.with_name(f".{record.stem}.{HOST}-{os.getpid()}.json")
     try:
         probe.write_text("")
-        return probe.stat().st_mtime - record.stat().st_mtime > PATIENCE
+        last = record.stat().st_mtime
+        age = probe.stat().st_mtime - last
+        if age > -PATIENCE:
+            return age > PATIENCE
+        log.info("The lock %s is dated %.0f s in the future: waiting %.0f s for its holder.", record, -age, WATCH)
+        time.sleep(WATCH)
+        return record.stat().st_mtime == last
     except FileNotFoundError:
         return True
     finally:

@@ -21,6 +21,7 @@ from unperturbed.examinations.audited import Audited, CheckResult
 from unperturbed.findings import Outcome
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD
+from unperturbed.runs.tables import read_table
 from unperturbed.threat import Threat
 
 THREAT = Threat("Linf", EPS)
@@ -80,6 +81,17 @@ def test_a_stored_evaluation_is_the_baseline_and_others_count_too(tmp_path: Path
     assert not (tmp_path / "baseline").exists(), "it was stored"
     assert value["claimed"]["value"] == short.robust_accuracy.value
     assert value["headline"]["value"] <= verdicts.count("survived") / N, "broken by any is broken"
+
+
+@pytest.mark.usefixtures("quick")
+def test_sorted_examples_are_audited_in_every_class(tmp_path: Path) -> None:
+    """The first 12 of these are all of class 0, and say nothing about the other classes."""
+    x, y = examples(120)
+    order = y.argsort(stable=True)
+    found = audit(robust(), (x[order], y[order]), THREAT, SHORT, examples=12, budget=1000, out=tmp_path)
+    assert found.claimed.n == 12 and any("stratified:12" in text for text in found.warnings)
+    (table,) = [read_table(path) for path in (tmp_path / "baseline").rglob("part-*.parquet")]
+    assert len({*table["label"]}) == len({*y.tolist()})
 
 
 @pytest.mark.slow

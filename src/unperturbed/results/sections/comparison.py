@@ -17,7 +17,7 @@ from unperturbed.reports.document import (
     Table,
     section,
 )
-from unperturbed.results.sections.headline import interval_text
+from unperturbed.results.sections.headline import interval_text, selected
 from unperturbed.results.stored import StoredEvaluation, StoredRun
 
 
@@ -37,6 +37,7 @@ def _table(runs: Sequence[StoredRun]) -> Block:
         ("robust accuracy", [_cell(run, "robust_accuracy") for run in runs]),
         ("threat", ["" if run.headline is None else run.headline.outcome.threat for run in runs]),
         ("suite", ["" if run.headline is None else run.headline.outcome.suite for run in runs]),
+        ("examples", ["" if run.headline is None else selected(run.headline) for run in runs]),
         ("audit", [str((run.audit or {}).get("verdict", "")) for run in runs]),
     ]
     rows_kept = tuple((name, *cells) for name, cells in rows if any(cells))
@@ -63,14 +64,19 @@ def _paired(runs: Sequence[StoredRun]) -> tuple[Block, ...]:
     outcomes = _of_one_kind(evaluated) if len(evaluated) > 1 else None
     if outcomes is None:
         return (
-            Paragraph("No paired differences: the runs have no evaluation by the same suite under the same threat."),
+            Paragraph(
+                "No paired differences: the runs have no evaluation of the same examples by the same suite under the "
+                "same threat."
+            ),
         )
     try:
         comparison = compare(outcomes)
     except (InputError, KeyError) as error:
         return (Paragraph(f"No paired differences: {error}"),)
     doubts = tuple(f"{name}: robust accuracy{doubted(reasons)}" for name, reasons in comparison.doubts.items())
-    alerts = (Alert("What to know before you trust these differences", doubts),) if doubts else ()
+    of_one = {text for outcome in outcomes.values() for text in outcome.warnings}  # the results name these
+    points = (*doubts, *(text for text in comparison.warnings if text not in of_one))
+    alerts = (Alert("What to know before you trust these differences", points),) if points else ()
     rows = tuple(row for pair in comparison.pairs for row in _rows(pair))
     columns = ("pair", "accuracy", "difference (points)", "95% interval", "gained", "lost", "McNemar's p", "n")
     title = f"Paired differences, {comparison.suite} under {comparison.threat}"
@@ -78,15 +84,17 @@ def _paired(runs: Sequence[StoredRun]) -> tuple[Block, ...]:
 
 
 def _of_one_kind(runs: Sequence[StoredRun]) -> dict[str, Outcome] | None:
-    """Return an evaluation of each run by one suite under one threat, the first run's preferred one that all have."""
+    """Return an evaluation of each run by one suite, threat and examples, the first run's preferred one of all runs."""
 
-    def kinds(run: StoredRun) -> dict[tuple[str, str], StoredEvaluation]:
-        evaluations = [stored for stored in reversed(run.evaluations) if stored.outcome.examples]
-        return {(stored.outcome.suite, stored.outcome.threat): stored for stored in evaluations}
+    def kind_of(outcome: Outcome) -> tuple[str, str, str]:
+        return outcome.suite, outcome.threat, str(outcome.environment.get("data"))
+
+    def kinds(run: StoredRun) -> dict[tuple[str, str, str], StoredEvaluation]:
+        return {kind_of(stored.outcome): stored for stored in reversed(run.evaluations) if stored.outcome.examples}
 
     kinds_of_runs = [kinds(run) for run in runs]
     for stored in runs[0].evaluations:
-        kind = (stored.outcome.suite, stored.outcome.threat)
+        kind = kind_of(stored.outcome)
         if all(kind in of_run for of_run in kinds_of_runs):
             return {run.name: of_run[kind].outcome for run, of_run in zip(runs, kinds_of_runs, strict=True)}
     return None

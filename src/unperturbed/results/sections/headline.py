@@ -54,12 +54,22 @@ def _tiles(best: StoredEvaluation, suspicion: tuple[str, ...]) -> tuple[Tile, ..
     return (
         Tile("Clean accuracy", f"{outcome.clean_accuracy.value:.1%}", interval_text(outcome.clean_accuracy)),
         Tile(
-            f"Robust accuracy under {outcome.threat}, suite {outcome.suite}",
+            f"Robust accuracy under {outcome.threat}, suite {outcome.suite}{_selected(best)}",
             f"{outcome.robust_accuracy.value:.1%}",
             interval_text(outcome.robust_accuracy),
             (*outcome.doubts, *suspicion),
         ),
     )
+
+
+def selected(stored: StoredEvaluation) -> str:
+    """Return the name of the evaluation's folder, which tells other data and selected examples; "" for the usual."""
+    name = stored.path.parent.name
+    return "" if name == "evaluation" else name
+
+
+def _selected(stored: StoredEvaluation) -> str:
+    return f" ({name})" if (name := selected(stored)) else ""
 
 
 def _suspicion(run: StoredRun) -> tuple[str, ...]:
@@ -109,7 +119,7 @@ def _evaluations(run: StoredRun) -> Block:
             (
                 outcome.threat,
                 outcome.suite,
-                f"{outcome.n}",
+                f"{outcome.n}{_selected(stored)}",
                 _share(outcome.clean_accuracy),
                 f"{_share(outcome.robust_accuracy)}{doubted(outcome.doubts)}",
                 str(outcome.counts["unknown"]),
