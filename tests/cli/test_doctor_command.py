@@ -64,3 +64,10 @@ def test_a_choice_of_a_word_or_a_number_is_in_plain_words(capsys: pytest.Capture
 def test_a_word_with_one_dash_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "-rf"]) == 2
     assert "-rf is no option" in (err := capsys.readouterr().err) and "./-rf" in err
+
+
+def test_data_of_no_possible_name_and_a_list_without_brackets_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--data", "a" * 5000, "--model", "mlp"]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert main([*UNTRAINED, "--model.hidden", "10"]) == 2
+    assert "--model.hidden is '10', but must be a list in brackets of whole numbers" in capsys.readouterr().err

@@ -103,6 +103,8 @@ def _in_words(annotation: Any) -> str:
         return " or ".join(map(repr, get_args(annotation)))
     if get_origin(annotation) in (Union, UnionType):
         return " or ".join(dict.fromkeys(map(_in_words, get_args(annotation))))
+    if get_origin(annotation) in (tuple, list):
+        return f"a list in brackets of {_in_words(get_args(annotation)[0]).removeprefix('a ')}s, such as [1,2]"
     name = annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
     return NOUNS[annotation] if inspect.isclass(annotation) and annotation in NOUNS else f"of type {name}"
 
