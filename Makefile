@@ -9,8 +9,9 @@ MKL_CBWR ?= $(shell $(PYTHON) -P src/unperturbed/processor.py)
 export MKL_CBWR
 SLOW ?= slow
 NEWEST_TORCH := 2.14.1
+NEWEST_TORCHVISION := 0.29.1
 
-.PHONY: help setup demo check test test-slow test-docs test-loops test-rounding test-newest bench dist clean
+.PHONY: help setup demo check test test-slow test-docs test-loops test-foreign test-rounding test-newest bench dist clean
 
 help:
 	@echo "make demo       train and evaluate on the embedded digits"
@@ -19,6 +20,7 @@ help:
 	@echo "make test-slow  the slow tests"
 	@echo "make test-docs  the tests of the documentation, slow ones included"
 	@echo "make test-loops  the tests of Lightning and transformers, which are installed into .venv-loops"
+	@echo "make test-foreign  the tests of models of timm, torchvision and transformers, installed into .venv-foreign"
 	@echo "make test-rounding  the tests of rounding again, as on other processors"
 	@echo "make test-newest    the fast tests with the newest torch"
 	@echo "make bench      the benchmarks"
@@ -56,6 +58,12 @@ test-loops:
 	.venv-loops/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test,lightning,transformers]"
 	OMP_NUM_THREADS=1 .venv-loops/bin/python -m pytest -m "" tests/adapters tests/test_docs_loops.py
 
+test-foreign:
+	test -x .venv-foreign/bin/python || $(PYTHON) -m venv .venv-foreign
+	grep -v '^torch==' constraints.txt > .venv-foreign/constraints.txt
+	.venv-foreign/bin/python -m pip install --quiet --constraint .venv-foreign/constraints.txt torch==$(NEWEST_TORCH) torchvision==$(NEWEST_TORCHVISION) --editable ".[test,vision]"
+	OMP_NUM_THREADS=1 .venv-foreign/bin/python -m pytest -m "not long" tests/architectures tests/test_docs_foreign.py
+
 test-rounding: $(READY)
 	MKL_CBWR= $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow"
 	MKL_CBWR=AVX2,STRICT ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow"
@@ -81,6 +89,6 @@ dist:
 	OMP_NUM_THREADS=1 .venv-dist/clean/bin/python packaging/check_wheel.py
 
 clean:
-	rm -rf $(VENV) .venv-newest .venv-dist .venv-loops .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
+	rm -rf $(VENV) .venv-newest .venv-dist .venv-loops .venv-foreign .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf src/*.egg-info

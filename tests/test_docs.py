@@ -159,6 +159,7 @@ PYTHON = {
     "docs/defences.md": 1,
     "docs/diagnosing.md": 1,
     "docs/evaluating.md": 1,
+    "docs/foreign_models.md": 1,
     "docs/loops.md": 5,
     "docs/python.md": 29,
     "docs/really_robust.md": 1,

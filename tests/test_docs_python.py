@@ -274,7 +274,7 @@ def test_a_command_and_its_python_give_the_same(line: str, folders: tuple[Path, 
 OTHERS = ("CONTRIBUTING.md", "docs/diagnosing.md", "docs/evaluating.md", "docs/methods.md", "docs/defences.md")
 NOT_RUN = {
     "--devices": "processes do not see the small data: tests/cli/test_devices.py launches them",
-    "torchvision": "an optional package: tests/networks/test_classifier.py has such networks",
+    "torchvision": "an optional package: tests/architectures/test_libraries.py has such networks",
 }
 """Why commands of these pages are not executed here; those of docs/results.md took hours of training."""
 

@@ -25,13 +25,14 @@ def parser() -> ArgumentParser:
 
 def run(parsed: Parsed) -> Result:
     """Return the faults; exit code 1 if there are any."""
+    from unperturbed.cli.network import is_untrained
     from unperturbed.cli.setup import find_setup
     from unperturbed.examinations.preflight import doctor
 
     parsed.plain.examples, parsed.plain.examples_seed = None, None
     subject = find_setup(parsed, trained=False)
     preflight = doctor(subject.model, subject.data, subject.threat, seed=parsed.seed)
-    if parsed.run is None and parsed.weights is None and ":" not in str(parsed.trees["model"].value):
+    if parsed.run is None and parsed.weights is None and is_untrained(parsed.trees["model"]):
         untrained = [symptom for symptom in preflight.symptoms if symptom.name != "chance"]
         preflight = replace(preflight, symptoms=tuple(untrained))
     views: list[Any] = [f"{symptom.name}: {symptom.text}" for symptom in preflight.symptoms] or [

@@ -1,4 +1,4 @@
-"""List the named models."""
+"""List the named models, and the libraries and files that others come from."""
 
 from dataclasses import asdict
 
@@ -18,7 +18,7 @@ def parser() -> ArgumentParser:
 
 def run(parsed: Parsed) -> Result:
     """Return the models."""
-    models = listing("architectures")
-    rows = [(entry.name, entry.summary) for entry in models.values()]
+    models = [*listing("architectures").values(), *listing("architectures/libraries").values()]
+    rows = [(entry.name, entry.summary) for entry in models]
     hint = "Your own: --model package.module:Class, with --model.X for its argument X."
-    return Result([asdict(entry) for entry in models.values()], (table("--model", ("name", ""), rows), hint))
+    return Result([asdict(entry) for entry in models], (table("--model", ("name", ""), rows), hint))

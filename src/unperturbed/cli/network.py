@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from unperturbed.architectures.by_name import source_of, without_download
+from unperturbed.architectures.libraries.base import LibraryModel
 from unperturbed.cli.console import say
 from unperturbed.cli.options import Parsed
 from unperturbed.data.check import mean_std
@@ -41,7 +43,8 @@ def make_model(tree: Tree, data: Data, seed: int = 0, trust: Trust = OWN) -> tup
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = build_model(str(model_tree.value), arguments, shape, classes, mean, std)
-
+    if isinstance(model, LibraryModel):
+        return model, {"class_path": model.spec, "init_args": model.init_args}
     from_data = {"input_shape": shape, "classes": classes, "mean": mean, "std": std}
     arguments |= {name: from_data[name] for name in open_names}
     return model, describe(Spec(choice.target, arguments)) | {"class_path": str(model_tree.value)}
@@ -71,7 +74,7 @@ def model_and_weights(parsed: Parsed, stored: RunRecord | None, trained: bool = 
             )
         weights = weights or str(best)
     tree = tree.under(parsed.trees["model"])
-    if weights is None and trained and ":" not in str(tree.value):
+    if weights is None and trained and is_untrained(tree):
         raise InputError(
             "Nothing trained was given: name a run folder, or --model with --weights (a package.module:function that "
             "returns a trained model needs none)."
@@ -79,11 +82,17 @@ def model_and_weights(parsed: Parsed, stored: RunRecord | None, trained: bool = 
     return tree, weights
 
 
+def is_untrained(tree: Tree) -> bool:
+    """Tell whether a model without a file of weights has random ones: functions and libraries may load their own."""
+    return ":" not in str(tree.value) and source_of(str(tree.value)) is None
+
+
 def model_of(stored: RunRecord, run: str, named: bool) -> Tree:
     """Return the specification of a run's network; raises `InputError` if unknown, unless one was `named`."""
     tree = Tree()
     if stored.model is not None:
-        tree.put([], {"class_path": stored.model.class_path, "init_args": stored.model.init_args})
+        path = stored.model.class_path
+        tree.put([], {"class_path": path, "init_args": without_download(path, stored.model.init_args)})
     elif not named:
         network = f"a {stored.network.class_path}" if stored.network is not None else "a network"
         raise InputError(
@@ -91,6 +100,24 @@ def model_of(stored: RunRecord, run: str, named: bool) -> Tree:
             "package.module:Name, which builds the same one."
         )
     return tree
+
+
+def check_trained(model: nn.Module) -> None:
+    """Raise `InputError` for a library's model that is to be measured without weights from a file."""
+    if isinstance(model, LibraryModel) and not model.trained:
+        raise InputError(
+            f"Nothing trained was given: the model {model.spec} has random weights, in part or all of them. Name a run "
+            "folder, or give --weights, or --model.pretrained true for data with the classes of the pretrained weights."
+        )
+
+
+def check_first_layer(model: nn.Module, preparation: Mapping[str, Any]) -> None:
+    """Raise `InputError` if the options ask for a first layer before a library's model, which has one."""
+    if isinstance(model, LibraryModel) and {"scale", "normalise"} & preparation.keys():
+        raise InputError(
+            f"The model {model.spec} normalises its inputs itself: give --model.normalise in place of --normalise and "
+            "--scale."
+        )
 
 
 def check_same_network(model: nn.Module, tree: Tree, stored: RunRecord, run: str) -> None:

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Na
 from unperturbed.checks import check_numeral
 from unperturbed.cli.messages import readable
 from unperturbed.errors import InputError, hint
-from unperturbed.imports import WORDS, Trust, user_trust
+from unperturbed.imports import WORDS, Trust, dotted, user_trust
 from unperturbed.reading import parse_yaml, read_small
 from unperturbed.specs.trees import Tree
 
@@ -105,7 +105,9 @@ def add_data_options(parser: ArgumentParser) -> None:
     parser.add_argument("--label", type=str | None, metavar="COLUMN", help="of a table or Parquet files: the label")
     parser.add_argument("--resize", type=str | None, metavar="H,W", help="height and width of resized images")
     parser.add_argument(
-        "--model", type=str | None, help="a name (see models) or package.module:Class; --model.X sets its argument X"
+        "--model",
+        type=str | None,
+        help="a name (see models), timm:NAME, or package.module:Class; --model.X sets its argument X",
     )
     parser.add_argument("--weights", type=str | None, metavar="FILE", help="safetensors, or .pt without code in it")
     parser.add_argument(
@@ -222,7 +224,8 @@ def _trust(pairs: Sequence[tuple[str, Any]], everything: bool) -> Trust:
     mine = [(key, str(value)) for key, value in pairs if key.split(".")[0] in IMPORTED]
     words = [word for _, value in mine for word in WORDS.split(value) if not Path(word).exists()]
     trust = user_trust(everything).naming(words)
-    return replace(trust, named=trust.named | {key.rpartition(".")[2] for key, _ in mine if "." in key})
+    models = {dotted(value) for key, value in mine if key == "model"}  # a file or a place of a hub, say
+    return replace(trust, named=trust.named | models | {key.rpartition(".")[2] for key, _ in mine if "." in key})
 
 
 def known_options(parser: ArgumentParser, positional: str | None = None) -> list[str]:

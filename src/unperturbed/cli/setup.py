@@ -12,7 +12,15 @@ from torch import nn
 from unperturbed.checks import NUMERAL
 from unperturbed.cli.console import say
 from unperturbed.cli.data_choices import warn_of_other_scaling, with_choices_of_options
-from unperturbed.cli.network import check_same_network, load_into, make_model, model_and_weights, warn_of_other_network
+from unperturbed.cli.network import (
+    check_first_layer,
+    check_same_network,
+    check_trained,
+    load_into,
+    make_model,
+    model_and_weights,
+    warn_of_other_network,
+)
 from unperturbed.cli.options import Parsed
 from unperturbed.data.names import usual_threat
 from unperturbed.data.selection import Selection, choose, parse
@@ -113,7 +121,10 @@ def find_setup(parsed: Parsed, check_examples: Callable[[Split], object] = len, 
         warn_of_other_network(model, weights)
     if weights is not None:
         load_into(model, weights, tree)
+    else:
+        check_trained(model)
     preparation = taken(parsed, stored)
+    check_first_layer(model, preparation)
     dtype = torch.float64 if parsed.precision == "64" else torch.float32
     model = cast(prepared(model, **preparation), dtype, device)
 

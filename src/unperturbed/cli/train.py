@@ -93,7 +93,7 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     Raises `InputError` for missing, unknown or badly typed options, and for data outside the bounds.
     """
     from unperturbed.cli.data_choices import warn_of_other_scaling, with_choices_of_options
-    from unperturbed.cli.network import make_model
+    from unperturbed.cli.network import check_first_layer, make_model
     from unperturbed.cli.setup import default_threat, keep_place, read_bounds, slug, taken
     from unperturbed.data.check import check
     from unperturbed.data.sources import load_data, with_applicable
@@ -123,6 +123,7 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     warn_of_other_scaling(extra_place or "")
     model, model_description = make_model(parsed.trees["model"], data, recipe.seed, parsed.trust)
     described, preparation = describe(method), taken(parsed, None)
+    check_first_layer(model, preparation)
     out = Path(parsed.out or Path("runs") / slug(data.name, described["class_path"]))
     config = {
         "data": keep_place(place),
@@ -139,6 +140,7 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
 
 def run(parsed: Parsed) -> Result:
     """Train, and return the run folder and the accuracies on the examples of the probe."""
+    from unperturbed.architectures.by_name import needs_trust
     from unperturbed.cli.network import load_into
     from unperturbed.training.loop import train
 
@@ -175,7 +177,8 @@ def run(parsed: Parsed) -> Result:
         ("robust accuracy", f"{trained.robust_accuracy}, {where}: ten steps, a quick look"),
         *(("method", text) for text in trained.conclusions),
     ]
-    trust_option = " --trust" if ":" in str(run_plan.config["model"]["class_path"]) else ""  # the run folder names code
+    model = run_plan.config["model"]
+    trust_option = " --trust" if needs_trust(str(model["class_path"]), [*model.get("init_args", ())]) else ""
     following = f"To measure robust accuracy: unperturbed evaluate {shlex.quote(str(run_plan.out))}{trust_option}"
     value = {**trained.json(), "selection": "all" if run_plan.selection is None else str(run_plan.selection)}
     return Result(value, (table("", ("", str(run_plan.threat)), rows), following))

@@ -1,12 +1,15 @@
-"""Diagnostics by name: the functions of `diagnostics` that return a `Finding`, and import paths."""
+"""Diagnostics by name: the functions of `diagnostics` that return a `Finding`, and import paths; hashes of code."""
 
+import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from unperturbed.catalogue import listing
 from unperturbed.errors import InputError, hint
 from unperturbed.examinations.subject import Diagnostic
 from unperturbed.imports import OWN, Trust, follow, is_function
+from unperturbed.networks.fingerprint import describe
 
 
 def _built_in() -> dict[str, Diagnostic]:
@@ -49,3 +52,17 @@ def name_of(diagnostic: Callable[..., Any]) -> str:
     """Return the name of a diagnostic: that of its function, with the module for a user's diagnostic."""
     foreign = not diagnostic.__module__.startswith("unperturbed.")
     return f"{diagnostic.__module__}:{diagnostic.__qualname__}" if foreign else diagnostic.__qualname__
+
+
+def source_of(function: Callable[..., Any], folder: str) -> str:
+    """Return a hash of a function's code: of a user's function, or of all files in a folder of the examinations.
+
+    Empty if it cannot be computed, since the code may have changed.
+    """
+    if not function.__module__.startswith("unperturbed."):
+        described = describe(function)
+        return "" if described.doubts else described.hash(described)
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).with_name(folder).glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -12,10 +12,13 @@ from unperturbed.catalogue import listing
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.data.split import Split
 from unperturbed.errors import InputError, RunError, hint
-from unperturbed.evaluation.hashes import version
+from unperturbed.evaluation.distances import Distances
+from unperturbed.evaluation.hashes import data_hash, version, weights_hash
+from unperturbed.examinations.by_name import source_of
 from unperturbed.examinations.explanations.base import Explainer, Explanation
 from unperturbed.examinations.explanations.maps import captum
-from unperturbed.examinations.preparation import prepare
+from unperturbed.examinations.kept_explanations import INDEX, OF, KeptExplanations, remove_others
+from unperturbed.examinations.preparation import Prepared, prepare
 from unperturbed.examinations.subject import Subject
 from unperturbed.findings import Progress, Shown, silent
 from unperturbed.imports import OWN, Trust, follow
@@ -24,12 +27,13 @@ from unperturbed.networks.logits import Output
 from unperturbed.reports.charts.pictures import Grid, pictures_chart, png_of
 from unperturbed.reports.charts.style import save_chart
 from unperturbed.runs.files import write_atomically, write_json
+from unperturbed.runs.lock import alone_in
 from unperturbed.runs.tensors import write_tensors
+from unperturbed.runs.verify import digest
 from unperturbed.threat import Threat
-from unperturbed.types import Batch
+from unperturbed.types import Batch, Norm
 
 FOLDER = "explanation"
-INDEX = "explanation.json"
 ARRAYS = "explanation.safetensors"
 Format = Literal["svg", "png", "pdf"]
 FORMATS: tuple[Format, ...] = ("svg", "png", "pdf")
@@ -108,7 +112,14 @@ def find_explanations(names: Sequence[Explainer | str], trust: Trust = OWN) -> d
     return explainers
 
 
+def _place(arguments: Mapping[str, Any]) -> tuple[Path, str] | None:
+    """Return the folder of the explanations' folder, and its name."""
+    out = None if arguments["out"] is None else Path(arguments["out"]).absolute()
+    return None if out is None else (out.parent, out.name)
+
+
 @checked(examples=COUNT, seed=SEED, batch_size=COUNT)
+@alone_in(_place)
 def explain(
     model: nn.Module,
     test: Any,
@@ -121,12 +132,15 @@ def explain(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     judge: nn.Module | None = None,
+    curves: Sequence[Distances] = (),
     out: str | Path | None = None,
     figures: Sequence[Format] = (),
     output: Output = None,
     progress: Progress = silent,
 ) -> Explained:
     """Explain a network by saliency maps and synthesised inputs, with scores of their reliability.
+
+    With `out`, every finished explanation is written at once: the same call resumes an interrupted one.
 
     Args:
         model: returns logits, or an object with logits; in float32 or float64.
@@ -140,6 +154,7 @@ def explain(
         seed: of random directions, starts and weights.
         batch_size: examples in a batch.
         judge: a second network, preferably a robust one, that judges whether counterfactuals show their target class.
+        curves: results of `minimum_norm` for this network and test split; Etmann's alignment is given beside them.
         out: a folder for scores, arrays and pictures; None: no files.
         figures: formats of each grid of pictures: "svg", "png", "pdf".
         output: the part of the model's output with the logits: a position, a name, or a function of it.
@@ -150,20 +165,17 @@ def explain(
     """
     threat.refuse_sparse("An explanation by attacks")
     captum()
-    explainers, subject, notes = _subject(
-        model, test, threat, train, explanations, name, examples, seed, batch_size, judge, output
-    )
-    explanations_by_name, failed = dict[str, Explanation](), dict[str, str]()
-    for number, (title, explainer) in enumerate(explainers.items()):
-        progress(number, len(explainers), f"{name}: {title}")
-        try:
-            explanations_by_name[title] = explainer(subject)
-        except InputError:
-            raise
-        except Exception as error:  # any error of a user's explanation: the others continue
-            failed[title] = f"{type(error).__name__}: {error}"
+    if unknown := [suffix for suffix in figures if suffix not in FORMATS]:
+        raise InputError(f"There is no figure format {unknown[0]!r}: the formats are {', '.join(FORMATS)}.")
+    explainers = find_explanations(explanations)
+    prepared = prepare(name, model, test, threat, train, (examples, TRAINING), seed, batch_size, output)
+    judging = None if judge is None else _judge(judge, prepared.subject.test, prepared.model.classes, prepared.test)
+    subject = replace(prepared.subject, judge=judging, distances=_nearest_of(curves))
+    identity = _identity(model, judge, prepared, subject)
+    kept = KeptExplanations(None if out is None or prepared.model.undescribed else Path(out), identity)
+    explanations_by_name, failed = _all_of(explainers, subject, kept, progress)
     warnings = [
-        *notes,
+        *prepared.model.warnings,
         *(
             f"{explanation.finding.title}: {note}"
             for explanation in explanations_by_name.values()
@@ -172,28 +184,61 @@ def explain(
     ]
     explained = Explained(name, threat, len(subject.test.x), explanations_by_name, tuple(warnings), failed)
     if out is not None:
-        write_explained(explained, Path(out), figures)
+        remove_others(Path(out), digest(identity))
+        write_explained(explained, Path(out), figures, digest(identity))
     return explained
 
 
-def _subject(
-    model: nn.Module,
-    test: Any,
-    threat: Threat,
-    train: Any,
-    explanations: Sequence[Explainer | str],
-    name: str,
-    examples: int | str | None,
-    seed: int,
-    batch_size: int | Literal["auto"],
-    judge: nn.Module | None,
-    output: Output,
-) -> tuple[dict[str, Explainer], Subject, tuple[str, ...]]:
-    """Return the explanations, their subject, and notes on the selection."""
-    explainers = find_explanations(explanations)
-    prepared = prepare(name, model, test, threat, train, (examples, TRAINING), seed, batch_size, output)
-    judging = None if judge is None else _judge(judge, prepared.subject.test, prepared.model.classes, prepared.test)
-    return explainers, replace(prepared.subject, judge=judging), tuple(prepared.model.warnings)
+def _all_of(
+    explainers: Mapping[str, Explainer], subject: Subject, kept: KeptExplanations, progress: Progress
+) -> tuple[dict[str, Explanation], dict[str, str]]:
+    """Return the explanations by name, kept or new, and the errors of failed ones."""
+    explanations, failed = dict[str, Explanation](), dict[str, str]()
+    for number, (name, explainer) in enumerate(explainers.items()):
+        progress(number, len(explainers), f"{subject.name}: {name}")
+        source = source_of(explainer, "explanations")
+        explanation = kept.read(name, source)
+        if explanation is None:
+            try:
+                explanation = explainer(subject)
+            except InputError:
+                raise
+            except Exception as error:  # any error of a user's explanation: the others continue
+                failed[name] = f"{type(error).__name__}: {error}"
+                continue
+            kept.write(name, source, explanation)
+        explanations[name] = explanation
+    return explanations, failed
+
+
+def _identity(model: nn.Module, judge: nn.Module | None, prepared: Prepared, subject: Subject) -> dict[str, Any]:
+    """Return what the explanations depend on, by name."""
+    return {
+        "unperturbed": version(),
+        "torch": str(torch.__version__),
+        "weights": weights_hash(model),
+        "network": prepared.model.network,
+        "test": data_hash(prepared.test),
+        "train": None if prepared.train is None else data_hash(prepared.train),
+        "threat": str(subject.threat),
+        "seed": subject.seed,
+        "batch_size": subject.batch_size,
+        "judge": None if judge is None else weights_hash(judge),
+        "distances": digest([[norm, sorted(known.items())] for norm, known in subject.distances.items()]),
+    }
+
+
+def _nearest_of(curves: Sequence[Distances]) -> dict[Norm, dict[int, float]]:
+    """Return the smallest known distance by norm and id; every one is an upper bound."""
+    nearest = dict[Norm, dict[int, float]]()
+    for curve in curves:
+        norm: Any = curve.threat.partition(":")[0]
+        if norm == "L0":  # the alignment has no dual norm there
+            continue
+        known = nearest.setdefault(norm, {})
+        for name, distance in zip(curve.examples["id"], curve.examples["distance"], strict=True):
+            known[name] = min(distance, known.get(name, distance))
+    return nearest
 
 
 def _judge(judge: nn.Module, batch: Batch, classes: int, split: Split) -> nn.Module:
@@ -207,14 +252,11 @@ def _judge(judge: nn.Module, batch: Batch, classes: int, split: Split) -> nn.Mod
     return judging
 
 
-def write_explained(explained: Explained, folder: Path, figures: Sequence[Format] = ()) -> None:
+def write_explained(explained: Explained, folder: Path, figures: Sequence[Format] = (), mark: str = "") -> None:
     """Write explanation.json, the arrays, one JSON file with PNG cells per grid, and the grids in these formats.
 
-    Raises:
-        InputError: for an unknown format.
+    `mark` is a hash of what the explanations depend on.
     """
-    if unknown := [explanation for explanation in figures if explanation not in FORMATS]:
-        raise InputError(f"There is no figure format {unknown[0]!r}: the formats are {', '.join(FORMATS)}.")
     listed, arrays = list[dict[str, str]](), dict[str, torch.Tensor]()
     for name, explanation in explained.explanations.items():
         arrays |= {
@@ -239,7 +281,7 @@ def write_explained(explained: Explained, folder: Path, figures: Sequence[Format
             }
             write_json(folder / f"{name}.json", content)
     write_tensors(folder / ARRAYS, arrays, {"model": explained.name})
-    write_json(folder / INDEX, {**explained.json(), "arrays": ARRAYS, "figures": listed})
+    write_json(folder / INDEX, {**explained.json(), OF: mark, "arrays": ARRAYS, "figures": listed})
 
 
 def write_figures(folder: Path, grid: Grid, figures: Sequence[Format]) -> list[dict[str, str]]:

@@ -1,13 +1,19 @@
 """Explain the networks of several run folders side by side, on the same examples."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from unperturbed.checks import SEED, checked
 from unperturbed.data.selection import Selection, parse
+from unperturbed.data.split import select
 from unperturbed.errors import InputError
+from unperturbed.evaluation.distances import Distances
+from unperturbed.evaluation.hashes import data_hash, weights_hash
+from unperturbed.evaluation.stored import read_distances
 from unperturbed.examinations.explain import FOLDER, Explained, Format, explain, write_figures
 from unperturbed.examinations.explanations.base import Explainer, grid
 from unperturbed.examinations.several import Candidate, check_comparable, common_threat, names_of
@@ -129,27 +135,45 @@ def explain_all(
             progress(before + finished / total, len(candidates), text)
 
         folders.append(candidate.folder / FOLDER)
-        explained.append(
-            explain(
-                candidate.model,
-                candidate.test,
-                size,
-                train=candidate.train,
-                explanations=explanations,
-                name=name,
-                examples=str(examples),
-                seed=seed,
-                batch_size=batch_size,
-                judge=judging,
-                out=folders[-1],
-                figures=figures,
-                progress=report,
-            )
+        curves, notes = stored_curves(candidate)
+        network = explain(
+            candidate.model,
+            candidate.test,
+            size,
+            train=candidate.train,
+            explanations=explanations,
+            name=name,
+            examples=str(examples),
+            seed=seed,
+            batch_size=batch_size,
+            judge=judging,
+            curves=curves,
+            out=folders[-1],
+            figures=figures,
+            progress=report,
         )
+        explained.append(replace(network, warnings=(*network.warnings, *notes)))
     home = Path(out) if out is not None else candidates[0].folder.parent / FOLDER
     differences = paired_differences(explained)
     side = _side_by_side(explained, differences, home, figures) if len(explained) > 1 else None
     return Explanations(tuple(explained), tuple(folders), size, side, differences)
+
+
+def stored_curves(candidate: Candidate) -> tuple[tuple[Distances, ...], tuple[str, ...]]:
+    """Return the curves in a run folder of this network and test split, and sentences on damaged ones."""
+    curves, notes, weights = list[Distances](), list[str](), weights_hash(candidate.model)
+    names = candidate.test.names()
+    for path in sorted((candidate.folder / "evaluation").rglob("curve-*.json")):
+        try:
+            curve = read_distances(path)
+        except InputError as error:
+            notes.append(f"{error} It is not used here.")
+            continue
+        rows = torch.isin(names, torch.tensor(curve.examples["id"])).nonzero()[:, 0]
+        same_data = len(rows) > 0 and curve.environment.get("data") == data_hash(select(candidate.test, rows))
+        if same_data and curve.environment.get("weights") == weights:
+            curves.append(curve)
+    return tuple(curves), tuple(notes)
 
 
 def paired_differences(explained: Sequence[Explained]) -> dict[str, dict[str, Number]]:

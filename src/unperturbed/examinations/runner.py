@@ -1,6 +1,5 @@
 """Run diagnostics on a network, store each finding, and resume an earlier call."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,11 @@ from unperturbed.checks import COUNT, NOT_NEGATIVE, SEED, checked
 from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.hashes import data_hash, version, weights_hash
-from unperturbed.examinations.by_name import find_diagnostics, name_of
+from unperturbed.examinations.by_name import find_diagnostics, name_of, source_of
 from unperturbed.examinations.preparation import prepare
 from unperturbed.examinations.subject import Diagnostic, Subject
 from unperturbed.findings import Examined, Finding, Interval, Progress, Shown, silent
 from unperturbed.networks.failures import isolate
-from unperturbed.networks.fingerprint import describe
 from unperturbed.networks.logits import Output
 from unperturbed.reading import parse_json, read_bytes
 from unperturbed.runs.kept import Kept
@@ -118,7 +116,7 @@ def diagnose(
         stored = {}
     findings, failed, chosen_diagnostics = dict[str, Finding](), dict[str, str](), find_diagnostics(diagnostics)
     for number, diagnostic in enumerate(chosen_diagnostics):
-        title, source = name_of(diagnostic), _source(diagnostic)
+        title, source = name_of(diagnostic), source_of(diagnostic, "diagnostics")
         progress(number, len(chosen_diagnostics), f"{name}: {title}")
         if source and title in stored and stored[title]["source"] == source:
             findings[title] = Finding.of(stored[title]["finding"])
@@ -181,17 +179,3 @@ def _stored_findings(out: str | Path | None, identity: Mapping[str, Any]) -> tup
     if differing:
         return {}, f"{out} held a diagnosis of other {', '.join(differing)}: it was made again."
     return findings, ""
-
-
-def _source(diagnostic: Diagnostic) -> str:
-    """Return a hash of a finding's code: of a user's function, or of the sources of all built-in diagnostics.
-
-    Empty if it cannot be computed, since the code may have changed.
-    """
-    if not diagnostic.__module__.startswith("unperturbed."):
-        described = describe(diagnostic)
-        return "" if described.doubts else described.hash(described)
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).with_name("diagnostics").glob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()

@@ -20,7 +20,8 @@ from unperturbed.examinations.preparation import chosen
 from unperturbed.examinations.runner import Diagnosis, diagnose
 from unperturbed.examinations.subject import Diagnostic
 from unperturbed.findings import Comparison, Examined, Progress, Shown, silent
-from unperturbed.reports.page.page import findings_page
+from unperturbed.reports.diagnosis import diagnosis_document
+from unperturbed.reports.page.render import page_of
 from unperturbed.runs.files import slug, write_json, write_text
 from unperturbed.runs.record import RunRecord
 from unperturbed.threat import Threat
@@ -213,7 +214,7 @@ def _summed_up(
     comparison = compare(examined, seed) if comparable else None
     page = home / "diagnosis.html"
     facts = _facts(candidates[0], threat, examples, seed)
-    write_text(page, findings_page(examined, comparison, _title(examined), facts))
+    write_text(page, page_of(diagnosis_document(examined, comparison, _title(examined), facts)))
     if comparison is not None:
         write_json(home / "comparison.json", {"models": [_plain(model) for model in examined]} | asdict(comparison))
     return Diagnoses(

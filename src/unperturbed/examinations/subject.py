@@ -1,7 +1,7 @@
 """The input of diagnostics: a network, training and test examples, and the size of perturbations."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -16,7 +16,7 @@ from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
 from unperturbed.statistics.per_example import loss_of
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Logits, PerExample, Rows
+from unperturbed.types import Batch, Inputs, Logits, Norm, PerExample, Rows
 
 STEPS = 20
 """Steps of the search for worst-case points."""
@@ -36,6 +36,7 @@ class Subject:
         seed: of random directions and starts.
         batch_size: examples in a batch.
         judge: a second network that classifies synthesised inputs, or None.
+        distances: upper bounds on the distance to the nearest misclassified input, by norm and id, from earlier curves.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Subject:
     seed: int = 0
     batch_size: int = 128
     judge: nn.Module | None = None
+    distances: Mapping[Norm, Mapping[int, float]] = field(default_factory=dict)
 
     def logits(self, x: Inputs) -> Logits:
         """Return the logits of any number of inputs, without a graph."""

@@ -1,7 +1,11 @@
 """A document as a model card in Markdown: the same content, with the data of each chart as a table."""
 
+import hashlib
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from PIL import Image
 
 from unperturbed.reports.document import (
     Alert,
@@ -13,6 +17,7 @@ from unperturbed.reports.document import (
     Figures,
     Paragraph,
     Part,
+    Picture,
     Pictures,
     Table,
     Tiles,
@@ -21,28 +26,67 @@ from unperturbed.reports.document import (
 
 MOST_ROWS = 12
 """The largest number of rows of a chart's data in the card; more rows are thinned evenly."""
+SMALLEST = 72
+"""Pixels of the shorter side of an image in the card; smaller ones are enlarged by whole factors."""
+LARGEST = 512
+"""Pixels of the longer side of images that are enlarged."""
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
 
 
-def card_of(document: Document) -> str:
-    """Return the Markdown of a document; names from data are text, never markup."""
+def card_of(document: Document, images: str | None = None) -> str:
+    """Return the Markdown of a document; names from data are text, never markup.
+
+    Args:
+        document: the content.
+        images: the folder of the files of `card_images`, relative to the card; None: grids of images are only named.
+    """
     lines = [f"# {_text(document.title)}", "", *(f"- {_text(fact)}" for fact in document.facts)]
     for section in document.sections:
         lines += ["", f"## {_text(section.title)}"]
         lines += ["", _text(section.lead)] if section.lead else []
         for part in section.parts:
-            lines += _part(part)
+            lines += _part(part, images)
     return "\n".join(lines) + "\n"
 
 
-def _part(part: Part) -> list[str]:
+def card_images(document: Document) -> dict[str, bytes]:
+    """Return the images of a document by the names of their files; equal images share one."""
+    return {_file(picture): _enlarged(picture.png) for picture in _pictures(document)}
+
+
+def _pictures(document: Document) -> Iterator[Picture]:
+    blocks = (block for section in document.sections for part in section.parts for block in part.blocks)
+    grids = (block for block in blocks if isinstance(block, Pictures))
+    return (picture for grid in grids for _, row in grid.rows for picture in row if picture is not None)
+
+
+def _file(picture: Picture) -> str:
+    return f"{hashlib.sha256(picture.png).hexdigest()[:16]}.png"
+
+
+def _enlarged(png: bytes) -> bytes:
+    """Return a small image enlarged, since Markdown shows images in their own size; others, and damaged ones, as is."""
+    width, height = (int.from_bytes(png[start : start + 4]) for start in (16, 20))  # the first fields of a PNG file
+    factor = SMALLEST // max(1, min(width, height))
+    if factor < 2 or max(width, height) > LARGEST:
+        return png
+    file = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+            image.resize((width * factor, height * factor), Image.Resampling.NEAREST).save(file, "PNG")
+    except (OSError, ValueError, SyntaxError):
+        return png
+    return file.getvalue()
+
+
+def _part(part: Part, images: str | None) -> list[str]:
     lines = ["", f"### {_text(part.title)}"] if part.title else []
     for block in part.blocks:
-        lines += ["", *_block(block)]
+        lines += ["", *_block(block, images)]
     return lines
 
 
-def _block(block: Block) -> list[str]:
+def _block(block: Block, images: str | None) -> list[str]:
     match block:
         case Paragraph():
             return [_text(block.text)]
@@ -60,12 +104,26 @@ def _block(block: Block) -> list[str]:
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", block.text)), default=0))
             return [f"**{_text(block.title)}**", "", fence, *block.text.rstrip("\n").split("\n"), fence]
         case Pictures():
-            return [f"**{_text(block.title)}**: {len(block.rows)} rows of images are on the page. {_text(block.about)}"]
+            return _grid(block, images)
         case Figures():
             return [line for chart in block.charts for line in ("", *_chart(chart))][1:]
         case Definitions():
             return [f"- **{_text(term)}**: {_text(meaning)}" for term, meaning in block.terms]
     return _chart(block)
+
+
+def _grid(grid: Pictures, images: str | None) -> list[str]:
+    """Return a grid of images as a table."""
+    if images is None:
+        return [f"**{_text(grid.title)}**: {len(grid.rows)} rows of images are on the page. {_text(grid.about)}"]
+
+    def cell(picture: Picture | None) -> str:
+        return "" if picture is None else f"![{_text(picture.text)}]({images}/{_file(picture)})"
+
+    rows = [f"| {' | '.join([_text(name), *map(cell, pictures)])} |" for name, pictures in grid.rows]
+    header = f"| {' | '.join(['', *map(_text, grid.columns)])} |"
+    about = ["", _text(grid.about)] if grid.about else []
+    return [f"**{_text(grid.title)}**", "", header, f"|{' --- |' * (len(grid.columns) + 1)}", *rows, *about]
 
 
 def _chart(chart: Chart) -> list[str]:

@@ -9,12 +9,13 @@ from pathlib import Path
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
 from unperturbed.findings import Shown
-from unperturbed.reports.card import card_of
+from unperturbed.reports.card import card_images, card_of
 from unperturbed.reports.charts.plots import draw
 from unperturbed.reports.charts.style import FORMATS, save_chart
 from unperturbed.reports.document import Alert, Document, Part, Section
 from unperturbed.reports.page.render import page_of
 from unperturbed.results.sections.audit import audit
+from unperturbed.results.sections.certified import certified
 from unperturbed.results.sections.classes import classes
 from unperturbed.results.sections.comparison import comparison
 from unperturbed.results.sections.curve import accuracy_curve
@@ -25,15 +26,22 @@ from unperturbed.results.sections.glossary import glossary
 from unperturbed.results.sections.headline import headline
 from unperturbed.results.sections.learning import learning
 from unperturbed.results.sections.missing import missing
+from unperturbed.results.sections.random_perturbations import random_perturbations
 from unperturbed.results.sections.training import training
+from unperturbed.results.sections.transfer import transfer
+from unperturbed.results.sections.union import unions
 from unperturbed.results.stored import StoredRun, read_run
-from unperturbed.runs import write_text
+from unperturbed.runs import write_atomically, write_text
 
 PAGE = "report.html"
 SECTIONS = (
     headline,
     comparison,
+    unions,
     accuracy_curve,
+    certified,
+    random_perturbations,
+    transfer,
     classes,
     examples,
     audit,
@@ -85,7 +93,7 @@ def report(
     Args:
         runs: a run folder, or several for a comparison.
         out: the HTML file; by default `report.html` in the run folder, or in the common folder of the runs.
-        card: a Markdown file for the same content.
+        card: a Markdown file for the same content; its images go into the folder NAME-images next to it.
         figures: a folder for each chart as SVG, PDF and PNG.
 
     Raises:
@@ -103,7 +111,7 @@ def report(
     document = document_of(stored)
     paths = () if figures is None else write_figures(document, Path(figures))
     if card is not None:
-        write_text(Path(card), card_of(document))
+        write_card(document, Path(card))
     write_text(page, page_of(document))
     damaged = tuple(text for run in stored for text in run.damaged)
     return Report(page, document, None if card is None else Path(card), paths, damaged)
@@ -122,6 +130,14 @@ def _section(function: Callable[[Sequence[StoredRun]], Section | None], runs: Se
     except Exception as error:  # values of a stranger's folder, whose checksums are right, may be of any kind
         text = f"The stored values do not fit ({type(error).__name__}: {error}): measure again."
         return Section(f"Left out: {function.__name__.replace('_', ' ')}", (Part("", (Alert(text),)),))
+
+
+def write_card(document: Document, path: Path) -> None:
+    """Write a document as Markdown, and its images into the folder NAME-images next to it."""
+    folder = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', path.stem)}-images"
+    for name, png in card_images(document).items():
+        write_atomically(path.parent / folder / name, lambda file, png=png: file.write_bytes(png))  # type: ignore[misc]
+    write_text(path, card_of(document, folder))
 
 
 def write_figures(document: Document, folder: Path) -> tuple[Path, ...]:

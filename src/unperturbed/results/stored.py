@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unperturbed.errors import InputError
+from unperturbed.evaluation.certificates import Certificates
+from unperturbed.evaluation.probable import Probable
 from unperturbed.evaluation.stored import is_other, is_part, read_summary
-from unperturbed.findings import Examined, Finding, Outcome
+from unperturbed.evaluation.union import Union
+from unperturbed.findings import Examined, Finding, Outcome, Transfer
 from unperturbed.reading import parse_json, read_small
 from unperturbed.results.curves import StoredCurve, read_curve
+from unperturbed.results.measurements import TRANSFER, read_certificates, read_probable, read_transfer, read_union
 from unperturbed.results.tables import with_verified_table
 from unperturbed.runs import BEST, CONFIG, METRICS, MODEL, RESULT
 from unperturbed.runs.job import JOB
@@ -35,6 +39,23 @@ class StoredEvaluation:
 
 
 @dataclass(frozen=True, eq=False)
+class StoredDiagnosis:
+    """The findings of a diagnosis.
+
+    Attributes:
+        path: its file.
+        about: a text on its subject.
+        examined: the findings.
+        subject: what diagnoses must share to be compared: the test examples, the threat, the seed.
+    """
+
+    path: Path
+    about: str
+    examined: Examined
+    subject: tuple[str, str, str]
+
+
+@dataclass(frozen=True, eq=False)
 class StoredRun:
     """The content of a run folder.
 
@@ -47,8 +68,12 @@ class StoredRun:
         metrics: one line per epoch.
         evaluations: in order of preference.
         curves: accuracy against eps.
+        unions: worst cases over several threats.
+        certificates: proved lower bounds.
+        probables: accuracies under random perturbations.
+        transfers: matrices of several models with this one, from the run folder and the folders next to it.
         audit: the result of an audit.
-        examined: findings of a diagnosis, with a text on its subject.
+        diagnoses: in the order of their files.
         damaged: sentences on pieces that are unreadable or do not match.
         absent: sentences on results that were not measured, with the command.
     """
@@ -61,8 +86,12 @@ class StoredRun:
     metrics: Sequence[Mapping[str, Any]] = ()
     evaluations: Sequence[StoredEvaluation] = ()
     curves: Sequence[StoredCurve] = ()
+    unions: Sequence[Union] = ()
+    certificates: Sequence[Certificates] = ()
+    probables: Sequence[Probable] = ()
+    transfers: Sequence[Transfer] = ()
     audit: Mapping[str, Any] | None = None
-    examined: Sequence[tuple[str, Examined]] = ()
+    diagnoses: Sequence[StoredDiagnosis] = ()
     damaged: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
 
@@ -85,26 +114,27 @@ def read_run(folder: Path, name: str) -> StoredRun:
         raise InputError(f"{folder} holds no run and no results: give a folder that `unperturbed train` has made.")
     damaged = list[str]()
 
-    def tried(read: Callable[[], T]) -> T | None:
+    def tried(path: Path, read: Callable[[Path], T]) -> T | None:
         try:
-            return read()
-        except (InputError, OSError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as error:
-            damaged.append(str(error) or type(error).__name__)
-            return None
+            return read(path)
+        except InputError as error:
+            damaged.append(str(error))
+        except (OSError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as error:
+            damaged.append(f"{path} cannot be read ({type(error).__name__}: {error}).")
+        return None
 
-    record = tried(lambda: RunRecord.read(folder))
-    evaluations, curves = list[StoredEvaluation](), list[StoredCurve]()
-    for path in _summaries(folder / "evaluation"):
-        found = tried(lambda path=path: _measured(path))  # type: ignore[misc]
-        if isinstance(found, StoredCurve):
-            curves.append(found)
-        elif isinstance(found, Outcome):
-            evaluations.append(StoredEvaluation(path, found, radius_of(found.threat)))
+    record = tried(folder, RunRecord.read)
+    results = [(path, tried(path, _measured)) for path in _summaries(folder / "evaluation")]
+    evaluations = [
+        StoredEvaluation(path, one, radius_of(one.threat)) for path, one in results if isinstance(one, Outcome)
+    ]
+    outcomes = [stored.outcome for stored in evaluations]
+    unions = [tried(path, _union_of(content, outcomes)) for path, content in results if isinstance(content, dict)]
     damaged += _unfinished(folder / "evaluation")
-    audit = tried(lambda: _object(folder / AUDIT)) if (folder / AUDIT).exists() else None
-    diagnoses = [tried(lambda path=path: _diagnosis(path, name)) for path in sorted(folder.glob("diagnosis*.json"))]  # type: ignore[misc]
-    metrics = tried(lambda: _lines(folder / METRICS, damaged)) or []
-    result = (tried(lambda: _object(folder / RESULT)) or {}) if (folder / RESULT).exists() else {}
+    audit = tried(folder / AUDIT, _object) if (folder / AUDIT).exists() else None
+    diagnoses = [tried(path, lambda path: _diagnosis(path, name)) for path in sorted(folder.glob("diagnosis*.json"))]
+    metrics = tried(folder / METRICS, lambda path: _lines(path, damaged)) or []
+    result = (tried(folder / RESULT, _object) or {}) if (folder / RESULT).exists() else {}
     run = StoredRun(
         name=name,
         folder=folder,
@@ -113,12 +143,24 @@ def read_run(folder: Path, name: str) -> StoredRun:
         result=result,
         metrics=metrics,
         evaluations=_by_weight(evaluations, record),
-        curves=curves,
+        curves=[one for _, one in results if isinstance(one, StoredCurve)],
+        unions=_present(unions),
+        certificates=[one for _, one in results if isinstance(one, Certificates)],
+        probables=[one for _, one in results if isinstance(one, Probable)],
+        transfers=_present([tried(path, read_transfer) for path in _matrices(folder, outcomes)]),
         audit=audit,
-        examined=[diagnosis for diagnosis in diagnoses if diagnosis is not None],
+        diagnoses=_present(diagnoses),
         damaged=tuple(dict.fromkeys(damaged)),
     )
     return _with_absent(run)
+
+
+def _present(parts: Sequence[T | None]) -> list[T]:
+    return [part for part in parts if part is not None]
+
+
+def _union_of(content: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Callable[[Path], Union]:
+    return lambda path: read_union(path, content, outcomes)
 
 
 def radius_of(threat: str) -> float:
@@ -143,15 +185,35 @@ def _summaries(folder: Path) -> Iterator[Path]:
     """
     for path in sorted(folder.rglob("*.json")):
         in_parts = path.name == JOB or path.name.startswith(("part-", ".")) or is_part(path)
-        if not in_parts and not path.name.endswith(OTHER) and path.name != "transfer.json":
+        if not in_parts and not path.name.endswith(OTHER) and path.name != TRANSFER:
             yield path
 
 
-def _measured(path: Path) -> StoredCurve | Outcome | None:
-    """Return the result of a summary; None for other kinds of results."""
+def _matrices(folder: Path, outcomes: Sequence[Outcome]) -> Iterator[Path]:
+    """Yield the matrices in a run folder, and those next to it with the weights of one of its evaluations."""
+    inside = sorted(path for path in folder.rglob(TRANSFER) if not is_part(path))
+    yield from inside
+    weights = {outcome.environment["weights"] for outcome in outcomes}
+    for path in sorted({*folder.parent.glob(f"*/{TRANSFER}")} - {*inside}):
+        try:
+            of_models = _object(path)["environment"]["weights"].values()
+        except (InputError, KeyError, TypeError, AttributeError):  # it may be of other runs
+            continue
+        if weights & {*of_models}:
+            yield path
+
+
+def _measured(path: Path) -> StoredCurve | Certificates | Probable | Outcome | dict[str, Any] | None:
+    """Return the result of a summary; a union as its content, and None for other kinds of results."""
     content = _object(path)
     if "quantiles" in content:
         return read_curve(path, content)
+    if "certified" in content:
+        return read_certificates(path, content)
+    if "probable" in content:
+        return read_probable(path, content)
+    if "threats" in content:
+        return content
     if is_other(path.with_suffix("")):
         return None
     if (path.with_suffix("") / JOB).exists() or {"suite", "counts", "attacks", "ties"} <= content.keys():
@@ -183,15 +245,17 @@ def _by_weight(evaluations: Sequence[StoredEvaluation], record: RunRecord | None
     return sorted(evaluations, key=weight, reverse=True)
 
 
-def _diagnosis(path: Path, name: str) -> tuple[str, Examined]:
+def _diagnosis(path: Path, name: str) -> StoredDiagnosis:
     if path.stat().st_size > LARGEST:
         raise InputError(f"{path} is larger than {LARGEST:,} bytes: run the diagnosis on fewer examples.")
     content = read_sealed(path)
     if not content:
         raise InputError(f"{path} is damaged or was changed: run the diagnosis again.")
     findings = tuple(Finding.of(entry["finding"]) for entry in content["findings"].values())
-    about = f"Perturbations within {content['of']['threat']}; {path.name}."
-    return about, Examined(name, float(content.get("strength", 0.0)), 0, findings)
+    of = content["of"]
+    about = f"Perturbations within {of['threat']}; {path.name}."
+    subject = (str(of["test"]), str(of["threat"]), str(of["seed"]))
+    return StoredDiagnosis(path, about, Examined(name, float(content.get("strength", 0.0)), 0, findings), subject)
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -232,7 +296,7 @@ def _with_absent(run: StoredRun) -> StoredRun:
         ("robust accuracy", run.evaluations, f"unperturbed evaluate {folder} --suite standard"),
         ("accuracy against eps", run.curves, f"unperturbed curve {folder}"),
         ("audit", run.audit, f"unperturbed audit {folder}"),
-        ("diagnosis", run.examined, f"unperturbed diagnose {folder}"),
+        ("diagnosis", run.diagnoses, f"unperturbed diagnose {folder}"),
     )
     absent = tuple(f"No {noun}: {command}" for noun, content, command in kinds if not content)
     training = () if run.metrics else ("No learning curves: there is no metrics.jsonl with an epoch.",)

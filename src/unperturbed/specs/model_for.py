@@ -18,8 +18,9 @@ def model_for(data: Data, name: str | None = None, *, seed: int = 0, **options: 
 
     Args:
         data: from `load_data`.
-        name: "small-cnn", "mlp", "preact-resnet" or "wide-resnet", or a class or function by import path,
-            "package.module:Name"; None: "small-cnn" for images, "mlp" for vectors.
+        name: "small-cnn", "mlp", "preact-resnet" or "wide-resnet", a model of another library such as "timm:resnet18",
+            or a class or function by import path, "package.module:Name"; None: "small-cnn" for images, "mlp" for
+            vectors.
         seed: of the random weights.
         options: other arguments of the constructor, such as `width=16`.
 

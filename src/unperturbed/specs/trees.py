@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_origin
 
+from unperturbed.architectures.by_name import maker_of
 from unperturbed.catalogue import NOUNS, expand, short
 from unperturbed.errors import InputError, hint
 from unperturbed.imports import OWN, Trust, check_argument, dotted, follow, is_class_of, is_function, may_make
@@ -94,7 +95,7 @@ def choose(
     if tree.value is ABSENT and (default is ABSENT or default is None):
         first = next(iter(tree.options), "...")
         raise InputError(f"--{option}.{first} is an option of --{option}, which is not named: add it.")
-    start = spec_of(default) if tree.value is ABSENT else Spec(_target(tree.value, folder, option, trust), {})
+    start = spec_of(default) if tree.value is ABSENT else Spec(_target(tree, folder, option, trust), {})
     parameters = parameters_of(start.target)
     arguments = dict(start.arguments)
     passed_on = {}
@@ -131,8 +132,11 @@ def _passed_on(
     return choose(Tree(ABSENT, dict(options)), "maximise", f"{option}.maximiser", inner, trust=trust)
 
 
-def _target(value: object, folder: str, option: str, trust: Trust) -> Callable[..., object]:
+def _target(tree: Tree, folder: str, option: str, trust: Trust) -> Callable[..., object]:
     """Return the class or function of a name; raises `InputError` if it does not belong to the folder."""
+    value = tree.value
+    if folder == "architectures" and (make := maker_of(str(value), [*tree.options], f"--{option}", trust)) is not None:
+        return make
     path = expand(str(value), folder, f"--{option}")
     ours = OWN if path != dotted(str(value)) else trust  # a short name
     target: Any = follow(path, f"--{option}", ours)

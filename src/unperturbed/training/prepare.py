@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from unperturbed.architectures.libraries.base import LibraryModel
 from unperturbed.data.augment import augmentation
 from unperturbed.data.check import check
 from unperturbed.data.convert import as_split
@@ -20,7 +21,7 @@ from unperturbed.evaluation.reach import reach_warnings
 from unperturbed.networks.classifier import Classes, as_classifier, untouched
 from unperturbed.networks.dtype import home
 from unperturbed.networks.guard import trying
-from unperturbed.networks.logits import Output, notes_on
+from unperturbed.networks.logits import Output, notes_on, unwrapped
 from unperturbed.networks.precision import Precision
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -47,6 +48,9 @@ class Examples:
 
 def classify(model: nn.Module, data: Data, output: Output = None) -> nn.Module:
     """Return the model after trials in eval and train mode, wrapped if it does not return logits."""
+    network = unwrapped(model)
+    if isinstance(network, LibraryModel) and network.evaluation_only:
+        raise InputError(f"{network.spec} is a program from a file, which can be evaluated but not trained.")
     x = data.train.inputs(torch.arange(min(len(data.train), 2)))
     return as_classifier(model, x.to(*home(model)), output, classes_of(data), (False, True))
 

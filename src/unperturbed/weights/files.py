@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import UninitializedParameter
 
+from unperturbed.architectures.by_name import maker_of
+from unperturbed.architectures.libraries.base import LibraryModel
 from unperturbed.catalogue import listing
 from unperturbed.checks import checked
 from unperturbed.errors import InputError, hint
@@ -26,6 +28,7 @@ from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
 from unperturbed.reading import check_memory, free_memory, in_words
 from unperturbed.runs.tensors import write_tensors
 from unperturbed.weights.layouts import MEAN, STD, StoredWeights, plain_names
+from unperturbed.weights.nearest import belonging
 from unperturbed.weights.stored import read_stored
 
 __all__ = ("LogitsOnly", "as_classifier", "output_logits")  # their place was here
@@ -46,7 +49,7 @@ def build_model(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> nn.Module:
-    """Build the model named by `spec`: "small-cnn", or a user's class as "package.module:Class".
+    """Build the model named by `spec`: "small-cnn", "timm:resnet18", or a user's class as "package.module:Class".
 
     The class is called with `arguments`, and with `input_shape`, `classes`, `mean` and `std` if its signature has a
     parameter of that name and `arguments` does not. A function that returns a module works as well. Raises `InputError`
@@ -98,6 +101,8 @@ def named_models() -> dict[str, type[nn.Module]]:
 
 
 def _find_maker(spec: str) -> Callable[..., object]:
+    if (make := maker_of(spec, (), "the model", OWN)) is not None:
+        return make
     if ":" in spec or "." in spec:
         target: Any = follow(spec, "the model", OWN)
         if isinstance(target, nn.Module) or not (inspect.isclass(target) or is_function(target)):
@@ -182,19 +187,21 @@ def load_weights(
     """Load a weights file into `model`, in the model's dtype and device, and report on every name.
 
     Names are compared with or without the wrappers' prefixes, so that more of them agree. If the file has no
-    normalisation, the model keeps its normalisation if that is the identity (mean 0, std 1), or if `keep_normalisation`
-    states that its numbers are those of the network's training. Raises `InputError` like `read_weights`, and for
-    missing or mismatched names unless `strict` is False; the model is then unchanged.
+    normalisation, the model keeps its normalisation if that is the identity (mean 0, std 1), if it is that of a
+    library's model, or if `keep_normalisation` states that its numbers are those of the network's training. Raises
+    `InputError` like `read_weights`, and for missing or mismatched names unless `strict` is False; the model is then
+    unchanged.
     """
     path = Path(path)
     stored = read_stored(path)
     model = unwrapped(model)
     tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     fitting, report = _match(tensors, stored, str(path))
-    if keep_normalisation or _is_identity(tensors, report.missing):
+    if keep_normalisation or isinstance(model, LibraryModel) or _is_identity(tensors, report.missing):
         report = _with_kept_normalisation(tensors, report)
     if strict and (report.missing or report.mismatched):
-        raise InputError(f"{path} does not fit the {type(model).__name__}: {_problem(tensors, report)}")
+        answer = "\n" + fitting_network if (fitting_network := belonging(stored.weights, named_models())) else ""
+        raise InputError(f"{path} does not fit the {type(model).__name__}: {_problem(tensors, report)}{answer}")
     model.load_state_dict(fitting, strict=False)
     return report
 

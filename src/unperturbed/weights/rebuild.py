@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from unperturbed.architectures.by_name import maker_of, without_download
+from unperturbed.architectures.libraries.base import LibraryModel
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
 from unperturbed.imports import Trust, check_argument, check_nested, follow, may_make, user_trust
@@ -24,8 +26,13 @@ PLAIN = (str, int, float, bool, type(None))
 
 
 def spec_of(model: nn.Module) -> ModelSpec | None:
-    """Return the specification of a network of this package; None for others, and for a network changed since."""
+    """Return the specification of a network of this package, or of a library's that was built by name.
+
+    None for others, and for a network changed since.
+    """
     kind = type(model)
+    if isinstance(model, LibraryModel):
+        return _library_spec(model)
     name, arguments = vars(kind).get("name"), getattr(model, "init_args", None)
     if not isinstance(arguments, Mapping) or named_models().get(str(name)) is not kind:
         return None
@@ -34,6 +41,12 @@ def spec_of(model: nn.Module) -> ModelSpec | None:
     if architecture(rebuilt) != architecture(model):
         return None
     return ModelSpec(str(name), dict(arguments))
+
+
+def _library_spec(model: LibraryModel) -> ModelSpec | None:
+    with torch.random.fork_rng(devices=[]):
+        rebuilt = build_model(model.spec, without_download(model.spec, model.init_args), (), 0, (), ())
+    return ModelSpec(model.spec, model.init_args) if architecture(rebuilt) == architecture(model) else None
 
 
 def network_of(model: nn.Module) -> Network:
@@ -99,16 +112,19 @@ def build_from(spec: ModelSpec, where: str, trust: Trust) -> nn.Module:
         InputError: for an import path that is not followed, before any import, and if building fails.
     """
     path = spec.class_path
-    if ":" in path or "." in path:
+    arguments = without_download(path, spec.init_args)
+    if maker_of(path, [*arguments], where, trust) is None and (":" in path or "." in path):
         if not may_make(follow(path, where, trust), nn.Module, path, trust):
             raise InputError(f"{where}: {path} makes no torch.nn.Module, so it is no model.")
     check_nested(spec.init_args, where, trust, strings=True)
     for name, value in spec.init_args.items():
         check_argument(name, value, path, where, trust)
-    return build_model(path, spec.init_args, (), 0, (), ())
+    return build_model(path, arguments, (), 0, (), ())
 
 
 def _settings(module: nn.Module) -> str:
+    if isinstance(module, LibraryModel):  # its layers tell all but the name and the origin of its weights
+        return ""
     if type(module).__module__.partition(".")[0] == "torch":
         return module.extra_repr()
     parameters = inspect.signature(type(module).__init__).parameters

@@ -6,7 +6,8 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from unperturbed.curvature.products import dot
-from unperturbed.types import Inputs, PerExample
+from unperturbed.threat import Threat
+from unperturbed.types import Inputs, Norm, PerExample
 
 BINS = 100
 """Number of bins of eMPRT's histogram."""
@@ -17,13 +18,13 @@ def cosine(u: Inputs, v: Inputs) -> PerExample:
     return dot(u, v) / (_length(u) * _length(v))
 
 
-def etmann_alignment(gradient: Inputs, x: Inputs) -> PerExample:
-    """Return |<x, g>| / |g|, in input units (Etmann et al. 2019, https://arxiv.org/abs/1905.04172, definition 3).
+def etmann_alignment(gradient: Inputs, x: Inputs, norm: Norm = "L2") -> PerExample:
+    """Return |<x, g>| / |g|_*, in input units (Etmann et al. 2019, https://arxiv.org/abs/1905.04172, definition 3).
 
-    For a linear network without bias and g the gradient of the margin it is the L2 distance to the decision boundary.
-    NaN where the gradient is 0.
+    |g|_* is the dual norm; the paper has L2, which is its own dual. For a linear network without bias and g the
+    gradient of the margin it is the distance to the decision boundary in the norm. NaN where the gradient is 0.
     """
-    return dot(x, gradient).abs() / _length(gradient)
+    return dot(x, gradient).abs() / Threat(norm, 1.0).dual_norm(gradient)
 
 
 def total_variation(u: Inputs) -> PerExample:

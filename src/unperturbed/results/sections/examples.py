@@ -74,7 +74,7 @@ def _grid(run: StoredRun, stored: StoredEvaluation, points: Points, rows: Sequen
         (
             kind,
             tuple(
-                Picture(png(image), f"Example {name}, class {true}: {words.replace('{predicted}', answer)}")
+                Picture(png(image), f"Example {name}, class {true}: {words.replace('{taken}', answer)}")
                 for name, true, answer, image in zip(shown.ids, names, predicted, images, strict=True)
             ),
         )

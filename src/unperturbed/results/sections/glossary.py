@@ -51,6 +51,15 @@ TERMS = (
         "The distance from an example to the nearest known misclassified point, an upper bound.",
     ),
     (
+        "certified accuracy",
+        "The share of test examples with a proof that no perturbation within the radius changes the correct answer: a "
+        "lower bound.",
+    ),
+    (
+        "transfer",
+        "The effect of adversarial examples of one network on another network.",
+    ),
+    (
         "probe",
         "A quick look after each epoch on held-out training examples. It chooses the best epoch; it is no evaluation.",
     ),

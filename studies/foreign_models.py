@@ -1,0 +1,138 @@
+"""Train twelve models of timm, transformers and torchvision by four methods, and measure them on the command line.
+
+python studies/foreign_models.py --data cifar10 --out runs/foreign
+
+Each model is trained for one epoch on a few images by each method, evaluated, measured by `curve`, and diagnosed. The
+commands are those of `unperturbed`, run in this process, since to start one takes longer than its work here. Finished
+commands are kept in `commands.jsonl`; rerunning resumes. `--table` prints the table of the finished commands.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unperturbed.cli.main import main
+
+VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "patch_size": 8}
+SWIN = {"embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4, "patch_size": 4}
+MODELS: Mapping[str, Mapping[str, Any]] = {
+    "timm:resnet18": {},
+    "timm:mobilenetv3_small_050": {},
+    "timm:vit_tiny_patch16_224": {"depth": 2, "patch_size": 8},
+    "timm:convnext_atto": {},
+    "timm:regnety_002": {},
+    "transformers:vit": VIT,
+    "transformers:swin": SWIN,
+    "transformers:convnextv2": {"hidden_sizes": [16, 32], "depths": [1, 1], "num_stages": 2},
+    "transformers:resnet": {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1], "layer_type": "basic"},
+    "torchvision:mobilenet_v3_small": {},
+    "torchvision:resnet18": {},
+    "torchvision:shufflenet_v2_x0_5": {},
+}
+"""The models, with options that make some of them small."""
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "at": ("--method.steps", "2"),
+    "llr": ("--method.steps", "2"),
+    "scorpio": (),
+    "dale": ("--method.steps", "2"),
+}
+THREAT = "Linf:4/255"
+
+
+def commands(data: str, folder: Path, model: str, method: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the commands of a model and a method: their verbs and words."""
+    run = str(folder / f"{model}-{method}".replace(":", "-"))
+    options = [
+        word
+        for name, value in MODELS[model].items()
+        for word in (f"--model.{name}", value if isinstance(value, str) else json.dumps(value))
+    ]
+    recipe = "--epochs 1 --batch-size 24 --validation 0.1 --precision 32".split()
+    words = ["--data", data, "--model", model, *options, "--threat", THREAT, *recipe]
+    yield "train", [*words, "--method", method, *METHODS[method], "--out", run]
+    yield "evaluate", [run, "--examples", "4", "--suite", "APGD-CE", "--precision", "32"]
+    yield "curve", [run, "--examples", "2", "--suite", "pgd", "--eps", "4/255"]
+    if method == "at":
+        yield "diagnose", [run, "--examples", "8", "--out", f"{run}-diagnosis"]
+
+
+def run(verb: str, words: list[str]) -> dict[str, Any]:
+    """Return the outcome of a command: its code, its JSON, its last message, its seconds."""
+    out, messages, began = io.StringIO(), io.StringIO(), time.perf_counter()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(messages):
+        code = main([verb, *words, "--json"])
+    text = " ".join(messages.getvalue().split())
+    value = json.loads(out.getvalue()) if code == 0 and out.getvalue() else None
+    return {"code": code, "value": _brief(value), "text": text[-1200:], "seconds": time.perf_counter() - began}
+
+
+def _brief(value: Any) -> Any:
+    """Return the headline numbers of a command's JSON."""
+    names = ("clean_accuracy", "robust_accuracy", "median_distance", "n")
+    return {name: value[name] for name in names if name in value} if isinstance(value, Mapping) else None
+
+
+def finished(file: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Return the outcomes of finished commands by model, method and verb."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return {(row["model"], row["method"], row["verb"]): row for row in rows}
+
+
+def table(file: Path) -> Iterator[str]:
+    """Yield the lines of a table in Markdown."""
+    rows = finished(file)
+    yield f"| model | {' | '.join(METHODS)} | diagnosed |"
+    yield f"|---|{'---|' * (len(METHODS) + 1)}"
+    for model in MODELS:
+        cells = [
+            _cell([rows.get((model, method, verb)) for verb in ("train", "evaluate", "curve")]) for method in METHODS
+        ]
+        yield f"| `{model}` | {' | '.join(cells)} | {_cell([rows.get((model, 'at', 'diagnose'))])} |"
+
+
+def _cell(outcomes: list[dict[str, Any] | None]) -> str:
+    if any(outcome is None for outcome in outcomes):
+        return "not run"
+    codes = [outcome["code"] for outcome in outcomes if outcome is not None]
+    return "ran" if not any(codes) else f"refused ({codes})"
+
+
+def study(data: str, folder: Path, library: str) -> None:
+    """Run the commands that have not finished, of the models of a library ("" for all)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "commands.jsonl"
+    done = finished(file)
+    chosen = [text for text in MODELS if text.startswith(library)]
+    for wanted, methods in (("train", METHODS), ("evaluate", METHODS), ("curve", METHODS), ("diagnose", ("at",))):
+        for method in methods:
+            for model in chosen:
+                key = model, method, wanted
+                failed = wanted != "train" and done[model, method, "train"]["code"]
+                if key in done or failed:
+                    continue
+                words = dict(commands(data, folder, model, method))[wanted]
+                row = {"model": model, "method": method, "verb": wanted, **run(wanted, words)}
+                done[key] = row
+                with file.open("a") as lines:
+                    lines.write(json.dumps(row) + "\n")
+                failure = row["text"][-200:] * bool(row["code"])
+                print(model, method, wanted, row["code"], f"{row['seconds']:.0f} s", failure, flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--out", type=Path, default=Path("runs/foreign"))
+    parser.add_argument("--library", default="", help="only the models of timm, transformers or torchvision")
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print("\n".join(table(arguments.out / "commands.jsonl")))
+    else:
+        study(arguments.data, arguments.out, arguments.library)
