@@ -163,9 +163,10 @@ PYTHON = {
     "docs/loops.md": 5,
     "docs/python.md": 29,
     "docs/really_robust.md": 1,
+    "docs/sharing.md": 2,
 }
 """Blocks of Python, each of which is executed: those of docs/python.md in test_docs_python.py, those of
-CONTRIBUTING in test_contributing.py, too, the others below."""
+CONTRIBUTING in test_contributing.py, too, that of docs/sharing.md in test_push_and_pull.py, the others below."""
 
 
 def test_every_block_of_python_is_executed() -> None:

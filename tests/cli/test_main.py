@@ -124,7 +124,7 @@ def test_every_listed_class_exists_and_carries_its_name() -> None:
         ((*TRAIN, "--model", "mpl"), ["mpl", "'mlp'"]),
         ((*TRAIN, "--model.hiden", "[8]"), ["hiden", "'hidden'"]),
         ((*TRAIN, "--model.hidden", "wide"), ["--model.hidden", "'wide'"]),
-        ((*TRAIN, "--loggers", "tensorbord"), ["tensorbord"]),
+        ((*TRAIN, "--track", "tensorbord"), ["tensorbord"]),
         ((*TRAIN, "--weights", "page.pt"), ["HTML"]),
         ((*TRAIN, "--config", "absent.yaml"), ["absent.yaml"]),
         (("evaluate", "absent"), ["absent", "no run folder"]),

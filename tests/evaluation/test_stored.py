@@ -93,8 +93,8 @@ def test_a_record_of_an_attack_that_the_verdicts_contradict_is_refused(
 
 
 @pytest.mark.parametrize("junk", ["[]", "7", '{"is_of": 3}', '{"is_of": {}, "block": "x"}', "{", '"text"', "[[[["])
-def test_an_edited_job_ends_in_an_error(run: tuple[Path, Outcome], junk: str) -> None:
-    folder, _ = run
+def test_an_edited_job_is_not_read_and_the_same_command_writes_it_again(run: tuple[Path, Outcome], junk: str) -> None:
+    folder, outcome = run
     path = folder / "evaluation/pgd/job.json"
     content = path.read_text()
     path.write_text(junk)
@@ -102,7 +102,11 @@ def test_an_edited_job_ends_in_an_error(run: tuple[Path, Outcome], junk: str) ->
         with pytest.raises(InputError, match="missing or damaged"):
             read(folder)
         with pytest.raises(InputError, match="overwrite"):
-            evaluate(linear(6, 3), blobs(20), Threat("L2", 0.1), QUICK, out=folder / "evaluation")
+            evaluate(linear(6, 3), blobs(20), Threat("L2", 0.1), QUICK, out=folder / "evaluation", seed=1)
         evaluate(linear(6, 3), blobs(20), Threat("L2", 0.2), QUICK, out=folder / "larger")
+        assert path.read_text() == junk
+        again = evaluate(linear(6, 3), blobs(20), Threat("L2", 0.1), QUICK, out=folder / "evaluation")
+        assert again.examples == outcome.examples and again.warnings[-1].startswith("Loaded from")
+        assert path.read_text() == content and read(folder).counts == outcome.counts
     finally:
         path.write_text(content)

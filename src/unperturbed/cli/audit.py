@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 POSITIONAL = "run"
 FAIL_HELP = "end with exit code 1 at this verdict or a worse one, for continuous integration"
-BUDGET_HELP = "approximate duration of the audit: 90s, 5m, 1h"
+BUDGET_HELP = "approximate duration of the audit on a free machine: 90s, 5m, 1h"
 SUITE_HELP = "the evaluation in question, as in evaluate; one in the run folder is reused"
 FROM_HELP = "run folders with commas: their adversarial examples are tried on this network"
 RANKS = {"no sign of obfuscation": 0, "undecided": 1, "suspicious": 1, "obfuscated": 2}

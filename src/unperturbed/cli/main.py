@@ -25,7 +25,8 @@ from unperturbed.processor import round_rows_alike
 
 COMMANDS = (
     *("demo", "train", "evaluate", "curve", "certify", "probable", "transfer", "compare", "sweep", "diagnose"),
-    *("audit", "doctor", "explain", "report", "suite", "methods", "models", "datasets", "completion"),
+    *("audit", "doctor", "explain", "report", "suite", "export", "push", "pull", "methods", "models", "datasets"),
+    "completion",
 )
 """Each is a file of this folder with `parser()`, `POSITIONAL` and `run(given)`."""
 HELP = ("-h", "--help")

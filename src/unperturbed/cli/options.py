@@ -18,15 +18,15 @@ from unperturbed.imports import WORDS, Trust, dotted, user_trust
 from unperturbed.reading import parse_yaml, read_small
 from unperturbed.specs.trees import Tree
 
-FLAGS = ("debug", "json", "no-gate", "overwrite", "quantize", "resume", "trust")
+FLAGS = ("debug", "json", "no-gate", "overwrite", "private", "quantize", "resume", "trust")
 """Options without a value."""
 TREES = ("method", "model")
 """Options whose values have further options."""
-LISTS = ("bounds", "eps", "loggers", "normalise", "threat")
+LISTS = ("bounds", "eps", "normalise", "threat", "track")
 """Options with comma-separated lists."""
 REPEATED = ("threat",)
 """Those that may also be given several times."""
-NONE = ("augment", "bounds", "loggers")
+NONE = ("augment", "bounds", "track")
 """Options that accept the word none."""
 IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "engine", "over")
 """Options whose values may be import paths."""
@@ -226,6 +226,15 @@ def _trust(pairs: Sequence[tuple[str, Any]], everything: bool) -> Trust:
     trust = user_trust(everything).naming(words)
     models = {dotted(value) for key, value in mine if key == "model"}  # a file or a place of a hub, say
     return replace(trust, named=trust.named | models | {key.rpartition(".")[2] for key, _ in mine if "." in key})
+
+
+def add_format(command_parser: ArgumentParser) -> None:
+    """Add the option that prints results as rows."""
+    command_parser.add_argument(
+        "--format",
+        type=Literal["latex", "markdown", "csv"] | None,
+        help="print rows for a paper, a page or a spreadsheet instead of tables for reading",
+    )
 
 
 def known_options(parser: ArgumentParser, positional: str | None = None) -> list[str]:

@@ -72,7 +72,13 @@ def features_of(network: nn.Module, head: nn.Module, x: Inputs) -> Tensor:
 
 
 def binarisation(
-    network: nn.Module, batch: Batch, threat: Threat, suite: Suite | Attacking, examples: int, seed: int = 0
+    network: nn.Module,
+    batch: Batch,
+    threat: Threat,
+    suite: Suite | Attacking,
+    examples: int,
+    seed: int = 0,
+    failures: int | None = None,
 ) -> Binarisation:
     """Plant problems at examples, and count those that the suite solves.
 
@@ -86,6 +92,7 @@ def binarisation(
         suite: a suite, or a function of (network, x, y) that returns perturbed inputs.
         examples: number of problems.
         seed: of the points.
+        failures: number of unsolved problems after which the test ends; None: it does not.
     """
     head = _head(network, batch.x[:1])
     if head is None:
@@ -105,6 +112,8 @@ def binarisation(
             z = attack_with(Reachable(problem), x, y, threat, suite, seed=seed)
             with torch.no_grad():
                 solved += int(problem(z).argmax(1)[0] == 1 and bool(threat.contains(x, z)))
+            if failures is not None and valid - solved >= failures:
+                break
     return Binarisation(solved, valid, chance, "" if valid else "features do not separate the planted point")
 
 

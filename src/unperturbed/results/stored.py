@@ -225,7 +225,7 @@ def _unfinished(folder: Path) -> list[str]:
     """Return a sentence for each interrupted evaluation, without a summary."""
     jobs = [job.parent for job in sorted(folder.rglob(JOB)) if not is_part(job.parent)]
     return [
-        f"{job} holds an evaluation without a summary: it was interrupted. The same command resumes it."
+        f"{job} holds an evaluation without a summary: it still runs, or was interrupted. The same command resumes it."
         for job in jobs
         if not job.with_name(f"{job.name}.json").is_file()
     ]

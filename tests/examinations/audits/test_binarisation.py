@@ -50,6 +50,17 @@ def test_a_strong_suite_solves_what_one_step_does_not(planted: tuple[nn.Module, 
     assert one_step.valid == 6 and one_step.solved <= 4
 
 
+def test_the_test_ends_after_so_many_failures(planted: tuple[nn.Module, Batch]) -> None:
+    calls = []
+
+    def nothing(model: nn.Module, x: Inputs, y: Labels) -> Tensor:
+        calls.append(1)
+        return x
+
+    found = binarisation(*planted, THREAT, nothing, 8, failures=2)
+    assert (found.solved, found.valid, len(calls)) == (0, 2, 2)
+
+
 @pytest.mark.slow
 def test_autoattack_passes(planted: tuple[nn.Module, Batch]) -> None:
     found = binarisation(*planted, THREAT, STANDARD, 20)
