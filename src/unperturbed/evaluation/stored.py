@@ -90,10 +90,13 @@ def stored_table(summary: Path, n: int) -> dict[str, list[Any]]:
     except (LookupError, TypeError, AttributeError) as error:  # its checksum is right, but it is no table of ours
         raise InputError(f"The table of {summary} does not fit ({error}). {REMEDY}") from error
     for name, kind in KINDS.items():
-        values = columns.get(name, ())
-        if wrong := [value for value in values if type(value) is not kind or (kind is int and not 0 <= value < 2**63)]:
+        if wrong := [value for value in columns.get(name, ()) if not _is_kind(value, kind)]:
             raise InputError(f"The table of {summary} has the {name} {wrong[0]!r:.80}, which does not fit. {REMEDY}")
     return columns
+
+
+def _is_kind(value: Any, kind: type) -> bool:
+    return type(value) is kind and (kind is not int or 0 <= value < 2**63)
 
 
 def _in_words(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:
