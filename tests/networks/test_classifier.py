@@ -234,3 +234,9 @@ def test_an_output_that_is_selected_by_a_first_layer_must_exist() -> None:
         as_classifier(LogitsOnly(nn.Linear(6, 3), 7), X)
     both = as_classifier(LogitsOnly(net(lambda self, f, z: (f, z)), 1), X)
     assert both(X).shape == (60, 3)
+
+
+def test_batch_norm_without_running_statistics_is_named() -> None:
+    model = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, track_running_stats=False))
+    with pytest.raises(InputError, match="takes 2 inputs but not 1: its batch norm takes the statistics of the batch"):
+        as_classifier(model, X)

@@ -143,3 +143,11 @@ def test_the_median_distance_is_that_of_the_table(run: Path) -> None:
     content["quantiles"]["0.5"] = 9.0
     path.write_text(json.dumps(content))
     assert read_run(run, "a").curves[0].median == before
+
+
+def test_a_curve_of_another_threat_than_its_job_is_refused(run: Path) -> None:
+    path = run / "evaluation/curve-Linf.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"threat": "Linf:0.9"}))
+    stored = read_run(run, "a")
+    assert not stored.curves and any("says threat 'Linf:0.9'" in text for text in stored.damaged)

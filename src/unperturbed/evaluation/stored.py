@@ -38,8 +38,9 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     """Return an evaluation with its table of examples, read from the verified parts in the folder next to its summary.
 
     Raises:
-        InputError: if a part is missing or damaged, or the summary contradicts the table.
+        InputError: if a part is missing or damaged, or the summary contradicts the table or the job.
     """
+    check_job(summary, {**outcome.environment, "threat": outcome.threat, "suite": outcome.suite})
     columns, store = stored_table(summary, outcome.n), Store(summary.with_suffix(""))
     counts = {verdict: columns["verdict"].count(verdict) for verdict in outcome.counts}
     carried = with_carried(replace(outcome, counts=counts, examples=columns), store)
@@ -75,6 +76,19 @@ def _wrong_attack(outcome: Outcome, correct: int, unclear: int) -> str:
         if not left or not 0 <= attack.broken <= broken <= outcome.counts["broken"]:
             return f"{attack.name} broke {attack.broken} examples and left {attack.robust_after:.1%}"
     return ""
+
+
+def check_job(summary: Path, stated: Mapping[str, Any]) -> None:
+    """Raise InputError if a summary states another threat, suite or setting than the sealed job in its folder.
+
+    `stated` has entries of the job's identity by name; other entries are not compared.
+    """
+    is_of = read_sealed(summary.with_suffix("") / JOB).get("is_of")
+    identity: dict[str, Any] = dict(is_of) if isinstance(is_of, Mapping) else {}
+    for name, value in stated.items():
+        if name in identity and identity[name] != value:
+            said, true = f"{value!r:.80}", f"{identity[name]!r:.80}"
+            raise InputError(f"{summary} says {name} {said}, but its {JOB} {true}: it was changed. {REMEDY}")
 
 
 def stored_table(summary: Path, n: int) -> dict[str, list[Any]]:
@@ -169,6 +183,7 @@ def read_distances(path: Path) -> Distances:
             doubts=_texts(given["doubts"]),
         )
         said = {float(entry["eps"]): float(entry["robust_accuracy"]) for entry in given["curve"]}
+        check_job(path, {**found.environment, "threat": found.threat, "suite": found.suite})
     except KeyError as error:
         raise InputError(f"{path} has no {error.args[0]!r}. {REMEDY}") from error
     except (TypeError, ValueError, OverflowError) as error:
