@@ -110,7 +110,8 @@ def stored_table(summary: Path, n: int) -> dict[str, list[Any]]:
 
 
 def _is_kind(value: Any, kind: type) -> bool:
-    return type(value) is kind and (kind is not int or 0 <= value < 2**63)
+    within = not isinstance(value, int) or 0 <= value < 2**63
+    return within and type(value) is kind
 
 
 def _in_words(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:
