@@ -1,5 +1,6 @@
 """The program `unperturbed`: dispatch of commands, errors, and output."""
 
+import errno
 import io
 import os
 import site
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         return 1
     except (RunError, OSError) as error:
-        return ended(error, 1)
+        return ended(error, 2 if getattr(error, "errno", None) == errno.ENAMETOOLONG else 1)
     except KeyboardInterrupt as error:
         return ended(error, code_of(error))
 
@@ -192,6 +193,6 @@ def _end(error: BaseException, code: int, debug: bool) -> int:
     text = words_of(error) if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         place = error.filename or "a file, or the output of the command"
-        text = f"{error.strerror}: {place}. Check the path, its permissions, and the free space."
+        text = f"{error.strerror}: {place!s:.200}. Check the path, its permissions, and the free space."
     say("\n".join([text, *getattr(error, "__notes__", ())]), "error")
     return code
