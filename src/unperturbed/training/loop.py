@@ -25,6 +25,7 @@ from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness
 from unperturbed.networks.precision import choose, full_float32
 from unperturbed.runs.record import RunRecord
+from unperturbed.runs.verify import write_sealed
 from unperturbed.runs.weights import note_of
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
@@ -248,5 +249,5 @@ class _Run:
             held_out=self.selection.held_out,
         )
         if folder is not None:
-            runs.write_json(folder / runs.RESULT, trained.json())
+            write_sealed(folder / runs.RESULT, trained.json())
         return trained
