@@ -98,7 +98,7 @@ def find_setup(parsed: Parsed, check_examples: Callable[[Split], object] = len, 
     for text in parsed.threat.split(",") if parsed.threat else ():
         Threat.parse(text, None)  # before data are read
     read_bounds(parsed.bounds, None)
-    run = None if parsed.run is None else Run.open(parsed.run, parsed.trust)
+    run = None if parsed.run is None else Run.open(Path(parsed.run), parsed.trust)  # on this machine: results go there
     stored, trust = (None, parsed.trust) if run is None else (run.record, run.trust)
     place = _place_of(parsed, stored)
     tree, weights = model_and_weights(parsed, stored, trained)
