@@ -163,9 +163,11 @@ def main() -> None:
     if "none" not in done:
         write("none", truth=un.evaluate(net, (x, y), run.threat, "standard").robust_accuracy.value)
     undefended = done["none"]["truth"]
-    for name, (model, cause, truth, allowed) in defences(net, run.threat.eps, lambda x, y: undefended).items():
-        if name in done or (given.only and name not in given.only):
+    planted = defences(net, run.threat.eps, lambda x, y: undefended)
+    for name in given.only or planted:
+        if name in done:
             continue
+        model, cause, truth, allowed = planted[name]
         audit = un.audit(model, (x, y), run.threat, "pgd", budget=given.budget)
         true = truth(x, y)
         write(

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "unperturbed"
-GROUND = ("errors", "catalogue", "checks", "reading", "imports", "types", "findings", "processor", "runs", "engines")
+GROUND = (
+    *("errors", "catalogue", "checks", "reading", "imports", "types", "findings"),
+    *("processor", "runs", "hub", "trackers", "engines"),
+)
 LAYERS = (
     *GROUND,
     *("noise", "losses", "statistics", "networks", "threat", "architectures", "weights", "data"),

@@ -38,7 +38,12 @@ if TYPE_CHECKING:
     from unperturbed.examinations.several import diagnose_runs as diagnose_runs
     from unperturbed.findings import Outcome as Outcome
     from unperturbed.findings import Transfer as Transfer
+    from unperturbed.hub.pull import pull as pull
     from unperturbed.methods.at import AT as AT
+    from unperturbed.results.accuracies import accuracies as accuracies
+    from unperturbed.results.adversarial import AdversarialSet as AdversarialSet
+    from unperturbed.results.adversarial import adversarial_set as adversarial_set
+    from unperturbed.results.push import push as push
     from unperturbed.results.report import Report as Report
     from unperturbed.results.report import report as report
     from unperturbed.specs.model_for import model_for as model_for
@@ -59,6 +64,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AT": "methods.at",
+    "accuracies": "results.accuracies",
+    "AdversarialSet": "results.adversarial",
+    "adversarial_set": "results.adversarial",
     "attack": "evaluation.attack",
     "audit": "examinations.audit",
     "build_model": "weights.files",
@@ -81,6 +89,8 @@ _HOMES = {
     "Outcome": "findings",
     "PairedComparison": "evaluation.comparison",
     "probable_accuracy": "evaluation.probable",
+    "pull": "hub.pull",
+    "push": "results.push",
     "quantize": "evaluation.quantize",
     "Recipe": "training.recipe",
     "Report": "results.report",
@@ -105,6 +115,7 @@ _PACKAGES = ("architectures", "attacks", "maximise", "methods")
 __all__ = [
     "__version__",
     "AT",
+    "AdversarialSet",
     "InputError",
     "Outcome",
     "PairedComparison",
@@ -117,6 +128,8 @@ __all__ = [
     "Threat",
     "Trained",
     "Transfer",
+    "accuracies",
+    "adversarial_set",
     "architectures",
     "attack",
     "attacks",
@@ -140,6 +153,8 @@ __all__ = [
     "minimum_norm",
     "model_for",
     "probable_accuracy",
+    "pull",
+    "push",
     "quantize",
     "report",
     "robust_loss",

@@ -36,7 +36,7 @@ unperturbed train --data mnist --method constrained --method.nominal_accuracy 0.
 unperturbed train --data digits --method awp --method.method trades --method.method.beta 3 --method.gamma 0.01
 unperturbed train --data digits --method dale-laplacian --method.temperature 1e-5 --method.move plain --out o
 unperturbed train --data digits --method elle-a --method.weight 100 --out o
-unperturbed train --data digits --threat L2:0.5 --bounds none --extra more.npz --loggers csv,tensorboard --devices 2
+unperturbed train --data digits --threat L2:0.5 --bounds none --extra more.npz --track csv,tensorboard --devices 2
 unperturbed train --data digits --method.steps 10 --method rs-fgsm --weights w.pt --config run.yaml --device cpu
 unperturbed train --data digits --precision auto --seed 3 --batch-size auto --json
 unperturbed evaluate runs/at

@@ -79,7 +79,7 @@ OPTIONS = (
     "epochs",
     "lr",
     "over",
-    "loggers",
+    "track",
     "extra",
     "config",
     "diagnostics",

@@ -121,3 +121,15 @@ def test_as_data_tells_one_split_from_two() -> None:
 def test_splits_of_different_shapes_are_refused() -> None:
     with pytest.raises(InputError, match=r"\(3,\) in training and \(4,\)"):
         as_data(((np.ones((2, 3)), [0, 1]), (np.ones((2, 4)), [0, 1])))
+
+
+class Augmented(Items):
+    def __getitem__(self, i: int) -> Any:
+        return torch.rand(2), i
+
+
+def test_a_dataset_that_changes_with_every_reading_is_told() -> None:
+    assert as_split(tuples()).notes == ()
+    assert as_split(Items([(torch.tensor([0.5, torch.nan]), 0)])).notes == ()
+    (text,) = as_split(Augmented([0, 1, 2])).notes
+    assert "other inputs at every reading" in text

@@ -113,6 +113,12 @@ def test_labels_that_count_from_one_are_told() -> None:
         assert any("Labels run from 1 to 2" in text for text in outcome.warnings) == (first == 1)
 
 
+@pytest.mark.parametrize("n", [19, 20])
+def test_many_examples_of_one_class_are_told(n: int) -> None:
+    outcome = evaluate(linear(6, 3), (X[:n], torch.full((n,), 2)), THREAT, QUICK)
+    assert any(f"All {n} examples are of class 2" in text for text in outcome.warnings) == (n == 20)
+
+
 def test_an_example_selected_twice_is_refused() -> None:
     twice = array_split(X, Y)[[0, 1, 0]]
     with pytest.raises(InputError, match=r"1 of the 3 examples have the id of another one .ids \[0\]"):

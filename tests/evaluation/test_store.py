@@ -176,10 +176,21 @@ def test_a_number_changed_in_the_record_of_a_part_is_not_reported(tmp_path: Path
     first, path = evaluated(50, tmp_path), tmp_path / "pgd/part-00001.json"
     path.write_text(path.read_text().replace('"forwards": ', '"forwards": 9'))
     assert comparable(evaluated(50, tmp_path)) == comparable(first)
-    job = tmp_path / "pgd/job.json"
-    job.write_text(job.read_text().replace('"batch_size": ', '"batch_size": 1'))
+
+
+def test_a_number_changed_in_the_record_of_the_job_costs_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, job = evaluated(50, tmp_path), tmp_path / "pgd/job.json"
+    content = job.read_text()
+    for damaged in (content.replace('"batch_size": ', '"batch_size": 1'), None):
+        job.unlink() if damaged is None else job.write_text(damaged)
+        again = evaluated(50, tmp_path)
+        assert comparable(again) == comparable(first) and "Loaded from" in again.warnings[-1]
+        assert job.read_text() == content and "written again" in caplog.text
+    job.write_text("{")
     with pytest.raises(InputError, match="job.json is damaged.*--overwrite"):
-        evaluated(50, tmp_path)
+        evaluate(linear(6, 3), blobs(50), THREAT, QUICK, out=tmp_path, seed=1)
 
 
 def test_two_evaluations_do_not_write_one_folder_and_other_folders_are_free(tmp_path: Path) -> None:

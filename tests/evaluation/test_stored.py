@@ -92,9 +92,27 @@ def test_a_record_of_an_attack_that_the_verdicts_contradict_is_refused(
         path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("junk", ["[]", "7", '{"is_of": 3}', '{"is_of": {}, "block": "x"}', "{", '"text"', "[[[["])
-def test_an_edited_job_ends_in_an_error(run: tuple[Path, Outcome], junk: str) -> None:
+@pytest.mark.parametrize(
+    "place, value", [(["threat"], "L2:0.3"), (["suite"], "standard"), (["environment", "seed"], 7)]
+)
+def test_a_summary_that_says_something_else_than_its_job_is_refused(
+    run: tuple[Path, Outcome], place: list[Any], value: object
+) -> None:
+    """One bit makes another radius of a digit, and nothing in the table tells it."""
     folder, _ = run
+    path = folder / "evaluation/pgd.json"
+    content = json.loads(path.read_text())
+    try:
+        path.write_text(json.dumps(edited(content, place, value)))
+        with pytest.raises(InputError, match=f"says {place[-1]} .*job.json .*: it was changed"):
+            read(folder)
+    finally:
+        path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("junk", ["[]", "7", '{"is_of": 3}', '{"is_of": {}, "block": "x"}', "{", '"text"', "[[[["])
+def test_an_edited_job_is_not_read_and_the_same_command_writes_it_again(run: tuple[Path, Outcome], junk: str) -> None:
+    folder, outcome = run
     path = folder / "evaluation/pgd/job.json"
     content = path.read_text()
     path.write_text(junk)
@@ -102,7 +120,11 @@ def test_an_edited_job_ends_in_an_error(run: tuple[Path, Outcome], junk: str) ->
         with pytest.raises(InputError, match="missing or damaged"):
             read(folder)
         with pytest.raises(InputError, match="overwrite"):
-            evaluate(linear(6, 3), blobs(20), Threat("L2", 0.1), QUICK, out=folder / "evaluation")
+            evaluate(linear(6, 3), blobs(20), Threat("L2", 0.1), QUICK, out=folder / "evaluation", seed=1)
         evaluate(linear(6, 3), blobs(20), Threat("L2", 0.2), QUICK, out=folder / "larger")
+        assert path.read_text() == junk
+        again = evaluate(linear(6, 3), blobs(20), Threat("L2", 0.1), QUICK, out=folder / "evaluation")
+        assert again.examples == outcome.examples and again.warnings[-1].startswith("Loaded from")
+        assert path.read_text() == content and read(folder).counts == outcome.counts
     finally:
         path.write_text(content)

@@ -11,6 +11,7 @@ from unperturbed.attacks.gradient import Gate, GradientAttack, Suite
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
 from unperturbed.results.stored import norm_of, radius_of, read_run
+from unperturbed.runs.verify import write_sealed
 
 
 def test_a_whole_run_is_read_without_a_complaint(run: Path) -> None:
@@ -124,3 +125,21 @@ def test_the_median_distance_is_that_of_the_table(run: Path) -> None:
     content["quantiles"]["0.5"] = 9.0
     path.write_text(json.dumps(content))
     assert read_run(run, "a").curves[0].median == before
+
+
+def test_a_curve_of_another_threat_than_its_job_is_refused(run: Path) -> None:
+    path = run / "evaluation/curve-Linf.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"threat": "Linf:0.9"}))
+    stored = read_run(run, "a")
+    assert not stored.curves and any("says threat 'Linf:0.9'" in text for text in stored.damaged)
+
+
+@pytest.mark.parametrize("piece", ["result.json", "audit.json"])
+def test_a_number_changed_by_hand_is_not_reported(run: Path, piece: str) -> None:
+    path = run / piece
+    write_sealed(path, {"seconds": 1.5, "headline": {"value": 0.25}})
+    sealed = read_run(run, "a")
+    assert not sealed.damaged and {"seconds": 1.5, "headline": {"value": 0.25}} in (sealed.result, sealed.audit)
+    path.write_text(path.read_text().replace("0.25", "0.65"))
+    assert any(f"{piece} was changed after it was written" in text for text in read_run(run, "a").damaged)

@@ -27,6 +27,7 @@ from unperturbed.methods.sora import SORA
 from unperturbed.methods.trades import TRADES
 from unperturbed.noise import Noise
 from unperturbed.runs import read_yaml
+from unperturbed.runs.verify import read_sealed
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint, engine, selection
@@ -77,7 +78,7 @@ def test_a_run_learns_and_leaves_its_files(tmp_path: Path) -> None:
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {
         "config.yaml", "metrics.jsonl", "model.safetensors", "best.safetensors", "result.json", "checkpoints/last.pt"
     }  # fmt: skip
-    assert json.loads((folder / "result.json").read_text()) == json.loads(json.dumps(trained.json()))
+    assert read_sealed(folder / "result.json") == json.loads(json.dumps(trained.json()))
     assert trained.json()["run"] == str(folder) and trained.json()["validation_examples"] == 15
     lines = runs.read_jsonl(folder / runs.METRICS)
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]

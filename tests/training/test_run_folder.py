@@ -1,4 +1,4 @@
-"""config.yaml, and the loggers."""
+"""config.yaml, and the trackers that write into the run folder."""
 
 import csv
 from functools import partial
@@ -91,16 +91,14 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         config(tmp_path)
 
 
-# Loggers
+# Trackers
 
 COLUMNS = ("epoch", "step", "loss", "clean", "lr", "eps", "probe/clean", "probe/many_steps")
 
 
 def run(folder: Path, **options: Any) -> None:
     recipe = Recipe(epochs=3, batch_size=18)
-    train(
-        mlp(6, 3), blobs(60), Threat("Linf", 0.1), ERM(), recipe, out=folder, loggers=("csv", "tensorboard"), **options
-    )
+    train(mlp(6, 3), blobs(60), Threat("Linf", 0.1), ERM(), recipe, out=folder, track=("csv", "tensorboard"), **options)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -128,7 +126,7 @@ def test_csv_and_tensorboard_hold_the_metrics(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_loggers_are_complete_after_a_resume(tmp_path: Path) -> None:
+def test_trackers_are_complete_after_a_resume(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run(tmp_path / "run", progress=stop_at(7))
     assert [int(row["epoch"]) for row in rows(tmp_path / "run")] == [1, 2]  # what happened is there already
@@ -136,12 +134,11 @@ def test_loggers_are_complete_after_a_resume(tmp_path: Path) -> None:
     assert_complete(tmp_path / "run")
 
 
-def test_loggers_need_a_folder_and_a_name_that_exists(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Loggers write into the run folder"):
-        train(mlp(6, 3), blobs(60), THREAT, loggers=("csv",))
-    unknown: Any = ["wandb"]
-    with pytest.raises(Exception, match="wandb"):
-        train(mlp(6, 3), blobs(60), THREAT, loggers=unknown, out=tmp_path / "run")
+def test_trackers_need_a_folder_and_a_name_that_exists(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="A tracked training needs a run folder"):
+        train(mlp(6, 3), blobs(60), THREAT, track=("csv",))
+    with pytest.raises(InputError, match="there is no tracker 'wandp'. Did you mean 'wandb'"):
+        train(mlp(6, 3), blobs(60), THREAT, track=["wandp"], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

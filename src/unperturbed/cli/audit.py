@@ -12,6 +12,7 @@ from unperturbed.cli.console import Result, progress, repeatable, say, table
 from unperturbed.cli.options import Parsed, add_data_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.runs import CONFIG, write_json
+from unperturbed.runs.verify import write_sealed
 
 if TYPE_CHECKING:
     from unperturbed.cli.setup import Setup
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 POSITIONAL = "run"
 FAIL_HELP = "end with exit code 1 at this verdict or a worse one, for continuous integration"
-BUDGET_HELP = "approximate duration of the audit: 90s, 5m, 1h"
+BUDGET_HELP = "approximate duration of the audit on a free machine: 90s, 5m, 1h"
 SUITE_HELP = "the evaluation in question, as in evaluate; one in the run folder is reused"
 FROM_HELP = "run folders with commas: their adversarial examples are tried on this network"
 RANKS = {"no sign of obfuscation": 0, "undecided": 1, "suspicious": 1, "obfuscated": 2}
@@ -79,7 +80,7 @@ def run(parsed: Parsed) -> Result:
             progress=report,
         )
     value = {"run": str(subject.home)} | result.json()
-    write_json(folder.with_suffix(".json"), value)
+    write_sealed(folder.with_suffix(".json"), value)
     location = CONFIG if (subject.home / CONFIG).is_file() else folder.with_suffix(".json").name
     write_json(folder.with_suffix(".sarif"), sarif(result, location))
     picture = picture_of(result, folder.with_suffix(".svg"))

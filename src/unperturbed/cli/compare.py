@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, say, table
-from unperturbed.cli.options import Parsed, new_parser
+from unperturbed.cli.options import Parsed, add_format, new_parser
 from unperturbed.findings import doubted
 
 if TYPE_CHECKING:
@@ -27,17 +27,21 @@ def parser() -> ArgumentParser:
         "--suite", type=str | None, help="of the evaluations (default: the strongest that all runs have)"
     )
     command_parser.add_argument("--threat", type=str | None, help="of the evaluations, norm and radius")
+    add_format(command_parser)
     return command_parser
 
 
 def run(parsed: Parsed) -> Result:
     """Read the evaluations, and return the differences between each two runs."""
     from unperturbed.evaluation.run_comparison import compare_runs
+    from unperturbed.results.tables import difference_rows
 
     runs = [[folder for folder in text.split(",") if folder] for text in parsed.runs]
     comparison = compare_runs(runs, parsed.suite, parsed.threat)
     for text in comparison.warnings:
         say(text, "warning")
+    if parsed.format is not None:
+        return Result(comparison.json(), [difference_rows(comparison).text(parsed.format).rstrip("\n")])
     views: list[Any] = [f"{comparison.threat}, suite {comparison.suite}"]
     views += [f"{name}, robust accuracy{doubted(doubts)}" for name, doubts in comparison.doubts.items()]
     for pair in comparison.pairs:

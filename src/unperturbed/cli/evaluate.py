@@ -16,10 +16,11 @@ from unperturbed.cli.console import (
     say,
     table,
 )
-from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
+from unperturbed.cli.options import Parsed, add_data_options, add_format, add_measuring_options, new_parser, parse
 from unperturbed.findings import Outcome, doubted
 
 if TYPE_CHECKING:
+    from unperturbed.cli.setup import Setup
     from unperturbed.evaluation.evaluated import Evaluated
     from unperturbed.evaluation.quantize import Quantised
 
@@ -56,6 +57,7 @@ def parser() -> ArgumentParser:
     command_parser.add_argument("--eps", type=str | None, metavar="EPS,...", help="these radii instead: 4/255,8/255")
     command_parser.add_argument("--no-gate", action="store_true", help=GATE_HELP)
     command_parser.add_argument("--estimate", type=float | None, metavar="POINTS", help=ESTIMATE_HELP)
+    add_format(command_parser)
     command_parser.add_argument("--quantize", action="store_true", help=QUANTIZE_HELP)
     command_parser.add_argument("--devices", type=Literal["auto"] | int, default=1, metavar="N|auto", help=DEVICES_HELP)
     command_parser.add_argument(
@@ -94,6 +96,7 @@ def _evaluated(parsed: Parsed) -> Result:
     from unperturbed.evaluation.randomised import draws_of
     from unperturbed.evaluation.robustbench import known_of
     from unperturbed.evaluation.threats import evaluate_into_folders
+    from unperturbed.results.tables import accuracy_rows
     from unperturbed.suites.by_name import find_suite, suite_with_gate
 
     suite = suite_with_gate(find_suite(parsed.suite, parsed.trust), not parsed.no_gate, parsed.estimate)
@@ -130,9 +133,19 @@ def _evaluated(parsed: Parsed) -> Result:
     if evaluated is None:
         return Result(None, ())
     _tell(evaluated)
+    if parsed.format is not None:
+        worst = [evaluated.headline] if evaluated.chosen is None else []
+        rows = accuracy_rows({setup.home.resolve().name: [*evaluated.outcomes, *worst]})
+        return Result(_value(evaluated, setup), [rows.text(parsed.format).rstrip("\n")])
     chosen = [] if setup.examples == "all" else [f"Examples: {setup.examples}"]
-    value = {"run": str(setup.home)} | evaluated.json() | {"selection": setup.examples}
-    return Result(value, [*chosen, *(_union_views(evaluated) if evaluated.chosen is None else _views(evaluated))])
+    return Result(
+        _value(evaluated, setup),
+        [*chosen, *(_union_views(evaluated) if evaluated.chosen is None else _views(evaluated))],
+    )
+
+
+def _value(evaluated: "Evaluated", setup: "Setup") -> dict[str, Any]:
+    return {"run": str(setup.home)} | evaluated.json() | {"selection": setup.examples}
 
 
 def _tell(evaluated: "Evaluated") -> None:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 POSITIONAL = None
 REPORTED = ("inputs not finite", "inputs outside the bounds", "eps")
 """Faults of the data that training refuses or warns of."""
-Logger = Literal["csv", "tensorboard"]
 
 
 def parser() -> ArgumentParser:
@@ -53,7 +52,7 @@ def add_training_options(command_parser: ArgumentParser) -> None:
     )
     command_parser.add_argument("--extra", type=str | None, metavar="DATA", help="more training data, as --data")
     command_parser.add_argument(
-        "--loggers", type=str, default="none", help="csv, tensorboard, both with a comma, or none"
+        "--track", type=str, default="none", metavar="NAME,...", help=f"{', '.join(listing('trackers'))}, or none"
     )
     add_fields(command_parser, Recipe, {"batch_size": Literal["auto"] | int | None})
 
@@ -69,7 +68,7 @@ class Plan:
         threat: the threat set.
         method: the training method.
         recipe: the settings of the optimisation.
-        loggers: in addition to metrics.jsonl.
+        track: the names of trackers, in addition to metrics.jsonl.
         out: the run folder.
         config: the sources of data, model and method, for config.yaml.
         selection: of the training examples; None: all.
@@ -81,7 +80,7 @@ class Plan:
     threat: "Threat"
     method: "Method"
     recipe: Recipe
-    loggers: Sequence[Logger]
+    track: Sequence[str]
     out: Path
     config: Mapping[str, Any]
     selection: "Selection | None" = None
@@ -99,19 +98,21 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     from unperturbed.data.sources import load_data, with_applicable
     from unperturbed.methods.at import AT
     from unperturbed.networks.inputs import prepared
-    from unperturbed.specs.parameters import convert
     from unperturbed.specs.spec import describe
     from unperturbed.specs.trees import choose
     from unperturbed.threat import Threat
+    from unperturbed.trackers.base import find_trackers
 
     load = load or partial(load_data, trust=parsed.trust)
+    if parsed.threat is not None:
+        Threat.parse(parsed.threat, read_bounds(parsed.bounds, None))  # before data are read
     if parsed.data is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
     method = choose(parsed.trees["method"], "methods", "method", default=AT(), trust=parsed.trust).build()
     settings = {recipe_field.name: getattr(parsed, recipe_field.name) for recipe_field in fields(Recipe)}
     recipe = Recipe(**settings | {"batch_size": None if parsed.batch_size == "auto" else parsed.batch_size})
-    logger_names = [] if parsed.loggers == "none" else parsed.loggers.split(",")
-    loggers = [convert(name, Logger, "--loggers") for name in logger_names]
+    track = [] if parsed.track == "none" else parsed.track.split(",")
+    find_trackers(track, Path())
     place = str(with_choices_of_options(parsed, parsed.data))
     data, chosen = _selected(load(place), parsed.examples, parsed.examples_seed)
     threat = Threat.parse(parsed.threat or default_threat(data), read_bounds(parsed.bounds, data.bounds))
@@ -133,7 +134,7 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
         "method": described,
         **describe(preparation),
     }
-    return Plan(prepared(model, **preparation), data, extra, threat, method, recipe, loggers, out, config, chosen)
+    return Plan(prepared(model, **preparation), data, extra, threat, method, recipe, track, out, config, chosen)
 
 
 def run(parsed: Parsed) -> Result:
@@ -159,7 +160,7 @@ def run(parsed: Parsed) -> Result:
             device=parsed.device,
             devices=parsed.devices,
             extra=run_plan.extra,
-            loggers=run_plan.loggers,
+            track=run_plan.track,
             config=run_plan.config,
             progress=report,
         )

@@ -87,6 +87,10 @@ def _texts(*labels: object) -> tuple[list[Labels], tuple[str, ...]] | None:
         return None  # not an array: the next check raises
 
 
+AGAIN = 4
+"""Examples of a dataset that are read again, to see whether they change."""
+
+
 class DatasetSplit(Split):
     """A PyTorch dataset too large for memory, read on demand."""
 
@@ -129,7 +133,18 @@ def _dataset_split(dataset: Any) -> Split:
         labels[i] = y
         if fits:
             inputs[i] = x
-    return ArraySplit(inputs, labels) if fits else DatasetSplit(dataset, shape, labels, eight_bit)
+    split = ArraySplit(inputs, labels) if fits else DatasetSplit(dataset, shape, labels, eight_bit)
+    if fits and any(not _alike(_pair(_item(dataset, i), i)[0], inputs[i]) for i in range(min(n, AGAIN))):
+        split.notes = (
+            "The dataset returns other inputs at every reading (random augmentation?): results are of one reading, and "
+            "no other one resumes them. Leave random transforms out; augmentation belongs in the recipe.",
+        )
+    return split
+
+
+def _alike(first: Tensor, second: Tensor) -> bool:
+    """Tell whether two inputs are equal; NaN equals NaN."""
+    return torch.equal(first.nan_to_num(), second.nan_to_num())
 
 
 def _length(dataset: Any) -> int:

@@ -26,6 +26,7 @@ from unperturbed.evaluation.outputs import (
     flat_gradients,
     misfit,
     not_finite,
+    one_class,
     saturated_logits,
 )
 from unperturbed.evaluation.reach import reach_warnings
@@ -117,6 +118,7 @@ def check_model(model: nn.Module, split: Split, threat: Threat, seed: int, outpu
         *split.notes,
         *_repeated(split),
         *warnings,
+        *one_class(split.labels),
         *reach_warnings(threat, split),
         *_not_described(undescribed),
     ]

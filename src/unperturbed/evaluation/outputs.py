@@ -19,6 +19,8 @@ FLAT = "The gradient at the inputs is exactly 0"
 SATURATED = "The scale of the logits hides the loss from attacks"
 LARGE = 60.0
 """A median lead of the label from which the cross-entropy is flat: exp(-60) is below float32's smallest difference."""
+MANY = 20
+"""The smallest number of examples that should not all be of one class."""
 CHANCE = 1e-3
 """Probability below which a class without an example is no chance."""
 EVEN = 0.002
@@ -84,6 +86,16 @@ def counted_from_one(labels: Labels) -> list[str]:
     return [
         f"Labels run from 1 to {most}, and none is 0: if they count from 1, take 1 off, since the classes of a network "
         "count from 0."
+    ]
+
+
+def one_class(labels: Labels) -> list[str]:
+    """Return a warning if many examples are all of one class, as the first ones of sorted data are."""
+    if len(labels) < MANY or int(labels.min()) < int(labels.max()):
+        return []
+    return [
+        f"All {len(labels)} examples are of class {int(labels[0])}: their accuracies say nothing about the others. A "
+        "network that always returns this one has 100%."
     ]
 
 

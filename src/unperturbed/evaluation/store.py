@@ -10,7 +10,7 @@ from unperturbed.evaluation.evidence import Evidence
 from unperturbed.evaluation.parts import Part, S, State, Tally
 from unperturbed.findings import Outcome
 from unperturbed.runs import write_json
-from unperturbed.runs.job import JOB, Job
+from unperturbed.runs.job import JOB, MARK, Job
 from unperturbed.runs.tables import read_table, write_table
 from unperturbed.runs.tensors import DamagedError, read_tensors, write_tensors
 from unperturbed.runs.verify import file_hash, read_sealed, write_sealed
@@ -114,6 +114,8 @@ class Store:
             return f"{self._path(number, 'json').name} is missing or damaged"
         if {**content, **self._place(number)} != content:
             return f"{self._path(number, 'json').name} is of another job"
+        if not isinstance(content.get("files"), dict):
+            return f"{self._path(number, 'json').name} is damaged"
         for suffix, expected in content["files"].items():
             if file_hash(self._path(number, suffix)) != expected:
                 return f"{self._path(number, suffix).name} is missing or damaged"
@@ -122,7 +124,7 @@ class Store:
     def _place(self, number: int) -> dict[str, Any]:
         """Return the fields that identify the block and the job of a file."""
         assert self.folder is not None
-        return {"job": Job(self.folder).mark(), "number": number}
+        return {MARK: Job(self.folder).mark(), "number": number}
 
     def _path(self, number: int, suffix: str) -> Path:
         assert self.folder is not None

@@ -16,6 +16,8 @@ from unperturbed.runs.job import JOB
 from unperturbed.runs.verify import read_sealed
 from unperturbed.statistics.intervals import wilson
 
+KINDS = {"id": int, "label": int, "verdict": str}
+"""Columns of tables of examples, with the type of their values."""
 NEEDED = ("weights", "network", "data", "attacks")
 """The entries of an environment that comparisons of evaluations need."""
 REMEDY = "Repeat the evaluation with --overwrite."
@@ -36,8 +38,9 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
     """Return an evaluation with its table of examples, read from the verified parts in the folder next to its summary.
 
     Raises:
-        InputError: if a part is missing or damaged, or the summary contradicts the table.
+        InputError: if a part is missing or damaged, or the summary contradicts the table or the job.
     """
+    check_job(summary, {**outcome.environment, "threat": outcome.threat, "suite": outcome.suite})
     columns, store = stored_table(summary, outcome.n), Store(summary.with_suffix(""))
     counts = {verdict: columns["verdict"].count(verdict) for verdict in outcome.counts}
     carried = with_carried(replace(outcome, counts=counts, examples=columns), store)
@@ -75,6 +78,19 @@ def _wrong_attack(outcome: Outcome, correct: int, unclear: int) -> str:
     return ""
 
 
+def check_job(summary: Path, stated: Mapping[str, Any]) -> None:
+    """Raise InputError if a summary states another threat, suite or setting than the sealed job in its folder.
+
+    `stated` has entries of the job's identity by name; other entries are not compared.
+    """
+    is_of = read_sealed(summary.with_suffix("") / JOB).get("is_of")
+    identity: dict[str, Any] = dict(is_of) if isinstance(is_of, Mapping) else {}
+    for name, value in stated.items():
+        if name in identity and identity[name] != value:
+            said, true = f"{value!r:.80}", f"{identity[name]!r:.80}"
+            raise InputError(f"{summary} says {name} {said}, but its {JOB} {true}: it was changed. {REMEDY}")
+
+
 def stored_table(summary: Path, n: int) -> dict[str, list[Any]]:
     """Return the table of n examples in the verified parts of a measurement; raises InputError where one is damaged."""
     store = Store(summary.with_suffix(""))
@@ -82,8 +98,20 @@ def stored_table(summary: Path, n: int) -> dict[str, list[Any]]:
     numbers = range(-(-n // block)) if isinstance(block, int) and block > 0 else range(0)
     if not numbers or not all(store.is_finished(number) for number in numbers):
         raise InputError(f"Parts of the table of {summary} are missing or damaged. {REMEDY}")
-    tables = [store.read(number).table for number in numbers]
-    return {name: [value for table in tables for value in table[name]] for name in tables[0]}
+    try:
+        tables = [store.read(number).table for number in numbers]
+        columns = {name: [value for table in tables for value in table[name]] for name in tables[0]}
+    except (LookupError, TypeError, AttributeError) as error:  # its checksum is right, but it is no table of ours
+        raise InputError(f"The table of {summary} does not fit ({error}). {REMEDY}") from error
+    for name, kind in KINDS.items():
+        if wrong := [value for value in columns.get(name, ()) if not _is_kind(value, kind)]:
+            raise InputError(f"The table of {summary} has the {name} {wrong[0]!r:.80}, which does not fit. {REMEDY}")
+    return columns
+
+
+def _is_kind(value: Any, kind: type) -> bool:
+    within = not isinstance(value, int) or 0 <= value < 2**63
+    return within and type(value) is kind
 
 
 def _in_words(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:
@@ -156,6 +184,7 @@ def read_distances(path: Path) -> Distances:
             doubts=_texts(given["doubts"]),
         )
         said = {float(entry["eps"]): float(entry["robust_accuracy"]) for entry in given["curve"]}
+        check_job(path, {**found.environment, "threat": found.threat, "suite": found.suite})
     except KeyError as error:
         raise InputError(f"{path} has no {error.args[0]!r}. {REMEDY}") from error
     except (TypeError, ValueError, OverflowError) as error:

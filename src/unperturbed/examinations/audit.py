@@ -30,7 +30,7 @@ from unperturbed.examinations.budget import (
 from unperturbed.examinations.clock import Start
 from unperturbed.examinations.remedies.deployed import Reachable, state_restored
 from unperturbed.examinations.remedies.suite import remedied_suite
-from unperturbed.examinations.verdict import NEEDED, Audit, causes_of, conclude, missing, survivors
+from unperturbed.examinations.verdict import NEEDED, Audit, causes_of, conclude, missing, shortened, survivors
 from unperturbed.findings import Interval, Outcome, Progress, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
@@ -185,6 +185,7 @@ def _audited(
     strength, started = _strength(plan, clock, folder, identity), Start.now()
     after = audited.evaluate(Reachable(audited.deployed), remedied_suite(audited, strength), "headline")
     costs = {SUITE: suite_cost, CHECKS: sum(check.seconds for check in checks), REMEDIES: started.cost}
+    warnings = (*warnings, *shortened(strength))
     return _concluded(audited, checks, before, after, warnings, identity, began.cost, costs)
 
 

@@ -149,6 +149,16 @@ def missing(checks: Sequence[CheckResult]) -> tuple[str, ...]:
     return tuple(texts)
 
 
+def shortened(strength: float) -> tuple[str, ...]:
+    """Return a sentence on attacks after the remedies with less than all of their steps."""
+    if strength >= 1:
+        return ()
+    return (
+        f"The budget reached for {strength:.0%} of the steps of the attacks after the remedies: the robust accuracy "
+        "may be too high. Give a longer --budget.",
+    )
+
+
 def survivors(outcome: Outcome, ids: Sequence[int], broken: Collection[int] = ()) -> Interval:
     """Return the share of these examples that survived an evaluation and are not known as broken from elsewhere.
 

@@ -127,7 +127,12 @@ def _remedy(model: nn.Module, x: Inputs, error: BaseException) -> str:
         ),
         (
             torch.cat([x, x]),
-            f"it takes {2 * len(x)} inputs but not {len(x)}: name the dimension in squeeze()",
+            f"it takes {2 * len(x)} inputs but not {len(x)}: "
+            + (
+                "its batch norm takes the statistics of the batch in eval mode, too: let it keep running ones"
+                if "per channel" in str(error)
+                else "name the dimension in squeeze()"
+            ),
         ),
         (x.flatten(1), "it takes flat inputs: put nn.Flatten() first"),
         (x[:, None], "it takes inputs with a channel: put nn.Unflatten or x[:, None] first"),

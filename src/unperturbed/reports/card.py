@@ -99,7 +99,7 @@ def _block(block: Block, images: str | None) -> list[str]:
                 for tile in block.tiles
             ]
         case Table():
-            return [f"**{_text(block.title)}**", "", *_table(block.columns, block.rows)]
+            return [f"**{_text(block.title)}**", "", *markdown_table(block.columns, block.rows)]
         case Code():
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", block.text)), default=0))
             return [f"**{_text(block.title)}**", "", fence, *block.text.rstrip("\n").split("\n"), fence]
@@ -128,7 +128,7 @@ def _grid(grid: Pictures, images: str | None) -> list[str]:
 
 def _chart(chart: Chart) -> list[str]:
     table = data_table(chart)
-    return [f"**{_text(chart.title)}**: {_text(chart.text)}", "", *_table(table.columns, _thinned(table.rows))]
+    return [f"**{_text(chart.title)}**: {_text(chart.text)}", "", *markdown_table(table.columns, _thinned(table.rows))]
 
 
 def _thinned(rows: Sequence[tuple[str, ...]]) -> Sequence[tuple[str, ...]]:
@@ -137,7 +137,9 @@ def _thinned(rows: Sequence[tuple[str, ...]]) -> Sequence[tuple[str, ...]]:
     return [rows[round(k * (len(rows) - 1) / (MOST_ROWS - 1))] for k in range(MOST_ROWS)]
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown; its cells are text, never markup."""
+
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(map(_text, cells))} |"
 

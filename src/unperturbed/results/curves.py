@@ -9,6 +9,7 @@ from typing import Any
 from unperturbed.errors import InputError
 from unperturbed.evaluation.nearest import reach
 from unperturbed.evaluation.store import Store
+from unperturbed.evaluation.stored import check_job
 from unperturbed.findings import Interval
 from unperturbed.runs.job import JOB
 from unperturbed.runs.verify import read_sealed
@@ -50,8 +51,9 @@ def read_curve(path: Path, content: Mapping[str, Any]) -> StoredCurve:
     """Return the curve of a summary and the verified table in the folder of the same name.
 
     Raises:
-        InputError: if a part of the table is missing or damaged, or the summary contradicts the table.
+        InputError: if a part of the table is missing or damaged, or the summary contradicts the table or the job.
     """
+    check_job(path, {**content["environment"], "threat": content["threat"], "suite": content["suite"]})
     rows, n = _rows(path, int(content["n"])), int(content["n"])
     if len(rows) != n:
         raise InputError(f"{path} is of {n} examples, but its table of {len(rows)}: repeat the curve with --overwrite.")

@@ -10,7 +10,7 @@ from typing import Any
 from unperturbed.errors import InputError
 from unperturbed.evaluation.certificates import Bar, Certificates
 from unperturbed.evaluation.probable import Probable
-from unperturbed.evaluation.stored import stored_table
+from unperturbed.evaluation.stored import check_job, stored_table
 from unperturbed.evaluation.union import Union, union
 from unperturbed.findings import Interval, Outcome, Transfer
 from unperturbed.reading import parse_json, read_small
@@ -60,6 +60,8 @@ def read_certificates(path: Path, content: Mapping[str, Any]) -> Certificates:
         environment=dict(content["environment"]),
         examples=stored_table(path, n),
     )
+    settings = {name: content[name] for name in ("sigma", "draws", "selection_draws", "alpha")}
+    check_job(path, {**certificates.environment, **settings})
     for row in content["certified"]:
         eps = float(row["eps"])
         _check(path, f"smoothed at {eps:g}", float(row["smoothed_accuracy"]), certificates.smoothed(eps).value)
@@ -87,6 +89,7 @@ def read_probable(path: Path, content: Mapping[str, Any]) -> Probable:
         environment=dict(content["environment"]),
         examples=stored_table(path, n),
     )
+    check_job(path, {**probable.environment, "threat": probable.threat, "draws": draws})
     table = probable.examples
     _check(path, "mean over draws", probable.mean_accuracy.value, sum(table["right"]) / (draws * n))
     for rho, share in probable.accuracy.items():

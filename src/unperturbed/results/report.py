@@ -34,7 +34,9 @@ from unperturbed.results.stored import StoredRun, read_run
 from unperturbed.runs import write_atomically, write_text
 
 PAGE = "report.html"
-SECTIONS = (
+Make = Callable[[Sequence[StoredRun]], Section | None]
+"""A section of runs; None without results."""
+SECTIONS: tuple[Make, ...] = (
     headline,
     comparison,
     unions,
@@ -104,7 +106,7 @@ def report(
         raise InputError("There is no run to report: give one run folder or more, which `unperturbed train` makes.")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError(f"A run is named twice in {', '.join(map(str, folders))}: name each run once.")
-    stored = [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    stored = [read_run(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)]
     page = Path(out) if out is not None else _home(folders) / PAGE
     if page.is_dir():
         raise InputError(f"{page} is a folder: give the name of an HTML file, such as {page / PAGE}.")
@@ -117,14 +119,14 @@ def report(
     return Report(page, document, None if card is None else Path(card), paths, damaged)
 
 
-def document_of(runs: Sequence[StoredRun]) -> Document:
+def document_of(runs: Sequence[StoredRun], sections: Sequence[Make] = SECTIONS) -> Document:
     """Return the report of runs, without sections that have no results; one that fails says so in its place."""
-    sections = [part for function in SECTIONS if (part := _section(function, runs)) is not None]
+    made = [part for function in sections if (part := _section(function, runs)) is not None]
     title = f"Robustness of {runs[0].name}" if len(runs) == 1 else f"Robustness of {len(runs)} networks"
-    return Document(title, tuple(_facts(runs)), (*sections, glossary()))
+    return Document(title, tuple(_facts(runs)), (*made, glossary()))
 
 
-def _section(function: Callable[[Sequence[StoredRun]], Section | None], runs: Sequence[StoredRun]) -> Section | None:
+def _section(function: Make, runs: Sequence[StoredRun]) -> Section | None:
     try:
         return function(runs)
     except Exception as error:  # values of a stranger's folder, whose checksums are right, may be of any kind
@@ -172,7 +174,7 @@ def _facts(runs: Sequence[StoredRun]) -> list[str]:
     return [*facts, f"Written by unperturbed {version('unperturbed')} from the results in the run folders."]
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def names_of(folders: Sequence[Path]) -> list[str]:
     """Return the folders' last names, or their paths if the names are not unique."""
     names = [folder.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]

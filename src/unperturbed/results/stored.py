@@ -20,7 +20,7 @@ from unperturbed.results.tables import with_verified_table
 from unperturbed.runs import BEST, CONFIG, METRICS, MODEL, RESULT
 from unperturbed.runs.job import JOB
 from unperturbed.runs.record import RunRecord
-from unperturbed.runs.verify import LARGEST, read_sealed
+from unperturbed.runs.verify import LARGEST, read_sealed, without_seal
 
 AUDIT = "audit.json"
 OTHER = ("-robustbench.json", "-8bit.json")
@@ -225,7 +225,7 @@ def _unfinished(folder: Path) -> list[str]:
     """Return a sentence for each interrupted evaluation, without a summary."""
     jobs = [job.parent for job in sorted(folder.rglob(JOB)) if not is_part(job.parent)]
     return [
-        f"{job} holds an evaluation without a summary: it was interrupted. The same command resumes it."
+        f"{job} holds an evaluation without a summary: it still runs, or was interrupted. The same command resumes it."
         for job in jobs
         if not job.with_name(f"{job.name}.json").is_file()
     ]
@@ -262,7 +262,7 @@ def _object(path: Path) -> dict[str, Any]:
     content = parse_json(read_small(path), path)
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no JSON object, but {type(content).__name__}.")
-    return content
+    return without_seal(content, path)
 
 
 def _lines(path: Path, damaged: list[str]) -> list[dict[str, Any]]:

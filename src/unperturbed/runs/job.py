@@ -5,6 +5,7 @@ differences in words, unless it may overwrite; if only the network's code differ
 whole network, the job starts again.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ from unperturbed.errors import InputError
 from unperturbed.runs.lock import is_first_of_group, locked
 from unperturbed.runs.verify import digest, read_object, read_sealed, write_sealed
 
+log = logging.getLogger("unperturbed")
 JOB = "job.json"
+MARK = "job"
+"""The entry of a job's files for the hash of its job.json."""
 NETWORK = "network"
 """The entry of an identity for the network's function, besides its weights."""
 UNDESCRIBED = "undescribed"
@@ -60,6 +64,7 @@ class Job:
         """
         if self.folder is None:
             return dict(settings)
+        self._restore(settings)
         stored, differences = self._stored(settings)
         if stored is not None and not differences and UNDESCRIBED not in settings["is_of"]:
             return stored
@@ -105,6 +110,15 @@ class Job:
             return None, []
         stored, differences = read_sealed(path), _differences(read_object(path).get("is_of"), settings["is_of"])
         return stored, differences if stored or differences else [f"{JOB} is damaged"]
+
+    def _restore(self, settings: Mapping[str, Any]) -> None:
+        """Write job.json again if it is damaged or lost, and a finished part is of a job with these settings."""
+        assert self.folder is not None
+        path = self.folder / JOB
+        parts = [] if read_sealed(path) else sorted(self.folder.glob("part-*.json"))
+        if any(read_sealed(part).get(MARK) == digest(settings) for part in parts):
+            log.warning("%s was damaged or lost. The finished parts are of the same job: it is written again.", path)
+            write_sealed(path, settings)
 
     def _another(self, differences: Sequence[str]) -> InputError:
         return InputError(

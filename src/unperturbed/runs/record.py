@@ -111,6 +111,9 @@ class RunRecord:
             InputError: if there is none, or an entry is unknown, missing or of a wrong type.
         """
         path = folder / CONFIG
+        if not path.is_file() and folder.parts[:1] == ("hf:",):
+            name = "/".join(folder.parts[1:])
+            raise InputError(f"The run of the hub {name} is not on this machine: unperturbed pull {name}.")
         if not path.is_file():
             raise InputError(f"{folder} is no run folder: there is no file {CONFIG} in it. Give one that train made.")
         check_links(folder)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unperturbed.errors import InputError
 from unperturbed.reading import parse_json, read_bytes, regular
 from unperturbed.runs.files import finite, write_json
 
@@ -49,3 +50,16 @@ def read_sealed(path: Path) -> dict[str, Any]:
     value = read_object(path)
     seal = value.pop(SEAL, None)
     return value if seal is not None and seal == digest(value) else {}
+
+
+def without_seal(value: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return an object of `write_sealed` without its hash, or one that never had a hash.
+
+    Raises:
+        InputError: if the object was changed after it was written.
+    """
+    content = dict(value)
+    seal = content.pop(SEAL, None)
+    if seal is not None and seal != digest(content):
+        raise InputError(f"{path} was changed after it was written: repeat the command that writes it.")
+    return content

@@ -14,7 +14,7 @@ from unperturbed import runs
 from unperturbed.catalogue import short
 from unperturbed.data.sources import keep_place
 from unperturbed.data.split import Data
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, RunError
 from unperturbed.imports import dotted
 from unperturbed.networks.logits import unwrapped
 from unperturbed.runs.lock import locked
@@ -71,14 +71,14 @@ def alone(fabric: Fabric, folder: Path | None) -> Iterator[None]:
     """Lock the run folder in this block; the processes of a job share the lock of the first.
 
     Raises:
-        InputError: in all of them, if another job holds it.
+        InputError: in all of them, if another job holds it, or it cannot be written into.
     """
     refusal = None
     with ExitStack() as stack:
         if folder is not None and fabric.is_global_zero:
             try:
                 stack.enter_context(locked(folder))
-            except InputError as error:
+            except (InputError, RunError) as error:  # another job, or a folder that takes no lock
                 refusal = str(error)
         if fabric.world_size > 1:
             refusal = fabric.broadcast(refusal)

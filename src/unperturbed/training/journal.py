@@ -1,20 +1,17 @@
-"""The journal of a run: the means of every epoch, warnings, metrics.jsonl and the loggers."""
+"""The journal of a run: the means of every epoch, warnings, metrics.jsonl and the trackers."""
 
 import logging
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers.csv_logs import CSVLogger
-from lightning_fabric.loggers.logger import Logger
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor
 
 from unperturbed import runs
-from unperturbed.errors import InputError
+from unperturbed.trackers.base import TrackedRun, Tracker, one_line, open_trackers
 from unperturbed.training.state import State
 
 log = logging.getLogger("unperturbed")
@@ -27,6 +24,7 @@ class Journal:
         sums: of this epoch's terms and diagnostics over this process's steps.
         metrics: of every epoch, as in metrics.jsonl, without the time.
         note: the fields that identify the run in its files.
+        trackers: that get the epochs, too; those that have failed are left out.
     """
 
     def __init__(self, fabric: Fabric, folder: Path | None, state: State) -> None:
@@ -34,6 +32,8 @@ class Journal:
         self.sums: dict[str, Tensor] = {}
         self.metrics: list[dict[str, Any]] = []
         self.note: dict[str, str] = {}
+        self.trackers: list[Tracker] = []
+        self._restored: list[dict[str, Any]] = []
 
     @property
     def place(self) -> Path | None:
@@ -64,13 +64,45 @@ class Journal:
         return {name: float(total) / steps for name, total in sums.items()}
 
     def write(self, values: dict[str, Any]) -> None:
-        """Append an epoch to metrics.jsonl and to the loggers."""
+        """Append an epoch to metrics.jsonl, and give it to the trackers."""
         if self.place is not None:
             runs.append_jsonl(self.place / runs.METRICS, values)
             self.metrics.append(_without_seconds(values))
-        self.fabric.log_dict(values, step=values["step"])
-        for logger in self.fabric.loggers:
-            logger.save()
+        self._track(values)
+
+    @contextmanager
+    def tracking(self, kinds: Iterable[type[Tracker]], settings: Mapping[str, Any]) -> Iterator[None]:
+        """Give the restored epochs and those of this block to trackers; the first process does.
+
+        A tracker that fails gets no more of them, with a warning, and the training goes on.
+
+        Raises:
+            RunError: if a tracker cannot begin.
+        """
+        finished = False
+        if self.place is not None:
+            self.trackers = open_trackers(kinds, TrackedRun(self.place, settings))
+        try:
+            for line in self._restored:
+                self._track(line)
+            yield
+            finished = True
+        finally:
+            for tracker in self.trackers:
+                try:
+                    tracker.close(finished)
+                except Exception as error:
+                    self.warn(f"The tracker {tracker.name} did not end its run ({one_line(error)}).")
+
+    def _track(self, values: Mapping[str, Any]) -> None:
+        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        for tracker in list(self.trackers):
+            try:
+                tracker.write(numbers, int(values["step"]))
+            except Exception as error:
+                self.trackers.remove(tracker)
+                text = f"The tracker {tracker.name} failed at step {values['step']} ({one_line(error)}) and gets no"
+                self.warn(f"{text} more epochs: {runs.METRICS} in the run folder has all of them.")
 
     def restore(self, sums: dict[str, Tensor], metrics: list[dict[str, Any]] | None) -> None:
         """Go back to a checkpoint: metrics.jsonl loses its later lines. None: the checkpoint holds no metrics."""
@@ -79,13 +111,9 @@ class Journal:
         lines = runs.read_jsonl(self.folder / runs.METRICS)
         earlier = [_without_seconds(line) for line in lines if line.get("step", 0) <= self.state.step]
         self.metrics = earlier if metrics is None else metrics
-        lines = _restored(self.metrics, lines)
+        self._restored = _restored(self.metrics, lines)
         if self.fabric.is_global_zero:
-            runs.write_jsonl(self.folder / runs.METRICS, lines)
-            for logger in self.fabric.loggers:  # they get every epoch a second time
-                shutil.rmtree(self.folder / str(logger.name), ignore_errors=True)
-        for line in lines:
-            self.fabric.log_dict(line, step=line["step"])
+            runs.write_jsonl(self.folder / runs.METRICS, self._restored)
 
 
 def _without_seconds(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,18 +128,3 @@ def _restored(metrics: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str,
         line = read.get(kept["step"], {})
         restored.append(dict(line if _without_seconds(line) == kept else kept))
     return restored
-
-
-def make_loggers(names: Sequence[str], folder: Path | None) -> list[Logger]:
-    """Return the loggers of these names, which write into the run folder; raises InputError where there is none."""
-    if names and folder is None:
-        raise InputError("Loggers write into the run folder: give one (--out).")
-    unknown = set(names) - {"csv", "tensorboard"}
-    if unknown:
-        raise InputError(f"There is no logger {sorted(unknown)[0]!r}; there are csv and tensorboard.")
-    made: list[Logger] = []
-    if "csv" in names:
-        made.append(CSVLogger(str(folder), name="csv", version=""))
-    if "tensorboard" in names:
-        made.append(TensorBoardLogger(str(folder), name="tensorboard", version=""))
-    return made

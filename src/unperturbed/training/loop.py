@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -25,14 +25,16 @@ from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness
 from unperturbed.networks.precision import choose, full_float32
 from unperturbed.runs.record import RunRecord
+from unperturbed.runs.verify import write_sealed
 from unperturbed.runs.weights import note_of
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
+from unperturbed.trackers.base import find_trackers
 from unperturbed.training import checkpoint
 from unperturbed.training import resume as resuming
 from unperturbed.training.engine import Engine
 from unperturbed.training.folder import alone, claim, describe_run, origin
-from unperturbed.training.journal import Journal, make_loggers
+from unperturbed.training.journal import Journal
 from unperturbed.training.prepare import (
     Examples,
     chosen,
@@ -65,7 +67,7 @@ def train(
     extra: Any = None,
     weights: Path | str | None = None,
     output: Output = None,
-    loggers: Sequence[Literal["csv", "tensorboard"]] = (),
+    track: Sequence[str] = (),
     config: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Trained:
@@ -87,7 +89,8 @@ def train(
         extra: more training data, of which every batch has the recipe's `extra_ratio`.
         weights: a weights file to start from.
         output: the part of the output with the logits: a position, a name or a function of it; None: see `model`.
-        loggers: in addition to metrics.jsonl in the run folder.
+        track: trackers that get the metrics of every epoch, in addition to metrics.jsonl in the run folder: "csv",
+            "tensorboard", "wandb", "mlflow", "trackio". One that fails does not end the training.
         config: further entries of config.yaml (the sources of data and model).
         progress: called after every step.
 
@@ -102,6 +105,7 @@ def train(
         # so that another run starts in the same way; a method that holds the network still holds this network
         method = deepcopy(method, {id(model): model})
     folder = None if out is None else Path(out)
+    trackers = find_trackers(track, folder)
     all_data = as_data(data)
     target = find_device(device)
     check_devices(devices, target)
@@ -111,7 +115,6 @@ def train(
         accelerator=target.type,
         devices=devices if target.index is None else [target.index],
         strategy="auto" if devices == 1 else strategy_for(classifier, all_data),
-        loggers=make_loggers(loggers, folder),
     )
     shown = origin(model, all_data, extra, weights)
     if weights is not None:
@@ -129,7 +132,8 @@ def train(
             engine = Engine(fabric, model, classifier, examples, threat, method, recipe, precision)
             run = _Run(engine, examples, folder)
             run.begin(record, checkpoint.last_of(folder) if resume and folder is not None else None)
-            run.go(progress)
+            with run.journal.tracking(trackers, record.plain()):  # the record is there: what they leave is of a run
+                run.go(progress)
         return run.finish()
 
 
@@ -245,5 +249,5 @@ class _Run:
             held_out=self.selection.held_out,
         )
         if folder is not None:
-            runs.write_json(folder / runs.RESULT, trained.json())
+            write_sealed(folder / runs.RESULT, trained.json())
         return trained

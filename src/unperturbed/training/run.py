@@ -15,6 +15,7 @@ from unperturbed.data.split import Data, Split, hold_out, select
 from unperturbed.errors import InputError
 from unperturbed.evaluation.stored import stored_evaluations
 from unperturbed.findings import Outcome, Shown
+from unperturbed.hub.pull import as_folder
 from unperturbed.imports import Trust, user_trust
 from unperturbed.methods.base import Method
 from unperturbed.runs.files import CONFIG
@@ -53,13 +54,13 @@ class Run(Shown):
         """Open a run folder.
 
         Args:
-            folder: a folder of `train`.
+            folder: a folder of `train`, or one on the Hugging Face hub: `hf://user/name`.
             trust: True follows every import path in the folder: code of the folder's author then runs.
 
         Raises:
             InputError: if the folder is no run folder, or its record is damaged.
         """
-        path = Path(folder)
+        path = as_folder(folder)
         if path.is_file():
             raise InputError(f"{path} is a file, not a run folder: build the network, and load_weights into it.")
         record = RunRecord.read(path)

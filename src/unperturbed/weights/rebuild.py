@@ -14,9 +14,10 @@ from unperturbed.architectures.by_name import maker_of, without_download
 from unperturbed.architectures.libraries.base import LibraryModel
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
+from unperturbed.hub.pull import as_folder
 from unperturbed.imports import Trust, check_argument, check_nested, follow, may_make, user_trust
 from unperturbed.networks.inputs import prepared
-from unperturbed.runs.files import BEST, CONFIG
+from unperturbed.runs.files import BEST, CONFIG, MODEL
 from unperturbed.runs.record import ModelSpec, Network, RunRecord
 from unperturbed.runs.weights import check_weights
 from unperturbed.weights.files import build_model, load_weights, named_models
@@ -79,11 +80,13 @@ def check_rebuilt(model: nn.Module, network: Network | None, made_by: str, run: 
 def load_run(folder: Path | str, trust: bool | Trust = False) -> nn.Module:
     """Return the network of a run folder, with its best weights, in eval mode: `Run.open(folder).model`.
 
+    The folder may be a run on the Hugging Face hub, `hf://user/name`, which is then read from the hub's cache.
+
     An import path in the folder is followed only with `trust`, or if the user trusts the folder otherwise (see
     `imports`). Raises `InputError` if it is not followed, if the folder has no specification of its network (a class
     outside this package that was built in Python), and if the rebuilt network differs from the trained one.
     """
-    path = Path(folder)
+    path = as_folder(folder, (CONFIG, BEST, MODEL))
     record = RunRecord.read(path)
     if not (path / BEST).is_file():
         raise InputError(f"{path} has no {BEST}: the run has not finished an epoch. Resume it.")

@@ -20,7 +20,7 @@ FGSM = Suite("fgsm", (GradientAttack("FGSM", cross_entropy, PGD(1, 1.0, random_s
 
 
 def strong(model: nn.Module, x: Inputs, y: Labels) -> Tensor:
-    suite = Suite("strong", (GradientAttack("PGD", margin, PGD(steps=30), restarts=2),), "a test")
+    suite = Suite("strong", (GradientAttack("PGD", margin, PGD(steps=30), restarts=6),), "a test")
     return attack(model, x, y, THREAT, suite)
 
 
@@ -48,6 +48,17 @@ def test_a_strong_suite_solves_what_one_step_does_not(planted: tuple[nn.Module, 
     solved, one_step = (binarisation(*planted, THREAT, suite, 6) for suite in (strong, FGSM))
     assert solved.valid == 6 and solved.solved >= 5 and solved.by_chance <= 1
     assert one_step.valid == 6 and one_step.solved <= 4
+
+
+def test_the_test_ends_after_so_many_failures(planted: tuple[nn.Module, Batch]) -> None:
+    calls = []
+
+    def nothing(model: nn.Module, x: Inputs, y: Labels) -> Tensor:
+        calls.append(1)
+        return x
+
+    found = binarisation(*planted, THREAT, nothing, 8, failures=2)
+    assert (found.solved, found.valid, len(calls)) == (0, 2, 2)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 from unperturbed.examinations.audited import CheckResult
 from unperturbed.examinations.audited import Result as Verdict
 from unperturbed.examinations.budget import checks_in
-from unperturbed.examinations.verdict import MEANINGS, NEEDED, blocking, conclude, missing
+from unperturbed.examinations.verdict import MEANINGS, NEEDED, blocking, conclude, missing, shortened
 
 
 def passed(name: str) -> CheckResult:
@@ -50,3 +50,9 @@ def test_what_was_found_counts_in_any_case() -> None:
     assert conclude(("zero gradient",), checks, 0.7, 0.7) == "obfuscated"
     assert conclude(("weak suite",), checks, 0.7, 0.6) == "suspicious"
     assert {*MEANINGS} == {"no sign of obfuscation", "undecided", "suspicious", "obfuscated"}
+
+
+def test_shortened_attacks_are_told() -> None:
+    assert shortened(1.0) == ()
+    (text,) = shortened(0.25)
+    assert "25% of the steps" in text and "may be too high" in text

@@ -222,7 +222,7 @@ def training() -> list[Call]:
         "recipe|validation|augment|crop|precision",
     )
     text = Role(lambda: "cpu", [*ANYTHING, *of(None, 3, "", "gpu", "cuda:99", "meta", "CPU", "cpu:7")], of("auto"))
-    loggers = Role(lambda: (), [*but(ANYTHING, list), *of(None, "csv", ["wandb"], [None], [3])], of([]))
+    track = Role(lambda: (), [*but(ANYTHING, list), *of(None, "csv", ["wandb"], [None], [3])], of([]))
     config = Role(lambda: None, but(ANYTHING, dict), [lambda: {"a": object()}, lambda: {3: 4}, lambda: {"method": "x"}])
     weights = Role(lambda: None, NO_PATH, of("none.pt", ".", "file", "weights"), "weights|file|folder|empty")
     tensor_x = Role(
@@ -266,7 +266,7 @@ def training() -> list[Call]:
                 "extra": extra,
                 "weights": weights,
                 "output": PART,
-                "loggers": loggers,
+                "track": track,
                 "config": config,
                 "progress": PROGRESS,
             },

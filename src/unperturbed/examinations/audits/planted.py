@@ -9,6 +9,8 @@ RUNS = 1.5
 PASSED = 0.9
 """Share of the planted adversarial examples that a suite must find; Zimmermann et al. ask for 95% of many hundreds."""
 EXAMPLES = 12
+FAILURES = 2
+"""Missed examples at which the test ends: two of at most twelve are less than 90%, whatever it finds afterwards."""
 QUESTION = "Does the suite find adversarial examples that the audit has planted?"
 
 
@@ -17,7 +19,7 @@ def planted(audited: Audited) -> CheckResult:
 
     A suite that fails this test supports no verdict on the network.
     """
-    test = binarisation(audited.deployed, audited.few, audited.threat, audited.suite, EXAMPLES, audited.seed)
+    test = binarisation(audited.deployed, audited.few, audited.threat, audited.suite, EXAMPLES, audited.seed, FAILURES)
     if test.valid == 0:
         text = f"no problem could be planted ({test.reason})"
         return CheckResult("planted", QUESTION, "not run", text, "", reason="not applicable")

@@ -17,8 +17,8 @@ from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.noise import Noise
 from unperturbed.types import Inputs, Labels
 
-PASSES = 700
-UPDATES, BATCH = 250, 64
+PASSES = 500
+UPDATES, BATCH = 150, 64
 """Number of batches of the small network's training, each in two versions."""
 ENOUGH = 100
 """Number of further inputs that suffice for its training; with fewer, the examples are used."""

@@ -35,21 +35,21 @@ def _blocks(run: StoredRun) -> tuple[Block, ...]:
         points = stored_points(stored)
         if points.z.dim() != 4 or points.z.shape[1] not in (1, 3):
             raise InputError(f"inputs of shape {tuple(points.z.shape[1:])} are no images of one or three channels")
-        rows = chosen(points)
+        rows = chosen(points.ids, points.labels)
         x = originals(run, stored.outcome, points, rows)
     except (InputError, OSError, ImportError) as error:
         return (Paragraph(f"Adversarial examples are left out: {error}."),)
     return (_grid(run, stored, points, rows, x),)
 
 
-def chosen(points: Points) -> list[int]:
+def chosen(ids: Sequence[int], labels: Sequence[int]) -> list[int]:
     """Return the shown rows: the first of each class, then further ones, by id."""
-    order = sorted(range(len(points.ids)), key=lambda row: points.ids[row])
+    order = sorted(range(len(ids)), key=lambda row: ids[row])
     first = dict[int, int]()
     for row in order:
-        first.setdefault(points.labels[row], row)
+        first.setdefault(labels[row], row)
     rows = [*first.values(), *(row for row in order if row not in {*first.values()})]
-    return sorted(rows[:MOST], key=lambda row: points.ids[row])
+    return sorted(rows[:MOST], key=lambda row: ids[row])
 
 
 def _grid(run: StoredRun, stored: StoredEvaluation, points: Points, rows: Sequence[int], x: Tensor) -> Block:
