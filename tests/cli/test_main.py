@@ -1,5 +1,7 @@
 """The program as a user meets it: exit codes, what goes to which stream, and what is in the run folder."""
 
+import errno
+import io
 import json
 import subprocess
 import sys
@@ -394,3 +396,30 @@ def test_a_full_disk_ends_with_1_and_says_how_to_go_on(run: Run, monkeypatch: py
 def test_warnings_are_lines_on_standard_error(run: Run) -> None:
     code, out, err = run(*TRAIN, "--batch-size", "5000", "--json")
     assert code == 0 and json.loads(out) and "warning: The batch size 5000 is larger than the data" in err
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_closed_stream_is_no_error(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`unperturbed models >&-` leaves Python without the stream."""
+    monkeypatch.setattr(sys, stream, None)
+    assert main(["models"]) == 0 and main(["modles"]) == 2
+
+
+def test_characters_that_the_terminal_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    bytes_written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_written, encoding="ascii"))
+    monkeypatch.setattr("unperturbed.cli.main._overview", lambda: "é → x\udcff")
+    assert main(["--help"]) == 0
+    sys.stdout.flush()
+    assert bytes_written.getvalue() == rb"\xe9 \u2192 x\udcff" + b"\n"
+
+
+def test_an_error_of_the_system_says_what_to_check(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("unperturbed.cli.main._overview", fail)
+    assert main(["--help"]) == 1
+    assert "No space left on device: a file, or the output of the command. Check" in capsys.readouterr().err
