@@ -11,11 +11,12 @@ SLOW ?= slow
 NEWEST_TORCH := 2.14.1
 NEWEST_TORCHVISION := 0.29.1
 
-.PHONY: help setup demo check test test-slow test-docs test-loops test-foreign test-rounding test-newest bench dist clean
+.PHONY: help setup demo check docs test test-slow test-docs test-loops test-foreign test-rounding test-newest bench dist clean
 
 help:
 	@echo "make demo       train and evaluate on the embedded digits"
 	@echo "make check      ruff and mypy"
+	@echo "make docs       build the documentation site into site/, with executed notebooks of the tutorials"
 	@echo "make test       the fast tests"
 	@echo "make test-slow  the slow tests"
 	@echo "make test-docs  the tests of the documentation, slow ones included"
@@ -43,6 +44,11 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[docs]"
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -j auto docs site
+	@echo "The site is site/index.html."
 
 test: $(READY)
 	$(PYTEST) -n auto --maxprocesses 8

@@ -36,7 +36,7 @@ from unperturbed.training.step import optimisation_step
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(names.__file__).parent
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/tutorials").glob("*.md")]
 METHODS = {kind.name: kind for kind in find_classes(unperturbed.methods, Method)}  # type: ignore[attr-defined]
 
 
@@ -164,9 +164,13 @@ PYTHON = {
     "docs/python.md": 29,
     "docs/really_robust.md": 1,
     "docs/sharing.md": 2,
+    "docs/tutorials/explain.md": 3,
+    "docs/tutorials/first_model.md": 3,
+    "docs/tutorials/tables.md": 3,
 }
 """Blocks of Python, each of which is executed: those of docs/python.md in test_docs_python.py, those of
-CONTRIBUTING in test_contributing.py, too, that of docs/sharing.md in test_push_and_pull.py, the others below."""
+CONTRIBUTING in test_contributing.py, too, that of docs/sharing.md in test_push_and_pull.py, those of the tutorials by
+docs/tutorials/conftest.py, the others below."""
 
 
 def test_every_block_of_python_is_executed() -> None:

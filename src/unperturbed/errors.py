@@ -20,10 +20,15 @@ class NotResumableError(RunError):
 
 
 def hint(name: str, choices: Iterable[str]) -> str:
-    """Return a sentence with the known name nearest to an unknown one, or with all names if none is near."""
+    """Return a sentence with the known names nearest to an unknown one, or with all names if none is near.
+
+    A misspelt name is near one, and a part of a name, such as "apgd", near all that have this part.
+    """
     names = sorted(choices)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.88)
+    whole = [part for part in names if len(name) > 2 and name.lower() in part.lower()]
+    near = near or (whole if len(whole) <= 3 else []) or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
-        return f"Did you mean {near[0]!r}?"
-    listed = ", ".join(names[:MOST_NAMES]) + ", ..." * (len(names) > MOST_NAMES)
-    return f"Known are: {listed}." if names else "There are none."
+        return f"Did you mean {' or '.join(map(repr, near))}?"
+    listed = ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else ".")
+    return f"Known are: {listed}" if names else "There are none."

@@ -136,6 +136,16 @@ def memory() -> int:
     return total
 
 
+def free_memory() -> int:
+    """Return the memory that could be taken now without swapping, in bytes; `memory` where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return memory()
+    return min(memory(), 1024 * kibibytes)
+
+
 def check_memory(size: int, noun: str, remedy: str) -> None:
     """Raise InputError where `size` bytes exceed the machine's memory, before they are allocated."""
     if size > (limit := memory()):

@@ -63,7 +63,7 @@ def test_the_robust_score_falls_with_eps_and_is_that_of_evaluate() -> None:
     fitted = RobustClassifier(**FEW, eps=0.1).fit(X, Y)
     scores = [fitted.set_params(eps=eps).robust_score(X, Y) for eps in (0.0, 0.3, 3.0)]
     assert scores[0] == fitted.score(X, Y) >= scores[1] > scores[2] == 0
-    outcome = fitted.robust_evaluation(X, Y)
+    outcome = fitted.robust_evaluation(X, Y, "pgd")
     assert outcome.n == 90 and outcome.threat == "Linf:3 without bounds"
 
 

@@ -18,7 +18,7 @@ SHORT = ("--draws", "30", "--selection-draws", "5", "--alpha", "0.1")
 
 def test_a_run_gets_its_certificates_and_both_sides(run: Run) -> None:
     run(*TRAIN)
-    run("evaluate", "runs/blobs-at", "--threat", "L2:0.1")
+    run("evaluate", "runs/blobs-at", "--suite", "pgd", "--threat", "L2:0.1")
     words = ("certify", "runs/blobs-at", "--threat", "L2:0.1", "--sigma", "0.2", *SHORT)
     code, out, err = run(*words, "--json")
     found, folder = json.loads(out), Path("runs/blobs-at/evaluation")

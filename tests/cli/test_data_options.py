@@ -57,7 +57,7 @@ def test_columns_in_another_order_are_refused_in_extra_data_and_in_evaluations(
     assert main([*words, "--extra", "other.csv"]) == 2
     assert "The features are a, b in training, and b, a in the extra data" in " ".join(capsys.readouterr().err.split())
     assert main(words) == 0
-    assert main(["evaluate", "run", "--data", "other.csv"]) == 2
+    assert main(["evaluate", "run", "--suite", "pgd", "--data", "other.csv"]) == 2
     assert "The features are a, b in training, and b, a here" in " ".join(capsys.readouterr().err.split())
     assert main(["evaluate", "run", "--data", "one.csv?scale=unit", "--suite", "square", "--examples", "3"]) == 0
     assert "by its own ranges" in " ".join(capsys.readouterr().err.split())

@@ -1,5 +1,7 @@
 """The program as a user meets it: exit codes, what goes to which stream, and what is in the run folder."""
 
+import errno
+import io
 import json
 import subprocess
 import sys
@@ -145,7 +147,7 @@ def test_train_and_evaluate_from_the_command_line(run: Run) -> None:
     trained = json.loads(out)
     assert code == 0 and trained["run"] == "runs/blobs-at" and 0 <= trained["robust_accuracy"] <= 1, err
 
-    code, out, err = run("evaluate", "runs/blobs-at", "--examples", "6", "--json")
+    code, out, err = run("evaluate", "runs/blobs-at", "--suite", "pgd", "--examples", "6", "--json")
     found = json.loads(out)
     assert code == 0 and found["n"] == 6 == sum(found["counts"].values()), err
     assert found["robust_accuracy"] == found["counts"]["survived"] / 6
@@ -153,13 +155,15 @@ def test_train_and_evaluate_from_the_command_line(run: Run) -> None:
     assert {"name", "broken", "seconds", "forwards", "backwards"} <= set(found["attacks"][0])
     assert json.loads(Path("runs/blobs-at/evaluation/first-6/pgd.json").read_text())["n"] == 6
 
-    code, out, _ = run("evaluate", "runs/blobs-at", "--examples", "6")
+    code, out, _ = run("evaluate", "runs/blobs-at", "--suite", "pgd", "--examples", "6")
     assert "upper bound only: no AutoAttack" in out and "n=6" in out and "survived" in out
 
 
 def test_several_radii_give_a_curve_and_keep_the_headline_apart(run: Run) -> None:
     run(*TRAIN)
-    code, out, _ = run("evaluate", "runs/blobs-at", "--examples", "4", "--eps", "1/100,0.05,1", "--json")
+    code, out, _ = run(
+        "evaluate", "runs/blobs-at", "--suite", "pgd", "--examples", "4", "--eps", "1/100,0.05,1", "--json"
+    )
     found = json.loads(out)
     assert [point["eps"] for point in found["curve"]] == [0.01, 0.05, 1.0] and found["threat"] == "Linf:0.05"
     shares = [point["robust_accuracy"] for point in found["curve"]]
@@ -171,7 +175,9 @@ def test_several_radii_give_a_curve_and_keep_the_headline_apart(run: Run) -> Non
 def test_other_data_does_not_overwrite_the_result_of_a_run(run: Run) -> None:
     run(*TRAIN)
     Path("blobs.npz").rename("shifted.npz")
-    code, _, err = run("evaluate", "runs/blobs-at", "--data", "shifted.npz", "--examples", "4", "--threat", "L2:0.1")
+    code, _, err = run(
+        "evaluate", "runs/blobs-at", "--suite", "pgd", "--data", "shifted.npz", "--examples", "4", "--threat", "L2:0.1"
+    )
     assert code == 0, err
     assert Path("runs/blobs-at/evaluation/shifted-L2-0.1-first-4/pgd.json").exists()
     assert not Path("runs/blobs-at/evaluation/pgd.json").exists()
@@ -179,13 +185,25 @@ def test_other_data_does_not_overwrite_the_result_of_a_run(run: Run) -> None:
 
 def test_examples_are_the_first_or_random_ones_and_missing_classes_are_told(run: Run) -> None:
     run(*TRAIN)
-    code, _, err = run("evaluate", "runs/blobs-at", "--examples", "1")
+    code, _, err = run("evaluate", "runs/blobs-at", "--suite", "pgd", "--examples", "1")
     assert code == 0 and "1 class is missing (1)" in err
     assert run("evaluate", "runs/blobs-at", "--examples-seed", "1")[0] == 2
     assert run("evaluate", "runs/blobs-at", "--examples", "0")[0] == 2
-    code, out, err = run("evaluate", "runs/blobs-at", "--examples", "13", "--eps", "0", "--json")
+    code, out, err = run("evaluate", "runs/blobs-at", "--suite", "pgd", "--examples", "13", "--eps", "0", "--json")
     assert json.loads(out)["n"] == 12 and "only 12" in err
-    random = ("evaluate", "runs/blobs-at", "--examples", "3", "--examples-seed", "1", "--eps", "0", "--json")
+    random = (
+        "evaluate",
+        "runs/blobs-at",
+        "--suite",
+        "pgd",
+        "--examples",
+        "3",
+        "--examples-seed",
+        "1",
+        "--eps",
+        "0",
+        "--json",
+    )
     code, out, err = run(*random)
     assert code == 0 and json.loads(out)["n"] == 3, err
     folders = {path.name for path in Path("runs/blobs-at/evaluation").iterdir()}
@@ -288,18 +306,31 @@ def test_a_model_of_ones_own_lies_in_the_current_folder(run: Run, request: pytes
     code, _, err = run(*TRAIN, "--model", "my_net:Net", "--model.width", "5", "--out", "own", "--bounds", "none")
     assert code == 0, err
     assert yaml.safe_load(Path("own/config.yaml").read_text())["model"]["init_args"]["width"] == 5
-    code, _, err = run("evaluate", "own", "--examples", "2", "--eps", "0")
+    code, _, err = run("evaluate", "own", "--suite", "pgd", "--examples", "2", "--eps", "0")
     assert code == 2 and "--model my_net.Net" in err.replace(":", ".") and "--trust" in err
     for vouched in (("--model", "my_net:Net"), ("--trust",)):
-        assert run("evaluate", "own", "--examples", "2", "--eps", "0", *vouched)[0] == 0
+        assert run("evaluate", "own", "--suite", "pgd", "--examples", "2", "--eps", "0", *vouched)[0] == 0
 
 
 def test_weights_are_evaluated_without_a_run_folder(run: Run) -> None:
     run(*TRAIN)
     weights = "runs/blobs-at/best.safetensors"
-    words = ("evaluate", "--model", "mlp", "--weights", weights, "--data", "blobs.npz", "--examples", "4", "--json")
+    words = (
+        "evaluate",
+        "--suite",
+        "pgd",
+        "--model",
+        "mlp",
+        "--weights",
+        weights,
+        "--data",
+        "blobs.npz",
+        "--examples",
+        "4",
+        "--json",
+    )
     alone = json.loads(run(*words, "--threat", "Linf:0.05", "--out", "alone")[1])
-    inside = json.loads(run("evaluate", "runs/blobs-at", "--examples", "4", "--json")[1])
+    inside = json.loads(run("evaluate", "runs/blobs-at", "--suite", "pgd", "--examples", "4", "--json")[1])
     assert alone["counts"] == inside["counts"] and Path("alone/evaluation/first-4/pgd.json").exists()
     code, _, err = run(*words, "--threat", "Linf:0.1", "--out", "alone")
     assert code == 2 and "another run" in err
@@ -365,3 +396,30 @@ def test_a_full_disk_ends_with_1_and_says_how_to_go_on(run: Run, monkeypatch: py
 def test_warnings_are_lines_on_standard_error(run: Run) -> None:
     code, out, err = run(*TRAIN, "--batch-size", "5000", "--json")
     assert code == 0 and json.loads(out) and "warning: The batch size 5000 is larger than the data" in err
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_closed_stream_is_no_error(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`unperturbed models >&-` leaves Python without the stream."""
+    monkeypatch.setattr(sys, stream, None)
+    assert main(["models"]) == 0 and main(["modles"]) == 2
+
+
+def test_characters_that_the_terminal_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    bytes_written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_written, encoding="ascii"))
+    monkeypatch.setattr("unperturbed.cli.main._overview", lambda: "é → x\udcff")
+    assert main(["--help"]) == 0
+    sys.stdout.flush()
+    assert bytes_written.getvalue() == rb"\xe9 \u2192 x\udcff" + b"\n"
+
+
+def test_an_error_of_the_system_says_what_to_check(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("unperturbed.cli.main._overview", fail)
+    assert main(["--help"]) == 1
+    assert "No space left on device: a file, or the output of the command. Check" in capsys.readouterr().err

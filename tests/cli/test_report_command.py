@@ -20,7 +20,7 @@ def test_a_report_is_written_and_its_place_is_printed(run: Run) -> None:
     code, out, err = run("report", "a", "--card", "card.md", "--figures", "figures")
     assert code == 0 and "Report: a/report.html" in out and "Model card: card.md" in out, err
     assert Path("a/report.html").read_text().count("<html") == 1 and list(Path("figures").glob("*.pdf"))
-    assert run("evaluate", "a")[0] == 0
+    assert run("evaluate", "a", "--suite", "pgd")[0] == 0
     code, out, _ = run("report", "a", "--json", "--out", "page.html")
     value = json.loads(out)
     assert code == 0 and value["page"] == "page.html" and "Results" in value["sections"] and value["damaged"] == []

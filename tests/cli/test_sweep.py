@@ -19,7 +19,7 @@ from unperturbed.sweeps.table import Axis, Combination
 from unperturbed.training import engine
 
 OPTIONS = ("--data", "blobs.npz", "--threat", "Linf:0.05", "--method.steps", "2")
-SWEEP = ("sweep", *OPTIONS, "--epochs", "1", "--out", "out")
+SWEEP = ("sweep", "--suite", "pgd", *OPTIONS, "--epochs", "1", "--out", "out")
 OVER = ("--over", "lr=0.001,0.01", "--over", "seed=0,1")
 FOLDERS = {f"lr={lr},seed={seed}" for lr in ("0.001", "0.01") for seed in (0, 1)}
 
@@ -72,7 +72,7 @@ def test_every_run_is_what_train_and_evaluate_make_of_it_and_seeds_are_summed_up
 
     words = ("--epochs", "1", "--lr", "0.01", "--seed", "1", "--out", "alone")
     assert run("train", *OPTIONS, *words)[0] == 0
-    alone = json.loads(run("evaluate", "alone", "--examples", "10", "--json")[1])
+    alone = json.loads(run("evaluate", "alone", "--suite", "pgd", "--examples", "10", "--json")[1])
     here = next(each for each in found["runs"] if each["values"] == {"lr": "0.01", "seed": "1"})
     assert without_seconds(here["evaluation"]) == without_seconds(alone)
     for file in ("best.safetensors", "config.yaml"):
@@ -153,7 +153,7 @@ def test_stopped_between_training_and_evaluation_it_goes_on(run: Run, monkeypatc
 
 @pytest.mark.slow
 def test_stopped_within_training_it_goes_on_from_the_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ("sweep", *OPTIONS, "--epochs", "2", "--over", "seed=0,1", "--json", "--out")
+    words = ("sweep", "--suite", "pgd", *OPTIONS, "--epochs", "2", "--over", "seed=0,1", "--json", "--out")
     whole = json.loads(run(*words, "whole")[1])
     with monkeypatch.context() as patched:
         steps_count(patched, quit_at=6 + 5)  # the second run's second epoch

@@ -130,7 +130,7 @@ def test_a_text_option_stays_text_when_it_looks_like_a_number() -> None:
         (["--method", "trades", "--method.bta", "1"], ["'bta'", "trades", "Did you mean 'beta'"]),
         (["--method", "at", "--method.stps", "1"], ["'stps'", "Did you mean 'steps'"]),
         (["--method", "erm", "--method.steps", "1"], ["'steps'", "erm", "There are none"]),
-        (["--method", "trades", "--method.beta", "much"], ["--method.beta", "'much'", "float"]),
+        (["--method", "trades", "--method.beta", "much"], ["--method.beta", "'much'", "a number"]),
         (["--method.maximiser", "pgdd"], ["--method.maximiser", "Did you mean 'pgd'"]),
         (["--method", f"{HERE}:Outr"], ["Outr", "Did you mean 'Outer'"]),
         (["--method", "nowhere.at_all:Thing"], ["nowhere", "cannot be imported"]),
@@ -181,7 +181,7 @@ def test_convert_reads_what_annotations_say() -> None:
     assert convert("[64, 64]", tuple[int, ...], "--x") == (64, 64)
     assert convert("null", float | None, "--x") is None
     assert convert([1, 2], list[int], "--x") == [1, 2]
-    with pytest.raises(InputError, match="--x is '8/255', but must be of type float"):
+    with pytest.raises(InputError, match="--x is '8/255', but must be a number"):
         convert("8/255", float, "--x")
     with pytest.raises(InputError, match="--x is 'central', but must be 'exact' or 'differences'."):
         convert("central", Literal["exact", "differences"], "--x")

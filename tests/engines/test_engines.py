@@ -88,3 +88,19 @@ def test_an_engine_is_found_by_name_and_by_import_path(monkeypatch: pytest.Monke
     monkeypatch.setattr("unperturbed.engines.by_name.group", lambda: (0, 2))
     with pytest.raises(InputError, match="several processes share the work"):
         find_engine("local")
+
+
+class _Trace:
+    """A class that is no engine, and leaves a trace if it is called."""
+
+    called = False
+
+    def __init__(self) -> None:
+        type(self).called = True
+
+
+def test_a_class_that_is_no_engine_is_not_called() -> None:
+    """An import path of a file may lead to any class of a known library."""
+    with pytest.raises(InputError, match="is of type _Trace, but an engine has"):
+        find_engine(f"{__name__}:_Trace")
+    assert not _Trace.called

@@ -16,10 +16,13 @@ from unperturbed.evaluation.block import attack_block, untouched
 from unperturbed.evaluation.search import TIE, Networks
 from unperturbed.findings import Outcome
 from unperturbed.losses import margin
+from unperturbed.suites.by_name import suite_with_gate
+from unperturbed.suites.fast import FAST
 from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Norm
 
+UNCHECKED = suite_with_gate(FAST, gate=False, estimate=None)
 NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 EPS: dict[Norm, float] = {"Linf": 0.05, "L2": 0.12, "L1": 0.25}
 
@@ -78,10 +81,11 @@ def away_from_ties(model: nn.Linear, x: Inputs, threat: Threat, least: float) ->
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("classes", first(1, [4, 2]))
-def test_the_verdicts_are_the_truth(norm: Norm, classes: int) -> None:
+@pytest.mark.parametrize("suite", [PGD_SUITE, UNCHECKED], ids=lambda suite: suite.name)
+def test_the_verdicts_are_the_truth(norm: Norm, classes: int, suite: Suite) -> None:
     threat, model = Threat(norm, EPS[norm]), linear(8, classes, seed=3)
     x, y = away_from_ties(model, uniform(150, 8, seed=1, low=0.25, high=0.75), threat, 5e-3)
-    assert_true(evaluate(model, (x, y), threat), model, x, y, threat)
+    assert_true(evaluate(model, (x, y), threat, suite), model, x, y, threat)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L1"])
@@ -90,7 +94,7 @@ def test_the_verdicts_are_the_truth_where_the_box_cuts_the_ball(norm: Norm) -> N
     x = torch.where(uniform(100, 8, seed=2) < 0.5, uniform(100, 8, seed=3), uniform(100, 8, seed=4).round())
     x, y = away_from_ties(model, x, threat, 5e-3)
     assert ((x == 0) | (x == 1)).float().mean() > 0.4
-    assert_true(evaluate(model, (x, y), threat), model, x, y, threat)
+    assert_true(evaluate(model, (x, y), threat, "pgd"), model, x, y, threat)
 
 
 def test_without_a_budget_robust_is_clean() -> None:

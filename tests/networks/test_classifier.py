@@ -65,7 +65,7 @@ def test_every_form_of_output_trains_to_the_same_weights(form: Any) -> None:
     plain, other = net(), net(form)
     trained(plain), trained(other)
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), other.parameters(), strict=True))
-    assert evaluate(plain, (X, Y), THREAT).examples == evaluate(other, (X, Y), THREAT).examples
+    assert evaluate(plain, (X, Y), THREAT, "pgd").examples == evaluate(other, (X, Y), THREAT, "pgd").examples
 
 
 def test_auxiliary_outputs_in_train_mode_are_reported() -> None:
@@ -77,7 +77,7 @@ FEATURES_FIRST: Any = lambda self, f, z: (f, z)  # noqa: E731
 
 
 def test_features_first_are_never_taken_for_logits() -> None:
-    for run in (lambda: trained(net(FEATURES_FIRST)), lambda: evaluate(net(FEATURES_FIRST), (X, Y), THREAT)):
+    for run in (lambda: trained(net(FEATURES_FIRST)), lambda: evaluate(net(FEATURES_FIRST), (X, Y), THREAT, "pgd")):
         with pytest.raises(InputError, match=r"8 columns.*go up to 2.*part 1 has 3, say output=1 \(--output 1\)"):
             run()
 
@@ -87,8 +87,8 @@ def test_output_picks_the_logits(output: Any) -> None:
     plain, other = net(), net(FEATURES_FIRST)
     trained(plain), trained(other, output=output)
     assert torch.equal(plain.head.weight, other.head.weight)
-    seen = evaluate(other, (X, Y), THREAT, output=output)
-    assert seen.examples == evaluate(plain, (X, Y), THREAT).examples
+    seen = evaluate(other, (X, Y), THREAT, "pgd", output=output)
+    assert seen.examples == evaluate(plain, (X, Y), THREAT, "pgd").examples
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,15 @@ def test_output_picks_the_logits(output: Any) -> None:
 )
 def test_outputs_that_are_no_logits_are_refused_with_their_parts(form: Any, output: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        evaluate(net(form), (X, Y), THREAT, output=output)
+        evaluate(net(form), (X, Y), THREAT, "pgd", output=output)
 
 
 def test_more_logits_than_classes_are_reported() -> None:
     assert any("returns 8 logits, but labels go up to 2" in text for text in trained(net(classes=8)).warnings)
-    assert any("returns 8 logits" in text for text in evaluate(net(classes=8), (X, Y), THREAT).warnings)
-    few = evaluate(net(classes=8), (X[:3], Y[:3]), THREAT)  # three labels say little of how many classes there are
+    assert any("returns 8 logits" in text for text in evaluate(net(classes=8), (X, Y), THREAT, "pgd").warnings)
+    few = evaluate(
+        net(classes=8), (X[:3], Y[:3]), THREAT, "pgd"
+    )  # three labels say little of how many classes there are
     assert not any("returns 8 logits" in text for text in few.warnings)
 
 
@@ -130,7 +132,7 @@ def test_labels_tell_how_many_classes_there_are_where_they_are_many(classes: Cla
 )
 def test_a_network_that_changes_its_inputs_works_on_a_copy(first: Any) -> None:
     before, model = X.clone(), net(first=first)
-    result, seen = trained(model), evaluate(model, (X, Y), THREAT)
+    result, seen = trained(model), evaluate(model, (X, Y), THREAT, "pgd")
     assert any("changes its inputs in place" in text for text in (*result.warnings, *seen.warnings))
     assert seen.counts["unknown"] == 0 and torch.equal(X, before)
 
@@ -152,7 +154,7 @@ def test_reentrant_checkpoints_give_the_gradients_of_others(both: bool) -> None:
     trained(plain)
     assert any("use_reentrant=False" in text for text in result.warnings)
     assert torch.allclose(plain.body.weight, other.body.weight, atol=1e-6)
-    assert evaluate(plain, (X, Y), THREAT).counts == evaluate(other, (X, Y), THREAT).counts
+    assert evaluate(plain, (X, Y), THREAT, "pgd").counts == evaluate(other, (X, Y), THREAT, "pgd").counts
 
 
 @pytest.mark.parametrize(
@@ -163,16 +165,16 @@ def test_a_binary_network_with_one_logit_works(shape: Any) -> None:
     model = net(shape, classes=1)
     result = train(model, (X, y), THREAT, AT(PGD(steps=2)), Recipe(epochs=20, batch_size=10, lr=0.05), device="cpu")
     assert any("torch.cat([0 * z, z], 1)" in text for text in result.warnings)
-    seen = evaluate(model, (X, y), THREAT)
+    seen = evaluate(model, (X, y), THREAT, "pgd")
     right = (model(X).reshape(-1) > 0).long() == y
     assert seen.clean_accuracy.value == pytest.approx(float(right.float().mean())) and right.float().mean() > 0.9
 
 
 def test_one_logit_of_more_classes_and_probabilities_are_refused() -> None:
     with pytest.raises(InputError, match=r"labels go up to 2.*torch.cat\(\[0 \* z, z\], 1\)"):
-        evaluate(net(classes=1), (X, Y), THREAT)
+        evaluate(net(classes=1), (X, Y), THREAT, "pgd")
     with pytest.raises(InputError, match="ends in a sigmoid"):
-        evaluate(net(lambda self, f, z: z.sigmoid(), classes=1), (X, Y.clamp(max=1)), THREAT)
+        evaluate(net(lambda self, f, z: z.sigmoid(), classes=1), (X, Y.clamp(max=1)), THREAT, "pgd")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_one_logit_of_more_classes_and_probabilities_are_refused() -> None:
 )  # fmt: skip
 def test_the_remedy_fits_what_the_network_does_take(first: Any, x: Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        evaluate(net(first=first), (x, Y), THREAT)
+        evaluate(net(first=first), (x, Y), THREAT, "pgd")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ def test_the_remedy_names_the_channels_that_the_network_takes(
 ) -> None:
     model = nn.Sequential(nn.Conv2d(channels, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3))
     with pytest.raises(InputError, match=message):
-        evaluate(model, (torch.rand(len(Y), *shape), Y), THREAT)
+        evaluate(model, (torch.rand(len(Y), *shape), Y), THREAT, "pgd")
 
 
 def test_a_network_that_takes_gradients_itself_works() -> None:
@@ -215,7 +217,7 @@ def test_a_network_that_takes_gradients_itself_works() -> None:
         return slope / 2
 
     plain, other = net(), net(first=sharpened)
-    assert evaluate(other, (X, Y), THREAT).counts == evaluate(plain, (X, Y), THREAT).counts
+    assert evaluate(other, (X, Y), THREAT, "pgd").counts == evaluate(plain, (X, Y), THREAT, "pgd").counts
 
 
 def test_the_network_inside_is_the_users() -> None:

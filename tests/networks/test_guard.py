@@ -38,7 +38,7 @@ KINDS = (KeyError, AssertionError, StopIteration, RecursionError, SystemExit, No
 def test_an_error_of_any_kind_at_once_is_bad_input(kind: type[BaseException]) -> None:
     model = Raising(kind, lambda x, calls: True)
     with pytest.raises(InputError, match=f"{kind.__name__}.*test_guard.py") as caught:
-        evaluate(model, (X, Y), THREAT)
+        evaluate(model, (X, Y), THREAT, "pgd")
     assert isinstance(caught.value.__cause__, kind)
     with pytest.raises(InputError, match=kind.__name__):
         train(model, (X, Y), THREAT, ERM(), Recipe(epochs=1, batch_size=8), device="cpu")
@@ -70,7 +70,7 @@ def test_what_fails_in_train_mode_alone_is_seen_before_the_folder_is_made(tmp_pa
 def test_an_evaluation_in_which_every_example_fails_says_where() -> None:
     model = Raising(KeyError, lambda x, calls: calls > 8)
     with pytest.raises((InputError, RunError), match=r"fail even alone.*KeyError.*test_guard.py"):
-        evaluate(model, (X, Y), THREAT)
+        evaluate(model, (X, Y), THREAT, "pgd")
 
 
 def test_the_project_speaks_first_where_it_has_said_what_to_do() -> None:

@@ -12,7 +12,9 @@ from PIL import Image
 
 import unperturbed as un
 from support.reported import HOSTILE, OTHER
+from support.toys import QUICK
 from unperturbed.cli.main import main
+from unperturbed.evaluation import accuracy
 from unperturbed.results.stored import read_run
 from unperturbed.results.tables import difference_rows
 from unperturbed.threat import Threat
@@ -121,3 +123,16 @@ def test_the_command_exports_all_of_it(
     for wrong in (["export", "a"], ["export", "a", str(made / "b"), "--sheet", "x.png"], ["export", "--format", "csv"]):
         assert main(wrong) == 2
     assert main(["export", "a", "--format", "word"]) == 2
+
+
+def test_an_evaluation_is_printed_as_rows_with_the_worst_case_last(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(accuracy.SUITES, "pgd", QUICK)
+    monkeypatch.chdir(run.parent)
+    assert main(["evaluate", "a", "--threat", "Linf:0.1,L2:0.5", "--format", "csv"]) == 0
+    first, second, worst = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert first["threat"] == "Linf:0.1" and second["threat"] == "L2:0.5" and first["network"] == "a"
+    assert all(row["suite"] == "pgd" and row["n"] == "24" for row in (first, second, worst))
+    least = min(float(row["robust accuracy"]) for row in (first, second))
+    assert float(worst["robust accuracy"]) <= least and worst["threat"] not in (first["threat"], second["threat"])

@@ -41,7 +41,7 @@ TRAIN = (
     "--device",
     "cpu",
 )
-EVALUATE = ("evaluate", "run", "--device", "cpu", "--json")
+EVALUATE = ("evaluate", "run", "--suite", "pgd", "--device", "cpu", "--json")
 CURVE = ("curve", "run", "--suite", "pgd", "--eps", "0.02,0.05", "--device", "cpu", "--json")
 DIAGNOSE = ("diagnose", "run", "--diagnostics", "margins", "--examples", "16", "--device", "cpu", "--json")
 COMMANDS = {

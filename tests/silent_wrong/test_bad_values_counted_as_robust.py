@@ -48,7 +48,7 @@ def test_what_is_not_finite_near_an_example_makes_it_unknown_s1(bad: float) -> N
         sound = torch.stack([torch.full_like(x[:, 0], 2.0), x[:, 0] + 1], dim=1)
         return torch.where(x[:, :1] > 0.6, bad, sound)
 
-    outcome = evaluate(Function(logits), (x, y), THREAT)
+    outcome = evaluate(Function(logits), (x, y), THREAT, "pgd")
     assert outcome.counts == {"misclassified": 0, "broken": 0, "survived": 0, "unknown": 32}
     assert outcome.clean_accuracy.value == 1 and outcome.robust_accuracy == wilson(0, 32, at_most=32)
     assert outcome.adversarial.isfinite().all()
@@ -61,7 +61,7 @@ def test_a_gradient_that_is_not_a_number_makes_an_example_unknown_s1() -> None:
         root = (0 * x.sum(1)).sqrt()  # 0, with the gradient 0 · infinity
         return torch.stack([root + 1, root], dim=1)
 
-    outcome = evaluate(Function(logits), (x, y), THREAT)
+    outcome = evaluate(Function(logits), (x, y), THREAT, "pgd")
     assert outcome.counts["unknown"] == 32 and outcome.robust_accuracy.value == 0
 
 
@@ -85,7 +85,7 @@ def test_a_break_found_before_the_trouble_stays_a_break_s1() -> None:
         sound = torch.stack([torch.full_like(x[:, 0], 0.46), x[:, 0]], dim=1)
         return torch.where(x[:, :1] > 0.64, torch.nan, sound)
 
-    outcome = evaluate(Function(logits), (x, y), THREAT)
+    outcome = evaluate(Function(logits), (x, y), THREAT, "pgd")
     assert outcome.counts["broken"] + outcome.counts["unknown"] == 32 and outcome.counts["broken"] > 16
     assert (outcome.adversarial[:, 0] <= 0.64).all()
 
@@ -122,7 +122,7 @@ def test_bounds_per_feature_are_kept_to_s2() -> None:
     model = nn.Linear(2, 2)
     assert evaluate(model, (x, y), Threat("Linf", 0.1, (low, high)), QUICK).n == 2
     with pytest.raises(InputError, match=r"outside the bounds of their features.*1 of 2 examples; first: example 1"):
-        evaluate(model, (torch.tensor([[0.5, 4.0], [1.5, 4.0]]), y), Threat("Linf", 0.1, (low, high)))
+        evaluate(model, (torch.tensor([[0.5, 4.0], [1.5, 4.0]]), y), Threat("Linf", 0.1, (low, high)), "pgd")
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.3), ("L2", 1.0), ("L1", 3.0)])

@@ -178,13 +178,16 @@ def test_a_success_outside_the_ball_or_the_box_is_not_believed_s22(shift: float,
 
 def test_the_same_success_inside_is_believed_s22() -> None:
     outcome = lie(0.3, 0.3, uniform(20, 2, low=0.4, high=0.45))
-    assert outcome.counts["broken"] == 20 and outcome.unverified == 0 and outcome.warnings[1:] == ()
+    assert outcome.counts["broken"] == 20 and outcome.unverified == 0
+    assert not any("refuted" in text for text in outcome.warnings)
 
 
 def test_a_model_with_constant_logits_is_not_robust_s22() -> None:
     """Its argmax is class 0 everywhere, so that ties would favour the label 0."""
     x, y = uniform(30, 3), torch.arange(30) % 3
-    outcome = evaluate(Function(lambda x: torch.zeros(len(x), 3) + 0 * x.sum(1, keepdim=True)), (x, y), Threat("L2", 1))
+    outcome = evaluate(
+        Function(lambda x: torch.zeros(len(x), 3) + 0 * x.sum(1, keepdim=True)), (x, y), Threat("L2", 1), "pgd"
+    )
     assert outcome.clean_accuracy.value == outcome.robust_accuracy.value == 0
     assert outcome.counts["misclassified"] == outcome.ties == 30
 

@@ -105,7 +105,7 @@ def test_a_forced_collapse_is_recognised_within_an_epoch_s25(tmp_path: Path) -> 
     assert collapsed and probes[-1]["probe/one_step"] > 0.5
     alarms = [int(text.split()[1].rstrip(":")) for text in trained.warnings if "Catastrophic overfitting" in text]
     assert any(collapsed[0] <= alarm <= collapsed[0] + 1 for alarm in alarms)
-    honest = evaluate(trained.model, (x[:100], digits.labels[:100]), threat)
+    honest = evaluate(trained.model, (x[:100], digits.labels[:100]), threat, "pgd")
     assert honest.robust_accuracy.value < 0.1
 
 

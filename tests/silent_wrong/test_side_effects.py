@@ -45,7 +45,7 @@ def quick_start(seed: int, folder: Path) -> tuple[Trained, Split]:
 @pytest.mark.slow
 def test_the_quick_start_runs_and_the_seed_counts_s13(tmp_path: Path) -> None:
     first, some = quick_start(0, tmp_path / "a")
-    outcome = unperturbed.evaluate(first.model, some, THREAT, out=tmp_path / "a/evaluation")
+    outcome = unperturbed.evaluate(first.model, some, THREAT, "pgd", out=tmp_path / "a/evaluation")
     assert first.clean_accuracy.value > 0.3 and outcome.n == 8 and "upper bound only" in str(outcome)
     assert (tmp_path / "a/evaluation/pgd.json").exists()
 

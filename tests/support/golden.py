@@ -39,14 +39,14 @@ METHODS = {
     "term": "term",
 }
 MEASUREMENTS = {
-    "evaluate pgd": "evaluate at --examples 24",
+    "evaluate pgd": "evaluate at --examples 24 --suite pgd",
     "evaluate standard": "evaluate at --examples 12 --suite standard",
     "evaluate two attacks": "evaluate trades --examples 16 --suite apgd-ce,square",
     "evaluate radii": "evaluate at --examples 16 --suite apgd-ce --eps 0.05,0.1",
     "evaluate two threats": "evaluate at --examples 16 --suite apgd-ce --threat Linf:0.1 --threat L2:0.5",
     "evaluate boundary search": "evaluate trades --examples 8 --suite fab-t",
     "evaluate L1": "evaluate llr --examples 12 --suite apgd-ce --threat L1:2",
-    "evaluate again": "evaluate at --examples 24",
+    "evaluate again": "evaluate at --examples 24 --suite pgd",
     "curve": "curve at --examples 12",
     "probable": "probable at --examples 16",
     "transfer": "transfer at trades --suite apgd-ce --examples 12 --out transfer",

@@ -55,9 +55,9 @@ def test_nothing_is_trained_for_an_option_that_there_is_not(data: Data, tmp_path
                           ({}, "over 0 options"), ({"seed": [0, 0]}, "names the same value twice"),
                           ({"seed": []}, "or none")):  # fmt: skip
         with pytest.raises(un.InputError, match=message):
-            un.sweep(over, data, THREAT, recipe=RECIPE, out=tmp_path / "sweep")
+            un.sweep(over, data, THREAT, suite="pgd", recipe=RECIPE, out=tmp_path / "sweep")
     with pytest.raises(un.InputError, match="no test split"):
-        un.sweep({"seed": [0]}, as_data(blobs(60)), THREAT, out=tmp_path / "sweep")
+        un.sweep({"seed": [0]}, as_data(blobs(60)), THREAT, suite="pgd", out=tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()
 
 

@@ -15,6 +15,7 @@ from unperturbed.architectures.small_cnn import SmallCNN
 from unperturbed.architectures.wide_resnet import WideResNet
 from unperturbed.errors import InputError
 from unperturbed.imports import Trust
+from unperturbed.reading import free_memory, memory
 from unperturbed.runs import BEST, CONFIG
 from unperturbed.runs.record import SCHEMA, ModelSpec, RunRecord, plain
 from unperturbed.weights.files import build_model, save_weights
@@ -119,3 +120,13 @@ def test_a_network_beyond_the_memory_is_refused_before_its_memory_is_taken(monke
     with pytest.raises(InputError, match="weights of the model mlp would take 4.*smaller sizes"):
         build_from(ModelSpec("mlp", arguments | {"hidden": [512] * 8}), "config.yaml", Trust())
     build_from(ModelSpec("mlp", arguments | {"hidden": [512] * 3}), "config.yaml", Trust())
+
+
+def test_a_layer_beyond_the_free_memory_is_refused_before_it_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unperturbed.weights.files.LARGE", 2**10)
+    monkeypatch.setattr("unperturbed.weights.files.free_memory", lambda: 2**20)
+    arguments = {"input_shape": [4], "classes": 2, "mean": [0.0], "std": [1.0]}
+    with pytest.raises(InputError, match="would take 4 MiB of memory, but 1 MiB are free"):
+        build_from(ModelSpec("mlp", arguments | {"hidden": [1024] * 2}), "config.yaml", Trust())
+    build_from(ModelSpec("mlp", arguments | {"hidden": [256] * 2}), "config.yaml", Trust())
+    assert 0 < free_memory() <= memory()

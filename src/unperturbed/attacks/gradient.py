@@ -79,6 +79,7 @@ class Suite:
         attacks: in order.
         note: a remark on the meaning of the robust accuracy.
         l1: the attacks for L1 threats, if they differ.
+        l2: the attacks for L2 threats, if they differ.
         few_classes: an addition to the note for fewer than four classes.
         gate: the check of a sample of the survivors; None: no check.
     """
@@ -87,6 +88,7 @@ class Suite:
     attacks: tuple[Attack, ...]
     note: str
     l1: tuple[Attack, ...] = ()
+    l2: tuple[Attack, ...] = ()
     few_classes: str = ""
     gate: "Gate | None" = None
 
@@ -97,7 +99,7 @@ class Suite:
             raise InputError(
                 f"The suite is called {self.name!r:.80}, but its results have a folder of this name: use letters."
             )
-        for name, attacks in (("attacks", self.attacks), ("l1", self.l1)):
+        for name, attacks in (("attacks", self.attacks), ("l1", self.l1), ("l2", self.l2)):
             for attack in attacks:
                 if not isinstance(attack, Attack):
                     raise InputError(f"{name} holds {attack!r:.80}, which is no Attack: put it into one.")
@@ -110,7 +112,7 @@ class Suite:
         Raises:
             InputError: if an attack does not search in this norm.
         """
-        attacks = self.l1 if norm == "L1" and self.l1 else self.attacks
+        attacks = {"L1": self.l1, "L2": self.l2}.get(norm, ()) or self.attacks
         wrong = [attack.label for attack in attacks if not attack.supports(norm)]
         if wrong:
             raise InputError(

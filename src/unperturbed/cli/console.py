@@ -114,6 +114,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text
 @contextmanager
 def results_only_on_stdout() -> Iterator[None]:
     """Redirect other prints to standard error in this block, with warnings and log records as lines."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where it keeps fonts if HOME is read-only
     log, lines = logging.getLogger("unperturbed"), _Lines()
     level = log.level
     log.addHandler(lines)

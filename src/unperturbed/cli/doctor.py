@@ -1,6 +1,7 @@
 """Check model, data and threat in seconds, before training or an evaluation."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
@@ -14,22 +15,26 @@ def parser() -> ArgumentParser:
     """Return the command's parser."""
     command_parser = new_parser("doctor", str(__doc__))
     command_parser.add_argument(
-        "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
+        "run", type=str | None, nargs="?", help="a run folder; or give --data, --model and, if it is trained, --weights"
     )
     add_data_options(command_parser)
     command_parser.add_argument("--seed", type=int, default=0, help="of random numbers")
-    command_parser.add_argument("--precision", type=str, default="32", help="of the arithmetic: 32 or 64")
+    command_parser.add_argument("--precision", type=Literal["32", "64"], default="32", help="of the arithmetic")
     return command_parser
 
 
 def run(parsed: Parsed) -> Result:
     """Return the faults; exit code 1 if there are any."""
+    from unperturbed.cli.network import is_untrained
     from unperturbed.cli.setup import find_setup
     from unperturbed.examinations.preflight import doctor
 
     parsed.plain.examples, parsed.plain.examples_seed = None, None
-    subject = find_setup(parsed)
+    subject = find_setup(parsed, trained=False)
     preflight = doctor(subject.model, subject.data, subject.threat, seed=parsed.seed)
+    if parsed.run is None and parsed.weights is None and is_untrained(parsed.trees["model"]):
+        untrained = [symptom for symptom in preflight.symptoms if symptom.name != "chance"]
+        preflight = replace(preflight, symptoms=tuple(untrained))
     views: list[Any] = [f"{symptom.name}: {symptom.text}" for symptom in preflight.symptoms] or [
         "Nothing wrong was found."
     ]

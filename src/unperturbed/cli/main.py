@@ -1,5 +1,6 @@
 """The program `unperturbed`: dispatch of commands, errors, and output."""
 
+import errno
 import io
 import os
 import site
@@ -40,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     With `--json`, one JSON value goes to standard output; everything else goes to standard error.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # of characters that the terminal's encoding lacks
+    _prepare_streams()
     ended = partial(_end, debug="--debug" in words)
     try:
         with signals_interrupt():
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         return 1
     except (RunError, OSError) as error:
-        return ended(error, 1)
+        return ended(error, 2 if getattr(error, "errno", None) == errno.ENAMETOOLONG else 1)
     except KeyboardInterrupt as error:
         return ended(error, code_of(error))
 
@@ -69,12 +69,24 @@ def program() -> int:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
+        if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "unperturbed":
+            say(f"The library {error.name} is not installed: pip install {error.name.partition('.')[0]}", "error")
+            return 1
         text = " ".join(str(error).split())[:300] or "no message"
         say(
             f"{type(error).__name__}: {text} ({_place_of(error)}). This was not foreseen: --debug shows the traceback.",
             "error",
         )
         return 1
+
+
+def _prepare_streams() -> None:
+    """Replace closed streams (`>&-`), and escape characters that the terminal's encoding lacks."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _place_of(error: Exception) -> str:
@@ -98,7 +110,7 @@ def _dispatch(words: list[str]) -> int:
     if not words or words[0] in (*HELP, "help"):
         show(_overview())
         return 0 if words else 2
-    if words[0] == "--version":
+    if words[0] in ("--version", "-V"):
         show(f"unperturbed {version('unperturbed')}")
         return 0
     command, rest = words[0], words[1:]
@@ -179,5 +191,8 @@ def _end(error: BaseException, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     text = words_of(error) if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        place = error.filename or "a file, or the output of the command"
+        text = f"{error.strerror}: {place!s:.200}. Check the path, its permissions, and the free space."
     say("\n".join([text, *getattr(error, "__notes__", ())]), "error")
     return code

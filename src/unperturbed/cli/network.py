@@ -58,8 +58,8 @@ def load_into(model: nn.Module, weights: str, tree: Tree) -> None:
     say(str(load_weights(model, weights, keep_normalisation={"mean", "std"} <= tree.options.keys())))
 
 
-def model_and_weights(parsed: Parsed, stored: RunRecord | None) -> tuple[Tree, str | None]:
-    """Return the model and weights of the options; raises `InputError` for untrained or ambiguous ones."""
+def model_and_weights(parsed: Parsed, stored: RunRecord | None, trained: bool = True) -> tuple[Tree, str | None]:
+    """Return the model and weights of the options; raises `InputError` for untrained (if `trained`) or unclear ones."""
     tree, weights = Tree(), parsed.weights
     if stored is not None:
         tree = model_of(stored, parsed.run, parsed.trees["model"].value is not ABSENT)
@@ -74,12 +74,17 @@ def model_and_weights(parsed: Parsed, stored: RunRecord | None) -> tuple[Tree, s
             )
         weights = weights or str(best)
     tree = tree.under(parsed.trees["model"])
-    if weights is None and ":" not in str(tree.value) and source_of(str(tree.value)) is None:
+    if weights is None and trained and is_untrained(tree):
         raise InputError(
             "Nothing trained was given: name a run folder, or --model with --weights (a package.module:function that "
             "returns a trained model needs none)."
         )
     return tree, weights
+
+
+def is_untrained(tree: Tree) -> bool:
+    """Tell whether a model without a file of weights has random ones: functions and libraries may load their own."""
+    return ":" not in str(tree.value) and source_of(str(tree.value)) is None
 
 
 def model_of(stored: RunRecord, run: str, named: bool) -> Tree:

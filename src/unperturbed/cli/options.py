@@ -12,6 +12,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from unperturbed.checks import check_numeral
+from unperturbed.cli.messages import readable
 from unperturbed.errors import InputError, hint
 from unperturbed.imports import WORDS, Trust, dotted, user_trust
 from unperturbed.reading import parse_yaml, read_small
@@ -32,8 +33,13 @@ IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "engine"
 NOTES = ("schema", "unperturbed", "chosen", "classes", "features", "network", "trained_on", "notes")
 """Entries of a run's config.yaml that are no options; `recipe` contains options."""
 
-_KINDS = {"float": "a number", "int": "a whole number", "str": "text", "bool": "true or false"}
-"""Types of options in words."""
+_THREAT = ("threat", "--threat NORM:RADIUS, such as --threat Linf:8/255")
+_ELSEWHERE = {
+    **dict.fromkeys(("eps", "epsilon", "norm", "radius"), _THREAT),
+    "steps": ("method", "--method.steps N"),
+    "learning-rate": ("lr", "--lr RATE"),
+}
+"""By names that other programs use: the option in question, and what to give."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +187,11 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
     pairs = _joined(pairs)
     if (positionals and not all(map(str.strip, positionals))) or any("\0" in word for word in argv):
         raise InputError("An argument is empty, or holds the character 0: leave it out, or name a folder.")
+    if dashed := [word for word in positionals if word.startswith("-")]:
+        raise InputError(
+            f"{dashed[0]} is no option, since these begin with two dashes: see {parser.prog} --help. A folder of this "
+            f"name is ./{dashed[0]}."
+        )
     if other := [word for word in argv if not word.isascii() and re.search("[\ud800-\udfff]", word)]:
         raise InputError(f"{other[0]!r} is no text in UTF-8: rename the file or folder.")
     file = next((value for key, value in reversed(pairs) if key == "config"), None)
@@ -195,7 +206,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
     try:
         plain = parser.parse_args([*positionals, *tokens])
     except (ArgumentError, OverflowError, RecursionError) as error:
-        raise InputError(_readable(str(error), parser.prog)) from error
+        raise InputError(readable(str(error), parser.prog, dict(plain_pairs))) from error
     for key, value in pairs:
         check_numeral(f"--{key}", value, getattr(plain, key.replace("-", "_"), None))
     trust = _trust(pairs, plain.trust)
@@ -274,12 +285,17 @@ def _check_given(key: str, value: Any) -> None:
 
 
 def _joined(pairs: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Return the options, with repeated ones merged into a list at the first position."""
+    """Return the options, with repeated ones merged into a list at the first position.
+
+    Raises InputError for an option that takes one value and has two.
+    """
     joined: dict[int, tuple[str, Any]] = {}
     for number, (key, value) in enumerate(pairs):
         earlier = next((index for index, (name, _) in joined.items() if name == key), None)
         if key in REPEATED and earlier is not None:
             joined[earlier] = key, f"{joined[earlier][1]},{value}"
+        elif earlier is not None and key != "over" and value != joined[earlier][1]:
+            raise InputError(f"--{key} is given twice, as {joined[earlier][1]} and as {value}: leave one of them out.")
         else:
             joined[number] = key, value
     return list(joined.values())
@@ -288,6 +304,8 @@ def _joined(pairs: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
 def _checked(key: str, option_names: Sequence[str]) -> str:
     root, dot, rest = key.partition(".")
     root = root.replace("_", "-")
+    if root not in option_names and (place := _ELSEWHERE.get(root)) and place[0] in option_names:
+        raise InputError(f"There is no option --{key}: give {place[1]}.")
     if root not in option_names or (dot and root not in TREES):
         raise InputError(f"There is no option --{key}. {hint(f'--{root}', [f'--{name}' for name in option_names])}")
     return root + dot + rest.replace("-", "_")
@@ -327,17 +345,3 @@ def _token(key: str, value: Any) -> str:
     if key in FLAGS:
         return f"--{key}"
     return f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
-
-
-def _readable(message: str, program: str) -> str:
-    """Return jsonargparse's message in one line."""
-    text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(message.split()))
-    text = re.sub(r'^Parser key "(\w+)":', lambda match: f"--{match[1].replace('_', '-')}:", text)
-    of_no_kind = re.fullmatch(r"(--[\w-]+): Does not validate .*? Subtypes: \[([\w, ]+)\] .* Given value: (.*)", text)
-    if of_no_kind is not None:
-        kinds = [_KINDS.get(kind, kind) for kind in of_no_kind[2].split(", ") if kind != "NoneType"]
-        text = f"{of_no_kind[1]} is {of_no_kind[3]!r:.80}, but must be {' or '.join(kinds)}."
-    single = re.fullmatch(r"(--[\w-]+): Expected an? (\w+)\. Got value: (.*)", text)
-    if single is not None:
-        text = f"{single[1]} is {single[3]!r:.80}, but must be {_KINDS.get(single[2], single[2])}."
-    return f"{text} See {program} --help."

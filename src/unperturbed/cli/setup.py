@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unperturbed.checks import NUMERAL
 from unperturbed.cli.console import say
 from unperturbed.cli.data_choices import warn_of_other_scaling, with_choices_of_options
 from unperturbed.cli.network import (
@@ -85,18 +86,22 @@ class Setup:
         return self.home / "evaluation" / slug(*self.parts, *other_threat, *self.selection)
 
 
-def find_setup(parsed: Parsed, check_examples: Callable[[Split], object] = len) -> Setup:
+def find_setup(parsed: Parsed, check_examples: Callable[[Split], object] = len, trained: bool = True) -> Setup:
     """Return the model, the examples and the threat of a command's options, with defaults from a run folder.
 
-    `check_examples` is called on the examples before the model is built.
+    `check_examples` is called on the examples before the model is built. With `trained=False` a model may have the
+    weights that it is built with.
 
     Raises `InputError` if something is missing, untrained, or belongs to other classes.
     """
     device = find_device(parsed.device)
-    run = None if parsed.run is None else Run.open(parsed.run, parsed.trust)
+    for text in parsed.threat.split(",") if parsed.threat else ():
+        Threat.parse(text, None)  # before data are read
+    read_bounds(parsed.bounds, None)
+    run = None if parsed.run is None else Run.open(Path(parsed.run), parsed.trust)  # on this machine: results go there
     stored, trust = (None, parsed.trust) if run is None else (run.record, run.trust)
     place = _place_of(parsed, stored)
-    tree, weights = model_and_weights(parsed, stored)
+    tree, weights = model_and_weights(parsed, stored, trained)
     if parsed.run is not None and parsed.weights is None:
         for text in check_weights(Path(parsed.run)):
             say(text, "warning")
@@ -226,11 +231,10 @@ def read_bounds(text: str | None, otherwise: Bounds) -> Bounds:
     """Return the box of `none` or `LOW,HIGH`."""
     if text is None or text == "none":
         return otherwise if text is None else None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"--bounds is {text!r}: write LOW,HIGH, such as 0,1, or none.") from error
-    return low, high
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 2 or not all(map(NUMERAL.fullmatch, parts)):
+        raise InputError(f"--bounds is {text!r}: write LOW,HIGH, such as 0,1, or none.")
+    return float(parts[0]), float(parts[1])
 
 
 def taken(parsed: Parsed | None, stored: RunRecord | None) -> dict[str, Any]:

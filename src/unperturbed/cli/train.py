@@ -104,6 +104,8 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     from unperturbed.trackers.base import find_trackers
 
     load = load or partial(load_data, trust=parsed.trust)
+    if parsed.threat is not None:
+        Threat.parse(parsed.threat, read_bounds(parsed.bounds, None))  # before data are read
     if parsed.data is None:
         raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
     method = choose(parsed.trees["method"], "methods", "method", default=AT(), trust=parsed.trust).build()

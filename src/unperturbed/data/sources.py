@@ -49,7 +49,10 @@ def keep_place(spec: str) -> str:
     place, mark, rest = spec.partition("?")
     if place in DATASETS:  # a name takes precedence over a folder of that name
         return spec
-    return f"{Path(place).resolve()}{mark}{rest}" if Path(place).exists() else spec
+    try:
+        return f"{Path(place).resolve()}{mark}{rest}" if Path(place).exists() else spec
+    except (OSError, ValueError):  # no name of a file, such as one that is too long
+        return spec
 
 
 def _load(spec: str, trust: Trust) -> Data:

@@ -25,11 +25,10 @@ def find_engine(engine: str | Engine | None, trust: Trust = OWN) -> Engine:
     path = engine if ":" in engine else expand(engine, "engines", "--engine")
     kind: Any = follow(path, "--engine", trust)
     try:
-        made = kind() if isinstance(kind, type) else kind
+        made = kind() if isinstance(kind, type) and hasattr(kind, "map") else kind  # no other class is called
     except TypeError as error:
         raise InputError(f"--engine: {path} cannot be made without arguments ({error}): name an instance.") from error
-    if not isinstance(made, Engine):
-        raise InputError(
-            f"--engine: {path} is of type {type(made).__name__}, but an engine has `workers` and `map`: name one."
-        )
+    if isinstance(made, type) or not isinstance(made, Engine):
+        name = made.__name__ if isinstance(made, type) else type(made).__name__
+        raise InputError(f"--engine: {path} is of type {name}, but an engine has `workers` and `map`: name one.")
     return made

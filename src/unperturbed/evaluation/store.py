@@ -114,6 +114,8 @@ class Store:
             return f"{self._path(number, 'json').name} is missing or damaged"
         if {**content, **self._place(number)} != content:
             return f"{self._path(number, 'json').name} is of another job"
+        if not isinstance(content.get("files"), dict):
+            return f"{self._path(number, 'json').name} is damaged"
         for suffix, expected in content["files"].items():
             if file_hash(self._path(number, suffix)) != expected:
                 return f"{self._path(number, suffix).name} is missing or damaged"

@@ -16,6 +16,8 @@ from unperturbed.runs.job import JOB
 from unperturbed.runs.verify import read_sealed
 from unperturbed.statistics.intervals import wilson
 
+KINDS = {"id": int, "label": int, "verdict": str}
+"""Columns of tables of examples, with the type of their values."""
 NEEDED = ("weights", "network", "data", "attacks")
 """The entries of an environment that comparisons of evaluations need."""
 REMEDY = "Repeat the evaluation with --overwrite."
@@ -97,8 +99,20 @@ def stored_table(summary: Path, n: int) -> dict[str, list[Any]]:
     numbers = range(-(-n // block)) if isinstance(block, int) and block > 0 else range(0)
     if not numbers or not all(store.is_finished(number) for number in numbers):
         raise InputError(f"Parts of the table of {summary} are missing or damaged. {REMEDY}")
-    tables = [store.read(number).table for number in numbers]
-    return {name: [value for table in tables for value in table[name]] for name in tables[0]}
+    try:
+        tables = [store.read(number).table for number in numbers]
+        columns = {name: [value for table in tables for value in table[name]] for name in tables[0]}
+    except (LookupError, TypeError, AttributeError) as error:  # its checksum is right, but it is no table of ours
+        raise InputError(f"The table of {summary} does not fit ({error}). {REMEDY}") from error
+    for name, kind in KINDS.items():
+        if wrong := [value for value in columns.get(name, ()) if not _is_kind(value, kind)]:
+            raise InputError(f"The table of {summary} has the {name} {wrong[0]!r:.80}, which does not fit. {REMEDY}")
+    return columns
+
+
+def _is_kind(value: Any, kind: type) -> bool:
+    within = not isinstance(value, int) or 0 <= value < 2**63
+    return within and type(value) is kind
 
 
 def _in_words(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:

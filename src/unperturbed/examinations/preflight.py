@@ -27,7 +27,7 @@ from unperturbed.types import Inputs, Labels, Logits
 
 TWINS = 2000
 """Number of examples of each split in the search for duplicates."""
-PASSES = {"pgd": 1000, "standard": 8000}
+PASSES = {"pgd": 1000, "fast": 1000, "standard": 8000}
 """Approximate number of passes of a suite for an unbroken example; a pass is a forward and a backward."""
 AT_PASSES = 12
 """Number of passes of adversarial training with 10 steps per example and epoch."""

@@ -5,7 +5,8 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -21,6 +22,10 @@ BASES = {
     "attacks": "unperturbed.attacks.base.Attack",
 }
 """The base class of the entries of a folder."""
+NOUNS: dict[Any, str] = {
+    bool: "true or false", float: "a number", int: "a whole number", str: "text", type(None): "null"
+}  # fmt: skip
+"""Types in words."""
 UNANNOTATED = {"method": "methods", "maximiser": "maximise"}
 """The folder with the values of a parameter without an annotation."""
 
@@ -92,6 +97,18 @@ def takes_anything(target: Callable[..., object]) -> bool:
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(target).parameters.values())
 
 
+def _in_words(annotation: Any) -> str:
+    """Return what an annotation accepts, such as "a whole number or null"."""
+    if get_origin(annotation) is Literal:
+        return " or ".join(map(repr, get_args(annotation)))
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(dict.fromkeys(map(_in_words, get_args(annotation))))
+    if get_origin(annotation) in (tuple, list):
+        return f"a list in brackets of {_in_words(get_args(annotation)[0]).removeprefix('a ')}s, such as [1,2]"
+    name = annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
+    return NOUNS[annotation] if inspect.isclass(annotation) and annotation in NOUNS else f"of type {name}"
+
+
 def convert(value: object, annotation: Any, option: str, trust: Trust = OWN) -> Any:
     """Convert a value from text or YAML to its annotation.
 
@@ -106,9 +123,7 @@ def convert(value: object, annotation: Any, option: str, trust: Trust = OWN) -> 
     try:
         converted = parser.parse_object({"value": value}).value
     except (ArgumentError, OverflowError, RecursionError) as error:
-        name = annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
-        choices = " or ".join(map(repr, get_args(annotation))) if get_origin(annotation) is Literal else ""
-        raise InputError(f"{option} is {value!r}, but must be {choices or f'of type {name}'}.") from error
+        raise InputError(f"{option} is {value!r:.80}, but must be {_in_words(annotation)}.") from error
     check_numeral(option, value, converted)
     return converted
 

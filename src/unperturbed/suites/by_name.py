@@ -33,7 +33,7 @@ def _attacks(l1: bool) -> dict[str, Attack]:
     suites = [SUITES[name] for name in PREFERRED] + [suite for name, suite in SUITES.items() if name not in PREFERRED]
     attacks: dict[str, Attack] = {}
     for suite in suites:
-        for attack in suite.l1 if l1 and suite.l1 else suite.attacks:
+        for attack in (*(suite.l1 if l1 else ()), *suite.attacks):
             attacks.setdefault(attack.label.lower(), attack)
     for name, entry in listing("attacks").items():
         kind: Any = follow(entry.path, "attack", OWN)

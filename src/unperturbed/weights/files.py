@@ -25,7 +25,7 @@ from unperturbed.imports import OWN, follow, is_function, may_make
 from unperturbed.networks.classifier import as_classifier
 from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
-from unperturbed.reading import check_memory
+from unperturbed.reading import check_memory, free_memory, in_words
 from unperturbed.runs.tensors import write_tensors
 from unperturbed.weights.layouts import MEAN, STD, StoredWeights, plain_names
 from unperturbed.weights.nearest import belonging
@@ -34,6 +34,8 @@ from unperturbed.weights.stored import read_stored
 __all__ = ("LogitsOnly", "as_classifier", "output_logits")  # their place was here
 
 log = logging.getLogger("unperturbed")
+LARGE = 2**26
+"""Bytes of a weight from which the free memory is looked up."""
 
 # --- models ---------------------------------------------------------------------------------------------------------
 
@@ -66,7 +68,7 @@ def build_model(
 
 @contextmanager
 def _within_memory(spec: str) -> Iterator[None]:
-    """Raise InputError in this block once the weights of new layers exceed the machine's memory.
+    """Raise InputError in this block once the weights of new layers exceed the memory of the machine, or what is free.
 
     Their memory is reserved by then, but taken only by the first values: nothing is full yet.
     """
@@ -77,6 +79,11 @@ def _within_memory(spec: str) -> Iterator[None]:
         if parameter is not None and not isinstance(parameter, UninitializedParameter) and not parameter.is_meta:
             total += parameter.nbytes
             check_memory(total, f"The weights of the model {spec}", "give smaller sizes")
+            if parameter.nbytes > LARGE and parameter.nbytes > (free := free_memory()):
+                raise InputError(
+                    f"A layer of the model {spec} would take {in_words(parameter.nbytes)} of memory, but "
+                    f"{in_words(free)} are free: give smaller sizes."
+                )
 
     handle = register_module_parameter_registration_hook(count)
     try:

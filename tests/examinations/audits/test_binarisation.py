@@ -20,7 +20,7 @@ FGSM = Suite("fgsm", (GradientAttack("FGSM", cross_entropy, PGD(1, 1.0, random_s
 
 
 def strong(model: nn.Module, x: Inputs, y: Labels) -> Tensor:
-    suite = Suite("strong", (GradientAttack("PGD", margin, PGD(steps=30), restarts=2),), "a test")
+    suite = Suite("strong", (GradientAttack("PGD", margin, PGD(steps=30), restarts=6),), "a test")
     return attack(model, x, y, THREAT, suite)
 
 

@@ -59,7 +59,7 @@ def _read(path: Path) -> Any:
         raise InputError(f"There is no file {path}: name a program of torch.export (.pt2) or TorchScript (.pt).")
     names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
     if any("/code/" in name for name in names):
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of TorchScript as a whole
+        with warnings.catch_warnings(action="ignore"):  # TorchScript as a whole is deprecated
             return torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
     if path.suffix == ".pt2":
         try:

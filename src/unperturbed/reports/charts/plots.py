@@ -12,6 +12,8 @@ DASHES = ("-", "--", ":", "-.", (0, (6, 2)), (0, (6, 2, 1, 2)))
 MARKERS = ("o", "s", "D", "^", "P", "X")
 HATCHES = ("", "////", "xxxx", "....")
 """Lines and bars differ in more than their colour, for readers who see grey."""
+TALLEST = 40.0
+"""The largest height of a figure in inches; without a limit an image of many bars would fill the memory."""
 FEW = 32
 """Lines of at most this many points have markers."""
 
@@ -64,7 +66,7 @@ def _line(axes: Axes, series: Series, number: int) -> None:
 
 def _bars(chart: BarChart) -> Figure:
     names = list(dict.fromkeys(bar.name for series in chart.series for bar in series.bars))
-    figure = Figure(figsize=(5.6, 1.2 + len(names) * (0.16 + 0.14 * len(chart.series))))
+    figure = Figure(figsize=(5.6, min(TALLEST, 1.2 + len(names) * (0.16 + 0.14 * len(chart.series)))))
     axes = figure.subplots()
     thickness = 0.8 / len(chart.series)
     for number, series in enumerate(chart.series):
@@ -92,7 +94,7 @@ def _bars(chart: BarChart) -> Figure:
 def _matrix(chart: MatrixChart) -> Figure:
     counts = np.array(chart.counts, dtype=float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = max(3.6, 1.4 + 0.32 * len(chart.rows))
+    size = min(TALLEST, max(3.6, 1.4 + 0.32 * len(chart.rows)))
     figure = Figure(figsize=(size + 0.6, size))
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
