@@ -44,7 +44,6 @@ def test_a_threat_is_refused_before_data_are_read(
     [
         (("--precision", "16"), ["--precision is '16', but must be 32 or 64"]),
         (("--eps", "0.1"), ["no option --eps: give --threat NORM:RADIUS"]),
-        (("--seed", "1", "--seed=2"), ["--seed is given twice, as 1 and as 2"]),
         (("--seed", "1e1"), ["--seed is '1e1', but must be a whole number"]),
     ],
 )

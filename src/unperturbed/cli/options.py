@@ -285,17 +285,12 @@ def _check_given(key: str, value: Any) -> None:
 
 
 def _joined(pairs: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Return the options, with repeated ones merged into a list at the first position.
-
-    Raises InputError for an option that takes one value and has two.
-    """
+    """Return the options, with repeated ones merged into a list at the first position."""
     joined: dict[int, tuple[str, Any]] = {}
     for number, (key, value) in enumerate(pairs):
         earlier = next((index for index, (name, _) in joined.items() if name == key), None)
         if key in REPEATED and earlier is not None:
             joined[earlier] = key, f"{joined[earlier][1]},{value}"
-        elif earlier is not None and key != "over" and value != joined[earlier][1]:
-            raise InputError(f"--{key} is given twice, as {joined[earlier][1]} and as {value}: leave one of them out.")
         else:
             joined[number] = key, value
     return list(joined.values())

@@ -71,9 +71,10 @@ def _wrong_attack(outcome: Outcome, correct: int, unclear: int) -> str:
     left, broken, n = [correct / outcome.n], 0, outcome.n
     for attack in outcome.attacks:
         broken += attack.broken
-        left = [share - attack.broken / n for share in (*left, left[0] + unclear / n)]
+        fits = 0 <= attack.broken <= broken <= outcome.counts["broken"]
+        left = [share - attack.broken / n for share in (*left, left[0] + unclear / n)] if fits else []
         left = [share for share in left if abs(share - attack.robust_after) < 1e-9]
-        if not left or not 0 <= attack.broken <= broken <= outcome.counts["broken"]:
+        if not left:
             return f"{attack.name} broke {attack.broken} examples and left {attack.robust_after:.1%}"
     return ""
 
