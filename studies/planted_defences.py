@@ -168,7 +168,7 @@ def main() -> None:
         if name in done:
             continue
         model, cause, truth, allowed = planted[name]
-        audit = un.audit(model, (x, y), run.threat, "pgd", budget=given.budget)
+        audit = un.audit(model, (x, y), run.threat, "pgd", budget=given.budget, examples=len(y))
         true = truth(x, y)
         write(
             name,

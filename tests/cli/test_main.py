@@ -403,6 +403,7 @@ def test_a_closed_stream_is_no_error(stream: str, monkeypatch: pytest.MonkeyPatc
     """`unperturbed models >&-` leaves Python without the stream."""
     monkeypatch.setattr(sys, stream, None)
     assert main(["models"]) == 0 and main(["modles"]) == 2
+    getattr(sys, stream).close()
 
 
 def test_characters_that_the_terminal_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
