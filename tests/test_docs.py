@@ -169,8 +169,8 @@ PYTHON = {
     "docs/tutorials/tables.md": 3,
 }
 """Blocks of Python, each of which is executed: those of docs/python.md in test_docs_python.py, those of
-CONTRIBUTING in test_contributing.py, too, that of docs/sharing.md in test_push_and_pull.py, those of the tutorials by
-docs/tutorials/conftest.py, the others below."""
+CONTRIBUTING in test_contributing.py, too, that of docs/sharing.md in test_push_and_pull.py, those of the tutorials in
+test_site.py, the others below."""
 
 
 def test_every_block_of_python_is_executed() -> None:

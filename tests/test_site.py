@@ -7,6 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
 
 import unperturbed as un
 from unperturbed.cli.main import COMMANDS
@@ -57,6 +59,16 @@ def test_signs_of_a_docstring_are_no_markup() -> None:
     lines = ["The norm |x|_2 of `a * b`, times c * d_.", "    x: **kept**"]
     pages.plain_docstring(None, "function", "f", None, None, lines)
     assert lines == [r"The norm \|x\|_2 of `a * b`, times c \* d\_.", "    x: **kept**"]
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "tutorials").glob("*.md")), ids=lambda page: page.stem)
+def test_the_python_of_a_tutorial_works(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its hidden checks, each page in a new folder."""
+    monkeypatch.chdir(tmp_path)
+    examples = list(Sybil([PythonCodeBlockParser()]).parse(page).examples())
+    assert len(examples) >= 3
+    for example in examples:
+        example.evaluate()
 
 
 def test_a_tutorial_becomes_a_notebook_with_all_its_python() -> None:

@@ -17,7 +17,9 @@ from torch.nn import functional
 import unperturbed
 from support.calculus import GivenLoss, Polynomial, gradient_error, hessians, random_matrix, times, weight_gradient
 from support.examples import Counted, make_batch, network, noise_for, untouched
+from unperturbed.architectures.libraries.base import Adapt, LibraryModel
 from unperturbed.architectures.mlp import MLP
+from unperturbed.architectures.normalise import Normalise
 from unperturbed.architectures.preact_resnet import PreActResNet
 from unperturbed.architectures.small_cnn import SmallCNN
 from unperturbed.architectures.wide_resnet import WideResNet
@@ -153,6 +155,9 @@ OWN: dict[str, Callable[[], nn.Module]] = {
     "FirstLayer": lambda: FirstLayer(MLP(IMAGE, 3, hidden=(8,), activation="silu"), 2.0, (0.4, 0.5), (0.2, 0.3)),
     "Copied": lambda: Copied(MLP(IMAGE, 3, hidden=(8,), activation="silu")),
     "OneLogit": lambda: nn.Sequential(OneLogit(MLP(IMAGE, 1, hidden=(8,), activation="silu")), nn.Linear(2, 3)),
+    "LibraryModel": lambda: LibraryModel(
+        SmallCNN((2, 6, 6), 3, width=2, activation="silu"), Adapt(2, (6, 6)), Normalise((0.4,), (0.2,)), "a:b", {}
+    ),
     "at other weights": lambda: Moved(SmallCNN(IMAGE, 3, width=4, activation="silu")),
 }
 """Our own networks and wrappers; each class that says `forward_mode = True` is in one of them."""

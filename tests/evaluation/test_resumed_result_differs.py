@@ -290,10 +290,12 @@ def test_a_part_that_lost_a_file_is_done_again(suffix: str, tmp_path: Path) -> N
     same_results(tmp_path / "whole/pgd", tmp_path / "other/pgd")
 
 
-def test_a_damaged_job_is_refused_and_may_be_replaced(tmp_path: Path) -> None:
+def test_a_damaged_job_without_parts_that_fit_is_refused_and_may_be_replaced(tmp_path: Path) -> None:
     model, data = problem()
     evaluate(model, data, THREAT, QUICK, out=tmp_path)
     (tmp_path / "pgd" / JOB).write_text("")
+    for part in (tmp_path / "pgd").glob("part-*.json"):
+        part.unlink()
     with pytest.raises(InputError, match="damaged.*overwrite"):
         evaluate(model, data, THREAT, QUICK, out=tmp_path)
     assert evaluate(model, data, THREAT, QUICK, out=tmp_path, overwrite=True).n == 50

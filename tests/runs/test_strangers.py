@@ -64,16 +64,25 @@ def test_a_temporary_file_that_is_a_link_is_not_written_through(victim: Path, tm
 
 
 def test_a_table_that_expands_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A column of one repeated value takes a few bytes; nested columns may hold any number of values in a row."""
+    """A column of one repeated value takes a few bytes, and a list may hold any number of values in a row."""
     path = tmp_path / "part.parquet"
     write_table(path, {"id": [7] * 200_000})
     assert path.stat().st_size < 2000 and read_table(path) == {"id": [7] * 200_000}
     monkeypatch.setattr(tables, "LARGEST", 1_000_000)
+    with pytest.raises(InputError, match="holds 200,000 values"):
+        read_table(path)
+    write_table(path, {"id": ["long" * 1000] * 2000})
     with pytest.raises(InputError, match="expands to more than 1,000,000"):
         read_table(path)
-    write_table(path, {"id": [[7] * 10]})
-    with pytest.raises(InputError, match="nested column 'id'"):
+    write_table(path, {"draws": [[1, 0], [1, 1]]})
+    assert read_table(path) == {"draws": [[1, 0], [1, 1]]}
+    write_table(path, {"draws": [[7] * 200_000]})
+    with pytest.raises(InputError, match="holds 200,000 values"):
         read_table(path)
+    for value in ([[7]], {"a": 7}):
+        write_table(path, {"id": [value]})
+        with pytest.raises(InputError, match="nested column 'id'"):
+            read_table(path)
 
 
 def test_a_name_that_is_no_text_is_refused_before_a_file_holds_it(tmp_path: Path) -> None:

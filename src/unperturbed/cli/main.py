@@ -134,9 +134,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _write(result: Result, as_json: bool) -> None:
-    """Write the result to standard output; raises RunError if it takes no more (a full disk), or is closed."""
-    if sys.stdout is None:
-        raise RunError("The result was not printed, since standard output is closed. Files of the command are written.")
+    """Write the result to standard output; raises RunError if it takes no more (a full disk)."""
     try:
         if as_json:
             write_json(result.value)

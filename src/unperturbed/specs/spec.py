@@ -75,10 +75,9 @@ def _built(spec: object, kind: type, trust: Trust) -> object:
         return build_from(ModelSpec(str(content["class_path"]), arguments), "the model", trust)
     if kind is Threat:
         return Threat(arguments["norm"], arguments["eps"], bounds_of(arguments.get("bounds")))
-    attacks = [*arguments.get("attacks", ())], [*arguments.get("l1", ())]
     built = {
-        name: tuple(build(attack, Attack, trust) for attack in listed)  # type: ignore[type-abstract]
-        for name, listed in zip(("attacks", "l1"), attacks, strict=True)
+        name: tuple(build(attack, Attack, trust) for attack in arguments.get(name, ()))  # type: ignore[type-abstract]
+        for name in ("attacks", "l1", "l2")
     }
     gate = arguments.get("gate")
     if isinstance(gate, Mapping):
