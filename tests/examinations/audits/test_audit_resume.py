@@ -58,7 +58,7 @@ def audited(out: str, stored: tuple[Outcome, ...] = ()) -> dict[str, Any]:
 
 def without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: without_times(entry) for name, entry in value.items() if name != "seconds"}
+        return {name: without_times(entry) for name, entry in value.items() if name not in ("seconds", "costs")}
     return [without_times(entry) for entry in value] if isinstance(value, list) else value
 
 
