@@ -272,10 +272,7 @@ def test_a_command_and_its_python_give_the_same(line: str, folders: tuple[Path, 
     return CHECKS[verb + option](shown, names)
 
 
-OTHERS = (
-    *("CONTRIBUTING.md", "docs/diagnosing.md", "docs/evaluating.md", "docs/methods.md", "docs/defences.md"),
-    *("docs/tutorials/first_model.md", "docs/tutorials/explain.md", "docs/tutorials/tables.md"),
-)
+OTHERS = ("CONTRIBUTING.md", "docs/diagnosing.md", "docs/evaluating.md", "docs/methods.md", "docs/defences.md")
 NOT_RUN = {
     "--devices": "processes do not see the small data: tests/cli/test_devices.py launches them",
     "torchvision": "an optional package: tests/architectures/test_libraries.py has such networks",

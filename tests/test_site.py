@@ -6,12 +6,13 @@ from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 import unperturbed as un
-from unperturbed.cli.main import COMMANDS
+from unperturbed.cli.main import COMMANDS, main
 
 DOCS = Path(__file__).parents[1] / "docs"
 sys.path.append(str(DOCS))
@@ -69,6 +70,20 @@ def test_the_python_of_a_tutorial_works(page: Path, tmp_path: Path, monkeypatch:
     assert len(examples) >= 3
     for example in examples:
         example.evaluate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted((DOCS / "tutorials").glob("*.md")), ids=lambda page: page.stem)
+def test_the_commands_of_a_tutorial_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one epoch and a shorter suite."""
+    monkeypatch.chdir(tmp_path)
+    inputs, labels = np.random.default_rng(0).random((40, 6), dtype=np.float32), np.arange(40) % 2
+    np.savez("measurements.npz", x_train=inputs, y_train=labels, x_test=inputs[::-1], y_test=labels[::-1])
+    lines = [line for line in page.read_text().splitlines() if line.startswith("unperturbed ")]
+    assert len(lines) >= 2
+    for line in lines:
+        words = line.replace("--epochs 5", "--epochs 1").replace("--suite standard", "--suite pgd").split()
+        assert main(words[1:]) == 0, line
 
 
 def test_a_tutorial_becomes_a_notebook_with_all_its_python() -> None:
