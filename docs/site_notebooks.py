@@ -24,16 +24,10 @@ def notebook(page: Path) -> Any:
 def executed(page: Path, folder: Path) -> Any:
     """Run a page as a notebook in a folder, and return it with its outputs; an error in a cell is raised."""
     from nbclient import NotebookClient
-    from traitlets.config import Config
 
     book = notebook(page)
-    NotebookClient(
-        book,
-        timeout=600,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(folder)}},
-        config=Config({"KernelManager": {"transport": "ipc"}}),  # no port is opened
-    ).execute()
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(book, timeout=600, startup_timeout=300, kernel_name="python3", resources=resources).execute()
     return book
 
 
