@@ -129,10 +129,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--out", type=Path, default=Path("runs/foreign"))
-    parser.add_argument("--library", default="", help="only the models of timm, transformers or torchvision")
+    parser.add_argument(
+        "--library", dest="source", default="", help="only the models of timm, transformers or torchvision"
+    )
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if arguments.table:
         print("\n".join(table(arguments.out / "commands.jsonl")))
     else:
-        study(arguments.data, arguments.out, arguments.library)
+        study(arguments.data, arguments.out, arguments.source)

@@ -1,4 +1,4 @@
-"""What each suite leaves standing of the same test examples, and its passes and seconds: one row a network and suite.
+"""Survivors of each suite among the same test examples, with passes and seconds: a row for each suite.
 
 A pass is a forward, with or without a backward. An interrupted evaluation is resumed, and a finished one is read.
 

@@ -197,7 +197,7 @@ def test_a_weight_without_gradient_or_frozen_stays() -> None:
 
 
 def test_a_small_gradient_moves_a_layer_as_far_as_any() -> None:
-    """Whose squares are 0 in float32."""
+    """The squares of the gradient are 0 in float32."""
     for scale in (1.0, 1e-30):
         weight, gradient = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
         move = AWP(gamma=0.03)._ascent(weight, scale * gradient)

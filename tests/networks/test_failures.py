@@ -268,7 +268,7 @@ def test_the_curve_where_searches_alone_fail() -> None:
 
 
 def test_a_later_look_that_fails_leaves_a_doubt_where_it_was() -> None:
-    """What an attack finds cannot be looked at again."""
+    """The second forward, at the points of the attack, fails."""
     x, y, bad = apart(40)
     correct = [row for row in bad if linear(6, 3)(x[row]).argmax() == y[row]]
     found_there = []

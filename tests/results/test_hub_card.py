@@ -27,7 +27,7 @@ def results(text: str) -> list[EvalResult]:
 def test_the_metadata_are_the_evaluations(run: Path) -> None:
     of = stored(run)
     card = ModelCard(hub_card(of, "mary/robust", "mit", ["small"]))
-    assert card.data.library_name == "unperturbed" and card.data.license == "mit"
+    assert card.data["library_name"] == "unperturbed" and card.data.license == "mit"
     assert card.data.pipeline_tag == "image-classification"
     assert card.data.tags == ["unperturbed", "adversarial-robustness", "small"]
     assert card.data.model_name == "robust"

@@ -13,7 +13,7 @@ from unperturbed.findings import Outcome
 
 
 class _Kind(NamedTuple):
-    """What two evaluations must have in common: suite, threat, and the hash of their examples."""
+    """The settings that two compared evaluations share: suite, threat, and the hash of their examples."""
 
     suite: str
     threat: str

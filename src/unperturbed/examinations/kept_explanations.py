@@ -1,4 +1,4 @@
-"""Finished explanations in files, so that a call that was interrupted goes on with the others; removal of old ones."""
+"""Finished explanations in files, which an interrupted call reads when it is repeated; removal of old ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

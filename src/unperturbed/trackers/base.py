@@ -17,7 +17,7 @@ PROJECT = "unperturbed"
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of a run.
+    """The description of a run that a tracker receives.
 
     Attributes:
         folder: the run folder.
