@@ -30,7 +30,7 @@ def test_a_run_gets_its_certificates_and_both_sides(run: Run) -> None:
     assert kept == {key: value for key, value in found.items() if key != "run"}
     code, out, _ = run(*words, "--eps", "0,0.05")
     assert code == 0 and "<= truth <=" in out and "alpha 0.1" in out and "0.05" in out
-    assert "smoothed" in out and "another classifier" in out
+    assert "smoothed" in out and "another classifier" in found["note"]
 
 
 @pytest.mark.parametrize(("method", "sigma"), [("smoothing", 0.05), ("noise", 0.05 / 3**0.5)])

@@ -81,14 +81,20 @@ class _Messages(Console):
 
 
 def show(value: Any) -> None:
-    """Write a table or text to standard output; lines of text are not broken, so that paths and scripts stay intact."""
+    """Write a table or text to standard output.
+
+    Lines of text and titles are not broken, so that paths and scripts stay intact and a title can be searched for.
+    """
     if sys.stdout is None:  # it was closed
         return
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     if isinstance(value, str):
         console.print(printable(value), markup=False, soft_wrap=True)
-    else:
-        console.print(value, markup=False)
+        return
+    if isinstance(value, Table) and value.title:  # rich would break it at the width of the table
+        console.print(Text(str(value.title), style="italic"), soft_wrap=True)
+        value.title = None
+    console.print(value, markup=False)
 
 
 def write_json(value: Any) -> None:

@@ -38,7 +38,7 @@ from unperturbed.statistics.smoothing import certified_radius, largest_radius
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Norm
 
-NOTE = "lower bounds: the smoothed classifier is the vote under noise, another one than the network"
+NOTE = "lower bounds of the smoothed classifier, the vote under noise; it is another classifier than the network"
 STEPS = 10
 """Number of even steps from 0 to eps, unless radii are given."""
 ABSTAINED = -1
