@@ -12,6 +12,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from unperturbed.checks import check_numeral
+from unperturbed.cli.engine import add_engine_options
 from unperturbed.cli.messages import readable
 from unperturbed.errors import InputError, hint
 from unperturbed.imports import WORDS, Trust, dotted, user_trust
@@ -133,12 +134,7 @@ def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> 
     parser.add_argument(
         "--precision", type=Literal["auto", "32", "64"], default="auto", help=f"of the arithmetic (auto: {precision})"
     )
-    parser.add_argument(
-        "--engine",
-        type=str | None,
-        metavar="NAME",
-        help="executes the examples: local, or package.module:Class",
-    )
+    add_engine_options(parser)
 
 
 def add_examples_options(parser: ArgumentParser, kind: str, prefix: str = "", default: int | None = None) -> None:
