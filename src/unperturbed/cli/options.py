@@ -18,7 +18,7 @@ from unperturbed.imports import WORDS, Trust, dotted, user_trust
 from unperturbed.reading import parse_yaml, read_small
 from unperturbed.specs.trees import Tree
 
-FLAGS = ("debug", "json", "no-gate", "overwrite", "private", "quantize", "resume", "trust")
+FLAGS = ("choose", "debug", "json", "no-gate", "overwrite", "private", "quantize", "resume", "trust")
 """Options without a value."""
 TREES = ("method", "model")
 """Options whose values have further options."""
