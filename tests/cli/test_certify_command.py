@@ -10,6 +10,7 @@ from test_main import run as run
 
 from unperturbed.cli.certify import _deviation
 from unperturbed.noise import Noise
+from unperturbed.runs.verify import read_verified
 from unperturbed.threat import Threat
 from unperturbed.types import Norm
 
@@ -26,7 +27,7 @@ def test_a_run_gets_its_certificates_and_both_sides(run: Run) -> None:
     assert [row["eps"] for row in found["certified"]] == pytest.approx([k / 100 for k in range(11)])
     (bar,) = found["bars"]
     assert bar["certified"] <= bar["attacked"] and (bar["eps"], bar["suite"]) == (0.1, "pgd")
-    kept = json.loads((folder / "certify-L2-0.2.json").read_text())
+    kept = read_verified(folder / "certify-L2-0.2.json")
     assert kept == {key: value for key, value in found.items() if key != "run"}
     code, out, _ = run(*words, "--eps", "0,0.05")
     assert code == 0 and "<= truth <=" in out and "alpha 0.1" in out and "0.05" in out

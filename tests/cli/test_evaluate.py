@@ -20,7 +20,7 @@ from unperturbed.evaluation import accuracy
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.pgd import PGD
-from unperturbed.runs.verify import read_sealed, write_sealed
+from unperturbed.runs.verify import read_sealed, read_verified, write_sealed
 from unperturbed.suites.autoattack import STANDARD
 from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.threat import Threat
@@ -100,7 +100,7 @@ def test_several_threats_give_the_worst_case(run: Run) -> None:
     evaluation = Path("out/evaluation")
     assert json.loads((evaluation / "pgd.json").read_text())["threat"] == "Linf:4/255"
     assert json.loads((evaluation / "L2-0.1/pgd.json").read_text())["threat"] == "L2:0.1"
-    assert json.loads((evaluation / "pgd-union-Linf-4-255-L2-0.1.json").read_text()) | {"selection": "all"} == found
+    assert read_verified(evaluation / "pgd-union-Linf-4-255-L2-0.1.json") | {"selection": "all"} == found
 
     code, out, _ = run(*MINE, "--threat", "Linf:4/255,L2:0.1")
     assert code == 0 and "worst case over Linf:4/255 and L2:0.1" in out and "n=40" in out

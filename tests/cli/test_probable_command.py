@@ -7,6 +7,8 @@ import pytest
 from test_main import TRAIN, Run
 from test_main import run as run
 
+from unperturbed.runs.verify import read_verified
+
 
 def test_a_run_gets_its_shares(run: Run) -> None:
     run(*TRAIN)
@@ -17,7 +19,7 @@ def test_a_run_gets_its_shares(run: Run) -> None:
     for each in found["probable"]:
         assert each["interval"][0] <= each["probable_accuracy"] <= each["interval"][1]
     assert "robust_accuracy" not in out
-    kept = json.loads((folder / "probable.json").read_text())
+    kept = read_verified(folder / "probable.json")
     assert kept == {key: value for key, value in found.items() if key != "run"}
     code, out, _ = run("probable", "runs/blobs-at", "--threat", "L2:0.2", "--examples", "6")
     assert code == 0 and "right on 99% of draws" in out and "says nothing about the worst case" in out and "n=6" in out

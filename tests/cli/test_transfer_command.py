@@ -8,6 +8,7 @@ import pytest
 from test_main import Run, runner
 
 from unperturbed.runs import read_yaml, write_yaml
+from unperturbed.runs.verify import read_verified
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_the_matrix_is_a_table_and_one_json(run: Run) -> None:
     found = json.loads(out)
     assert code == 0 and found["models"] == ["a", "b", "c"] and found["n"] == 32 and found["threat"] == "Linf:0.05", err
     assert np.array(found["accuracy"]).shape == (3, 3) and np.array(found["interval"]).shape == (3, 3, 2)
-    assert json.loads(Path("matrix/transfer.json").read_text()) == found
+    assert read_verified(Path("matrix/transfer.json")) == found
     own = json.loads(run("evaluate", "b", "--suite", "pgd", "--json")[1])
     assert found["accuracy"][1][1] == own["robust_accuracy"] and found["interval"][1][1] == own["interval"]
     assert found["clean_accuracy"][1] == own["clean_accuracy"]
@@ -44,7 +45,7 @@ def test_a_kept_matrix_is_read_again_refused_or_replaced(run: Run) -> None:
     assert code == 2 and "models was ['a', 'b'], now ['a', 'c']" in err and "--overwrite" in err
     code, out, err = run("transfer", "a", "c", "--json", "--out", "matrix", "--overwrite")
     assert code == 0 and json.loads(out)["models"] == ["a", "c"] and "Loaded from" not in err
-    assert json.loads(Path("matrix/transfer.json").read_text()) == json.loads(out)
+    assert read_verified(Path("matrix/transfer.json")) == json.loads(out)
 
 
 def changed(folder: str, **settings: object) -> None:

@@ -26,6 +26,7 @@ from unperturbed.data.forms.hub import fetch
 from unperturbed.data.forms.parquet import find_parquet
 from unperturbed.data.sources import load_data
 from unperturbed.errors import InputError, RunError
+from unperturbed.imports import Trust
 
 DIRECT = {"HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -273,3 +274,26 @@ def test_the_endpoint_of_the_environment_is_asked(server: Hub, tmp_path: Path) -
     program = "from unperturbed.data.sources import load_data; print(len(load_data('owner/pets').train))"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "6\n"
+
+
+def test_a_file_downloads_nothing_without_the_callers_word(server: Hub) -> None:
+    """The place of the data in a run folder of a stranger."""
+    with pytest.raises(InputError, match="give --data owner/pets yourself, or --trust"):
+        load_data("owner/pets?label=label", Trust())
+    assert not server.requests
+    assert len(load_data("owner/pets?label=label", Trust().giving("owner/pets")).train) == 6
+    server.requests.clear()
+    assert len(load_data("owner/pets", Trust()).train) == 6, "a copy on this machine serves"
+    assert not server.requests
+
+
+def test_a_listed_folder_may_download(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "unperturbed").mkdir()
+    (tmp_path / "unperturbed/trusted").write_text(str(tmp_path / "runs"))
+    content = {"data": "owner/pets?label=label"}
+    assert len(load_data("owner/pets", Trust().of_file(tmp_path / "runs/a/config.yaml", content)).train) == 6
+    server.requests.clear()
+    with pytest.raises(InputError, match="--trust"):
+        load_data("owner/none", Trust().of_file(tmp_path / "others/a/config.yaml", {"data": "owner/none"}))
+    assert not server.requests

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from support.sealed import reseal
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.comparison import compare
@@ -157,7 +158,7 @@ def test_an_evaluation_is_read_from_its_folder_as_it_was(tmp_path: Path, monkeyp
     assert whole.examples == written.examples and whole.json() == written.json()
     for field, value in (("robust_accuracy", 2.0), ("counts", {"survived": 20, "broken": 0}), ("n", "many")):
         text = summary.read_text()
-        summary.write_text(json.dumps(json.loads(text) | {field: value}))
+        reseal(summary, json.loads(text) | {field: value})
         with pytest.raises(InputError, match="--overwrite"):
             with_examples(summary, stored_evaluations(run)[summary])
         summary.write_text(text)

@@ -35,6 +35,7 @@ from unperturbed.losses import cross_entropy, margin
 from unperturbed.maximise.apgd import APGD
 from unperturbed.maximise.pgd import PGD
 from unperturbed.noise import Noise
+from unperturbed.runs.verify import read_verified
 from unperturbed.statistics.intervals import wilson
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Bounds, Inputs, Model, Norm
@@ -511,7 +512,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.rglob("*.*")) == [
         "curve-Linf.json", "job.json", "part-00000.json", "part-00000.parquet", "part-00000.safetensors"
     ]  # fmt: skip
-    summary = json.loads((tmp_path / "curve-Linf.json").read_text())
+    summary = read_verified(tmp_path / "curve-Linf.json")
     assert summary == json.loads(json.dumps(found.json()))
     assert [point["eps"] for point in summary["curve"]] == list(found.radii)
     assert [point["robust_accuracy"] for point in summary["curve"]] == [each.value for _, each in found.curve()]

@@ -16,6 +16,7 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.findings import Outcome
 from unperturbed.losses import margin
+from unperturbed.runs.verify import read_verified
 from unperturbed.threat import Threat
 
 THREAT = Threat("L2", 0.2)
@@ -40,7 +41,7 @@ def test_parts_and_summary_hold_what_the_outcome_says(tmp_path: Path) -> None:
     assert [len(table["id"]) for table in tables] == [20, 20, 10]
     assert list(tables[0]) == COLUMNS
     assert {column: sum((table[column] for table in tables), []) for column in COLUMNS} == outcome.examples
-    assert json.loads((tmp_path / "pgd.json").read_text()) == json.loads(json.dumps(outcome.json()))
+    assert read_verified(tmp_path / "pgd.json") == json.loads(json.dumps(outcome.json()))
 
 
 def test_adversarial_rows_are_those_of_the_broken_examples(tmp_path: Path) -> None:

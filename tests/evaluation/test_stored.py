@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+from support.sealed import reseal
 from support.toys import QUICK, blobs, linear
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
@@ -15,6 +18,7 @@ from unperturbed.evaluation.comparison import compare
 from unperturbed.evaluation.stored import NEEDED, read_summary, stored_evaluations, with_examples
 from unperturbed.evaluation.union import union
 from unperturbed.findings import Outcome
+from unperturbed.runs.verify import SEAL, read_sealed
 from unperturbed.threat import Threat
 
 JUNK = (None, True, 10**400, float("nan"), float("inf"), "text", [None], {"a": 1})
@@ -56,11 +60,11 @@ def edited(value: Any, place: list[Any], junk: Any) -> Any:
 def test_no_edit_of_a_summary_ends_in_a_traceback_or_in_other_numbers(run: tuple[Path, Outcome]) -> None:
     folder, outcome = run
     path = folder / "evaluation/pgd.json"
-    content = json.loads(path.read_text())
+    content = read_sealed(path)
     truth, refused = [getattr(outcome, name) for name in MEASURED], 0
     try:
         for place, junk in itertools.product(places(content), JUNK):
-            path.write_text(json.dumps(edited(content, place, junk)))
+            reseal(path, edited(content, place, junk))
             try:
                 found = [getattr(read(folder), name) for name in MEASURED]
                 assert [str(value) for value in found] == [str(value) for value in truth], (place, junk)
@@ -68,12 +72,11 @@ def test_no_edit_of_a_summary_ends_in_a_traceback_or_in_other_numbers(run: tuple
                 refused += 1
                 assert "pgd.json" in str(error), (place, junk)
         for name in content:
-            path.write_text(json.dumps({key: value for key, value in content.items() if key != name}))
-            if name not in ("doubts", "distances"):
-                with pytest.raises(InputError, match=name):
-                    read_summary(path)
+            reseal(path, {key: value for key, value in content.items() if key != name})
+            with pytest.raises(InputError, match=name):
+                read_summary(path)
     finally:
-        path.write_text(json.dumps(content))
+        reseal(path, content)
     assert refused > 150 and read(folder).counts == outcome.counts
 
 
@@ -83,13 +86,13 @@ def test_a_record_of_an_attack_that_the_verdicts_contradict_is_refused(
 ) -> None:
     folder, _ = run
     path = folder / "evaluation/pgd.json"
-    content = json.loads(path.read_text())
+    content = read_sealed(path)
     try:
-        path.write_text(json.dumps(edited(content, ["attacks", 0, field], content["attacks"][0][field] + more)))
+        reseal(path, edited(content, ["attacks", 0, field], content["attacks"][0][field] + more))
         with pytest.raises(InputError, match="broke .* examples and left .*: it was changed"):
             read(folder)
     finally:
-        path.write_text(json.dumps(content))
+        reseal(path, content)
 
 
 @pytest.mark.parametrize(
@@ -101,13 +104,13 @@ def test_a_summary_that_says_something_else_than_its_job_is_refused(
     """One bit makes another radius of a digit, and nothing in the table tells it."""
     folder, _ = run
     path = folder / "evaluation/pgd.json"
-    content = json.loads(path.read_text())
+    content = read_sealed(path)
     try:
-        path.write_text(json.dumps(edited(content, place, value)))
+        reseal(path, edited(content, place, value))
         with pytest.raises(InputError, match=f"says {place[-1]} .*job.json .*: it was changed"):
             read(folder)
     finally:
-        path.write_text(json.dumps(content))
+        reseal(path, content)
 
 
 @pytest.mark.parametrize("junk", ["[]", "7", '{"is_of": 3}', '{"is_of": {}, "block": "x"}', "{", '"text"', "[[[["])
@@ -128,3 +131,33 @@ def test_an_edited_job_is_not_read_and_the_same_command_writes_it_again(run: tup
         assert path.read_text() == content and read(folder).counts == outcome.counts
     finally:
         path.write_text(content)
+
+
+class Steps(nn.Module):
+    """Logits in steps: their gradient at the inputs is exactly 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.eye(3, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return ((x @ self.w.T) * 20).round() + 0 * x.sum()
+
+
+@pytest.mark.parametrize("entry", ["doubts", "warnings"])
+def test_a_doubt_deleted_by_hand_is_noticed_whatever_becomes_of_the_hash(tmp_path: Path, entry: str) -> None:
+    outcome = evaluate(Steps(), blobs(20), Threat("L2", 0.1), QUICK, out=tmp_path / "evaluation")
+    assert "the gradient is 0" in outcome.doubts
+    path = tmp_path / "evaluation/pgd.json"
+    whole = json.loads(path.read_text())
+    assert read(tmp_path).doubts == outcome.doubts
+    changed = whole | {entry: []}
+    path.write_text(json.dumps(changed))
+    with pytest.raises(InputError, match="was changed after it was written"):
+        read_summary(path)
+    path.write_text(json.dumps({name: value for name, value in changed.items() if name != SEAL}))
+    with pytest.raises(InputError, match=f"has no '{SEAL}'"):
+        read_summary(path)
+    reseal(path, changed)
+    with pytest.raises(InputError, match="lacks the warning 'The gradient|lacks the warning 'the gradient"):
+        read(tmp_path)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from support.sealed import reseal
 from support.toys import QUICK, SHORT, blobs, linear
 from unperturbed.attacks.eot import RandomTransform
 from unperturbed.attacks.gradient import GradientAttack, Suite
@@ -119,7 +120,7 @@ def test_only_stored_points_of_the_same_network_examples_and_suite_count(tmp_pat
     evaluate(Pocket(), pockets(), RADII[0], stronger, out=tmp_path / "c")
     evaluate(Pocket(), pockets(), RADII[0], ATTACK, out=tmp_path / "d")
     changed = json.loads((tmp_path / "d/one.json").read_text()) | {"threat": "Linf:0.4"}
-    (tmp_path / "d/one.json").write_text(json.dumps(changed))
+    reseal(tmp_path / "d/one.json", changed)
     found = evaluate(Pocket(), pockets(), RADII[2], ATTACK, out=tmp_path / "e")
     assert found.counts == evaluate(Pocket(), pockets(), RADII[2], ATTACK).counts
     assert found.robust_accuracy.value > 0.5

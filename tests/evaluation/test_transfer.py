@@ -1,6 +1,5 @@
 """The matrix of transfer, against closed forms on linear networks and against `evaluate`."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from unperturbed.evaluation.transfer import transfer
 from unperturbed.findings import Transfer
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD
+from unperturbed.runs.verify import read_verified
 from unperturbed.statistics.intervals import wilson
 from unperturbed.suites.autoattack import RAND
 from unperturbed.threat import Threat
@@ -274,7 +274,7 @@ def test_an_interrupted_matrix_goes_on_where_it_stopped(
     assert found.json() | {"seconds": 0} == whole.json() | {"seconds": 0} and found.seconds > 0
     same_files(tmp_path / "whole/transfer", tmp_path / "stopped/transfer")
     assert len(calls) <= 18 + (1 if step == "attack_block" else 2), "no more than one is done twice"
-    assert json.loads((tmp_path / "stopped/transfer.json").read_text()) == found.json()
+    assert read_verified(tmp_path / "stopped/transfer.json") == found.json()
 
 
 def test_the_tables_say_how_each_model_stands(tmp_path: Path) -> None:

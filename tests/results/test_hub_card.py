@@ -1,6 +1,5 @@
 """The model card for the hub: its metadata, as the hub's library reads them, and what is left out of them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 from huggingface_hub import EvalResult, ModelCard
 
 from support.reported import HOSTILE
+from support.sealed import reseal
 from unperturbed.results.hub_card import hub_card
 from unperturbed.results.stored import StoredRun, read_run
 
@@ -15,7 +15,7 @@ SOUND = {"verdict": "no sign of obfuscation", "causes": [], "checks": []}
 
 
 def stored(folder: Path, audit: Any = SOUND) -> StoredRun:
-    (folder / "audit.json").write_text(json.dumps(audit))
+    reseal(folder / "audit.json", audit)
     return read_run(folder, "robust")
 
 

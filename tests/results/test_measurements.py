@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import unperturbed as un
+from support.sealed import reseal
 from support.toys import QUICK, blobs, mlp
 from unperturbed.evaluation.certificates import Certificates
 from unperturbed.evaluation.evaluated import Evaluated
@@ -103,7 +104,7 @@ def test_a_summary_that_its_examples_contradict_is_named(
 ) -> None:
     folder = Path(shutil.copytree(measured.folder, tmp_path / "a"))
     (path,) = folder.glob(file)
-    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    reseal(path, change(json.loads(path.read_text())))
     run = read_run(folder, "a")
     assert any(path.name in text for text in run.damaged), run.damaged
     assert len([*run.unions, *run.certificates, *run.probables, *run.transfers]) == 3

@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 
 import unperturbed as un
 from support.reported import HOSTILE
+from support.sealed import reseal
 from support.toys import QUICK
 from unperturbed.reports.document import (
     Alert,
@@ -112,7 +113,7 @@ def test_the_loss_along_both_axes_of_the_surface_is_drawn(run: Path) -> None:
 
 def test_a_doubted_accuracy_is_crossed_out_with_its_reason(run: Path) -> None:
     path = run / "evaluation/pgd.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"doubts": ["the gradient is <b>0</b>"]}))
+    reseal(path, read_sealed(path) | {"doubts": ["the gradient is <b>0</b>"]})
     written = un.report(run)
     assert written.page == run / "report.html"
     page = written.page.read_text()
@@ -121,9 +122,7 @@ def test_a_doubted_accuracy_is_crossed_out_with_its_reason(run: Path) -> None:
 
 def test_an_undecided_audit_is_a_warning_and_crosses_nothing_out(run: Path) -> None:
     path = run / "audit.json"
-    path.write_text(
-        json.dumps(json.loads(path.read_text()) | {"verdict": "undecided", "causes": [], "explanations": []})
-    )
+    reseal(path, read_sealed(path) | {"verdict": "undecided", "causes": [], "explanations": []})
     document = un.report(run).document
     assert [tile.doubts for tile in blocks(document, "Results", Tiles)[0].tiles] == [(), (), ()]
     for title in ("Results", "Audit"):
@@ -218,7 +217,7 @@ def test_an_image_that_is_named_any_number_of_times_fills_no_page(run: Path) -> 
 
 
 def test_values_of_other_types_leave_out_their_section_only(run: Path) -> None:
-    (run / "result.json").write_text('{"warnings": 7, "conclusions": {"a": [1]}}')
+    write_sealed(run / "result.json", {"warnings": 7, "conclusions": {"a": [1]}})
     titles = [section.title for section in un.report(run).document.sections]
     assert "Left out: training" in titles and "Results" in titles
 
@@ -236,7 +235,7 @@ def test_a_finding_of_other_types_is_damaged_though_its_checksum_is_right(run: P
 def test_the_name_of_a_suite_leads_out_of_no_folder(suite: str, run: Path) -> None:
     """The results of a suite lie in a folder of its name, which other functions write to and clear."""
     path = run / "evaluation" / "pgd.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"suite": suite}))
+    reseal(path, read_sealed(path) | {"suite": suite})
     assert any("no name of a suite" in text for text in un.report(run).damaged)
     with pytest.raises(un.InputError, match="a folder of this name"):
         un.Suite(suite, QUICK.attacks, "a note")

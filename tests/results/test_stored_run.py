@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 import unperturbed as un
+from support.sealed import reseal
 from support.toys import QUICK, blobs, mlp
 from unperturbed.attacks.gradient import Gate, GradientAttack, Suite
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
 from unperturbed.results.stored import norm_of, radius_of, read_run
-from unperturbed.runs.verify import write_sealed
+from unperturbed.runs.verify import SEAL, write_sealed
 
 
 def test_a_whole_run_is_read_without_a_complaint(run: Path) -> None:
@@ -79,7 +80,7 @@ def test_a_line_of_metrics_that_is_cut_off_is_named(run: Path) -> None:
 def test_an_accuracy_that_its_table_does_not_confirm_is_not_to_be_believed(run: Path, change: str) -> None:
     path = run / "evaluation/pgd.json"
     if change == "number":
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"robust_accuracy": 0.99}))
+        reseal(path, json.loads(path.read_text()) | {"robust_accuracy": 0.99})
     else:
         (run / "evaluation/pgd/part-00000.parquet").write_bytes(b"nonsense")
     stored = read_run(run, "a")
@@ -90,7 +91,7 @@ def test_a_curve_that_was_raised_by_hand_is_refused(run: Path) -> None:
     path = run / "evaluation/curve-Linf.json"
     content = json.loads(path.read_text())
     content["curve"][-1]["robust_accuracy"] += 1 / 24
-    path.write_text(json.dumps(content))
+    reseal(path, content)
     stored = read_run(run, "a")
     assert not stored.curves and any("it was changed" in text for text in stored.damaged)
 
@@ -123,14 +124,14 @@ def test_the_median_distance_is_that_of_the_table(run: Path) -> None:
     content = json.loads(path.read_text())
     assert content["quantiles"]["0.5"] == before
     content["quantiles"]["0.5"] = 9.0
-    path.write_text(json.dumps(content))
+    reseal(path, content)
     assert read_run(run, "a").curves[0].median == before
 
 
 def test_a_curve_of_another_threat_than_its_job_is_refused(run: Path) -> None:
     path = run / "evaluation/curve-Linf.json"
     content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | {"threat": "Linf:0.9"}))
+    reseal(path, content | {"threat": "Linf:0.9"})
     stored = read_run(run, "a")
     assert not stored.curves and any("says threat 'Linf:0.9'" in text for text in stored.damaged)
 
@@ -143,3 +144,19 @@ def test_a_number_changed_by_hand_is_not_reported(run: Path, piece: str) -> None
     assert not sealed.damaged and {"seconds": 1.5, "headline": {"value": 0.25}} in (sealed.result, sealed.audit)
     path.write_text(path.read_text().replace("0.25", "0.65"))
     assert any(f"{piece} was changed after it was written" in text for text in read_run(run, "a").damaged)
+
+
+@pytest.mark.parametrize("piece", ["evaluation/pgd.json", "evaluation/curve-Linf.json"])
+def test_warnings_deleted_by_hand_are_missed(run: Path, piece: str) -> None:
+    path = run / piece
+    content = json.loads(path.read_text())
+    for change in (content | {"warnings": []}, {name: content[name] for name in content if name != SEAL}):
+        path.write_text(json.dumps(change | {"note": "a better one"}))
+        stored = read_run(run, "a")
+        assert len(stored.evaluations) + len(stored.curves) == 1
+        assert any(path.name in text and "repeat the command" in text for text in stored.damaged)
+
+
+def test_other_files_of_the_user_in_the_folder_of_results_are_left_alone(run: Path) -> None:
+    (run / "evaluation/notes.json").write_text('{"day": "Monday"}')
+    assert read_run(run, "a").damaged == ()

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 import unperturbed as un
+from support.sealed import reseal
 from support.toys import QUICK
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import Suite
@@ -53,7 +54,7 @@ def write_run(folder: Path, images: Path, seed: int = 0) -> Path:
     quick = Suite("nearest", (FAB("FAB", steps=5), *QUICK.attacks), "a test")
     un.minimum_norm(trained.model, data, un.Threat("Linf", 0.2), quick, radii=[0.1], out=folder / "evaluation")
     un.diagnose(trained.model, data, threat, diagnostics=[margins], name=folder.name, out=folder / "diagnosis-a.json")
-    (folder / "audit.json").write_text(json.dumps(AUDIT))
+    reseal(folder / "audit.json", AUDIT)
     write_explanation(folder / "explanation")
     return folder
 

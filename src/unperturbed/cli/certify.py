@@ -19,7 +19,7 @@ from unperturbed.cli.engine import engine_of
 from unperturbed.cli.evaluate import DEVICES_HELP
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
 from unperturbed.errors import InputError
-from unperturbed.runs import write_json
+from unperturbed.runs.verify import write_sealed
 
 if TYPE_CHECKING:
     from unperturbed.cli.setup import Setup
@@ -113,7 +113,7 @@ def _certificates(parsed: Parsed) -> Result:
         say(text, "warning")
     value = certificates.json() | {"selection": subject.examples}
     if is_first_process():
-        write_json(folder / f"certify-{subject.threat.norm}-{sigma!r}.json", value)
+        write_sealed(folder / f"certify-{subject.threat.norm}-{sigma!r}.json", value)
     views = [_headline(certificates, subject.examples), _certified(certificates), *_bars(certificates)]
     return Result({"run": str(subject.home)} | value, views)
 

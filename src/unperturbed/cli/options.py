@@ -19,7 +19,7 @@ from unperturbed.imports import WORDS, Trust, dotted, user_trust
 from unperturbed.reading import parse_yaml, read_small
 from unperturbed.specs.trees import Tree
 
-FLAGS = ("debug", "json", "no-gate", "overwrite", "private", "quantize", "resume", "trust")
+FLAGS = ("choose", "debug", "json", "no-gate", "overwrite", "private", "quantize", "resume", "trust")
 """Options without a value."""
 TREES = ("method", "model")
 """Options whose values have further options."""
@@ -32,7 +32,7 @@ NONE = ("augment", "bounds", "track")
 IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "engine", "over")
 """Options whose values may be import paths."""
 NOTES = ("schema", "unperturbed", "chosen", "classes", "features", "network", "trained_on", "notes")
-"""Entries of a run's config.yaml that are no options; `recipe` contains options."""
+"""Entries of a run's config.yaml that are no options; `recipe` contains options, or is the name of a recipe."""
 
 _THREAT = ("threat", "--threat NORM:RADIUS, such as --threat Linf:8/255")
 _ELSEWHERE = {
@@ -52,12 +52,14 @@ class Parsed:
         trees: its options with options.
         argv: the original words.
         trust: the trusted import paths: those among the words, not those in a file.
+        given: names of the plain options that the words or the file of --config set.
     """
 
     plain: Namespace
     trees: Mapping[str, Tree]
     argv: Sequence[str] = ()
     trust: Trust = Trust()
+    given: frozenset[str] = frozenset()
 
     def __getattr__(self, name: str) -> Any:
         """Return a plain option."""
@@ -88,7 +90,7 @@ def new_parser(command: str, summary: str, epilog: str = "") -> ArgumentParser:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="follow import paths in the run folder and --config: their code runs",
+        help="follow import paths in the run folder and --config (their code runs), and download the data they name",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output, all else on error")
@@ -209,17 +211,18 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
     if file is not None:
         trust = trust.of_file(Path(str(file)), [value for _, value in below])
     trees = {root: _tree(below, root).under(_tree(pairs, root)) for root in TREES}
-    return Parsed(plain, trees, tuple(argv), trust)
+    given = frozenset(key.replace("-", "_") for key, _ in plain_pairs)
+    return Parsed(plain, trees, tuple(argv), trust, given)
 
 
 def _trust(pairs: Sequence[tuple[str, Any]], everything: bool) -> Trust:
-    """Return the trust in the words of a command: import paths as values, and names of arguments.
+    """Return the trust in the words of a command: import paths as values, names of arguments, and places of data.
 
     A file is no import path, though its name may look like one: `--data a.npz` vouches for no module `a`.
     """
     mine = [(key, str(value)) for key, value in pairs if key.split(".")[0] in IMPORTED]
     words = [word for _, value in mine for word in WORDS.split(value) if not Path(word).exists()]
-    trust = user_trust(everything).naming(words)
+    trust = user_trust(everything).naming(words).giving(*(value for key, value in mine if key in ("data", "extra")))
     models = {dotted(value) for key, value in mine if key == "model"}  # a file or a place of a hub, say
     return replace(trust, named=trust.named | models | {key.rpartition(".")[2] for key, _ in mine if "." in key})
 
@@ -313,7 +316,8 @@ def _from_yaml(file: Path, option_names: Sequence[str], model_given: bool) -> li
     if "network" in content and "model" not in content and not model_given:
         raise InputError(f"--config {file} is of a network that was built in Python: name one that is, with --model.")
     settings = {key: value for key, value in content.items() if key not in (*NOTES, "recipe")}
-    settings |= content.get("recipe") or {}
+    recipe = content.get("recipe") or {}
+    settings |= {"recipe": recipe} if isinstance(recipe, str) else recipe
     return [(_checked(str(key), option_names), _as_text(str(key), value)) for key, value in settings.items()]
 
 

@@ -8,7 +8,7 @@ from unperturbed.cli.console import Result, progress, repeatable, say, table
 from unperturbed.cli.engine import engine_of
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
 from unperturbed.errors import InputError
-from unperturbed.runs import write_json
+from unperturbed.runs.verify import write_sealed
 
 if TYPE_CHECKING:
     from unperturbed.evaluation.probable import Probable
@@ -61,7 +61,7 @@ def run(parsed: Parsed) -> Result:
     for text in probable.warnings:
         say(text, "warning")
     value = probable.json() | {"selection": subject.examples}
-    write_json(folder / "probable.json", value)
+    write_sealed(folder / "probable.json", value)
     return Result({"run": str(subject.home)} | value, [_headline(probable, subject.examples)])
 
 

@@ -185,9 +185,10 @@ def _check(
     from unperturbed.data.sources import load_data
     from unperturbed.specs.spec import describe
 
+    options = [parse(train.parser(), lines[combination.folder]) for combination in combinations]
+    trust = trust.giving(*(place for parsed in options for place in (parsed.data, parsed.extra)))
     load, descriptions, looked_at = cache(partial(load_data, trust=trust)), list[tuple[object, str]](), set[object]()
-    for combination in combinations:
-        parsed = parse(train.parser(), lines[combination.folder])
+    for combination, parsed in zip(combinations, options, strict=True):
         plan = train.plan(parsed, load)
         described = (plan.config, str(plan.threat), describe(plan.threat.bounds), plan.recipe)
         for earlier, name in descriptions:

@@ -71,19 +71,20 @@ class CheckedModel:
 
     def doubts(self, batch_size: int) -> list[Doubt]:
         """Return the warnings that speak against a robust accuracy, for batches of `batch_size` examples."""
-        shorts = (
-            dict(_DOUBTED) if batch_size > 1 else {text: short for text, short in _DOUBTED.items() if text != COUPLED}
-        )
-        by_start = {FLAT: "the gradient is 0", SATURATED: "the logits are saturated"}
-        others = [
-            Doubt(short, text) for start, short in by_start.items() for text in self.warnings if text.startswith(start)
-        ]
-        return [Doubt(shorts[text], text) for text in self.warnings if text in shorts] + others
+        return doubts_in(self.warnings, batch_size)
 
     def batch(self, split: Split, rows: Tensor, threat: Threat) -> Batch:
         """Return examples on the model's device, in its precision, and clamped to the box (`check` allows rounding)."""
         x, y, ids = split.inputs(rows), split.labels[rows], split.names()[rows]
         return Batch(threat.boxed(x.to(self.device, self.dtype)), y.to(self.device), ids.to(self.device))
+
+
+def doubts_in(warnings: Sequence[str], batch_size: int) -> list[Doubt]:
+    """Return the warnings about a network that speak against a robust accuracy, in batches of `batch_size` examples."""
+    shorts = dict(_DOUBTED) if batch_size > 1 else {text: short for text, short in _DOUBTED.items() if text != COUPLED}
+    by_start = {FLAT: "the gradient is 0", SATURATED: "the logits are saturated"}
+    others = [Doubt(short, text) for start, short in by_start.items() for text in warnings if text.startswith(start)]
+    return [Doubt(shorts[text], text) for text in warnings if text in shorts] + others
 
 
 def check_model(model: nn.Module, split: Split, threat: Threat, seed: int, output: Output = None) -> CheckedModel:

@@ -9,8 +9,8 @@ from typing import Any
 from unperturbed.evaluation.quantize import Quantised
 from unperturbed.evaluation.union import Union, union
 from unperturbed.findings import Outcome
-from unperturbed.runs import write_json
 from unperturbed.runs.files import slug
+from unperturbed.runs.verify import write_sealed
 from unperturbed.threat import Threat
 
 SHOWN = ("threat", "n", "clean_accuracy", "robust_accuracy", "interval", "doubts")
@@ -62,9 +62,9 @@ class Evaluated:
         suite = self.outcomes[0].suite
         if self.chosen is None:
             name = slug(suite, "union", *(outcome.threat for outcome in self.outcomes))
-            write_json(folder / f"{name}.json", {"run": str(run)} | self.json())
+            write_sealed(folder / f"{name}.json", {"run": str(run)} | self.json())
         elif len(self.outcomes) > 1:
-            write_json(folder / f"{suite}-curve-{self.threats[0].norm}.json", {"curve": self.curve()})
+            write_sealed(folder / f"{suite}-curve-{self.threats[0].norm}.json", {"curve": self.curve()})
 
 
 def headline_of(threats: Sequence[Threat], requested: Threat | None) -> int | None:

@@ -11,7 +11,6 @@ from torch import Tensor
 from unperturbed.evaluation.evidence import Evidence
 from unperturbed.evaluation.parts import Part, S, State, Tally
 from unperturbed.findings import Outcome
-from unperturbed.runs import write_json
 from unperturbed.runs.job import JOB, MARK, Job
 from unperturbed.runs.tables import read_table, write_table
 from unperturbed.runs.tensors import DamagedError, read_tensors, write_tensors
@@ -123,9 +122,9 @@ class Store:
         return Snapshot(tensors, about)
 
     def summarise(self, findings: Mapping[str, Any]) -> None:
-        """Write `NAME.json`, next to the folder of this name."""
+        """Write `NAME.json`, with its hash, next to the folder of this name."""
         if self.folder is not None:
-            write_json(self.folder.parent / f"{self.folder.name}.json", findings)
+            write_sealed(self.folder.parent / f"{self.folder.name}.json", findings)
 
     def _lacks(self, number: int) -> str:
         """Return the reason why a block is not a finished one of this job; "" if it is."""

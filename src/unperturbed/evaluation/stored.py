@@ -1,6 +1,6 @@
 """Finished evaluations read from a run folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -8,12 +8,16 @@ from typing import Any, get_type_hints
 from unperturbed.checks import is_file_name
 from unperturbed.errors import InputError
 from unperturbed.evaluation.carry import with_carried
+from unperturbed.evaluation.checked_model import doubts_in
 from unperturbed.evaluation.distances import Distances, SearchRecord
+from unperturbed.evaluation.evidence import Doubt, doubts_of, total
+from unperturbed.evaluation.outputs import FLAT
+from unperturbed.evaluation.parts import Part
+from unperturbed.evaluation.randomised import RANDOM
 from unperturbed.evaluation.store import Store
 from unperturbed.findings import AttackRecord, GateRecord, Interval, Outcome, Verdict
-from unperturbed.reading import parse_json, read_small
 from unperturbed.runs.job import JOB
-from unperturbed.runs.verify import read_sealed
+from unperturbed.runs.verify import read_sealed, read_verified
 from unperturbed.statistics.intervals import wilson
 
 KINDS = {"id": int, "label": int, "verdict": str}
@@ -41,7 +45,9 @@ def with_examples(summary: Path, outcome: Outcome) -> Outcome:
         InputError: if a part is missing or damaged, or the summary contradicts the table or the job.
     """
     check_job(summary, {**outcome.environment, "threat": outcome.threat, "suite": outcome.suite})
-    columns, store = stored_table(summary, outcome.n), Store(summary.with_suffix(""))
+    parts, store = stored_parts(summary, outcome.n), Store(summary.with_suffix(""))
+    columns = _table(summary, parts)
+    check_doubts(summary, outcome.doubts, outcome.warnings, parts)
     counts = {verdict: columns["verdict"].count(verdict) for verdict in outcome.counts}
     carried = with_carried(replace(outcome, counts=counts, examples=columns), store)
     counted = {verdict: carried.examples["verdict"].count(verdict) for verdict in outcome.counts}
@@ -92,15 +98,50 @@ def check_job(summary: Path, stated: Mapping[str, Any]) -> None:
             raise InputError(f"{summary} says {name} {said}, but its {JOB} {true}: it was changed. {REMEDY}")
 
 
+def check_doubts(summary: Path, doubts: Sequence[str], warnings: Sequence[str], parts: Sequence[Part]) -> None:
+    """Raise InputError if a summary lacks a warning of its parts, or a doubt that they or its warnings imply.
+
+    Doubts that need the network again are not recomputed; the hash of the summary guards them.
+    """
+    n = sum(len(next(iter(part.table.values()))) for part in parts)
+    flat = any(text.startswith(FLAT) for text in warnings)
+    batch_size = read_sealed(summary.with_suffix("") / JOB)["batch_size"]
+    implied = [
+        *doubts_of(total([part.evidence for part in parts]), n, flat),
+        *doubts_in(warnings, batch_size),
+        *(Doubt("the network draws random numbers", text) for text in warnings if text.startswith(RANDOM)),
+    ]
+    texts = [*(text for part in parts for text in part.warnings), *(doubt.text for doubt in implied)]
+    lost = [text for text in texts if text not in warnings]
+    lost += [doubt.short for doubt in implied if doubt.short and doubt.short not in doubts]
+    if lost:
+        raise InputError(
+            f"{summary} lacks the warning {lost[0]!r:.160}, which follows from its parts: it was changed. {REMEDY}"
+        )
+
+
 def stored_table(summary: Path, n: int) -> dict[str, list[Any]]:
     """Return the table of n examples in the verified parts of a measurement; raises InputError where one is damaged."""
+    return _table(summary, stored_parts(summary, n))
+
+
+def stored_parts(summary: Path, n: int) -> list[Part]:
+    """Return the verified parts of a measurement of n examples; raises InputError where one is missing or damaged."""
     store = Store(summary.with_suffix(""))
     block = read_sealed(summary.with_suffix("") / JOB).get("block", 0)
     numbers = range(-(-n // block)) if isinstance(block, int) and block > 0 else range(0)
     if not numbers or not all(store.is_finished(number) for number in numbers):
-        raise InputError(f"Parts of the table of {summary} are missing or damaged. {REMEDY}")
+        raise InputError(f"Parts of {summary} are missing or damaged. {REMEDY}")
     try:
-        tables = [store.read(number).table for number in numbers]
+        return [store.read(number) for number in numbers]
+    except (LookupError, TypeError, AttributeError) as error:  # its checksum is right, but it is no part of ours
+        raise InputError(f"A part of {summary} does not fit ({error}). {REMEDY}") from error
+
+
+def _table(summary: Path, parts: Sequence[Part]) -> dict[str, list[Any]]:
+    """Return the tables of the parts as one, with typed values."""
+    tables = [part.table for part in parts]
+    try:
         columns = {name: [value for table in tables for value in table[name]] for name in tables[0]}
     except (LookupError, TypeError, AttributeError) as error:  # its checksum is right, but it is no table of ours
         raise InputError(f"The table of {summary} does not fit ({error}). {REMEDY}") from error
@@ -132,8 +173,7 @@ def is_part(path: Path) -> bool:
 
 def read_summary(path: Path) -> Outcome:
     """Return the outcome of a summary, without its examples; raises InputError if it is damaged."""
-    content = parse_json(read_small(path), path)
-    fields: dict[str, Any] = content if isinstance(content, dict) else {}
+    fields = read_verified(path)
     try:
         n = int(fields["n"])
         (clean_low, clean_high), (low, high) = fields["clean_interval"], fields["interval"]
@@ -152,7 +192,7 @@ def read_summary(path: Path) -> Outcome:
             warnings=_texts(fields["warnings"]),
             environment=dict(fields["environment"]) | {name: _text(fields["environment"][name]) for name in NEEDED},
             examples={},
-            doubts=_texts(fields.get("doubts", [])),
+            doubts=_texts(fields["doubts"]),
             gate=None if fields.get("gate") is None else _gate(fields["gate"]),
         )
     except KeyError as error:
@@ -163,8 +203,7 @@ def read_summary(path: Path) -> Outcome:
 
 def read_distances(path: Path) -> Distances:
     """Return the distances that a summary and its table describe; raises InputError where one is damaged."""
-    content = parse_json(read_small(path), path)
-    given: dict[str, Any] = content if isinstance(content, dict) else {}
+    given = read_verified(path)
     try:
         n, radii = int(given["n"]), tuple(float(entry["eps"]) for entry in given["curve"])
         low, high = given["clean_interval"]
@@ -181,9 +220,10 @@ def read_distances(path: Path) -> Distances:
             seconds=float(given["seconds"]),
             warnings=_texts(given["warnings"]),
             environment=dict(given["environment"]),
-            examples=stored_table(path, n),
+            examples=_table(path, parts := stored_parts(path, n)),
             doubts=_texts(given["doubts"]),
         )
+        check_doubts(path, found.doubts, found.warnings, parts)
         said = {float(entry["eps"]): float(entry["robust_accuracy"]) for entry in given["curve"]}
         check_job(path, {**found.environment, "threat": found.threat, "suite": found.suite})
     except KeyError as error:

@@ -8,11 +8,9 @@ from typing import Any
 
 from unperturbed.errors import InputError
 from unperturbed.evaluation.nearest import reach
-from unperturbed.evaluation.store import Store
-from unperturbed.evaluation.stored import check_job
+from unperturbed.evaluation.parts import Part
+from unperturbed.evaluation.stored import check_doubts, check_job, stored_parts
 from unperturbed.findings import Interval
-from unperturbed.runs.job import JOB
-from unperturbed.runs.verify import read_sealed
 from unperturbed.statistics.intervals import wilson
 
 STEPS = 60
@@ -54,7 +52,10 @@ def read_curve(path: Path, content: Mapping[str, Any]) -> StoredCurve:
         InputError: if a part of the table is missing or damaged, or the summary contradicts the table or the job.
     """
     check_job(path, {**content["environment"], "threat": content["threat"], "suite": content["suite"]})
-    rows, n = _rows(path, int(content["n"])), int(content["n"])
+    n, doubts, warnings = int(content["n"]), tuple(map(str, content["doubts"])), tuple(map(str, content["warnings"]))
+    parts = stored_parts(path, n)
+    check_doubts(path, doubts, warnings, parts)
+    rows = _rows(parts)
     if len(rows) != n:
         raise InputError(f"{path} is of {n} examples, but its table of {len(rows)}: repeat the curve with --overwrite.")
     radii = [float(entry["eps"]) for entry in content["curve"]]
@@ -76,21 +77,15 @@ def read_curve(path: Path, content: Mapping[str, Any]) -> StoredCurve:
         points=[(eps, _at(rows, eps)) for eps in steps],
         radii=radii,
         median=median if math.isfinite(median) else None,
-        doubts=tuple(map(str, content.get("doubts", ()))),
-        warnings=tuple(map(str, content["warnings"])),
+        doubts=doubts,
+        warnings=warnings,
     )
 
 
-def _rows(path: Path, n: int) -> list[tuple[float, float, float]]:
+def _rows(parts: Sequence[Part]) -> list[tuple[float, float, float]]:
     """Return (distance, doubt, rounding) of each example."""
-    folder = path.with_suffix("")
-    store, block = Store(folder), read_sealed(folder / JOB).get("block", 0)
-    numbers = range(-(-n // block)) if isinstance(block, int) and block > 0 else range(0)
-    if not numbers or not all(store.is_finished(number) for number in numbers):
-        raise InputError(f"Parts of the table of {path} are missing or damaged: repeat the curve.")
-    tables = [store.read(number).table for number in numbers]
     columns = ("distance", "doubt", "rounding")
-    return [row for table in tables for row in zip(*(table[name] for name in columns), strict=True)]
+    return [row for part in parts for row in zip(*(part.table[name] for name in columns), strict=True)]
 
 
 def _at(rows: Sequence[tuple[float, float, float]], eps: float) -> Interval:

@@ -13,7 +13,7 @@ from unperturbed.evaluation.probable import Probable
 from unperturbed.evaluation.stored import check_job, stored_table
 from unperturbed.evaluation.union import Union, union
 from unperturbed.findings import Interval, Outcome, Transfer
-from unperturbed.reading import parse_json, read_small
+from unperturbed.runs.verify import read_verified
 from unperturbed.statistics.intervals import share_within
 
 SLACK = 1e-9
@@ -100,7 +100,7 @@ def read_probable(path: Path, content: Mapping[str, Any]) -> Probable:
 
 def read_transfer(path: Path) -> Transfer:
     """Return the matrix of a summary, without its tables; raises InputError if it contradicts itself."""
-    content = parse_json(read_small(path), path)
+    content = read_verified(path)
     names, n = tuple(map(str, content["models"])), int(content["n"])
 
     def row(values: Sequence[float], ends: Sequence[Sequence[float]]) -> tuple[Interval, ...]:

@@ -20,11 +20,13 @@ from unperturbed.results.tables import with_verified_table
 from unperturbed.runs import BEST, CONFIG, METRICS, MODEL, RESULT
 from unperturbed.runs.job import JOB
 from unperturbed.runs.record import RunRecord
-from unperturbed.runs.verify import LARGEST, read_sealed, without_seal
+from unperturbed.runs.verify import LARGEST, read_object, read_sealed, read_verified
 
 AUDIT = "audit.json"
 OTHER = ("-robustbench.json", "-8bit.json")
 """Suffixes of JSON files with an evaluation in another format."""
+KINDS = frozenset({"quantiles", "certified", "probable", "threats"})
+"""Entries that only the summaries of a curve, of certificates, of random perturbations and of a union have."""
 T = TypeVar("T")
 
 
@@ -131,10 +133,10 @@ def read_run(folder: Path, name: str) -> StoredRun:
     outcomes = [stored.outcome for stored in evaluations]
     unions = [tried(path, _union_of(content, outcomes)) for path, content in results if isinstance(content, dict)]
     damaged += _unfinished(folder / "evaluation")
-    audit = tried(folder / AUDIT, _object) if (folder / AUDIT).exists() else None
+    audit = tried(folder / AUDIT, read_verified) if (folder / AUDIT).exists() else None
     diagnoses = [tried(path, lambda path: _diagnosis(path, name)) for path in sorted(folder.glob("diagnosis*.json"))]
     metrics = tried(folder / METRICS, lambda path: _lines(path, damaged)) or []
-    result = (tried(folder / RESULT, _object) or {}) if (folder / RESULT).exists() else {}
+    result = (tried(folder / RESULT, read_verified) or {}) if (folder / RESULT).exists() else {}
     run = StoredRun(
         name=name,
         folder=folder,
@@ -196,8 +198,8 @@ def _matrices(folder: Path, outcomes: Sequence[Outcome]) -> Iterator[Path]:
     weights = {outcome.environment["weights"] for outcome in outcomes}
     for path in sorted({*folder.parent.glob(f"*/{TRANSFER}")} - {*inside}):
         try:
-            of_models = _object(path)["environment"]["weights"].values()
-        except (InputError, KeyError, TypeError, AttributeError):  # it may be of other runs
+            of_models = read_object(path)["environment"]["weights"].values()
+        except (KeyError, TypeError, AttributeError):  # it may be of other runs
             continue
         if weights & {*of_models}:
             yield path
@@ -205,7 +207,9 @@ def _matrices(folder: Path, outcomes: Sequence[Outcome]) -> Iterator[Path]:
 
 def _measured(path: Path) -> StoredCurve | Certificates | Probable | Outcome | dict[str, Any] | None:
     """Return the result of a summary; a union as its content, and None for other kinds of results."""
-    content = _object(path)
+    if not _is_result(path):
+        return None
+    content = read_verified(path)
     if "quantiles" in content:
         return read_curve(path, content)
     if "certified" in content:
@@ -214,11 +218,18 @@ def _measured(path: Path) -> StoredCurve | Certificates | Probable | Outcome | d
         return read_probable(path, content)
     if "threats" in content:
         return content
-    if is_other(path.with_suffix("")):
-        return None
-    if (path.with_suffix("") / JOB).exists() or {"suite", "counts", "attacks", "ties"} <= content.keys():
-        return with_verified_table(path, read_summary(path))
-    return None
+    return with_verified_table(path, read_summary(path))
+
+
+def _is_result(path: Path) -> bool:
+    """Tell whether a JSON file is the summary of a measurement; other files of the user's lie there, too."""
+    content = parse_json(read_small(path), path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object, but {type(content).__name__}.")
+    if not KINDS.isdisjoint(content):
+        return True
+    is_evaluation = (path.with_suffix("") / JOB).exists() or {"suite", "counts", "attacks", "ties"} <= content.keys()
+    return is_evaluation and not is_other(path.with_suffix(""))
 
 
 def _unfinished(folder: Path) -> list[str]:
@@ -256,13 +267,6 @@ def _diagnosis(path: Path, name: str) -> StoredDiagnosis:
     about = f"Perturbations within {of['threat']}; {path.name}."
     subject = (str(of["test"]), str(of["threat"]), str(of["seed"]))
     return StoredDiagnosis(path, about, Examined(name, float(content.get("strength", 0.0)), 0, findings), subject)
-
-
-def _object(path: Path) -> dict[str, Any]:
-    content = parse_json(read_small(path), path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no JSON object, but {type(content).__name__}.")
-    return without_seal(content, path)
 
 
 def _lines(path: Path, damaged: list[str]) -> list[dict[str, Any]]:

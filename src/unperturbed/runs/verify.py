@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unperturbed.errors import InputError
-from unperturbed.reading import parse_json, read_bytes, regular
+from unperturbed.reading import parse_json, read_bytes, read_small, regular
 from unperturbed.runs.files import finite, write_json
 
 LARGEST = 256 * 2**20
@@ -53,13 +53,27 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 
 def without_seal(value: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return an object of `write_sealed` without its hash, or one that never had a hash.
+    """Return an object of `write_sealed` without its hash.
 
     Raises:
-        InputError: if the object was changed after it was written.
+        InputError: if the object was changed after it was written, or its hash is missing.
     """
     content = dict(value)
     seal = content.pop(SEAL, None)
-    if seal is not None and seal != digest(content):
+    if seal is None:
+        raise InputError(f"{path} has no {SEAL!r}, the hash of its content: repeat the command that writes it.")
+    if seal != digest(content):
         raise InputError(f"{path} was changed after it was written: repeat the command that writes it.")
     return content
+
+
+def read_verified(path: Path) -> dict[str, Any]:
+    """Return the object of `write_sealed`, without its hash.
+
+    Raises:
+        InputError: if the file cannot be read, holds no JSON object, was changed, or has no hash.
+    """
+    content = parse_json(read_small(path), path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object, but {type(content).__name__}.")
+    return without_seal(content, path)
