@@ -23,10 +23,16 @@ def test_the_engine_is_that_of_its_name_and_none_without_one() -> None:
         chosen("--engine", "rays")
 
 
-@pytest.mark.parametrize("words", [("--workers", "2"), ("--engine", "local", "--workers", "2")])
+@pytest.mark.parametrize("words", [("--address", "auto"), ("--engine", "local", "--address", "auto")])
 def test_options_of_a_cluster_are_refused_for_another_engine(words: tuple[str, ...]) -> None:
-    with pytest.raises(InputError, match="--workers is an option of --engine ray, but the engine is local"):
+    with pytest.raises(InputError, match="--address is an option of --engine ray, but the engine is local"):
         chosen(*words)
+
+
+def test_the_local_engine_divides_the_work_as_for_several_workers() -> None:
+    assert chosen("--engine", "local", "--workers", "3") == Local(3)
+    with pytest.raises(InputError, match="workers is 0, but must be at least 1"):
+        chosen("--engine", "local", "--workers", "0")
 
 
 def test_the_options_of_a_cluster_are_those_of_the_engine() -> None:

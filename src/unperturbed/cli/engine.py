@@ -25,7 +25,10 @@ def add_engine_options(parser: ArgumentParser, unit: str = "the examples") -> No
         help="with --engine ray: the cluster (default: one on this machine)",
     )
     parser.add_argument(
-        "--workers", type=int | None, metavar="N", help="with --engine ray: workers (default: as many as fit)"
+        "--workers",
+        type=int | None,
+        metavar="N",
+        help="with --engine ray: workers (default: as many as fit); local: divide the work as for N",
     )
     parser.add_argument(
         "--cpus-per-worker",
@@ -50,6 +53,10 @@ def engine_of(parsed: Any) -> Any:
         from unperturbed.engines.ray import Ray
 
         return Ray(**given)
+    if parsed.engine == "local" and given.keys() == {"workers"}:
+        from unperturbed.engines.local import Local
+
+        return Local(**given)
     if given:
         option = f"--{next(iter(given)).replace('_', '-')}"
         raise InputError(f"{option} is an option of --engine ray, but the engine is {parsed.engine or 'local'}.")
