@@ -35,15 +35,17 @@ DIVIDED = re.compile(r"[.:]")
 
 @dataclass(frozen=True)
 class Trust:
-    """The caller's trust: import paths that are followed beyond this package and the libraries `KNOWN`.
+    """The caller's trust: import paths that are followed beyond this package and the libraries `KNOWN`, and downloads.
 
     Attributes:
         named: paths with dots, and names of arguments, that the caller wrote.
         everything: whether the caller trusts all files.
+        places: places of data that the caller gave, without their choices: these may be downloaded.
     """
 
     named: frozenset[str] = frozenset()
     everything: bool = False
+    places: frozenset[str] = frozenset()
 
     def naming(self, *values: object) -> "Trust":
         """Return this trust, extended by all import paths in these values (at any depth)."""
@@ -51,12 +53,18 @@ class Trust:
         paths = {dotted(word) for word in words if PATH.fullmatch(word)}
         return replace(self, named=self.named | paths)
 
+    def giving(self, *places: str | None) -> "Trust":
+        """Return this trust, extended by places of data that the caller gave, with or without choices."""
+        return replace(self, places=self.places | {place.partition("?")[0] for place in places if place is not None})
+
     def of_file(self, path: Path, content: object) -> "Trust":
-        """Return this trust, extended by the import paths in a file if the caller's list names its folder.
+        """Return this trust, extended by the import paths and places in a file if the caller's list names its folder.
 
         The list is the file `trusted` in `~/.config/unperturbed` (or `$XDG_CONFIG_HOME/unperturbed`): a folder a line.
         """
-        return self.naming(content) if any(path.resolve().is_relative_to(folder) for folder in _listed()) else self
+        if not any(path.resolve().is_relative_to(folder) for folder in _listed()):
+            return self
+        return self.naming(content).giving(*_texts(content))
 
     def check(self, path: str, option: str) -> None:
         """Raise `InputError` unless the caller named the path, or the argument of this name."""

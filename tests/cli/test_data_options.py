@@ -1,14 +1,17 @@
-"""--label and --resize reach the data that they are of, in every command, or are refused."""
+"""Options on data (--label, --resize) reach them in every command or are refused; a run folder downloads no data."""
 
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_main import TRAIN, Run
+from test_main import run as run
 
 from unperturbed.cli import train
 from unperturbed.cli.main import main
 from unperturbed.cli.options import parse
+from unperturbed.data.forms import hub
 from unperturbed.errors import InputError
 
 MODEL = ("--model", "mlp", "--weights", "none.safetensors")
@@ -87,3 +90,19 @@ def test_data_that_have_changed_since_the_training_are_told(capsys: pytest.Captu
         file.writelines(f"{k / 60},{k % 3},{k % 2}\n" for k in range(60))
     assert main(evaluate) == 0
     assert "training data of run" in (err := " ".join(capsys.readouterr().err.split())) and "changed since" in err
+
+
+def test_a_run_that_names_data_of_the_hub_downloads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(repository: str, config: str | None) -> Path:
+        raise InputError(f"{repository} was asked for")
+
+    monkeypatch.setattr(hub, "fetch", asked)
+    run(*TRAIN)
+    config = Path("runs/blobs-at/config.yaml")
+    config.write_text(config.read_text().replace(f"data: {Path('blobs.npz').resolve()}", "data: stranger/data"))
+    for words in (("evaluate", "runs/blobs-at"), ("curve", "runs/blobs-at"), ("diagnose", "runs/blobs-at")):
+        code, _, err = run(*words)
+        assert code == 2 and "--data stranger/data" in err and "--trust" in err, err
+    for words in (("--data", "stranger/data"), ("--trust",)):
+        assert "stranger/data was asked for" in run("evaluate", "runs/blobs-at", *words)[2]
+    assert "stranger/data was asked for" in run("train", "--data", "stranger/data")[2]

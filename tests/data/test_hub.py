@@ -26,6 +26,7 @@ from unperturbed.data.forms.hub import fetch
 from unperturbed.data.forms.parquet import find_parquet
 from unperturbed.data.sources import load_data
 from unperturbed.errors import InputError, RunError
+from unperturbed.imports import Trust
 
 DIRECT = {"HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -243,17 +244,15 @@ def test_what_the_hub_does_not_give(server: Hub, repository: str, message: str) 
 def test_a_silent_hub_is_given_up_soon(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "SECONDS", 0.2)
     server.delay = 1.0
-    start = time.monotonic()
-    with pytest.raises(InputError, match="cannot be reached"):
+    with pytest.raises(InputError, match="cannot be reached"):  # with patience the answer would come
         load_data("owner/pets")
-    assert time.monotonic() - start < 0.9
 
 
 def test_a_name_look_up_that_hangs_is_given_up_soon() -> None:
-    start = time.monotonic()
-    with pytest.raises(TimeoutError, match="no answer within 0.1 s"):
-        hub._within(0.1, lambda: time.sleep(1))
-    assert time.monotonic() - start < 0.9
+    answer = threading.Event()
+    with pytest.raises(TimeoutError, match="no answer within 0.1 s"):  # with patience there would be no error
+        hub._within(0.1, lambda: answer.wait(60))
+    answer.set()
 
 
 def test_a_user_without_network_reads_one_line_that_helps(tmp_path: Path) -> None:
@@ -261,7 +260,7 @@ def test_a_user_without_network_reads_one_line_that_helps(tmp_path: Path) -> Non
     program = "from unperturbed.data.sources import load_data; load_data('mnist')"
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    assert time.monotonic() - start < 60, "it does not try again and again"
+    assert time.monotonic() - start < 300, "it does not try again and again"
     message = done.stderr.strip().splitlines()[-1]
     assert message.startswith("unperturbed.errors.InputError: The Hugging Face hub cannot be reached for ylecun/mnist")
     for form in ("Parquet", "class folders", ".npz", "package.module:function"):
@@ -273,3 +272,26 @@ def test_the_endpoint_of_the_environment_is_asked(server: Hub, tmp_path: Path) -
     program = "from unperturbed.data.sources import load_data; print(len(load_data('owner/pets').train))"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "6\n"
+
+
+def test_a_file_downloads_nothing_without_the_callers_word(server: Hub) -> None:
+    """The place of the data in a run folder of a stranger."""
+    with pytest.raises(InputError, match="give --data owner/pets yourself, or --trust"):
+        load_data("owner/pets?label=label", Trust())
+    assert not server.requests
+    assert len(load_data("owner/pets?label=label", Trust().giving("owner/pets")).train) == 6
+    server.requests.clear()
+    assert len(load_data("owner/pets", Trust()).train) == 6, "a copy on this machine serves"
+    assert not server.requests
+
+
+def test_a_listed_folder_may_download(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "unperturbed").mkdir()
+    (tmp_path / "unperturbed/trusted").write_text(str(tmp_path / "runs"))
+    content = {"data": "owner/pets?label=label"}
+    assert len(load_data("owner/pets", Trust().of_file(tmp_path / "runs/a/config.yaml", content)).train) == 6
+    server.requests.clear()
+    with pytest.raises(InputError, match="--trust"):
+        load_data("owner/none", Trust().of_file(tmp_path / "others/a/config.yaml", {"data": "owner/none"}))
+    assert not server.requests

@@ -17,6 +17,7 @@ from unperturbed.cli.console import (
     say,
     table,
 )
+from unperturbed.cli.engine import engine_of
 from unperturbed.cli.options import Parsed, add_data_options, add_format, add_measuring_options, new_parser, parse
 from unperturbed.findings import Outcome, doubted
 
@@ -93,7 +94,6 @@ def _evaluated_by_one_of_several(words: Sequence[str]) -> Result:
 
 def _evaluated(parsed: Parsed) -> Result:
     from unperturbed.cli.setup import find_setup, threats_of
-    from unperturbed.engines.by_name import find_engine
     from unperturbed.engines.group import meet
     from unperturbed.evaluation.grid import check_eight_bit
     from unperturbed.evaluation.quantize import check_single_draws
@@ -104,7 +104,7 @@ def _evaluated(parsed: Parsed) -> Result:
     from unperturbed.suites.by_name import find_suite, suite_with_gate
 
     suite = suite_with_gate(find_suite(parsed.suite, parsed.trust), not parsed.no_gate, parsed.estimate)
-    engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
+    engine = engine_of(parsed)
     check_single_draws(parsed.quantize and draws_of(suite) > 1)
     setup = find_setup(parsed, check_eight_bit if parsed.quantize else len)
     threats = threats_of(parsed, setup.threat)

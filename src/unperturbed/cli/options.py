@@ -12,6 +12,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from unperturbed.checks import check_numeral
+from unperturbed.cli.engine import add_engine_options
 from unperturbed.cli.messages import readable
 from unperturbed.errors import InputError, hint
 from unperturbed.imports import WORDS, Trust, dotted, user_trust
@@ -89,7 +90,7 @@ def new_parser(command: str, summary: str, epilog: str = "") -> ArgumentParser:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="follow import paths in the run folder and --config: their code runs",
+        help="follow import paths in the run folder and --config (their code runs), and download the data they name",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output, all else on error")
@@ -135,12 +136,7 @@ def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> 
     parser.add_argument(
         "--precision", type=Literal["auto", "32", "64"], default="auto", help=f"of the arithmetic (auto: {precision})"
     )
-    parser.add_argument(
-        "--engine",
-        type=str | None,
-        metavar="NAME",
-        help="executes the examples: local, or package.module:Class",
-    )
+    add_engine_options(parser)
 
 
 def add_examples_options(parser: ArgumentParser, kind: str, prefix: str = "", default: int | None = None) -> None:
@@ -220,13 +216,13 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
 
 
 def _trust(pairs: Sequence[tuple[str, Any]], everything: bool) -> Trust:
-    """Return the trust in the words of a command: import paths as values, and names of arguments.
+    """Return the trust in the words of a command: import paths as values, names of arguments, and places of data.
 
     A file is no import path, though its name may look like one: `--data a.npz` vouches for no module `a`.
     """
     mine = [(key, str(value)) for key, value in pairs if key.split(".")[0] in IMPORTED]
     words = [word for _, value in mine for word in WORDS.split(value) if not Path(word).exists()]
-    trust = user_trust(everything).naming(words)
+    trust = user_trust(everything).naming(words).giving(*(value for key, value in mine if key in ("data", "extra")))
     models = {dotted(value) for key, value in mine if key == "model"}  # a file or a place of a hub, say
     return replace(trust, named=trust.named | models | {key.rpartition(".")[2] for key, _ in mine if "." in key})
 

@@ -110,7 +110,7 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     from unperturbed.threat import Threat
     from unperturbed.trackers.base import find_trackers
 
-    load = load or partial(load_data, trust=parsed.trust)
+    load = load or partial(load_data, trust=parsed.trust.giving(parsed.data, parsed.extra))
     if parsed.threat is not None:
         Threat.parse(parsed.threat, read_bounds(parsed.bounds, None))  # before data are read
     if parsed.data is None:

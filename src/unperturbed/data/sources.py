@@ -36,7 +36,8 @@ def load_data(spec: str, trust: Trust = OWN) -> Data:
     training and testing), or a Hugging Face dataset id `owner/name`. Choices within Parquet files follow the place:
     `owner/name?config=NAME&image=COLUMN&label=COLUMN`; tables take `label` and `scale=unit`, image files and Parquet
     files `resize=H,W`. A name takes precedence over a folder of that name (`./mnist`). `trust` decides which functions
-    are called (by default all). Raises InputError for anything else, and for choices that do not apply.
+    are called (by default all) and what is downloaded. Raises InputError for anything else, and for choices that do not
+    apply.
     """
     try:
         return replace(_load(spec, trust), place=keep_place(spec))
@@ -61,7 +62,9 @@ def _load(spec: str, trust: Trust) -> Data:
     form.check(choice, place)
     path = Path(place)
     name = path.stem if path.is_file() else path.resolve().name if path.exists() else place
-    return form.load(place, place if place in DATASETS else name, choice)
+    may_download = trust.everything or place in trust.places or place in DATASETS
+    load = form.load if form.load_copy is None or may_download else form.load_copy
+    return load(place, place if place in DATASETS else name, choice)
 
 
 @cache

@@ -49,6 +49,7 @@ class Form:
         load: returns the data from their place, their name and the choices.
         takes: the choices that apply.
         remedy: the alternative to choices that do not apply.
+        load_copy: for data on other machines, returns them from a copy on this one, and raises InputError without one.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Form:
     load: Callable[[str, str, Choice], Data]
     takes: tuple[str, ...] = ()
     remedy: str = "leave it out"
+    load_copy: Callable[[str, str, Choice], Data] | None = None
 
     def check(self, choice: Choice, place: str) -> None:
         """Raise InputError for a choice that does not apply to this form."""

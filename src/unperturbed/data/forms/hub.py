@@ -43,6 +43,22 @@ def fetch(repository: str, config: str | None) -> Path:
     return _download(repository, revision, [*_patterns(config), *(str(p) for p in chosen.get(TRAIN[0], []))])
 
 
+def copied(repository: str, config: str | None) -> Path:
+    """Return the local folder with an earlier download of a dataset, without any request.
+
+    Raises:
+        InputError: if there is no complete copy.
+    """
+    copy = _cached(repository, config)
+    if copy is None:
+        raise InputError(
+            f"The data {repository} are on the Hugging Face hub and not on this machine, and only a file names them: "
+            f"nothing is downloaded for it. If you want that, give --data {repository} yourself, or --trust (in Python "
+            "trust=True)."
+        )
+    return copy
+
+
 class _Unreachable(Exception):
     """The hub gave no answer; the text is the reason in one line."""
 
@@ -142,4 +158,5 @@ HUB: Form = Form(
     load=lambda place, name, choice: load_parquet(fetch(place, choice.config), name, choice),
     takes=TAKES,
     remedy=REMEDY,
+    load_copy=lambda place, name, choice: load_parquet(copied(place, choice.config), name, choice),
 )
