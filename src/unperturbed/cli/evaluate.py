@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 from rich.text import Text
 
+from unperturbed.cli import corruptions
 from unperturbed.cli.console import (
     Result,
     is_first_process,
@@ -31,6 +32,7 @@ SUITE_HELP = (
     "(longer), rand (random networks), sparse (L0), attacks by name (apgd-ce,square), or your own as "
     "package.module:SUITE"
 )
+CORRUPTIONS_HELP = "; corruptions or corruptions:FOLDER (files of CIFAR-10-C) measure common corruptions, no attack"
 GATE_HELP = "with --suite fast: do not attack a sample of the survivors by standard"
 ESTIMATE_HELP = (
     "with --suite standard or fast: run fast, then standard on a sample of the survivors, large enough to tell the "
@@ -49,7 +51,7 @@ def parser() -> ArgumentParser:
         "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
     )
     add_data_options(command_parser)
-    command_parser.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
+    command_parser.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP + CORRUPTIONS_HELP)
     add_measuring_options(
         command_parser,
         "of the attacks' random starts",
@@ -72,6 +74,8 @@ def run(parsed: Parsed) -> Result:
     from unperturbed.engines.launch import together
     from unperturbed.networks.device import number_of_devices
 
+    if corruptions.is_named(parsed.suite):
+        return corruptions.run(parsed)
     number = number_of_devices(parsed.devices, parsed.device)
     if number == 1:
         return _evaluated(parsed)
