@@ -1,5 +1,6 @@
 """The options that choose where the work is executed."""
 
+import sys
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -65,3 +66,9 @@ def engine_of(parsed: Any) -> Any:
     from unperturbed.engines.by_name import find_engine
 
     return find_engine(parsed.engine, parsed.trust)
+
+
+def disconnect() -> None:
+    """Leave a Ray cluster: Ray writes to standard output when a node ends, and the results come there."""
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
