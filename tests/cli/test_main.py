@@ -235,6 +235,15 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(run: Run) -> None:
     assert run(*TRAIN, "--resume")[0] == 0
 
 
+def test_resume_without_a_run_is_refused_and_without_a_checkpoint_begins_in_words(run: Run) -> None:
+    code, _, err = run(*TRAIN, "--out", "typo", "--resume")
+    assert code == 2 and "there is no run folder typo" in err and "Leave out --resume" in err
+    assert not Path("typo").exists()
+    Path("killed").mkdir()  # before its first file
+    code, _, err = run(*TRAIN, "--out", "killed", "--resume")
+    assert code == 0 and "no checkpoint in killed yet: the training starts from the beginning" in err, err
+
+
 def test_the_written_config_repeats_the_run(run: Run) -> None:
     _, first, _ = run(*TRAIN, "--method", "trades", "--method.beta", "2", "--model.hidden", "[8]", "--json")
     _, second, err = run("train", "--config", "runs/blobs-trades/config.yaml", "--out", "again", "--json")
@@ -385,11 +394,15 @@ def test_wrapped_methods_train_and_resume_in_the_same_bits(
 def test_a_full_disk_ends_with_1_and_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from unperturbed.training import loop
 
-    def full(*_: object, **__: object) -> None:
+    def full(*_: object, out: Path, **__: object) -> None:
+        if out.name == "begun":
+            out.mkdir()
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(loop, "train", full)
     code, out, err = run(*TRAIN)
+    assert (code, out) == (1, "") and "Nothing was written; begin again" in err and "--resume" not in err
+    code, out, err = run(*TRAIN, "--out", "begun")
     assert (code, out) == (1, "") and "No space left" in err and "--resume" in err
 
 

@@ -59,6 +59,13 @@ def test_undivided_pixels_are_told_to_be_divided() -> None:
         check(array_split(np.array([[0.0, 254.0]]), [0]), (0.0, 1.0), 1)
 
 
+@pytest.mark.parametrize("values", [[0.5, 254.0], [18.0, 80.0]])
+def test_other_numbers_are_not_called_pixels(values: list[float]) -> None:
+    with pytest.raises(InputError, match="declare the bounds") as raised:
+        check(array_split(np.array([values]), [0]), (0.0, 1.0), 1)
+    assert "255" not in str(raised.value)
+
+
 def test_bounds_of_each_feature_are_compared_with_that_feature() -> None:
     low, high = torch.tensor([0.0, 10.0]), torch.tensor([1.0, 20.0])
     check(array_split([[0.5, 15.0]], [0]), (low, high), 1)

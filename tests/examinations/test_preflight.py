@@ -20,6 +20,7 @@ NET = fit(0.0, 0, 4)
 DATA = load_data("digits")
 assert DATA.test is not None
 X, Y = DATA.test.inputs(torch.arange(200)), DATA.test.labels[:200]
+BYTES = (255 * X).round() / 255
 
 
 def names(model: nn.Module = NET, data: Any = (X, Y), threat: Threat = THREAT) -> list[str]:
@@ -78,7 +79,7 @@ FAULTS = {
     "zero gradient": ("no gradient", lambda: names(Behind(NET, "zero"))),
     "NaN gradient": ("gradient not finite", lambda: names(Behind(NET, "nan"))),
     "train mode": ("train mode", lambda: names(Training().train())),
-    "missing normalisation": ("normalisation", lambda: names(Function(lambda x: NET(x / 255)))),
+    "missing normalisation": ("normalisation", lambda: names(Function(lambda x: NET(x / 255)), data=(BYTES, Y))),
     "eps of 8 for 8/255": ("eps", lambda: names(threat=Threat("Linf", 8.0))),
     "test examples in training": ("duplicates", lambda: names(data=twins())),
     "another input shape": ("the model does not run", lambda: names(nn.Linear(3, 10))),

@@ -11,10 +11,10 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation.curve import minimum_norm
 from unperturbed.examinations.runner import diagnose
 from unperturbed.methods.erm import ERM
-from unperturbed.networks.inputs import IMAGENET, FirstLayer, missing_layer, prepared, read_numbers
+from unperturbed.networks.inputs import IMAGENET, FirstLayer, are_bytes, missing_layer, prepared, read_numbers
 from unperturbed.networks.logits import LogitsOnly, unwrapped
 
-X = torch.rand(200, 3, 4, 4, generator=torch.Generator().manual_seed(0)).square()
+X = (255 * torch.rand(200, 3, 4, 4, generator=torch.Generator().manual_seed(0)).square()).round() / 255
 Y = torch.bucketize(X.mean((1, 2, 3)), torch.tensor([0.29, 0.33, 0.37]))
 
 
@@ -70,6 +70,28 @@ def test_a_network_that_is_right_or_is_wrong_everywhere_is_not_accused() -> None
     assert missing_layer(one, x, y) is None
     torch.manual_seed(0)
     assert missing_layer(nn.Sequential(nn.Flatten(), nn.Linear(48, 4)), X, Y) is None
+
+
+def test_a_scale_of_255_is_proposed_for_bytes_only_and_nothing_for_a_handful_of_examples() -> None:
+    network = Brightness(layer(255.0))
+    assert "--scale 255" not in str(missing_layer(network, X + 0.3 / 255, Y)), "the inputs were no bytes"
+    rows = torch.stack([(Y == label).nonzero()[0, 0] for label in range(4)])
+    assert missing_layer(network, X[rows], Y[rows]) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "answer"),
+    [
+        ([0.0, 17.0, 255.0], True),
+        ([0.0, 0.5, 200.0], False),
+        ([0.0, 255.0], False),
+        ([0.0, 30.0, 80.0], False),
+        ([-1.0, 3.0, 200.0], False),
+        ([0.0, 3.0, 300.0], False),
+    ],
+)
+def test_bytes_are_whole_numbers_to_255(values: list[float], answer: bool) -> None:
+    assert are_bytes(torch.tensor(values)) is answer
 
 
 def warnings_of(model: nn.Module, command: str) -> tuple[str, ...]:

@@ -142,12 +142,23 @@ def test_resume_without_a_run_begins_one(tmp_path: Path) -> None:
     assert same(everything(tmp_path / "a"), everything(tmp_path / "b"))
 
 
-def test_resume_before_the_first_checkpoint_begins_again(tmp_path: Path) -> None:
+def test_resume_before_the_first_checkpoint_begins_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     at_run(tmp_path / "straight")
     with pytest.raises(Stopped):
         at_run(tmp_path / "run", progress=stop_at(2))
+    caplog.set_level("INFO", "unperturbed")
     at_run(tmp_path / "run", resume=True)
+    assert f"There is no checkpoint in {tmp_path / 'run'} yet: the training starts from the beginning." in caplog.text
     assert same(everything(tmp_path / "straight"), everything(tmp_path / "run"))
+
+
+def test_a_finished_run_without_its_checkpoint_is_not_trained_anew(tmp_path: Path) -> None:
+    at_run(tmp_path)
+    (tmp_path / runs.CHECKPOINT).unlink()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="finished run without its checkpoint"):
+        at_run(tmp_path, resume=True)
+    assert before == {path: path.read_bytes() for path in before}
 
 
 @pytest.mark.parametrize("failing", [1, 2])

@@ -111,7 +111,8 @@ def _combination(
     """Return the combination with these words for training and options for evaluation."""
 
     def trained() -> Any:
-        return train.run(parse(train.parser(), words)).value
+        begun = [word for word in words if word != "--resume" or folder.exists()]
+        return train.run(parse(train.parser(), begun)).value
 
     def evaluated() -> Any:
         trust = parse(train.parser(), words).trust

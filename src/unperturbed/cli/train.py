@@ -36,7 +36,7 @@ def parser() -> ArgumentParser:
     command_parser = new_parser("train", str(__doc__))
     add_training_options(command_parser)
     add_examples_options(command_parser, "training")
-    command_parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint in --out")
+    command_parser.add_argument("--resume", action="store_true", help="resume the run in --out at its last checkpoint")
     command_parser.add_argument("--devices", type=int, default=1, help="processes, each with a part of every batch")
     return command_parser
 
@@ -166,6 +166,11 @@ def run(parsed: Parsed) -> Result:
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # config.yaml has the same content
     run_plan = plan(parsed)
+    if parsed.resume and not run_plan.out.exists():
+        raise InputError(
+            f"--resume: there is no run folder {run_plan.out}, so nothing can be resumed. Leave out --resume to begin "
+            "the run, or give the folder of an earlier one by --out."
+        )
     if parsed.weights is not None:
         load_into(run_plan.model, parsed.weights, parsed.trees["model"])
     _warn_of_data(run_plan.data.train, run_plan.threat)
@@ -241,12 +246,13 @@ def resumable(parsed: Parsed, out: Path) -> Iterator[None]:
     except NotResumableError:
         raise
     except failures as error:
-        command = shlex.join(
-            ["unperturbed", "train", *(word for word in parsed.argv if word != "--resume"), "--resume"]
-        )
+        words = ["unperturbed", "train", *(word for word in parsed.argv if word != "--resume")]
+        again = f"Resume with:\n  {shlex.join([*words, '--resume'])}"
+        if not out.exists():
+            again = f"Nothing was written; begin again with:\n  {shlex.join(words)}"
         stands = f"The last checkpoint is {out / CHECKPOINT}" if (out / CHECKPOINT).exists() else "No checkpoint yet"
         failure = RunError(f"The device failed: {error}") if isinstance(error, lost) else error
-        failure.add_note(f"{stands}. Resume with:\n  {command}")
+        failure.add_note(f"{stands}. {again}")
         raise failure from error.__cause__
 
 

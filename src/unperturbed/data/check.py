@@ -120,8 +120,9 @@ def _check_finite(split: Split) -> None:
 
 
 def _check_within(split: Split, low: Tensor, high: Tensor) -> None:
-    least, greatest, bad = float("inf"), float("-inf"), []
+    least, greatest, pixels, bad = float("inf"), float("-inf"), True, []
     for ids, x in _blocks(split):
+        pixels = pixels and bool((x == x.round()).all())
         outside = (x < low - _slack(low)) | (x > high + _slack(high))
         least, greatest = min(least, float(x.min())), max(greatest, float(x.max()))
         bad.append(ids[outside.flatten(1).any(1)])
@@ -129,7 +130,7 @@ def _check_within(split: Split, low: Tensor, high: Tensor) -> None:
     if len(wrong):
         remedy = (
             "They look like pixels from 0 to 255: divide them by 255"
-            if least >= 0 and 2 < greatest <= 255 and float(high.max()) == 1
+            if pixels and least >= 0 and 127 < greatest <= 255 and float(high.max()) == 1
             else "Normalisation belongs in the model, as its first layer: pass raw inputs"
         )
         raise InputError(

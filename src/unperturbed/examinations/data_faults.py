@@ -6,6 +6,7 @@ import torch
 
 from unperturbed.data.split import Split
 from unperturbed.evaluation.reach import reach_warnings
+from unperturbed.networks.inputs import are_bytes
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Labels
 
@@ -43,7 +44,7 @@ def input_faults(x: Inputs, threat: Threat, split: Split) -> list[Symptom]:
     low, high = threat.limits(x)
     outside = (x < low - 1e-6) | (x > high + 1e-6)
     if bool(outside.any()):
-        scale = ": divide by 255, with --scale 255 for the model" if float(x.max()) > 2 and float(x.min()) >= 0 else ""
+        scale = ": divide by 255, with --scale 255 for the model" if are_bytes(x) else ""
         hint = scale or ": give --bounds, or leave normalisation to the model's first layer"
         faults.append(
             Symptom(

@@ -15,6 +15,8 @@ IMAGENET = (0.485, 0.456, 0.406, 0.229, 0.224, 0.225)
 """Means and standard deviations of ImageNet's channels."""
 _CLEARLY = 0.3
 """The gain of accuracy above which a first layer is proposed; without it, the accuracy must be this near chance."""
+_FEWEST = 20
+"""The number of examples below which such a gain may be chance."""
 
 
 class FirstLayer(Wrapper):
@@ -93,14 +95,16 @@ def missing_layer(classifier: nn.Module, x: Inputs, y: Labels) -> str | None:
     """Return a message on the first layer that the network probably expects, or None.
 
     It expects one if its accuracy on these examples (the mean over classes) is near chance, and far better with a
-    common layer: inputs times 255, normalised by the data or by ImageNet, or from -1 to 1.
+    common layer: normalised by the data or by ImageNet, from -1 to 1, or times 255 where the inputs were bytes.
     """
     kinds = len(set(y.tolist()))
-    if kinds < 2 or x.dim() < 2:
+    if kinds < 2 or x.dim() < 2 or len(x) < _FEWEST:
         return None
     axes = [axis for axis in range(x.dim()) if axis != 1]
     mean, std = x.mean(axes).tolist(), x.std(axes).clamp(min=1e-3).tolist()
-    candidates: list[tuple[str, nn.Module]] = [("--scale 255", FirstLayer(classifier, 255.0))]
+    candidates: list[tuple[str, nn.Module]] = []
+    if are_bytes(255 * x):
+        candidates.append(("--scale 255", FirstLayer(classifier, 255.0)))
     for numbers in (tuple([0.5] * 2), tuple([*mean, *std]), *([IMAGENET] if x.shape[1] == 3 else [])):
         if len(numbers) <= 8:
             text = "imagenet" if numbers == IMAGENET else ",".join(f"{number:.3g}" for number in numbers)
@@ -116,6 +120,13 @@ def missing_layer(classifier: nn.Module, x: Inputs, y: Labels) -> str | None:
         f"{option}: the "
         f"network probably expects such inputs. Add {option} (in Python, wrap it: networks.inputs.FirstLayer)."
     )
+
+
+def are_bytes(x: Tensor) -> bool:
+    """Tell whether values are plainly those of bytes: whole numbers from 0 to 255, above 127 and between the ends."""
+    values = x.round()
+    whole = bool(((x - values).abs() < 1e-3).all()) and bool(((values >= 0) & (values <= 255)).all())
+    return whole and bool((values > 127).any()) and bool(((values > 0) & (values < 255)).any())
 
 
 def _accuracy(network: nn.Module, x: Inputs, y: Labels) -> float:

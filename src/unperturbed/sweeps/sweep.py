@@ -88,7 +88,7 @@ def sweep(
         network = _network(chosen, data, model, settings[2].seed)
 
         def trained() -> Mapping[str, Any]:
-            return train(network, data, *settings, out=folder, resume=True, device=device).json()
+            return train(network, data, *settings, out=folder, resume=folder.exists(), device=device).json()
 
         def evaluated() -> Mapping[str, Any]:
             return evaluate(network, test, settings[0], attacks, out=folder / "evaluation").json()

@@ -22,6 +22,7 @@ from unperturbed.runs.record import SCHEMA, RunRecord, TrainedOn, plain, write_r
 from unperturbed.runs.weights import FREE
 from unperturbed.specs.spec import describe
 from unperturbed.threat import Threat
+from unperturbed.training.checkpoint import last_of
 from unperturbed.training.recipe import Recipe
 from unperturbed.weights.rebuild import network_of, spec_of
 
@@ -121,6 +122,11 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
         raise InputError(
             f"The output folder {folder} holds another run: {'; '.join(changed)}. Choose another folder; to train on "
             f"from where this one ended, start there with --weights {folder / runs.BEST} (in Python, weights=...)."
+        )
+    if (folder / runs.RESULT).exists() and last_of(folder) is None:
+        raise InputError(
+            f"{folder} holds a finished run without its checkpoint (a copy without `checkpoints`?): it cannot be "
+            "resumed, and training anew would replace its weights. Choose another folder."
         )
 
 

@@ -131,7 +131,10 @@ def train(
         with _reproducible(fabric, recipe.seed):
             engine = Engine(fabric, model, classifier, examples, threat, method, recipe, precision)
             run = _Run(engine, examples, folder)
-            run.begin(record, checkpoint.last_of(folder) if resume and folder is not None else None)
+            last = checkpoint.last_of(folder) if resume and folder is not None else None
+            if resume and last is None and engine.is_first:
+                log.info("There is no checkpoint in %s yet: the training starts from the beginning.", folder)
+            run.begin(record, last)
             with run.journal.tracking(trackers, record.plain()):  # the record is there: what they leave is of a run
                 run.go(progress)
         return run.finish()
