@@ -23,6 +23,7 @@ from unperturbed.data import sources
 from unperturbed.data.names import DATASETS
 from unperturbed.data.split import Data, Split, array_split
 from unperturbed.evaluation import accuracy, curve
+from unperturbed.examinations.clock import Start
 from unperturbed.imports import OWN, Trust
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
@@ -226,6 +227,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
         for suites, name in ((accuracy, "pgd"), (accuracy, "standard"), (curve, "nearest")):
             patch.setitem(suites.SUITES, name, Suite(name, (attack,), "a short one"))  # type: ignore[attr-defined]
         patch.setattr(sys, "path", [str(ROOT / "examples"), *sys.path])
+        patch.setattr(Start, "seconds", 0.001)  # so that the budget of an audit reaches as far on a busy machine
         made = tmp_path_factory.mktemp("command"), tmp_path_factory.mktemp("python")
         patch.syspath_prepend(str(made[0]))
         for folder in made:

@@ -43,10 +43,10 @@ LAUGHS = "a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + "\n".join(
     ],
 )
 def test_a_document_that_expands_or_nests_without_end_is_refused_at_once(text: str, part: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(InputError, match=part):
         parse_yaml(text, "it")
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 def test_aliases_of_an_ordinary_document_are_followed() -> None:

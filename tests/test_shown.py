@@ -6,6 +6,7 @@ import pytest
 
 from unperturbed.evaluation.certificates import Certificates
 from unperturbed.evaluation.comparison import Difference, Pair, PairedComparison
+from unperturbed.evaluation.corruptions import UnderCorruptions
 from unperturbed.evaluation.distances import Distances
 from unperturbed.evaluation.probable import Probable
 from unperturbed.evaluation.quantize import Quantised
@@ -33,6 +34,7 @@ def _results() -> list[Shown]:
         Transfer(**several, **suite, names=("a", "b"), accuracy=((share, share), (share, share)), worst=(share, share)),
         Union(**measured, outcomes=(outcome,), robust_accuracy=share, counts=counts),
         Probable(**measured, note="n", draws=9, mean_accuracy=share, accuracy={0.1: share}, unknown={0.1: 0}),
+        UnderCorruptions(**measured, note="n", accuracy={"fog": (share,) * 5}, mean_accuracy=share),
         Distances(**measured, **suite, eps=0.1, radii=(0.1,), counts=counts, searches=()),
         Certificates(**measured, **vote, note="n", radii=radii, counts={"correct": n}),
         Quantised(n, counts, share, ids),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unperturbed.evaluation.certify import certify as certify
     from unperturbed.evaluation.comparison import PairedComparison as PairedComparison
     from unperturbed.evaluation.comparison import compare as compare
+    from unperturbed.evaluation.corruptions import corruption_accuracy as corruption_accuracy
     from unperturbed.evaluation.curve import minimum_norm as minimum_norm
     from unperturbed.evaluation.probable import probable_accuracy as probable_accuracy
     from unperturbed.evaluation.quantize import quantize as quantize
@@ -73,6 +74,7 @@ _HOMES = {
     "certify": "evaluation.certify",
     "compare": "evaluation.comparison",
     "compare_runs": "evaluation.run_comparison",
+    "corruption_accuracy": "evaluation.corruptions",
     "diagnose": "examinations.runner",
     "diagnose_runs": "examinations.several",
     "doctor": "examinations.preflight",
@@ -138,6 +140,7 @@ __all__ = [
     "certify",
     "compare",
     "compare_runs",
+    "corruption_accuracy",
     "diagnose",
     "diagnose_runs",
     "doctor",

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unperturbed.engines import group as module
-from unperturbed.engines.base import Engine, Report, Unit
+from unperturbed.engines.base import Engine, Keep, Report, Unit
 from unperturbed.engines.by_name import find_engine
 from unperturbed.engines.group import Group, usual_engine
 from unperturbed.engines.local import Local
@@ -19,12 +19,12 @@ class Work:
         self.executed = list[int]()
         self.stored = dict[int, str]()
         self.units = [
-            Unit(number, size, self.work_of(number), lambda number=number: self.stored.get(number))  # type: ignore[misc]
+            Unit(number, size, self.compute(number), lambda number=number: self.stored.get(number))  # type: ignore[misc]
             for number, size in zip(numbers or range(len(sizes)), sizes, strict=True)
         ]
 
-    def work_of(self, number: int):  # type: ignore[no-untyped-def]
-        def work(report: Report) -> str:
+    def compute(self, number: int):  # type: ignore[no-untyped-def]
+        def work(begun: object, keep: Keep, report: Report) -> str:
             report(0.5, "half")
             report(1.0, "whole")
             self.executed.append(number)

@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser
 from rich.text import Text
 
 from unperturbed.cli.console import Result, progress, repeatable, say, table
+from unperturbed.cli.engine import add_engine_options, engine_of
 from unperturbed.cli.options import Parsed, add_data_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.runs import CONFIG, write_json
@@ -43,6 +44,7 @@ def parser() -> ArgumentParser:
     command_parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     command_parser.add_argument("--batch-size", type=Literal["auto"] | int, default="auto", help="examples in a batch")
     command_parser.add_argument("--precision", type=Literal["32", "64"], default="32", help="of the arithmetic")
+    add_engine_options(command_parser, "the evaluations")
     command_parser.add_argument("--transfer-from", type=str | None, metavar="RUN,...", help=FROM_HELP)
     command_parser.add_argument("--fail-on", type=Literal["suspicious", "obfuscated"] | None, help=FAIL_HELP)
     return command_parser
@@ -58,7 +60,7 @@ def run(parsed: Parsed) -> Result:
     suite, budget = find_suite(parsed.suite, parsed.trust), seconds_of(parsed.budget)
     if parsed.examples is not None and parsed.examples < 1:
         raise InputError(f"--examples is {parsed.examples}, but must be at least 1.")
-    examples = parsed.examples
+    examples, engine = parsed.examples, engine_of(parsed)
     parsed.plain.examples, parsed.plain.examples_seed = None, None
     subject = find_setup(parsed)
     subject.keep()
@@ -76,6 +78,7 @@ def run(parsed: Parsed) -> Result:
             out=folder,
             stored=_stored(subject),
             peers=_peers(parsed),
+            engine=engine,
             announce=lambda plan: say(f"{plan} (budget {parsed.budget})."),
             progress=report,
         )

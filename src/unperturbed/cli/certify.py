@@ -15,9 +15,9 @@ from unperturbed.cli.console import (
     say,
     table,
 )
+from unperturbed.cli.engine import engine_of
 from unperturbed.cli.evaluate import DEVICES_HELP
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser, parse
-from unperturbed.engines.by_name import find_engine
 from unperturbed.errors import InputError
 from unperturbed.runs.verify import write_sealed
 
@@ -84,7 +84,7 @@ def _certificates(parsed: Parsed) -> Result:
 
     if "," in (parsed.threat or ""):
         raise InputError(f"--threat is {parsed.threat}, but certificates are in one norm: name one threat.")
-    engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
+    engine = engine_of(parsed)
     subject = find_setup(parsed)
     radii = None if parsed.eps is None else [threat.eps for threat in radii_of(subject.threat, parsed.eps)]
     sigma = parsed.sigma if parsed.sigma is not None else _sigma_of_training(parsed, subject)

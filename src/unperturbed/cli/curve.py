@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, repeatable, robust_cell, say, table
+from unperturbed.cli.engine import engine_of
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
 from unperturbed.errors import InputError, hint
 
 if TYPE_CHECKING:
-    from unperturbed.engines.by_name import find_engine
     from unperturbed.evaluation.distances import Distances
 
 POSITIONAL = "run"
@@ -47,7 +47,7 @@ def run(parsed: Parsed) -> Result:
 
     if parsed.suite not in SUITES:
         raise InputError(f"There is no suite {parsed.suite!r} for distances. {hint(parsed.suite, SUITES)}")
-    engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
+    engine = engine_of(parsed)
     subject = find_setup(parsed)
     radii = None if parsed.eps is None else [threat.eps for threat in radii_of(subject.threat, parsed.eps)]
     threat = subject.threat if radii is None else replace(subject.threat, eps=max(radii))

@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.catalogue import listing
 from unperturbed.cli.console import Result, progress, say, table
+from unperturbed.cli.engine import add_engine_options, engine_of
 from unperturbed.cli.options import Parsed, add_data_options, add_examples_options, new_parser
 from unperturbed.errors import InputError
 
@@ -35,6 +36,7 @@ def parser() -> ArgumentParser:
     add_examples_options(command_parser, "test and as many training", default=1000)
     command_parser.add_argument("--seed", type=int, default=0, help="of random directions and starts")
     command_parser.add_argument("--batch-size", type=Literal["auto"] | int, default="auto", help="examples in a batch")
+    add_engine_options(command_parser, "the diagnostics")
     command_parser.add_argument("--precision", type=Literal["32", "64"], default="32", help="of the arithmetic")
     return command_parser
 
@@ -53,7 +55,7 @@ def run(parsed: Parsed) -> Result:
     runs = [str(Path(folder)) for folder in parsed.runs]
     if len({Path(folder).resolve() for folder in runs}) < len(runs):
         raise InputError(f"A run is named twice in {', '.join(runs)}.")
-    diagnostics = find_diagnostics(parsed.diagnostics.split(","), parsed.trust)
+    diagnostics, engine = find_diagnostics(parsed.diagnostics.split(","), parsed.trust), engine_of(parsed)
     all_examples = {"examples_seed": None, "examples": None}
     if len(runs) < 2:
         setups = [find_setup(with_options(parsed, run=runs[0] if runs else None, **all_examples))]
@@ -74,6 +76,7 @@ def run(parsed: Parsed) -> Result:
             parsed.batch_size,
             parsed.out if len(setups) > 1 else None,
             report,
+            engine,
         )
     _say_what_happened(diagnoses)
     diagnoses.raise_failures()

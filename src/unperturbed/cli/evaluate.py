@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 from rich.text import Text
 
+from unperturbed.cli import corruptions
 from unperturbed.cli.console import (
     Result,
     is_first_process,
@@ -16,6 +17,7 @@ from unperturbed.cli.console import (
     say,
     table,
 )
+from unperturbed.cli.engine import engine_of
 from unperturbed.cli.options import Parsed, add_data_options, add_format, add_measuring_options, new_parser, parse
 from unperturbed.findings import Outcome, doubted
 
@@ -30,6 +32,7 @@ SUITE_HELP = (
     "(longer), rand (random networks), sparse (L0), attacks by name (apgd-ce,square), or your own as "
     "package.module:SUITE"
 )
+CORRUPTIONS_HELP = "; corruptions or corruptions:FOLDER (files of CIFAR-10-C) measure common corruptions, no attack"
 GATE_HELP = "with --suite fast: do not attack a sample of the survivors by standard"
 ESTIMATE_HELP = (
     "with --suite standard or fast: run fast, then standard on a sample of the survivors, large enough to tell the "
@@ -48,7 +51,7 @@ def parser() -> ArgumentParser:
         "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
     )
     add_data_options(command_parser)
-    command_parser.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP)
+    command_parser.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP + CORRUPTIONS_HELP)
     add_measuring_options(
         command_parser,
         "of the attacks' random starts",
@@ -71,6 +74,8 @@ def run(parsed: Parsed) -> Result:
     from unperturbed.engines.launch import together
     from unperturbed.networks.device import number_of_devices
 
+    if corruptions.is_named(parsed.suite):
+        return corruptions.run(parsed)
     number = number_of_devices(parsed.devices, parsed.device)
     if number == 1:
         return _evaluated(parsed)
@@ -89,7 +94,6 @@ def _evaluated_by_one_of_several(words: Sequence[str]) -> Result:
 
 def _evaluated(parsed: Parsed) -> Result:
     from unperturbed.cli.setup import find_setup, threats_of
-    from unperturbed.engines.by_name import find_engine
     from unperturbed.engines.group import meet
     from unperturbed.evaluation.grid import check_eight_bit
     from unperturbed.evaluation.quantize import check_single_draws
@@ -100,7 +104,7 @@ def _evaluated(parsed: Parsed) -> Result:
     from unperturbed.suites.by_name import find_suite, suite_with_gate
 
     suite = suite_with_gate(find_suite(parsed.suite, parsed.trust), not parsed.no_gate, parsed.estimate)
-    engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
+    engine = engine_of(parsed)
     check_single_draws(parsed.quantize and draws_of(suite) > 1)
     setup = find_setup(parsed, check_eight_bit if parsed.quantize else len)
     threats = threats_of(parsed, setup.threat)

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from unperturbed.catalogue import summary_of
 from unperturbed.cli.console import Result, is_first_process, results_only_on_stdout, say, show, write_json
+from unperturbed.cli.engine import disconnect
 from unperturbed.cli.memory import keep_freed_memory
 from unperturbed.cli.options import parse
 from unperturbed.cli.signals import code_of, signals_interrupt, words_of
@@ -128,6 +129,7 @@ def _dispatch(words: list[str]) -> int:
     given = parse(parser, rest, module.POSITIONAL)
     with results_only_on_stdout(), _no_file_shadows_a_module():
         result: Result = module.run(given)
+        disconnect()
     if is_first_process():
         _write(result, given.json)
     return result.code

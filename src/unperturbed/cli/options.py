@@ -12,6 +12,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from unperturbed.checks import check_numeral
+from unperturbed.cli.engine import add_engine_options
 from unperturbed.cli.messages import readable
 from unperturbed.errors import InputError, hint
 from unperturbed.imports import WORDS, Trust, dotted, user_trust
@@ -31,7 +32,7 @@ NONE = ("augment", "bounds", "track")
 IMPORTED = ("model", "method", "data", "extra", "suite", "diagnostics", "engine", "over")
 """Options whose values may be import paths."""
 NOTES = ("schema", "unperturbed", "chosen", "classes", "features", "network", "trained_on", "notes")
-"""Entries of a run's config.yaml that are no options; `recipe` contains options."""
+"""Entries of a run's config.yaml that are no options; `recipe` contains options, or is the name of a recipe."""
 
 _THREAT = ("threat", "--threat NORM:RADIUS, such as --threat Linf:8/255")
 _ELSEWHERE = {
@@ -51,12 +52,14 @@ class Parsed:
         trees: its options with options.
         argv: the original words.
         trust: the trusted import paths: those among the words, not those in a file.
+        given: names of the plain options that the words or the file of --config set.
     """
 
     plain: Namespace
     trees: Mapping[str, Tree]
     argv: Sequence[str] = ()
     trust: Trust = Trust()
+    given: frozenset[str] = frozenset()
 
     def __getattr__(self, name: str) -> Any:
         """Return a plain option."""
@@ -133,12 +136,7 @@ def add_measuring_options(parser: ArgumentParser, seed: str, precision: str) -> 
     parser.add_argument(
         "--precision", type=Literal["auto", "32", "64"], default="auto", help=f"of the arithmetic (auto: {precision})"
     )
-    parser.add_argument(
-        "--engine",
-        type=str | None,
-        metavar="NAME",
-        help="executes the examples: local, or package.module:Class",
-    )
+    add_engine_options(parser)
 
 
 def add_examples_options(parser: ArgumentParser, kind: str, prefix: str = "", default: int | None = None) -> None:
@@ -213,7 +211,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
     if file is not None:
         trust = trust.of_file(Path(str(file)), [value for _, value in below])
     trees = {root: _tree(below, root).under(_tree(pairs, root)) for root in TREES}
-    return Parsed(plain, trees, tuple(argv), trust)
+    given = frozenset(key.replace("-", "_") for key, _ in plain_pairs)
+    return Parsed(plain, trees, tuple(argv), trust, given)
 
 
 def _trust(pairs: Sequence[tuple[str, Any]], everything: bool) -> Trust:
@@ -317,7 +316,8 @@ def _from_yaml(file: Path, option_names: Sequence[str], model_given: bool) -> li
     if "network" in content and "model" not in content and not model_given:
         raise InputError(f"--config {file} is of a network that was built in Python: name one that is, with --model.")
     settings = {key: value for key, value in content.items() if key not in (*NOTES, "recipe")}
-    settings |= content.get("recipe") or {}
+    recipe = content.get("recipe") or {}
+    settings |= {"recipe": recipe} if isinstance(recipe, str) else recipe
     return [(_checked(str(key), option_names), _as_text(str(key), value)) for key, value in settings.items()]
 
 

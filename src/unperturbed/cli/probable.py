@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, repeatable, say, table
+from unperturbed.cli.engine import engine_of
 from unperturbed.cli.options import Parsed, add_data_options, add_measuring_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.runs.verify import write_sealed
 
 if TYPE_CHECKING:
-    from unperturbed.engines.by_name import find_engine
     from unperturbed.evaluation.probable import Probable
 
 POSITIONAL = "run"
@@ -40,7 +40,7 @@ def run(parsed: Parsed) -> Result:
     rho = _shares(parsed.rho)
     if "," in (parsed.threat or ""):
         raise InputError(f"--threat is {parsed.threat}, but random perturbations are drawn from one: name one.")
-    engine = None if parsed.engine is None else find_engine(parsed.engine, parsed.trust)
+    engine = engine_of(parsed)
     subject = find_setup(parsed)
     subject.keep()
     folder = subject.folder(subject.threat)

@@ -10,7 +10,8 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli import evaluate, train
-from unperturbed.cli.console import Result, say, table
+from unperturbed.cli.console import Result, progress, say, table
+from unperturbed.cli.engine import add_engine_options, engine_of
 from unperturbed.cli.options import TREES, Parsed, add_examples_options, divide, known_options, new_parser, parse
 from unperturbed.errors import InputError, hint
 from unperturbed.imports import Trust
@@ -19,7 +20,7 @@ from unperturbed.sweeps.table import Axis, Combination
 POSITIONAL = None
 SWEEP_OPTIONS = (
     *("over", "suite", "examples", "examples-seed", "evaluate-threat", "train-examples", "train-examples-seed"),
-    *("overwrite", "out", "json"),
+    *("overwrite", "out", "json", "engine", "address", "workers", "cpus-per-worker", "gpus-per-worker"),
 )
 """Options that `train` does not have, or that differ here."""
 EXAMPLE = "--over method.nominal_loss=0.05,0.1"
@@ -47,6 +48,7 @@ def parser() -> ArgumentParser:
     command_parser.add_argument(
         "--overwrite", action="store_true", help="replace evaluations of other weights or versions"
     )
+    add_engine_options(command_parser, "the runs")
     train.add_training_options(command_parser)
     return command_parser
 
@@ -79,13 +81,12 @@ def run(parsed: Parsed) -> Result:
     combinations = combine(axes, out, make)
     _check(combinations, lines, sweep_options.examples, sweep_options.examples_seed, parsed.trust)
     check_folder(out, axes)
-    swept = run_all(
-        out,
-        axes,
-        combinations,
-        {"suite": suite.name, "note": suite.note},
-        lambda number, total, name: say(f"{number:g} of {total:g}: {name}"),
-    )
+    engine, about = engine_of(sweep_options), {"suite": suite.name, "note": suite.note}
+    if engine is None:
+        swept = run_all(out, axes, combinations, about, lambda n, total, name: say(f"{n:g} of {total:g}: {name}"))
+    else:
+        with progress() as report:
+            swept = run_all(out, axes, combinations, about, report, engine)
     picture = [f"Picture: {swept.picture}"] if swept.picture is not None else []
     views = [table("", swept.columns, swept.cells), *swept.notes, *picture]
     return Result(swept.json(), views, code=int(any(combination.error for combination in combinations)))

@@ -4,7 +4,7 @@ import logging
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,6 +53,13 @@ def add_training_options(command_parser: ArgumentParser) -> None:
     command_parser.add_argument("--extra", type=str | None, metavar="DATA", help="more training data, as --data")
     command_parser.add_argument(
         "--track", type=str, default="none", metavar="NAME,...", help=f"{', '.join(listing('trackers'))}, or none"
+    )
+    command_parser.add_argument(
+        "--recipe",
+        type=Literal["default", "strong", "fast"],
+        default="default",
+        help="settings of published protocols for the options below: strong (weight averaging, label smoothing, flips "
+        "and crops) or fast (short schedules of methods of one step); an option that is given wins",
     )
     add_fields(command_parser, Recipe, {"batch_size": Literal["auto"] | int | None})
 
@@ -121,6 +128,7 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     extra = None if extra_place is None else load(extra_place)
     warn_of_other_scaling(extra_place or "")
     model, model_description = make_model(parsed.trees["model"], data, recipe.seed, parsed.trust)
+    recipe = _named(parsed, recipe, data, model, method)
     described, preparation = describe(method), taken(parsed, None)
     check_first_layer(model, preparation)
     out = Path(parsed.out or Path("runs") / slug(data.name, described["class_path"]))
@@ -133,8 +141,21 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
         "weights": parsed.weights and keep_place(parsed.weights),
         "method": described,
         **describe(preparation),
+        **({} if parsed.recipe == "default" else {"named_recipe": parsed.recipe}),
     }
     return Plan(prepared(model, **preparation), data, extra, threat, method, recipe, track, out, config, chosen)
+
+
+def _named(parsed: Parsed, base: Recipe, data: "Data", model: "nn.Module", method: "Method") -> Recipe:
+    """Return the recipe of --recipe, in which given options win, and print the settings that it chose."""
+    from unperturbed.training.recipes import named_recipe
+
+    recipe = named_recipe(parsed.recipe, base, data, model, method, parsed.given)
+    before, after = asdict(base), asdict(recipe)
+    chosen = [f"{name.replace('_', '-')} {after[name]}" for name in after if after[name] != before[name]]
+    if chosen:
+        say(f"Recipe {parsed.recipe}: {', '.join(chosen)}.")
+    return recipe
 
 
 def run(parsed: Parsed) -> Result:

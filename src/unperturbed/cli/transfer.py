@@ -8,6 +8,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, progress, repeatable, say, table
+from unperturbed.cli.engine import add_engine_options, engine_of
 from unperturbed.cli.evaluate import SUITE_HELP
 from unperturbed.cli.options import Parsed, add_examples_options, new_parser
 from unperturbed.errors import InputError
@@ -31,6 +32,7 @@ def parser() -> ArgumentParser:
     command_parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
     command_parser.add_argument("--seed", type=int, default=0, help="of the attacks' random starts")
     command_parser.add_argument("--batch-size", type=Literal["auto"] | int, default="auto", help="examples in a batch")
+    add_engine_options(command_parser)
     command_parser.add_argument("--overwrite", action="store_true", help="replace another matrix in the same folder")
     return command_parser
 
@@ -54,7 +56,7 @@ def run(parsed: Parsed) -> Result:
     runs = {folder: Run.open(folder, parsed.trust) for folder in folders}
     for key in ("data", "classes", "bounds", *(() if parsed.threat else ("threat",))):
         _check_same(key, {folder: getattr(run.record, key) for folder, run in runs.items()})
-    device = find_device(parsed.device)
+    device, engine = find_device(parsed.device), engine_of(parsed)
 
     first = runs[folders[0]]
     for folder, run in runs.items():
@@ -72,6 +74,7 @@ def run(parsed: Parsed) -> Result:
             overwrite=parsed.overwrite,
             seed=parsed.seed,
             batch_size=parsed.batch_size,
+            engine=engine,
             progress=report,
         )
     for text in result.warnings:

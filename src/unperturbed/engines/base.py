@@ -2,11 +2,28 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import torch
 
 R = TypeVar("R")
 Report = Callable[[float, str], None]
 """A callback; it gets the finished work and a short text."""
+Keep = Callable[[Any], None]
+"""A callback; it gets the state of a unit between two steps."""
+
+
+def _nothing() -> None:
+    """Return None: no state, and no result, is stored."""
+
+
+def _forget(state: Any) -> None:
+    """Store no state."""
+
+
+def _unchanged(result: R) -> R:
+    """Return a result that is not stored."""
+    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,19 +33,33 @@ class Unit(Generic[R]):
     Attributes:
         number: its index among the units of the job.
         size: its amount of work, in examples.
-        work: executes the unit and returns the result; reports the finished share.
+        compute: executes the unit from a state (None: from the beginning), hands over the state between two steps,
+            reports the finished share, and returns the result. It can run in another process, on another machine.
         result: the result if a process has stored it, else None.
+        begun: the stored state of an interrupted call, or None.
+        keep: stores the state between two steps.
+        finish: stores the result, and returns it.
     """
 
     number: int
     size: int
-    work: Callable[[Report], R]
-    result: Callable[[], R | None]
+    compute: Callable[[Any, Keep, Report], R]
+    result: Callable[[], R | None] = _nothing
+    begun: Callable[[], Any] = _nothing
+    keep: Keep = _forget
+    finish: Callable[[R], R] = _unchanged
+
+    def work(self, report: Report) -> R:
+        """Execute the unit in this process, store its result, and return it."""
+        return self.finish(self.compute(self.begun(), self.keep, report))
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """Executes units: in this process, in several, on a cluster."""
+    """Executes units: in this process, in several, on a cluster.
+
+    An engine whose workers do not have the threads of this process has an attribute `threads`.
+    """
 
     @property
     def workers(self) -> int:
@@ -39,3 +70,8 @@ class Engine(Protocol):
 
         `report` gets the number of finished examples, of the sum of the units' sizes.
         """
+
+
+def threads_of(engine: Engine) -> int:
+    """Return the number of torch's threads in a worker of the engine."""
+    return int(getattr(engine, "threads", torch.get_num_threads()))

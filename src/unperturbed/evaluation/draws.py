@@ -58,7 +58,7 @@ def count_draws(model: Model, task: Task[Counts], threat: Threat, draws: int, se
     batch, noise = task.batch, Noise.of(seed, task.batch.ids)
 
     def look(z: Inputs) -> tuple[PerExample, list[str]]:
-        result, at_once.batch_size = within_memory(lambda size: _margins(model, batch, z, size), at_once.batch_size)
+        result, at_once.batch_size = within_memory(lambda size: margins_at(model, batch, z, size), at_once.batch_size)
         return result
 
     began, counts = time.perf_counter(), task.begun
@@ -81,7 +81,7 @@ def count_draws(model: Model, task: Task[Counts], threat: Threat, draws: int, se
     return counts
 
 
-def _margins(model: Model, batch: Batch, z: Inputs, batch_size: int) -> tuple[PerExample, list[str]]:
+def margins_at(model: Model, batch: Batch, z: Inputs, batch_size: int) -> tuple[PerExample, list[str]]:
     """Return the margins at z, NaN if the logits are not finite or the network fails even alone, and a warning."""
     parts, failures = isolate(lambda rows: padded_logits(model, z[rows], batch_size), torch.arange(len(z)))
     if not parts:

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from unperturbed.data.split import Split
-from unperturbed.engines.base import Engine, Report, Unit
+from unperturbed.engines.base import Engine, Keep, Report, Unit, threads_of
 from unperturbed.engines.by_name import find_engine
-from unperturbed.engines.group import group, meet
+from unperturbed.engines.group import Group, group, meet
 from unperturbed.errors import InputError
 from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.evaluation.parts import Part, S, table_in_order
-from unperturbed.evaluation.store import Store
+from unperturbed.evaluation.store import Snapshot, Store
 from unperturbed.findings import Progress, Result
 from unperturbed.networks.failures import Seeing
 from unperturbed.networks.modes import own_randomness, under_attack
@@ -174,15 +174,8 @@ class Measurement:
         if waiting and len(units) < self.engine.workers:
             self.warnings.append(_idle(len(units), self.engine.workers, question.noun))
         before = n * len(checked_models) - sum(unit.size for unit in waiting)
-        parts = dict[int, Part]()
-        with ExitStack() as stack:
-            stack.enter_context(as_reported(checked_models[0].device))
-            for checked_model in checked_models:
-                stack.enter_context(under_attack(checked_model.classifier))
-            results = self.engine.map(
-                waiting, lambda done, text: progress((before + done) / len(checked_models), n, text)
-            )
-            parts |= dict(results)
+        results = self.engine.map(waiting, lambda done, text: progress((before + done) / len(checked_models), n, text))
+        parts = dict(results)
         parts |= {number: self.store.read(number) for number in finished}
         self.read.extend(finished)
         in_order = [parts[unit.number] for unit in units]
@@ -203,19 +196,43 @@ class Measurement:
     def _unit(
         self, number: int, rows: Tensor, kind: Callable[..., S], measure: Callable[[Task[S]], Part]
     ) -> Unit[Part]:
-        question, store = self.question, self.store
-        network = number % len(question.checked_models)
+        store = self.store
+        return Unit(
+            number,
+            len(rows),
+            _Block(self.question, number % len(self.question.checked_models), rows, kind, measure),
+            lambda: store.read(number) if store.is_finished(number) else None,
+            lambda: store.begun(number),
+            lambda state: store.keep(number, state),
+            lambda part: store.finish(number, part),
+        )
 
-        def work(report: Report) -> Part:
-            batches = [
-                checked_model.batch(question.split, rows, question.threat) for checked_model in question.checked_models
-            ]
-            begun = store.begun(number, batches[network], kind)
-            task = Task(network, batches, begun, lambda state: store.keep(number, state), report)
-            with own_randomness(question.seed, batches[network].x.device):
-                return store.finish(number, measure(task))
 
-        return Unit(number, len(rows), work, lambda: store.read(number) if store.is_finished(number) else None)
+@dataclass(frozen=True, eq=False)
+class _Block(Generic[S]):
+    """The work on one block of examples for one of the networks. It writes no files, so that any process can do it."""
+
+    question: Question
+    network: int
+    rows: Tensor
+    kind: Callable[..., S]
+    measure: Callable[[Task[S]], Part]
+
+    def __call__(self, begun: Snapshot | None, keep: Keep, report: Report) -> Part:
+        """Measure the block from a state, or from the beginning, and return its part."""
+        question = self.question
+        batches = [
+            checked_model.batch(question.split, self.rows, question.threat) for checked_model in question.checked_models
+        ]
+        batch = batches[self.network]
+        state = None if begun is None else begun.restored(batch, self.kind)
+        task = Task(self.network, batches, state, lambda state: keep(Snapshot.of(state)), report)
+        with ExitStack() as stack:
+            stack.enter_context(as_reported(question.checked_models[0].device))
+            for checked_model in question.checked_models:
+                stack.enter_context(under_attack(checked_model.classifier))
+            stack.enter_context(own_randomness(question.seed, batch.x.device))
+            return self.measure(task)
 
 
 @contextmanager
@@ -234,11 +251,11 @@ def measurement(
         InputError: if the folder holds another measurement or is in use, and if several processes have no folder.
     """
     engine = find_engine(engine)
-    if folder is None and engine.workers > 1:
+    if folder is None and isinstance(engine, Group):
         raise InputError("Several processes share their results through files: give `out`, a folder that all can see.")
     settings: dict[str, Any] = {
         "is_of": dict(question.identity),
-        "threads": torch.get_num_threads(),
+        "threads": threads_of(engine),
         "rounding": dict(question.rounding),
         "batch_size": question.batch_size,
         "block": block_size(len(question.split), engine.workers, question.block or BLOCK),
@@ -251,7 +268,11 @@ def measurement(
             job.claim(settings, overwrite, store.clear)
         meet()
         settings = job.join(settings)
-        warnings = [*_batch_sizes(question, settings), *warnings, *_other_threads(question, settings)]
+        warnings = [
+            *_batch_sizes(question, settings),
+            *warnings,
+            *_other_threads(question, settings, threads_of(engine)),
+        ]
         yield Measurement(question, store, engine, settings, warnings, [])
 
 
@@ -279,12 +300,12 @@ def _batch_sizes(question: Question, settings: Mapping[str, Any]) -> list[str]:
     return warnings
 
 
-def _other_threads(question: Question, settings: Mapping[str, Any]) -> list[str]:
+def _other_threads(question: Question, settings: Mapping[str, Any], threads: int) -> list[str]:
     """Return warnings if the job was begun with another number of threads or another MKL_CBWR."""
     if question.checked_models[0].device.type != "cpu":
         return []
     effect = "the last bits of the results may differ, and verdicts where they are ties."
-    warnings, threads = list[str](), torch.get_num_threads()
+    warnings = list[str]()
     if threads != settings["threads"]:
         warnings.append(
             f"The {question.noun} began with {settings['threads']} threads and resumes with {threads}: {effect}"

@@ -25,7 +25,7 @@ from unperturbed.findings import Interval, Progress, Result, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.rounding import rounding
-from unperturbed.statistics.intervals import share_within, wilson
+from unperturbed.statistics.intervals import mean_of_answers, share_within, wilson
 from unperturbed.threat import Threat
 
 NOTE = "random perturbations, no attack: says nothing about the worst case"
@@ -194,7 +194,7 @@ def _probable(shares: Sequence[float], draws: int, measured: Measured, job: Meas
         n=n,
         draws=draws,
         clean_accuracy=wilson(correct, n, correct + not_finite),
-        mean_accuracy=_mean(sum(table["right"]) / draws, lost / draws, n),
+        mean_accuracy=mean_of_answers(sum(table["right"]) / draws, lost / draws, n),
         accuracy=accuracy,
         unknown=undecided,
         seconds=measured.seconds,
@@ -231,9 +231,3 @@ def _few_draws(share: Interval, rho: float, draws: int) -> list[str]:
 def _allowed(rho: float, draws: int) -> int:
     """Return the largest number of wrong draws: the largest integer that is at most rho * draws."""
     return int(rho * draws + 1e-9)
-
-
-def _mean(right: float, lost: float, n: int) -> Interval:
-    """Return right / n with Wilson's interval for n answers: those of one example differ less than those of many."""
-    low, high = wilson(math.floor(right), n).low, wilson(min(math.ceil(right + lost - 1e-9), n), n).high
-    return Interval(right / n, low, high, n)

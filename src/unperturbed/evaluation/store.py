@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from unperturbed.evaluation.evidence import Evidence
 from unperturbed.evaluation.parts import Part, S, State, Tally
 from unperturbed.findings import Outcome
@@ -20,6 +22,28 @@ CARRIED = "part-carried.safetensors"
 """The file of points from other threat sets that lie in this one."""
 FILES = ("parquet", "safetensors")
 """The suffixes of a finished block's files, apart from the JSON file with their hashes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The state of a block between two steps as plain data, for files and other processes."""
+
+    tensors: Mapping[str, Tensor]
+    """On the CPU, by name."""
+    records: Mapping[str, Any]
+    """The records of the attacks so far, warnings and evidence."""
+
+    @staticmethod
+    def of(state: State) -> "Snapshot":
+        """Return the snapshot of a state."""
+        tensors = {name: getattr(state, name).contiguous().cpu() for name in _tensors(type(state))}
+        return Snapshot(tensors, _records(state))
+
+    def restored(self, batch: Batch, kind: Callable[..., S]) -> S:
+        """Return the state, with the examples of the block, on their device."""
+        tensors: dict[str, Any] = {name: self.tensors[name].to(batch.y.device) for name in _tensors(kind)}
+        tallies = [Tally(**tally) for tally in self.records["attacks"]]
+        return kind(batch=batch, tallies=tallies, warnings=self.records["warnings"], **tensors)
 
 
 @dataclass(frozen=True)
@@ -75,18 +99,16 @@ class Store:
         """Return the perturbed inputs of the broken examples of a finished block."""
         return read_tensors(self._path(number, "safetensors"))[0]["adversarial"]
 
-    def keep(self, number: int, state: State) -> None:
+    def keep(self, number: int, state: Snapshot) -> None:
         """Store the state of a block between two steps."""
-        if self.folder is None:
-            return
-        tensors = {name: getattr(state, name).contiguous().cpu() for name in _tensors(type(state))}
-        write_tensors(self._path(number, "unfinished"), tensors, self._place(number) | _records(state))
+        if self.folder is not None:
+            write_tensors(self._path(number, "unfinished"), state.tensors, self._place(number) | dict(state.records))
 
     def is_begun(self, number: int) -> bool:
         """Tell whether the state of an interrupted block is stored."""
         return self.folder is not None and self._path(number, "unfinished").exists()
 
-    def begun(self, number: int, batch: Batch, kind: Callable[..., S]) -> S | None:
+    def begun(self, number: int) -> Snapshot | None:
         """Return the stored state of an interrupted block; None if there is none, or it is damaged."""
         if not self.is_begun(number):
             return None
@@ -97,9 +119,7 @@ class Store:
         except DamagedError as error:
             log.warning("%s is damaged (%s). This block begins anew.", self._path(number, "unfinished"), error)
             return None
-        tensors_of_state: dict[str, Any] = {name: tensors[name].to(batch.y.device) for name in _tensors(kind)}
-        tallies = [Tally(**tally) for tally in about["attacks"]]
-        return kind(batch=batch, tallies=tallies, warnings=about["warnings"], **tensors_of_state)
+        return Snapshot(tensors, about)
 
     def summarise(self, findings: Mapping[str, Any]) -> None:
         """Write `NAME.json`, with its hash, next to the folder of this name."""

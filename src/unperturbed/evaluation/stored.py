@@ -162,8 +162,8 @@ def _in_words(numbers: tuple[Mapping[Verdict, int], Interval, Interval]) -> str:
 
 
 def is_other(folder: Path) -> bool:
-    """Tell whether a folder holds another kind of result: distances, certificates, a matrix, or counts of draws."""
-    return folder.name.startswith(("curve-", "certify-")) or folder.name in ("transfer", "probable")
+    """Tell whether a folder holds distances, certificates, a matrix, counts of draws, or corruptions."""
+    return folder.name.startswith(("curve-", "certify-")) or folder.name in ("transfer", "probable", "corruptions")
 
 
 def is_part(path: Path) -> bool:

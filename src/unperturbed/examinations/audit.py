@@ -13,6 +13,7 @@ from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import COUNT, POSITIVE, SEED, checked
 from unperturbed.data.selection import Selection, choose
 from unperturbed.data.split import Split
+from unperturbed.engines.base import Engine
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.checked_model import CheckedModel, check_model, measured_split
@@ -73,6 +74,7 @@ def audit(
     output: Output = None,
     stored: Sequence[Outcome] = (),
     peers: Mapping[str, nn.Module] | None = None,
+    engine: str | Engine | None = None,
     announce: Callable[[Plan], None] = lambda plan: None,
     progress: Progress = silent,
 ) -> Audit:
@@ -99,6 +101,7 @@ def audit(
         stored: finished evaluations of the same network and data, with their examples. One by the suite in question is
             not repeated, and examples that any of them broke count as broken.
         peers: other networks by name, whose adversarial examples are tried on this one.
+        engine: executes the blocks of the evaluations, as for `evaluate`; the checks run in this process.
         announce: called with the plan before the first measurement.
         progress: called before each step.
 
@@ -144,6 +147,7 @@ def audit(
                 seed=seed,
                 batch_size=plan.batch_size,
                 precision="32",
+                engine=engine,
             )
 
         further = (~torch.isin(whole.names(), split.names())).nonzero()[:UNLABELLED, 0]

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from unperturbed.checks import COUNT, NOT_NEGATIVE, SEED, checked
+from unperturbed.engines.base import Engine, Keep, Report, Unit
+from unperturbed.engines.by_name import find_engine
 from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.chance import chance_warnings
 from unperturbed.evaluation.hashes import data_hash, version, weights_hash
@@ -67,6 +69,7 @@ def diagnose(
     batch_size: int | Literal["auto"] = "auto",
     out: str | Path | None = None,
     output: Output = None,
+    engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Diagnosis:
     """Examine a network with each diagnostic.
@@ -86,6 +89,7 @@ def diagnose(
         out: a JSON file. Stored findings of the same network, examples and settings are reused, and every finding is
             written at once.
         output: the part of the model's output with the logits: a position, a name, or a function of it.
+        engine: executes the diagnostics: a name, an import path or an `Engine`; None: this process.
         progress: called before each diagnostic.
 
     Raises:
@@ -114,28 +118,53 @@ def diagnose(
             "again."
         )
         stored = {}
-    findings, failed, chosen_diagnostics = dict[str, Finding](), dict[str, str](), find_diagnostics(diagnostics)
-    for number, diagnostic in enumerate(chosen_diagnostics):
-        title, source = name_of(diagnostic), source_of(diagnostic, "diagnostics")
-        progress(number, len(chosen_diagnostics), f"{name}: {title}")
+    chosen_diagnostics = find_diagnostics(diagnostics)
+    titles = list(map(name_of, chosen_diagnostics))
+    sources = [source_of(diagnostic, "diagnostics") for diagnostic in chosen_diagnostics]
+    findings, failed, units = dict[str, Finding](), dict[str, str](), list[Unit[Finding | str]]()
+    for number, (title, source) in enumerate(zip(titles, sources, strict=True)):
         if source and title in stored and stored[title]["source"] == source:
             findings[title] = Finding.of(stored[title]["finding"])
+        else:
+            units.append(Unit(number, 1, _Examination(chosen_diagnostics[number], subject, f"{name}: {title}")))
+    before = len(findings)
+    for number, finding in find_engine(engine).map(
+        units, lambda finished, text: progress(before + finished, len(titles), text)
+    ):
+        title = titles[number]
+        if isinstance(finding, str):
+            failed[title] = finding
             continue
-        try:
-            findings[title] = _checked(diagnostic(subject), title)
-        except InputError:
-            raise
-        except (Exception, SystemExit) as error:  # any error of a user's diagnostic: the others continue
-            failed[title] = f"{type(error).__name__}: {error}"
-            continue
-        stored[title] = {"source": source, "finding": findings[title].json()}
+        findings[title] = finding
+        stored[title] = {"source": sources[number], "finding": finding.json()}
         Kept(None if out is None else Path(out), identity).write(strength=strength, findings=stored)
+    findings = {title: findings[title] for title in titles if title in findings}
     return Diagnosis(
         Examined(name, strength, trained_seed, tuple(findings.values())),
         failed,
         made_again,
         tuple(dict.fromkeys(notes)),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Examination:
+    """One diagnostic of a network, which any process can do."""
+
+    diagnostic: Diagnostic
+    subject: Subject
+    text: str
+    """For the progress."""
+
+    def __call__(self, begun: None, keep: Keep, report: Report) -> Finding | str:
+        """Return the finding, or the error of the diagnostic."""
+        report(0.0, self.text)
+        try:
+            return _checked(self.diagnostic(self.subject), name_of(self.diagnostic))
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:  # any error of a user's diagnostic: the others continue
+            return f"{type(error).__name__}: {error}"
 
 
 def _clean(subject: Subject) -> Interval:

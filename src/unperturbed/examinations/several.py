@@ -12,6 +12,7 @@ from unperturbed.checks import SEED, checked
 from unperturbed.data.names import usual_threat
 from unperturbed.data.selection import Selection, choose, parse
 from unperturbed.data.split import Data, Split
+from unperturbed.engines.base import Engine
 from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.hashes import data_hash, version
 from unperturbed.examinations.by_name import find_diagnostics
@@ -122,6 +123,7 @@ def diagnose_runs(
     batch_size: int | Literal["auto"] = "auto",
     out: Path | str | None = None,
     trust: bool = False,
+    engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Diagnoses:
     """Diagnose the networks of run folders on the same examples, compare them, and write a page with figures.
@@ -135,6 +137,7 @@ def diagnose_runs(
         batch_size: examples in a batch.
         out: the folder of the page; None: that of the run, or one next to the runs.
         trust: whether import paths in the folders are followed.
+        engine: executes the diagnostics: a name, an import path or an `Engine`; None: this process.
         progress: called before each diagnostic.
 
     Raises:
@@ -149,7 +152,15 @@ def diagnose_runs(
         record = run.record
         candidates.append(Candidate(run.folder, run.model, run.data, test, run.trained_on, run.threat, record))
     diagnoses = diagnose_all(
-        candidates, threat, find_diagnostics(diagnostics), parse(examples, None), seed, batch_size, out, progress
+        candidates,
+        threat,
+        find_diagnostics(diagnostics),
+        parse(examples, None),
+        seed,
+        batch_size,
+        out,
+        progress,
+        engine,
     )
     diagnoses.raise_failures()
     return diagnoses
@@ -164,6 +175,7 @@ def diagnose_all(
     batch_size: int | Literal["auto"] = "auto",
     out: Path | str | None = None,
     progress: Progress = silent,
+    engine: str | Engine | None = None,
 ) -> Diagnoses:
     """Diagnose each candidate, compare them, and write the page; see `diagnose_runs`."""
     check_comparable(candidates, threat is not None, examples)
@@ -189,6 +201,7 @@ def diagnose_all(
                 seed=seed,
                 batch_size=batch_size,
                 out=candidate.folder / _findings_file(candidate.parts, size, examples, seed),
+                engine=engine,
                 progress=report,
             )
         )

@@ -42,6 +42,10 @@ TRIES = 0.3
 """Seconds of retries for the lock, which another process may hold for a moment to inspect it."""
 
 
+class InUseError(InputError):
+    """Another process holds the lock of a folder."""
+
+
 @dataclass(frozen=True)
 class Holder:
     """The present or former holder of a lock."""
@@ -64,7 +68,8 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
     to it under its name, are removed. The folder must stay where it is (see `in_place`).
 
     Raises:
-        InputError: if another process holds the lock, or the folder is a file.
+        InUseError: if another process holds the lock.
+        InputError: if the folder is a file.
         RunError: if the folder cannot be written into, or was moved or deleted meanwhile.
     """
     folder = folder.absolute()
@@ -181,9 +186,9 @@ def _native_or_soft(path: Path) -> BaseFileLock | None:
     return lock
 
 
-def _refusal(target: Path, holder: Holder | None) -> InputError:
+def _refusal(target: Path, holder: Holder | None) -> InUseError:
     by = "another process" if holder is None else str(holder)
-    return InputError(f"{target} is being written by {by}: wait for its end or stop it, or give another --out.")
+    return InUseError(f"{target} is being written by {by}: wait for its end or stop it, or give another --out.")
 
 
 def _holder(record: Path) -> Holder | None:

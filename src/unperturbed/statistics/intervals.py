@@ -1,5 +1,6 @@
 """95% intervals for shares."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,18 @@ def wilson(successes: int, n: int, at_most: int | None = None) -> Interval:
     low = binomtest(successes, n).proportion_ci(method="wilson").low
     high = binomtest(successes if at_most is None else at_most, n).proportion_ci(method="wilson").high
     return Interval(successes / n, float(low), float(high), n)
+
+
+def mean_of_answers(right: float, lost: float, n: int) -> Interval:
+    """Return right / n with Wilson's interval for n answers: those of one example differ less than those of many.
+
+    Args:
+        right: the sum over examples of the share of each one's answers that are right.
+        lost: the same of those that are unknown: wrong for the low end, right for the high end.
+        n: number of examples.
+    """
+    low, high = wilson(math.floor(right), n).low, wilson(min(math.ceil(right + lost - 1e-9), n), n).high
+    return Interval(right / n, low, high, n)
 
 
 def share_within(wrong: Sequence[int], lost: Sequence[int], draws: int, rho: float) -> Interval:

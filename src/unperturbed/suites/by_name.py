@@ -60,6 +60,11 @@ def find_suite(suite: str | Suite | Callable[..., Any], trust: Trust = OWN) -> S
         return Suite(label, (FunctionAttack(label, suite),), "upper bound only: one attack of the user's own")
     if suite in SUITES:
         return SUITES[suite]
+    if suite.partition(":")[0] == "corruptions":
+        raise InputError(
+            "Corruptions are no suite of attacks: measure them by unperturbed evaluate RUN --suite corruptions, or "
+            "un.corruption_accuracy."
+        )
     if "," in suite or suite.strip().lower() in ATTACKS:
         return custom(suite.split(","))
     if ":" in suite:

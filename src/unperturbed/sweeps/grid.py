@@ -1,23 +1,36 @@
-"""The runs of a sweep: one for each combination of values, trained and evaluated one after the other."""
+"""The runs of a sweep: one for each combination of values, trained and evaluated by an engine."""
 
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from unperturbed.engines.base import Engine, Keep, Report, Unit
+from unperturbed.engines.by_name import find_engine
+from unperturbed.engines.local import Local
 from unperturbed.errors import InputError, RunError
 from unperturbed.evaluation.measurement import LOADED
 from unperturbed.findings import Progress, silent
 from unperturbed.runs.files import CONFIG
-from unperturbed.runs.lock import locked
+from unperturbed.runs.lock import PATIENCE, InUseError, locked
 from unperturbed.runs.verify import read_object
 from unperturbed.sweeps.table import SEED, Axis, Combination, Sweep, write
 
 log = logging.getLogger("unperturbed")
 Make = Callable[[Mapping[str, str], Path], Combination]
 """A function from values (by the options of their axes) and a run folder to the combination."""
+
+
+Result = tuple[Mapping[str, Any] | None, Mapping[str, Any] | None, str | None]
+"""The results of training and of evaluation, and the reason of a failure."""
+LOST = PATIENCE + 60.0
+"""Seconds after which the lock of a lost worker, perhaps on another machine, is free at the latest."""
+AGAIN = 1.0
+"""Seconds between two tries to get a lock."""
 
 
 def make_axes(over: Sequence[tuple[str, Sequence[str]]]) -> list[Axis]:
@@ -82,41 +95,84 @@ def run_all(
     combinations: Sequence[Combination],
     suite: Mapping[str, str],
     progress: Progress = silent,
+    engine: str | Engine | None = None,
 ) -> Sweep:
     """Train and evaluate each unfinished combination, and write the table after each.
 
-    A failed run is an entry of the table, and the others continue. `suite` has its `suite` and `note`.
+    A failed run is an entry of the table, and the others continue.
+
+    Args:
+        out: the folder of the run folders, which the workers of an engine write.
+        axes: the options and their values.
+        combinations: of the values.
+        suite: has its `suite` and `note`.
+        progress: called with the number of runs that have begun.
+        engine: executes the runs; None: this process, one after the other.
 
     Raises:
         InputError: if an existing run folder has other options, before any training.
     """
     about = {"over": {axis.option: list(axis.values) for axis in axes}, **suite, "figure": str(out / "sweep.svg")}
-    started = [combination_of_all for combination_of_all in combinations if combination_of_all.folder.exists()]
-    new = [combination_of_all for combination_of_all in combinations if not combination_of_all.folder.exists()]
+    engine, total = find_engine(engine), len(combinations)
+    begun = [combination for combination in combinations if combination.folder.exists()]
+    new = [combination for combination in combinations if not combination.folder.exists()]
+    patience = 0.0 if isinstance(engine, Local) else LOST
+    units = [
+        Unit(number, 1, _Run(combination, number < len(begun), patience))
+        for number, combination in enumerate([*begun, *new])
+    ]
+
+    def report(finished: float, text: str) -> None:
+        progress(min(finished + engine.workers, total), total, text)
+
     with locked(out):
-        for number, combination in enumerate([*started, *new], 1):
-            progress(number, len(combinations), combination.name)
-            try:
-                _run_one(combination, is_begun=number <= len(started))
-            except (KeyboardInterrupt, OSError) as error:
-                error.__notes__ = [f"Finished runs are kept in {out}. Run the same command again to resume."]
-                raise
-            if number >= len(started):
-                swept = write(out, about, axes, combinations)
+        try:
+            for ended, (number, result) in enumerate(engine.map(units, report), 1):
+                combination = [*begun, *new][number]
+                combination.trained, combination.outcome, combination.error = result
+                if combination.error:
+                    log.error("%s failed: %s", combination.name, combination.error)
+                if ended >= len(begun):
+                    swept = write(out, about, axes, combinations)
+        except (KeyboardInterrupt, OSError) as error:
+            error.__notes__ = [f"Finished runs are kept in {out}. Run the same command again to resume."]
+            raise
     return swept
 
 
-def _run_one(combination: Combination, is_begun: bool) -> None:
-    """Train and evaluate one combination; store its error, unless an existing folder has other options."""
-    try:
-        combination.trained = combination.train()
-        combination.outcome = _without_loading(combination.evaluate())
-    except (RuntimeError, ValueError) as error:  # also errors of PyTorch: the other runs may succeed
-        if isinstance(error, InputError) and is_begun:
-            raise
-        expected = isinstance(error, InputError | RunError)
-        combination.error = str(error) if expected else f"{type(error).__name__}: {error}"
-        log.error("%s failed: %s", combination.name, combination.error)
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """The training and the evaluation of one combination, which resume by the files of its run folder."""
+
+    combination: Combination
+    is_begun: bool
+    """Whether its folder exists: if it has other options, the error is raised."""
+    patience: float
+    """The seconds to wait for the lock of a run folder, which a lost worker may hold."""
+
+    def __call__(self, begun: None, keep: Keep, report: Report) -> Result:
+        """Return the results of training and evaluation, and the reason of a failure."""
+        combination, trained = self.combination, None
+        report(0.0, combination.name)
+        try:
+            trained = self._unlocked(combination.train)
+            return trained, _without_loading(self._unlocked(combination.evaluate)), None
+        except (RuntimeError, ValueError) as error:  # also errors of PyTorch: the other runs may succeed
+            if isinstance(error, InputError) and self.is_begun:
+                raise
+            expected = isinstance(error, InputError | RunError)
+            return trained, None, str(error) if expected else f"{type(error).__name__}: {error}"
+
+    def _unlocked(self, work: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Return the result of the work, which begins when no other process holds the lock of the folder."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                return work()
+            except InUseError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(AGAIN)
 
 
 def _without_loading(outcome: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from unperturbed.attacks.gradient import Suite
 from unperturbed.checks import checked
 from unperturbed.data.selection import choose, parse
 from unperturbed.data.split import Data
+from unperturbed.engines.base import Engine
 from unperturbed.errors import InputError, hint
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.findings import Progress, silent
@@ -45,6 +46,7 @@ def sweep(
     examples: int | str | None = None,
     out: Path | str = "runs/sweep",
     device: str = "auto",
+    engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Sweep:
     """Train a network for each combination of values, evaluate all of them, and compare clean and robust accuracy.
@@ -63,7 +65,9 @@ def sweep(
         examples: test examples: N, "first:N", "stratified:N" or "random:N"; None: all.
         out: the folder of the run folders, sweep.json, sweep.md and sweep.svg.
         device: "auto", "cpu", "cuda" or "mps".
-        progress: called before each run with its number and name.
+        engine: executes the runs: a name, an import path or an `Engine`; None: this process, one after the other. Its
+            workers write the run folders, so that all of them must see `out`.
+        progress: called at the begin of each run with the number of runs that have begun, and its name.
 
     Raises:
         InputError: for an unknown option (with the nearest), or a folder of another sweep, before any training.
@@ -91,7 +95,8 @@ def sweep(
 
         return Combination(_by_axis_name(axes, texts), folder, trained, evaluated)
 
-    return run_all(folder, axes, combine(axes, folder, make), {"suite": attacks.name, "note": attacks.note}, progress)
+    about = {"suite": attacks.name, "note": attacks.note}
+    return run_all(folder, axes, combine(axes, folder, make), about, progress, engine)
 
 
 def _by_axis_name(axes: Sequence[Axis], texts: Mapping[str, str]) -> dict[str, str]:

@@ -104,7 +104,7 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
         raise InputError(f"With validation {recipe.validation}, all {len(train)} examples are held out: lower it.")
     if len(held_out) == 0:
         warnings.append("No example is held out: best weights and alarm rest on training examples.")
-    size = recipe.batch_size or (128 if len(ids) >= 10_000 else 32)
+    size = recipe.batch_size or usual_batch_size(len(ids))
     extra_size = 0 if extra_split is None else min(round(size * recipe.extra_ratio), size - 1)
     if size - extra_size > len(ids):
         warnings.append(f"The batch size {size} is larger than the data ({len(ids)}); it was lowered.")
@@ -115,6 +115,11 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
     extra_size = min(extra_size, size - 1)
     batches = Batches(train, ids, extra_split, size, extra_size, recipe.seed, fabric.global_rank, fabric.world_size)
     return Examples(batches, held_out, classes, warnings)
+
+
+def usual_batch_size(examples: int) -> int:
+    """Return the examples per step of a recipe without a batch size."""
+    return 128 if examples >= 10_000 else 32
 
 
 def _check_same_classes(classes: Sequence[str], extra: Sequence[str]) -> None:
