@@ -149,10 +149,12 @@ def plain(value: Any) -> Any:
 
 
 def wait_for(condition: Any, process: "subprocess.Popen[str]") -> None:
-    """Wait until the condition holds; fail where the process ends before."""
-    until = time.monotonic() + 120
+    """Wait until the condition holds; fail where the process ends before, or after ten minutes."""
+    until = time.monotonic() + 600
     while not condition():
-        assert process.poll() is None and time.monotonic() < until, process.communicate()[1]
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            pytest.fail(f"The condition did not come: {process.communicate()[1]}")
         time.sleep(0.05)
 
 
