@@ -180,6 +180,7 @@ def test_the_unit_of_a_killed_node_is_resumed_where_it_was(cluster: Cluster, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_evaluation_on_a_cluster_has_the_bits_of_one_process(cluster: Cluster, run: Path, tmp_path: Path) -> None:
     words = ("evaluate", str(run), "--suite", "apgd-ce,square", "--examples", "90", "--overwrite")
     values = [done(*words, "--out", str(tmp_path / name), *options)
