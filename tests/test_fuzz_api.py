@@ -23,6 +23,7 @@ from support.fuzzing.data import CLASSES, FEATURES
 from support.fuzzing.making import files, makers
 from support.fuzzing.roles import Call, Role
 from support.fuzzing.values import Make
+from support.shares import in_ci
 from support.toys import linear
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # the annotations' check under pytest would be first
@@ -126,7 +127,7 @@ def faults(seed: int, count: int) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", in_ci(3, range(10)))
 def test_a_thousand_calls_are_refused_by_name_or_give_valid_results(
     seed: int, places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,6 +217,7 @@ def test_a_call_from_python_shares_the_examples_as_the_command_does() -> None:
         unperturbed.evaluate(model, given[1], given[2], lambda model, x, y: x, devices=2)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_measurement_from_python_is_shared_by_two_processes() -> None:
     """Distances, accuracies and matrices are those of one process; another engine in addition is refused."""

@@ -34,6 +34,7 @@ def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     return call
 
 
+@pytest.mark.slow
 def test_two_runs_are_explained_side_by_side_and_paired_over_examples(run: Run) -> None:
     code, out, err = run(
         "explain", "a", "b", "--explanations", "alignment,saliency", "--examples", "8", "--json", "--figures", "svg,png"

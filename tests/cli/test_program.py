@@ -42,6 +42,7 @@ def test_an_interrupted_run_goes_on_with_resume(tmp_path: Path) -> None:
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 13))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_demonstration_prints_its_table(tmp_path: Path) -> None:
     done = subprocess.run((*PROGRAM, "demo"), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)

@@ -383,6 +383,7 @@ assert os.waitpid(begin(killed), 0)[1] == 0
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     words = [str(Path(__file__).parents[1]), str(tmp_path / "whole"), str(tmp_path / "killed")]

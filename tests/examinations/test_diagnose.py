@@ -206,6 +206,7 @@ def convolutions() -> nn.Module:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_diagnostic_looks_at_a_network_and_leaves_it_as_it_was(tmp_path: Path) -> None:
     model, (x, y) = convolutions(), data(24)
     before = snapshot(model, x, y)

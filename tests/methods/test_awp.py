@@ -262,6 +262,7 @@ def test_it_costs_a_forward_and_a_backward_to_the_weights_more() -> None:
     assert (counted.forwards, counted.to_inputs, counted.to_weights) == (5 * 8, 3 * 8, 2 * 8)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script")
 def test_a_compiled_network_is_perturbed_too() -> None:

@@ -333,6 +333,7 @@ def test_transfer_in_little_memory(most: int, gradient: bool) -> None:
     assert any(text.startswith("a: Memory ran out") and f"{most} examples" in text for text in found.warnings)
 
 
+@pytest.mark.slow
 def test_a_climb_to_its_end_that_fails_costs_nothing_else() -> None:
     x, y, bad = apart(40)
     model, poison = linear(6, 3), x[bad]

@@ -50,6 +50,7 @@ def test_the_first_examples_of_a_set(run: Path) -> None:
             un.adversarial_set(run, examples=wrong)
 
 
+@pytest.mark.slow
 def test_a_sheet_shows_the_original_and_the_adversarial_input(run: Path, tmp_path: Path) -> None:
     examples = un.adversarial_set(run)
     rows = (0, len(examples.ids) - 1)

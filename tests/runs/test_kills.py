@@ -6,6 +6,7 @@ import pytest
 from benchmarks import kills
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_eight_kills_lose_nothing(tmp_path: Path) -> None:
     results = kills.run(tmp_path / "kills", 8)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from support.shares import in_ci
 from support.toys import without_seconds
 from unperturbed import runs
 from unperturbed.architectures.small_cnn import SmallCNN
@@ -73,7 +74,7 @@ def killed(context: ForkServerContext, kind: Callable[[], Method], folder: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [AT, Free])
+@pytest.mark.parametrize("kind", in_ci(1, [AT, Free]))
 def test_killed_at_five_random_moments(kind: Callable[[], Method], tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)

@@ -3,12 +3,15 @@
 import argparse
 import os
 import pickle
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
 import torch
+from lightning_fabric.utilities.data import AttributeDict
 from torch import Tensor, nn
 
 from unperturbed.architectures.mlp import MLP
@@ -191,7 +194,7 @@ def test_code_in_a_pickle_never_runs_and_is_named(tmp_path: Path, kind: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("extra", "told"), [(argparse.Namespace(lr=0.1), "argparse.Namespace"), (nn.Linear(2, 2), "torch.nn.*Linear")]
+    ("extra", "told"), [(Fraction(1, 2), "fractions.Fraction"), (nn.Linear(2, 2), "torch.nn.*Linear")]
 )
 def test_objects_beside_the_weights_are_named_with_a_remedy(tmp_path: Path, extra: object, told: str) -> None:
     torch.save({"state_dict": network().state_dict(), "args": extra}, tmp_path / "weights.pth")
@@ -200,8 +203,36 @@ def test_objects_beside_the_weights_are_named_with_a_remedy(tmp_path: Path, extr
 
 
 @pytest.mark.parametrize(
+    "extra",
+    [
+        argparse.Namespace(lr=0.1, output=Path("runs"), layers=[1, 2]),
+        AttributeDict(lr=0.1),
+        np.float64(93.2),
+        np.float32(0.5),
+        np.int64(3),
+        np.bool_(True),
+    ],
+    ids=lambda extra: type(extra).__name__,
+)
+def test_plain_values_beside_the_weights_are_no_obstacle(tmp_path: Path, extra: object) -> None:
+    """As timm (arguments), Lightning (settings) and many scripts (the best accuracy, from NumPy) store them."""
+    torch.save({"epoch": 3, "state_dict": network().state_dict(), "extra": extra}, tmp_path / "weights.pth")
+    assert same_tensors(read_weights(tmp_path / "weights.pth"), network().state_dict())
+
+
+def test_arguments_run_no_code(tmp_path: Path) -> None:
+    path, flag = tmp_path / "weights.pt", tmp_path / "ran"
+    torch.save({"state_dict": network().state_dict(), "args": argparse.Namespace(x=Malicious(flag))}, path)
+    with pytest.raises(InputError, match=r"(posix|nt)\.mkdir.*nothing in it ran"):
+        read_weights(path)
+    assert not flag.exists()
+
+
+@pytest.mark.parametrize(
     ("content", "told"),
     [
+        ({"student": {"a": torch.zeros(2)}, "teacher": {"a": torch.ones(2)}}, "with the keys student, teacher"),
+        ({"optimizer": {"a": torch.zeros(2)}}, "with the keys optimizer"),
         ({"epoch": 3, "optimizer": {"state": {}}}, "holds no weights but a dict with the keys epoch, optimizer"),
         ([torch.zeros(2)], "holds no weights but a list"),
         ({}, "holds no weights but a dict"),
@@ -355,6 +386,17 @@ WITHOUT_NORMALISATION = {
     "gowal": lambda saved: {"model_state_dict": prefixed("module.", body(saved)), "unaveraged_model_state_dict": {}},
     "ema only": lambda saved: {"ema": body(saved)},
     "nested": lambda saved: {"model": {"state_dict": body(saved)}},
+    "lightning, another attribute": lambda saved: {
+        "state_dict": prefixed("classifier.", body(saved)) | {"criterion.weight": torch.ones(4)},
+        **{"pytorch-lightning_version": "2.5.0", "hyper_parameters": {"lr": 0.1}, "loops": {}},
+        "optimizer_states": [{"state": {0: {"momentum_buffer": torch.zeros(2)}}}],
+    },
+    "timm": lambda saved: {
+        **{"epoch": 3, "arch": "resnet18", "args": argparse.Namespace(lr=0.1), "metric": np.float64(0.5)},
+        **{"state_dict": body(saved), "state_dict_ema": body(network(7))},
+    },
+    "deepspeed": lambda saved: {"module": body(saved), "optimizer": {"state": torch.zeros(3)}},
+    "another name": lambda saved: {"classifier_weights": body(saved), "scheduler": {"last": torch.zeros(1)}},
     "weight averaging": lambda saved: {"n_averaged": torch.tensor(7), **prefixed("module.", body(saved))},
 }
 
@@ -378,10 +420,23 @@ def test_a_foreign_layout_with_its_normalisation(tmp_path: Path, layout: str) ->
 def test_a_foreign_layout_without_normalisation(tmp_path: Path, layout: str) -> None:
     saved, loaded = network(0, (0.0,), (1.0,)), network(1, (0.0,), (1.0,))
     torch.save(WITHOUT_NORMALISATION[layout](saved), tmp_path / "foreign.pt")
-    assert same_tensors(read_weights(tmp_path / "foreign.pt"), body(saved))
+    if layout != "lightning, another attribute":  # the name of an attribute is known only from the network
+        assert same_tensors(read_weights(tmp_path / "foreign.pt"), body(saved))
     report = load_weights(loaded, tmp_path / "foreign.pt")
     assert same(saved, loaded)
     assert report.kept == ("normalise.mean", "normalise.std") and not report.missing
+
+
+def test_of_two_networks_in_a_file_none_is_guessed(tmp_path: Path) -> None:
+    """As of a teacher and a student; a network next to other layers is taken, and the rest reported."""
+    saved = body(network(0))
+    torch.save(prefixed("net.student.", saved) | prefixed("net.teacher.", body(network(1))), tmp_path / "two.pt")
+    loaded = network(2, (0.0,), (1.0,))
+    with pytest.raises(InputError, match=r"holds 2 networks .*behind student\. and teacher\."):
+        load_weights(loaded, tmp_path / "two.pt")
+    torch.save(prefixed("backbone.", saved) | {"head.weight": torch.zeros(3)}, tmp_path / "one.pt")
+    report = load_weights(loaded, tmp_path / "one.pt")
+    assert same(loaded, network(0, (0.0,), (1.0,))) and report.unexpected == ("head.weight",)
 
 
 def test_a_normalisation_that_the_file_does_not_have_is_never_guessed(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
 from unperturbed.reading import check_memory, free_memory, in_words
 from unperturbed.runs.tensors import write_tensors
-from unperturbed.weights.layouts import MEAN, STD, StoredWeights, plain_names
+from unperturbed.weights.layouts import MEAN, STD, StoredWeights, networks_in, plain_names
 from unperturbed.weights.nearest import belonging
 from unperturbed.weights.stored import read_stored
 
@@ -233,7 +233,7 @@ def save_weights(model: nn.Module, path: Path | str, about: Mapping[str, object]
 
 def _match(tensors: Mapping[str, Tensor], stored: StoredWeights, path: str) -> tuple[dict[str, Tensor], KeyReport]:
     """Return the tensors to load under the model's names, and the report on all names."""
-    ours, theirs = _best_names(tensors, stored.weights)
+    ours, theirs = _best_names(tensors, stored.weights, path)
     fitting, mismatched = {}, []
     for plain in ours.keys() & theirs.keys():
         name, value = ours[plain], stored.weights[theirs[plain]]
@@ -269,11 +269,35 @@ def _check_kind(stored: Tensor, tensor: Tensor, name: str, path: str) -> None:
         )
 
 
-def _best_names(tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the names, stored or plain, that agree with the model's most often; the stored ones if equal."""
+def _best_names(
+    tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor], path: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the names, stored or plain, that agree with the model's most often; the stored ones if equal.
+
+    If they lack weights, and those behind a prefix of the file do not, these are taken; the rest is unexpected.
+    """
     ours = ({name: name for name in tensors}, plain_names(tensors))
     theirs = ({name: name for name in stored}, plain_names(stored))
-    return max(product(ours, theirs), key=lambda pair: len(pair[0].keys() & pair[1].keys()))
+    best = max(product(ours, theirs), key=lambda pair: len(pair[0].keys() & pair[1].keys()))
+    if _has_all(*best):
+        return best
+    whole = {
+        prefix: (mine, {name: name for name in stored.keys() - {*names.values()}} | names)
+        for prefix, names in networks_in(stored).items()
+        for mine in ours
+        if _has_all(mine, names)
+    }
+    if len(whole) > 1:
+        raise InputError(
+            f"{path} holds {len(whole)} networks with the names of the model, behind {' and '.join(whole)}: save the "
+            "one that you mean alone"
+        )
+    return next(iter(whole.values()), best)
+
+
+def _has_all(ours: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
+    """Tell whether a file has all weights of the model but, at most, its normalisation and counts of batches."""
+    return all(name in theirs for name in ours if name not in (MEAN, STD) and not name.endswith("num_batches_tracked"))
 
 
 def _fitted(stored: Tensor, tensor: Tensor) -> Tensor:

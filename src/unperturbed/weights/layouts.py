@@ -4,7 +4,9 @@ RobustBench: under "state_dict", or bare, or under "last"; names behind "module.
 MadryLab/robustness: under "model" (older: "state_dict"); the network twice, as "module.model." and
 "module.attacker.model.", with `normalizer.new_mean` and `new_std`. TRADES: bare, at times behind "module.". MAIR: under
 "rmodel"; "model." (parallel: "model.module."), together with `n_classes`, `mean` and `std`, or `model.0.mean` and the
-network as "model.1.". Only complete leading prefixes that every weight has are removed.
+network as "model.1.". timm: under "state_dict", the average under "state_dict_ema". DeepSpeed: under "module".
+Lightning: under "state_dict", behind the name of the module's attribute, at times next to a loss with weights. Only
+complete leading prefixes that every weight has are removed; of several networks in a file, `networks_in` returns each.
 """
 
 import re
@@ -27,8 +29,16 @@ _CONTAINERS = (
     "model_ema",
     "ema_state_dict",
     "ema",
+    "module",
+    "net_state_dict",
+    "model_sd",
+    "params_ema",
+    "params",
+    "swa_model",
 )
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "attacker.model.")
+_NO_NETWORK = ("optim", "sched", "scaler", "loops", "callbacks", "rng", "hyper")
+"""Parts of the names of entries that hold tensors, but no network."""
 _BOOKKEEPING = ("n_classes", "n_averaged")
 _NORMALISER = re.compile(
     r"(?P<owner>(?:(?:attacker\.)?normali[sz](?:e|er|ation)\.|0\.)?)(?:new_)?(?P<role>mean|mu|std|sigma)"
@@ -54,7 +64,37 @@ def find_weights(content: object) -> StoredWeights | None:
         (name, inner), *rest = inside.items()
         return StoredWeights(inner.weights, (name, *inner.path), (*(container for container, _ in rest), *inner.others))
     weights = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    return StoredWeights(weights) if weights else None
+    return StoredWeights(weights) if weights else _only_network(content)
+
+
+def _only_network(content: Mapping[object, object]) -> StoredWeights | None:
+    """Return the tensors of the only entry that is a mapping of tensors, under any name; None if not exactly one is."""
+    entries = {
+        str(name): tensors
+        for name, entry in content.items()
+        if isinstance(entry, Mapping)
+        and not any(part in str(name).lower() for part in _NO_NETWORK)
+        and (tensors := {str(key): value for key, value in entry.items() if isinstance(value, Tensor)})
+    }
+    if len(entries) != 1:
+        return None
+    ((name, weights),) = entries.items()
+    return StoredWeights(weights, (name,))
+
+
+def networks_in(weights: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
+    """Return plain name -> stored name of the weights behind each leading prefix of one or two parts, by the prefix."""
+    names = plain_names(weights)
+    parts = {name: name.split(".") for name in names}
+    prefixes = sorted(
+        {".".join(part[:depth]) + "." for part in parts.values() for depth in (1, 2) if len(part) > depth}
+    )
+    found = {}
+    for prefix in prefixes:
+        behind = {name.removeprefix(prefix): stored for name, stored in names.items() if name.startswith(prefix)}
+        inner = plain_names({name: weights[stored] for name, stored in behind.items()})
+        found[prefix] = {plain: behind[name] for plain, name in inner.items()}
+    return found
 
 
 def plain_names(weights: Mapping[str, Tensor]) -> dict[str, str]:

@@ -1,20 +1,45 @@
 """The content of a weights file, read without running code in it."""
 
+import argparse
 import pickletools
 import re
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from unperturbed.errors import InputError
 from unperturbed.reading import regular
 from unperturbed.runs.tensors import DamagedError, damage_of_zip, read_tensors
 from unperturbed.weights.layouts import StoredWeights, find_weights
+
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+PLAIN: tuple[Any, ...] = (
+    argparse.Namespace,
+    *((PurePosixPath, f"pathlib{part}.PosixPath") for part in ("", "._local")),
+    np.dtype,
+    *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type) and issubclass(kind, np.dtype)),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(
+        (OrderedDict, f"{package}.AttributeDict")
+        for package in (
+            *("lightning_fabric.utilities.data", "lightning.fabric.utilities.data"),
+            *("pytorch_lightning.utilities.parsing", "lightning.pytorch.utilities.parsing"),
+        )
+    ),
+)
+"""Classes of plain values next to the weights in checkpoints of timm, Lightning and others: making them runs no code.
+
+Options of a command, paths, NumPy's numbers and Lightning's settings.
+"""
 
 
 def read_stored(path: Path) -> StoredWeights:
@@ -81,7 +106,7 @@ def _read_pickled(path: Path, head: bytes) -> object:
         raise InputError(f"{path} is damaged ({damage}): download it again, or put back a copy")
     try:
         # an open file: for a path, torch decides by the suffix; it warns of foreign pickles
-        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
+        with warnings.catch_warnings(action="ignore"), safe_globals([*PLAIN]), path.open("rb") as file:
             content: object = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         if code := _code_in(path, str(error)):

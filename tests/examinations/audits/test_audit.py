@@ -51,6 +51,7 @@ def test_an_honest_network_shows_no_sign_of_obfuscation(net: Small, tmp_path: Pa
     assert again.headline == found.headline
 
 
+@pytest.mark.slow
 def test_a_gradient_of_zeros_is_named(net: Small) -> None:
     found = zero_gradient(under_audit(same_function(net)["zero gradient"][0]))
     assert found.verdict == "fail" and "zero gradient" in found.causes, found.measured
@@ -72,7 +73,7 @@ def truth(net: Small) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", in_ci(3, same_function(Small())))
+@pytest.mark.parametrize("name", in_ci(2, same_function(Small())))
 def test_the_headline_of_a_network_with_the_same_answers_is_the_undefended_ones(
     net: Small, truth: float, name: str
 ) -> None:
@@ -83,7 +84,7 @@ def test_the_headline_of_a_network_with_the_same_answers_is_the_undefended_ones(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", in_ci(2, other_function(Small())))
+@pytest.mark.parametrize("name", in_ci(1, other_function(Small())))
 def test_the_cause_of_a_network_with_other_answers_is_named(net: Small, name: str) -> None:
     model, cause = other_function(net)[name]
     assert cause in audited(model, 50).causes

@@ -67,6 +67,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unperturbed.examinations.audit.checks_in", only("probabilities", "saturation"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_stored_evaluation_is_the_baseline_and_others_count_too(tmp_path: Path) -> None:
     net = robust()
@@ -83,6 +84,7 @@ def test_a_stored_evaluation_is_the_baseline_and_others_count_too(tmp_path: Path
     assert value["headline"]["value"] <= verdicts.count("survived") / N, "broken by any is broken"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_sorted_examples_are_audited_in_every_class(tmp_path: Path) -> None:
     """The first 12 of these are all of class 0, and say nothing about the other classes."""

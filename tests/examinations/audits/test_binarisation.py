@@ -44,6 +44,7 @@ def planted() -> tuple[nn.Module, Batch]:
     return robust(), Batch(x, y, torch.arange(40))
 
 
+@pytest.mark.slow
 def test_a_strong_suite_solves_what_one_step_does_not(planted: tuple[nn.Module, Batch]) -> None:
     solved, one_step = (binarisation(*planted, THREAT, suite, 6) for suite in (strong, FGSM))
     assert solved.valid == 6 and solved.solved >= 5 and solved.by_chance <= 1
