@@ -114,7 +114,8 @@ def audit(
     folder = None if out is None else Path(out)
     with ExitStack() as stack:
         stack.enter_context(state_restored(model))
-        looked = _look(model, split, threat, seed, output)
+        with state_restored(model):  # a network that keeps state is judged in the state in which it was given
+            looked = _look(model, split, threat, seed, output)
         stack.enter_context(under_attack(looked.classifier))
         known = [o for o in stored if (o.threat, o.environment.get("network")) == (str(threat), looked.network)]
         request = {
@@ -128,7 +129,8 @@ def audit(
             "seed": seed,
         }
         asked = {**request, "budget": budget, "examples": examples, "batch_size": batch_size, "of": len(split)}
-        plan = _planned(folder, asked, lambda: _plan(looked, split, question, budget, examples, batch_size, known))
+        with state_restored(model):
+            plan = _planned(folder, asked, lambda: _plan(looked, split, question, budget, examples, batch_size, known))
         announce(plan)
         whole = split
         if plan.examples < len(split):
