@@ -271,7 +271,8 @@ def _result(check: Check, audited: Audited, clock: Clock) -> CheckResult:
         text = f"the budget does not reach: it takes about {clock.seconds(passes):.0f} s"
         return CheckResult(check.__name__, question, "not run", text, "", reason="budget")
     try:
-        result = check(audited)
+        with state_restored(audited.model):
+            result = check(audited)
     except Exception as error:  # any error of the network: the other checks continue
         text = f"it failed ({type(error).__name__}: {error})"[:300]
         return CheckResult(check.__name__, question, "not run", text, "", seconds=began.cost, reason="error")
