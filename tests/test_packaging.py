@@ -1,6 +1,7 @@
 """The files around the package agree with it: version, package data, extras, workflows, citation."""
 
 import re
+import shlex
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -69,7 +70,10 @@ def test_what_a_workflow_makes_is_a_target(file: Path) -> None:
         for line in step.get("run", "").splitlines()
         for word in re.findall(r"^make (.*)$", line)[:1]
     ]
-    assert made and all(target in targets for words in made for target in words.split())
+    words = [word for line in made for word in shlex.split(line)]
+    variables = [word.partition("=")[0] for word in words if "=" in word]
+    assert words and all(word in targets for word in words if "=" not in word)
+    assert all(re.search(rf"^{name} [?:]?=", (ROOT / "Makefile").read_text(), re.MULTILINE) for name in variables)
 
 
 def test_only_the_job_that_publishes_may_ask_for_an_identity() -> None:
@@ -78,3 +82,56 @@ def test_only_the_job_that_publishes_may_ask_for_an_identity() -> None:
     assert asking == ["publish"] and release["permissions"] == {"contents": "read"}
     texts = [file.read_text() for file in WORKFLOWS]
     assert not any("secrets." in text for text in texts)
+
+
+SURROUNDINGS = (
+    *("CITATION.cff", "SECURITY.md", "CONTRIBUTING.md", "Dockerfile", "Makefile", "pyproject.toml", "constraints.txt"),
+    *(".pre-commit-config.yaml", ".dockerignore", "MANIFEST.in"),
+)
+
+
+@pytest.mark.parametrize("file", [*(ROOT / name for name in SURROUNDINGS), *WORKFLOWS], ids=lambda file: file.name)
+def test_no_file_names_the_host_of_a_registry(file: Path) -> None:
+    """Where packages come from is the choice of the machine that installs them."""
+    hosts = r"(pypi\.org|pythonhosted|pytorch\.org/whl|anaconda\.org|index-url\s*=?\s*http|docker\.io|ghcr\.io)"
+    assert re.findall(hosts, file.read_text()) == []
+
+
+def test_the_citation_has_what_its_format_requires() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors", "license", "version"} <= citation.keys()
+    assert citation["cff-version"] == "1.2.0" and all("name" in author for author in citation["authors"])
+    assert citation["license"] == PROJECT["project"]["license"]
+
+
+def test_the_hooks_before_a_commit_are_the_programs_of_make_check() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    entries = [hook["entry"].split() for hook in repository["hooks"]]
+    assert repository["repo"] == "local" and all(hook["language"] == "system" for hook in repository["hooks"])
+    (check,) = re.findall(r"^check: .*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    programs = re.findall(r"\$\(BIN\)/(\w+)(?: (check|format))?", check)
+    assert [tuple(entry[:2]) if entry[0] == "ruff" else entry[0] for entry in entries[:3]] == [
+        name if name == "mypy" else (name, verb) for name, verb in programs
+    ]
+    (layers,) = entries[3:]
+    assert layers[:3] == ["python", "-m", "pytest"] and all((ROOT / path).is_file() for path in layers[3:])
+
+
+def test_the_image_copies_files_that_exist_and_starts_the_command() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    copied = [line.split()[1:-1] for line in lines if line.startswith("COPY ") and "--from=" not in line]
+    names = [name for line in copied for name in line]
+    assert names and all((ROOT / name).exists() for name in names)
+    ignored = [line.strip() for line in (ROOT / ".dockerignore").read_text().splitlines()]
+    assert not set(names) & set(ignored)
+    (entry,) = (line for line in lines if line.startswith("ENTRYPOINT "))
+    (program,) = PROJECT["project"]["scripts"]
+    assert entry == f'ENTRYPOINT ["{program}"]'
+    python = re.findall(r"^FROM python:(3\.\d+)-slim", "\n".join(lines), re.MULTILINE)
+    assert len(python) == 2 and f"Programming Language :: Python :: {python[0]}" in PROJECT["project"]["classifiers"]
+
+
+def test_the_policy_on_versions_and_on_vulnerabilities_is_written_down() -> None:
+    policy = (ROOT / "CONTRIBUTING.md").read_text().partition("## Versions and deprecation")[2]
+    assert "DeprecationWarning" in policy and "minor version" in policy
+    assert "## Reporting" in (ROOT / "SECURITY.md").read_text()

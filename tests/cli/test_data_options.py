@@ -92,6 +92,12 @@ def test_data_that_have_changed_since_the_training_are_told(capsys: pytest.Captu
     assert "training data of run" in (err := " ".join(capsys.readouterr().err.split())) and "changed since" in err
 
 
+@pytest.mark.parametrize("words", [("evaluate", "runs/a\nb"), ("train", "--data", "digits", "--out", "a\r\nb")])
+def test_a_name_with_a_line_break_is_refused_and_printed_in_one_line(words: tuple[str, ...], run: Run) -> None:
+    code, _, err = run(*words)
+    assert code == 2 and "holds a line break" in err and err.count("\n") == 1 and repr(words[-1]) in err
+
+
 def test_a_run_that_names_data_of_the_hub_downloads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(repository: str, config: str | None) -> Path:
         raise InputError(f"{repository} was asked for")

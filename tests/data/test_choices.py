@@ -13,7 +13,14 @@ from unperturbed.data.names import DATASETS
 from unperturbed.data.sources import keep_place, load_data, with_applicable
 from unperturbed.errors import InputError
 
-VALUES = {"config": "default", "image": "x_test", "label": "y_test", "resize": "4,4", "scale": "unit"}
+VALUES = {
+    "config": "default",
+    "image": "x_test",
+    "label": "y_test",
+    "resize": "4,4",
+    "scale": "unit",
+    "root": "pictures",
+}
 TAKEN = {
     "digits": (),
     "choices_functions:data": (),

@@ -133,3 +133,22 @@ def test_a_dataset_that_changes_with_every_reading_is_told() -> None:
     assert as_split(Items([(torch.tensor([0.5, torch.nan]), 0)])).notes == ()
     (text,) = as_split(Augmented([0, 1, 2])).notes
     assert "other inputs at every reading" in text
+
+
+@pytest.mark.parametrize("label", [int, np.int64, torch.tensor])
+def test_a_list_of_two_examples_is_one_set_of_data_and_no_pair_of_arrays(label: Any) -> None:
+    """A list of three examples was one already."""
+    x = torch.rand(2, 4)
+    data = [(x[0], label(0)), (x[1], label(1))]
+    for split in (as_split(data), as_data(data).train):
+        assert torch.equal(split.inputs(torch.arange(2)), x) and split.labels.tolist() == [0, 1]
+    assert as_data(data).test is None
+
+
+def test_pairs_of_arrays_and_of_splits_are_no_lists_of_examples() -> None:
+    assert as_split(([[0.1], [0.2]], [0, 1])).shape == (1,)
+    x, y = np.ones((2, 3)), [0, 1]
+    both = as_data(((x, y), (x[:1], y[:1])))
+    assert both.test is not None and (len(both.train), len(both.test)) == (2, 1)
+    with pytest.raises(InputError, match="label of example 0 is 'a', not an integer"):
+        as_data([(torch.rand(4), "a"), (torch.rand(4), "b")])

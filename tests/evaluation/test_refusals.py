@@ -20,6 +20,7 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.checked_model import check_kinds
 from unperturbed.evaluation.evidence import Evidence
+from unperturbed.evaluation.outputs import spoiled_columns
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD
 from unperturbed.statistics.intervals import wilson
@@ -339,3 +340,24 @@ def test_progress_that_stops_the_evaluation_is_no_failure_of_the_network(monkeyp
     with pytest.raises(ValueError, match="enough"):
         evaluate(linear(6, 3), (X, Y), THREAT, QUICK, progress=enough)
     assert len(calls) == 1
+
+
+class Masked(nn.Module):
+    """A network with the logit -inf for one class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = linear(6, 3)
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf, 0.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x) + self.mask
+
+
+def test_a_class_without_finite_logits_is_named() -> None:
+    assert any("not finite in column 1 (-inf for" in text and "-1e4" in text for text in warned(Masked()))
+    assert not any("not finite" in text for text in warned(linear(6, 3)))
+    logits = torch.zeros(4, 3)
+    logits[1:, 2] = torch.nan
+    assert spoiled_columns(logits) == "in column 2 (nan for 3)"
+    assert spoiled_columns(torch.full((4, 3), torch.nan)) == spoiled_columns(torch.zeros(4, 3)) == ""

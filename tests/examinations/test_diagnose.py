@@ -226,3 +226,19 @@ def test_transformers_grouped_convolutions_and_mlps_go_through_without_special_c
     for quantity in (claim.quantity for claim in CLAIMS):
         values = found.examined.distribution(quantity)
         assert values is not None and len(values.values) == 10 and values.missing == 0
+
+
+def test_training_examples_that_repeat_are_examined_once(tmp_path: Path) -> None:
+    """An oversampled class: findings pair the values of examples by their ids."""
+    x, y = data(8)
+    repeated = array_split(x, y)[[3, 0, 0, 5, 3]]
+    found = list[list[int]]()
+
+    def seen(subject: Subject) -> Finding:
+        assert subject.train is not None
+        found.append(subject.train.ids.tolist())
+        return told(subject)
+
+    examined = diagnose(network("plain"), data(), Threat("Linf", 0.1), train=repeated, diagnostics=[seen])
+    assert found == [[3, 0, 5]]
+    assert any("2 of the 5 training examples have the id of another one" in text for text in examined.notes)

@@ -1,6 +1,7 @@
 """The contents of a run folder are verified, and all damaged or missing files are named."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,20 @@ def test_the_headline_is_under_the_threat_of_training(run: Path) -> None:
     un.evaluate(model, data, un.Threat("Linf", 0.01), QUICK, out=run / "evaluation/other")
     stored = read_run(run, "a")
     assert len(stored.evaluations) == 2 and stored.headline is not None and stored.headline.radius == 0.1
+
+
+def test_the_headline_is_on_the_test_data_of_the_run(run: Path) -> None:
+    """A stronger suite on other data does not replace it, and without it the report says so."""
+    strong = Suite("strong", (GradientAttack("strong", cross_entropy, PGD(steps=60), restarts=3),), "a test")
+    other = un.load_data(str(read_run(run, "a").record.data)).train  # type: ignore[union-attr]
+    un.evaluate(un.load_run(run), other, un.Threat("Linf", 0.1), strong, out=run / "evaluation/other-data")
+    stored = read_run(run, "a")
+    assert [(one.outcome.suite, one.is_own) for one in stored.evaluations] == [("pgd", True), ("strong", False)]
+    shutil.rmtree(run / "evaluation/pgd")
+    (run / "evaluation/pgd.json").unlink()
+    left = read_run(run, "a")
+    assert left.headline is not None and not left.headline.is_own
+    assert "in the folder other-data" in un.report(run).page.read_text()
 
 
 @pytest.mark.parametrize("content", [None, "file"])

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from unperturbed.runs.kept import Kept
 
 
@@ -23,3 +25,12 @@ def test_a_changed_file_is_read_by_nobody_and_without_a_file_nothing_is_kept(tmp
     nowhere = Kept(None, identity)
     nowhere.write(steps=3)
     assert nowhere.read() == {} and list(tmp_path.iterdir()) == [file]
+
+
+def test_values_that_do_not_fit_are_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept = Kept(tmp_path / "plan.json", {"seed": 0})
+    assert kept.read_as(lambda values: values["steps"]) is None and not caplog.text
+    kept.write(steps=3)
+    assert kept.read_as(lambda values: int(values["steps"])) == 3
+    assert kept.read_as(lambda values: values["plan"]) is None
+    assert "plan.json holds values that do not fit ('plan')" in caplog.text

@@ -5,6 +5,7 @@ import logging
 import sqlite3
 import struct
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -130,7 +131,8 @@ def test_an_absent_package_is_named_before_anything_begins(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base, "find_spec", lambda package: None)
-    with pytest.raises(InputError, match=rf"--track {name} needs the package .* pip install .*unperturbed\[track\]"):
+    remedy = r"pip install .*unperturbed\[(track|tensorboard)\]"
+    with pytest.raises(InputError, match=rf"--track {name} needs the package .* {remedy}"):
         trained(tmp_path / "run", name)
     assert not (tmp_path / "run").exists()
 
@@ -139,6 +141,16 @@ def test_trackers_are_found_by_file_and_say_what_they_need() -> None:
     assert sorted(listing("trackers")) == ["csv", "mlflow", "tensorboard", "trackio", "wandb"]
     installed = [name for name in listing("trackers") if name in ("csv",) or find_spec(name) is not None]
     assert [kind.name for kind in find_trackers(installed, Path())] == installed
+
+
+@pytest.mark.parametrize("name", ["mlflow", "tensorboard", "trackio", "wandb"])
+def test_the_extra_that_is_named_installs_the_package(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unperturbed.trackers.base.find_spec", lambda package: None)
+    with pytest.raises(InputError, match=rf"needs the package {name}, .* pip install 'unperturbed\[(\w+)\]'") as raised:
+        find_trackers([name], Path())
+    extra = str(raised.value).partition("[")[2].partition("]")[0]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert any(line.startswith(name) for line in project["optional-dependencies"][extra])
 
 
 def test_nested_settings_are_flat_by_dots() -> None:

@@ -192,6 +192,9 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
         )
     if other := [word for word in argv if not word.isascii() and re.search("[\ud800-\udfff]", word)]:
         raise InputError(f"{other[0]!r} is no text in UTF-8: rename the file or folder.")
+    words = [*positionals, *(str(value) for key, value in pairs if key.split(".")[0] not in TREES)]
+    if broken := [word for word in words if len(word.splitlines()) > 1]:
+        raise InputError(f"{broken[0]!r} holds a line break: rename the file or folder, or give one line.")
     file = next((value for key, value in reversed(pairs) if key == "config"), None)
     below = _from_yaml(Path(str(file)), option_names, "model" in dict(pairs)) if file is not None else []
 

@@ -35,6 +35,8 @@ def as_split(data: object) -> Split:
         raise InputError(f"The data is the text {data!r:.80}: load it first, by load_data({data!r:.80}).")
     if isinstance(data, TensorDataset):
         data = data.tensors
+    if _holds_examples(data):
+        return _dataset_split(data)
     if isinstance(data, (tuple, list)) and len(data) == 2:
         return array_split(data[0], data[1])
     if isinstance(data, DataLoader):
@@ -53,18 +55,31 @@ def as_data(data: object, name: str = "data") -> Data:
     """
     if isinstance(data, Data):
         return data
-    labelled = _with_class_names(data)
+    labelled = None if _holds_examples(data) else _with_class_names(data)
     if labelled is not None:
         data, classes = labelled
         converted = as_data(data, name)
         return replace(converted, classes=classes)
-    if isinstance(data, (tuple, list)) and len(data) == 2 and not _is_array(data[0]):
+    if isinstance(data, (tuple, list)) and len(data) == 2 and not _is_array(data[0]) and not _holds_examples(data):
         train, test = as_split(data[0]), as_split(data[1])
         if train.shape != test.shape:
             raise InputError(f"Examples have shape {train.shape} in training and {test.shape} in the test split.")
         return Data(name, train, test, number_classes(train, test))
     train = as_split(data)
     return Data(name, train, None, number_classes(train))
+
+
+def _holds_examples(data: object) -> bool:
+    """Tell a list of two examples, `[(x0, 0), (x1, 1)]`, from a pair of arrays or of splits: its labels are scalars."""
+
+    def is_example(item: object) -> bool:
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            return False
+        x, y = item
+        is_input = _is_input(x) or isinstance(x, list | tuple)
+        return is_input and (isinstance(y, int | float | str) or getattr(y, "ndim", None) == 0)
+
+    return isinstance(data, list | tuple) and len(data) == 2 and all(map(is_example, data))
 
 
 def _with_class_names(data: object) -> tuple[object, tuple[str, ...]] | None:

@@ -14,6 +14,7 @@ from unperturbed.catalogue import listing
 from unperturbed.checks import checked
 from unperturbed.data.check import check, mean_std
 from unperturbed.data.convert import as_data, as_split
+from unperturbed.data.dataset_class import has_splits, load_splits
 from unperturbed.data.forms.base import NAMES, Choice, Form
 from unperturbed.data.forms.hub import HUB
 from unperturbed.data.names import DATASETS, HUB_SPECS, forms_in_words
@@ -32,12 +33,13 @@ def load_data(spec: str, trust: Trust = OWN) -> Data:
     """Return the data that a text names.
 
     A name (digits, mnist, cifar10, cifar100, svhn), a folder of Parquet files or of class folders of images, an .npz
-    file, `package.module:function` (called without arguments; it returns Data, a pair (x, y), or two of them for
-    training and testing), or a Hugging Face dataset id `owner/name`. Choices within Parquet files follow the place:
-    `owner/name?config=NAME&image=COLUMN&label=COLUMN`; tables take `label` and `scale=unit`, image files and Parquet
-    files `resize=H,W`. A name takes precedence over a folder of that name (`./mnist`). `trust` decides which functions
-    are called (by default all) and what is downloaded. Raises InputError for anything else, and for choices that do not
-    apply.
+    file, shards of WebDataset (`shards/{000..009}.tar`), `package.module:function` (called without arguments; it
+    returns Data, a pair (x, y), or two of them for training and testing), a class of datasets with splits
+    (`medmnist:PathMNIST`, `torchvision.datasets:CIFAR10?root=FOLDER`; nothing is downloaded), or a Hugging Face dataset
+    id `owner/name`. Choices within Parquet files follow the place: `owner/name?config=NAME&image=COLUMN&label=COLUMN`;
+    tables take `label` and `scale=unit`, image files, shards and Parquet files `resize=H,W`. A name takes precedence
+    over a folder of that name (`./mnist`). `trust` decides which functions are called (by default all) and what is
+    downloaded. Raises InputError for anything else, and for choices that do not apply.
     """
     try:
         return replace(_load(spec, trust), place=keep_place(spec))
@@ -50,6 +52,10 @@ def keep_place(spec: str) -> str:
     place, mark, rest = spec.partition("?")
     if place in DATASETS:  # a name takes precedence over a folder of that name
         return spec
+    if (root := choices_of(spec).get("root")) is not None:
+        return with_choices(spec, root=str(Path(root).resolve()))
+    if place.endswith(".tar"):  # shards, with braces
+        return f"{Path(place).absolute()}{mark}{rest}"
     try:
         return f"{Path(place).resolve()}{mark}{rest}" if Path(place).exists() else spec
     except (OSError, ValueError):  # no name of a file, such as one that is too long
@@ -117,7 +123,8 @@ def _function_form(trust: Trust) -> Form:
         "a function",
         "package.module:function",
         fits=lambda place: _FUNCTION.fullmatch(place) is not None,
-        load=lambda place, name, choice: _load_function(place, trust),
+        load=lambda place, name, choice: _load_function(place, trust, choice.root),
+        takes=("root",),
         remedy="leave it out, and do this in the function",
     )
 
@@ -125,7 +132,7 @@ def _function_form(trust: Trust) -> Form:
 def with_choices(spec: str, **choices: str | None) -> str:
     """Return the text with these choices behind the place, which replace earlier ones."""
     chosen = {name: value for name, value in choices.items() if value is not None}
-    return _merged(spec, f"?{urlencode(chosen, safe=',')}" if chosen else "")
+    return _merged(spec, f"?{urlencode(chosen, safe=',/')}" if chosen else "")
 
 
 def choices_of(spec: str) -> dict[str, str]:
@@ -144,20 +151,26 @@ def _merged(below: str, above: str) -> str:
     """Return the place of `below` with its choices, overridden by those of `above`."""
     place, _, query = below.partition("?")
     merged = {key: value for spec in (query, above.partition("?")[2]) for key, value in _pairs(spec)}
-    return f"{place}?{urlencode(merged, safe=',')}" if merged else place
+    return f"{place}?{urlencode(merged, safe=',/')}" if merged else place
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
     return parse_qsl(query, keep_blank_values=True)
 
 
-def _load_function(spec: str, trust: Trust) -> Data:
+def _load_function(spec: str, trust: Trust, root: str | None = None) -> Data:
     function: Any = follow(spec, "--data", trust)
     callers = trust.everything or not is_known(spec) or dotted(spec) in trust.named
     if not (is_function(function) or (callers and inspect.isclass(function))):
         raise InputError(f"{spec} is no function, but of type {type(function).__name__}: name one.")
     if not callers and returned_type(function) is not Data:
         raise InputError(f"{spec} has no return annotation Data: a file may not name it. Give --data yourself.")
+    if has_splits(function):
+        return load_splits(spec, function, root)
+    if root is not None:
+        raise InputError(
+            f"root={root} (?root=) does not apply to {spec}, which is no class of datasets with splits: leave it out."
+        )
     try:
         inspect.signature(function).bind()
     except TypeError as error:

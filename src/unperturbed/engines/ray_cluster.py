@@ -95,4 +95,5 @@ def _signals_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if before is not None:  # a handler from outside of Python
+            signal.signal(signal.SIGTERM, before)

@@ -3,8 +3,10 @@
 import os
 import platform
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import torch
 
 from unperturbed.engines.base import Report
+from unperturbed.errors import InputError
 from unperturbed.processor import SETTING
 
 
@@ -74,7 +77,7 @@ class Worker:
 
     def __init__(self, setting: Setting) -> None:
         self._threads = setting.threads
-        self._news = News()
+        self._news, self._lock = News(), threading.Lock()
         self._loaded: tuple[Any, Sequence[Callable[..., Any]]] | None = None
         with suppress(OSError):  # on other machines the folder may not exist
             os.chdir(setting.folder)
@@ -93,13 +96,14 @@ class Worker:
             begun: the state to begin with, or None.
         """
         torch.set_num_threads(self._threads)  # of this thread
-        self._news = News(place)
+        with self._lock:
+            self._news = News(place)
         return self._computes(shared[0])[place](begun, self._keep, self._reporter(place))
 
     def news(self) -> News:
         """Return the progress of the unit in work, and its newest state once."""
-        news = self._news
-        self._news = replace(self._news, state=None)
+        with self._lock:
+            news, self._news = self._news, replace(self._news, state=None)
         return news
 
     def _computes(self, reference: Any) -> Sequence[Callable[..., Any]]:
@@ -107,14 +111,24 @@ class Worker:
         import ray
 
         if self._loaded is None or self._loaded[0] != reference:
-            self._loaded = reference, ray.get(reference)
+            try:
+                self._loaded = reference, ray.get(reference)
+            except Exception as error:  # whatever the user's modules raise
+                raise InputError(
+                    f"A worker cannot read the network, the data or the attacks ({type(error).__name__}: {error}): own "
+                    "modules must be importable on all nodes, and a network on a GPU needs --gpus-per-worker 1."
+                ) from error
         return self._loaded[1]
 
     def _keep(self, state: Any) -> None:
-        self._news = replace(self._news, state=state)
+        """Keep a copy of the state for the driver, since the work goes on and may change its tensors in place."""
+        copied = deepcopy(state)
+        with self._lock:
+            self._news = replace(self._news, state=copied)
 
     def _reporter(self, place: int) -> Report:
         def report(share: float, text: str) -> None:
-            self._news = replace(self._news, place=place, share=share, text=text)
+            with self._lock:
+                self._news = replace(self._news, place=place, share=share, text=text)
 
         return report

@@ -138,14 +138,12 @@ def check_kinds(model: Any, threat: Any) -> None:
 
 
 def measured_split(data: Any) -> Split:
-    """Return the split to measure on: the test split of a `Data`, or any other form of data as a split."""
-    if isinstance(data, Data):
-        if data.test is None:
-            raise InputError(f"The data {data.name!r} has no test split: pass one of its splits instead.")
-        data = data.test
-    split = as_split(data)
-    if len(split) == 0:
-        raise InputError("The split has no examples to evaluate.")
+    """Return the split to measure on: the test split of a `Data`, or any other form of data as a split.
+
+    Raises:
+        InputError: if it is empty, or two of its examples have the same id.
+    """
+    split = given_split(data)
     counts = Counter(split.names().tolist())
     if len(counts) < len(split):
         often = [name for name, count in counts.items() if count > 1][:5]
@@ -153,6 +151,18 @@ def measured_split(data: Any) -> Split:
             f"{len(split) - len(counts)} of the {len(split)} examples have the id of another one (ids {often}): they "
             "are told apart by their ids, so select each example once."
         )
+    return split
+
+
+def given_split(data: Any) -> Split:
+    """Return the test split of a `Data`, or any other form of data as a split; raises InputError if it is empty."""
+    if isinstance(data, Data):
+        if data.test is None:
+            raise InputError(f"The data {data.name!r} has no test split: pass one of its splits instead.")
+        data = data.test
+    split = as_split(data)
+    if len(split) == 0:
+        raise InputError("The split has no examples to evaluate.")
     return split
 
 

@@ -9,7 +9,7 @@ from unperturbed.losses import margin
 from unperturbed.networks.classifier import Classes
 from unperturbed.networks.failures import failed_on_all, isolate
 from unperturbed.networks.modes import under_attack
-from unperturbed.types import Inputs, Labels
+from unperturbed.types import Inputs, Labels, Logits
 
 COUPLED = "An example's logits depend on the others in its batch, and so do its results: take the batch size 1."
 PROBABILITIES = (
@@ -58,7 +58,26 @@ def check_outputs(model: nn.Module, examples: Inputs) -> tuple[int, list[str]]:
         warnings.append(COUPLED)
     if bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-3).all()):
         warnings.append(PROBABILITIES)
+    if columns := spoiled_columns(logits):
+        warnings.append(
+            f"Logits of the first {len(logits)} examples are not finite {columns}: such examples are undecided. Mask "
+            "classes by a large negative number, such as -1e4, in place of -inf."
+        )
     return logits.shape[1], warnings
+
+
+def spoiled_columns(logits: Logits) -> str:
+    """Return the columns (classes) with logits that are not finite, with a value and its count; "" for none or all."""
+    spoiled = ~logits.isfinite()
+    columns = spoiled.any(0).nonzero().flatten().tolist()
+    if not columns or len(columns) == logits.shape[1]:
+        return ""
+    texts = [
+        f"{column} ({float(logits[spoiled[:, column], column][0]):g} for {int(spoiled[:, column].sum())})"
+        for column in columns[:3]
+    ]
+    more = ", ..." * (len(columns) > 3)
+    return f"in column{'s' * (len(columns) > 1)} {', '.join(texts)}{more}"
 
 
 def not_finite(model: nn.Module) -> str | None:

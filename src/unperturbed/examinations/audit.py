@@ -1,7 +1,7 @@
 """Audit a robust accuracy: is it real, or did the attacks fail for another reason?"""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from unperturbed.examinations.clock import Start
 from unperturbed.examinations.remedies.deployed import Reachable, state_restored
 from unperturbed.examinations.remedies.suite import remedied_suite
 from unperturbed.examinations.verdict import NEEDED, Audit, causes_of, conclude, missing, shortened, survivors
-from unperturbed.findings import Interval, Outcome, Progress, silent
+from unperturbed.findings import Interval, Number, Outcome, Progress, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
 from unperturbed.runs.kept import Kept
@@ -198,8 +198,9 @@ def _audited(
 def _strength(plan: Plan, clock: Clock, folder: Path | None, identity: Mapping[str, Any]) -> float:
     """Return the strength of the attacks after the remedies: as the remaining time allows, or as stored."""
     kept = Kept(folder and folder / "strength.json", {**identity, "budget": plan.budget})
-    if values := kept.read():
-        return float(values["strength"])
+    stored = kept.read_as(_strength_of)
+    if stored is not None:
+        return stored
     strength = round(min(plan.strength, max(WEAKEST, clock.left / clock.remedied(1.0))), 2)
     kept.write(strength=strength)
     return strength
@@ -208,8 +209,9 @@ def _strength(plan: Plan, clock: Clock, folder: Path | None, identity: Mapping[s
 def _planned(folder: Path | None, asked: Mapping[str, Any], make: Callable[[], Plan]) -> Plan:
     """Return the stored plan of the same audit, which a resumed audit keeps, or a new one."""
     kept = Kept(folder and folder / "plan.json", asked)
-    if values := kept.read():
-        return Plan(**values["plan"])
+    plan = kept.read_as(lambda values: Plan.of(values["plan"]))
+    if plan is not None:
+        return plan
     plan = make()
     kept.write(plan=plan.json())
     return plan
@@ -247,19 +249,36 @@ def _run_checks(
 ) -> tuple[CheckResult, ...]:
     """Return the result of every check; stored results of the same audit are reused."""
     kept = Kept(folder and folder / "checks.json", identity)
-    results = dict(kept.read().get("checks", {}))
+    stored = kept.read_as(_checks_of) or {}
+    results = {name: result.json() for name, result in stored.items()}
     check_results = list[CheckResult]()
     checks = sorted(checks_in(), key=lambda check: check[0].__name__ not in NEEDED)  # cheap ones first in both parts
     for number, (check, _) in enumerate(checks):
         name = check.__name__
         progress(0.2 + 0.5 * number / len(checks), 1.0, f"check {name}")
-        if name in results and results[name]["reason"] in ("", "not applicable"):
-            check_results.append(CheckResult.of(results[name]))
+        if name in stored and stored[name].reason in ("", "not applicable"):
+            check_results.append(stored[name])
             continue
         check_results.append(_result(check, audited, clock))
         results[name] = check_results[-1].json()
         kept.write(checks=results)
     return tuple(check_results)
+
+
+def _checks_of(values: Mapping[str, Any]) -> dict[str, CheckResult]:
+    """Return the stored results by name, without those of other types: these checks run again."""
+    results = dict[str, CheckResult]()
+    for name, entry in values["checks"].items():
+        with suppress(TypeError, LookupError, AttributeError):
+            results[name] = CheckResult.of(entry)
+    return results
+
+
+def _strength_of(values: Mapping[str, Any]) -> float:
+    strength = Number.of({"name": "strength", "value": values["strength"], "n": 1}).value
+    if not 0 < strength <= 1:
+        raise TypeError(f"the strength is {strength}")
+    return strength
 
 
 def _result(check: Check, audited: Audited, clock: Clock) -> CheckResult:

@@ -1,7 +1,7 @@
 """The input of audit checks: a network, examples, and measurements shared between checks."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from unperturbed.examinations.behaviour import Behaviour, behaviour_of, drawn
 from unperturbed.examinations.remedies.candidates import Candidate, candidates_for
 from unperturbed.examinations.remedies.deployed import OneByOne, Reachable, Reset, state_restored
 from unperturbed.examinations.remedies.layers import LayerCheck, check_layers
-from unperturbed.findings import Finding, Number, Outcome
+from unperturbed.findings import Finding, Number, Outcome, typed
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD
 from unperturbed.networks.modes import own_randomness, under_attack
@@ -47,8 +47,12 @@ class Grid:
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> "Grid":
-        """Return the grid that JSON holds."""
-        return cls(tuple(value["along"]), tuple(map(tuple, value["values"])), value["caption"])
+        """Return the grid that JSON holds; raises TypeError or KeyError for other values."""
+        rows = tuple(map(tuple, value["values"]))
+        grid = typed(cls, {"along": value["along"], "values": rows, "caption": value["caption"]})
+        if len(rows) != len(grid.along) or any(len(row) != len(grid.along) for row in rows):
+            raise TypeError("the grid is no square of its positions")
+        return grid
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,10 @@ class CheckResult:
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> "CheckResult":
-        """Return the result from the output of `json`."""
-        numbers = tuple(Number(**number) for number in value["numbers"])
+        """Return the result from the output of `json`; raises TypeError or KeyError for other values."""
+        result = typed(cls, {name: entry for name, entry in value.items() if name not in ("numbers", "surface")})
         surface = None if value["surface"] is None else Grid.of(value["surface"])
-        lists = {name: tuple(value[name]) for name in ("causes", "broke")}
-        return cls(**{**value, **lists, "numbers": numbers, "surface": surface})
+        return replace(result, numbers=tuple(map(Number.of, value["numbers"])), surface=surface)
 
 
 def broken_in(outcome: Outcome) -> list[int]:

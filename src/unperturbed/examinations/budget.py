@@ -1,5 +1,6 @@
 """The plan of an audit: its number of examples, the strength of its last attacks, and its cost."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +16,7 @@ from unperturbed.examinations.audited import FEW, PLACE, Check
 from unperturbed.examinations.behaviour import behaviour_of
 from unperturbed.examinations.clock import Start
 from unperturbed.examinations.remedies.deployed import OneByOne
-from unperturbed.findings import Outcome
+from unperturbed.findings import Outcome, typed
 from unperturbed.networks.modes import under_attack
 
 MOST, LEAST = 200, 50
@@ -65,6 +66,14 @@ class Plan:
     def json(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> "Plan":
+        """Return the plan from the output of `json`; raises TypeError for other values."""
+        plan = typed(cls, value)
+        if min(plan.examples, plan.batch_size) < 1 or min(plan.strength, plan.budget) <= 0 or plan.rate < 0:
+            raise TypeError(f"{dict(value)!r:.200} is no plan of an audit")
+        return plan
 
 
 class Clock:

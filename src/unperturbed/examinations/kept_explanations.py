@@ -48,22 +48,10 @@ class KeptExplanations:
             return None
         if about is None or (about.get("of"), about.get("source")) != (dict(self.identity), source):
             return None
-        grids = tuple(
-            Grid(
-                grid["name"],
-                grid["title"],
-                grid["caption"],
-                tuple(grid["rows"]),
-                tuple(grid["columns"]),
-                tuple(
-                    tuple((tensors[_cell(number, i, j)].numpy(), signed) for j, signed in enumerate(row))
-                    for i, row in enumerate(grid["signed"])
-                ),
-            )
-            for number, grid in enumerate(about["grids"])
-        )
-        arrays = {title: tensors[f"array {title}"] for title in about["arrays"]}
-        return Explanation(Finding.of(about["finding"]), grids, arrays)
+        try:
+            return _explanation(tensors, about)
+        except (TypeError, ValueError, LookupError, AttributeError):  # its hash is right, but it is none of ours
+            return None
 
     def write(self, name: str, source: str, explanation: Explanation) -> None:
         """Keep a finished explanation; with code that is not known, none."""
@@ -95,6 +83,26 @@ class KeptExplanations:
     @staticmethod
     def _path(folder: Path, name: str) -> Path:
         return folder / FOLDER / f"{slug(name)}.safetensors"
+
+
+def _explanation(tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> Explanation:
+    """Return an explanation from the content of its file; raises TypeError, LookupError and their like for others."""
+    grids = tuple(
+        Grid(
+            grid["name"],
+            grid["title"],
+            grid["caption"],
+            tuple(grid["rows"]),
+            tuple(grid["columns"]),
+            tuple(
+                tuple((tensors[_cell(number, i, j)].numpy(), signed) for j, signed in enumerate(row))
+                for i, row in enumerate(grid["signed"])
+            ),
+        )
+        for number, grid in enumerate(about["grids"])
+    )
+    arrays = {title: tensors[f"array {title}"] for title in about["arrays"]}
+    return Explanation(Finding.of(about["finding"]), grids, arrays)
 
 
 def _cell(grid: int, row: int, column: int) -> str:

@@ -12,7 +12,7 @@ from unperturbed.checks import COUNT, checked
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
-from unperturbed.evaluation.outputs import not_finite
+from unperturbed.evaluation.outputs import not_finite, spoiled_columns
 from unperturbed.examinations.behaviour import Behaviour, behaviour_of
 from unperturbed.examinations.data_faults import SAMPLE, Symptom, input_faults, label_faults
 from unperturbed.examinations.remedies.candidates import looks_like_probabilities
@@ -173,7 +173,9 @@ def _outputs_not_finite(patient: _Patient) -> Symptom | None:
     count = int((~patient.logits.isfinite().all(1)).sum())
     if count == 0 or not_finite(patient.model) is not None:
         return None
-    return Symptom("logits not finite", f"Logits of {count} of {len(patient.logits)} examples are NaN or infinite.")
+    columns = spoiled_columns(patient.logits)
+    text = f"Logits of {count} of {len(patient.logits)} examples are NaN or infinite{f' {columns}' if columns else ''}."
+    return Symptom("logits not finite", text)
 
 
 def _one_logit(patient: _Patient) -> Symptom | None:

@@ -8,10 +8,10 @@ from torch import nn
 
 from unperturbed.data.check import check
 from unperturbed.data.selection import choose, parse
-from unperturbed.data.split import Split
+from unperturbed.data.split import Split, select
 from unperturbed.errors import InputError
 from unperturbed.evaluation.batch_size import physical_batch_size
-from unperturbed.evaluation.checked_model import CheckedModel, check_model, measured_split
+from unperturbed.evaluation.checked_model import CheckedModel, check_model, given_split, measured_split
 from unperturbed.examinations.subject import Subject
 from unperturbed.networks.logits import Output
 from unperturbed.threat import Threat
@@ -46,7 +46,7 @@ def prepare(
     """
     of_test, of_training = examples
     test = chosen(measured_split(test), of_test, "test")
-    train = None if train is None else chosen(measured_split(train), of_training, "training")
+    train = None if train is None else chosen(once(given_split(train)), of_training, "training")
     looked = check_model(model, test, threat, seed, output)
     if train is not None:
         if train.shape != test.shape:
@@ -59,6 +59,23 @@ def prepare(
     size, training = physical_batch_size(batch_size, looked, len(test)), None if train is None else batch(train)
     subject = Subject(name, looked.classifier, batch(test), training, threat, looked.classes, seed, size)
     return Prepared(subject, looked, test, train)
+
+
+def once(split: Split) -> Split:
+    """Return the first example of every id, with a note on others: findings pair values by ids.
+
+    Training sets may repeat examples, such as those of a rare class.
+    """
+    first = {name: row for row, name in reversed([*enumerate(split.names().tolist())])}
+    if len(first) == len(split):
+        return split
+    examples = select(split, torch.tensor(sorted(first.values())))
+    examples.notes = (
+        *split.notes,
+        f"{len(split) - len(first)} of the {len(split)} training examples have the id of another one (an oversampled "
+        "class?): of each id, the first is examined.",
+    )
+    return examples
 
 
 def chosen(split: Split, examples: int | str | None, what: str, seed: int | None = None) -> Split:

@@ -10,6 +10,7 @@ from unperturbed.findings.findings import Distribution as Distribution
 from unperturbed.findings.findings import Finding as Finding
 from unperturbed.findings.findings import Line as Line
 from unperturbed.findings.findings import Number as Number
+from unperturbed.findings.findings import typed as typed
 from unperturbed.findings.numbers import Interval as Interval
 from unperturbed.findings.numbers import Progress as Progress
 from unperturbed.findings.numbers import Verdict as Verdict

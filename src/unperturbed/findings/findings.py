@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Number:
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> "Number":
         """Return the number from plain values; raises TypeError for other values."""
-        return _typed(cls, value)
+        return typed(cls, value)
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ class Finding:
         """Return the finding from the output of `json`; raises TypeError or KeyError for other values."""
         parts: dict[str, Any] = {
             "numbers": tuple(Number.of(entry) for entry in value["numbers"]),
-            "distributions": tuple(_typed(Distribution, entry) for entry in value["distributions"]),
-            "lines": tuple(_typed(Line, entry) for entry in value["lines"]),
+            "distributions": tuple(typed(Distribution, entry) for entry in value["distributions"]),
+            "lines": tuple(typed(Line, entry) for entry in value["lines"]),
         }
-        finding = _typed(cls, {name: value[name] for name in ("title", "summary", "notes")})
+        finding = typed(cls, {name: value[name] for name in ("title", "summary", "notes")})
         for distribution in parts["distributions"]:
             _check_lengths(distribution.name, distribution.values, distribution.ids)
         for line in parts["lines"]:
@@ -123,7 +123,7 @@ class Finding:
         return replace(finding, **parts)
 
 
-def _typed(kind: type[T], entry: Mapping[str, Any]) -> T:
+def typed(kind: type[T], entry: Mapping[str, Any]) -> T:
     """Return an object of plain values; raises TypeError for values of other types, and numbers that are not finite."""
     hints, values = get_type_hints(kind), dict[str, Any]()
     for name, given in entry.items():
@@ -136,6 +136,8 @@ def _typed(kind: type[T], entry: Mapping[str, Any]) -> T:
 
 def _fits(value: Any, hint: Any) -> bool:
     parts = get_args(hint)
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in parts
     if get_origin(hint) is UnionType:
         return any(_fits(value, part) for part in parts)
     if get_origin(hint) is tuple:

@@ -18,6 +18,7 @@ from unperturbed.results.curves import StoredCurve, read_curve
 from unperturbed.results.measurements import TRANSFER, read_certificates, read_probable, read_transfer, read_union
 from unperturbed.results.tables import with_verified_table
 from unperturbed.runs import BEST, CONFIG, METRICS, MODEL, RESULT
+from unperturbed.runs.files import slug
 from unperturbed.runs.job import JOB
 from unperturbed.runs.record import RunRecord
 from unperturbed.runs.verify import LARGEST, read_object, read_sealed, read_verified
@@ -38,6 +39,9 @@ class StoredEvaluation:
     outcome: Outcome
     radius: float
     """The eps of its threat; NaN if the text has none."""
+    is_own: bool = True
+    """Whether it measures the run's best weights on its whole test split: it lies outside the folders of other data,
+    weights and selections, or has the weights and examples of one that does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +103,10 @@ class StoredRun:
 
     @property
     def headline(self) -> StoredEvaluation | None:
-        """The evaluation to report: under the threat of training, by the suite of the most passes per example."""
+        """The evaluation to report: under the threat of training, on the run's own test data, by the strongest suite.
+
+        That is the one of the most passes per example. `is_own` tells whether it is on the run's test data.
+        """
         return self.evaluations[0] if self.evaluations else None
 
 
@@ -144,7 +151,7 @@ def read_run(folder: Path, name: str) -> StoredRun:
         config=_text(folder / CONFIG),
         result=result,
         metrics=metrics,
-        evaluations=_by_weight(evaluations, record),
+        evaluations=_by_weight(_marked(evaluations, folder), record),
         curves=[one for _, one in results if isinstance(one, StoredCurve)],
         unions=_present(unions),
         certificates=[one for _, one in results if isinstance(one, Certificates)],
@@ -242,16 +249,32 @@ def _unfinished(folder: Path) -> list[str]:
     ]
 
 
+def _marked(evaluations: Sequence[StoredEvaluation], folder: Path) -> list[StoredEvaluation]:
+    """Return the evaluations, each with the answer whether it is on the run's own test data."""
+
+    def measured(stored: StoredEvaluation) -> tuple[Any, Any]:
+        return stored.outcome.environment["weights"], stored.outcome.environment["data"]
+
+    home = folder / "evaluation"
+    own = {
+        measured(stored)
+        for stored in evaluations
+        if stored.path.parent in (home, home / slug(stored.outcome.threat))  # the place of another threat
+    }
+    return [replace(stored, is_own=measured(stored) in own) for stored in evaluations]
+
+
 def _by_weight(evaluations: Sequence[StoredEvaluation], record: RunRecord | None) -> list[StoredEvaluation]:
     """Return evaluations in order of preference."""
 
-    def weight(evaluation: StoredEvaluation) -> tuple[bool, float, int]:
+    def weight(evaluation: StoredEvaluation) -> tuple[bool, bool, float, int]:
         outcome = evaluation.outcome
         of_training = record is not None and (norm_of(outcome.threat), evaluation.radius) == (
             norm_of(record.threat),
             radius_of(record.threat),
         )
-        return of_training, sum(attack.forwards for attack in outcome.attacks) / max(outcome.n, 1), outcome.n
+        passes = sum(attack.forwards for attack in outcome.attacks) / max(outcome.n, 1)
+        return of_training, evaluation.is_own, passes, outcome.n
 
     return sorted(evaluations, key=weight, reverse=True)
 

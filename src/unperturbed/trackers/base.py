@@ -42,6 +42,8 @@ class Tracker(ABC):
     name: ClassVar[str]
     package: ClassVar[str]
     """The package that it needs."""
+    extra: ClassVar[str] = "track"
+    """The extra that installs it."""
 
     @abstractmethod
     def __init__(self, run: TrackedRun) -> None:
@@ -71,7 +73,7 @@ def find_trackers(names: Sequence[str], folder: Path | None) -> list[type[Tracke
         if find_spec(kind.package) is None:
             raise InputError(
                 f"--track {name} needs the package {kind.package}, which is not installed: pip install "
-                f"{kind.package}, or unperturbed[track]."
+                f"'unperturbed[{kind.extra}]'."
             )
         classes.append(kind)
     if classes and folder is None:

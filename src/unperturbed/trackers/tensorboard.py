@@ -14,6 +14,7 @@ class TensorBoard(Tracker):
 
     name: ClassVar[str] = "tensorboard"
     package: ClassVar[str] = "tensorboard"
+    extra: ClassVar[str] = "tensorboard"
 
     def __init__(self, run: TrackedRun) -> None:
         shutil.rmtree(run.folder / "tensorboard", ignore_errors=True)

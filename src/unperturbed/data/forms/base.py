@@ -14,7 +14,7 @@ class Choice:
     """Choices within a dataset: a configuration, the image and the label column; None: the only one.
 
     Written behind the place of the data: `PLACE?config=NAME&image=COLUMN&label=COLUMN`. `resize=HEIGHT,WIDTH` applies
-    to images, `scale=unit` to tables.
+    to images, `scale=unit` to tables, `root=FOLDER` to a class of datasets (`torchvision.datasets:CIFAR10?root=data`).
     """
 
     config: str | None = None
@@ -22,6 +22,7 @@ class Choice:
     label: str | None = None
     resize: str | None = None
     scale: str | None = None
+    root: str | None = None
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -38,6 +38,12 @@ def _blocks(run: StoredRun) -> tuple[Block, ...]:
     points = tuple(dict.fromkeys(text for stored in run.evaluations for text in _warnings(stored)))
     if (run.audit or {}).get("verdict") == UNDECIDED:
         points = (f"The audit is undecided: {MISSING}", *points)
+    if not best.is_own:
+        text = (
+            f"The accuracies above are those in the folder {selected(best)}, of other data, other weights or selected "
+            f"examples: there is none of the run's whole test split under {best.outcome.threat}."
+        )
+        points = (text, *points)
     if points:
         blocks.append(Alert("What to know before you trust these numbers", points))
     blocks += [Paragraph(f"Suite {best.outcome.suite}: {best.outcome.note}."), _attacks(best), _evaluations(run)]
