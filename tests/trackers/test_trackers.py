@@ -131,7 +131,8 @@ def test_an_absent_package_is_named_before_anything_begins(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base, "find_spec", lambda package: None)
-    with pytest.raises(InputError, match=rf"--track {name} needs the package .* pip install .*unperturbed\[(track|tensorboard)\]"):
+    remedy = r"pip install .*unperturbed\[(track|tensorboard)\]"
+    with pytest.raises(InputError, match=rf"--track {name} needs the package .* {remedy}"):
         trained(tmp_path / "run", name)
     assert not (tmp_path / "run").exists()
 

@@ -114,7 +114,8 @@ def audit(
     folder = None if out is None else Path(out)
     with ExitStack() as stack:
         stack.enter_context(state_restored(model))
-        looked = _look(model, split, threat, seed, output)
+        with state_restored(model):  # a network that keeps state is judged in the state in which it was given
+            looked = _look(model, split, threat, seed, output)
         stack.enter_context(under_attack(looked.classifier))
         known = [o for o in stored if (o.threat, o.environment.get("network")) == (str(threat), looked.network)]
         request = {
@@ -128,7 +129,8 @@ def audit(
             "seed": seed,
         }
         asked = {**request, "budget": budget, "examples": examples, "batch_size": batch_size, "of": len(split)}
-        plan = _planned(folder, asked, lambda: _plan(looked, split, question, budget, examples, batch_size, known))
+        with state_restored(model):
+            plan = _planned(folder, asked, lambda: _plan(looked, split, question, budget, examples, batch_size, known))
         announce(plan)
         whole = split
         if plan.examples < len(split):
@@ -288,7 +290,8 @@ def _result(check: Check, audited: Audited, clock: Clock) -> CheckResult:
         text = f"the budget does not reach: it takes about {clock.seconds(passes):.0f} s"
         return CheckResult(check.__name__, question, "not run", text, "", reason="budget")
     try:
-        result = check(audited)
+        with state_restored(audited.model):
+            result = check(audited)
     except Exception as error:  # any error of the network: the other checks continue
         text = f"it failed ({type(error).__name__}: {error})"[:300]
         return CheckResult(check.__name__, question, "not run", text, "", seconds=began.cost, reason="error")

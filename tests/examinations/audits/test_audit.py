@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from support.audited import under_audit
-from support.planted import EPS, Small, examples, other_function, robust, same_function
+from support.planted import EPS, Averaged, Small, examples, other_function, robust, same_function
 from support.shares import in_ci
 from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.examinations import audit as audit_module
 from unperturbed.examinations.audit import audit
 from unperturbed.examinations.audits.zero_gradient import zero_gradient
 from unperturbed.examinations.budget import checks_in
@@ -49,6 +51,28 @@ def test_an_honest_network_shows_no_sign_of_obfuscation(net: Small, tmp_path: Pa
     again = audited(net, 24, out=tmp_path / "audit")
     assert again.checks == found.checks, "with their seconds: nothing is measured again"
     assert again.headline == found.headline
+
+
+def test_a_network_with_state_is_audited_in_the_state_in_which_it_was_given(
+    net: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Averaged(net)
+    shifts = list[torch.Tensor | None]()
+
+    def begun(*_: object) -> None:
+        shifts.append(model.average)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(audit_module, "_audited", begun)
+    with pytest.raises(KeyboardInterrupt):
+        audited(model, 24)
+    with torch.no_grad():
+        model(examples(1)[0])
+    given = model.average
+    with pytest.raises(KeyboardInterrupt):
+        audited(model, 24)
+    assert shifts[0] is None and given is not None and torch.equal(shifts[1], given)
+    assert model.average is not None and torch.equal(model.average, given), "and left so"
 
 
 @pytest.mark.slow

@@ -5,37 +5,14 @@ import torch
 from torch import Tensor, nn
 
 from support.planted import EPS, examples, robust
-from support.toys import Function
-from unperturbed.attacks.gradient import GradientAttack, Suite
-from unperturbed.evaluation.attack import attack
+from support.sabotaged import FGSM, STRONG, sabotaged
 from unperturbed.examinations.binarisation import binarisation
-from unperturbed.losses import cross_entropy, margin
-from unperturbed.maximise.pgd import PGD
 from unperturbed.suites.autoattack import STANDARD
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels
 
 THREAT = Threat("Linf", EPS)
-FGSM = Suite("fgsm", (GradientAttack("FGSM", cross_entropy, PGD(1, 1.0, random_start=False)),), "a test")
-
-
-def strong(model: nn.Module, x: Inputs, y: Labels) -> Tensor:
-    suite = Suite("strong", (GradientAttack("PGD", margin, PGD(steps=30), restarts=6),), "a test")
-    return attack(model, x, y, THREAT, suite)
-
-
-def detached(model: nn.Module, x: Inputs, y: Labels) -> Tensor:
-    """Climb the network with its input detached: the gradient is 0 everywhere."""
-    return strong(Function(lambda z: model(z.detach()) + 0 * z.flatten(1).sum(1, keepdim=True)), x, y)
-
-
-SABOTAGED = {
-    "no step": lambda model, x, y: x,
-    "wrong sign": lambda model, x, y: THREAT.project(x, 2 * x - strong(model, x, y)),
-    "label off by one": lambda model, x, y: strong(model, x, 1 - y),
-    "detached gradient": detached,
-    "a tenth of the ball": lambda model, x, y: x + 0.1 * (strong(model, x, y) - x),
-}
+SABOTAGED = sabotaged(THREAT)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +23,7 @@ def planted() -> tuple[nn.Module, Batch]:
 
 @pytest.mark.slow
 def test_a_strong_suite_solves_what_one_step_does_not(planted: tuple[nn.Module, Batch]) -> None:
-    solved, one_step = (binarisation(*planted, THREAT, suite, 6) for suite in (strong, FGSM))
+    solved, one_step = (binarisation(*planted, THREAT, suite, 6) for suite in (STRONG, FGSM))
     assert solved.valid == 6 and solved.solved >= 5 and solved.by_chance <= 1
     assert one_step.valid == 6 and one_step.solved <= 4
 

@@ -7,8 +7,9 @@ from unperturbed.networks.modes import under_attack
 from unperturbed.noise import Noise
 
 PASSES = 60
-WRONG, OFF = 0.1, 0.3
-"""Shares of the examples above which the gradient is unreliable (evaluation/evidence.py; 2 of 32 are normal)."""
+WRONG, OFF = 0.1, 0.2
+"""Shares of the examples above which the gradient is unreliable. On honest networks the slope was wrong for up to 2 of
+32 examples and sums were off for none; with winner-take-all activations they were off for 8 and 16 of 32."""
 
 
 def slopes(audited: Audited) -> CheckResult:

@@ -15,17 +15,21 @@ _TORCH = frozenset(vars(nn.Module()))
 
 
 class Reset(nn.Module):
-    """A network whose calls all begin in the state at construction; changes by a call are reverted."""
+    """A network whose calls all begin in the state at construction, whatever other calls did to it."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.state = State(network)
 
     def forward(self, x: Inputs) -> Logits:
-        """Return the logits of a first call."""
-        with state_restored(self.network):
+        """Return the logits of a first call, and leave the network as before it."""
+        self.state.restore()
+        try:
             logits: Logits = self.network(x)
             return logits
+        finally:
+            self.state.restore()
 
 
 class OneByOne(nn.Module):
@@ -66,30 +70,41 @@ class _Joined(torch.autograd.Function):
         return torch.zeros_like(context.like), None
 
 
-@contextmanager
-def state_restored(model: nn.Module) -> Iterator[None]:
-    """Restore buffers and plain attributes of all modules after the block: tensors, numbers, text, and lists of those.
+class State:
+    """Buffers and plain attributes of all modules of a network: tensors, numbers, text, and lists of those.
 
-    State elsewhere (closures, other objects) is not restored.
+    State elsewhere (closures, other objects) is not part of it.
     """
-    buffers = [(module, dict(module._buffers), _copies(module._buffers)) for module in model.modules()]
-    attributes = [(module, _plain(module)) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, originals, copies in buffers:
+
+    def __init__(self, model: nn.Module) -> None:
+        self.buffers = [(module, dict(module._buffers), _copies(module._buffers)) for module in model.modules()]
+        self.attributes = [(module, _plain(module)) for module in model.modules()]
+
+    def restore(self) -> None:
+        """Give the network the state that it had at construction; it can be restored again."""
+        for module, originals, copies in self.buffers:
             for name, original in originals.items():
                 current, before = module._buffers.get(name), copies[name]
                 if current is original and (before is None or _equal(original, before)):
                     continue
-                module._buffers[name] = before
-        for module, before in attributes:
+                module._buffers[name] = _copy(before)
+        for module, before in self.attributes:
             for name in [name for name in vars(module) if name not in _TORCH and name not in before]:
                 if _is_plain(vars(module)[name]):
                     del vars(module)[name]
             for name, value in before.items():
                 if name not in vars(module) or not _equal(vars(module)[name], value):
-                    vars(module)[name] = value
+                    vars(module)[name] = _copy(value)
+
+
+@contextmanager
+def state_restored(model: nn.Module) -> Iterator[None]:
+    """Restore the state of a network after the block."""
+    state = State(model)
+    try:
+        yield
+    finally:
+        state.restore()
 
 
 def _copies(values: dict[str, Any]) -> dict[str, Any]:
