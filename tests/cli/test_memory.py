@@ -43,6 +43,7 @@ def test_freed_memory_is_kept() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("own", [
     LOW,
     {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1000000:glibc.malloc.trim_threshold=1000000"},
