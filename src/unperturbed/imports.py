@@ -70,7 +70,8 @@ class Trust:
         """Raise `InputError` unless the caller named the path, or the argument of this name."""
         if self.everything or dotted(path) in self.named:
             return
-        alternative = f" name it yourself ({option} {path}), or" if option.startswith("--") else ""
+        spelled = path if ":" in path else ":".join(path.rsplit(".", 1))
+        alternative = f" name it yourself ({option} {spelled}), or" if option.startswith("--") else ""
         raise InputError(
             f"{option}: {path} stands in a file, and following it may run code of the file's author. If you trust "
             f"them,{alternative} add --trust (in Python trust=True; for good, list the folder in {list_of_folders()})."

@@ -146,12 +146,13 @@ def _peers(parsed: Parsed) -> dict[str, Any]:
 
 
 def picture_of(found: "Audit", place: Path) -> str:
-    """Draw the loss surface that a check measured, and return where; "" where there is none."""
+    """Draw the loss surface that a check measured, and return where; "" where there is none, and no file."""
     from unperturbed.reports.charts.style import save_chart
     from unperturbed.reports.charts.surfaces import Panel, surfaces_chart
 
     surface = next((check.surface for check in found.checks if check.surface is not None), None)
     if surface is None:
+        place.unlink(missing_ok=True)  # that of an earlier audit
         return ""
     panel = Panel("loss around an example", surface.caption, surface.along, surface.values)
     save_chart(surfaces_chart([panel], f"Audit: {found.verdict}"), place)

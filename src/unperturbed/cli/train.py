@@ -155,6 +155,8 @@ def _named(parsed: Parsed, base: Recipe, data: "Data", model: "nn.Module", metho
     chosen = [f"{name.replace('_', '-')} {after[name]}" for name in after if after[name] != before[name]]
     if chosen:
         say(f"Recipe {parsed.recipe}: {', '.join(chosen)}.")
+    elif parsed.recipe != "default":
+        say(f"Recipe {parsed.recipe} has no settings for this method, data and length of training.", "warning")
     return recipe
 
 

@@ -69,7 +69,7 @@ def _chosen(stored: Mapping[str, Mapping[Path, Outcome]], suite: str | None, thr
         )
         raise InputError(
             f"The runs have no evaluation {criteria}in common ({lists}): evaluate all of them by the same suite and "
-            "threat, on the same examples."
+            "threat, on the same examples of the same data."
         )
     first = next(iter(kinds.values()))
     best = max(sorted(common), key=lambda kind: (sum(a.forwards for a in first[kind][1].attacks), first[kind][1].n))

@@ -287,7 +287,7 @@ def _result(check: Check, audited: Audited, clock: Clock) -> CheckResult:
     passes = check_passes(check, audited.suite, audited.classes)
     question = (check.__doc__ or check.__name__).partition("\n")[0]
     if passes > CHEAP * FEW and clock.seconds(passes) > clock.left - clock.remedied(WEAKEST):
-        text = f"the budget does not reach: it takes about {clock.seconds(passes):.0f} s"
+        text = f"the rest of the budget is kept for the attacks; the check takes about {clock.seconds(passes):.1f} s"
         return CheckResult(check.__name__, question, "not run", text, "", reason="budget")
     try:
         with state_restored(audited.model):

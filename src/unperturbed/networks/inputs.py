@@ -116,9 +116,9 @@ def missing_layer(classifier: nn.Module, x: Inputs, y: Labels) -> str | None:
     if best < max(plain, 1 / kinds) + _CLEARLY:
         return None
     return (
-        f"Of {len(x)} examples {plain:.0%} are classified correctly without a first layer, and {best:.0%} with "
-        f"{option}: the "
-        f"network probably expects such inputs. Add {option} (in Python, wrap it: networks.inputs.FirstLayer)."
+        f"The accuracy on {len(x)} examples, as a mean over the classes, is {plain:.0%} as the network is, and "
+        f"{best:.0%} with {option}: a trained network with such numbers probably expects such inputs. Add {option} (in "
+        "Python, wrap it: unperturbed.networks.inputs.FirstLayer)."
     )
 
 
