@@ -215,6 +215,7 @@ def test_the_python_of_the_page_on_diagnosing_works(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_python_of_the_page_on_real_robustness_works(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = blocks("docs/really_robust.md", "python")
     exec(code, {"__name__": "page"})

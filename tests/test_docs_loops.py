@@ -54,6 +54,7 @@ def check_against_train(outcome: Outcome) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_plain_loop_reaches_the_accuracies_of_train() -> None:
     check_against_train(executed(PLAIN)["outcome"])
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from torch import nn
 
-from support.shares import first
+from support.shares import first, in_ci
 from unperturbed.architectures.mlp import MLP
 from unperturbed.cli.main import main
 from unperturbed.errors import InputError
@@ -333,7 +333,7 @@ SCRIPT = ["-P", "-c", "import sys; from unperturbed.cli.main import main; sys.ex
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", [["-m", "unperturbed"], SCRIPT], ids=["module", "script"])
+@pytest.mark.parametrize("program", in_ci(1, [["-m", "unperturbed"], SCRIPT]), ids=["module", "script"])
 def test_a_file_of_the_current_folder_shadows_no_module(folder: Path, program: list[str]) -> None:
     for name in ("torch", "queue", "yaml", "typing", "struct", "socket", "numpy", "timm"):
         Path(f"{name}.py").write_text(EVIL.replace("EXECUTED", f"{folder}/SHADOWED-{name}"))

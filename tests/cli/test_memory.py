@@ -37,11 +37,13 @@ def share_fetched(**environment: str) -> float:
     return int(printed) * os.sysconf("SC_PAGE_SIZE") / (TIMES * TENSORS * BYTES)
 
 
+@pytest.mark.slow
 def test_freed_memory_is_kept() -> None:
     assert share_fetched() < 0.02
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("own", [
     LOW,
     {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1000000:glibc.malloc.trim_threshold=1000000"},

@@ -159,6 +159,7 @@ def wait_for(condition: Any, process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_unit_of_a_killed_node_is_resumed_where_it_was(cluster: Cluster, tmp_path: Path) -> None:
     steps = tmp_path / "steps"
     steps.touch()

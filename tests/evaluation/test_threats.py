@@ -67,6 +67,7 @@ def test_robust_accuracy_does_not_rise_with_eps_where_long_steps_jump_over_the_e
     assert (Pocket()(largest.adversarial).argmax(1) != y).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_the_order_of_the_radii_does_not_matter(order: tuple[int, ...]) -> None:
     outcomes = evaluate_threats(Pocket(), pockets(), [RADII[number] for number in order], ATTACK)

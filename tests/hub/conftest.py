@@ -8,6 +8,7 @@ import pytest
 
 from support.fake_hub import FakeHub, fake_hub
 from support.reported import write_images, write_run
+from support.sealed import reseal
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +22,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(made: Path, tmp_path: Path) -> Path:
     """Return a copy of the run, with an audit that found nothing, and files that are not to be shared."""
     run = Path(shutil.copytree(made, tmp_path / "a"))
-    (run / "audit.json").write_text('{"verdict": "no sign of obfuscation", "causes": [], "checks": []}')
+    reseal(run / "audit.json", {"verdict": "no sign of obfuscation", "causes": [], "checks": []})
     (run / "notes.txt").write_text("my notes")
     (run / ".lock").touch()
     return run

@@ -143,6 +143,7 @@ def apart(n: int) -> tuple[Inputs, Tensor, list[int]]:
     return x, y, bad
 
 
+@pytest.mark.slow
 def test_means_over_draws_leave_out_what_fails_alone() -> None:
     x, y, bad = apart(40)
     model, inner = poisoned(linear(6, 3), x[bad], THREAT.eps + 1e-3), linear(6, 3)
@@ -221,6 +222,7 @@ def test_little_memory_is_told_and_changes_no_verdict() -> None:
     assert any("Memory ran out" in text and "8 examples" in text for text in outcome.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correct", [True, False])
 def test_memory_for_fewer_than_eight_is_enough(correct: bool) -> None:
     """Also for the clean forward, and where there is nothing to attack: no example is tried in company then."""

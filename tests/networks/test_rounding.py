@@ -75,6 +75,7 @@ def test_nan_in_all_rows_is_no_difference() -> None:
     assert rows_rounded_alike(Function(lambda x: elementwise(x) * torch.nan), X, 8) is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uneven", [False, True])
 def test_each_result_says_whether_rows_were_rounded_alike(monkeypatch: pytest.MonkeyPatch, uneven: bool) -> None:
     monkeypatch.setenv("MKL_CBWR", "AUTO")

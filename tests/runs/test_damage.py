@@ -163,7 +163,7 @@ def files_of(run: Path) -> list[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", in_ci(2, range(SHARES)))
+@pytest.mark.parametrize("share", in_ci(1, range(SHARES)))
 def test_no_damage_ends_in_a_traceback_or_a_wrong_number(share: int, whole: tuple[Path, dict[str, Any]]) -> None:
     folder, truths = whole
     os.chdir(folder)

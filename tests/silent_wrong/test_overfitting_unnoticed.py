@@ -117,6 +117,6 @@ def pgd_run(seed: int, eps: float) -> Trained:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seed", "eps"), in_ci(2, [(0, 0.1), (3, 0.2), (1, 0.1), (2, 0.1), (4, 0.2)]))
+@pytest.mark.parametrize(("seed", "eps"), in_ci(1, [(0, 0.1), (3, 0.2), (1, 0.1), (2, 0.1), (4, 0.2)]))
 def test_adversarial_training_raises_no_false_alarm_s25(seed: int, eps: float) -> None:
     assert pgd_run(seed, eps).warnings == ()

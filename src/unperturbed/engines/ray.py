@@ -135,7 +135,7 @@ class _Dispatch:
                 runtime_env={"env_vars": setting.environment()},
             )
             handle = kind.remote(setting)
-            self._members.append(_Member(handle, handle.introduce.remote()))
+            self._members.append(_Member(handle, handle.introduce.remote(self._shared)))
 
     def _answered(self, member: _Member) -> Iterator[tuple[int, Any]]:
         """Take the answer of a worker, give it another unit or dismiss it, and yield its result."""

@@ -83,8 +83,9 @@ class Worker:
             os.chdir(setting.folder)
         sys.path.extend(folder for folder in setting.path if folder not in sys.path)
 
-    def introduce(self) -> tuple[Mapping[str, str], str]:
-        """Return the versions of this process and the instruction set of its processor."""
+    def introduce(self, shared: Sequence[Any]) -> tuple[Mapping[str, str], str]:
+        """Read the work, and return the versions of this process and the instruction set of its processor."""
+        self._computes(shared[0])
         return versions(), processor()
 
     def execute(self, shared: Sequence[Any], place: int, begun: Any) -> Any:

@@ -144,6 +144,7 @@ def test_at_most_64_examples_are_drawn_by_id_whatever_their_order() -> None:
     assert set(values(a, SPREAD)) != set(values(directions(subject(model, x, ids, seed=1)), SPREAD))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchvision", "sequence first", "grouped"])
 def test_neither_places_nor_order_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DIRECTIONS", 8)

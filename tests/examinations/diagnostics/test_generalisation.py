@@ -217,6 +217,7 @@ def test_without_a_chain_the_ramp_loss_has_a_reason_instead() -> None:
     assert not any("ramp" in name for name in names(found)) and "bound: m" in names(found)
 
 
+@pytest.mark.slow
 def test_where_v_min_is_0_there_is_no_bound() -> None:
     x, y = TRAIN
     tied = torch.cat([x, torch.zeros(1, 5)]), torch.cat([y, torch.zeros(1).long()])

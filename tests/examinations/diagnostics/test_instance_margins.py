@@ -249,6 +249,7 @@ def test_where_nothing_can_be_found_nothing_is_said() -> None:
     assert "no misclassified point was found" in found.summary and all_finite(found)
 
 
+@pytest.mark.slow
 def test_what_was_not_found_counts_as_beyond_eps() -> None:
     """The box ends before the boundary of the second example: only the first has a point, 0.1 away."""
     model = Function(lambda x: torch.stack([x[:, 0] - 0.5 + 10 * x[:, 1], torch.zeros(len(x))], dim=1))

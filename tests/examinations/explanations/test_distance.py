@@ -49,6 +49,7 @@ def test_distance_and_alignment_are_those_of_the_plane() -> None:
     assert (arrays["distance"] >= arrays["etmann_alignment"] * (1 - 1e-9)).all(), "an upper bound"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["Linf", "L1"])
 def test_a_curve_is_compared_in_its_own_norm(norm: Norm) -> None:
     model, x, y, w = linear()
