@@ -97,3 +97,11 @@ def test_damage_is_told_whatever_the_compression(method: int, tmp_path: Path) ->
     path.write_bytes(content)
     with pytest.raises(InputError, match="cannot be read as .npz"):
         load_npz(path)
+
+
+@pytest.mark.parametrize("limits", [("a", "b"), (0j, 1j)])
+def test_bounds_that_are_no_real_numbers_are_refused(tmp_path: Path, limits: tuple[complex | str, ...]) -> None:
+    x, y = np.random.default_rng(0).random((4, 3)), np.arange(4) % 2
+    path = saved(tmp_path, x_train=x, y_train=y, low=np.array(limits[0]), high=np.array(limits[1]))
+    with pytest.raises(InputError, match="must be real numbers"):
+        load_npz(path)

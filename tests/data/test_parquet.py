@@ -260,3 +260,12 @@ def test_more_rows_than_memory_holds_are_refused_unread(tmp_path: Path, monkeypa
     monkeypatch.setattr("unperturbed.reading.memory", lambda: 10_000)
     with pytest.raises(InputError, match=r"column label .*1,000 rows\) would take"):
         load(tmp_path)
+
+
+def test_splits_that_number_their_classes_differently_are_refused(tmp_path: Path) -> None:
+    image = {"image": [encoded(np.full((4, 4), 9, np.uint8))] * 2, "label": pa.array([0, 1])}
+    for split, names in (("train", ["cat", "dog"]), ("test", ["dog", "cat"])):
+        features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+        write(tmp_path / f"{split}.parquet", image, features)
+    with pytest.raises(InputError, match=r"cat, dog \(2\) in training and dog, cat \(2\) in the test split"):
+        load(tmp_path)

@@ -150,3 +150,16 @@ def test_text_of_another_encoding_is_told(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_bytes("a,label\n1,café\n2,thé\n".encode("latin-1"))
     with pytest.raises(InputError, match="save it as UTF-8"):
         load(str(tmp_path / "table.csv"))
+
+
+def test_an_empty_line_before_the_names_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("\na,b,label\n" + "".join(f"{i},{2 * i},{'xy'[i % 2]}\n" for i in range(20)))
+    with pytest.raises(InputError, match="without empty lines before it"):
+        load(str(path))
+
+
+def test_spaces_around_a_label_make_no_other_class(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("a,label\n" + "".join(f"{i}, {'xy'[i % 2]}{' ' * (i % 3)}\n" for i in range(20)))
+    assert load(str(path)).classes == ("x", "y")

@@ -110,3 +110,9 @@ def test_links_in_a_shard_lead_nowhere(tmp_path: Path) -> None:
         archive.addfile(link)
     with pytest.warns(UserWarning, match="no test shards"):
         assert len(load_data(str(tmp_path / "x.tar")).train) == 8
+
+
+def test_a_label_of_more_digits_than_a_number_holds_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "shard.tar", {"0.png": png(np.zeros((4, 4), np.uint8)), "0.cls": b"9" * 20})
+    with pytest.raises(InputError, match="must be a class number"):
+        load_data(str(tmp_path / "shard.tar"))

@@ -86,6 +86,8 @@ def _bounds(arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], path: Path
         raise InputError(f"{path} holds only one of low and high: give both.")
     low, high = arrays["low"], arrays["high"]
     for name, limit in (("low", low), ("high", high)):
+        if limit.dtype.kind not in "fiub":
+            raise InputError(f"{name} of {path} is of type {limit.dtype}, but must be real numbers.")
         if limit.ndim and limit.shape != shape:
             raise InputError(f"{name} of {path} has shape {limit.shape}, but an example has shape {shape}.")
     if not bool(np.all(low <= high)):

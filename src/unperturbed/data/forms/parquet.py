@@ -58,6 +58,11 @@ def load_parquet(folder: Path, name: str, choice: Choice) -> Data:
         columns = find_columns(paths[0], choice)
         split = _load_split(paths, columns, f"the {split_name} split of {name}", choice.size)
         if split is not None:
+            if classes and columns.classes and columns.classes != classes:
+                raise InputError(
+                    f"The classes of {name} are {_listed(classes)} in training and {_listed(columns.classes)} in the "
+                    f"{split_name} split: a label must mean the same class in both, so write them with the same names."
+                )
             splits[split_name] = split
             classes = classes or columns.classes
         if len(splits) == 2:
@@ -134,6 +139,10 @@ def find_columns(path: Path, choice: Choice) -> Columns:
     image = _pick(choice.image, images, "image", path, schema.names)
     label = _pick(choice.label, labels, "label", path, schema.names)
     return Columns(image, label, _class_names(features.get(label, {}).get("names")))
+
+
+def _listed(classes: tuple[str, ...]) -> str:
+    return f"{', '.join(classes[:5])}{', ...' * (len(classes) > 5)} ({len(classes)})"
 
 
 def _class_names(value: Any) -> tuple[str, ...]:

@@ -78,6 +78,11 @@ def _read(path: Path) -> pa.Table:
         raise InputError(
             f"The first line of {path} holds values ({first:.80}): add a line before it that names the columns."
         )
+    if len(header) != table.num_columns:
+        raise InputError(
+            f"The first line of {path} names {len(header)} columns, but its rows have {table.num_columns}: begin the "
+            "file with the line of names, without empty lines before it."
+        )
     if "" in header:
         column = header.index("")
         raise InputError(
@@ -173,6 +178,8 @@ def _labels(table: pa.Table, column: str, path: Path) -> tuple[torch.Tensor, tup
     """Return class numbers, and the classes' names: the distinct labels in order."""
     _check_missing(table, column, path)
     listed = table.column(column).to_pylist()
+    if isinstance(listed[0], str):
+        listed = [label.strip() for label in listed]  # "a, b" leaves spaces, which make no other class
     values = np.array(listed, dtype=object if isinstance(listed[0], str) else None)  # as texts, all as long as one
     if values.dtype.kind == "f" and not ((values == np.round(values)) & (np.abs(values) < 2**53)).all():
         raise InputError(f"The labels of {path} (column {column!r}) are not whole (first: {values[0]}): name classes.")

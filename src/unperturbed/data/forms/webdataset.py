@@ -20,7 +20,7 @@ from unperturbed.errors import InputError
 IMAGES = ("png", "jpg", "jpeg", "webp", "ppm", "pgm", "bmp")
 LABEL = "cls"
 MOST_SHARDS = 100_000
-LONGEST_LABEL = 20
+LONGEST_LABEL = 18
 """Bytes of a class number."""
 _HELD_OUT = 0.2
 _BRACES = re.compile(r"\{([^{}]*)\}")
