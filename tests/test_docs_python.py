@@ -290,6 +290,7 @@ def test_a_command_and_its_python_give_the_same(line: str, folders: tuple[Path, 
 OTHERS = ("CONTRIBUTING.md", "docs/diagnosing.md", "docs/evaluating.md", "docs/methods.md", "docs/defences.md")
 NOT_RUN = {
     "--devices": "processes do not see the small data: tests/cli/test_devices.py launches them",
+    "CIFAR-10-C": "the published files are large: tests/data/test_corrupted.py makes a folder of their form",
     "torchvision": "an optional package: tests/architectures/test_libraries.py has such networks",
 }
 """Why commands of these pages are not executed here; those of docs/results.md took hours of training."""
