@@ -52,6 +52,7 @@ def test_bounds_as_numbers(tmp_path: Path) -> None:
         ({"x": X, "y": Y, "low": np.zeros(3)}, "only one of low and high"),
         ({"x": X, "y": Y, "low": np.zeros(2), "high": np.ones(2)}, r"low of .* has shape \(2,\)"),
         ({"x": X, "y": Y, "low": np.ones(3), "high": np.array([1, 0, 1])}, "low exceeds high"),
+        ({"x": X.astype(np.uint8), "y": Y, "low": np.array(0), "high": np.array(255)}, "high of .* is above 1"),
     ],
 )
 def test_what_is_missing_or_does_not_fit(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:

@@ -269,3 +269,15 @@ def test_splits_that_number_their_classes_differently_are_refused(tmp_path: Path
         write(tmp_path / f"{split}.parquet", image, features)
     with pytest.raises(InputError, match=r"cat, dog \(2\) in training and dog, cat \(2\) in the test split"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(("names", "message"), [(["dog", "cat"], r"dog, cat \(2\) in"), (None, "numbers in")])
+def test_files_of_a_split_that_number_their_classes_differently_are_refused(
+    tmp_path: Path, names: list[str] | None, message: str
+) -> None:
+    image = {"image": [encoded(np.full((4, 4), 9, np.uint8))] * 2, "label": pa.array([0, 1])}
+    for number, of_file in enumerate((["cat", "dog"], names)):
+        label = {} if of_file is None else {"label": {"_type": "ClassLabel", "names": of_file}}
+        write(tmp_path / f"train-0000{number}-of-00002.parquet", image, {"image": {"_type": "Image"}, **label})
+    with pytest.raises(InputError, match=rf"cat, dog \(2\) in .* and {message}"):
+        load(tmp_path)

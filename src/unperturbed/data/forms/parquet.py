@@ -56,6 +56,13 @@ def load_parquet(folder: Path, name: str, choice: Choice) -> Data:
         paths = [folder / p for p in files[split_name]]
         _check_shards(paths)
         columns = find_columns(paths[0], choice)
+        for path in paths[1:]:
+            if (names := find_columns(path, choice).classes) != columns.classes:
+                raise InputError(
+                    f"The classes are {_listed(columns.classes)} in {paths[0]} and "
+                    f"{_listed(names)} in {path}: a label must mean the same class in all files of a split, "
+                    "so write them with the same names."
+                )
         split = _load_split(paths, columns, f"the {split_name} split of {name}", choice.size)
         if split is not None:
             if classes and columns.classes and columns.classes != classes:
@@ -142,7 +149,7 @@ def find_columns(path: Path, choice: Choice) -> Columns:
 
 
 def _listed(classes: tuple[str, ...]) -> str:
-    return f"{', '.join(classes[:5])}{', ...' * (len(classes) > 5)} ({len(classes)})"
+    return f"{', '.join(classes[:5])}{', ...' * (len(classes) > 5)} ({len(classes)})" if classes else "numbers"
 
 
 def _class_names(value: Any) -> tuple[str, ...]:
