@@ -41,7 +41,7 @@ def load_npz(path: Path) -> Data:
         raise InputError(f"Examples of {path} have shape {train.shape} in training and {test.shape} in the test split.")
     classes = number_classes(train, test) if labelled is None else labelled[1]
     bounds = _bounds(arrays, train.shape, path)
-    if arrays[names[0]].dtype == np.uint8 and float(torch.as_tensor(bounds[1]).max()) > 1:
+    if "high" in arrays and arrays[names[0]].dtype == np.uint8 and float(arrays["high"].max()) > 1:
         raise InputError(
             f"high of {path} is above 1, but its inputs are bytes, which are divided by 255: give low and high after "
             "the division, such as 0 and 1, or leave them out."
