@@ -44,6 +44,15 @@ def test_a_write_that_fails_leaves_the_old_file(
     assert path.read_text() == "old" and names(tmp_path) == {path.name}
 
 
+def test_a_device_is_not_replaced_by_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "null"
+    path.write_text("stands for a device, which only an administrator can make")
+    monkeypatch.setattr(Path, "is_char_device", lambda self: self == path)
+    with pytest.raises(InputError, match="null is a device"):
+        runs.write_text(path, "a file")
+    assert path.read_text().startswith("stands for")
+
+
 def test_a_write_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "file.pt"
     path.write_text("old")

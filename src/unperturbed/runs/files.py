@@ -53,10 +53,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` on a temporary file next to `path`, then rename it atomically.
 
     Raises:
+        InputError: for a device, such as /dev/null, in whose place there would be a file.
         RunError: if it cannot be written (a full disk), or the folder was moved or deleted. An earlier file then
         remains.
     """
     check_in_place()
+    if not path.is_symlink() and (path.is_char_device() or path.is_block_device()):
+        raise InputError(f"{path} is a device, and a file would take its place: give the name of a file.")
     temporary = path.with_name(f".{path.stem}.{HOST}-{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
