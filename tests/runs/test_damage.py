@@ -58,7 +58,7 @@ TRUTHS: dict[str, Callable[[Any], Any]] = {
         name: value[name] for name in ("clean_accuracy", "robust_accuracy", "best_epoch", "epochs")
     },
 }
-"""What must not be wrong."""
+"""The numbers in the JSON of each command that must stay the same on a damaged folder, unless it is refused."""
 
 
 def call(words: tuple[str, ...]) -> tuple[int, str, str]:

@@ -94,7 +94,7 @@ TAKEN: dict[str, tuple[Any, ...]] = {
     "trained_on.examples": (7, -1),
     "trained_on.shape": ([], [1]),
 }
-"""What each field may hold of all this."""
+"""The values of `JUNK` that are valid in each field of the record."""
 
 
 @pytest.mark.parametrize("name", TAKEN)

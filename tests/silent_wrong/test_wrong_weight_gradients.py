@@ -49,7 +49,7 @@ IN_BFLOAT16: dict[str, float] = {
     **dict.fromkeys(("fw-at", "fw-at-adapt", "sora"), BFLOAT16),
     **{f"llr in parts, {term}": STATISTICS for term in ("gap", "slope")},
 }
-"""What else than rounding in float32 is allowed to bfloat16: the other terms are computed in float32."""
+"""Tolerances of the terms that are computed in bfloat16; all other terms are computed in float32."""
 COMPILED = ("scorpio", "scorpio, loss gap", "scorpio, exact products", "grad-align", "fw-at", "fw-at-adapt", "sora")
 """Where forwards in training are compiled; whatever needs a second derivative or held statistics runs eagerly."""
 

@@ -160,7 +160,7 @@ def breaks_what_can_be_broken(attack: Attack, slack: float = 1.02, classes: int 
 
 @law
 def stays_inside(attack: Attack) -> None:
-    """Whatever is returned lies in S(x), and is claimed with the margin that the network has there."""
+    """Returned points lie in S(x), and their stated margins are those of the network at these points."""
     for norm in NORMS:
         for eps, bounds in [(EPS[norm], (0.0, 1.0)), (3 * EPS[norm], (0.0, 1.0)), (EPS[norm], None), (0.0, (0.0, 1.0))]:
             for lead in (0.0, 20.0) if eps == EPS[norm] else (20.0,):

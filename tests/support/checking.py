@@ -20,7 +20,7 @@ from torch import Tensor
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 check_always = jaxtyping.jaxtyped
 PASSED: defaultdict[CodeType, set[Hashable]] = defaultdict(set)
-"""What has passed, by the code of the function: an inner one is made anew at each call of the outer one."""
+"""Kinds of arguments that passed the check, by the code of the function: inner functions share it over all calls."""
 
 DEEP = 6
 """How deep annotations look into containers."""
