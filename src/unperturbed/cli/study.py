@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 
 from unperturbed.cli.console import Result, say, table
 from unperturbed.cli.options import Parsed, new_parser
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from unperturbed.studies.design import Scale, Study
@@ -54,17 +54,22 @@ def run(parsed: Parsed) -> Result:
 
 
 def _run(studies: "list[Study]", scale: "Scale", place: "Place", jobs: int) -> Result:
-    """Run the studies one after the other, and return their sentences."""
+    """Run the studies one after the other, and return their sentences; exit code 1 if one of them failed."""
     from unperturbed.studies.page import json_of, write_pages
     from unperturbed.studies.study import run_study
 
-    value, views = [], list[Any]()
+    value, views, failed = [], list[Any](), False
     for study in studies:
-        result = run_study(study, scale, place, jobs, lambda n, total, text: say(f"{n:g} of {total:g} runs {text}"))
+        try:
+            result = run_study(study, scale, place, jobs, lambda n, total, text: say(f"{n:g} of {total:g} runs {text}"))
+        except RunError as error:
+            say(f"{study.name} stopped: {error}", "error")
+            failed = True
+            continue
         page = write_pages(result, place.out)
         value.append({**json_of(result), "page": str(page)})
         views += [f"{study.name}: {study.claim}", *(f"  {verdict}" for _, verdict in result.verdicts), f"  {page}"]
-    return Result(value, views)
+    return Result(value, views, code=int(failed))
 
 
 def _listed(studies: "list[Study]", place: "Place") -> Result:

@@ -26,7 +26,7 @@ LOCAL_STEPS = 20
 """Steps of the searches for the largest distance from linear and for the largest loss."""
 EXAMINED = 200
 """Examples of diagnoses, explanations and audits."""
-BUDGET = 120.0
+BUDGET = 30.0
 """Seconds of an audit, by which it chooses its checks."""
 DIAGNOSTICS = ("feature_changes", "directions", "layers", "margins", "confidence")
 SPREAD = "mean over layers of standard deviation of singular values (reshaped)"

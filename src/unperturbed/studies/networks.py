@@ -41,7 +41,7 @@ def dale_limited(rho: float) -> Network:
     return Network(f"dale rho {rho:g}", (DALE.dual(rho),))
 
 
-STRENGTHS = {"standard": 0.0, "half": 0.5, "full": 1.0}
+STRENGTHS = {"standard": 0.0, "full": 1.0}
 """Strengths of adversarial training in units of the setting's eps."""
 FAMILIES = {"": {"weight_decay": 0.0}, ", weight decay": {"weight_decay": 5e-3}}
 """Networks without batch norm that differ in their weight decay."""

@@ -8,7 +8,9 @@ from unperturbed.training.recipe import Recipe
 
 SMOOTH = {"activation": "silu"}
 """Second derivatives exist everywhere."""
-DIGITS = Setting("digits", Threat("Linf", 0.15), Recipe(epochs=10), options=SMOOTH, suite="pgd", test=None)
+DIGITS = Setting(
+    "digits", Threat("Linf", 0.15), Recipe(epochs=10, batch_size=64), options=SMOOTH, suite="pgd", test=None
+)
 """Minutes on two cores. On digits the suite pgd breaks the examples that AutoAttack breaks."""
 MNIST = Setting("mnist", Threat("Linf", 0.3), Recipe(epochs=10), options=SMOOTH)
 CIFAR_PART = Setting(
@@ -78,7 +80,7 @@ SCORPIO_SCALES: dict[Scale, tuple[Setting, ...]] = {
 }
 DALE_SCALES: dict[Scale, tuple[Setting, ...]] = {"small": (DIGITS,), "medium": (MNIST,), "full": (DALE_CIFAR,)}
 WEN_SCALES: dict[Scale, tuple[Setting, ...]] = {
-    "small": (replace(DIGITS, recipe=Recipe(epochs=30)),),
+    "small": (replace(DIGITS, recipe=Recipe(epochs=20, batch_size=64)),),
     "medium": (replace(MNIST, recipe=Recipe(epochs=20)),),
     "full": (WEN_CIFAR,),
 }

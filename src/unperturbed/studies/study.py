@@ -183,8 +183,8 @@ def _times(study: Study, setting: Setting, runs: Sequence[Run], place: Place) ->
         return {}
     keys = " ".join(run.key for run in timed.values())
     key = f"{setting.data}-time-{sha256(keys.encode()).hexdigest()[:10]}"
-    values = place.store.read(key, 0, TIME)
-    if values is None:
-        values = {name: list(row) for name, row in step_seconds(timed, place.data).items()}
-        place.store.write(key, 0, TIME, values)
+    if place.store.read(key, 0, TIME) is None:
+        measured = {name: list[float | None](row) for name, row in step_seconds(timed, place.data).items()}
+        place.store.write(key, 0, TIME, measured)
+    values = place.store.read(key, 0, TIME) or {}
     return {name: stack([row])[0] for name, row in values.items()}
