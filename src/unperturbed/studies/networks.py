@@ -10,9 +10,12 @@ from unperturbed.methods.dale import DALE, DALEKL
 from unperturbed.methods.erm import ERM
 from unperturbed.methods.fgsm import FGSM, N_FGSM, RS_FGSM
 from unperturbed.methods.free import Free
+from unperturbed.methods.grad_align import GradAlign
 from unperturbed.methods.gradient_penalty import GradientPenalty
 from unperturbed.methods.llr import LLR
+from unperturbed.methods.mart import MART
 from unperturbed.methods.scorpio import SCORPIO
+from unperturbed.methods.sora import SORA
 from unperturbed.methods.trades import TRADES
 from unperturbed.studies.design import Network
 
@@ -63,6 +66,9 @@ OF_ALL = (
     Network("rs-fgsm", (RS_FGSM(),)),
     Network("n-fgsm", (N_FGSM(),)),
     Network("free", (Free(),)),
+    Network("sora", (SORA(),)),
+    Network("grad-align", (GradAlign(),)),
+    Network("mart", (MART(),)),
     AT_2,
     AT_10,
     TRADES_10,

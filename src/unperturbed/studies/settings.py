@@ -19,7 +19,7 @@ CIFAR_PART = Setting(
 )  # fmt: skip
 """Ten thousand images and a small network: about a core-hour for five seeds of a method."""
 CIFAR_STRONG = Setting(
-    "cifar10", Threat("Linf", 8 / 255), Recipe(epochs=15, batch_size=128), "preact-resnet", {**SMOOTH, "width": 16},
+    "cifar10", Threat("Linf", 8 / 255), Recipe(epochs=10, batch_size=128), "preact-resnet", {**SMOOTH, "width": 16},
     seeds=2, protocol="strong",
 )  # fmt: skip
 """All 50,000 images: two seeds, since a run takes up to an hour."""
@@ -81,7 +81,10 @@ SCORPIO_SCALES: dict[Scale, tuple[Setting, ...]] = {
 DALE_SCALES: dict[Scale, tuple[Setting, ...]] = {"small": (DIGITS,), "medium": (MNIST,), "full": (DALE_CIFAR,)}
 WEN_SCALES: dict[Scale, tuple[Setting, ...]] = {
     "small": (replace(DIGITS, recipe=Recipe(epochs=20, batch_size=64)),),
-    "medium": (replace(MNIST, recipe=Recipe(epochs=20)),),
+    "medium": (
+        replace(MNIST, recipe=Recipe(epochs=20)),
+        replace(MNIST, model="preact-resnet", options={**SMOOTH, "depth": 10, "width": 8}),
+    ),
     "full": (WEN_CIFAR,),
 }
 
