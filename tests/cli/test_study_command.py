@@ -3,14 +3,17 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_main import Run
 from test_main import run as run
 
+from unperturbed.errors import RunError
 from unperturbed.methods.erm import ERM
 from unperturbed.methods.fgsm import FGSM
-from unperturbed.studies import by_name
+from unperturbed.studies import by_name, page
+from unperturbed.studies import study as study_module
 from unperturbed.studies.by_name import names
 from unperturbed.studies.design import Network, Setting, Study
 from unperturbed.studies.measures import ACCURACIES
@@ -57,11 +60,21 @@ def test_a_study_runs_and_is_listed_with_its_verdict(run: Run, monkeypatch: pyte
     assert "[LLR-1](LLR-1-small/study.md)" in Path("out/index.md").read_text()
 
 
-def test_a_failed_run_leaves_the_other_studies_to_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = replace(STUDY, networks=(Network("erm", (ERM(),), changes={"lr": 1e30}), STUDY.networks[1]))
-    monkeypatch.setattr(by_name, "find_study", lambda name: broken if name == "LLR-1" else STUDY)
-    code, out, err = run("study", "LLR-1", "LLR-2", "--out", "out")
-    assert code == 1 and "LLR-1 stopped" in err and "fgsm is more robust: " in out
+def test_a_failed_study_leaves_the_others_to_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = study_module.run_study
+
+    def failing(study: Study, *given: Any) -> Any:
+        if study is STUDY:
+            raise RunError("the loss is not finite")
+        return original(study, *given)
+
+    second = replace(STUDY, name="LLR-2", networks=STUDY.networks[:1], claims=())
+    monkeypatch.setattr(study_module, "run_study", failing)
+    monkeypatch.setattr(page, "write_pages", lambda result, out: out)
+    monkeypatch.setattr(by_name, "find_study", lambda name: STUDY if name == "LLR-1" else second)
+    code, out, err = run("study", "LLR-1", "LLR-2", "--out", "out", "--json")
+    assert code == 1 and "LLR-1 stopped: the loss is not finite" in err
+    assert [value["study"] for value in json.loads(out)] == ["LLR-2"]
 
 
 @pytest.mark.parametrize(

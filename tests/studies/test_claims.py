@@ -18,14 +18,14 @@ from unperturbed.studies.values import Values
 
 STUDIES = [find_study(name) for name in names()]
 QUANTITIES = {
-    "accuracies": ("clean", "robust"),
+    "accuracies": ("clean", "robust", "doubted"),
     "pgd-10": ("weak",),
     "linearity": ("gamma", "excess", "bounded"),
     "diagnosis": (*measures.WEN_VALUES, measures.SPREAD, measures.SCALED_SPREAD),
     "audit": ("fall after remedies", "obfuscated"),
     "alignment": measures.ALIGNED,
 }
-FOR_A_NETWORK = (measures.SPREAD, measures.SCALED_SPREAD, "fall after remedies", "obfuscated")
+FOR_A_NETWORK = (measures.SPREAD, measures.SCALED_SPREAD, "fall after remedies", "obfuscated", "doubted")
 
 
 def made_up(study: Study, seeds: int = 5, examples: int = 40) -> Values:

@@ -3,11 +3,13 @@
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import torch
 
 from unperturbed.engines.base import R, Report, Unit
+from unperturbed.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Processes:
 
     def map(self, units: Sequence[Unit[R]], report: Report) -> Iterator[tuple[int, R]]:
         """Yield number and result of every unit, in the order in which they end."""
-        context = multiprocessing.get_context("spawn")
+        context, others = multiprocessing.get_context("spawn"), {*multiprocessing.active_children()}
         finished = 0
         with ProcessPoolExecutor(self.workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             waiting = {pool.submit(_computed, unit): unit for unit in units}
@@ -35,8 +37,15 @@ class Processes:
                         finished += unit.size
                         report(finished, "")
                         yield unit.number, result
+            except BrokenProcessPool as error:
+                raise RunError(
+                    "A process ended before its run did, perhaps for lack of memory: run the same command with fewer "
+                    "--jobs."
+                ) from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
+                for process in {*multiprocessing.active_children()} - others:
+                    process.terminate()  # its run resumes
                 raise
 
 

@@ -39,15 +39,19 @@ ALIGNED = ("cosine of gradient and image", "perceptual alignment")
 
 
 def _accuracies(trained: Trained) -> Measured:
-    """Return clean and robust correctness under the setting's suite, 1 or 0; None for an unknown verdict."""
-    suite = trained.run.setting.suite
-    outcome = evaluate(trained.model, trained.test, trained.threat, suite, out=Path(trained.folder) / "evaluation")
-    return {"clean": _clean(outcome), "robust": _survived(outcome)}
+    """Return clean and robust correctness under the setting's suite, 1 or 0; None for an unknown verdict.
+
+    "doubted" is whether the evaluation gives reasons why the robust accuracy is not credible.
+    """
+    suite, out = trained.run.setting.suite, Path(trained.folder) / "evaluation"
+    outcome = evaluate(trained.model, trained.test, trained.threat, suite, out=out, overwrite=True)
+    return {"clean": _clean(outcome), "robust": _survived(outcome), "doubted": [float(bool(outcome.doubts))]}
 
 
 def _weak(trained: Trained) -> Measured:
     """Return the correctness under ten steps of PGD."""
-    outcome = evaluate(trained.model, trained.test, trained.threat, WEAK, out=Path(trained.folder) / "weak")
+    out = Path(trained.folder) / "weak"
+    outcome = evaluate(trained.model, trained.test, trained.threat, WEAK, out=out, overwrite=True)
     return {"weak": _survived(outcome)}
 
 

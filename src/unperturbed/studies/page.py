@@ -56,7 +56,8 @@ def page_of(result: Result, figures: Sequence[str]) -> str:
             f"## {setting.name}",
             _about(setting),
             _networks(values, runs),
-            "Means over seeds. Training: median seconds of a run on one thread.",
+            "Means over seeds. Run: median seconds of a training, which shares the processor with other work. Steps: "
+            "median seconds of its steps on one thread, alternating with those of the other networks.",
             _table(
                 ("claim", "verdict", "difference", "95%", "p", "seeds", "examples"),
                 [_row(verdict) for verdict in verdicts],
@@ -130,9 +131,9 @@ def _networks(values: Values, runs: Sequence[Run]) -> str:
     for run in runs:
         name = run.network.name
         cells = [_mean(values.measured[name, q]) if (name, q) in values.measured else "" for q in quantities]
-        seconds = float(values.training[name].nanmedian())
-        rows.append((name, _chosen(run), *cells, f"{seconds:.0f} s"))
-    return _table(("network", "chosen", *quantities, "training"), rows)
+        steps = f"{float(values.seconds[name].median()):.3g} s" if name in values.seconds else ""
+        rows.append((name, _chosen(run), *cells, f"{float(values.training[name].nanmedian()):.3g} s", steps))
+    return _table(("network", "chosen", *quantities, "run", "steps"), rows)
 
 
 def _chosen(run: Run) -> str:

@@ -107,15 +107,17 @@ def _recipe(run: Run, data: Data, model: torch.nn.Module) -> Recipe:
 
 
 def step_seconds(runs: Mapping[str, Run], folder: Path | None, repeats: int = REPEATS) -> dict[str, list[float]]:
-    """Return the seconds of an optimisation step times the epochs of the run, by name, alternating in this process.
+    """Return the seconds of an optimisation step times the steps of the run, by name, alternating in this process.
 
     A step is the loss of the method, its gradient and a step of the optimiser on one batch of the training data; the
-    first round is not counted. All runs have the same setting, and so the same number of steps in an epoch.
+    first round is not counted.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        steps = {name: _step(run, data_for(run.setting.data, folder, run.setting.train)) for name, run in runs.items()}
+        data = {name: data_for(run.setting.data, folder, run.setting.train) for name, run in runs.items()}
+        steps = {name: _step(run, data[name]) for name, run in runs.items()}
+        counts = {name: _steps_of(run.recipe, len(data[name].train)) for name, run in runs.items()}
         seconds: dict[str, list[float]] = {name: [] for name in runs}
         for repeat in range(repeats + 1):
             for name, step in steps.items():
@@ -123,10 +125,16 @@ def step_seconds(runs: Mapping[str, Run], folder: Path | None, repeats: int = RE
                 for number in range(STEPS):
                     step(repeat * STEPS + number)
                 if repeat:
-                    seconds[name].append((time.perf_counter() - began) / STEPS * runs[name].recipe.epochs)
+                    seconds[name].append((time.perf_counter() - began) / STEPS * counts[name])
         return seconds
     finally:
         torch.set_num_threads(threads)
+
+
+def _steps_of(recipe: Recipe, examples: int) -> int:
+    """Return the number of optimisation steps of a run."""
+    trained = round(examples * (1 - recipe.validation))
+    return recipe.epochs * max(1, trained // (recipe.batch_size or usual_batch_size(trained)))
 
 
 def _step(run: Run, data: Data) -> Callable[[int], None]:

@@ -55,10 +55,17 @@ def front_chart(points: Sequence[Timed], title: str, caption: str) -> Figure:
             raise InputError(f"The point {point.name!r} ({point.seconds} s, {point.robust}) cannot be drawn.")
     front = on_front(points)
     with house_style():
-        figure = Figure(figsize=(6.4, 4.4))
+        figure = Figure(figsize=(7.2, 5.0))
         axes = figure.subplots()
         edge = sorted((p.seconds, p.robust.value) for p, best in zip(points, front, strict=True) if best)
-        axes.plot(*zip(*edge, strict=True), drawstyle="steps-post", color=COLOURS[1], label="Pareto front")
+        axes.plot(
+            *zip(*edge, strict=True),
+            drawstyle="steps-post",
+            color=COLOURS[1],
+            linewidth=1,
+            alpha=0.6,
+            label="Pareto front",
+        )
         for point, best in zip(points, front, strict=True):
             robust = point.robust
             axes.errorbar(
@@ -79,7 +86,8 @@ def front_chart(points: Sequence[Timed], title: str, caption: str) -> Figure:
         centres = np.array([(point.seconds, point.robust.value) for point in points])
         labels = [axes.text(x, y, printable(p.name), fontsize=8) for (x, y), p in zip(centres, points, strict=True)]
         figure.canvas.draw()
-        adjust_text(labels, *centres.T, ax=axes, arrowprops={"arrowstyle": "-", "color": COLOURS[0], "lw": 0.5})
+        arrows = {"arrowstyle": "-", "color": COLOURS[0], "lw": 0.5}
+        adjust_text(labels, *centres.T, ax=axes, expand=(1.15, 1.6), arrowprops=arrows)
     return figure
 
 
