@@ -130,8 +130,8 @@ def _ends(noise: Noise, like: Inputs, low: Tensor, high: Tensor) -> Inputs:
     """Return one random end of the box for each channel."""
     channels = as_images(like).shape[1]
     upper = noise.uniform((channels, 1, 1), like.dtype) < 0.5
-    ends: Inputs = torch.where(upper, *(as_images(bound[None]).to(like) for bound in (low, high))).view(like.shape)
-    return ends
+    lower_end, upper_end = (as_images(bound[None]).to(like) for bound in (low, high))
+    return torch.where(upper, upper_end, lower_end).view(like.shape)
 
 
 @dataclass(eq=False)
