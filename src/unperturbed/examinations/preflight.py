@@ -23,6 +23,7 @@ from unperturbed.networks.dtype import home
 from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
+from unperturbed.networks.unsettled import unsettled_statistics
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Labels, Logits
 
@@ -239,6 +240,8 @@ def _at_chance(patient: _Patient) -> Symptom | None:
     right = float((patient.logits.argmax(1) == patient.y).double().mean())
     if n < 20 or kinds < 2 or right > 1.5 / kinds or _constant(patient) is not None:
         return None
+    if (unsettled := unsettled_statistics(patient.classifier)) is not None:
+        return Symptom("batch norm", unsettled)
     expected = missing_layer(patient.classifier, patient.x, patient.y)
     if expected is not None:
         return Symptom("normalisation", expected)
