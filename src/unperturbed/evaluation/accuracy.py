@@ -44,7 +44,7 @@ def evaluate(
     model: nn.Module,
     data: Any,
     threat: Threat,
-    suite: str | Suite | Callable[..., Any] = "pgd",
+    suite: str | Suite | Callable[..., Any] = "fast",
     *,
     out: Path | str | None = None,
     overwrite: bool = False,
@@ -72,7 +72,7 @@ def evaluate(
         model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
         data: a `Data` (its test split), a `Split`, a pair of arrays (inputs, labels), or a map-style dataset.
         threat: the threat set; inputs must lie within its bounds.
-        suite: a name ("pgd", "standard", "plus", "rand", "apgd-ce,square") or a `Suite`.
+        suite: a name ("fast", "standard", "plus", "rand", "pgd", "apgd-ce,square") or a `Suite`.
         out: folder for `SUITE.json` and, in a folder `SUITE/`, the per-example tables and adversarial inputs.
         overwrite: replace another evaluation that `out` holds.
         seed: of the attacks' random starts.
@@ -103,7 +103,8 @@ def evaluate(
     checked_model = check_model(model, split, threat, seed, output)
     attacks = suite_with_gate(find_suite(suite), gate, estimate).against(threat.norm, checked_model.classes)
     ruled = precision_of_search(checked_model, precision, tuning)
-    networks = as_searched(checked_model, ruled, physical_batch_size(batch_size, checked_model, len(split)))
+    size = physical_batch_size(batch_size, checked_model, len(split))
+    networks = as_searched(checked_model, replace(ruled, compiled=False), size)  # a job may have begun otherwise
     searched = checked_model.dtype if networks.rough is None else torch.bfloat16
     question = Question(
         noun="evaluation",

@@ -71,7 +71,7 @@ def tuning_of(
             "compiled": way.precision.compiled,
             "tuning": tuned.record(),
         }
-        if way == default:
+        if way == default and not way.precision.compiled:
             return {"run_as": run_as}
         networks = as_searched(checked_model, way.precision, way.batch_size)
         rounding = networks.rounding(checked_model.examples)
