@@ -6,11 +6,15 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_origin, get_type_hints
 
+from torch import nn
+from torch.optim import Optimizer
+
 from unperturbed import runs
 from unperturbed.errors import InputError, NotResumableError, RunError
-from unperturbed.training import checkpoint
+from unperturbed.training import checkpoint, shards
 from unperturbed.training.engine import Engine
 from unperturbed.training.journal import Journal
+from unperturbed.training.processes import is_sharded
 from unperturbed.training.selection import STRONGER, Selection
 from unperturbed.training.state import State
 
@@ -25,17 +29,21 @@ def save(engine: Engine, journal: Journal, state: State) -> None:
     state_of_process = {"memory": checkpoint.memory(engine.method), "sums": journal.sums, **engine.random_state()}
     # The perturbations and random numbers of all processes belong into the file.
     gathered = fabric.all_gather(state_of_process) if fabric.world_size > 1 else state_of_process
+    path, in_shards = journal.folder / runs.CHECKPOINT, is_sharded(fabric)
+    name = shards.save(path.parent, state.step, *_in_shards(engine)) if in_shards else None
     if engine.is_first:
         content = {
-            "model": engine.classifier.state_dict(),
-            "optimiser": engine.optimiser.state_dict(),
+            "shards": name,
+            "model": None if in_shards else engine.classifier.state_dict(),
+            "optimiser": None if in_shards else engine.optimiser.state_dict(),
             "average": None if engine.average is None else engine.average.state_dict(),
             "state": asdict(state),
             "own": gathered,
             "metrics": journal.metrics,
             "config": journal.note,
         }
-        checkpoint.save(journal.folder / runs.CHECKPOINT, content)
+        checkpoint.save(path, content)
+        shards.forget_others(path.parent, 2, state.step)  # those of the last checkpoint and of the one before
     fabric.barrier()
 
 
@@ -54,7 +62,9 @@ def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, 
     try:
         _check_state(content["state"], engine.steps)
         state_of_process = _of_this_process(content["own"], engine)
-        _put_back(content, state_of_process, engine, state)
+        if (content.get("shards") is not None) != is_sharded(engine.fabric):
+            raise InputError("The run was begun with the other --strategy (ddp or fsdp): resume it with that one.")
+        _put_back(path, content, state_of_process, engine, state)
         selection.check_best()
         journal.restore(state_of_process["sums"], content.get("metrics"))
     except (InputError, RunError, OSError):
@@ -75,11 +85,19 @@ def _check_state(values: dict[str, Any], steps: int) -> None:
         raise ValueError(f"step {read.step}, strengthened {read.strengthened}")
 
 
-def _put_back(content: dict[str, Any], own: dict[str, Any], engine: Engine, state: State) -> None:
+def _in_shards(engine: Engine) -> tuple[nn.Module, Optimizer]:
+    return engine.attacked, shards.plain(engine.optimiser)
+
+
+def _put_back(path: Path, content: dict[str, Any], own: dict[str, Any], engine: Engine, state: State) -> None:
     for name, value in content["state"].items():
         setattr(state, name, value)
-    engine.classifier.load_state_dict(content["model"])
-    engine.optimiser.load_state_dict(content["optimiser"])
+    if content.get("shards") is not None:
+        shards.load(path.parent / content["shards"], *_in_shards(engine))
+        engine.gather()
+    else:
+        engine.classifier.load_state_dict(content["model"])
+        engine.optimiser.load_state_dict(content["optimiser"])
     if engine.average is not None:
         engine.average.load_state_dict(content["average"])
     for _ in range(state.strengthened):
