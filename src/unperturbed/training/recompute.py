@@ -1,11 +1,12 @@
 """Activation checkpointing: blocks whose activations are computed again in the backward instead of being stored."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from unperturbed.networks.modes import buffers_restored, eager
@@ -39,7 +40,38 @@ def _storing_inputs(module: nn.Module, forward: Callable[..., Any]) -> Callable[
     def again(*inputs: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*inputs, **named)
-        contexts = lambda: (nullcontext(), buffers_restored(module))  # noqa: E731
+        contexts = lambda: (nullcontext(), _Again(module))  # noqa: E731
         return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **named)
 
     return again
+
+
+class _Again:
+    """The surroundings of a second forward: buffers are restored after it, and attention is computed as in the first.
+
+    It can be entered several times, since a second derivative recomputes twice.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.attention = [backend for backend, enabled in _ATTENTION.items() if enabled()]
+        self.entered: list[ExitStack] = []
+
+    def __enter__(self) -> None:
+        stack = ExitStack()
+        stack.enter_context(buffers_restored(self.module))
+        if self.attention:
+            stack.enter_context(sdpa_kernel(self.attention))
+        self.entered.append(stack)
+
+    def __exit__(self, *error: Any) -> None:
+        self.entered.pop().close()
+
+
+_ATTENTION: dict[SDPBackend, Callable[[], bool]] = {
+    SDPBackend.FLASH_ATTENTION: torch.backends.cuda.flash_sdp_enabled,
+    SDPBackend.EFFICIENT_ATTENTION: torch.backends.cuda.mem_efficient_sdp_enabled,
+    SDPBackend.MATH: torch.backends.cuda.math_sdp_enabled,
+    SDPBackend.CUDNN_ATTENTION: torch.backends.cuda.cudnn_sdp_enabled,
+}
+"""The implementations of attention, which `curvature.products` restricts to the one with a second derivative."""

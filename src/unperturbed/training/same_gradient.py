@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 
 from unperturbed.errors import InputError
 from unperturbed.methods.base import Method, Wrapper
-from unperturbed.networks.modes import own_randomness
+from unperturbed.networks.modes import buffers_restored, own_randomness
 from unperturbed.networks.precision import InPrecision
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -55,7 +55,9 @@ def check_recomputation(
         except RuntimeError as error:
             if not chosen:
                 raise
-            raise InputError(_refusal(method, option, "it needs derivatives that a second forward loses")) from error
+            raise InputError(
+                _refusal(method, option, "a second forward in the backward is not the first one")
+            ) from error
     difference = _difference(gradients[1], gradients[0])
     if not difference <= EXACT:
         reason = f"a second forward in the backward changes its gradient by {difference:.1e} of its size"
@@ -154,7 +156,8 @@ def _gradient(
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     for weight in weights:
         weight.grad = None
-    terms, inner = accumulate(network, network, method, batch, threat, noise, parts, Tensor.backward)
+    with buffers_restored(network):
+        terms, inner = accumulate(network, network, method, batch, threat, noise, parts, Tensor.backward)
     gradient = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
     method.after_step(batch, inner, terms, threat)
     for weight in weights:
