@@ -101,6 +101,9 @@ def make_fabric(
         _check_sharding(recipe)
     shared: Any = strategy_for(classifier, data) if strategy == "ddp" else _sharding(classifier, data, devices * nodes)
     plugins = Joined() if Joined.detect() else None
+    if plugins is not None:  # its launcher has placed the processes
+        devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
+        nodes = max(plugins.world_size() // devices, 1)
     return Fabric(accelerator=target.type, devices=devices, num_nodes=nodes, strategy=shared, plugins=plugins)
 
 

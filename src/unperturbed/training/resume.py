@@ -4,10 +4,12 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_origin, get_type_hints
+from typing import Any, cast, get_origin, get_type_hints
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
 from unperturbed import runs
 from unperturbed.errors import InputError, NotResumableError, RunError
@@ -61,7 +63,7 @@ def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, 
         raise NotResumableError(checkpoint.damaged(path, "it is of another run"))
     try:
         _check_state(content["state"], engine.steps)
-        state_of_process = _of_this_process(content["own"], engine)
+        state_of_process = _of_this_process(content["own"], engine, journal)
         if (content.get("shards") is not None) != is_sharded(engine.fabric):
             raise InputError("The run was begun with the other --strategy (ddp or fsdp): resume it with that one.")
         _put_back(path, content, state_of_process, engine, state)
@@ -106,15 +108,38 @@ def _put_back(path: Path, content: dict[str, Any], own: dict[str, Any], engine: 
     engine.restore_random_state(own)
 
 
-def _of_this_process(gathered: dict[str, Any], engine: Engine) -> dict[str, Any]:
-    """Return this process's part; raises InputError if the run was begun with another number of processes."""
-    processes_before = len(gathered["random"]) if gathered["random"].dim() > 1 else 1
+def _of_this_process(gathered: dict[str, Any], engine: Engine, journal: Journal) -> dict[str, Any]:
+    """Return this process's part, also of a run that another number of processes has begun, with a warning.
+
+    Raises:
+        InputError: if the method's memory differs between those processes, so that it cannot be shared out anew.
+    """
+    before = len(gathered["random"]) if gathered["random"].dim() > 1 else 1
     processes, rank = engine.fabric.world_size, engine.fabric.global_rank
-    if processes_before != processes:
-        raise InputError(f"The run was begun with devices={processes_before}, not {processes}: resume it so.")
-    if processes == 1:
+    if before == processes == 1:
         return gathered
-    return {
-        name: {key: values[rank] for key, values in states.items()} if isinstance(states, dict) else states[rank]
-        for name, states in gathered.items()
-    }
+    parts = tree_map(lambda value: value if before > 1 else value[None], gathered)
+    if before == processes:
+        return cast(dict[str, Any], tree_map(lambda value: value[rank], parts))
+    if not all(torch.equal(value[0], other) for value in parts["memory"].values() for other in value[1:]):
+        raise InputError(
+            f"The run was begun with devices={before}, not {processes}: resume it so, since each process has a part of "
+            "the method's memory."
+        )
+    journal.warn(
+        f"Resumed with devices={processes} instead of {before}: the batches are the same, but their gradients are "
+        "added in another order, and layers that draw random numbers (dropout) draw others, so the run is not "
+        "bit-identical to one without interruption."
+    )
+    common = {"memory": tree_map(lambda value: value[0], parts["memory"]), "sums": _means(parts["sums"])}
+    random = {name: parts[name][rank] for name in RANDOM} if rank < before else engine.random_state()
+    return common | random
+
+
+RANDOM = ("random", "device_random")
+"""The entries of `Engine.random_state`."""
+
+
+def _means(sums: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the means over the processes, of which the journal takes the mean again."""
+    return {name: values.mean(0) for name, values in sums.items()}
