@@ -184,10 +184,9 @@ def train_for(device: torch.device, size: Size, data: Data, seconds: float) -> t
     step = step_seconds(device, size, N_FGSM())["seconds"]
     epoch = step * max(0.9 * len(data.train) // size.batch, 1)
     epochs = max(int(seconds / epoch), 1)
+    recipe = Recipe(epochs=epochs, batch_size=size.batch, augment="flip-crop", lr=0.1, alarm="off")
     began = time.perf_counter()
-    trained = un.train(
-        model, data, THREAT, N_FGSM(), Recipe(**{**asdict(recipe), "epochs": epochs}), device=str(device)
-    )
+    trained = un.train(model, data, THREAT, N_FGSM(), recipe, device=str(device))
     wait_for(device)
     accuracies = {"clean": trained.clean_accuracy.value, "robust": trained.robust_accuracy.value}
     return model, {"epochs": epochs, "seconds": time.perf_counter() - began, **accuracies}
