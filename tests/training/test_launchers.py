@@ -58,7 +58,7 @@ def under_torchrun(function: str, folder: Path) -> None:
         str(free_port()),
     ]
     done = subprocess.run(
-        [*launcher, str(script), function, str(folder)], env=environment(), capture_output=True, text=True, timeout=300
+        [*launcher, str(script), function, str(folder)], env=environment(), capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
 
@@ -154,7 +154,7 @@ def test_two_nodes_of_slurm_or_by_hand_train_like_one_process(variables: object,
         subprocess.Popen(words, env=environment(**variables(rank, port)), stderr=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
-    errors = [task.communicate(timeout=170)[1] for task in tasks]
+    errors = [task.communicate(timeout=600)[1] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], "\n".join(errors)
     check_run(tmp_path)
 
@@ -175,12 +175,12 @@ def test_the_command_under_torchrun_trains_once_and_prints_once(tmp_path: Path) 
         str(tmp_path / "run"),
     ]
     words = [sys.executable, *launcher, "-m", "unperturbed", "train", *options]
-    done = subprocess.run([*words, "--devices", "2"], env=environment(), capture_output=True, text=True, timeout=170)
+    done = subprocess.run([*words, "--devices", "2"], env=environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("To measure robust accuracy") == 1
     assert (tmp_path / "run" / runs.RESULT).exists()
     words[words.index(str(tmp_path / "run"))] = str(tmp_path / "other")
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=170)
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode != 0 and not (tmp_path / "other").exists()
     assert "torchrun has started 2 processes, but --devices 1 on --nodes 1 are 1" in done.stderr
 
@@ -210,7 +210,7 @@ def in_ray(settings: dict[str, str]) -> None:
 @pytest.mark.long
 def test_two_workers_of_ray_train_train_like_one_process(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", RAY, str(tmp_path)], env=environment(), capture_output=True, text=True, timeout=400
+        [sys.executable, "-c", RAY, str(tmp_path)], env=environment(), capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     check_run(tmp_path)
