@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 POSITIONAL = "run"
 SUITE_HELP = (
-    "the attacks: pgd (50 steps, 20 restarts), fast (checked by standard on a sample), standard (AutoAttack), plus "
-    "(longer), rand (random networks), sparse (L0), attacks by name (apgd-ce,square), or your own as "
+    "the attacks: fast (checked by standard on a sample), standard (AutoAttack), plus (longer), pgd (50 steps, 20 "
+    "restarts, no check), rand (random networks), sparse (L0), attacks by name (apgd-ce,square), or your own as "
     "package.module:SUITE"
 )
 CORRUPTIONS_HELP = "; corruptions or corruptions:FOLDER (files of CIFAR-10-C) measure common corruptions, no attack"
@@ -51,7 +51,7 @@ def parser() -> ArgumentParser:
         "run", type=str | None, nargs="?", help="a run folder; or give --model, --weights and --data"
     )
     add_data_options(command_parser)
-    command_parser.add_argument("--suite", type=str, default="pgd", help=SUITE_HELP + CORRUPTIONS_HELP)
+    command_parser.add_argument("--suite", type=str, default="fast", help=SUITE_HELP + CORRUPTIONS_HELP)
     add_measuring_options(
         command_parser,
         "of the attacks' random starts",

@@ -42,7 +42,7 @@ def evaluate(
     model: nn.Module,
     data: Any,
     threat: Threat,
-    suite: str | Suite | Callable[..., Any] = "pgd",
+    suite: str | Suite | Callable[..., Any] = "fast",
     *,
     out: Path | str | None = None,
     overwrite: bool = False,
@@ -69,7 +69,7 @@ def evaluate(
         model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
         data: a `Data` (its test split), a `Split`, a pair of arrays (inputs, labels), or a map-style dataset.
         threat: the threat set; inputs must lie within its bounds.
-        suite: a name ("pgd", "standard", "plus", "rand", "apgd-ce,square") or a `Suite`.
+        suite: a name ("fast", "standard", "plus", "rand", "pgd", "apgd-ce,square") or a `Suite`.
         out: folder for `SUITE.json` and, in a folder `SUITE/`, the per-example tables and adversarial inputs.
         overwrite: replace another evaluation that `out` holds.
         seed: of the attacks' random starts.

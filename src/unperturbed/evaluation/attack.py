@@ -32,7 +32,7 @@ def attack(
     x: Any,
     y: Any,
     threat: Threat,
-    suite: str | Suite | Callable[..., Any] = "pgd",
+    suite: str | Suite | Callable[..., Any] = "fast",
     *,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
@@ -45,7 +45,8 @@ def attack(
         x: inputs (n, ...), within the bounds of the threat.
         y: their labels (n,).
         threat: the threat set.
-        suite: as in `evaluate`: a name, a `Suite`, or a function of (model, x, y) that returns perturbed inputs.
+        suite: as in `evaluate`: a name, a `Suite`, or a function of (model, x, y) that returns perturbed inputs. Only
+            its attacks run: the gate of a suite, such as "fast", checks an accuracy, and none is returned here.
         seed: of random starts.
         batch_size: examples in a batch.
         output: the part of the model's output with the logits.

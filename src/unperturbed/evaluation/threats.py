@@ -29,7 +29,7 @@ def evaluate_threats(
     model: nn.Module,
     data: Any,
     threats: Sequence[Threat],
-    suite: str | Suite = "pgd",
+    suite: str | Suite = "fast",
     *,
     out: Path | str | Sequence[Path | str] | None = None,
     overwrite: bool = False,

@@ -15,6 +15,7 @@ from torch import nn
 from unperturbed import runs
 from unperturbed.checks import COUNT, checked
 from unperturbed.data.convert import as_data
+from unperturbed.evaluation.chance import TRIED
 from unperturbed.evaluation.checked_model import check_kinds
 from unperturbed.findings import Progress, silent
 from unperturbed.methods.at import AT
@@ -23,8 +24,9 @@ from unperturbed.networks.device import find_device
 from unperturbed.networks.dtype import home
 from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
-from unperturbed.networks.modes import own_randomness
+from unperturbed.networks.modes import eager, own_randomness
 from unperturbed.networks.precision import choose, full_float32
+from unperturbed.networks.unsettled import unsettled_statistics
 from unperturbed.runs.record import RunRecord
 from unperturbed.runs.verify import write_sealed
 from unperturbed.runs.weights import note_of
@@ -161,7 +163,7 @@ class _Run:
         """Check the first step and write the record, or resume from the last checkpoint."""
         engine, folder = self.engine, self.folder
         if last is None:
-            for text in engine.preflight(self.selection.probed):
+            for text in [*engine.preflight(self.selection.probed), *self.expected_layer()]:
                 self.journal.warn(text)
         if folder is not None and last is None and engine.is_first:
             record.write(folder)
@@ -171,6 +173,14 @@ class _Run:
         if last is not None:
             resuming.restore(last, engine, self.journal, self.selection, self.state)
         engine.fabric.barrier()
+
+    def expected_layer(self) -> list[str]:
+        """Return a warning if the weights before training are those of a network that expects other inputs."""
+        engine, probed = self.engine, self.selection.probed
+        with own_randomness(engine.recipe.seed, engine.fabric.device), eager():
+            x = probed.x[:TRIED].to(home(engine.whole)[0])
+            layer = missing_layer(engine.whole, x, probed.y[:TRIED])
+        return [] if layer is None else [layer]
 
     def go(self, progress: Progress) -> None:
         """Train until the last epoch, or until the run stops."""
@@ -230,11 +240,8 @@ class _Run:
         chance = at_chance(clean, robust, engine.classes)
         if chance is not None:
             self.journal.warn(chance)
-            probed = self.selection.probed
-            with own_randomness(engine.recipe.seed, engine.fabric.device):
-                layer = missing_layer(engine.whole, probed.x.to(home(engine.whole)[0]), probed.y)
-            if layer is not None:
-                self.journal.warn(layer)
+            if (unsettled := unsettled_statistics(engine.whole)) is not None:
+                self.journal.warn(unsettled)
         trained = Trained(
             model=engine.model,
             clean_accuracy=clean,
