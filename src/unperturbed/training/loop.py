@@ -178,8 +178,8 @@ class _Run:
         """Return a warning if the weights before training are those of a network that expects other inputs."""
         engine, probed = self.engine, self.selection.probed
         with own_randomness(engine.recipe.seed, engine.fabric.device), eager():
-            x = probed.x[:TRIED].to(home(engine.whole)[0])
-            layer = missing_layer(engine.whole, x, probed.y[:TRIED])
+            device, _ = home(engine.whole)
+            layer = missing_layer(engine.whole, probed.x[:TRIED].to(device), probed.y[:TRIED].to(device))
         return [] if layer is None else [layer]
 
     def go(self, progress: Progress) -> None:
