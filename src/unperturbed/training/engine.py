@@ -78,7 +78,7 @@ class Engine:
         checkpoint.move_memory(method, fabric.device)
         first = self.inputs(self.batches.split.inputs(torch.arange(3) % len(self.batches.split)))
         self.recomputed = block_paths(self.classifier, first) if recipe.checkpoint_activations else ()
-        self.attacked = InPrecision(self.classifier, precision.autocast, compile=recipe.compile)
+        self.attacked = self.running(precision)
         self.wrapped, self.optimiser = set_up(fabric, self.attacked, recipe)
         average = get_ema_multi_avg_fn(recipe.averaging) if recipe.averaging else None  # type: ignore[no-untyped-call]
         self.average = AveragedModel(classifier, multi_avg_fn=average, use_buffers=True) if average else None
@@ -104,6 +104,11 @@ class Engine:
             self.whole.load_state_dict(
                 {name: in_one_piece(part) for name, part in self.classifier.state_dict().items()}
             )
+
+    def running(self, precision: Precision) -> InPrecision:
+        """Return the network as this precision runs it; compiled for whole batches only."""
+        size = self.batches.batch_size // self.batches.world
+        return InPrecision(self.classifier, precision.autocast, compile=precision.compiled, compiled_size=size)
 
     def agreed(self, value: T) -> T:
         """Return the first process's value, since clocks and running averages differ between processes."""

@@ -26,7 +26,7 @@ from unperturbed.training.checkpoint import last_of
 from unperturbed.training.recipe import Recipe
 from unperturbed.weights.rebuild import network_of, spec_of
 
-LATER = ("accumulate", "checkpoint_activations")
+LATER = ("accumulate", "checkpoint_activations", "layout", "tune")
 """Settings of the recipe that records of earlier versions lack; those runs had the defaults."""
 
 

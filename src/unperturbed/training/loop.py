@@ -25,7 +25,8 @@ from unperturbed.networks.dtype import home
 from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import eager, own_randomness
-from unperturbed.networks.precision import choose, full_float32
+from unperturbed.networks.precision import Precision, choose, full_float32
+from unperturbed.networks.tuning import Tuned
 from unperturbed.networks.unsettled import unsettled_statistics
 from unperturbed.runs.record import RunRecord
 from unperturbed.runs.verify import write_sealed
@@ -45,6 +46,7 @@ from unperturbed.training.schedule import learning_rate, ramped
 from unperturbed.training.selection import Selection
 from unperturbed.training.state import State
 from unperturbed.training.trained import Trained, at_chance
+from unperturbed.training.tuning import kept_choice, tune_training
 from unperturbed.weights.files import load_weights, save_weights
 
 log = logging.getLogger("unperturbed")
@@ -111,7 +113,9 @@ def train(
     trackers = find_trackers(track, folder)
     all_data = as_data(data)
     target = find_device(device)
-    precision = choose(recipe.precision, model, target)
+    begun = resume and folder is not None and (folder / runs.CONFIG).is_file()
+    kept = kept_choice(folder) if begun and folder is not None else None
+    precision = choose(recipe.precision, model, target, recipe.layout, recipe.compile) if kept is None else kept.way
     classifier = classify(model, all_data, output)
     fabric = make_fabric(target, devices, nodes, strategy, classifier, all_data, recipe)
     shown = origin(model, all_data, extra, weights)
@@ -120,14 +124,22 @@ def train(
     fabric.launch()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
     settings = {**shown, **(config or {}), **({} if output is None else {"output": output})}
-    picked = chosen(recipe, precision, examples, model)
-    record = RunRecord.of(describe_run(threat, method, recipe, picked, settings), "this run")
+
+    def described(tuned: Tuned[Precision]) -> RunRecord:
+        picked = chosen(recipe, tuned.way, examples, model, tuned.record() or None)
+        return RunRecord.of(describe_run(threat, method, recipe, picked, settings), "this run")
+
+    record = described(kept or Tuned(precision, ()))
     with alone(fabric, folder):
         if folder is not None:
             claim(folder, record.plain(), resume)
         fabric.barrier()
         with _reproducible(fabric, recipe.seed):
             engine = Engine(fabric, model, classifier, examples, threat, method, recipe, precision)
+            if recipe.tune != "off" and not begun:
+                tuned = tune_training(engine)
+                record = described(tuned)
+                engine = Engine(fabric, model, classifier, examples, threat, method, recipe, tuned.way)
             run = _Run(engine, examples, folder)
             last = checkpoint.last_of(folder) if resume and folder is not None else None
             if resume and last is None and engine.is_first:
