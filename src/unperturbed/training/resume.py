@@ -63,16 +63,23 @@ def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, 
         raise NotResumableError(checkpoint.damaged(path, "it is of another run"))
     try:
         _check_state(content["state"], engine.steps)
-        state_of_process = _of_this_process(content["own"], engine, journal)
+        state_of_process = _of_this_process(content["own"], engine)
         if (content.get("shards") is not None) != is_sharded(engine.fabric):
             raise InputError("The run was begun with the other --strategy (ddp or fsdp): resume it with that one.")
         _put_back(path, content, state_of_process, engine, state)
         selection.check_best()
         journal.restore(state_of_process["sums"], content.get("metrics"))
+        before = _processes(content["own"])
     except (InputError, RunError, OSError):
         raise
     except Exception as error:  # a sound file with other contents than `save` writes
         raise NotResumableError(checkpoint.damaged(path, f"{type(error).__name__} in its contents")) from error
+    if before != engine.fabric.world_size:
+        journal.warn(
+            f"Resumed with devices={engine.fabric.world_size} instead of {before}: the batches are the same, but their "
+            "gradients are added in another order, and layers that draw random numbers (dropout) draw others, so the "
+            "run is not bit-identical to one without interruption."
+        )
     log.info("Resumed at step %d of %d.", state.step, engine.steps)
 
 
@@ -108,13 +115,18 @@ def _put_back(path: Path, content: dict[str, Any], own: dict[str, Any], engine: 
     engine.restore_random_state(own)
 
 
-def _of_this_process(gathered: dict[str, Any], engine: Engine, journal: Journal) -> dict[str, Any]:
-    """Return this process's part, also of a run that another number of processes has begun, with a warning.
+def _processes(gathered: dict[str, Any]) -> int:
+    """Return the number of processes that have written a checkpoint."""
+    return len(gathered["random"]) if gathered["random"].dim() > 1 else 1
+
+
+def _of_this_process(gathered: dict[str, Any], engine: Engine) -> dict[str, Any]:
+    """Return this process's part, also of a run that another number of processes has begun.
 
     Raises:
         InputError: if the method's memory differs between those processes, so that it cannot be shared out anew.
     """
-    before = len(gathered["random"]) if gathered["random"].dim() > 1 else 1
+    before = _processes(gathered)
     processes, rank = engine.fabric.world_size, engine.fabric.global_rank
     if before == processes == 1:
         return gathered
@@ -126,11 +138,6 @@ def _of_this_process(gathered: dict[str, Any], engine: Engine, journal: Journal)
             f"The run was begun with devices={before}, not {processes}: resume it so, since each process has a part of "
             "the method's memory."
         )
-    journal.warn(
-        f"Resumed with devices={processes} instead of {before}: the batches are the same, but their gradients are "
-        "added in another order, and layers that draw random numbers (dropout) draw others, so the run is not "
-        "bit-identical to one without interruption."
-    )
     common = {"memory": tree_map(lambda value: value[0], parts["memory"]), "sums": _means(parts["sums"])}
     random = {name: parts[name][rank] for name in RANDOM} if rank < before else engine.random_state()
     return common | random
