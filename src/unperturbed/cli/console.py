@@ -3,9 +3,9 @@
 import json
 import logging
 import os
+import shlex
 import sys
 import time
-import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -22,12 +22,15 @@ from rich.text import Text
 from unperturbed.errors import RunError
 from unperturbed.findings import Interval, doubted, silent
 from unperturbed.findings import Progress as Report
+from unperturbed.reports.characters import printable
 from unperturbed.runs import FolderLostError, finite
 
 FIRST_LINE = 10.0
 """Seconds until the first progress line of work without a terminal."""
 BETWEEN_LINES = 60.0
 """Seconds between progress lines."""
+RANKS = ("LOCAL_RANK", "RANK", "GROUP_RANK", "NODE_RANK", "SLURM_PROCID")
+"""The variables of launchers; all that are set are 0 in the first process of a job."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +44,29 @@ class Result:
 
 def is_first_process() -> bool:
     """Tell whether this is the process that prints for all processes of a run."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
-def printable(text: str) -> str:
-    """Return text with control characters escaped, since those of a foreign file could control the terminal.
+def shell_words(words: Sequence[str]) -> str:
+    """Return a command for a POSIX shell to copy, also where standard output or error cannot show its characters.
 
-    Bytes of a name that are no text in UTF-8 are escaped as well.
+    Such a word is written with escaped bytes, as in $'runs/caf\\xc3\\xa9'.
     """
-    return "".join(
-        repr(character)[1:-1]
-        if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in "\n\t"
-        else character
-        for character in text
-    )
+    return " ".join(_shell_word(word) for word in words)
+
+
+def _shell_word(word: str) -> str:
+    encodings = {getattr(stream, "encoding", None) or "utf-8" for stream in (sys.stdout, sys.stderr)}
+    try:
+        for encoding in encodings:
+            word.encode(encoding)
+        shown = printable(word) == word
+    except UnicodeError:
+        shown = False
+    if shown:
+        return shlex.quote(word)
+    escaped = (chr(b) if 32 <= b < 127 and chr(b) not in "'\\" else f"\\x{b:02x}" for b in os.fsencode(word))
+    return f"$'{''.join(escaped)}'"
 
 
 def say(text: str, kind: str = "") -> None:

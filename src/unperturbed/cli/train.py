@@ -1,7 +1,6 @@
 """Train a robust classifier under a threat, and store it in a run folder."""
 
 import logging
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 
 from unperturbed.catalogue import listing
-from unperturbed.cli.console import Result, is_first_process, progress, say, table
+from unperturbed.cli.console import Result, is_first_process, progress, say, shell_words, table
 from unperturbed.cli.options import Parsed, add_data_options, add_examples_options, add_fields, new_parser
 from unperturbed.errors import InputError, NotResumableError, RunError
 from unperturbed.runs import CHECKPOINT
@@ -37,7 +36,16 @@ def parser() -> ArgumentParser:
     add_training_options(command_parser)
     add_examples_options(command_parser, "training")
     command_parser.add_argument("--resume", action="store_true", help="resume the run in --out at its last checkpoint")
-    command_parser.add_argument("--devices", type=int, default=1, help="processes, each with a part of every batch")
+    command_parser.add_argument(
+        "--devices", type=int, default=1, help="processes on this machine, each with a part of every batch"
+    )
+    command_parser.add_argument("--nodes", type=int, default=1, help="machines, of which torchrun or srun starts all")
+    command_parser.add_argument(
+        "--strategy",
+        type=Literal["ddp", "fsdp"],
+        default="ddp",
+        help="ddp (each process has all weights) or fsdp (weights and optimiser are sharded over the processes)",
+    )
     return command_parser
 
 
@@ -165,8 +173,10 @@ def run(parsed: Parsed) -> Result:
     from unperturbed.architectures.by_name import needs_trust
     from unperturbed.cli.network import load_into
     from unperturbed.training.loop import train
+    from unperturbed.training.processes import check_launcher
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # config.yaml has the same content
+    check_launcher(parsed.devices, parsed.nodes)
     run_plan = plan(parsed)
     if parsed.resume and not run_plan.out.exists():
         raise InputError(
@@ -187,6 +197,8 @@ def run(parsed: Parsed) -> Result:
             resume=parsed.resume,
             device=parsed.device,
             devices=parsed.devices,
+            nodes=parsed.nodes,
+            strategy=parsed.strategy,
             extra=run_plan.extra,
             track=run_plan.track,
             config=run_plan.config,
@@ -206,7 +218,7 @@ def run(parsed: Parsed) -> Result:
     ]
     model = run_plan.config["model"]
     trust_option = " --trust" if needs_trust(str(model["class_path"]), [*model.get("init_args", ())]) else ""
-    following = f"To measure robust accuracy: unperturbed evaluate {shlex.quote(str(run_plan.out))}{trust_option}"
+    following = f"To measure robust accuracy: unperturbed evaluate {shell_words([str(run_plan.out)])}{trust_option}"
     value = {**trained.json(), "selection": "all" if run_plan.selection is None else str(run_plan.selection)}
     return Result(value, (table("", ("", str(run_plan.threat)), rows), following))
 
@@ -249,9 +261,9 @@ def resumable(parsed: Parsed, out: Path) -> Iterator[None]:
         raise
     except failures as error:
         words = ["unperturbed", "train", *(word for word in parsed.argv if word != "--resume")]
-        again = f"Resume with:\n  {shlex.join([*words, '--resume'])}"
+        again = f"Resume with:\n  {shell_words([*words, '--resume'])}"
         if not out.exists():
-            again = f"Nothing was written; begin again with:\n  {shlex.join(words)}"
+            again = f"Nothing was written; begin again with:\n  {shell_words(words)}"
         stands = f"The last checkpoint is {out / CHECKPOINT}" if (out / CHECKPOINT).exists() else "No checkpoint yet"
         failure = RunError(f"The device failed: {error}") if isinstance(error, lost) else error
         failure.add_note(f"{stands}. {again}")

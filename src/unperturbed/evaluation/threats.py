@@ -20,6 +20,7 @@ from unperturbed.evaluation.quantize import Quantised, clear, quantize
 from unperturbed.evaluation.robustbench import model_info
 from unperturbed.findings import Outcome, Progress, silent
 from unperturbed.networks.logits import Output
+from unperturbed.networks.settings import UNTUNED, Tuning
 from unperturbed.runs import write_json
 from unperturbed.threat import Threat
 
@@ -29,13 +30,14 @@ def evaluate_threats(
     model: nn.Module,
     data: Any,
     threats: Sequence[Threat],
-    suite: str | Suite = "pgd",
+    suite: str | Suite = "fast",
     *,
     out: Path | str | Sequence[Path | str] | None = None,
     overwrite: bool = False,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
+    tuning: Tuning = UNTUNED,
     output: Output = None,
     engine: str | Engine | None = None,
     progress: Progress = silent,
@@ -55,6 +57,7 @@ def evaluate_threats(
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time.
         precision: of the searches.
+        tuning: as for `evaluate`.
         output: as for `evaluate`.
         engine: as for `evaluate`.
         progress: as for `evaluate`, with the name of the threat.
@@ -83,6 +86,7 @@ def evaluate_threats(
                 seed=seed,
                 batch_size=batch_size,
                 precision=precision,
+                tuning=tuning,
                 output=output,
                 engine=engine,
                 progress=named,
@@ -124,6 +128,7 @@ def evaluate_into_folders(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
+    tuning: Tuning = UNTUNED,
     engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Evaluated | None:
@@ -144,6 +149,7 @@ def evaluate_into_folders(
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time.
         precision: of the searches.
+        tuning: as for `evaluate`.
         engine: of the blocks of examples.
         progress: as for `evaluate_threats`.
 
@@ -163,6 +169,7 @@ def evaluate_into_folders(
         seed=seed,
         batch_size=batch_size,
         precision=precision,
+        tuning=tuning,
         engine=engine,
         progress=progress,
     )
