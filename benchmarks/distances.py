@@ -4,7 +4,10 @@ For each example that the network classifies correctly: the distance by the suit
 each of the attacks of adv_lib and foolbox that minimise this norm, with their default parameters and 1,000 steps. The
 points of both sides are evaluated afresh in float32, in the box; one that is classified correctly counts as no point.
 A row says on which share of the examples the other attack is smaller by more than 0.1%, on which ours is, and the
-passes (forwards and backwards) of both per example. Needs the extra `bench`.
+passes (forwards and backwards) of both per example.
+
+adv_lib and foolbox are no dependencies of the package: `pip install --no-deps adv-lib foolbox eagerpy`; adv_lib also
+imports torchvision, visdom and tqdm.
 
     python benchmarks/distances.py RUN [--data DATA] [--threat L2:1.5] [--examples 100] [--steps 1000] [--out FILE]
 """

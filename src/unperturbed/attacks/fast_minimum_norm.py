@@ -21,8 +21,9 @@ class FastMinimumNorm:
 
     https://arxiv.org/abs/2102.12827, algorithm 1. The radius r becomes (1 - c) times the nearest break's distance or r,
     the smaller one, where z is misclassified, and otherwise (1 + c) r, up to that distance; before the first break it
-    is the distance of the boundary to first order, |z - x| + |f_j - f_y| / |g|_dual. Both a and c fall by a cosine. The
-    projection is exact, box included. From a misclassified start the first a is in units of its Euclidean distance.
+    is (1 + c) times the distance of the boundary to first order, |z - x| + |f_j - f_y| / |g|_dual. Both a and c fall by
+    a cosine. The projection is exact, box included. From a misclassified start the first a is in units of its Euclidean
+    distance.
 
     Attributes:
         steps: moves, each a forward and an input gradient.
@@ -66,7 +67,7 @@ class FastMinimumNorm:
         distance, wrong = threat.distance(x, look.z), look.margin > 0
         memory.nearest = torch.where(wrong, torch.minimum(memory.nearest, distance), memory.nearest)
         ahead = distance + look.margin.abs() / at_least_something(threat.dual_norm(look.slope))
-        grown = torch.where(memory.nearest.isfinite(), memory.radius * (1 + change), ahead)
+        grown = torch.where(memory.nearest.isfinite(), memory.radius, ahead) * (1 + change)
         smaller = torch.minimum(memory.radius, memory.nearest) * (1 - change)
         memory.radius = torch.minimum(torch.where(wrong, smaller, grown), memory.nearest)
         unit = look.slope / at_least_something(length("L2", look.slope))
