@@ -22,7 +22,7 @@ from unperturbed.studies.design import Network
 ERM_NETWORK = Network("erm", (ERM(),))
 AT_2 = Network("at-2", (AT(PGD(steps=2)),))
 AT_10 = Network("at-10", (AT(PGD(steps=10)),))
-LLR_2 = Network("llr", tuple(LLR(gap=gap, form="differences") for gap in (4.0, 8.0, 16.0)))
+LLR_2 = Network("llr", tuple(LLR(gap=gap, form="differences") for gap in (4.0, 8.0, 16.0, 32.0, 64.0)))
 SCORPIO_1 = Network("scorpio-1", tuple(SCORPIO(steps=1, weight=weight) for weight in (1.0, 1.5)))
 SCORPIO_3 = Network("scorpio-3", tuple(SCORPIO(steps=3, weight=weight) for weight in (1.0, 1.5)))
 GRADIENT_PENALTY = Network("gradient-penalty", tuple(GradientPenalty(weight=weight) for weight in (1.0, 3.0, 10.0)))

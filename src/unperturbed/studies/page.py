@@ -11,6 +11,7 @@ from unperturbed.evaluation.hashes import versions
 from unperturbed.reports.charts.differences import Difference, differences_chart
 from unperturbed.reports.charts.style import save_chart
 from unperturbed.runs import write_json, write_text
+from unperturbed.specs.spec import describe
 from unperturbed.studies.by_name import names
 from unperturbed.studies.design import SCALES, Run, Scale, Setting
 from unperturbed.studies.rule import Verdict
@@ -59,7 +60,7 @@ def page_of(result: Result, figures: Sequence[str]) -> str:
             "Means over seeds. Run: median seconds of a training, which shares the processor with other work. Steps: "
             "median seconds of its steps on one thread, alternating with those of the other networks.",
             _table(
-                ("claim", "verdict", "difference", "95%", "p", "seeds", "examples"),
+                ("claim", "verdict", "difference", "95%", "p", "seeds or repeats", "examples"),
                 [_row(verdict) for verdict in verdicts],
             ),
             f"![{study.name}]({figures[number]})",
@@ -138,9 +139,12 @@ def _networks(values: Values, runs: Sequence[Run]) -> str:
 
 def _chosen(run: Run) -> str:
     """Return the fields that tell the chosen method from the others, or "" if there is no choice."""
-    if len(run.network.methods) == 1:
-        return ""
-    return str(run.method).partition("(")[2].partition(", maximiser")[0].rstrip(")")
+    methods = [describe(method)["init_args"] for method in run.network.methods]
+    differing = [name for name in methods[0] if any(method[name] != methods[0][name] for method in methods)]
+    chosen = describe(run.method)["init_args"] if differing else {}
+    fields = ", ".join(f"{name} {chosen[name]:g}" for name in differing)
+    at_end = run.method in (run.network.methods[0], run.network.methods[-1])
+    return f"{fields}{', an end of its range' if differing and at_end else ''}"
 
 
 def _mean(values: torch.Tensor) -> str:
