@@ -139,12 +139,25 @@ def _networks(values: Values, runs: Sequence[Run]) -> str:
 
 def _chosen(run: Run) -> str:
     """Return the fields that tell the chosen method from the others, or "" if there is no choice."""
-    methods = [describe(method)["init_args"] for method in run.network.methods]
-    differing = [name for name in methods[0] if any(method[name] != methods[0][name] for method in methods)]
-    chosen = describe(run.method)["init_args"] if differing else {}
-    fields = ", ".join(f"{name} {chosen[name]:g}" for name in differing)
-    at_end = run.method in (run.network.methods[0], run.network.methods[-1])
-    return f"{fields}{', an end of its range' if differing and at_end else ''}"
+    methods = run.network.methods
+    if len(methods) == 1:
+        return ""
+    options = [_options(describe(method)) for method in methods]
+    chosen = _options(describe(run.method))
+    fields = [f"{name} {value}" for name, value in chosen.items() if any(value != other.get(name) for other in options)]
+    at_end = ["an end of its range"] if run.method in (methods[0], methods[-1]) else []
+    return ", ".join([*fields, *at_end])
+
+
+def _options(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a described object by name, those of nested objects after a dot."""
+    options: dict[str, Any] = {}
+    for name, value in described["init_args"].items():
+        if isinstance(value, Mapping):
+            options |= {f"{name}.{below}": inner for below, inner in _options(value).items()}
+        else:
+            options[name] = value
+    return options
 
 
 def _mean(values: torch.Tensor) -> str:
