@@ -152,7 +152,7 @@ def _chosen(run: Run) -> str:
 def _options(described: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a described object by name, those of nested objects after a dot."""
     options: dict[str, Any] = {}
-    for name, value in described["init_args"].items():
+    for name, value in described.get("init_args", {}).items():
         if isinstance(value, Mapping):
             options |= {f"{name}.{below}": inner for below, inner in _options(value).items()}
         else:
