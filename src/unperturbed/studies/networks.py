@@ -26,7 +26,7 @@ LLR_2 = Network("llr", tuple(LLR(gap=gap, form="differences") for gap in (4.0, 8
 SCORPIO_1 = Network("scorpio-1", tuple(SCORPIO(steps=1, weight=weight) for weight in (1.0, 1.5)))
 SCORPIO_3 = Network("scorpio-3", tuple(SCORPIO(steps=3, weight=weight) for weight in (1.0, 1.5)))
 GRADIENT_PENALTY = Network("gradient-penalty", tuple(GradientPenalty(weight=weight) for weight in (1.0, 3.0, 10.0)))
-CURE_NETWORK = Network("cure", tuple(CURE(weight=weight) for weight in (2.0, 8.0, 32.0)))
+CURE_NETWORK = Network("cure", tuple(CURE(weight=weight) for weight in (0.5, 2.0, 8.0, 32.0)))
 TRADES_10 = Network("trades", (TRADES(),))
 DALE_SAMPLED = Network("dale", (DALE(),))
 DALE_MAXIMISED = Network("dale-maximised", (DALE(maximiser=Langevin(temperature=0.0)),))
