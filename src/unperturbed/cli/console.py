@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -44,11 +45,28 @@ def is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
+_shown: dict[str, str] = {}
+"""URLs in object stores by the local copies that messages and results name."""
+
+
+def show_as(path: Path, url: str) -> None:
+    """Show a URL in place of its local copy from now on."""
+    _shown[str(path)] = url
+
+
+def as_given(text: str) -> str:
+    """Return text with the URLs that the user gave in place of their local copies."""
+    for path, url in _shown.items():
+        text = text.replace(path, url)
+    return text
+
+
 def printable(text: str) -> str:
     """Return text with control characters escaped, since those of a foreign file could control the terminal.
 
     Bytes of a name that are no text in UTF-8 are escaped as well.
     """
+    text = as_given(text)
     return "".join(
         repr(character)[1:-1]
         if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in "\n\t"
@@ -99,7 +117,7 @@ def show(value: Any) -> None:
 
 def write_json(value: Any) -> None:
     """Write one JSON value to standard output; numbers that are not finite become null."""
-    print(json.dumps(finite(value), indent=2, allow_nan=False))
+    print(as_given(json.dumps(finite(value), indent=2, allow_nan=False)))
 
 
 def robust_cell(accuracy: Interval, doubts: Sequence[str]) -> Text:

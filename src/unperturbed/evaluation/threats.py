@@ -21,9 +21,11 @@ from unperturbed.evaluation.robustbench import model_info
 from unperturbed.findings import Outcome, Progress, silent
 from unperturbed.networks.logits import Output
 from unperturbed.runs import write_json
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.threat import Threat
 
 
+@published(results_and_weights)
 @checked(seed=SEED, batch_size=COUNT)
 def evaluate_threats(
     model: nn.Module,
