@@ -126,7 +126,10 @@ def test_several_runs_are_read_and_a_sweep_is_opened_once(capsys: pytest.Capture
         (("compare", "memory://bucket/nothing", "x"), "There is no run folder memory://bucket/nothing: check the"),
         (("evaluate", "x", "--weights", "memory://bucket/w.pt"), "--weights takes a place on this machine, not memory"),
         (("train", "--config", "s3://b/c.yaml"), "--config takes a place on this machine, not s3://b/c.yaml"),
-        (("evaluate", "hf://user/name"), "a run goes to the hub by `unperturbed push`, and comes by `unperturbed"),
+        (
+            ("evaluate", "x", "--out", "hf://user/name"),
+            "a run goes to the hub by `unperturbed push`",
+        ),
         (("train", "--data", "memory://bucket/no", "--out", URL), "There are no data memory://bucket/no"),
     ],
 )

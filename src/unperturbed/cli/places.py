@@ -59,10 +59,13 @@ def on_this_machine(command: str, words: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _places(words: Sequence[str]) -> Iterator[tuple[int, tuple[str | None, str]]]:
-    """Yield the position of every URL among the words, with its option (None: an argument), but those of data."""
+    """Yield the position of every URL among the words, with its option (None: an argument).
+
+    URLs of data are left out, and so are runs on the hub, which `push` and `pull` take.
+    """
     for index, (option, word) in enumerate(_with_options(words)):
         value = word.partition("=")[2] if option is not None and word.startswith("--") else word
-        if is_url(value) and option not in DATA:
+        if is_url(value) and option not in DATA and (option is not None or scheme_of(value) != HUB):
             yield index, (option, value)
 
 
