@@ -168,11 +168,14 @@ class Writer:
 
     def _delete_leftovers(self) -> None:
         """Delete the objects that no manifest names, and the older manifests."""
-        present = [number for number in numbers(self.store) if number < self.manifest.number]
-        kept = {self.before.number} if self.before is not None else set()
-        unnamed = set(self.store.names(OBJECTS)) - self._named()
-        self._delete([*(place_of(number) for number in present if number not in kept)])
-        self._delete([f"{OBJECTS}/{name}" for name in unnamed])
+        try:
+            present = {number for number in numbers(self.store) if number < self.manifest.number}
+            unnamed = set(self.store.names(OBJECTS)) - self._named()
+        except RunError as error:  # the next writer deletes them
+            log.debug("%s", error)
+            return
+        old = present - ({self.before.number} if self.before is not None else set())
+        self._delete([*map(place_of, old), *(f"{OBJECTS}/{name}" for name in unnamed)])
 
     def _delete(self, names: list[str]) -> None:
         """Delete objects; what remains after a failure is deleted by the next writer."""
