@@ -41,7 +41,10 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "scorpio": (),
     "dale": ("--method.steps", "2"),
 }
+BY_DIFFERENCES = ("timm:mobilenetv3_small_050", "torchvision:mobilenet_v3_small")
+"""Models with layers that lack a second derivative: `llr` trains them in its form by differences."""
 THREAT = "Linf:4/255"
+MEASUREMENTS = ("evaluate", "curve", "diagnose")
 
 
 def commands(data: str, folder: Path, model: str, method: str) -> Iterator[tuple[str, list[str]]]:
@@ -54,7 +57,8 @@ def commands(data: str, folder: Path, model: str, method: str) -> Iterator[tuple
     ]
     recipe = "--epochs 1 --batch-size 24 --validation 0.1 --precision 32".split()
     words = ["--data", data, "--model", model, *options, "--threat", THREAT, *recipe]
-    yield "train", [*words, "--method", method, *METHODS[method], "--out", run]
+    form = ["--method.form", "differences"] if method == "llr" and model in BY_DIFFERENCES else []
+    yield "train", [*words, "--method", method, *METHODS[method], *form, "--out", run]
     yield "evaluate", [run, "--examples", "4", "--suite", "APGD-CE", "--precision", "32"]
     yield "curve", [run, "--examples", "2", "--suite", "pgd", "--eps", "4/255"]
     if method == "at":
@@ -109,20 +113,20 @@ def study(data: str, folder: Path, library: str) -> None:
     file = folder / "commands.jsonl"
     done = finished(file)
     chosen = [text for text in MODELS if text.startswith(library)]
-    for wanted, methods in (("train", METHODS), ("evaluate", METHODS), ("curve", METHODS), ("diagnose", ("at",))):
-        for method in methods:
-            for model in chosen:
-                key = model, method, wanted
-                failed = wanted != "train" and done[model, method, "train"]["code"]
-                if key in done or failed:
-                    continue
-                words = dict(commands(data, folder, model, method))[wanted]
-                row = {"model": model, "method": method, "verb": wanted, **run(wanted, words)}
-                done[key] = row
-                with file.open("a") as lines:
-                    lines.write(json.dumps(row) + "\n")
-                failure = row["text"][-200:] * bool(row["code"])
-                print(model, method, wanted, row["code"], f"{row['seconds']:.0f} s", failure, flush=True)
+    trainings = [("train", method, model) for method in METHODS for model in chosen]
+    measured = [(verb, method, model) for method in METHODS for verb in MEASUREMENTS for model in chosen]
+    for verb, method, model in (*trainings, *measured):
+        key = model, method, verb
+        not_trained = verb != "train" and done[model, method, "train"]["code"]
+        if key in done or not_trained or (verb == "diagnose" and method != "at"):
+            continue
+        words = dict(commands(data, folder, model, method))[verb]
+        row = {"model": model, "method": method, "verb": verb, **run(verb, words)}
+        done[key] = row
+        with file.open("a") as lines:
+            lines.write(json.dumps(row) + "\n")
+        failure = row["text"][-200:] * bool(row["code"])
+        print(model, method, verb, row["code"], f"{row['seconds']:.0f} s", failure, flush=True)
 
 
 if __name__ == "__main__":

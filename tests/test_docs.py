@@ -30,7 +30,7 @@ from unperturbed.methods.at import AT
 from unperturbed.methods.base import Method
 from unperturbed.networks.precision import InPrecision
 from unperturbed.specs.trees import choose
-from unperturbed.suites.pgd import PGD_SUITE
+from unperturbed.suites.fast import FAST
 from unperturbed.threat import Threat
 from unperturbed.training.step import optimisation_step
 
@@ -193,13 +193,13 @@ def test_the_tree_of_the_readme_has_every_folder_within_forty_lines() -> None:
 
 def test_the_python_of_the_readme_works(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """With a single epoch and a short suite."""
-    quick = Suite("pgd", (GradientAttack("PGD-CE", cross_entropy, PGD(steps=3)),), PGD_SUITE.note)
-    monkeypatch.setitem(accuracy.SUITES, "pgd", quick)
+    quick = Suite("fast", (GradientAttack("PGD-CE", cross_entropy, PGD(steps=3)),), FAST.note)
+    monkeypatch.setitem(accuracy.SUITES, "fast", quick)
     (code,) = blocks("README.md", "python")
     assert len([line for line in code.splitlines() if line]) <= 10 and "epochs=5" in code
     exec(code.replace("epochs=5", "epochs=1"), {})
     first, second = capsys.readouterr().out.splitlines()
-    assert "n=143" in first and second.endswith(PGD_SUITE.note) and "n=359" in second
+    assert "n=143" in first and second.endswith(FAST.note) and "n=359" in second
 
 
 def test_the_python_of_the_page_on_evaluating_works(capsys: pytest.CaptureFixture[str]) -> None:

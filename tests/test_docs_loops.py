@@ -25,8 +25,8 @@ POINTS = 0.02
 @pytest.fixture(autouse=True)
 def short_suite(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put ten steps of PGD into the place of the suite, which takes longer than training."""
-    suite = Suite("pgd", (GradientAttack("PGD-CE", cross_entropy, PGD(steps=10)),), "a short one")
-    monkeypatch.setitem(accuracy.SUITES, "pgd", suite)  # type: ignore[attr-defined]
+    suite = Suite("fast", (GradientAttack("PGD-CE", cross_entropy, PGD(steps=10)),), "a short one")
+    monkeypatch.setitem(accuracy.SUITES, "fast", suite)  # type: ignore[attr-defined]
 
 
 def executed(block: str) -> dict[str, Any]:

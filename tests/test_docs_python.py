@@ -236,7 +236,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
 
         patch.setattr(sources, "_load", load_small)
         attack = GradientAttack("PGD-CE", cross_entropy, PGD(steps=3))
-        for suites, name in ((accuracy, "pgd"), (accuracy, "standard"), (curve, "nearest")):
+        for suites, name in ((accuracy, "fast"), (accuracy, "pgd"), (accuracy, "standard"), (curve, "nearest")):
             patch.setitem(suites.SUITES, name, Suite(name, (attack,), "a short one"))  # type: ignore[attr-defined]
         patch.setattr(sys, "path", [str(ROOT / "examples"), *sys.path])
         patch.setattr(Start, "seconds", 0.001)  # so that the budget of an audit reaches as far on a busy machine

@@ -15,7 +15,7 @@ from unperturbed.cli.main import main
 from unperturbed.evaluation import accuracy
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.pgd import PGD
-from unperturbed.suites.pgd import PGD_SUITE
+from unperturbed.suites.fast import FAST
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -53,8 +53,8 @@ def test_the_commands_of_an_example_work(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a single epoch, and a short suite under its usual name."""
-    quick = Suite("pgd", (GradientAttack("PGD-CE", cross_entropy, PGD(steps=3)),), PGD_SUITE.note)
-    monkeypatch.setitem(accuracy.SUITES, "pgd", quick)
+    quick = Suite("fast", (GradientAttack("PGD-CE", cross_entropy, PGD(steps=3)),), FAST.note)
+    monkeypatch.setitem(accuracy.SUITES, "fast", quick)
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / f"{name}.py").write_text((EXAMPLES / f"{name}.py").read_text())
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ LAYERS = (
     *GROUND,
     *("noise", "losses", "statistics", "networks", "threat", "architectures", "weights", "data"),
     *("maximise", "curvature", "methods", "attacks", "suites", "anatomy", "specs", "reports"),
-    *("evaluation", "training", "adapters", "examinations", "sweeps", "results", "cli"),
+    *("evaluation", "training", "adapters", "examinations", "sweeps", "studies", "results", "cli"),
 )
 ASIDE = ("architectures", "weights", "data", "reports")
 """They know nothing of threats and of what stands on them."""

@@ -33,8 +33,8 @@ FEW = {"method": AT(PGD(steps=2)), "epochs": 6, "batch_size": 15}
 
 @pytest.fixture(autouse=True)
 def short_suite(monkeypatch: pytest.MonkeyPatch) -> None:
-    suite = Suite("pgd", (GradientAttack("PGD-CE", cross_entropy, PGD(steps=5)),), "a short one")
-    monkeypatch.setitem(accuracy.SUITES, "pgd", suite)  # type: ignore[attr-defined]
+    suite = Suite("fast", (GradientAttack("PGD-CE", cross_entropy, PGD(steps=5)),), "a short one")
+    monkeypatch.setitem(accuracy.SUITES, "fast", suite)  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow
@@ -63,7 +63,7 @@ def test_the_robust_score_falls_with_eps_and_is_that_of_evaluate() -> None:
     fitted = RobustClassifier(**FEW, eps=0.1).fit(X, Y)
     scores = [fitted.set_params(eps=eps).robust_score(X, Y) for eps in (0.0, 0.3, 3.0)]
     assert scores[0] == fitted.score(X, Y) >= scores[1] > scores[2] == 0
-    outcome = fitted.robust_evaluation(X, Y, "pgd")
+    outcome = fitted.robust_evaluation(X, Y)
     assert outcome.n == 90 and outcome.threat == "Linf:3 without bounds"
 
 

@@ -45,6 +45,19 @@ def test_an_audit_announces_its_cost_writes_json_and_sarif_and_fails_on_request(
     assert len(scan["results"]) >= len(value["causes"])
 
 
+def test_a_shorter_audit_does_not_replace_a_longer_one(run: Run) -> None:
+    options = ("--suite", "apgd-ce", "--examples", "20")
+    assert run("audit", "runs/a", *options, "--budget", "2s")[0] == 0
+    longer = Path("runs/a/audit.json").read_text()
+    code, out, err = run("audit", "runs/a", *options, "--budget", "1s", "--json")
+    assert code == 0 and "holds a longer audit and is kept" in err
+    assert Path("runs/a/audit.json").read_text() == longer
+    shorter = json.loads(Path("runs/a/audit-budget-1s-examples-20.json").read_text())
+    assert shorter["budget"] == 1 and shorter["verdict"] == json.loads(out)["verdict"]
+    assert run("audit", "runs/a", "--suite", "apgd-ce", "--examples", "25", "--budget", "2s")[0] == 0
+    assert json.loads(Path("runs/a/audit.json").read_text())["headline"]["n"] == 25, "a larger one replaces it"
+
+
 def test_the_loss_surface_is_drawn(tmp_path: Path) -> None:
     half, grid = Interval(0.5, 0.4, 0.6, 10), Grid((-1.0, 0.0, 1.0), ((0.0, 1.0, 2.0),) * 3, "mean loss")
     check = CheckResult("surface", "What?", "pass", "", "", surface=grid)

@@ -2,6 +2,8 @@
 
 import io
 import math
+import os
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -74,3 +76,18 @@ def test_control_characters_of_strangers_do_not_reach_the_terminal(capsys: pytes
     seen = "".join(capsys.readouterr())
     assert not {"\x1b]", "\x07", "\u202e"} & {seen[k : k + n] for k in range(len(seen)) for n in (1, 2)}
     assert "\\x1b]0;title\\x07" in seen
+
+
+@pytest.mark.parametrize(
+    "word", ["runs/at", "two words", "it's", "Grün", "a\x1bb", "tab\there", "b\udcffad", "\\x41", ""]
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_a_shell_reads_the_words_of_a_suggested_command(
+    word: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console.sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    line = console.shell_words([word, "x"])
+    line.encode(encoding)
+    assert console.printable(line) == line
+    command = ["bash", "-c", f"printf '%s\\0' {line}"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == os.fsencode(word) + b"\0x\0"

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from test_main import Run
 from test_main import run as run
 
+from support.sealed import reseal
 from unperturbed.results.stored import read_run
 from unperturbed.runs.verify import read_verified
 
@@ -40,6 +42,17 @@ def test_a_run_gets_a_table_of_corruptions_and_severities(run: Run) -> None:
     assert found["corruptions"][0]["accuracy"] == [found["clean_accuracy"]] * 5
     stored = read_run(Path("o"), "o")
     assert not stored.damaged and not stored.evaluations and stored.probables == []
+    assert sorted(len(one.accuracy) for one in stored.corruptions) == [1, 14]
+    path = Path("o/evaluation/corruptions.json")
+    for name, change in (("fog", {"corruptions": [row_at(kept, "fog", 1.5)]}), ("mean", {"corrupted_accuracy": 1.5})):
+        reseal(path, kept | change)
+        assert any("corruptions.json says 1.5" in text and name in text for text in read_run(Path("o"), "o").damaged)
+
+
+def row_at(kept: dict[str, Any], name: str, value: float) -> dict[str, Any]:
+    """Return the row of a corruption with another accuracy at the third severity."""
+    (row,) = (row for row in kept["corruptions"] if row["corruption"] == name)
+    return row | {"accuracy": [*row["accuracy"][:2], value, *row["accuracy"][3:]]}
 
 
 @pytest.mark.parametrize(

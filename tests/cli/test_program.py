@@ -47,8 +47,8 @@ def test_an_interrupted_run_goes_on_with_resume(tmp_path: Path) -> None:
 def test_the_demonstration_prints_its_table(tmp_path: Path) -> None:
     done = subprocess.run((*PROGRAM, "demo"), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "upper bound only: no AutoAttack" in done.stdout and "n=359" in done.stdout
-    result = json.loads((tmp_path / "runs/demo/evaluation/pgd.json").read_text())
+    assert "an upper bound, checked by standard" in done.stdout and "n=359" in done.stdout
+    result = json.loads((tmp_path / "runs/demo/evaluation/fast.json").read_text())
     assert "runs/demo/report.html" in done.stdout and (tmp_path / "runs/demo/report.html").exists()
     assert result["clean_accuracy"] > 0.9 and result["robust_accuracy"] > 0.5
 

@@ -26,6 +26,13 @@ def load(spec: str):  # type: ignore[no-untyped-def]
         return load_data(spec)
 
 
+def warned(spec: str) -> list[str]:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        load_data(spec)
+    return [str(warning.message) for warning in seen]
+
+
 def test_labels_that_are_texts_name_the_classes(tmp_path: Path) -> None:
     for spec in (table(tmp_path), table(tmp_path) + "?label=kind"):
         data = load(spec)
@@ -163,3 +170,35 @@ def test_spaces_around_a_label_make_no_other_class(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("a,label\n" + "".join(f"{i}, {'xy'[i % 2]}{' ' * (i % 3)}\n" for i in range(20)))
     assert load(str(path)).classes == ("x", "y")
+
+
+def test_the_label_column_that_was_taken_is_named(tmp_path: Path) -> None:
+    text = "The labels are the column 'kind'; --label COLUMN takes another."
+    assert any(text in line for line in warned(table(tmp_path)))
+    assert not any("The labels are" in line for line in warned(table(tmp_path) + "?label=kind")), "it was chosen"
+
+
+@pytest.mark.parametrize("before", ["# made by a program\n", "# made, by, a program\n# of 2026\n", "# a\n#\n", ""])
+def test_comments_before_the_names_are_left_out(before: str, tmp_path: Path) -> None:
+    path = Path(table(tmp_path))
+    path.write_text(before + path.read_text())
+    data = load(str(path))
+    assert data.features == ("length", "weight") and len(data.train) + len(data.test) == 10
+
+
+def test_names_that_begin_with_a_sign_of_comments_are_names(tmp_path: Path) -> None:
+    path = Path(table(tmp_path))
+    path.write_text("# a comment\n#" + path.read_text())
+    data = load(str(path))
+    assert data.features == ("#length", "weight") and len(data.train) + len(data.test) == 10
+
+
+def test_a_class_may_be_called_na(tmp_path: Path) -> None:
+    rows = [f"{k}.5,{k},{('EU', 'NA', 'nan')[k % 3]}" for k in range(30)]
+    path = table(tmp_path, *rows)
+    assert load(path).classes == ("EU", "NA", "nan")
+    assert any(re.search("10 labels of .* are NA, which is a class here", line) for line in warned(path))
+    with pytest.raises(InputError, match=r"3 missing values in column 'kind' \(row 1, 2, 3"):
+        load(table(tmp_path, *[f"{k}.5,{k},{'' if k < 3 else ('NA', 'EU')[k % 2]}" for k in range(30)]))
+    with pytest.raises(InputError, match=r"1 missing values in column 'weight' \(row 5"):
+        load(table(tmp_path, *[f"{k}.5,{'NA' if k == 4 else k},{'ab'[k % 2]}" for k in range(30)]))

@@ -47,7 +47,7 @@ def test_the_points_break_as_many_as_the_evaluation_counts(suite: object) -> Non
 def test_points_that_break_nothing_are_the_worst_that_were_seen() -> None:
     model = network()
     small = Threat("Linf", 0.01)
-    z = attack(model, X, Y, small)
+    z = attack(model, X, Y, small, "pgd")
     assert bool((margin(model(z), Y) >= margin(model(X), Y) - 1e-6).all())
 
 

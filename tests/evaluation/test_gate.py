@@ -11,7 +11,15 @@ from unperturbed.attacks.gradient import Gate, GradientAttack, Suite
 from unperturbed.errors import InputError
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.carry import Carried
-from unperturbed.evaluation.gate import NEAREST, Sample, _records, estimated, sample_size, sample_survivors
+from unperturbed.evaluation.gate import (
+    NEAREST,
+    Sample,
+    _records,
+    estimated,
+    larger_sample,
+    sample_size,
+    sample_survivors,
+)
 from unperturbed.evaluation.stored import read_summary, stored_evaluations, with_examples
 from unperturbed.findings import Interval, Outcome
 from unperturbed.losses import cross_entropy
@@ -68,15 +76,18 @@ def test_a_gate_takes_a_share_and_so_many_at_least(survivors: int, expected: int
     assert sample_size(survivors, 2 * survivors, Gate(STRONG)) == expected
 
 
-@pytest.mark.parametrize("n", [600, 5000])
+@pytest.mark.parametrize("n", [600, 1000, 5000, 20_000])
 def test_at_most_350_survivors_make_half_a_point(n: int) -> None:
-    """Where nothing in the sample breaks, and nine in ten survive."""
-    survivors = int(0.9 * n)
-    size = sample_size(survivors, n, Gate(STRONG, share=0.001, half_width=0.005))
+    """Where nothing in the sample breaks, also if all survive."""
+    survivors = n
+    gate = Gate(STRONG, share=0.001, half_width=0.005)
+    size = sample_size(survivors, n, gate)
     outcome = outcome_of(survivors, n - survivors)
     assert size <= 350
-    estimate = estimated(outcome, sample_survivors(outcome, size, 0), set(), set())
+    sample = sample_survivors(outcome, size, 0)
+    estimate = estimated(outcome, sample, set(), set())
     assert estimate.value == estimate.high == survivors / n and (estimate.high - estimate.low) / 2 <= 0.005 + 1e-9
+    assert larger_sample(outcome, sample, estimate, gate, 0) is None
 
 
 def test_the_estimate_is_unbiased_and_its_interval_covers() -> None:

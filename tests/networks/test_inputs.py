@@ -125,3 +125,11 @@ def test_numbers_are_read() -> None:
     assert read_numbers("imagenet", "--normalise") == IMAGENET and read_numbers(None, "") is None
     with pytest.raises(InputError, match="--normalise is 'a,b'"):
         read_numbers("a,b", "--normalise")
+
+
+def test_a_network_that_comes_right_without_confidence_is_not_accused() -> None:
+    """Small logits are those of a network of a few steps, or of none."""
+    network = Brightness(layer(numbers=(0.5, 0.5)))
+    assert missing_layer(network, X, Y) is not None
+    network.slope.data.mul_(1e-2)
+    assert missing_layer(network, X, Y) is None

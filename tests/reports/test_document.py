@@ -84,6 +84,16 @@ def test_data_cannot_end_the_script_that_holds_it() -> None:
     assert "alert(1)</script>" not in page and page.count("</script>") == page.count("<script")
 
 
+def test_characters_that_control_a_terminal_or_turn_text_around_are_escaped() -> None:
+    name = "a\x1b[31m\u202eb"
+    chart = BarChart(name, name, name, (BarSeries(name, (Bar(name, 0.5),)),), name)
+    document = Document(
+        name, (name,), (Section(name, (Part(name, (chart, Paragraph(name), Code(name, name))),), name),)
+    )
+    for text in (page_of(document), card_of(document)):
+        assert not any(character in text for character in "\x1b\u202e") and "x1b" in text
+
+
 def test_a_page_without_figures_leaves_the_library_out() -> None:
     assert len(page_of(Document("t", (), (Section("s", (Part("", (Paragraph("p"),)),)),)))) < 50_000
 

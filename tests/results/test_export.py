@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,22 @@ def test_what_gives_no_adversarial_set_is_said(run: Path, tmp_path: Path) -> Non
 def test_other_data_are_not_taken_for_the_originals(run: Path, tmp_path: Path) -> None:
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("/images\n", "/elsewhere\n"))
-    with pytest.raises(un.InputError, match="the data are not at"):
+    with pytest.raises(un.InputError, match="the data are not at .* give their place: --data"):
         un.adversarial_set(run)
+
+
+def test_the_originals_are_read_from_another_place_if_they_are_the_same(run: Path, tmp_path: Path) -> None:
+    expected = un.adversarial_set(run)
+    record = un.Run.open(run).record
+    assert record is not None and record.data is not None
+    moved = Path(shutil.copytree(record.data, tmp_path / "moved"))
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("/images\n", "/elsewhere\n"))
+    assert np.array_equal(un.adversarial_set(run, data=str(moved)).inputs, expected.inputs)
+    for image in moved.glob("test/*/*.png"):
+        Image.open(image).point(lambda value: 255 - value).save(image)
+    with pytest.raises(un.InputError, match="the data have changed"):
+        un.adversarial_set(run, data=str(moved))
 
 
 def test_the_rows_are_the_stored_accuracies_with_their_doubts(run: Path) -> None:
@@ -129,7 +144,7 @@ def test_the_command_exports_all_of_it(
 def test_an_evaluation_is_printed_as_rows_with_the_worst_case_last(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(accuracy.SUITES, "pgd", QUICK)
+    monkeypatch.setitem(accuracy.SUITES, "fast", QUICK)
     monkeypatch.chdir(run.parent)
     assert main(["evaluate", "a", "--threat", "Linf:0.1,L2:0.5", "--format", "csv"]) == 0
     first, second, worst = csv.DictReader(io.StringIO(capsys.readouterr().out))

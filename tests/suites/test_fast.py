@@ -1,15 +1,35 @@
 """The suite `fast`: climbs and a random search in every norm, with a search for the nearest break in L2 and L1."""
 
+from collections.abc import Callable
+from importlib import import_module
+from inspect import signature
+
 import pytest
 import torch
 
+import unperturbed as un
 from support.toys import linear, uniform
 from unperturbed.attacks.fab import FAB
 from unperturbed.evaluation.accuracy import evaluate
+from unperturbed.evaluation.threats import evaluate_threats
 from unperturbed.suites.autoattack import STANDARD
 from unperturbed.suites.fast import FAST
 from unperturbed.threat import Threat
 from unperturbed.types import Norm
+
+
+@pytest.mark.parametrize("function", [un.evaluate, evaluate_threats, un.sweep, un.attack])
+def test_it_is_the_default_in_python(function: Callable[..., object]) -> None:
+    assert signature(function).parameters["suite"].default == "fast"
+
+
+def test_it_is_the_default_of_the_commands_that_evaluate() -> None:
+    """A matrix has no check of survivors, and an audit has a budget: both begin with `pgd`."""
+    suites = {
+        name: import_module(f"unperturbed.cli.{name}").parser().get_default("suite")
+        for name in ("evaluate", "sweep", "transfer", "audit")
+    }
+    assert suites == {"evaluate": "fast", "sweep": "fast", "transfer": "pgd", "audit": "pgd"}
 
 
 @pytest.mark.parametrize(("norm", "searches"), [("Linf", 0), ("L2", 1), ("L1", 1)])

@@ -129,7 +129,9 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         predicted: np.ndarray = self.classes_[places]
         return predicted
 
-    def robust_evaluation(self, X: Any, y: Any, suite: Literal["pgd", "standard", "plus", "rand"] = "pgd") -> Outcome:
+    def robust_evaluation(
+        self, X: Any, y: Any, suite: Literal["fast", "standard", "plus", "rand", "pgd"] = "fast"
+    ) -> Outcome:
         """Return what `unperturbed.evaluate` returns for these inputs and labels, in the threat set of training.
 
         Raises:
@@ -146,7 +148,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         return evaluate(self.model_.to(find_device(self.device)), (x, labels), self.threat, suite)
 
     def robust_score(self, X: Any, y: Any) -> float:
-        """Return the share of inputs on which every attack of the suite `pgd` fails: an upper bound."""
+        """Return the robust accuracy under the suite `fast`, with its check by `standard`: an upper bound."""
         return self.robust_evaluation(X, y).robust_accuracy.value
 
     def _inputs(self, X: Any) -> torch.Tensor:
@@ -155,7 +157,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
 
 def robust_scorer(estimator: Any, X: Any, y: Any) -> float:
-    """Return the robust accuracy of a `RobustClassifier`, or of a pipeline that ends in one, under the suite `pgd`.
+    """Return the robust accuracy of a `RobustClassifier`, or of a pipeline that ends in one, under the suite `fast`.
 
     It goes into `scoring` of `GridSearchCV` and `cross_val_score`. Settings that are compared by it must share the
     threat set: a smaller eps always scores better.

@@ -13,7 +13,7 @@ from unperturbed.cli.engine import add_engine_options, engine_of
 from unperturbed.cli.options import Parsed, add_data_options, new_parser
 from unperturbed.errors import InputError
 from unperturbed.runs import CONFIG, write_json
-from unperturbed.runs.verify import write_sealed
+from unperturbed.runs.verify import read_sealed, write_sealed
 
 if TYPE_CHECKING:
     from unperturbed.cli.setup import Setup
@@ -64,7 +64,7 @@ def run(parsed: Parsed) -> Result:
     parsed.plain.examples, parsed.plain.examples_seed = None, None
     subject = find_setup(parsed)
     subject.keep()
-    folder = _folder(subject, parsed)
+    folder = _free_of_longer(_folder(subject, parsed), subject, parsed.budget, examples)
     with progress() as report, repeatable():
         result = audit(
             subject.model,
@@ -82,7 +82,7 @@ def run(parsed: Parsed) -> Result:
             announce=lambda plan: say(f"{plan} (budget {parsed.budget})."),
             progress=report,
         )
-    value = {"run": str(subject.home)} | result.json()
+    value = {"run": str(subject.home), "budget": budget} | result.json()
     write_sealed(folder.with_suffix(".json"), value)
     location = CONFIG if (subject.home / CONFIG).is_file() else folder.with_suffix(".json").name
     write_json(folder.with_suffix(".sarif"), sarif(result, location))
@@ -113,6 +113,28 @@ def _folder(subject: "Setup", parsed: Parsed) -> Path:
     other_threat = [str(subject.threat)] if str(subject.threat) != str(subject.usual) else []
     seed = [f"seed {parsed.seed}"] if parsed.seed else []
     return subject.home / slug("audit", *subject.parts, *other_threat, *seed)
+
+
+def _free_of_longer(folder: Path, subject: "Setup", budget: str, examples: int | None) -> Path:
+    """Return the folder of the audit, or one named by its budget if that holds a longer audit of the same weights."""
+    from unperturbed.cli.setup import slug
+    from unperturbed.evaluation.hashes import weights_hash
+
+    file, seconds = folder.with_suffix(".json"), seconds_of(budget)
+    stored = read_sealed(file)
+    try:
+        longer = stored["budget"] > seconds
+        if stored["budget"] == seconds and examples is not None:
+            longer = stored["headline"]["n"] > examples
+        longer = longer and stored["environment"]["weights"] == weights_hash(subject.model)
+    except (LookupError, TypeError):  # none, or one without its budget
+        longer = False
+    if not longer:
+        return folder
+    number = [] if examples is None else [f"examples {examples}"]
+    shorter = folder.with_name(slug(folder.name, f"budget {budget}", *number))
+    say(f"{file} holds a longer audit and is kept; this one is written to {shorter.with_suffix('.json')}.")
+    return shorter
 
 
 def _stored(subject: "Setup") -> Sequence["Outcome"]:

@@ -3,9 +3,9 @@
 import json
 import logging
 import os
+import shlex
 import sys
 import time
-import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -23,6 +23,7 @@ from rich.text import Text
 from unperturbed.errors import RunError
 from unperturbed.findings import Interval, doubted, silent
 from unperturbed.findings import Progress as Report
+from unperturbed.reports.characters import printable
 from unperturbed.runs import FolderLostError, finite
 
 FIRST_LINE = 10.0
@@ -61,18 +62,26 @@ def as_given(text: str) -> str:
     return text
 
 
-def printable(text: str) -> str:
-    """Return text with control characters escaped, since those of a foreign file could control the terminal.
+def shell_words(words: Sequence[str]) -> str:
+    """Return a command for a POSIX shell to copy, also where standard output or error cannot show its characters.
 
-    Bytes of a name that are no text in UTF-8 are escaped as well.
+    Such a word is written with escaped bytes, as in $'runs/caf\\xc3\\xa9'.
     """
-    text = as_given(text)
-    return "".join(
-        repr(character)[1:-1]
-        if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in "\n\t"
-        else character
-        for character in text
-    )
+    return " ".join(_shell_word(as_given(word)) for word in words)
+
+
+def _shell_word(word: str) -> str:
+    encodings = {getattr(stream, "encoding", None) or "utf-8" for stream in (sys.stdout, sys.stderr)}
+    try:
+        for encoding in encodings:
+            word.encode(encoding)
+        shown = printable(word) == word
+    except UnicodeError:
+        shown = False
+    if shown:
+        return shlex.quote(word)
+    escaped = (chr(b) if 32 <= b < 127 and chr(b) not in "'\\" else f"\\x{b:02x}" for b in os.fsencode(word))
+    return f"$'{''.join(escaped)}'"
 
 
 def say(text: str, kind: str = "") -> None:
@@ -88,7 +97,7 @@ def say(text: str, kind: str = "") -> None:
     with suppress(OSError, ValueError):  # ValueError: it was closed
         if kind:
             console.print(f"[{style}]{kind}:[/{style}]", end=" ")
-        console.print(printable(text), markup=False)
+        console.print(printable(as_given(text)), markup=False)
 
 
 class _Messages(Console):
@@ -107,7 +116,7 @@ def show(value: Any) -> None:
         return
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     if isinstance(value, str):
-        console.print(printable(value), markup=False, soft_wrap=True)
+        console.print(printable(as_given(value)), markup=False, soft_wrap=True)
         return
     if isinstance(value, Table) and value.title:  # rich would break it at the width of the table
         console.print(Text(str(value.title), style="italic"), soft_wrap=True)
@@ -131,7 +140,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text
     for column in columns:
         text_table.add_column(printable(column))
     for row in rows:
-        text_table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
+        text_table.add_row(*(cell if isinstance(cell, Text) else Text(printable(as_given(cell))) for cell in row))
     return text_table
 
 

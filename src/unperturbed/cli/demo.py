@@ -1,12 +1,11 @@
 """Train and evaluate on the embedded digits, and write a report."""
 
-import shlex
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
 from unperturbed.cli import evaluate, report, train
-from unperturbed.cli.console import Result, say
+from unperturbed.cli.console import Result, say, shell_words
 from unperturbed.cli.options import Parsed, new_parser, parse
 
 POSITIONAL = None
@@ -26,11 +25,11 @@ def run(parsed: Parsed) -> Result:
     """Run the three commands of a first session, and return the result of the evaluation with the path of the page."""
     out = parsed.out or str(_free("demo"))
     training = ["--data", "digits", "--method", "at", "--epochs", str(parsed.epochs), "--out", out]
-    say(f"unperturbed train {shlex.join(training)}")
+    say(f"unperturbed train {shell_words(training)}")
     train.run(parse(train.parser(), training))
-    say(f"unperturbed evaluate {shlex.quote(out)}")
+    say(f"unperturbed evaluate {shell_words([out])}")
     evaluated = evaluate.run(parse(evaluate.parser(), [out], evaluate.POSITIONAL))
-    say(f"unperturbed report {shlex.quote(out)}")
+    say(f"unperturbed report {shell_words([out])}")
     written = report.run(parse(report.parser(), [out], report.POSITIONAL))
     value = {**evaluated.value, "report": written.value["page"]}
     return Result(value, [*evaluated.views, *written.views], evaluated.code)

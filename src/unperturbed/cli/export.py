@@ -25,6 +25,7 @@ def parser() -> ArgumentParser:
     command_parser.add_argument("--suite", type=str | None, help="of the evaluation (default: the strongest)")
     command_parser.add_argument("--threat", type=str | None, help="of the evaluation, as its summary has it")
     command_parser.add_argument("--examples", type=int | None, help="the first N that were broken (default: all)")
+    command_parser.add_argument("--data", type=str | None, help="where the data are now, if they have moved")
     return command_parser
 
 
@@ -54,7 +55,9 @@ def _write(parsed: Parsed) -> int:
     """Write the adversarial examples, and return their number."""
     from unperturbed.results.adversarial import adversarial_set
 
-    examples = adversarial_set(parsed.runs[0], suite=parsed.suite, threat=parsed.threat, examples=parsed.examples)
+    examples = adversarial_set(
+        parsed.runs[0], suite=parsed.suite, threat=parsed.threat, examples=parsed.examples, data=parsed.data
+    )
     if parsed.adversarial is not None:
         examples.save(parsed.adversarial)
     if parsed.sheet is not None:

@@ -27,7 +27,7 @@ from unperturbed.errors import InputError, RunError, hint
 from unperturbed.processor import round_rows_alike
 
 COMMANDS = (
-    *("demo", "train", "evaluate", "curve", "certify", "probable", "transfer", "compare", "sweep", "diagnose"),
+    *("demo", "train", "evaluate", "curve", "certify", "probable", "transfer", "compare", "sweep", "study", "diagnose"),
     *("audit", "doctor", "explain", "report", "suite", "export", "push", "pull", "methods", "models", "datasets"),
     "completion",
 )

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from argparse import SUPPRESS, Action
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -191,7 +192,9 @@ def parse(parser: ArgumentParser, argv: Sequence[str], positional: str | None = 
             f"name is ./{dashed[0]}."
         )
     if other := [word for word in argv if not word.isascii() and re.search("[\ud800-\udfff]", word)]:
-        raise InputError(f"{other[0]!r} is no text in UTF-8: rename the file or folder.")
+        encoding = sys.getfilesystemencoding()
+        remedy = "rename the file or folder" if encoding == "utf-8" else "set a locale of UTF-8 (LC_ALL=C.UTF-8)"
+        raise InputError(f"{other[0]!r} is no text in {encoding.upper()}: {remedy}.")
     words = [*positionals, *(str(value) for key, value in pairs if key.split(".")[0] not in TREES)]
     if broken := [word for word in words if len(word.splitlines()) > 1]:
         raise InputError(f"{broken[0]!r} holds a line break: rename the file or folder, or give one line.")

@@ -1,10 +1,8 @@
 """Download a run folder from the Hugging Face hub."""
 
-import shlex
-
 from jsonargparse import ArgumentParser
 
-from unperturbed.cli.console import Result
+from unperturbed.cli.console import Result, shell_words
 from unperturbed.cli.options import Parsed, new_parser
 from unperturbed.errors import InputError
 
@@ -28,5 +26,5 @@ def run(parsed: Parsed) -> Result:
         raise InputError("The repository is missing: unperturbed pull user/name.")
     folder = pull(parsed.repository, parsed.out, revision=parsed.revision)
     return Result(
-        {"run": str(folder)}, [f"Run: {folder}", f"To read it: unperturbed report {shlex.quote(str(folder))}"]
+        {"run": str(folder)}, [f"Run: {folder}", f"To read it: unperturbed report {shell_words([str(folder)])}"]
     )

@@ -36,7 +36,7 @@ def parser() -> ArgumentParser:
         metavar="OPTION=V1,V2,...",
         help=f"an option of training and its values, once or twice: {EXAMPLE} --over seed=0,1,2 (seeds share one row)",
     )
-    command_parser.add_argument("--suite", type=str, default="pgd", help=evaluate.SUITE_HELP)
+    command_parser.add_argument("--suite", type=str, default="fast", help=evaluate.SUITE_HELP)
     add_examples_options(command_parser, "test")
     command_parser.add_argument(
         "--evaluate-threat",

@@ -1,7 +1,6 @@
 """Train a robust classifier under a threat, and store it in a run folder."""
 
 import logging
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 
 from unperturbed.catalogue import listing
-from unperturbed.cli.console import Result, is_first_process, progress, say, table
+from unperturbed.cli.console import Result, is_first_process, progress, say, shell_words, table
 from unperturbed.cli.options import Parsed, add_data_options, add_examples_options, add_fields, new_parser
 from unperturbed.errors import InputError, NotResumableError, RunError
 from unperturbed.runs import CHECKPOINT
@@ -206,7 +205,7 @@ def run(parsed: Parsed) -> Result:
     ]
     model = run_plan.config["model"]
     trust_option = " --trust" if needs_trust(str(model["class_path"]), [*model.get("init_args", ())]) else ""
-    following = f"To measure robust accuracy: unperturbed evaluate {shlex.quote(str(run_plan.out))}{trust_option}"
+    following = f"To measure robust accuracy: unperturbed evaluate {shell_words([str(run_plan.out)])}{trust_option}"
     value = {**trained.json(), "selection": "all" if run_plan.selection is None else str(run_plan.selection)}
     return Result(value, (table("", ("", str(run_plan.threat)), rows), following))
 
@@ -249,9 +248,9 @@ def resumable(parsed: Parsed, out: Path) -> Iterator[None]:
         raise
     except failures as error:
         words = ["unperturbed", "train", *(word for word in parsed.argv if word != "--resume")]
-        again = f"Resume with:\n  {shlex.join([*words, '--resume'])}"
+        again = f"Resume with:\n  {shell_words([*words, '--resume'])}"
         if not out.exists():
-            again = f"Nothing was written; begin again with:\n  {shlex.join(words)}"
+            again = f"Nothing was written; begin again with:\n  {shell_words(words)}"
         stands = f"The last checkpoint is {out / CHECKPOINT}" if (out / CHECKPOINT).exists() else "No checkpoint yet"
         failure = RunError(f"The device failed: {error}") if isinstance(error, lost) else error
         failure.add_note(f"{stands}. {again}")

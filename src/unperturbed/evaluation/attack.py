@@ -14,7 +14,7 @@ from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import attack_block, untouched
 from unperturbed.evaluation.checked_model import check_model, measured_split
 from unperturbed.evaluation.randomised import draws_of
-from unperturbed.evaluation.search import as_searched
+from unperturbed.evaluation.search import as_searched, precision_of_search
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
@@ -32,7 +32,7 @@ def attack(
     x: Any,
     y: Any,
     threat: Threat,
-    suite: str | Suite | Callable[..., Any] = "pgd",
+    suite: str | Suite | Callable[..., Any] = "fast",
     *,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
@@ -45,7 +45,8 @@ def attack(
         x: inputs (n, ...), within the bounds of the threat.
         y: their labels (n,).
         threat: the threat set.
-        suite: as in `evaluate`: a name, a `Suite`, or a function of (model, x, y) that returns perturbed inputs.
+        suite: as in `evaluate`: a name, a `Suite`, or a function of (model, x, y) that returns perturbed inputs. Only
+            its attacks run: the gate of a suite, such as "fast", checks an accuracy, and none is returned here.
         seed: of random starts.
         batch_size: examples in a batch.
         output: the part of the model's output with the logits.
@@ -65,7 +66,8 @@ def attack(
         raise InputError(
             f"The suite {attacks.name} takes means over draws, but single points are required: use standard."
         )
-    networks = as_searched(checked_model, "auto", physical_batch_size(batch_size, checked_model, len(split)))
+    size = physical_batch_size(batch_size, checked_model, len(split))
+    networks = as_searched(checked_model, precision_of_search(checked_model, "auto"), size)
     points = []
     with under_attack(checked_model.classifier), as_reported(checked_model.device):
         for rows in torch.split(torch.arange(len(split)), BLOCK):

@@ -7,6 +7,7 @@ from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.findings import Interval
 from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.modes import own_randomness
+from unperturbed.networks.unsettled import unsettled_statistics
 from unperturbed.threat import Threat
 
 FEWEST = 20
@@ -18,7 +19,8 @@ TRIED = 256
 def chance_warnings(checked_model: CheckedModel, split: Split, threat: Threat, clean: Interval, seed: int) -> list[str]:
     """Return a warning if the clean accuracy on the split is not above chance, and one with the remedy.
 
-    The remedy is the first layer with which the network is far better on examples spread over the split.
+    The remedy is more training if batch norms have not settled, or the first layer with which the network is far better
+    on examples spread over the split.
     """
     if clean.n < FEWEST or clean.low > 1 / checked_model.classes:
         return []
@@ -30,4 +32,5 @@ def chance_warnings(checked_model: CheckedModel, split: Split, threat: Threat, c
     batch = checked_model.batch(split, order[torch.arange(tried) * len(order) // tried], threat)
     with own_randomness(seed, checked_model.device):
         layer = missing_layer(checked_model.classifier, batch.x, batch.y)
-    return [text] if layer is None else [text, layer]
+    remedy = unsettled_statistics(checked_model.classifier) or layer
+    return [text] if remedy is None else [text, remedy]

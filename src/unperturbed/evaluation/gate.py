@@ -99,6 +99,15 @@ def estimated(outcome: Outcome, sample: Sample, broken: set[int], undecided: set
     )
 
 
+def larger_sample(outcome: Outcome, sample: Sample, estimate: Interval, gate: Gate, seed: int) -> Sample | None:
+    """Return the next sample for an estimate that is wider than the gate allows; None if none is needed or left."""
+    half_width = round((estimate.high - estimate.low) / 2, 12)  # differences of shares such as 1 - 0.99 are not exact
+    is_narrow = gate.half_width is None or half_width <= gate.half_width
+    if is_narrow or not sample.others:
+        return None
+    return sample_survivors(outcome, min(math.ceil(1.3 * len(sample.ids)), outcome.counts["survived"]), seed)
+
+
 def through_gate(
     outcome: Outcome,
     gate: Gate,
@@ -142,9 +151,10 @@ def through_gate(
             if further > FALLEN:
                 reason = f"it broke {len(broken)} of {len(sample.ids)} in a sample, which means {further:.1%} of all"
             break
-        if (estimate.high - estimate.low) / 2 <= gate.half_width or not sample.others:
+        larger = larger_sample(outcome, sample, estimate, gate, seed)
+        if larger is None:
             break
-        sample = sample_survivors(outcome, min(math.ceil(1.3 * len(sample.ids)), survivors), seed)
+        sample = larger
     sampled, breaks = len(sample.ids) if attempts else 0, len(_names(attempts, "broken"))
     if reason:
         names = zip(outcome.examples["id"], outcome.examples["verdict"], strict=True)

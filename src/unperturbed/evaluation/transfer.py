@@ -73,7 +73,8 @@ def transfer(
     The point of an example is that of largest verified margin on the attacked model, even if it is not misclassified.
     If it is (or x is), the search continues to its end for a point of largest margin (`FURTHER`). A model is correct at
     a point if its margin is below 0 in a fresh forward inside the threat set; NaN and infinite margins are unknown,
-    never correct. The diagonal is the robust accuracy of `evaluate`.
+    never correct. The diagonal is the robust accuracy of `evaluate` without the
+    check of a suite with a gate.
 
     With `out`, results are stored after each attack on each model: the same call resumes an interrupted one, with the
     same matrix as an uninterrupted one.
@@ -82,7 +83,8 @@ def transfer(
         models: by name, at least two, on one device.
         data: as for `evaluate`.
         threat: the threat set, the same for all.
-        suite: a name ("pgd", "standard", "plus", "apgd-ce,square") or a `Suite`, for networks without randomness.
+        suite: a name ("pgd", "standard", "plus", "apgd-ce,square") or a `Suite`, for networks without randomness. The
+            default is not that of `evaluate`: a matrix runs no check of survivors, on which "fast" relies.
         out: folder for `transfer.json` and, in `transfer/`, a table and the points for each attacked model.
         overwrite: replace another matrix that `out` holds.
         seed: of the attacks' random starts.

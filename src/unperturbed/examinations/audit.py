@@ -91,7 +91,8 @@ def audit(
         model: returns logits; it is audited in eval mode and restored afterwards.
         data: as for `evaluate`; the test split of a `Data`.
         threat: the threat set.
-        suite: the evaluation in question.
+        suite: the evaluation in question. The default is not that of `evaluate`: "fast" attacks all survivors by
+            "standard" where something speaks against an accuracy, which exceeds the budget.
         budget: approximate limit in seconds of processor time (of wall-clock time on a free machine, and never more
             than four times as much of that); the plan is announced first.
         examples: number of audited examples: the first or, if they do not represent the others, as many from every

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from unperturbed.errors import InputError
 from unperturbed.networks.logits import LogitsOnly, Wrapper
 from unperturbed.networks.modes import under_attack
+from unperturbed.networks.unsettled import unsettled_statistics
 from unperturbed.types import Inputs, Labels, Logits
 
 IMAGENET = (0.485, 0.456, 0.406, 0.229, 0.224, 0.225)
@@ -17,6 +18,8 @@ _CLEARLY = 0.3
 """The gain of accuracy above which a first layer is proposed; without it, the accuracy must be this near chance."""
 _FEWEST = 20
 """The number of examples below which such a gain may be chance."""
+_CONFIDENT = 0.1
+"""How far the mean confidence with the proposed layer must lie above that of equal probabilities."""
 
 
 class FirstLayer(Wrapper):
@@ -95,10 +98,12 @@ def missing_layer(classifier: nn.Module, x: Inputs, y: Labels) -> str | None:
     """Return a message on the first layer that the network probably expects, or None.
 
     It expects one if its accuracy on these examples (the mean over classes) is near chance, and far better with a
-    common layer: normalised by the data or by ImageNet, from -1 to 1, or times 255 where the inputs were bytes.
+    common layer: normalised by the data or by ImageNet, from -1 to 1, or times 255 where the inputs were bytes. Its
+    confidence must be that of a trained network, and its batch norms must have settled: after a few steps of training
+    a network may come right with another layer by chance.
     """
     kinds = len(set(y.tolist()))
-    if kinds < 2 or x.dim() < 2 or len(x) < _FEWEST:
+    if kinds < 2 or x.dim() < 2 or len(x) < _FEWEST or unsettled_statistics(classifier) is not None:
         return None
     axes = [axis for axis in range(x.dim()) if axis != 1]
     mean, std = x.mean(axes).tolist(), x.std(axes).clamp(min=1e-3).tolist()
@@ -109,10 +114,12 @@ def missing_layer(classifier: nn.Module, x: Inputs, y: Labels) -> str | None:
         if len(numbers) <= 8:
             text = "imagenet" if numbers == IMAGENET else ",".join(f"{number:.3g}" for number in numbers)
             candidates.append((f"--normalise {text}", prepared(classifier, normalise=numbers)))
-    plain = _accuracy(classifier, x, y)
+    plain, _ = _accuracy(classifier, x, y)
     if plain > 1 / kinds + _CLEARLY / 3:
         return None
-    best, option = max((_accuracy(network, x, y), option) for option, network in candidates)
+    tried = [(*_accuracy(network, x, y), option) for option, network in candidates]
+    sure = [(accuracy, option) for accuracy, confidence, option in tried if confidence > 1 / kinds + _CONFIDENT]
+    best, option = max(sure, default=(0.0, ""))
     if best < max(plain, 1 / kinds) + _CLEARLY:
         return None
     return (
@@ -129,12 +136,13 @@ def are_bytes(x: Tensor) -> bool:
     return whole and bool((values > 127).any()) and bool(((values > 0) & (values < 255)).any())
 
 
-def _accuracy(network: nn.Module, x: Inputs, y: Labels) -> float:
-    """Return the mean over the classes of the accuracy; 0 if the network fails."""
+def _accuracy(network: nn.Module, x: Inputs, y: Labels) -> tuple[float, float]:
+    """Return the mean over the classes of the accuracy, and the mean confidence; zeros if the network fails."""
     try:
         with under_attack(network), torch.no_grad():
             logits: Logits = network(x)
     except Exception:  # a network may refuse such inputs
-        return 0.0
+        return 0.0, 0.0
     right = (logits.argmax(1) == y).double()
-    return float(torch.stack([right[y == label].mean() for label in sorted(set(y.tolist()))]).mean())
+    accuracies = torch.stack([right[y == label].mean() for label in sorted(set(y.tolist()))])
+    return float(accuracies.mean()), float(logits.double().softmax(1).amax(1).mean())

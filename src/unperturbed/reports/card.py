@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from PIL import Image
 
+from unperturbed.reports.characters import printable
 from unperturbed.reports.document import (
     Alert,
     Block,
@@ -102,7 +103,7 @@ def _block(block: Block, images: str | None) -> list[str]:
             return [f"**{_text(block.title)}**", "", *markdown_table(block.columns, block.rows)]
         case Code():
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", block.text)), default=0))
-            return [f"**{_text(block.title)}**", "", fence, *block.text.rstrip("\n").split("\n"), fence]
+            return [f"**{_text(block.title)}**", "", fence, *printable(block.text).rstrip("\n").split("\n"), fence]
         case Pictures():
             return _grid(block, images)
         case Figures():
@@ -147,6 +148,6 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
 
 
 def _text(text: str) -> str:
-    """Return a text on one line, with markup of Markdown and HTML escaped."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Return a text on one line, with control characters and markup of Markdown and HTML escaped."""
+    plain = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return SPECIAL.sub(r"\\\1", plain)

@@ -106,17 +106,23 @@ class AdversarialSet(Shown):
 
 @checked()
 def adversarial_set(
-    run: Path | str, *, suite: str | None = None, threat: str | None = None, examples: int | None = None
+    run: Path | str,
+    *,
+    suite: str | None = None,
+    threat: str | None = None,
+    examples: int | None = None,
+    data: str | None = None,
 ) -> AdversarialSet:
     """Return the adversarial examples that an evaluation of a run has stored, with their originals.
 
     Each is verified: the stored network misclassifies it, and it is as far from its original as the table says.
 
     Args:
-        run: a run folder with an evaluation; its data are loaded from their recorded place.
+        run: a run folder with an evaluation.
         suite: only evaluations by this suite.
         threat: only evaluations under this threat, as text, such as "Linf:8/255".
         examples: the first ones by id; None: all that were broken.
+        data: the place of the data, as for `load_data`, if they have moved; None: the recorded one.
 
     Raises:
         InputError: if there is no such evaluation, no example was broken, files are damaged, or data or network are not
@@ -128,9 +134,10 @@ def adversarial_set(
     stored = read_run(folder, folder.resolve().name)
     evaluation = find_evaluation(stored, suite, threat)
     try:
-        return _with_originals(stored, evaluation, examples)
+        return _with_originals(stored, evaluation, examples, data)
     except InputError as error:
-        raise InputError(f"{evaluation.path} gives no adversarial set: {error}.") from error
+        hint = "" if data is not None else " If the data have moved, give their place: --data (in Python, data)."
+        raise InputError(f"{evaluation.path} gives no adversarial set: {error}.{hint}") from error
 
 
 def find_evaluation(run: StoredRun, suite: str | None = None, threat: str | None = None) -> StoredEvaluation:
@@ -146,14 +153,16 @@ def find_evaluation(run: StoredRun, suite: str | None = None, threat: str | None
     )
 
 
-def _with_originals(run: StoredRun, evaluation: StoredEvaluation, examples: int | None) -> AdversarialSet:
+def _with_originals(
+    run: StoredRun, evaluation: StoredEvaluation, examples: int | None, data: str | None
+) -> AdversarialSet:
     outcome, points = evaluation.outcome, stored_points(evaluation)
     order = sorted(range(len(points.ids)), key=lambda row: points.ids[row])[:examples]
     points = Points(
         tuple(points.ids[row] for row in order), tuple(points.labels[row] for row in order), points.z[order]
     )
     predictions = answers(run, points)
-    x = originals(run, outcome, points, range(len(order)))
+    x = originals(run, outcome, points, range(len(order)), data)
     labels, guesses = list(points.labels), predictions.tolist()
     return AdversarialSet(
         threat=outcome.threat,

@@ -1,4 +1,6 @@
-"""Stored measurements besides evaluations and curves: unions, certificates, random perturbations, transfer.
+"""Stored measurements besides evaluations and curves.
+
+These are unions, certificates, random perturbations, corruptions and transfer.
 
 Each is compared with its table of examples, or with what it is made of; a contradiction is an error.
 """
@@ -9,6 +11,7 @@ from typing import Any
 
 from unperturbed.errors import InputError
 from unperturbed.evaluation.certificates import Bar, Certificates
+from unperturbed.evaluation.corruptions import UnderCorruptions
 from unperturbed.evaluation.probable import Probable
 from unperturbed.evaluation.stored import check_job, stored_table
 from unperturbed.evaluation.union import Union, union
@@ -96,6 +99,38 @@ def read_probable(path: Path, content: Mapping[str, Any]) -> Probable:
         true = share_within(table["wrong"], table["unknown"], draws, rho)
         _check(path, f"share at rho {rho:g}", share.value, true.value)
     return probable
+
+
+def read_corruptions(path: Path, content: Mapping[str, Any]) -> UnderCorruptions:
+    """Return the accuracy under corruptions of a summary; raises InputError if its table contradicts it."""
+    n = int(content["n"])
+    found = UnderCorruptions(
+        note=str(content["note"]),
+        threat=str(content["threat"]),
+        n=n,
+        clean_accuracy=_interval(content["clean_accuracy"], content["clean_interval"], n),
+        mean_accuracy=_interval(content["corrupted_accuracy"], content["corrupted_interval"], n),
+        accuracy={
+            str(row["corruption"]): tuple(
+                _interval(value, ends, n) for value, ends in zip(row["accuracy"], row["intervals"], strict=True)
+            )
+            for row in content["corruptions"]
+        },
+        seconds=float(content["seconds"]),
+        warnings=tuple(map(str, content["warnings"])),
+        environment=dict(content["environment"]),
+        examples=stored_table(path, n),
+    )
+    check_job(path, dict(found.environment))
+    columns = [f"{name}-{level}" for name, shares in found.accuracy.items() for level in range(1, len(shares) + 1)]
+    correct = {column: sum(margin < 0 for margin in found.examples[column]) for column in ("clean", *columns)}
+    _check(path, "clean accuracy", found.clean_accuracy.value, correct["clean"] / n)
+    for name, shares in found.accuracy.items():
+        for level, share in enumerate(shares, 1):
+            _check(path, f"{name} at severity {level}", share.value, correct[f"{name}-{level}"] / n)
+    mean = sum(correct[column] for column in columns) / (n * len(columns))
+    _check(path, "mean over corruptions", found.mean_accuracy.value, mean)
+    return found
 
 
 def read_transfer(path: Path) -> Transfer:

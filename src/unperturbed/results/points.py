@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from unperturbed.data.sources import load_data
-from unperturbed.data.split import Split
+from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
 from unperturbed.evaluation.quantize import adversarial_points
 from unperturbed.findings import Outcome
@@ -85,15 +85,16 @@ def _argmax(model: nn.Module, z: Inputs) -> Labels:
         return torch.cat([model(part).argmax(dim=1) for part in torch.split(z, AT_A_TIME)])
 
 
-def originals(run: StoredRun, outcome: Outcome, points: Points, rows: Sequence[int]) -> Inputs:
+def originals(run: StoredRun, outcome: Outcome, points: Points, rows: Sequence[int], data: str | None = None) -> Inputs:
     """Return the originals of adversarial examples, (len(rows), *shape).
 
-    They are read from the run's data, and compared with the stored labels and distances.
+    They are read from `data` or, without it, from the recorded place of the run's data, and compared with the stored
+    labels and distances.
 
     Raises:
         InputError: if the data cannot be loaded, or are not those of the evaluation.
     """
-    split = _split(run)
+    split = _test_split(load_data(data)) if data is not None else _recorded(run)
     ids = torch.tensor([points.ids[row] for row in rows])
     labels = torch.tensor([points.labels[row] for row in rows])
     position = {name: row for row, name in enumerate(split.names().tolist())}
@@ -113,12 +114,15 @@ def originals(run: StoredRun, outcome: Outcome, points: Points, rows: Sequence[i
     return x
 
 
-def _split(run: StoredRun) -> Split:
+def _test_split(data: Data) -> Split:
+    return data.train if data.test is None else data.test
+
+
+def _recorded(run: StoredRun) -> Split:
     record = run.record
     if record is None or record.data is None:
         raise InputError("the run folder has no place of the data")
     trust = user_trust().of_file(run.folder / CONFIG, [record.data])
     if Path(record.data).is_absolute() and not Path(record.data.partition("?")[0]).exists():
         raise InputError(f"the data are not at {record.data}")
-    data = load_data(record.data, trust)
-    return data.train if data.test is None else data.test
+    return _test_split(load_data(record.data, trust))

@@ -18,6 +18,7 @@ from unperturbed.results.sections.audit import audit
 from unperturbed.results.sections.certified import certified
 from unperturbed.results.sections.classes import classes
 from unperturbed.results.sections.comparison import comparison
+from unperturbed.results.sections.corruptions import corruptions
 from unperturbed.results.sections.curve import accuracy_curve
 from unperturbed.results.sections.diagnosis import diagnosis
 from unperturbed.results.sections.examples import examples
@@ -43,6 +44,7 @@ SECTIONS: tuple[Make, ...] = (
     accuracy_curve,
     certified,
     random_perturbations,
+    corruptions,
     transfer,
     classes,
     examples,

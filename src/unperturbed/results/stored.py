@@ -9,13 +9,21 @@ from typing import Any, TypeVar
 
 from unperturbed.errors import InputError
 from unperturbed.evaluation.certificates import Certificates
+from unperturbed.evaluation.corruptions import UnderCorruptions
 from unperturbed.evaluation.probable import Probable
 from unperturbed.evaluation.stored import is_other, is_part, read_summary
 from unperturbed.evaluation.union import Union
 from unperturbed.findings import Examined, Finding, Outcome, Transfer
 from unperturbed.reading import parse_json, read_small
 from unperturbed.results.curves import StoredCurve, read_curve
-from unperturbed.results.measurements import TRANSFER, read_certificates, read_probable, read_transfer, read_union
+from unperturbed.results.measurements import (
+    TRANSFER,
+    read_certificates,
+    read_corruptions,
+    read_probable,
+    read_transfer,
+    read_union,
+)
 from unperturbed.results.tables import with_verified_table
 from unperturbed.runs import BEST, CONFIG, METRICS, MODEL, RESULT
 from unperturbed.runs.files import slug
@@ -26,8 +34,8 @@ from unperturbed.runs.verify import LARGEST, read_object, read_sealed, read_veri
 AUDIT = "audit.json"
 OTHER = ("-robustbench.json", "-8bit.json")
 """Suffixes of JSON files with an evaluation in another format."""
-KINDS = frozenset({"quantiles", "certified", "probable", "threats"})
-"""Entries that only the summaries of a curve, of certificates, of random perturbations and of a union have."""
+KINDS = frozenset({"quantiles", "certified", "probable", "corruptions", "threats"})
+"""Entries that only the summaries of a curve, certificates, random perturbations, corruptions and a union have."""
 T = TypeVar("T")
 
 
@@ -77,6 +85,7 @@ class StoredRun:
         unions: worst cases over several threats.
         certificates: proved lower bounds.
         probables: accuracies under random perturbations.
+        corruptions: accuracies under common corruptions.
         transfers: matrices of several models with this one, from the run folder and the folders next to it.
         audit: the result of an audit.
         diagnoses: in the order of their files.
@@ -95,6 +104,7 @@ class StoredRun:
     unions: Sequence[Union] = ()
     certificates: Sequence[Certificates] = ()
     probables: Sequence[Probable] = ()
+    corruptions: Sequence[UnderCorruptions] = ()
     transfers: Sequence[Transfer] = ()
     audit: Mapping[str, Any] | None = None
     diagnoses: Sequence[StoredDiagnosis] = ()
@@ -156,6 +166,7 @@ def read_run(folder: Path, name: str) -> StoredRun:
         unions=_present(unions),
         certificates=[one for _, one in results if isinstance(one, Certificates)],
         probables=[one for _, one in results if isinstance(one, Probable)],
+        corruptions=[one for _, one in results if isinstance(one, UnderCorruptions)],
         transfers=_present([tried(path, read_transfer) for path in _matrices(folder, outcomes)]),
         audit=audit,
         diagnoses=_present(diagnoses),
@@ -212,7 +223,9 @@ def _matrices(folder: Path, outcomes: Sequence[Outcome]) -> Iterator[Path]:
             yield path
 
 
-def _measured(path: Path) -> StoredCurve | Certificates | Probable | Outcome | dict[str, Any] | None:
+def _measured(
+    path: Path,
+) -> StoredCurve | Certificates | Probable | UnderCorruptions | Outcome | dict[str, Any] | None:
     """Return the result of a summary; a union as its content, and None for other kinds of results."""
     if not _is_result(path):
         return None
@@ -223,6 +236,8 @@ def _measured(path: Path) -> StoredCurve | Certificates | Probable | Outcome | d
         return read_certificates(path, content)
     if "probable" in content:
         return read_probable(path, content)
+    if "corruptions" in content:
+        return read_corruptions(path, content)
     if "threats" in content:
         return content
     return with_verified_table(path, read_summary(path))

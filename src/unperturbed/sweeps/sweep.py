@@ -44,7 +44,7 @@ def sweep(
     recipe: Recipe | None = None,
     *,
     model: str | Callable[[int], nn.Module] | None = None,
-    suite: str | Suite = "pgd",
+    suite: str | Suite = "fast",
     examples: int | str | None = None,
     out: Path | str = "runs/sweep",
     device: str = "auto",

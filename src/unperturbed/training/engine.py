@@ -68,7 +68,7 @@ class Engine:
         cast_network(classifier, precision.dtype, fabric.device)
         classifier.to(memory_format=precision.memory_format)  # type: ignore[call-overload]
         checkpoint.move_memory(method, fabric.device)
-        self.attacked = InPrecision(classifier, precision.autocast, compile=recipe.compile)
+        self.attacked = self.running(precision)
         self.wrapped, self.optimiser = fabric.setup(self.attacked, make_optimiser(classifier, recipe))
         average = get_ema_multi_avg_fn(recipe.averaging) if recipe.averaging else None  # type: ignore[no-untyped-call]
         self.average = AveragedModel(classifier, multi_avg_fn=average, use_buffers=True) if average else None
@@ -87,6 +87,11 @@ class Engine:
     def bare(self) -> nn.Module:
         """That network without wrappers."""
         return unwrapped(self.weighed)
+
+    def running(self, precision: Precision) -> InPrecision:
+        """Return the network as this precision runs it; compiled for whole batches only."""
+        size = self.batches.batch_size // self.batches.world
+        return InPrecision(self.classifier, precision.autocast, compile=precision.compiled, compiled_size=size)
 
     def agreed(self, value: T) -> T:
         """Return the first process's value, since clocks and running averages differ between processes."""

@@ -15,6 +15,7 @@ from torch import nn
 from unperturbed import runs
 from unperturbed.checks import COUNT, checked
 from unperturbed.data.convert import as_data
+from unperturbed.evaluation.chance import TRIED
 from unperturbed.evaluation.checked_model import check_kinds
 from unperturbed.findings import Progress, silent
 from unperturbed.methods.at import AT
@@ -22,8 +23,10 @@ from unperturbed.methods.base import Method
 from unperturbed.networks.device import check_devices, find_device
 from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
-from unperturbed.networks.modes import own_randomness
-from unperturbed.networks.precision import choose, full_float32
+from unperturbed.networks.modes import eager, own_randomness
+from unperturbed.networks.precision import Precision, choose, full_float32
+from unperturbed.networks.tuning import Tuned
+from unperturbed.networks.unsettled import unsettled_statistics
 from unperturbed.runs.record import RunRecord
 from unperturbed.runs.verify import write_sealed
 from unperturbed.runs.weights import note_of
@@ -48,6 +51,7 @@ from unperturbed.training.schedule import learning_rate, ramped
 from unperturbed.training.selection import Selection
 from unperturbed.training.state import State
 from unperturbed.training.trained import Trained, at_chance
+from unperturbed.training.tuning import kept_choice, tune_training
 from unperturbed.weights.files import load_weights, save_weights
 
 log = logging.getLogger("unperturbed")
@@ -111,7 +115,9 @@ def train(
     all_data = as_data(data)
     target = find_device(device)
     check_devices(devices, target)
-    precision = choose(recipe.precision, model, target)
+    begun = resume and folder is not None and (folder / runs.CONFIG).is_file()
+    kept = kept_choice(folder) if begun and folder is not None else None
+    precision = choose(recipe.precision, model, target, recipe.layout, recipe.compile) if kept is None else kept.way
     classifier = classify(model, all_data, output)
     fabric = Fabric(
         accelerator=target.type,
@@ -124,14 +130,22 @@ def train(
     fabric.launch()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
     settings = {**shown, **(config or {}), **({} if output is None else {"output": output})}
-    picked = chosen(recipe, precision, examples, model)
-    record = RunRecord.of(describe_run(threat, method, recipe, picked, settings), "this run")
+
+    def described(tuned: Tuned[Precision]) -> RunRecord:
+        picked = chosen(recipe, tuned.way, examples, model, tuned.record() or None)
+        return RunRecord.of(describe_run(threat, method, recipe, picked, settings), "this run")
+
+    record = described(kept or Tuned(precision, ()))
     with alone(fabric, folder):
         if folder is not None:
             claim(folder, record.plain(), resume)
         fabric.barrier()
         with _reproducible(fabric, recipe.seed):
             engine = Engine(fabric, model, classifier, examples, threat, method, recipe, precision)
+            if recipe.tune != "off" and not begun:
+                tuned = tune_training(engine)
+                record = described(tuned)
+                engine = Engine(fabric, model, classifier, examples, threat, method, recipe, tuned.way)
             run = _Run(engine, examples, folder)
             last = checkpoint.last_of(folder) if resume and folder is not None else None
             if resume and last is None and engine.is_first:
@@ -167,7 +181,7 @@ class _Run:
         """Check the first step and write the record, or resume from the last checkpoint."""
         engine, folder = self.engine, self.folder
         if last is None:
-            for text in engine.preflight(self.selection.probed):
+            for text in [*engine.preflight(self.selection.probed), *self.expected_layer()]:
                 self.journal.warn(text)
         if folder is not None and last is None and engine.is_first:
             record.write(folder)
@@ -177,6 +191,13 @@ class _Run:
         if last is not None:
             resuming.restore(last, engine, self.journal, self.selection, self.state)
         engine.fabric.barrier()
+
+    def expected_layer(self) -> list[str]:
+        """Return a warning if the weights before training are those of a network that expects other inputs."""
+        engine, probed = self.engine, self.selection.probed
+        with own_randomness(engine.recipe.seed, engine.fabric.device), eager():
+            layer = missing_layer(engine.classifier, probed.x[:TRIED], probed.y[:TRIED])
+        return [] if layer is None else [layer]
 
     def go(self, progress: Progress) -> None:
         """Train until the last epoch, or until the run stops."""
@@ -234,11 +255,8 @@ class _Run:
         chance = at_chance(clean, robust, engine.classes)
         if chance is not None:
             self.journal.warn(chance)
-            probed = self.selection.probed
-            with own_randomness(engine.recipe.seed, engine.fabric.device):
-                layer = missing_layer(engine.classifier, probed.x, probed.y)
-            if layer is not None:
-                self.journal.warn(layer)
+            if (unsettled := unsettled_statistics(engine.classifier)) is not None:
+                self.journal.warn(unsettled)
         trained = Trained(
             model=engine.model,
             clean_accuracy=clean,

@@ -3,11 +3,13 @@
 import csv
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv as pc
 import torch
 
@@ -25,9 +27,11 @@ _LABELS = ("label", "class", "target", "y")
 def load_table(path: Path, name: str, label: str | None, scale: str | None) -> Data:
     """Return a CSV file (its first line names the columns) as Data; a fixed 20% of every class are the test split.
 
-    Labels may be texts or numbers; their distinct values are the classes, in order. All other columns are features
-    and must be numbers. The bounds are the lowest and highest value of each feature; with `scale="unit"` features are
-    mapped to [0, 1] by them. A warning says so, and another one if the ranges of features differ widely.
+    Labels may be texts or numbers; their distinct values are the classes, in order. The text "NA" is a class, with a
+    warning, since it may be a missing label. Without `label`, a warning says which column holds the labels. All other
+    columns are features and must be numbers. Lines before the names that begin with # are left out. The bounds are the
+    lowest and highest value of each feature; with `scale="unit"` features are mapped to [0, 1] by them. A warning says
+    so, and another one if the ranges of features differ widely.
 
     Raises InputError for missing values, columns that are no numbers, and an unknown or ambiguous label column.
     """
@@ -51,9 +55,10 @@ def load_table(path: Path, name: str, label: str | None, scale: str | None) -> D
         raise InputError(f"{path} has too few examples of a class to hold out {HELD_OUT:.0%}: give more, or an .npz.")
     if len(classes) < 2:
         raise InputError(f"All labels of {path} (column {column!r}) are {classes[0]}: there is nothing to tell apart.")
+    guessed = f"The labels are the column {column!r}; --label COLUMN takes another. " if label is None else ""
     warnings.warn(
-        f"{len(test)} of the {len(examples)} rows of {path} (20% of every class, always the same) are held out as the "
-        "test split.",
+        f"{guessed}{len(test)} of the {len(examples)} rows of {path} (20% of every class, always the same) are held "
+        "out as the test split.",
         stacklevel=2,
     )
     return Data(name, select(examples, train), select(examples, test), classes, bounds, features=tuple(names))
@@ -64,11 +69,13 @@ def _read(path: Path) -> pa.Table:
     delimiter = "\t" if path.suffix == ".tsv" else ","
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file, delimiter=delimiter), [])
-        header = [name.strip() for name in header]
+            comments, header = _header(csv.reader(file, delimiter=delimiter))
         _check_delimiter(header, delimiter, path)
-        options = pc.ConvertOptions(strings_can_be_null=True)
-        table = pc.read_csv(path, parse_options=pc.ParseOptions(delimiter=delimiter), convert_options=options)
+        table = pc.read_csv(
+            path,
+            read_options=pc.ReadOptions(skip_rows=comments),
+            parse_options=pc.ParseOptions(delimiter=delimiter),
+        )
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no text in UTF-8 ({error.reason} {error.start}): save it as UTF-8.") from error
     except (pa.ArrowException, OSError, csv.Error) as error:
@@ -95,6 +102,21 @@ def _read(path: Path) -> pa.Table:
         between = "tabs" if delimiter == "\t" else "commas"
         raise InputError(f"{path} {problem}: its first line must name the columns, with {between} between them.")
     return table.rename_columns(header)
+
+
+def _header(lines: Iterator[list[str]]) -> tuple[int, list[str]]:
+    """Return the number of lines before the names that begin with #, and the names.
+
+    The last of these lines holds the names if it has as many fields as the line below it.
+    """
+    comments, last = 0, list[str]()
+    for line in lines:
+        if not (line and line[0].startswith("#")):
+            if len(last) == len(line) > 1:
+                comments, line = comments - 1, last
+            return comments, [name.strip() for name in line]
+        comments, last = comments + 1, line
+    return comments, []
 
 
 def _check_delimiter(header: list[str], delimiter: str, path: Path) -> None:
@@ -165,7 +187,10 @@ def _numbers(table: pa.Table, column: str, path: Path) -> np.ndarray:
 
 
 def _check_missing(table: pa.Table, column: str, path: Path) -> None:
-    missing = np.flatnonzero(table.column(column).is_null().to_numpy(zero_copy_only=False))
+    values = table.column(column)
+    if pa.types.is_string(values.type):  # an empty text, since a text such as NA may be a name
+        values = pa.compute.if_else(pa.compute.equal(pa.compute.utf8_trim_whitespace(values), ""), None, values)
+    missing = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
     if len(missing):
         rows = ", ".join(str(row + 1) for row in missing[:5].tolist()) + ", ..." * (len(missing) > 5)
         raise InputError(
@@ -180,6 +205,11 @@ def _labels(table: pa.Table, column: str, path: Path) -> tuple[torch.Tensor, tup
     listed = table.column(column).to_pylist()
     if isinstance(listed[0], str):
         listed = [label.strip() for label in listed]  # "a, b" leaves spaces, which make no other class
+        if (absent := listed.count("NA")) > 0:
+            warnings.warn(
+                f"{absent} labels of {path} are NA, which is a class here: remove these rows if NA means no label.",
+                stacklevel=3,
+            )
     values = np.array(listed, dtype=object if isinstance(listed[0], str) else None)  # as texts, all as long as one
     if values.dtype.kind == "f" and not ((values == np.round(values)) & (np.abs(values) < 2**53)).all():
         raise InputError(f"The labels of {path} (column {column!r}) are not whole (first: {values[0]}): name classes.")

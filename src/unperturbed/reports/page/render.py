@@ -10,6 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from unperturbed.reports.characters import printable
 from unperturbed.reports.document import Block, Document, data_table
 from unperturbed.reports.page.plots import plot
 from unperturbed.runs import finite
@@ -19,7 +20,9 @@ def page_of(document: Document) -> str:
     """Return the page of a document, complete with style, scripts and the library that draws its figures."""
     folder = resources.files(__package__)
     files = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("report.html", "page.css", "page.js")}
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
+    )
     environment.filters |= {"kind": _kind, "data_table": data_table, "image": _image}
     figures = {f"figure-{number}": plot(chart) for number, (_, chart) in enumerate(document.charts())}
     return environment.from_string(files["report.html"]).render(
@@ -29,6 +32,11 @@ def page_of(document: Document) -> str:
         library=Markup(get_plotlyjs()) if figures else "",
         figures=_json(figures),
     )
+
+
+def _finalize(value: Any) -> Any:
+    """Return a value as the page shows it: a text without control characters; markup of this package as it is."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _kind(block: Block) -> str:
