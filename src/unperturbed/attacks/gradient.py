@@ -130,8 +130,8 @@ class Gate:
         suite: the stronger suite.
         share: of the survivors that are in the sample.
         least: size of the sample, where there are so many survivors.
-        half_width: of the 95% interval of the estimate, as a share of all examples: the sample grows until it is
-            reached. None: the sample does not grow.
+        half_width: of the 95% interval of the estimate, as a share of all examples: the sample, of any share, grows
+            until it is reached. None: the sample does not grow.
     """
 
     suite: Suite
