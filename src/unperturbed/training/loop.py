@@ -32,6 +32,7 @@ from unperturbed.runs.record import RunRecord
 from unperturbed.runs.verify import write_sealed
 from unperturbed.runs.weights import note_of
 from unperturbed.statistics.intervals import wilson
+from unperturbed.storage.opened import all_files, published
 from unperturbed.threat import Threat
 from unperturbed.trackers.base import find_trackers
 from unperturbed.training import checkpoint, shards
@@ -52,6 +53,7 @@ from unperturbed.weights.files import load_weights, save_weights
 log = logging.getLogger("unperturbed")
 
 
+@published(all_files)
 @checked(devices=COUNT, nodes=COUNT)
 def train(
     model: nn.Module,
