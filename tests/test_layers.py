@@ -8,13 +8,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "unperturbed"
 GROUND = (
     *("errors", "catalogue", "checks", "reading", "imports", "types", "findings"),
-    *("processor", "runs", "hub", "trackers", "engines"),
+    *("processor", "runs", "storage", "hub", "trackers", "engines"),
 )
 LAYERS = (
     *GROUND,
     *("noise", "losses", "statistics", "networks", "threat", "architectures", "weights", "data"),
     *("maximise", "curvature", "methods", "attacks", "suites", "anatomy", "specs", "reports"),
-    *("evaluation", "training", "adapters", "examinations", "sweeps", "results", "cli"),
+    *("evaluation", "training", "adapters", "examinations", "sweeps", "studies", "results", "cli"),
 )
 ASIDE = ("architectures", "weights", "data", "reports")
 """They know nothing of threats and of what stands on them."""

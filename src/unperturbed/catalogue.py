@@ -21,7 +21,13 @@ NOUNS = {
     "engines": "engine",
 }
 """The noun for an entry of each folder."""
-VALUES = {"suites": "Suite", "attacks": "Attack", "data/forms": "Form", "architectures/libraries": "Source"}
+VALUES = {
+    "suites": "Suite",
+    "studies/claims": "Study",
+    "attacks": "Attack",
+    "data/forms": "Form",
+    "architectures/libraries": "Source",
+}
 """The type of the module-level values that are entries of a folder: `QUICK: Suite = Suite("quick", ...)`."""
 FUNCTIONS = {"examinations/diagnostics": "Finding", "examinations/explanations": "Explanation"}
 """The return type of the module-level functions that are entries of a folder."""

@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_1samp
 
-from unperturbed.statistics.paired import interval, mcnemar, share_interval, verdict
+from unperturbed.statistics.paired import PairedMean, interval, mcnemar, share_interval, verdict
 
 
 def test_with_one_seed_the_interval_is_that_of_a_mean_over_examples() -> None:
@@ -70,3 +71,50 @@ def test_mcnemar_counts_the_tosses_of_a_fair_coin() -> None:
     assert mcnemar(5, 0) == pytest.approx(2 * 0.5**5)
     assert mcnemar(3, 3) == 1.0
     assert mcnemar(8, 1) == pytest.approx(2 * (1 + 9) * 0.5**9)
+
+
+def test_without_examples_the_p_is_that_of_students_test_over_seeds() -> None:
+    values = torch.tensor([[0.3], [0.1], [0.4], [0.2]], dtype=torch.float64)
+    paired = PairedMean.of(values)
+    for threshold in (0.0, 0.2, 0.5):
+        assert paired.p_beyond(threshold) == pytest.approx(ttest_1samp(values[:, 0].numpy(), threshold).pvalue)
+
+
+def test_one_value_alone_has_an_infinite_interval() -> None:
+    assert PairedMean.of(torch.ones(1, 1, dtype=torch.float64)).interval() == (-math.inf, math.inf)
+
+
+def test_equal_differences_are_no_more_certain_than_the_least_error() -> None:
+    paired = PairedMean.of(torch.zeros(5, 100, dtype=torch.float64), least_error=0.01)
+    assert paired.interval() == pytest.approx((-0.0196, 0.0196), abs=1e-4)
+    assert PairedMean.of(torch.zeros(5, 100, dtype=torch.float64)).p_beyond(0.0) == 1.0
+
+
+def test_the_needed_seeds_are_those_of_the_closed_form_for_a_large_sample() -> None:
+    """(1.96 + 0.84)^2 s^2 / d^2 for the normal law, and a little more for Student's."""
+    paired = PairedMean(0.1, 1.0, 0.0, 0.0, seeds=5, examples=1)
+    normal = (1.959964 + 0.841621) ** 2 / 0.1**2
+    needed = paired.seeds_needed(0.1)
+    assert needed is not None and normal < needed < normal + 5
+
+
+def test_no_number_of_seeds_decides_what_too_few_examples_hide() -> None:
+    paired = PairedMean(0.01, 0.0001, 1.0, 0.0, seeds=5, examples=100)
+    assert paired.seeds_needed(0.01) is None
+
+
+def draw(count: int, seeds: int, mean: float, generator: torch.Generator) -> torch.Tensor:
+    """Return differences (count, seeds, 50) with effects of seeds, of examples, and of both."""
+    of_seed = 0.3 * torch.randn(count, seeds, 1, generator=generator, dtype=torch.float64)
+    of_example = 0.5 * torch.randn(count, 1, 50, generator=generator, dtype=torch.float64)
+    rest = torch.randn(count, seeds, 50, generator=generator, dtype=torch.float64)
+    return mean + of_seed + of_example + rest
+
+
+def test_with_the_needed_seeds_four_of_five_studies_decide() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pilots = [PairedMean.of(pilot) for pilot in draw(100, 40, 0.3, generator)]
+    needed = sorted(count for pilot in pilots if (count := pilot.seeds_needed(0.3)) is not None)
+    typical = needed[len(needed) // 2]
+    decided = [PairedMean.of(study).p_beyond(0.0) < 0.05 for study in draw(400, typical, 0.3, generator)]
+    assert 0.74 <= sum(decided) / 400 <= 0.88

@@ -10,6 +10,7 @@ from scipy.stats import t
 from unperturbed.checks import checked
 from unperturbed.errors import InputError
 from unperturbed.findings import Claim, Comparison, Decision, Examined, Row, Trend
+from unperturbed.statistics.holm import holm
 
 LEVEL = 0.05
 ONE_NETWORK = "one network a strength: seeds are not covered"
@@ -169,12 +170,8 @@ def _contrast(strengths: Sequence[float]) -> np.ndarray:
 
 def _holm(trends: Sequence[Trend]) -> tuple[Trend, ...]:
     """Return the trends decided with p adjusted for their number (Holm 1979)."""
-    order = sorted(range(len(trends)), key=lambda k: trends[k].p)
-    adjusted, largest = dict[int, float](), 0.0
-    for rank, k in enumerate(order):
-        largest = max(largest, min(1.0, (len(trends) - rank) * trends[k].p))
-        adjusted[k] = largest
-    return tuple(_decided(trend, adjusted[k]) for k, trend in enumerate(trends))
+    adjusted = holm([trend.p for trend in trends])
+    return tuple(_decided(trend, p) for trend, p in zip(trends, adjusted, strict=True))
 
 
 def _decided(trend: Trend, p: float) -> Trend:

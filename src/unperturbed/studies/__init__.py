@@ -1,0 +1,1 @@
+"""Studies: claims of papers as experiments, each decided by a rule that is fixed before it runs."""
