@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from unperturbed.findings import Transfer as Transfer
     from unperturbed.hub.pull import pull as pull
     from unperturbed.methods.at import AT as AT
+    from unperturbed.networks.settings import Tuning as Tuning
     from unperturbed.results.accuracies import accuracies as accuracies
     from unperturbed.results.adversarial import AdversarialSet as AdversarialSet
     from unperturbed.results.adversarial import adversarial_set as adversarial_set
@@ -109,6 +110,7 @@ _HOMES = {
     "Trained": "training.trained",
     "Transfer": "findings",
     "transfer": "evaluation.transfer",
+    "Tuning": "networks.settings",
     "union": "evaluation.union",
 }
 """Public names, and the modules that they are in."""
@@ -130,6 +132,7 @@ __all__ = [
     "Threat",
     "Trained",
     "Transfer",
+    "Tuning",
     "accuracies",
     "adversarial_set",
     "architectures",

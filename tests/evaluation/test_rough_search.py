@@ -16,7 +16,7 @@ from unperturbed.data.convert import as_split
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.block import attack_block, untouched
 from unperturbed.evaluation.checked_model import check_model
-from unperturbed.evaluation.search import Networks, as_searched
+from unperturbed.evaluation.search import Networks, as_searched, precision_of_search
 from unperturbed.losses import margin
 from unperturbed.maximise.pgd import PGD
 from unperturbed.networks.precision import Precision
@@ -243,7 +243,7 @@ def test_the_verdicts_are_those_of_float32(monkeypatch: pytest.MonkeyPatch) -> N
 
 def searched(model: nn.Module, x: torch.Tensor) -> Networks:
     checked = check_model(model, as_split((x.float(), torch.zeros(len(x), dtype=torch.int64))), THREAT, 0)
-    return as_searched(checked, "auto", 8)
+    return as_searched(checked, precision_of_search(checked, "auto"), 8)
 
 
 def test_a_network_that_does_not_know_bfloat16_is_searched_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from unperturbed.curvature.products import cross_entropy_with, forward_slope, gr
 from unperturbed.networks import precision
 from unperturbed.networks.modes import clean_batch_stats, eager, is_eager
 from unperturbed.networks.precision import InPrecision, Precision, Requested, as_reported, choose, full_float32, plainly
+from unperturbed.networks.settings import Layout
 from unperturbed.types import Inputs, Logits
 
 CPU = torch.device("cpu")
@@ -43,10 +45,43 @@ def test_the_choice(
 
 
 @pytest.mark.parametrize(("avx512", "amx"), [(True, False), (False, True), (False, False)])
-def test_a_processor_is_asked_what_it_multiplies(avx512: bool, amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("capability", ["AVX512", "AVX2"])
+def test_a_processor_is_asked_what_it_multiplies(
+    avx512: bool, amx: bool, capability: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a limit of torch to AVX2 (ATEN_CPU_CAPABILITY), it counts as a processor without bfloat16."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert choose("auto", CONVOLUTIONAL, CPU) == (FAST if avx512 or amx else PLAIN)
+    native = capability == "AVX512" and (avx512 or amx)
+    assert choose("auto", CONVOLUTIONAL, CPU) == (FAST if native else PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"), [("contiguous", torch.contiguous_format), ("channels-last", torch.channels_last)]
+)
+@pytest.mark.parametrize("native", [True, False])
+def test_layout_and_compilation_by_hand(
+    layout: Layout, expected: torch.memory_format, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_native_bfloat16", lambda device: native)
+    for model in (CONVOLUTIONAL, DENSE):
+        chosen = choose("auto", model, CPU, layout, True)
+        assert (chosen.memory_format, chosen.compiled) == (expected, True)
+        assert chosen.name == choose("auto", model, CPU).name
+
+
+def test_only_batches_of_one_size_run_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def compiled(network: nn.Module) -> Any:
+        return lambda x: sizes.append(len(x)) or network(x)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    model = InPrecision(network("norm"), compile=True, compiled_size=8)
+    for n in (8, 4, 8, 16):
+        model(make_batch(n).x)
+    assert sizes == [8, 8] and model.is_compiled
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -18,8 +18,17 @@ from unperturbed.cli.console import (
     table,
 )
 from unperturbed.cli.engine import engine_of
-from unperturbed.cli.options import Parsed, add_data_options, add_format, add_measuring_options, new_parser, parse
+from unperturbed.cli.options import (
+    Parsed,
+    add_data_options,
+    add_fields,
+    add_format,
+    add_measuring_options,
+    new_parser,
+    parse,
+)
 from unperturbed.findings import Outcome, doubted
+from unperturbed.networks.settings import Tuning
 
 if TYPE_CHECKING:
     from unperturbed.cli.setup import Setup
@@ -57,6 +66,7 @@ def parser() -> ArgumentParser:
         "of the attacks' random starts",
         "results in 32 bits, searches in bfloat16 if that is faster and as good",
     )
+    add_fields(command_parser, Tuning, {})
     command_parser.add_argument("--eps", type=str | None, metavar="EPS,...", help="these radii instead: 4/255,8/255")
     command_parser.add_argument("--no-gate", action="store_true", help=GATE_HELP)
     command_parser.add_argument("--estimate", type=float | None, metavar="POINTS", help=ESTIMATE_HELP)
@@ -131,6 +141,7 @@ def _evaluated(parsed: Parsed) -> Result:
             seed=parsed.seed,
             batch_size=parsed.batch_size,
             precision="32" if parsed.precision == "32" else "auto",
+            tuning=Tuning(parsed.tune, parsed.layout, parsed.compile),
             engine=engine,
             progress=report,
         )
@@ -238,11 +249,21 @@ def _headline(outcome: Outcome, rounded: "Quantised | None") -> Any:
         ("examples", _counts(outcome.counts)),
         ("time", f"{outcome.seconds:.1f} s"),
     ]
+    if "tuning" in outcome.environment:
+        rows.append(("searches", _searches(outcome.environment)))
     if outcome.gate is not None:
         rows.insert(3, ("", str(outcome.gate)))
     if outcome.ties:
         rows.insert(-1, ("ties", f"{outcome.ties} final margins within 1e-4 of 0, where rounding decides"))
     return table("", ("", outcome.threat), [*rows, *(_rounded_rows(rounded) if rounded else ())])
+
+
+def _searches(environment: Mapping[str, Any]) -> str:
+    """Return how the searches ran the network, and whether that was measured."""
+    layout = "channels-last" if environment["channels_last"] else "contiguous"
+    ways = ["compiled"] * environment["compiled"] + [layout, f"batches of {environment['batch_size']}"]
+    trials = environment["tuning"]
+    return f"{', '.join(ways)}; {f'the fastest of {len(trials)} measured ways' if trials else 'not measured'}"
 
 
 def _rounded_rows(rounded: "Quantised") -> list[tuple[str, str]]:

@@ -25,17 +25,21 @@ from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
 from unperturbed.evaluation.parts import Part, inputs_in_order
 from unperturbed.evaluation.randomised import RandomBlock, draws_of, over_draws
-from unperturbed.evaluation.search import TIE, as_searched
+from unperturbed.evaluation.search import TIE, as_searched, precision_of_search
 from unperturbed.evaluation.smaller_radii import points_of_smaller_radii
 from unperturbed.evaluation.suite_run import attacked_part, begin_block, doubts_about, kind_of, run_suite
+from unperturbed.evaluation.tuning import precision_of_job, tuning_of
 from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silent
 from unperturbed.networks.logits import Output
+from unperturbed.networks.settings import UNTUNED, Tuning
 from unperturbed.statistics.intervals import wilson
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.suites.by_name import SUITES as SUITES
 from unperturbed.suites.by_name import find_suite, suite_with_gate
 from unperturbed.threat import Threat
 
 
+@published(results_and_weights)
 @checked(seed=SEED, batch_size=COUNT, devices=COUNT)
 @shared_by_devices
 def evaluate(
@@ -49,6 +53,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
+    tuning: Tuning = UNTUNED,
     output: Output = None,
     gate: bool = True,
     estimate: float | None = None,
@@ -76,6 +81,8 @@ def evaluate(
         batch_size: examples in a batch, raised to a power of two; fewer if fewer remain.
         precision: "auto" lets attacks that tolerate rounding search in bfloat16 if the processor multiplies it natively
             and the network is convolutional, and repeats searches near a break in float32; "32": all in float32.
+        tuning: how the searches run the network: by a fixed rule, by measured times, or by hand. A resumed evaluation
+            keeps its choice. Verdicts do not depend on it, but on the points that are found.
         output: the part of the model's output with the logits: a position, a name, or a function of it.
         gate: for a suite with a gate ("fast"): attack a sample of the survivors by the stronger suite, and all of them
             where that breaks too many, or where something speaks against the accuracy.
@@ -97,7 +104,9 @@ def evaluate(
     split = measured_split(data)
     checked_model = check_model(model, split, threat, seed, output)
     attacks = suite_with_gate(find_suite(suite), gate, estimate).against(threat.norm, checked_model.classes)
-    networks = as_searched(checked_model, precision, physical_batch_size(batch_size, checked_model, len(split)))
+    ruled = precision_of_search(checked_model, precision, tuning)
+    size = physical_batch_size(batch_size, checked_model, len(split))
+    networks = as_searched(checked_model, replace(ruled, compiled=False), size)  # a job may have begun otherwise
     searched = checked_model.dtype if networks.rough is None else torch.bfloat16
     question = Question(
         noun="evaluation",
@@ -111,9 +120,11 @@ def evaluate(
         batch_size=networks.batch_size,
         asked=batch_size,
         began=began,
+        tuned=tuning_of(checked_model, ruled, networks.batch_size, batch_size, len(split), attacks, tuning),
     )
     with measurement(question, None if out is None else Path(out) / attacks.name, overwrite, engine) as job:
-        networks.batch_size = job.batch_size
+        begun = precision_of_job(job.settings, precision_of_search(checked_model, precision))
+        networks = as_searched(checked_model, begun, job.batch_size)
 
         def measure(task: Task[Block | RandomBlock]) -> Part:
             block = begin_block(networks, task.batch, attacks, seed) if task.begun is None else task.begun
@@ -132,6 +143,7 @@ def evaluate(
             def attack(part: Split, stronger: Suite, name: str) -> tuple[Outcome, Path | None]:
                 folder = None if out is None else Path(out) / attacks.name / name
                 options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "precision": precision}
+                options["tuning"] = tuning
                 options |= {"output": output, "engine": engine, "progress": progress, "overwrite": overwrite}
                 return evaluate(model, part, threat, stronger, out=folder, **options), folder
 

@@ -14,7 +14,7 @@ from unperturbed.evaluation.batch_size import physical_batch_size
 from unperturbed.evaluation.block import attack_block, untouched
 from unperturbed.evaluation.checked_model import check_model, measured_split
 from unperturbed.evaluation.randomised import draws_of
-from unperturbed.evaluation.search import as_searched
+from unperturbed.evaluation.search import as_searched, precision_of_search
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import as_reported
@@ -66,7 +66,8 @@ def attack(
         raise InputError(
             f"The suite {attacks.name} takes means over draws, but single points are required: use standard."
         )
-    networks = as_searched(checked_model, "auto", physical_batch_size(batch_size, checked_model, len(split)))
+    size = physical_batch_size(batch_size, checked_model, len(split))
+    networks = as_searched(checked_model, precision_of_search(checked_model, "auto"), size)
     points = []
     with under_attack(checked_model.classifier), as_reported(checked_model.device):
         for rows in torch.split(torch.arange(len(split)), BLOCK):

@@ -57,6 +57,8 @@ class Question:
         asked: the batch size from the caller.
         began: the time of the start, by `time.perf_counter`.
         block: largest number of examples in a block; 0: `BLOCK`.
+        tuned: returns further settings of a new job, or others, such as a measured batch size; it gets the number of
+            processes that share the job.
     """
 
     noun: str
@@ -70,6 +72,7 @@ class Question:
     asked: int | Literal["auto"]
     began: float
     block: int = 0
+    tuned: Callable[[int], Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +149,7 @@ class Measurement:
         return {
             **self.settings["is_of"],
             **self.settings.get("rounding", {}),
+            **self.settings.get("run_as", {}),
             "python": platform.python_version(),
             "batch_size": self.batch_size,
             "threads": self.settings["threads"],
@@ -265,6 +269,8 @@ def measurement(
         first = group()[0] == 0
         warnings = [_outdated(question.noun)] if first and job.is_outdated(settings) else []
         if first:
+            if question.tuned is not None and job.begun(settings, overwrite) is None:
+                settings |= question.tuned(engine.workers)
             job.claim(settings, overwrite, store.clear)
         meet()
         settings = job.join(settings)

@@ -12,9 +12,10 @@ from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.losses import margin
 from unperturbed.maximise.climb_queue import part_of_search
 from unperturbed.networks.failures import within_memory
-from unperturbed.networks.modes import own_randomness, under_attack
-from unperturbed.networks.precision import InPrecision, choose
+from unperturbed.networks.modes import eager, own_randomness, under_attack
+from unperturbed.networks.precision import InPrecision, Precision, choose
 from unperturbed.networks.rounding import rounding
+from unperturbed.networks.settings import UNTUNED, Tuning
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
@@ -48,23 +49,42 @@ class Networks:
         return rounding([network for network in networks if network is not None], examples, self.batch_size)
 
 
-def as_searched(checked_model: CheckedModel, precision: Literal["auto", "32"], batch_size: int) -> Networks:
-    """Return the network for results and for searches, which use bfloat16 if that is faster and works."""
-    classifier, examples = checked_model.classifier, checked_model.examples
-    chosen = choose("auto", classifier, checked_model.device)
-    if checked_model.dtype != torch.float32 or chosen.autocast is None:
+def precision_of_search(
+    checked_model: CheckedModel, precision: Literal["auto", "32"], tuning: Tuning = UNTUNED
+) -> Precision:
+    """Return how searches run the network by the rule, in bfloat16 if that works, and by the choices by hand."""
+    classifier = checked_model.classifier
+    if checked_model.dtype != torch.float32:
+        return Precision("64-true", torch.contiguous_format, checked_model.dtype)
+    chosen = choose("auto", classifier, checked_model.device, tuning.layout, tuning.compile)
+    rough = chosen.autocast is not None and precision == "auto" and _bears(checked_model, chosen)
+    return chosen if rough else replace(chosen, name="32-true")
+
+
+def as_searched(checked_model: CheckedModel, chosen: Precision, batch_size: int) -> Networks:
+    """Return the network for results and for searches, which run it as chosen."""
+    classifier, layout = checked_model.classifier, chosen.memory_format
+    if layout == torch.contiguous_format and not chosen.compiled and chosen.autocast is None:
         return Networks(classifier, classifier, None, batch_size)
-    searched = InPrecision(classifier, memory_format=chosen.memory_format)
-    rough = InPrecision(classifier, chosen.autocast, memory_format=chosen.memory_format)
+    compiled, size = chosen.compiled, batch_size
+    searched = InPrecision(classifier, memory_format=layout, compile=compiled, compiled_size=size)
+    if chosen.autocast is None:
+        return Networks(classifier, searched, None, batch_size)
+    rough = InPrecision(classifier, chosen.autocast, memory_format=layout, compile=compiled, compiled_size=size)
+    return Networks(classifier, searched, rough, batch_size)
+
+
+def _bears(checked_model: CheckedModel, chosen: Precision) -> bool:
+    """Tell whether the network has finite logits and gradients in the precision."""
+    rough = InPrecision(checked_model.classifier, chosen.autocast, memory_format=chosen.memory_format)
     try:
-        with under_attack(classifier), own_randomness(0, checked_model.device), torch.enable_grad():
-            x = examples[:1].clone().requires_grad_()
+        with under_attack(rough), own_randomness(0, checked_model.device), torch.enable_grad():
+            x = checked_model.examples[:1].clone().requires_grad_()
             logits = rough(x)
             (slope,) = torch.autograd.grad(logits.sum(), x)
-            sound = bool(logits.isfinite().all() and slope.isfinite().all())
+            return bool(logits.isfinite().all() and slope.isfinite().all())
     except Exception:  # an operation without bfloat16
-        sound = False
-    return Networks(classifier, searched, rough if sound and precision == "auto" else None, batch_size)
+        return False
 
 
 def search(
@@ -83,7 +103,7 @@ def search(
         batch = Batch(block.x[part], block.y[part], block.ids[part], z=block.z[part])
 
         def run(batch_size: int) -> tuple[AttackResult, PerExample]:
-            result = attack(model, batch, threat, noise.rows(part), batch_size)
+            result = _attacked(attack, model, batch, threat, noise.rows(part), batch_size)
             margins = verify(networks.reported, batch, result.z, threat, batch_size, alone_up_to=torch.inf)
             not_finite = margins.isneginf() & threat.contains(batch.x, result.z)
             return replace(result, finite=result.finite & ~not_finite), margins
@@ -118,6 +138,22 @@ def search(
     with part_of_search(_ROUGH, 1.0, int((~standing).sum())):
         second, repeated_margins = look(networks.searched, rows[repeated])
     return (*_merged(block.x[rows], (tried, result, margins), (repeated, second, repeated_margins)), unlike)
+
+
+def _attacked(
+    attack: Attack, model: Model, batch: Batch, threat: Threat, noise: Noise, batch_size: int
+) -> AttackResult:
+    """Return the attack's result, with the network run eagerly where the attack fails on the compiled one.
+
+    Compiled networks have no second derivative, which an attack of the user's may take.
+    """
+    try:
+        return attack(model, batch, threat, noise, batch_size)
+    except Exception:
+        if not (isinstance(model, InPrecision) and model.is_compiled):
+            raise
+    with eager():
+        return attack(model, batch, threat, noise, batch_size)
 
 
 def _slopes_agree(networks: Networks, z: Inputs, y: Labels, batch_size: int) -> Tensor:

@@ -20,10 +20,13 @@ from unperturbed.evaluation.quantize import Quantised, clear, quantize
 from unperturbed.evaluation.robustbench import model_info
 from unperturbed.findings import Outcome, Progress, silent
 from unperturbed.networks.logits import Output
+from unperturbed.networks.settings import UNTUNED, Tuning
 from unperturbed.runs import write_json
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.threat import Threat
 
 
+@published(results_and_weights)
 @checked(seed=SEED, batch_size=COUNT)
 def evaluate_threats(
     model: nn.Module,
@@ -36,6 +39,7 @@ def evaluate_threats(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
+    tuning: Tuning = UNTUNED,
     output: Output = None,
     engine: str | Engine | None = None,
     progress: Progress = silent,
@@ -55,6 +59,7 @@ def evaluate_threats(
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time.
         precision: of the searches.
+        tuning: as for `evaluate`.
         output: as for `evaluate`.
         engine: as for `evaluate`.
         progress: as for `evaluate`, with the name of the threat.
@@ -83,6 +88,7 @@ def evaluate_threats(
                 seed=seed,
                 batch_size=batch_size,
                 precision=precision,
+                tuning=tuning,
                 output=output,
                 engine=engine,
                 progress=named,
@@ -124,6 +130,7 @@ def evaluate_into_folders(
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
     precision: Literal["auto", "32"] = "auto",
+    tuning: Tuning = UNTUNED,
     engine: str | Engine | None = None,
     progress: Progress = silent,
 ) -> Evaluated | None:
@@ -144,6 +151,7 @@ def evaluate_into_folders(
         seed: of the attacks' random starts.
         batch_size: examples that the network sees at a time.
         precision: of the searches.
+        tuning: as for `evaluate`.
         engine: of the blocks of examples.
         progress: as for `evaluate_threats`.
 
@@ -163,6 +171,7 @@ def evaluate_into_folders(
         seed=seed,
         batch_size=batch_size,
         precision=precision,
+        tuning=tuning,
         engine=engine,
         progress=progress,
     )

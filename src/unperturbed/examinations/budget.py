@@ -18,6 +18,7 @@ from unperturbed.examinations.clock import Start
 from unperturbed.examinations.remedies.deployed import OneByOne
 from unperturbed.findings import Outcome, typed
 from unperturbed.networks.modes import under_attack
+from unperturbed.suites.passes import suite_passes
 
 MOST, LEAST = 200, 50
 """Limits on the number of examples if it follows from the budget."""
@@ -29,10 +30,6 @@ WEAKEST = 0.25
 """The least strength of the attacks after the remedies."""
 STANDING = 0.8
 """Approximate share of examples that need long attacks; examples that break early cost little."""
-UNKNOWN = 1000
-"""Passes of an attack without settings that determine them."""
-OF_A_PASS = 1 / 3
-"""Cost of a forward without a backward."""
 
 
 @dataclass(frozen=True)
@@ -168,22 +165,6 @@ def seconds_of_a_pass(looked: CheckedModel, batch_size: int) -> float:
                 torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
         times.append(began.seconds)
     return sorted(times)[1] / batch_size
-
-
-def suite_passes(suite: Suite, classes: int) -> float:
-    """Return the approximate passes of a suite for an unbroken example."""
-    total = 0.0
-    for attack in suite.attacks:
-        queries = getattr(attack, "queries", None)
-        steps = getattr(getattr(attack, "ascent", attack), "steps", None)
-        targets = min(getattr(attack, "targets", 1) or classes - 1, max(classes - 1, 1))
-        if isinstance(queries, int):
-            total += queries * OF_A_PASS
-        elif isinstance(steps, int):
-            total += (steps + 1) * attack.restarts * attack.draws * targets
-        else:
-            total += UNKNOWN
-    return total
 
 
 def checks_in(folder: Path = PLACE) -> list[tuple[Check, int]]:

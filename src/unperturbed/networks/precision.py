@@ -6,13 +6,14 @@ All reported numbers are computed in float32 or float64.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from unperturbed.networks.modes import eager, is_eager
+from unperturbed.networks.settings import Layout
 from unperturbed.types import Inputs, Logits
 
 Requested = Literal["auto", "32", "bf16", "64"]
@@ -21,22 +22,31 @@ _full = ContextVar("full", default=False)
 
 @dataclass(frozen=True)
 class Precision:
-    """The precision of training: its name in Fabric, the memory format, the type of the inputs."""
+    """How a network runs: the precision by its name in Fabric, the memory format, the type of the inputs, compiled."""
 
     name: Literal["32-true", "bf16-mixed", "64-true"]
     memory_format: torch.memory_format
     dtype: torch.dtype
+    compiled: bool = False
 
     @property
     def autocast(self) -> torch.dtype | None:
         """The type of products, if it differs from the type of the inputs."""
         return torch.bfloat16 if self.name == "bf16-mixed" else None
 
+    def __str__(self) -> str:
+        """Return the words for tables and records: "float32, channels-last, compiled"."""
+        product = {"32-true": "float32", "bf16-mixed": "bfloat16", "64-true": "float64"}[self.name]
+        layout = "channels-last" if self.memory_format == torch.channels_last else "contiguous"
+        return ", ".join([product, layout, *["compiled"] * self.compiled])
+
 
 class InPrecision(nn.Module):
     """A network in the precision of training or of a search, compiled on request.
 
-    Its logits have the type of the inputs, and images are converted to `memory_format`.
+    Its logits have the type of the inputs, and images are converted to `memory_format`. With `compiled_size`, only
+    batches of this many examples run compiled: one shape never depends on the shapes before it, as torch's choice of
+    dynamic shapes does, and small rests are not worth a compilation.
 
     Fabric's autocast cannot be switched off for one forward or for `torch.autograd.grad`; this one can, by `plainly`.
     """
@@ -50,18 +60,26 @@ class InPrecision(nn.Module):
         *,
         memory_format: torch.memory_format = torch.contiguous_format,
         compile: bool = False,
+        compiled_size: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.autocast = autocast
         self.memory_format = memory_format
+        self.compiled_size = compiled_size
         self._compiled = [torch.compile(network)] if compile else []  # in a list: its weights are listed once
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether whole batches run compiled."""
+        return bool(self._compiled)
 
     def forward(self, x: Inputs) -> Logits:
         """Return the logits."""
         if self.memory_format == torch.channels_last and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        network = self._compiled[0] if self._compiled and not is_eager() else self.network
+        fits = self.compiled_size is None or len(x) == self.compiled_size
+        network = self._compiled[0] if self._compiled and fits and not is_eager() else self.network
         if self.autocast is None or _full.get():
             with torch.autocast(x.device.type, enabled=False):
                 plain: Logits = network(x)
@@ -86,19 +104,28 @@ def plainly() -> Iterator[None]:
         _full.reset(token)
 
 
-def choose(requested: Requested, model: nn.Module, device: torch.device) -> Precision:
-    """Return the requested precision, or for "auto" that of the rule below.
+def choose(
+    requested: Requested, model: nn.Module, device: torch.device, layout: Layout = "auto", compiled: bool = False
+) -> Precision:
+    """Return the requested precision and layout, or for "auto" those of the rule below.
 
     The rule is fixed rather than timed, so that the same run chooses the same everywhere on the same hardware:
     bfloat16 autocast with channels-last for networks with 2-d convolutions where the processor or GPU multiplies
-    bfloat16 natively, float32 elsewhere.
+    bfloat16 natively, float32 elsewhere. `tuning.py` measures instead.
     """
-    convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    images = convolutional(model)
     if requested == "64":
-        return Precision("64-true", torch.contiguous_format, torch.float64)
-    if requested == "bf16" or (requested == "auto" and convolutional and _native_bfloat16(device)):
-        return Precision("bf16-mixed", _format(convolutional), torch.float32)
-    return Precision("32-true", torch.contiguous_format, torch.float32)
+        chosen = Precision("64-true", torch.contiguous_format, torch.float64, compiled)
+    elif requested == "bf16" or (requested == "auto" and images and _native_bfloat16(device)):
+        chosen = Precision("bf16-mixed", _format(images), torch.float32, compiled)
+    else:
+        chosen = Precision("32-true", torch.contiguous_format, torch.float32, compiled)
+    return chosen if layout == "auto" else replace(chosen, memory_format=_format(layout == "channels-last"))
+
+
+def convolutional(model: nn.Module) -> bool:
+    """Tell whether a network has 2-d convolutions, for which the memory layout matters."""
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
 @contextmanager
@@ -160,13 +187,15 @@ def _exact_products() -> Iterator[None]:
             setting.fp32_precision = precision
 
 
-def _format(convolutional: bool) -> torch.memory_format:
-    return torch.channels_last if convolutional else torch.contiguous_format
+def _format(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def _native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
+        if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):  # perhaps limited by the user
+            return False
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False

@@ -62,18 +62,31 @@ class Job:
         Raises:
             InputError: if the folder holds another job, with the differences, unless `overwrite`.
         """
+        begun = self.begun(settings, overwrite)
+        if begun is not None:
+            return begun
         if self.folder is None:
             return dict(settings)
+        clear()
+        (self.folder / JOB).unlink(missing_ok=True)
+        write_sealed(self.folder / JOB, settings)
+        return dict(settings)
+
+    def begun(self, settings: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
+        """Return the settings of this job from an earlier call; None if it is new.
+
+        Raises:
+            InputError: as `claim` does.
+        """
+        if self.folder is None:
+            return None
         self._restore(settings)
         stored, differences = self._stored(settings)
         if stored is not None and not differences and UNDESCRIBED not in settings["is_of"]:
             return stored
         if differences and not overwrite and not self.is_outdated(settings):
             raise self._another(differences)
-        clear()
-        (self.folder / JOB).unlink(missing_ok=True)
-        write_sealed(self.folder / JOB, settings)
-        return dict(settings)
+        return None
 
     def join(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings of the job claimed by another process of the group.

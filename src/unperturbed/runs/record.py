@@ -13,9 +13,9 @@ from unperturbed.errors import InputError, hint
 from unperturbed.runs.files import CONFIG, check_links, read_yaml, write_yaml
 
 MOST_ROWS = 10_000_000
-SCHEMA = 3
+SCHEMA = 4
 """The schema of new records. Schema 1 had no number and no network and data of Python runs; up to 2, an inner method
-was named `objective`."""
+was named `objective`; up to 3, the choice of precision had no compilation and no times."""
 T = TypeVar("T")
 UNSAID: Any = object()
 """The bounds of a record without bounds, which are then those of the data."""

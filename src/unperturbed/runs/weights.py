@@ -14,7 +14,7 @@ from unperturbed.runs.verify import digest
 
 EDITED = ("data", "extra", "weights", "threat", "bounds", "classes")
 """Entries of config.yaml that a user may change, such as the place of moved data."""
-FREE = ("schema", "unperturbed", "recipe.checkpoint_minutes")
+FREE = ("schema", "unperturbed", "recipe.checkpoint_minutes", "recipe.tune")
 """Entries that a run's result does not depend on."""
 
 

@@ -1,7 +1,7 @@
 """The checks and automatic choices before a run."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -191,11 +191,15 @@ def peak_learning_rate(recipe: Recipe, model: nn.Module) -> float:
     return recipe.lr if recipe.lr is not None else 0.1 if optimiser_kind(recipe, model) == "sgd" else 0.003
 
 
-def chosen(recipe: Recipe, precision: Precision, examples: Examples, model: nn.Module) -> dict[str, Any]:
-    """Return the automatic choices, for config.yaml."""
+def chosen(
+    recipe: Recipe, precision: Precision, examples: Examples, model: nn.Module, tuning: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the automatic choices, for config.yaml; `tuning` are the times behind them, if any."""
     return {
         "precision": precision.name,
         "channels_last": precision.memory_format == torch.channels_last,
+        "compiled": precision.compiled,
+        "tuning": tuning,
         "batch_size": examples.batches.batch_size,
         "optimiser": optimiser_kind(recipe, model),
         "lr": peak_learning_rate(recipe, model),

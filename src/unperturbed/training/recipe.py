@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unperturbed.checks import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, SHARE_BELOW_ONE, check_fields
+from unperturbed.errors import InputError
+from unperturbed.networks.settings import Layout, Seconds
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,17 @@ class Recipe:
             "add-steps" (twice the inner steps from catastrophic overfitting on, at most two times), or "off".
         precision: "auto" (bfloat16 autocast and channels-last if hardware and network benefit), "32", "bf16" or
             "64". All reported numbers are computed in float32 at least.
-        compile: whether to compile the network (useful for large ones).
+        layout: of images in memory: "auto" (channels-last with bfloat16), "contiguous" or "channels-last".
+        compile: whether to compile the network (useful for large ones; needs a C++ compiler on a processor).
+        tune: "auto" (where the run is expected to take five minutes or more, precision, layout and compilation are
+            chosen by the measured time of a step, within 4% of that time), "off" (by the rules above, so that two runs
+            agree in every bit), or the seconds for measuring. A resumed run keeps its choice.
         checkpoint_minutes: time between checkpoints within an epoch (there is always one at its end).
         seed: of all random numbers.
+        accumulate: parts of a process's batch, one of them in memory at a time, whose gradients are added; batch norm
+            uses the statistics of each part.
+        checkpoint_activations: whether to compute the activations inside of the network's blocks again in the backward
+            instead of storing them: less memory, more time, the same gradient.
     """
 
     epochs: int = 10
@@ -55,9 +65,13 @@ class Recipe:
     patience: int | None = None
     alarm: Literal["warn", "stop", "add-steps", "off"] = "warn"
     precision: Literal["auto", "32", "bf16", "64"] = "auto"
+    layout: Layout = "auto"
     compile: bool = False
+    tune: Seconds = "off"
     checkpoint_minutes: float = 10.0
     seed: int = 0
+    accumulate: int = 1
+    checkpoint_activations: bool = False
 
     def __post_init__(self) -> None:
         """Raise InputError for settings out of range."""
@@ -65,6 +79,7 @@ class Recipe:
             self,
             epochs=AT_LEAST_ONE,
             batch_size=AT_LEAST_ONE,
+            accumulate=AT_LEAST_ONE,
             patience=AT_LEAST_ONE,
             lr=POSITIVE,
             clip_grad_norm=POSITIVE,
@@ -74,7 +89,10 @@ class Recipe:
             label_smoothing=SHARE_BELOW_ONE,
             validation=SHARE_BELOW_ONE,
             averaging=SHARE_BELOW_ONE,
+            tune=POSITIVE,
             extra_ratio=SHARE_BELOW_ONE,
             checkpoint_minutes=NOT_NEGATIVE,
             seed=SEED,
         )
+        if self.checkpoint_activations and (self.compile or self.tune != "off"):
+            raise InputError("checkpoint_activations runs eagerly: leave it out, or compile and tune.")
