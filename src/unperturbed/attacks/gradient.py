@@ -117,7 +117,9 @@ class Suite:
         if wrong:
             raise InputError(
                 f"The suite {self.name!r} does not attack in {norm}: {', '.join(wrong)} cannot. "
-                + ("Take the suite 'sparse'." if norm == "L0" else "It is of attacks in L0.")
+                + {"L0": "Take the suite 'sparse'.", "Patch": "Take the suite 'patch'."}.get(
+                    norm, "Its attacks are for another norm."
+                )
             )
         return replace(self, attacks=attacks, note=self.note + (self.few_classes if classes < 4 else ""))
 
