@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "unperturbed"
 GROUND = (
     *("errors", "catalogue", "checks", "reading", "imports", "types", "findings"),
-    *("processor", "runs", "hub", "trackers", "engines"),
+    *("processor", "runs", "storage", "hub", "trackers", "engines"),
 )
 LAYERS = (
     *GROUND,

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -47,12 +48,28 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
+_shown: dict[str, str] = {}
+"""URLs in object stores by the local copies that messages and results name."""
+
+
+def show_as(path: Path, url: str) -> None:
+    """Show a URL in place of its local copy from now on."""
+    _shown[str(path)] = url
+
+
+def as_given(text: str) -> str:
+    """Return text with the URLs that the user gave in place of their local copies."""
+    for path, url in _shown.items():
+        text = text.replace(path, url)
+    return text
+
+
 def shell_words(words: Sequence[str]) -> str:
     """Return a command for a POSIX shell to copy, also where standard output or error cannot show its characters.
 
     Such a word is written with escaped bytes, as in $'runs/caf\\xc3\\xa9'.
     """
-    return " ".join(_shell_word(word) for word in words)
+    return " ".join(_shell_word(as_given(word)) for word in words)
 
 
 def _shell_word(word: str) -> str:
@@ -82,7 +99,7 @@ def say(text: str, kind: str = "") -> None:
     with suppress(OSError, ValueError):  # ValueError: it was closed
         if kind:
             console.print(f"[{style}]{kind}:[/{style}]", end=" ")
-        console.print(printable(text), markup=False)
+        console.print(printable(as_given(text)), markup=False)
 
 
 class _Messages(Console):
@@ -101,7 +118,7 @@ def show(value: Any) -> None:
         return
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     if isinstance(value, str):
-        console.print(printable(value), markup=False, soft_wrap=True)
+        console.print(printable(as_given(value)), markup=False, soft_wrap=True)
         return
     if isinstance(value, Table) and value.title:  # rich would break it at the width of the table
         console.print(Text(str(value.title), style="italic"), soft_wrap=True)
@@ -111,7 +128,7 @@ def show(value: Any) -> None:
 
 def write_json(value: Any) -> None:
     """Write one JSON value to standard output; numbers that are not finite become null."""
-    print(json.dumps(finite(value), indent=2, allow_nan=False))
+    print(as_given(json.dumps(finite(value), indent=2, allow_nan=False)))
 
 
 def robust_cell(accuracy: Interval, doubts: Sequence[str]) -> Text:
@@ -125,7 +142,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text
     for column in columns:
         text_table.add_column(printable(column))
     for row in rows:
-        text_table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
+        text_table.add_row(*(cell if isinstance(cell, Text) else Text(printable(as_given(cell))) for cell in row))
     return text_table
 
 

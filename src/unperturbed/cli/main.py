@@ -21,6 +21,7 @@ from unperturbed.cli.console import Result, is_first_process, results_only_on_st
 from unperturbed.cli.engine import disconnect
 from unperturbed.cli.memory import keep_freed_memory
 from unperturbed.cli.options import parse
+from unperturbed.cli.places import on_this_machine
 from unperturbed.cli.signals import code_of, signals_interrupt, words_of
 from unperturbed.errors import InputError, RunError, hint
 from unperturbed.processor import round_rows_alike
@@ -126,8 +127,8 @@ def _dispatch(words: list[str]) -> int:
     if any(word in HELP for word in rest):
         print(parser.format_help())
         return 0
-    given = parse(parser, rest, module.POSITIONAL)
-    with results_only_on_stdout(), _no_file_shadows_a_module():
+    with results_only_on_stdout(), _no_file_shadows_a_module(), on_this_machine(command, rest) as local:
+        given = parse(parser, local, module.POSITIONAL)
         result: Result = module.run(given)
         disconnect()
     if is_first_process():

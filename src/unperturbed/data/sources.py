@@ -22,6 +22,8 @@ from unperturbed.data.split import Data, Split, select
 from unperturbed.errors import InputError, hint
 from unperturbed.imports import OWN, Trust, dotted, follow, is_function, is_known, returned_type
 from unperturbed.networks.guard import trying
+from unperturbed.storage.data_copy import data_copy
+from unperturbed.storage.places import is_url
 
 __all__ = ["Data", "Split", "as_data", "as_split", "check", "load_data", "mean_std", "select"]
 
@@ -33,8 +35,9 @@ def load_data(spec: str, trust: Trust = OWN) -> Data:
     """Return the data that a text names.
 
     A name (digits, mnist, cifar10, cifar100, svhn), a folder of Parquet files or of class folders of images, an .npz
-    file, shards of WebDataset (`shards/{000..009}.tar`), `package.module:function` (called without arguments; it
-    returns Data, a pair (x, y), or two of them for training and testing), a class of datasets with splits
+    file, the URL of such a folder or file in an object store (`s3://bucket/images`), shards of WebDataset
+    (`shards/{000..009}.tar`), `package.module:function` (called without arguments; it returns Data, a pair (x, y), or
+    two of them for training and testing), a class of datasets with splits
     (`medmnist:PathMNIST`, `torchvision.datasets:CIFAR10?root=FOLDER`; nothing is downloaded), or a Hugging Face dataset
     id `owner/name`. Choices within Parquet files follow the place: `owner/name?config=NAME&image=COLUMN&label=COLUMN`;
     tables take `label` and `scale=unit`, image files, shards and Parquet files `resize=H,W`. A name takes precedence
@@ -50,7 +53,7 @@ def load_data(spec: str, trust: Trust = OWN) -> Data:
 def keep_place(spec: str) -> str:
     """Return the text for data or weights with an absolute path, valid in any folder."""
     place, mark, rest = spec.partition("?")
-    if place in DATASETS:  # a name takes precedence over a folder of that name
+    if place in DATASETS or is_url(place):  # a name takes precedence over a folder of that name
         return spec
     if (root := choices_of(spec).get("root")) is not None:
         return with_choices(spec, root=str(Path(root).resolve()))
@@ -64,11 +67,13 @@ def keep_place(spec: str) -> str:
 
 def _load(spec: str, trust: Trust) -> Data:
     place, choice = _parse(spec)
+    may_download = trust.everything or place in trust.places or place in DATASETS
+    if is_url(place):
+        place = str(data_copy(place, may_download))
     form = _form(place, trust)
     form.check(choice, place)
     path = Path(place)
     name = path.stem if path.is_file() else path.resolve().name if path.exists() else place
-    may_download = trust.everything or place in trust.places or place in DATASETS
     load = form.load if form.load_copy is None or may_download else form.load_copy
     return load(place, place if place in DATASETS else name, choice)
 
@@ -143,7 +148,7 @@ def choices_of(spec: str) -> dict[str, str]:
 def with_applicable(spec: str, **choices: str | None) -> str:
     """Return the text with the choices that apply to its form and that it does not make yet."""
     place, choice = _parse(spec)
-    takes = _form(place, OWN).takes
+    takes = NAMES if is_url(place) else _form(place, OWN).takes  # a URL's form shows once its files are here
     return with_choices(spec, **{k: value for k, value in choices.items() if k in takes and getattr(choice, k) is None})
 
 

@@ -33,11 +33,13 @@ from unperturbed.findings import AttackRecord, Outcome, Progress, Verdict, silen
 from unperturbed.networks.logits import Output
 from unperturbed.networks.settings import UNTUNED, Tuning
 from unperturbed.statistics.intervals import wilson
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.suites.by_name import SUITES as SUITES
 from unperturbed.suites.by_name import find_suite, suite_with_gate
 from unperturbed.threat import Threat
 
 
+@published(results_and_weights)
 @checked(seed=SEED, batch_size=COUNT, devices=COUNT)
 @shared_by_devices
 def evaluate(

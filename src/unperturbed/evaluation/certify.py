@@ -35,6 +35,7 @@ from unperturbed.networks.precision import as_reported
 from unperturbed.networks.rounding import rounding
 from unperturbed.statistics.intervals import wilson
 from unperturbed.statistics.smoothing import certified_radius, largest_radius
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Norm
 
@@ -55,6 +56,7 @@ LEVEL = Rule("must lie in (0, 1)", lambda value: 0 < value < 1)
     batch_size=COUNT,
     devices=COUNT,
 )
+@published(results_and_weights)
 @shared_by_devices
 def certify(
     model: nn.Module,

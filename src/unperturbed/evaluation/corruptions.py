@@ -29,6 +29,7 @@ from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.rounding import rounding
 from unperturbed.statistics.intervals import mean_of_answers, wilson
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, PerExample
 
@@ -101,6 +102,7 @@ class Margins:
         return {"id": self.batch.ids.tolist(), "label": self.batch.y.tolist(), "clean": self.clean.tolist()} | parts
 
 
+@published(results_and_weights)
 @checked(seed=SEED, batch_size=COUNT)
 def corruption_accuracy(
     model: nn.Module,

@@ -35,6 +35,7 @@ from unperturbed.findings import Progress, Verdict, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.rounding import rounding
 from unperturbed.statistics.intervals import wilson
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.suites.autoattack import PLUS, STANDARD
 from unperturbed.suites.patch import PATCH
 from unperturbed.suites.pgd import PGD_SUITE
@@ -65,6 +66,7 @@ FEWEST = 16
 """The smallest batch, if the requested one is larger: smaller ones cost as much."""
 
 
+@published(results_and_weights)
 @checked(seed=SEED, batch_size=COUNT, devices=COUNT)
 @shared_by_devices
 def minimum_norm(

@@ -26,6 +26,7 @@ from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.rounding import rounding
 from unperturbed.statistics.intervals import mean_of_answers, share_within, wilson
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.threat import Threat
 
 NOTE = "random perturbations, no attack: says nothing about the worst case"
@@ -84,6 +85,7 @@ class Probable(Result[Interval]):
         )
 
 
+@published(results_and_weights)
 @checked(draws=AT_LEAST_ONE, seed=SEED, batch_size=COUNT, devices=COUNT)
 @shared_by_devices
 def probable_accuracy(

@@ -31,6 +31,7 @@ from unperturbed.runs import write_atomically, write_json
 from unperturbed.runs.lock import alone_in
 from unperturbed.runs.tensors import read_tensors
 from unperturbed.statistics.intervals import wilson
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Inputs, Labels, Model, PerExample
 
@@ -81,6 +82,7 @@ class Quantised(Shown):
         )
 
 
+@published(results_and_weights)
 @checked()
 @alone_in(lambda given: given["out"] and (images_folder(Path(given["out"]), given["outcome"].suite), ""))
 def quantize(

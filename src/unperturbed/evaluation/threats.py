@@ -22,9 +22,11 @@ from unperturbed.findings import Outcome, Progress, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.settings import UNTUNED, Tuning
 from unperturbed.runs import write_json
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.threat import Threat
 
 
+@published(results_and_weights)
 @checked(seed=SEED, batch_size=COUNT)
 def evaluate_threats(
     model: nn.Module,

@@ -42,6 +42,7 @@ from unperturbed.networks.modes import under_attack
 from unperturbed.networks.rounding import rounding
 from unperturbed.runs.job import UNDESCRIBED
 from unperturbed.statistics.intervals import wilson
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 
@@ -49,6 +50,7 @@ OF_EACH = ("weights", "network", "precision", "attacks")
 """The settings in which the models may differ."""
 
 
+@published(results_and_weights)
 @checked(seed=SEED, batch_size=COUNT, devices=COUNT)
 @shared_by_devices
 def transfer(

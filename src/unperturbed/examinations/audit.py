@@ -38,6 +38,7 @@ from unperturbed.networks.modes import under_attack
 from unperturbed.runs.kept import Kept
 from unperturbed.runs.lock import alone_in
 from unperturbed.statistics.intervals import wilson
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.suites.by_name import find_suite
 from unperturbed.threat import Threat
 
@@ -58,6 +59,7 @@ def _place(arguments: Mapping[str, Any]) -> tuple[Path, str] | None:
     return None if arguments["out"] is None else (Path(arguments["out"]), "")
 
 
+@published(results_and_weights)
 @checked(budget=POSITIVE, examples=COUNT, seed=SEED, batch_size=COUNT)
 @alone_in(_place)
 def audit(

@@ -30,6 +30,7 @@ from unperturbed.runs.files import write_atomically, write_json
 from unperturbed.runs.lock import alone_in
 from unperturbed.runs.tensors import write_tensors
 from unperturbed.runs.verify import digest
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.threat import Threat
 from unperturbed.types import Batch, Norm
 
@@ -118,6 +119,7 @@ def _place(arguments: Mapping[str, Any]) -> tuple[Path, str] | None:
     return None if out is None else (out.parent, out.name)
 
 
+@published(results_and_weights)
 @checked(examples=COUNT, seed=SEED, batch_size=COUNT)
 @alone_in(_place)
 def explain(

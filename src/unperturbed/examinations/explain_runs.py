@@ -21,6 +21,7 @@ from unperturbed.findings import Number, Progress, Shown, silent
 from unperturbed.imports import Trust
 from unperturbed.runs.files import write_json
 from unperturbed.statistics.per_example import average
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.threat import Threat
 from unperturbed.training.run import Run
 from unperturbed.types import Inputs
@@ -62,6 +63,7 @@ class Explanations(Shown):
         }
 
 
+@published(results_and_weights)
 @checked(seed=SEED)
 def explain_runs(
     runs: Sequence[Path | str],

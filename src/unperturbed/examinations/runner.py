@@ -26,6 +26,7 @@ from unperturbed.runs.kept import Kept
 from unperturbed.runs.lock import alone_in
 from unperturbed.runs.verify import LARGEST, read_sealed
 from unperturbed.statistics.intervals import wilson
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.threat import Threat
 
 
@@ -52,6 +53,7 @@ def _place(arguments: Mapping[str, Any]) -> tuple[Path, str] | None:
     return None if arguments["out"] is None else (Path(arguments["out"]).parent, Path(arguments["out"]).stem)
 
 
+@published(results_and_weights)
 @checked(strength=NOT_NEGATIVE, trained_seed=SEED, examples=COUNT, seed=SEED, batch_size=COUNT)
 @alone_in(_place)
 def diagnose(

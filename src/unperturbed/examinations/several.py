@@ -25,6 +25,7 @@ from unperturbed.reports.diagnosis import diagnosis_document
 from unperturbed.reports.page.render import page_of
 from unperturbed.runs.files import slug, write_json, write_text
 from unperturbed.runs.record import RunRecord
+from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.threat import Threat
 from unperturbed.training.run import Run
 
@@ -112,6 +113,7 @@ class Diagnoses(Shown):
             raise RunError(f"Some diagnostics failed on {names}; the findings of the others are in {self.page}.")
 
 
+@published(results_and_weights)
 @checked(seed=SEED)
 def diagnose_runs(
     runs: Sequence[Path | str],

@@ -11,6 +11,8 @@ from unperturbed.errors import InputError
 from unperturbed.hub.client import SCHEME, hub_errors, repository_of
 from unperturbed.hub.files import CARD, PATTERNS, is_shared
 from unperturbed.runs.files import BEST, CONFIG
+from unperturbed.storage.opened import copy_to, read_copy
+from unperturbed.storage.places import HUB, divided, is_url, scheme_of
 
 NOTHING = "Nothing was written."
 
@@ -19,11 +21,12 @@ NOTHING = "Nothing was written."
 def pull(repository: str, out: Path | str | None = None, *, revision: str | None = None) -> Path:
     """Download the run folder that `push` wrote to a repository of the hub, and return it.
 
-    Only the files of a run are downloaded. The folder comes from its author: import paths in it are not followed
-    without the user's trust, as in any run folder. The folder appears when all files are there.
+    The URL of a folder in an object store, such as `s3://bucket/runs/at`, is downloaded as well, with all its files. Of
+    a repository, only the files of a run are downloaded. The folder comes from its author: import paths in it are not
+    followed without the user's trust, as in any run folder. The folder appears when all files are there.
 
     Args:
-        repository: user/name.
+        repository: user/name, or the URL of a folder in an object store.
         out: the new folder; by default `runs/name`.
         revision: a branch, tag or commit of the repository; by default `main`.
 
@@ -31,7 +34,8 @@ def pull(repository: str, out: Path | str | None = None, *, revision: str | None
         InputError: if the folder exists, or the repository does not, cannot be read, or holds no run.
         RunError: if the download fails.
     """
-    name = repository_of(repository)
+    from_store = is_url(repository) and scheme_of(repository) != HUB
+    name = "/".join(["", *divided(repository)[1]][-2:]) if from_store else repository_of(repository)
     folder = Path(out) if out is not None else Path("runs") / name.partition("/")[2]
     if folder.exists() or folder.is_symlink():
         raise InputError(f"{folder} exists: give another folder (--out FOLDER), or remove it.")
@@ -42,7 +46,11 @@ def pull(repository: str, out: Path | str | None = None, *, revision: str | None
     except OSError as error:
         raise InputError(f"The folder {folder} cannot be made ({error}): choose another one.") from error
     try:
-        _download(name, revision, beside)
+        if from_store:
+            beside.rmdir()
+            copy_to(repository, beside)
+        else:
+            _download(name, revision, beside)
         beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -50,7 +58,9 @@ def pull(repository: str, out: Path | str | None = None, *, revision: str | None
 
 
 def as_folder(place: Path | str, patterns: Sequence[str] = PATTERNS) -> Path:
-    """Return the folder of a run; for `hf://user/name`, the copy of its files in the hub's cache."""
+    """Return the folder of a run; for `hf://user/name` or a URL in an object store, a copy of its files in a cache."""
+    if is_url(place) and scheme_of(place) != HUB:
+        return read_copy(place)
     if not isinstance(place, str) or not place.startswith(SCHEME):
         return Path(place)
     from huggingface_hub import snapshot_download

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,6 +32,8 @@ DAY = 86400.0
 """Seconds."""
 HOST = re.sub(r"[^A-Za-z0-9_]+", "-", socket.gethostname())
 """The name of this computer, for temporary files."""
+WRITING = threading.RLock()
+"""Held while a file is put into its place, so that a copy of a folder can be a state between two writes."""
 _LONGEST_LINE = 2**20
 
 
@@ -67,7 +70,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with WRITING:
+            os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
@@ -83,6 +87,8 @@ def _unwritten(path: Path, error: Exception) -> RunError:
 
 _in_place: dict[Path, tuple[int, int]] = {}
 """Folders of running jobs, with their device and inode numbers."""
+_lost: dict[Path, str] = {}
+"""Folders whose jobs end at their next write, with the reason."""
 
 
 @contextmanager
@@ -100,8 +106,30 @@ def in_place(folder: Path) -> Iterator[None]:
             del _in_place[folder]
 
 
+@contextmanager
+def losable(folder: Path) -> Iterator[Callable[[str], None]]:
+    """Yield a function that is called with a reason: every later write of this process raises FolderLostError with it.
+
+    At the end of the block the process may write again.
+    """
+    folder = folder.absolute()
+
+    def lose(reason: str) -> None:
+        _lost[folder] = reason
+
+    try:
+        yield lose
+    finally:
+        _lost.pop(folder, None)
+
+
 def check_in_place() -> None:
-    """Raise FolderLostError if the folder of a running job no longer exists, since a new one would hide the loss."""
+    """Raise FolderLostError if the folder of a running job no longer exists, since a new one would hide the loss.
+
+    Another process may also have taken it over (see `losable`).
+    """
+    for reason in _lost.values():
+        raise FolderLostError(reason)
     for folder, identity in _in_place.items():
         try:
             status = folder.stat()
@@ -205,7 +233,7 @@ def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
     check_in_place()
     size = path.stat().st_size if path.exists() else 0
     try:
-        with open(path, "a", encoding="utf-8", opener=_not_through_links) as file:
+        with WRITING, open(path, "a", encoding="utf-8", opener=_not_through_links) as file:
             file.write(json.dumps(value) + "\n")
     except OSError as error:
         with suppress(OSError):

@@ -60,6 +60,12 @@ class Holder:
         return f"process {self.pid} on {self.host} since {self.since} ({self.command})"
 
 
+def this_process() -> Holder:
+    """Return this process as the holder of a lock that it acquires now."""
+    timestamp = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    return Holder(HOST, os.getpid(), timestamp, _command())
+
+
 @contextmanager
 def locked(folder: Path, name: str = "") -> Iterator[None]:
     """Lock the folder, or the job `name` in it, in this block.
@@ -158,9 +164,8 @@ def _acquired(record: Path, target: Path) -> BaseFileLock:
         raise _refusal(target, _holder(record))
     if holder is not None:
         log.info("The lock of %s belonged to %s, which has ended: it is taken over.", target, holder)
-    timestamp = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     try:
-        write_in_place(record, json.dumps(asdict(Holder(HOST, os.getpid(), timestamp, _command()))))
+        write_in_place(record, json.dumps(asdict(this_process())))
     except BaseException:
         for file in (record, record.with_suffix("")):
             with suppress(OSError):

@@ -21,6 +21,7 @@ from unperturbed.specs.model_for import model_for
 from unperturbed.specs.spec import describe
 from unperturbed.specs.trees import Tree
 from unperturbed.specs.trees import choose as choose_class
+from unperturbed.storage.opened import all_files, published
 from unperturbed.suites.by_name import find_suite
 from unperturbed.sweeps.grid import as_text, check_folder, combine, make_axes, run_all
 from unperturbed.sweeps.table import Axis, Combination, Sweep
@@ -33,6 +34,7 @@ TREES = ("method", "model")
 """Options that name a class, and may have further options: `method.beta`."""
 
 
+@published(all_files)
 @checked()
 def sweep(
     over: Mapping[str, Sequence[Any]],

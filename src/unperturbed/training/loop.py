@@ -32,6 +32,7 @@ from unperturbed.runs.record import RunRecord
 from unperturbed.runs.verify import write_sealed
 from unperturbed.runs.weights import note_of
 from unperturbed.statistics.intervals import wilson
+from unperturbed.storage.opened import all_files, published
 from unperturbed.threat import Threat
 from unperturbed.trackers.base import find_trackers
 from unperturbed.training import checkpoint, shards
@@ -52,6 +53,7 @@ from unperturbed.weights.files import load_weights, save_weights
 log = logging.getLogger("unperturbed")
 
 
+@published(all_files)
 @checked(devices=COUNT, nodes=COUNT)
 def train(
     model: nn.Module,
@@ -138,8 +140,9 @@ def train(
             engine = Engine(fabric, model, classifier, examples, threat, method, recipe, precision)
             if recipe.tune != "off" and not begun:
                 tuned = tune_training(engine)
-                record = described(tuned)
-                engine = Engine(fabric, model, classifier, examples, threat, method, recipe, tuned.way)
+                if tuned.trials:
+                    record = described(tuned)
+                    engine = Engine(fabric, model, classifier, examples, threat, method, recipe, tuned.way)
             run = _Run(engine, examples, folder)
             last = checkpoint.last_of(folder) if resume and folder is not None else None
             if resume and last is None and engine.is_first:

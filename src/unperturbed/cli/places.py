@@ -1,0 +1,98 @@
+"""Places in object stores on the command line: URLs of folders become folders on this machine."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from unperturbed.cli.console import show_as
+from unperturbed.cli.options import FLAGS
+from unperturbed.errors import InputError
+from unperturbed.storage.manifest import root_of
+from unperturbed.storage.opened import all_files, opened, opened_file, results_and_weights
+from unperturbed.storage.places import HUB, divided, is_url, scheme_of
+
+DATA = ("data", "extra")
+"""Options whose URLs `load_data` reads."""
+ONLY_READ = ("compare", "doctor", "export", "push", "suite", "transfer")
+"""Commands that write nothing into the run folders that they are given."""
+ALSO_WITH_OUT = ("diagnose", "explain")
+"""Commands that write into the run folders that they are given also with --out."""
+ABOVE = ("report", "diagnose", "explain")
+"""Commands that write into the folder above several run folders, without --out."""
+FILES = (("report", "out"), ("export", "adversarial"), ("export", "sheet"))
+"""Options with the name of a file to be written."""
+
+
+@contextmanager
+def on_this_machine(command: str, words: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the words of a command with paths on this machine in place of URLs; changes there are published.
+
+    Raises:
+        InputError: for a URL in an option that takes none, and as `opened` does.
+    """
+    places = {} if command == "pull" else dict(_places(words))
+    has_out = any(word.partition("=")[0] == "--out" for word in words)
+    runs = [url for option, url in places.values() if option is None]
+    if command in ABOVE and not has_out and runs and len(_positionals(words)) > 1:
+        raise InputError(f"Several runs are given, one of them as {runs[0]}: give the place of the result by --out.")
+    local, folders = list(words), dict[str, bool]()
+    with ExitStack() as stack:
+        roots = dict[int, str]()
+        for index, (option, url) in places.items():
+            if (command, option) in FILES:
+                file = stack.enter_context(opened_file(url))
+                local[index] = _with(words[index], url, file)
+                show_as(file, url)
+                continue
+            _check(option, url)
+            roots[index] = root_of(url)
+            into = option == "out" or not (command in ONLY_READ or (has_out and command not in ALSO_WITH_OUT))
+            folders[roots[index]] = folders.get(roots[index], False) or into
+        needs = all_files if command == "train" else results_and_weights
+        opened_folders = {root: stack.enter_context(opened(root, writing, needs)) for root, writing in folders.items()}
+        for index, root in roots.items():
+            url = places[index][1]
+            within = divided(url)[1][len(divided(root)[1]) :]
+            local[index] = _with(words[index], url, opened_folders[root].joinpath(*within))
+            show_as(opened_folders[root], root)
+        yield local
+
+
+def _places(words: Sequence[str]) -> Iterator[tuple[int, tuple[str | None, str]]]:
+    """Yield the position of every URL among the words, with its option (None: an argument).
+
+    URLs of data are left out, and so are runs on the hub, which `push` and `pull` take.
+    """
+    for index, (option, word) in enumerate(_with_options(words)):
+        value = word.partition("=")[2] if option is not None and word.startswith("--") else word
+        if is_url(value) and option not in DATA and (option is not None or scheme_of(value) != HUB):
+            yield index, (option, value)
+
+
+def _with_options(words: Sequence[str]) -> Iterator[tuple[str | None, str]]:
+    """Yield every word with the option that it sets or begins; None: it is an argument."""
+    waiting: str | None = None
+    for word in words:
+        if word.startswith("--"):
+            option, equals, _ = word[2:].partition("=")
+            waiting = None if equals or option in FLAGS else option
+            yield option, word
+        else:
+            yield waiting, word
+            waiting = None
+
+
+def _positionals(words: Sequence[str]) -> list[str]:
+    return [word for option, word in _with_options(words) if option is None]
+
+
+def _check(option: str | None, url: str) -> None:
+    """Raise InputError for a URL that names no run folder."""
+    if option not in (None, "out"):
+        raise InputError(f"--{option} takes a place on this machine, not {url}: download it first.")
+    if scheme_of(url) == HUB:
+        raise InputError(f"{url}: a run goes to the hub by `unperturbed push`, and comes by `unperturbed pull`.")
+
+
+def _with(word: str, url: str, path: Path) -> str:
+    return word.removesuffix(url) + str(path)

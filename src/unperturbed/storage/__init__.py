@@ -1,0 +1,1 @@
+"""Run folders and data in object stores: local copies of them, and the publication of their changes."""
