@@ -1,16 +1,18 @@
-"""The suite `standard` against torchattacks' four attacks at the same published parameters, and against bare passes.
+"""The suites `fast` and `standard` against torchattacks' four attacks at the published parameters, in one run.
 
-Both sides attack the same examples in this process, in turns, and drop an example once it is broken. torchattacks
-runs at the batch size at which its APGD is fastest here; what is shown are seconds, examples still standing, and for
-each of our attacks the ratio of its time to that of the forwards and backwards that it made (bare passes of the same
-network, at the batch sizes and in the precisions that it made them in). Both sides keep freed memory, as the command
-does. Without torchattacks only our side runs.
+All sides attack the same examples in this process, in turns seed by seed, and drop an example once it is broken. `fast`
+includes its check by `standard`. torchattacks (the extra `bench`) runs at the batch size at which its APGD is fastest
+here. A row a side: examples still standing, medians over the seeds of seconds and passes (forwards, with or without a
+backward; on our side without those that fill batches up), and ratios to torchattacks. For `standard` also, for each
+attack, the ratio of its time to that of the forwards and backwards that it made (bare passes of the same network, at
+the batch sizes and in the precisions that it made them in). All sides keep freed memory, as the command does. Without
+torchattacks only our sides run.
 
 With `--processes N` our side is the command `unperturbed evaluate --devices N`, started anew for each seed, and
 torchattacks has N threads instead.
 
-    python benchmarks/evaluation.py RUN DATA [--examples 500] [--seeds 3] [--threat Linf:0.3] [--processes 1]
-                                    [--precision 32]
+    python benchmarks/evaluation.py RUN [DATA] [--suites fast standard] [--examples 500] [--seeds 3]
+                                    [--threat Linf:0.3] [--processes 1] [--precision 32]
 """
 
 import argparse
@@ -21,9 +23,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
-from typing import NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -32,17 +35,23 @@ from unperturbed.attacks.base import padded_logits
 from unperturbed.attacks.gradient import Suite
 from unperturbed.cli.memory import keep_freed_memory
 from unperturbed.data.sources import load_data
-from unperturbed.data.split import select
-from unperturbed.evaluation import accuracy
+from unperturbed.data.split import Split, select
+from unperturbed.evaluation import block
 from unperturbed.evaluation.accuracy import evaluate
-from unperturbed.evaluation.block import Block, Networks
+from unperturbed.evaluation.block import Block
+from unperturbed.evaluation.search import Networks
 from unperturbed.findings import Outcome
 from unperturbed.networks.modes import under_attack
 from unperturbed.networks.precision import InPrecision
 from unperturbed.suites.autoattack import STANDARD
+from unperturbed.suites.fast import FAST
 from unperturbed.threat import Threat
 from unperturbed.training.run import Run
 from unperturbed.types import Inputs, Labels
+
+THEIRS = "torchattacks"
+SUITES = {"fast": FAST, "standard": STANDARD}
+Precision = Literal["auto", "32"]
 
 
 class Pass(NamedTuple):
@@ -59,8 +68,31 @@ class Pass(NamedTuple):
 Passes = dict[str, Counter[Pass]]
 
 
-def theirs(model: nn.Module, x: Inputs, y: Labels, threat: Threat, seed: int, size: int) -> tuple[list[bool], float]:
-    """Return which examples stand after torchattacks' attacks, and the seconds."""
+class Turn(NamedTuple):
+    """One evaluation by one side."""
+
+    standing: list[bool]
+    seconds: float
+    passes: int
+
+
+@contextmanager
+def counted(model: nn.Module) -> Iterator[list[int]]:
+    """Count the examples that the model sees, into a list of one number."""
+    seen = [0]
+
+    def count(_: nn.Module, given: tuple[Inputs]) -> None:
+        seen[0] += len(given[0])
+
+    hook = model.register_forward_pre_hook(count)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def theirs(model: nn.Module, x: Inputs, y: Labels, threat: Threat, seed: int, size: int) -> Turn:
+    """Return what torchattacks' attacks leave standing, one after the other."""
     import torchattacks
 
     began = time.perf_counter()
@@ -72,31 +104,52 @@ def theirs(model: nn.Module, x: Inputs, y: Labels, threat: Threat, seed: int, si
         torchattacks.FAB(model, steps=100, n_restarts=1, multi_targeted=True, n_classes=classes, **words),
         torchattacks.Square(model, n_queries=5000, n_restarts=1, **words),
     ]
-    standing = padded_logits(model, x, size).argmax(1) == y
-    for attack in attacks:
-        before = time.perf_counter()
-        for rows in torch.split(standing.nonzero()[:, 0], size):
-            z = attack(x[rows], y[rows])
-            standing[rows] = (padded_logits(model, z, size).argmax(1) == y[rows]) | ~threat.contains(x[rows], z)
-        spent = time.perf_counter() - before
-        print(f"  theirs {type(attack).__name__:9} {spent:7.1f} s, standing {int(standing.sum())}", flush=True)
-    return standing.tolist(), time.perf_counter() - began
+    with counted(model) as seen:
+        standing = padded_logits(model, x, size).argmax(1) == y
+        for attack in attacks:
+            before, passes = time.perf_counter(), seen[0]
+            for rows in torch.split(standing.nonzero()[:, 0], size):
+                z = attack(x[rows], y[rows])
+                standing[rows] = (padded_logits(model, z, size).argmax(1) == y[rows]) | ~threat.contains(x[rows], z)
+            spent = time.perf_counter() - before
+            shown(type(attack).__name__, spent, int(standing.sum()), seen[0] - passes)
+    return Turn(standing.tolist(), time.perf_counter() - began, seen[0])
 
 
-def in_processes(given: argparse.Namespace, seed: int) -> tuple[int, float]:
-    """Return how many examples stand after the command in several processes, and its seconds."""
-    words = [given.run, "--suite=standard", f"--examples={given.examples}", f"--devices={given.processes}"]
-    words += [f"--precision={given.precision}", f"--seed={seed}", f"--data={given.data}"]
+def ours(model: nn.Module, split: Split, threat: Threat, suite: Suite, seed: int, precision: Precision) -> Outcome:
+    """Return the outcome of a suite, with its check if it has one."""
+    outcome = evaluate(model, split, threat, suite, seed=seed, precision=precision)
+    for record in outcome.attacks:
+        shown(record.name, record.seconds, round(record.robust_after * outcome.n), record.forwards)
+    return outcome
+
+
+def turn_of(outcome: Outcome) -> Turn:
+    """Return an outcome as a turn."""
+    standing = [verdict == "survived" for verdict in outcome.examples["verdict"]]
+    return Turn(standing, outcome.seconds, sum(record.forwards for record in outcome.attacks))
+
+
+def shown(attack: str, seconds: float, standing: int, passes: int) -> None:
+    """Print the line of an attack."""
+    print(f"    {attack:17} {seconds:7.1f} s, standing {standing}, {passes:,} passes", flush=True)
+
+
+def in_processes(given: argparse.Namespace, suite: str, seed: int) -> Turn:
+    """Return what the command leaves standing in several processes, as many True as survive."""
+    words = [given.run, f"--suite={suite}", f"--examples=first:{given.examples}", f"--devices={given.processes}"]
+    words += [f"--precision={given.precision}", f"--seed={seed}", *([f"--data={given.data}"] if given.data else [])]
     words += [f"--threat={given.threat}"] if given.threat else []
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         call = [sys.executable, "-m", "unperturbed", "evaluate", *words, f"--out={folder}", "--json"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         printed = subprocess.run(call, env=environment, check=True, capture_output=True, text=True).stdout
-    found = json.loads(printed)
-    for each in found["attacks"]:
-        print(f"  ours   {each['name']:9} {each['seconds']:7.1f} s over all, standing {each['robust_after']:.1%}")
-    return round(found["robust_accuracy"] * found["n"]), time.perf_counter() - began
+    result = json.loads(printed)
+    for record in result["attacks"]:
+        shown(record["name"], record["seconds"], round(record["robust_after"] * result["n"]), record["forwards"])
+    passes = sum(record["forwards"] for record in result["attacks"])
+    return Turn([True] * result["counts"]["survived"], time.perf_counter() - began, passes)
 
 
 def best_size(model: nn.Module, x: Inputs, y: Labels, threat: Threat) -> int:
@@ -119,23 +172,28 @@ def median(run: Callable[[], object], repeats: int = 7) -> float:
     return statistics.median(spent)
 
 
-def note_passes(model: nn.Module) -> Passes:
-    """Return what fills up, as evaluations run, with the passes of each attack, by size, gradient and precision."""
-    seen, passes, attack = Counter[Pass](), Passes(), accuracy.attack_block
+@contextmanager
+def noted_passes(model: nn.Module, passes: Passes) -> Iterator[None]:
+    """Add up the passes of each attack, by size, gradient and precision, of the evaluations in this block."""
+    seen, attack = Counter[Pass](), block.attack_block
 
     def note(_: nn.Module, given: tuple[Inputs]) -> None:
         (x,) = given
         form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         seen[Pass(len(x), x.requires_grad, torch.is_autocast_enabled(x.device.type), form)] += 1
 
-    def noted_attack(networks: Networks, block: Block, threat: Threat, suite: Suite, seed: int) -> None:
+    def noted_attack(networks: Networks, state: Block, threat: Threat, suite: Suite, seed: int) -> None:
         seen.clear()
-        attack(networks, block, threat, suite, seed)
-        passes.setdefault(suite.attacks[len(block.tallies) - 1].label, Counter()).update(seen)
+        attack(networks, state, threat, suite, seed)
+        passes.setdefault(suite.attacks[len(state.tallies) - 1].label, Counter()).update(seen)
 
-    model.register_forward_pre_hook(note)
-    accuracy.attack_block = noted_attack
-    return passes
+    hook = model.register_forward_pre_hook(note)
+    block.attack_block = noted_attack
+    try:
+        yield
+    finally:
+        block.attack_block = attack
+        hook.remove()
 
 
 def bare_seconds(model: nn.Module, x: Inputs, made: Pass) -> float:
@@ -154,20 +212,56 @@ def bare_seconds(model: nn.Module, x: Inputs, made: Pass) -> float:
     return median(run, 5)
 
 
+def overheads(model: nn.Module, x: Inputs, passes: Passes, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Yield, for each attack of `standard`, its seconds relative to those of its passes alone."""
+    with under_attack(model):
+        seconds_of = {made: bare_seconds(model, x, made) for made in set().union(*passes.values())}
+    for attack, *records in zip(STANDARD.attacks, *(outcome.attacks for outcome in outcomes), strict=True):
+        made = passes[attack.label]
+        examples = sum(one.size * count for one, count in made.items())
+        if not examples:
+            continue
+        needed = sum(record.forwards for record in records) / examples  # the others fill batches up, or verify
+        bare = needed * sum(seconds_of[one] * count for one, count in made.items()) / len(records)
+        spent = statistics.median(record.seconds for record in records)
+        rough = sum(one.size * count for one, count in made.items() if one.rough) / examples
+        yield (
+            f"{attack.label:9} {spent:6.1f} s, {spent / bare:.2f} of its bare passes ({records[0].forwards} forward, "
+            f"{rough:.0%} in bfloat16; {1 / needed:.2f} times as many with what fills batches up)"
+        )
+
+
+def rows(turns: Mapping[str, Sequence[Turn]]) -> Iterator[str]:
+    """Yield the row of each side; ratios are those of the medians."""
+    yield "| side | standing | under all seeds | seconds | passes | seconds, torchattacks' over these | passes |"
+    yield 7 * "|---" + "|"
+    seconds = {side: statistics.median(turn.seconds for turn in of_side) for side, of_side in turns.items()}
+    passes = {side: statistics.median(turn.passes for turn in of_side) for side, of_side in turns.items()}
+    for side, of_side in turns.items():
+        counts = ", ".join(str(sum(turn.standing)) for turn in of_side)
+        always = sum(map(all, zip(*(turn.standing for turn in of_side), strict=False)))
+        ratios = [f"{values[THEIRS] / values[side]:.2f}" if THEIRS in turns else "" for values in (seconds, passes)]
+        yield f"| {side} | {counts} | {always} | {seconds[side]:.1f} | {passes[side]:,.0f} | {' | '.join(ratios)} |"
+
+
 def main() -> None:
-    """Print both sides, seed by seed, and the ratios."""
+    """Print the lines of all attacks, seed by seed, and then a row a side."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run")
-    parser.add_argument("data")
+    parser.add_argument("run", nargs="?", help="a run folder; without one nothing is measured")
+    parser.add_argument("data", nargs="?", help="instead of the run's own")
+    parser.add_argument("--suites", nargs="+", choices=("fast", "standard"), default=["fast", "standard"])
     parser.add_argument("--threat")
     parser.add_argument("--examples", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--precision", choices=("auto", "32"), default="auto")
     given = parser.parse_args()
+    if given.run is None:
+        parser.print_usage()
+        return
     keep_freed_memory()
-    run, data = Run.open(given.run), load_data(given.data)
-    model = run.model.requires_grad_(False)
+    run = Run.open(given.run)
+    data, model = load_data(given.data) if given.data else run.data, run.model.requires_grad_(False)
     assert data.test is not None
     split = select(data.test, torch.arange(given.examples))
     x, y = split.inputs(torch.arange(given.examples)), split.labels
@@ -179,47 +273,23 @@ def main() -> None:
         print(f"torchattacks sees {size} examples at a time")
     except ImportError:
         size = 0
-    if given.processes > 1:
-        for seed in range(given.seeds):
-            standing, seconds = in_processes(given, seed)
-            print(f"ours in {given.processes} processes: {seconds:.1f} s, standing {standing}", flush=True)
-            if size:
-                left, other = theirs(model, x, y, threat, seed, size)
-                print(f"theirs: {other:.1f} s, standing {sum(left)}; {other / seconds:.2f} times ours", flush=True)
-        return
-
-    outcomes, others, spent, passes = list[Outcome](), list[list[bool]](), list[float](), note_passes(model)
+    turns, outcomes, passes = defaultdict[str, list[Turn]](list), list[Outcome](), Passes()
     for seed in range(given.seeds):
-        outcomes.append(evaluate(model, split, threat, STANDARD, seed=seed, precision=given.precision))
-        for each in outcomes[-1].attacks:
-            standing = round(each.robust_after * given.examples)
-            print(f"  ours   {each.name:9} {each.seconds:7.1f} s, standing {standing}", flush=True)
+        for name in given.suites:
+            print(f"  {name}, seed {seed}", flush=True)
+            if given.processes > 1:
+                turns[name].append(in_processes(given, name, seed))
+                continue
+            with noted_passes(model, passes) if name == STANDARD.name else nullcontext():
+                outcome = ours(model, split, threat, SUITES[name], seed, given.precision)
+            turns[name].append(turn_of(outcome))
+            outcomes += [outcome] if name == STANDARD.name else []
         if size:
-            standing_there, seconds = theirs(model, x, y, threat, seed, size)
-            others.append(standing_there)
-            spent.append(seconds)
-    ours = statistics.median(outcome.seconds for outcome in outcomes)
-    print(f"ours: {ours:.1f} s; standing {[round(o.robust_accuracy.value * o.n) for o in outcomes]}")
-    if size:
-        other = statistics.median(spent)
-        print(f"theirs: {other:.1f} s; standing {[sum(each) for each in others]}; {other / ours:.2f} times ours")
-        both = [[verdict == "survived" for verdict in o.examples["verdict"]] for o in outcomes], others
-        ours_left, theirs_left = (sum(map(all, zip(*side, strict=True))) for side in both)
-        print(f"standing under all seeds: ours {ours_left}, theirs {theirs_left}")
-
-    with under_attack(model):
-        seconds_of = {made: bare_seconds(model, x, made) for made in set().union(*passes.values())}
-    for attack, *records in zip(STANDARD.attacks, *(outcome.attacks for outcome in outcomes), strict=True):
-        made = passes[attack.label]
-        examples = sum(each.size * count for each, count in made.items())
-        needed = sum(record.forwards for record in records) / examples  # the others fill batches up, or verify
-        bare = needed * sum(seconds_of[each] * count for each, count in made.items()) / len(records)
-        spent = statistics.median(record.seconds for record in records)
-        rough = sum(each.size * count for each, count in made.items() if each.rough) / examples
-        print(
-            f"{attack.label:9} {spent:6.1f} s, {spent / bare:.2f} of its bare passes ({records[0].forwards} forward, "
-            f"{rough:.0%} in bfloat16; {1 / needed:.2f} times as many with what fills batches up)"
-        )
+            print(f"  {THEIRS}, seed {seed}", flush=True)
+            turns[THEIRS].append(theirs(model, x, y, threat, seed, size))
+    print("\n".join(rows(turns)))
+    if outcomes:
+        print("\n".join(overheads(model, x, passes, outcomes)))
 
 
 if __name__ == "__main__":

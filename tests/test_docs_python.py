@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import unperturbed as un
 from support.golden import steady
 from support.shares import in_ci
-from unperturbed.attacks.gradient import GradientAttack, Suite
+from unperturbed.attacks.gradient import Gate, GradientAttack, Suite
 from unperturbed.cli.main import main
 from unperturbed.data import sources
 from unperturbed.data.names import DATASETS
@@ -236,8 +236,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
 
         patch.setattr(sources, "_load", load_small)
         attack = GradientAttack("PGD-CE", cross_entropy, PGD(steps=3))
-        for suites, name in ((accuracy, "fast"), (accuracy, "pgd"), (accuracy, "standard"), (curve, "nearest")):
+        for suites, name in ((accuracy, "pgd"), (accuracy, "standard"), (curve, "nearest")):
             patch.setitem(suites.SUITES, name, Suite(name, (attack,), "a short one"))  # type: ignore[attr-defined]
+        fast = Suite("fast", (attack,), "a short one", gate=Gate(accuracy.SUITES["standard"]))  # type: ignore[attr-defined]
+        patch.setitem(accuracy.SUITES, "fast", fast)  # type: ignore[attr-defined]
         patch.setattr(sys, "path", [str(ROOT / "examples"), *sys.path])
         patch.setattr(Start, "seconds", 0.001)  # so that the budget of an audit reaches as far on a busy machine
         made = tmp_path_factory.mktemp("command"), tmp_path_factory.mktemp("python")

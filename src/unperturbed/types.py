@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-Norm = Literal["Linf", "L2", "L1", "L0"]
+Norm = Literal["Linf", "L2", "L1", "L0", "Patch"]
 Inputs = Float[Tensor, "n ..."]
 Labels = Int64[Tensor, " n"]
 Logits = Float[Tensor, "n k"]

@@ -480,7 +480,7 @@ def test_a_network_that_draws_random_numbers_is_told() -> None:
 def test_the_suites_are_those_of_evaluations_with_fab_for_the_nearest() -> None:
     assert [attack.label for attack in NEAREST.attacks] == ["APGD-CE", "APGD-T", "FAB-T"]
     assert [attack.label for attack in NEAREST.l1] == ["APGD-CE", "APGD-T", "FAB-T"]
-    assert set(SUITES) == {"nearest", "pgd", "standard", "plus", "sparse"} and "without Square" in NEAREST.note
+    assert set(SUITES) == {"nearest", "pgd", "standard", "plus", "sparse", "patch"} and "without Square" in NEAREST.note
 
 
 @pytest.mark.parametrize(

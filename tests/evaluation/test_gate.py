@@ -80,7 +80,7 @@ def test_a_gate_takes_a_share_and_so_many_at_least(survivors: int, expected: int
 def test_at_most_350_survivors_make_half_a_point(n: int) -> None:
     """Where nothing in the sample breaks, also if all survive."""
     survivors = n
-    gate = Gate(STRONG, share=0.001, half_width=0.005)
+    gate = Gate(STRONG, half_width=0.005)
     size = sample_size(survivors, n, gate)
     outcome = outcome_of(survivors, n - survivors)
     assert size <= 350

@@ -6,6 +6,7 @@ from unperturbed.evaluation.accuracy import evaluate, find_suite
 from unperturbed.suites.autoattack import PLUS, STANDARD
 from unperturbed.suites.by_name import ATTACKS, custom
 from unperturbed.suites.fast import FAST
+from unperturbed.suites.patch import PATCH
 from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.suites.sparse import SPARSE
 from unperturbed.threat import Threat
@@ -16,7 +17,7 @@ def test_attacks_are_those_of_their_suites_in_the_order_given() -> None:
     assert suite.attacks == (STANDARD.attacks[3], STANDARD.attacks[0], PLUS.attacks[1], PGD_SUITE.attacks[1])
     assert suite.against("L1", 10).attacks == (STANDARD.l1[3], STANDARD.l1[0], PLUS.l1[1], PGD_SUITE.attacks[1])
     assert custom(["apgd-ce", "apgd-t", "fab-t", "square"]).attacks == STANDARD.attacks
-    built_in = (*PGD_SUITE.attacks, *PLUS.attacks, *STANDARD.attacks, *SPARSE.attacks, *FAST.attacks)
+    built_in = (*PGD_SUITE.attacks, *PLUS.attacks, *STANDARD.attacks, *SPARSE.attacks, *PATCH.attacks, *FAST.attacks)
     assert {attack.label for attack in built_in} == {custom([name]).attacks[0].label for name in ATTACKS}
 
 

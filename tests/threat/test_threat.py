@@ -506,7 +506,7 @@ def test_an_impossible_eps_is_refused_with_its_value(eps: object, unchecked: Non
 def test_an_unknown_norm_is_refused_with_the_nearest(unchecked: None) -> None:
     with pytest.raises(InputError, match="'linf': write 'Linf'"):
         Threat("linf", 0.3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="'L3': use Linf, L2, L1 or L0"):
+    with pytest.raises(InputError, match="'L3': use Linf, L2, L1, L0 or Patch"):
         Threat("L3", 0.3)  # type: ignore[arg-type]
 
 

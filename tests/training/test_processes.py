@@ -92,7 +92,7 @@ def together(target: Callable[..., None], *arguments: object) -> None:
     for process in both:
         process.start()
     for process in both:
-        process.join(120)
+        process.join(600)
     assert [process.exitcode for process in both] == [0, 0]
 
 

@@ -63,8 +63,8 @@ class Attack(ABC):
         """Attack every example of the batch; the network sees `batch_size` examples at a time."""
 
     def supports(self, norm: Norm) -> bool:
-        """Tell whether the attack searches in this norm: most have no L0 form."""
-        return norm != "L0"
+        """Tell whether the attack searches in this norm: most have no form for L0 and patches."""
+        return norm not in ("L0", "Patch")
 
     def to_the_end(self) -> "Attack":
         """Return the attack that does not stop at the first break, for points of the largest margin.

@@ -117,7 +117,9 @@ class Suite:
         if wrong:
             raise InputError(
                 f"The suite {self.name!r} does not attack in {norm}: {', '.join(wrong)} cannot. "
-                + ("Take the suite 'sparse'." if norm == "L0" else "It is of attacks in L0.")
+                + {"L0": "Take the suite 'sparse'.", "Patch": "Take the suite 'patch'."}.get(
+                    norm, "Its attacks are for another norm."
+                )
             )
         return replace(self, attacks=attacks, note=self.note + (self.few_classes if classes < 4 else ""))
 
@@ -130,8 +132,8 @@ class Gate:
         suite: the stronger suite.
         share: of the survivors that are in the sample.
         least: size of the sample, where there are so many survivors.
-        half_width: of the 95% interval of the estimate, as a share of all examples: the sample grows until it is
-            reached. None: the sample does not grow.
+        half_width: of the 95% interval of the estimate, as a share of all examples: the sample, of any share, grows
+            until it is reached. None: the sample does not grow.
     """
 
     suite: Suite

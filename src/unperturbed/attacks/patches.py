@@ -96,6 +96,14 @@ class Patches:
         parts = (signs.unbind(1), size.unbind(1), largest, corner.unbind(1), second.unbind(1), bump.unbind(1))
         return [Draw(*columns) for columns in zip(*parts, strict=True)][::-1]
 
+    def single_pixels_after(self) -> int | None:
+        """Return the query after which every square in Linf is a single pixel; None if larger ones remain."""
+        larger = [level for level, size in enumerate(self.sizes.tolist()) if size != [1, 1]]
+        last = max(larger, default=-1)
+        if self.threat.norm != "Linf" or last == len(_HALVINGS):
+            return None
+        return _HALVINGS[last] if last >= 0 else 0
+
     def ends(self, x: Inputs) -> tuple[Inputs, Inputs]:
         """Return the corners of S(x) in Linf."""
         low, high = (self.threat.project(x, x + way * self.threat.eps) for way in (-1, 1))

@@ -14,7 +14,7 @@ from unperturbed.maximise.climb_queue import ClimbQueue
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.threat.geometry import ranked
-from unperturbed.threat.sparse import random_features
+from unperturbed.threat.sparse import random_support
 from unperturbed.types import Batch, Inputs, Model, Norm
 
 _ENDS = (50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -74,7 +74,7 @@ class SparseSearch(Attack):
             nonlocal z, chosen, best, best_chosen, lead, k
             seats, rows = queue.fill()
             drawn = noise.rows(rows)
-            chosen[seats] = random_features(drawn.fold(0), x[rows], count)
+            chosen[seats] = random_support("L0", drawn.fold(0), x[rows], count)
             z[seats] = torch.where(chosen[seats], _ends(drawn.fold(1), x[rows], low, high), x[rows])
             k[seats], lead[seats], best[seats] = 0, -torch.inf, x[rows]
             remaining = queue.shrink()

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 
 from unperturbed.attacks.base import Attack, AttackResult
+from unperturbed.attacks.exhaustion import Exhaustion
 from unperturbed.attacks.patches import Draw, Patches
 from unperturbed.checks import AT_LEAST_ONE, NONE_OR_MORE, SHARE, check_fields
 from unperturbed.errors import InputError
@@ -111,6 +112,7 @@ def _random_search(
     best, lead = origin.clone(), x.new_full((len(k),), -torch.inf)  # the best point in each slot, and its margin
     z = origin.clone()
     ends, plan = patches.ends(origin), list[Draw]()
+    exhaustion = Exhaustion(patches, skipped, len(k), x.device)
 
     def fill_free_slots() -> None:
         nonlocal origin, best, lead, z, k, ends, plan
@@ -118,9 +120,11 @@ def _random_search(
         if len(seats) > 0:
             k[seats], origin[seats], best[seats], lead[seats] = 0, x[rows], x[rows], -torch.inf
             z[seats] = begin(rows)
+            exhaustion.begin(seats)
         remaining = queue.shrink()
         if remaining is not None:
             origin, best, lead, z, k = (values[remaining] for values in (origin, best, lead, z, k))
+            exhaustion.shrink(remaining)
         ends, plan = patches.ends(origin), list[Draw]()
 
     fill_free_slots()
@@ -130,18 +134,20 @@ def _random_search(
         forwards += int(queue.active.sum())
         sound = margins.isfinite()
         finite[queue.row[queue.active & ~sound]] = False
+        exhausted = exhaustion.note(z, margins, lead, ends)
         better = margins > lead
         best[better], lead = z[better], torch.where(better, margins, lead)
 
         k += 1
-        over = (lead > 0) | ~sound
+        over = (lead > 0) | ~sound | exhausted
         finished = queue.active & (over | (k >= queries))
         rows_left = queue.row[finished]
         best_z[rows_left], best_margin[rows_left] = best[finished], lead[finished]
         queue.leave(finished, over)
-        if not plan:
-            plan = patches.plan(noise.rows(queue.row), k + skipped)
-        z = patches.change(origin, best, ends, plan.pop())
+        is_new_plan = not plan
+        plan = plan or patches.plan(noise.rows(queue.row), k + skipped)
+        draw = plan.pop()
+        z = exhaustion.propose(patches.change(origin, best, ends, draw), best, k, draw.corner, ends, look=is_new_plan)
         if bool(finished.any()):
             fill_free_slots()
     return AttackResult(best_z, best_margin, finite, queue.needed, forwards, 0, queue.moved)

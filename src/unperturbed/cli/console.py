@@ -30,6 +30,8 @@ FIRST_LINE = 10.0
 """Seconds until the first progress line of work without a terminal."""
 BETWEEN_LINES = 60.0
 """Seconds between progress lines."""
+RANKS = ("LOCAL_RANK", "RANK", "GROUP_RANK", "NODE_RANK", "SLURM_PROCID")
+"""The variables of launchers; all that are set are 0 in the first process of a job."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Result:
 
 def is_first_process() -> bool:
     """Tell whether this is the process that prints for all processes of a run."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 _shown: dict[str, str] = {}

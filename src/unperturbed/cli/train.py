@@ -36,7 +36,16 @@ def parser() -> ArgumentParser:
     add_training_options(command_parser)
     add_examples_options(command_parser, "training")
     command_parser.add_argument("--resume", action="store_true", help="resume the run in --out at its last checkpoint")
-    command_parser.add_argument("--devices", type=int, default=1, help="processes, each with a part of every batch")
+    command_parser.add_argument(
+        "--devices", type=int, default=1, help="processes on this machine, each with a part of every batch"
+    )
+    command_parser.add_argument("--nodes", type=int, default=1, help="machines, of which torchrun or srun starts all")
+    command_parser.add_argument(
+        "--strategy",
+        type=Literal["ddp", "fsdp"],
+        default="ddp",
+        help="ddp (each process has all weights) or fsdp (weights and optimiser are sharded over the processes)",
+    )
     return command_parser
 
 
@@ -164,8 +173,10 @@ def run(parsed: Parsed) -> Result:
     from unperturbed.architectures.by_name import needs_trust
     from unperturbed.cli.network import load_into
     from unperturbed.training.loop import train
+    from unperturbed.training.processes import check_launcher
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # config.yaml has the same content
+    check_launcher(parsed.devices, parsed.nodes)
     run_plan = plan(parsed)
     if parsed.resume and not run_plan.out.exists():
         raise InputError(
@@ -186,6 +197,8 @@ def run(parsed: Parsed) -> Result:
             resume=parsed.resume,
             device=parsed.device,
             devices=parsed.devices,
+            nodes=parsed.nodes,
+            strategy=parsed.strategy,
             extra=run_plan.extra,
             track=run_plan.track,
             config=run_plan.config,

@@ -32,6 +32,7 @@ from unperturbed.networks.rounding import rounding
 from unperturbed.statistics.intervals import wilson
 from unperturbed.storage.opened import published, results_and_weights
 from unperturbed.suites.autoattack import PLUS, STANDARD
+from unperturbed.suites.patch import PATCH
 from unperturbed.suites.pgd import PGD_SUITE
 from unperturbed.suites.sparse import SPARSE
 from unperturbed.threat import Threat
@@ -48,7 +49,7 @@ NEAREST: Suite = replace(
     l1=_with_gradients(STANDARD.l1),
     note="AutoAttack without Square, FAB at its minimum norm: distances and accuracies are upper bounds",
 )
-SUITES = {suite.name: suite for suite in (NEAREST, PGD_SUITE, STANDARD, PLUS, SPARSE)}
+SUITES = {suite.name: suite for suite in (NEAREST, PGD_SUITE, STANDARD, PLUS, SPARSE, PATCH)}
 STEPS = 10
 """Number of even steps from 0 to eps, unless radii are given."""
 HELD = 2**24
@@ -92,8 +93,9 @@ def minimum_norm(
         model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
         data: a `Data` (its test split), a `Split`, a pair of arrays (inputs, labels), or a map-style dataset.
         threat: norm, box, and the largest radius of interest; distances beyond it come from FAB only.
-        suite: a name ("nearest", "standard", "plus", "pgd"; in L0 "sparse") or a `Suite`.
-        radii: those of the attacks other than FAB; by default 10 even steps from 0 to eps (in L0 whole numbers).
+        suite: a name ("nearest", "standard", "plus", "pgd"; in L0 "sparse", for patches "patch") or a `Suite`.
+        radii: those of the attacks other than FAB; by default 10 even steps from 0 to eps (whole numbers in L0 and
+            for patches).
         out: folder for `curve-NORM.json` and, in a folder `curve-NORM/`, the per-example tables and points.
         overwrite: replace other distances that `out` holds.
         seed: of the attacks' random starts.
@@ -240,7 +242,7 @@ def _radii(radii: Sequence[float] | None, threat: Threat) -> tuple[float, ...]:
         raise InputError("eps is 0, but is the largest radius of the curve: give one above 0.")
     if radii is None:
         steps = [eps * k / STEPS for k in range(1, STEPS)]
-        return tuple(sorted({*(map(math.ceil, steps) if threat.norm == "L0" else steps), eps}))
+        return tuple(sorted({*(map(math.ceil, steps) if threat.norm in ("L0", "Patch") else steps), eps}))
     wrong = [radius for radius in radii if not 0 < radius <= eps]
     if wrong:
         raise InputError(f"The radius {wrong[0]:g} does not lie in (0, {eps:g}]: eps is the largest of the curve.")

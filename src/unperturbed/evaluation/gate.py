@@ -60,11 +60,10 @@ def sample_survivors(outcome: Outcome, size: int, seed: int) -> Sample:
 
 
 def sample_size(survivors: int, n: int, gate: Gate) -> int:
-    """Return the size of the first sample: the gate's, and large enough for a half-width if nothing breaks."""
-    least = min(max(gate.least, math.ceil(gate.share * survivors)), survivors)
-    half_width = gate.half_width
+    """Return the size of the first sample: the gate's share, or large enough for a half-width if nothing breaks."""
+    half_width, least = gate.half_width, min(gate.least, survivors)
     if half_width is None:
-        return least
+        return min(max(least, math.ceil(gate.share * survivors)), survivors)
 
     def suffices(size: int) -> bool:
         nearest = min(size // 2, NEAREST)

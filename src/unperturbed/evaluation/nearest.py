@@ -287,7 +287,7 @@ class Search:
     def _draw_in(self, block: Surroundings, rows: Rows, z: Inputs, margins: PerExample, number: int) -> None:
         """Bisect the lines to misclassified points (if the end is a tie, to the nearest tie)."""
         wrong = margins >= 0
-        if self.threat.norm == "L0":  # all points of the line differ from x in the same features
+        if self.threat.norm in ("L0", "Patch"):  # all points of the line differ from x in the same features
             return
         rows, z, tied = rows[wrong], z[wrong], margins[wrong] == 0
         if len(rows) == 0:

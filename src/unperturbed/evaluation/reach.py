@@ -5,6 +5,7 @@ import torch
 from unperturbed.data.check import uneven_features
 from unperturbed.data.split import Split
 from unperturbed.threat import Threat
+from unperturbed.threat.geometry import length
 from unperturbed.types import Inputs
 
 
@@ -17,8 +18,8 @@ def reach_warnings(threat: Threat, split: Split) -> list[str]:
 def _wider_than_the_box(threat: Threat, example: Inputs) -> list[str]:
     """Return a warning if eps spans the whole box, so that every input may become any other."""
     low, high = threat.limits(example[None])
-    sides = (high - low).expand(1, *example.shape).flatten().double()
-    width = float(torch.linalg.vector_norm(sides, {"Linf": torch.inf, "L2": 2, "L1": 1, "L0": 0}[threat.norm]))
+    sides = (high - low).expand(1, *example.shape).double()
+    width = float(length(threat.norm, sides))
     if threat.eps < width:
         return []
     suggestion = f" Is eps meant as {threat.eps:g}/255?" if 1 <= threat.eps <= 255 and float(sides.max()) == 1 else ""

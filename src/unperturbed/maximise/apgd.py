@@ -86,7 +86,9 @@ class APGD(Ascent):
         number = torch.as_tensor(k, device=x.device).reshape(-1).expand(len(x)).clamp(max=self.steps)
         better = value > memory["top"]
         memory["top"] = torch.where(better, value, memory["top"])
-        memory["best"][better], memory["slope"][better] = z[better], gradient[better]
+        chosen = _per_input(better, z)
+        memory["best"] = torch.where(chosen, z, memory["best"])
+        memory["slope"] = torch.where(chosen, gradient, memory["slope"])
         move = self._sparse if threat.norm == "L1" else self._dense
         return move(x, z, value, gradient, number, memory, threat)
 
@@ -94,7 +96,7 @@ class APGD(Ascent):
         self, x: Inputs, z: Inputs, value: PerExample, gradient: Inputs, k: Tensor, memory: Memory, threat: Threat
     ) -> Inputs:
         memory["rises"] += value > memory["last"]
-        period = torch.tensor(_periods(self.steps), device=x.device)[k]
+        period = _periods_on(self.steps, x.device)[k]
         check = period > 0
         stalled = ~memory["halved"] & (memory["checked"] >= memory["top"])
         halve = check & (stalled | (memory["rises"] <= self.rho * period))
@@ -137,9 +139,11 @@ class APGD(Ascent):
             ball = replace(threat, eps=radius * threat.eps)
             within = (k + 1 >= begin) & ((k + 1 < end) | (end == self.steps))
             entering = within & (k + 1 == begin)
-            if bool((within & ~entering).any()):
+            if len(stages) == 1 or bool((within & ~entering).any()):
                 new = torch.where(_per_input(within, x), ball.project(x, z + ball.eps * direction), new)
-            if bool(entering.any()):  # a move that only goes into the smaller ball, from the best point of the larger
+            if len(stages) > 1 and bool(
+                entering.any()
+            ):  # a move that only goes into the smaller ball, from the best point of the larger
                 new = torch.where(_per_input(entering, x), ball.project(x, memory["best"]), new)
                 memory["top"] = torch.where(entering, -torch.inf, memory["top"])
                 memory["size"] = torch.where(entering, 1.0, memory["size"])
@@ -154,7 +158,7 @@ class APGD(Ascent):
 
 
 def _back_to_best(z: Inputs, gradient: Inputs, where: Tensor, memory: Memory) -> tuple[Inputs, Inputs]:
-    if not bool(where.any()):
+    if where.device.type == "cpu" and not bool(where.any()):  # elsewhere, the question would wait for the device
         return z, gradient
     chosen = _per_input(where, z)
     return torch.where(chosen, memory["best"], z), torch.where(chosen, memory["slope"], gradient)
@@ -162,6 +166,13 @@ def _back_to_best(z: Inputs, gradient: Inputs, where: Tensor, memory: Memory) ->
 
 def _per_input(values: Tensor, like: Inputs) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
+
+
+@cache
+def _periods_on(steps: int, device: torch.device) -> Tensor:
+    """Return `_periods` on a device, to which it is copied once."""
+    with torch.inference_mode(False):
+        return torch.tensor(_periods(steps), device=device)
 
 
 @cache

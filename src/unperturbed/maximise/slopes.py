@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -15,9 +15,15 @@ REPLACED = "0 in the place of NaN, and the largest finite slope in the place of 
 
 @dataclass
 class Replaced:
-    """Whether a gradient within the block was not finite somewhere."""
+    """Whether gradients within the block were not finite somewhere."""
 
-    any: bool = False
+    flags: list[torch.Tensor] = field(default_factory=list)
+    """Of each gradient, on its device, so that the device is not waited for."""
+
+    @property
+    def any(self) -> bool:
+        """Whether one of them was not finite."""
+        return bool(self.flags) and bool(torch.stack([flag.cpu() for flag in self.flags]).any())
 
 
 _noticing: ContextVar[tuple[Replaced, ...]] = ContextVar("noticing", default=())
@@ -41,10 +47,11 @@ def usable(gradient: Inputs) -> Inputs:
     the box at its bound for the rest of the climb. A finite gradient is returned unchanged.
     """
     finite = gradient.isfinite()
-    if bool(finite.all()):
+    whole = finite.all()
+    if gradient.device.type == "cpu" and bool(whole):  # elsewhere, the question would wait for the device
         return gradient
     for replaced in _noticing.get():
-        replaced.any = True
+        replaced.flags.append(~whole)
     peak = torch.where(finite, gradient.abs(), 0.0).flatten(1).amax(dim=1)
     peak = torch.where(peak > 0, peak, 1.0).view(-1, *[1] * (gradient.dim() - 1))
     bounded = torch.where(gradient.isinf(), torch.copysign(peak, gradient), gradient)

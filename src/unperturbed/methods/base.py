@@ -65,6 +65,8 @@ class Method(ABC):
     """Optimisation steps per batch."""
     ramp: ClassVar[float] = 0.0
     """Share of the run over which eps grows from 0, unless the recipe says otherwise."""
+    first_order: ClassVar[str] = ""
+    """The options with which the method needs no second derivative of the network, if others do, for messages."""
 
     def __post_init__(self) -> None:
         """Check the settings of a method that is a dataclass; raises InputError."""

@@ -41,6 +41,7 @@ class GradientPenalty(Method):
 
     name: ClassVar[str] = "gradient-penalty"
     ramp: ClassVar[float] = 0.25
+    first_order: ClassVar[str] = "--method.form forward"
     weight: float = 1.0
     form: Literal["forward", "central", "exact"] = "forward"
     step: float = 0.1

@@ -53,6 +53,7 @@ class LLR(Method):
 
     name: ClassVar[str] = "llr"
     ramp: ClassVar[float] = 0.25
+    first_order: ClassVar[str] = "--method.form differences"
     nominal: float = 2.0
     gap: float = 4.0
     slope: float = 1.2

@@ -56,6 +56,7 @@ class SCORPIO(Method):
 
     name: ClassVar[str] = "scorpio"
     ramp: ClassVar[float] = 0.25
+    first_order: ClassVar[str] = "--method.product forward and --method.value loss-gap"
     steps: int = 3
     weight: float = 1.0
     step: float = 0.5

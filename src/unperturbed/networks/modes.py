@@ -53,11 +53,20 @@ def buffers_restored(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         with torch.no_grad():
-            for module, name, buffer, before in buffers:
+            changed = _changed([(buffer, before) for *_, buffer, before in buffers])
+            for (module, name, buffer, before), other in zip(buffers, changed, strict=True):
                 if getattr(module, name) is not buffer:  # a forward may have replaced the tensor
                     setattr(module, name, buffer)
-                if not torch.equal(buffer, before):  # writing would spoil a graph that waits for its backward
+                if other:  # writing would spoil a graph that waits for its backward
                     buffer.copy_(before)
+
+
+def _changed(pairs: list[tuple[Tensor, Tensor]]) -> list[bool]:
+    """Tell of each pair whether the tensors differ; a GPU is waited for once, not once a pair."""
+    if all(buffer.device.type == "cpu" for buffer, _ in pairs):
+        return [not torch.equal(buffer, before) for buffer, before in pairs]
+    flags = torch.stack([buffer.ne(before).any().to(pairs[0][0].device) for buffer, before in pairs])
+    return [bool(flag) for flag in flags.tolist()]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unperturbed.noise import Noise
+from unperturbed.threat.sparse import square_side
 from unperturbed.types import Norm
 
 STEEPEST_LIMIT = 1e6
@@ -37,11 +38,13 @@ def smallest(t: Tensor) -> Tensor:
 
 
 def length(norm: Norm, t: Tensor) -> Tensor:
-    """Return the norm of each example; L0 counts the entries that are not 0."""
+    """Return the norm of each example; L0 counts the entries that are not 0, Patch is the side of their square."""
     if norm == "Linf":
         return peak(t)
     if norm == "L1":
         return total(t.abs())
+    if norm == "Patch":
+        return square_side(t)
     if norm == "L0":
         return total(torch.where(t.isnan(), t, t.ne(0).to(t.dtype)))
     return total(t.square()).sqrt_()

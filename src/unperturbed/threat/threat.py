@@ -35,10 +35,13 @@ from unperturbed.threat.geometry import (
     steepest_l2,
     stretch,
 )
-from unperturbed.threat.sparse import largest, nearest_sparse, random_features
+from unperturbed.threat.sparse import best_support, nearest_sparse, random_support
 from unperturbed.types import Bounds, Inputs, Norm, PerExample
 
-_NORMS = {"linf": "Linf", "inf": "Linf", "l2": "L2", "2": "L2", "l1": "L1", "1": "L1", "l0": "L0", "0": "L0"}
+_SPARSE = ("L0", "Patch")
+"""Norms that count what changes, whatever the size of the change."""
+_NORMS = {"inf": "Linf", "2": "L2", "1": "L1", "0": "L0"} | {norm.lower(): norm for norm in get_args(Norm)}
+_SQUARE = re.compile(r"(\s*patch\s*:\s*)(\d+)\s*[x\u00d7]\s*(\d+)\s*", re.IGNORECASE | re.ASCII)
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _THREAT = re.compile(rf"\s*(\w+)\s*:\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?", re.IGNORECASE | re.ASCII)
 
@@ -51,9 +54,11 @@ _INSIDE = 5e-7
 class Threat:
     """The perturbed inputs that are allowed: a ball of radius `eps` in a norm, cut by a box.
 
-    `norm` is "Linf", "L2", "L1" or "L0"; `eps` is in input units, 0 included, and in L0 the number of features that may
-    change, to any value of the box (each channel of a pixel is a feature); `bounds` are the lowest and the highest
-    allowed input, as two numbers or as two tensors that broadcast to one example, or None for no box.
+    `norm` is "Linf", "L2", "L1", "L0" or "Patch"; `eps` is in input units, 0 included, and in L0 the number of features
+    that may change, to any value of the box (each channel of a pixel is a feature). In "Patch" it is the side of the
+    one square, anywhere in the image, whose pixels may change to any value of the box; the last two axes are height and
+    width. `bounds` are the lowest and the highest allowed input, as two numbers or as two tensors that broadcast to one
+    example, or None for no box.
     Raises InputError for an unknown norm, an eps that is negative or not finite, and bounds that contain nothing.
     """
 
@@ -68,21 +73,29 @@ class Threat:
         if self.norm not in get_args(Norm):
             spelling = _NORMS.get(str(self.norm).lower())
             raise InputError(
-                f"unknown norm {self.norm!r}: " + (f"write {spelling!r}" if spelling else "use Linf, L2, L1 or L0")
+                f"unknown norm {self.norm!r}: "
+                + (f"write {spelling!r}" if spelling else "use Linf, L2, L1, L0 or Patch")
             )
         object.__setattr__(self, "eps", _checked_eps(self.eps))
         object.__setattr__(self, "bounds", checked_bounds(self.bounds))
-        if self.norm == "L0" and 0 < self.eps < 1:
-            raise InputError(f"eps is {self.eps:g}, but in L0 it counts changed features: give a whole number, L0:20.")
+        if self.norm in _SPARSE and 0 < self.eps < 1:
+            counted = {
+                "L0": "changed features: give a whole number, L0:20.",
+                "Patch": "the pixels of a side: Patch:5x5.",
+            }
+            raise InputError(f"eps is {self.eps:g}, but in {self.norm} it counts {counted[self.norm]}")
 
     @classmethod
     def parse(cls, text: str, bounds: Bounds = (0.0, 1.0)) -> "Threat":
-        """Read a threat from text such as "Linf:8/255", "l2:0.5" or "1:12"; raises InputError for anything else."""
-        match = _THREAT.fullmatch(check("threat", text, str))
+        """Read a threat from "Linf:8/255", "l2:0.5", "1:12", "Patch:5x5"; raises InputError for anything else."""
+        square = _SQUARE.fullmatch(check("threat", text, str))
+        if square and square[2] != square[3]:
+            raise InputError(f"{text!r} is not a square: write Patch:SIDExSIDE, such as Patch:5x5")
+        match = _THREAT.fullmatch(square[1] + square[2] if square else text)
         norm = _NORMS.get(match[1].lower()) if match else None
         if match is None or norm is None:
             raise InputError(
-                f"{text!r} is not a threat: write NORM:EPS with NORM Linf, L2, L1 or L0, such as Linf:8/255"
+                f"{text!r} is not a threat: write NORM:EPS with NORM Linf, L2, L1 or L0 (Linf:8/255), or Patch:5x5"
             )
         divisor = float(match[3] or 1)
         if divisor == 0:
@@ -91,7 +104,8 @@ class Threat:
 
     def __str__(self) -> str:
         """Return the text that `parse` reads, such as "Linf:8/255", followed by bounds other than [0, 1]."""
-        name = f"{self.norm}:{_short(self.eps)}"
+        size = _short(self.eps)
+        name = f"{self.norm}:{size}" if self.norm != "Patch" else f"Patch:{size}x{size}"
         if self.bounds is None:
             return f"{name} without bounds"
         low, high = self.bounds
@@ -145,8 +159,8 @@ class Threat:
         outside = length(self.norm, boxed - x) > self.eps * (1 + _INSIDE)
         if not outside.any():
             return boxed
-        if self.norm == "L0":
-            return torch.where(outside, nearest_sparse(x, z, boxed, self.features(x)), boxed)
+        if self.norm in _SPARSE:
+            return torch.where(outside, nearest_sparse(self.norm, x, z, boxed, self.features(x)), boxed)
         delta = z - x
         shorten = shrink if self.norm == "L2" else soft_threshold
         return torch.where(outside, self._add(x, shorten(delta, self._room(x, delta), self.eps)), boxed)
@@ -155,13 +169,13 @@ class Threat:
     def sample(self, x: Inputs, noise: Noise) -> Inputs:
         """Return random points of S(x): uniform for Linf; uniform in the ball and then projected for L2 and L1.
 
-        For L0 as many random features as may change, each uniform in its bounds.
+        For L0 as many random features as may change, for Patch those of a random square, each uniform in its bounds.
         """
         shape = x.shape[1:]
-        if self.norm == "L0":
+        if self.norm in _SPARSE:
             low, high = self.finite_limits(x)
             values = torch.lerp(low.expand_as(x), high.expand_as(x), noise.fold(1).uniform(shape, x.dtype))
-            return torch.where(random_features(noise.fold(0), x, self.features(x)), self._cut(values), x)
+            return torch.where(random_support(self.norm, noise.fold(0), x, self.features(x)), self._cut(values), x)
         if self.norm == "Linf":
             low, high = self._cut(x - self.eps), self._cut(x + self.eps)
             return torch.lerp(low, high, noise.uniform(shape, x.dtype))
@@ -176,12 +190,13 @@ class Threat:
     def even_share(self, x: Inputs) -> float:
         """Return how far each feature moves where all move alike by eps in all: eps / d^(1/p), eps itself for Linf.
 
-        For L0 the mean move where `eps` features cross the box.
+        For L0 and Patch the mean move where all features that may change cross the box.
         """
         d = x.shape[1:].numel()
-        if self.norm == "L0":
+        if self.norm in _SPARSE:
             low, high = self.finite_limits(x)
-            return float((high - low).mean()) * self.features(x) / max(d, 1)
+            changing = best_support(self.norm, torch.ones_like(x[:1]), self.features(x))
+            return float((high - low).mean()) * float(changing.sum()) / max(d, 1)
         shares: dict[Norm, float] = {"Linf": 1.0, "L2": math.sqrt(d), "L1": float(d)}
         return self.eps / shares[self.norm]
 
@@ -201,11 +216,11 @@ class Threat:
         """
         if self.norm == "Linf":
             return self._cut(torch.add(x, gradient.sign(), alpha=self.eps))
-        if self.norm == "L0":
+        if self.norm in _SPARSE:
             low, high = self.finite_limits(x)
             bound = torch.where(gradient > 0, high, low)
             gain = gradient.abs() * (bound - x).abs()
-            return torch.where(largest(gain, self.features(x)) & (gain > 0), bound, x)
+            return torch.where(best_support(self.norm, gain, self.features(x)) & (gain > 0), bound, x)
         room = self._room(x, gradient)
         best = stretch if self.norm == "L2" else fill_greedily
         return self._add(x, best(gradient, room, self.eps))
@@ -268,9 +283,9 @@ class Threat:
     def scatter(self, x: Inputs, noise: Noise) -> Inputs:
         """Return random points far from x, where APGD begins: uniform (Linf) or normal (L2) noise of length eps.
 
-        For L1, normal noise projected onto S(x), which leaves few coordinates changed. For L0 as `sample`.
+        For L1, normal noise projected onto S(x), which leaves few coordinates changed. For L0 and Patch as `sample`.
         """
-        if self.norm == "L0":
+        if self.norm in _SPARSE:
             return self.sample(x, noise)
         if self.norm == "Linf":
             return self.extend(x, noise.uniform(x.shape[1:], x.dtype) * 2 - 1)
@@ -278,22 +293,22 @@ class Threat:
         return self.extend(x, normal) if self.norm == "L2" else self.project(x, x + normal)
 
     def features(self, x: Inputs) -> int:
-        """Return how many features of an example may change in L0: the largest whole number that is at most eps."""
+        """Return how many features may change in L0, or the side of the square: the largest whole number up to eps."""
         return min(int(self.eps * (1 + 1e-6)), x.shape[1:].numel())
 
     def finite_limits(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `limits`; raises InputError where one is infinite: in L0 a feature could take any value there."""
+        """Return `limits`; raises InputError where one is infinite, since a feature could take any value there."""
         low, high = self.limits(like)
         if not (bool(low.isfinite().all()) and bool(high.isfinite().all())):
             raise InputError(
-                "L0 needs bounds: without them a single feature may take any value. Give --bounds LOW,HIGH."
+                f"{self.norm} needs bounds: without them a single feature may take any value. Give --bounds LOW,HIGH."
             )
         return low, high
 
     def refuse_sparse(self, what: str) -> None:
-        """Raise InputError where the norm is L0, in which something is not defined or not supported."""
-        if self.norm == "L0":
-            raise InputError(f"{what} is not defined in L0, whose ball is not convex: use Linf, L2 or L1.")
+        """Raise InputError where the norm is L0 or Patch, in which something is not defined or not supported."""
+        if self.norm in _SPARSE:
+            raise InputError(f"{what} is not defined in {self.norm}, whose ball is not convex: use Linf, L2 or L1.")
 
     @torch.no_grad()
     def boxed(self, z: Inputs) -> Inputs:
@@ -318,7 +333,9 @@ class Threat:
         """Return x + delta inside the box, one float32 step nearer to x where rounding has led out of the ball."""
         z = self._cut(x + delta)
         beyond = length(self.norm, z - x) > self.eps * (1 + _INSIDE)
-        return torch.where(beyond, torch.nextafter(z, x), z) if beyond.any() else z
+        if z.device.type == "cpu" and not beyond.any():  # elsewhere, the question would wait for the device
+            return z
+        return torch.where(beyond, torch.nextafter(z, x), z)
 
 
 def _checked_eps(eps: object) -> float:

@@ -17,15 +17,19 @@ from unperturbed.networks.dtype import cast as cast_network
 from unperturbed.networks.guard import running, trying
 from unperturbed.networks.logits import unwrapped
 from unperturbed.networks.modes import buffers_restored, eager, under_attack
-from unperturbed.networks.precision import InPrecision, Precision
+from unperturbed.networks.precision import InPrecision, Precision, plainly
 from unperturbed.networks.second import is_missing, lacking
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.training import checkpoint
-from unperturbed.training.prepare import Examples, make_optimiser, peak_learning_rate
+from unperturbed.training.prepare import Examples, peak_learning_rate
+from unperturbed.training.processes import block_paths, is_sharded, set_up
 from unperturbed.training.recipe import Recipe
+from unperturbed.training.recompute import recomputed
+from unperturbed.training.same_gradient import check_accumulation, check_recomputation, check_sharding, on_cpu
 from unperturbed.training.schedule import learning_rate, ramped
-from unperturbed.training.step import not_finite_at, optimisation_step
+from unperturbed.training.shards import in_one_piece
+from unperturbed.training.step import accumulate, not_finite_at, optimisation_step
 from unperturbed.types import Batch, Inputs, Labels
 
 T = TypeVar("T")
@@ -38,7 +42,8 @@ class Engine:
 
     Attributes:
         model: the caller's network.
-        classifier: the same, returning logits.
+        whole: the same, returning logits.
+        classifier: that network or, if the processes share the weights, a copy of it in shards.
         attacked: the same, in the precision of training; its gradients are not averaged over processes.
         wrapped: the same in Fabric's wrapper, whose backward averages gradients over the processes.
         average: the running average of the weights, if the recipe has one.
@@ -55,7 +60,8 @@ class Engine:
         recipe: Recipe,
         precision: Precision,
     ) -> None:
-        self.fabric, self.model, self.classifier, self.threat = fabric, model, classifier, threat
+        self.fabric, self.model, self.whole, self.threat = fabric, model, classifier, threat
+        self.classifier = deepcopy(classifier) if is_sharded(fabric) else classifier
         self.method, self.recipe, self.precision = method, recipe, precision
         self.batches, self.classes = examples.batches, examples.classes
         self.steps = recipe.epochs * len(self.batches)
@@ -65,11 +71,15 @@ class Engine:
         self.replaced = False
         """Whether a warning of a gradient of the inner maximisation that is not finite was issued."""
 
-        cast_network(classifier, precision.dtype, fabric.device)
-        classifier.to(memory_format=precision.memory_format)  # type: ignore[call-overload]
+        if is_sharded(fabric):
+            cast_network(self.whole, precision.dtype)
+        cast_network(self.classifier, precision.dtype, fabric.device)
+        self.classifier.to(memory_format=precision.memory_format)  # type: ignore[call-overload]
         checkpoint.move_memory(method, fabric.device)
+        first = self.inputs(self.batches.split.inputs(torch.arange(3) % len(self.batches.split)))
+        self.recomputed = block_paths(self.classifier, first) if recipe.checkpoint_activations else ()
         self.attacked = self.running(precision)
-        self.wrapped, self.optimiser = fabric.setup(self.attacked, make_optimiser(classifier, recipe))
+        self.wrapped, self.optimiser = set_up(fabric, self.attacked, recipe)
         average = get_ema_multi_avg_fn(recipe.averaging) if recipe.averaging else None  # type: ignore[no-untyped-call]
         self.average = AveragedModel(classifier, multi_avg_fn=average, use_buffers=True) if average else None
 
@@ -85,8 +95,15 @@ class Engine:
 
     @property
     def bare(self) -> nn.Module:
-        """That network without wrappers."""
-        return unwrapped(self.weighed)
+        """That network without wrappers; of shards, the whole network as of the last `gather`."""
+        return unwrapped(self.whole if is_sharded(self.fabric) else self.weighed)
+
+    def gather(self) -> None:
+        """Copy weights in shards into the whole network; all processes call it together."""
+        if is_sharded(self.fabric):
+            self.whole.load_state_dict(
+                {name: in_one_piece(part) for name, part in self.classifier.state_dict().items()}
+            )
 
     def running(self, precision: Precision) -> InPrecision:
         """Return the network as this precision runs it; compiled for whole batches only."""
@@ -123,12 +140,48 @@ class Engine:
         sample = Batch(probed.x[rows], probed.y[rows], probed.ids[rows])
         pair = Batch(sample.x[:2], sample.y[:2], sample.ids[:2])
         noise = Noise.of(self.recipe.seed, sample.ids).fold(-3)
+        noise_of_pair = noise.rows(torch.arange(2, device=self.fabric.device))
         device = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         self.wrapped.train()
         with buffers_restored(self.attacked), torch.random.fork_rng(device), eager():
-            self.try_step(pair, noise.rows(torch.arange(2, device=self.fabric.device)))
-        with buffers_restored(self.attacked), torch.random.fork_rng(device):
-            return self.method.check(self.attacked, sample, self.threat, noise)
+            if is_sharded(self.fabric):
+                self.try_shards(pair, noise_of_pair)
+                sample, noise = on_cpu(sample), Noise(noise.keys.cpu())
+            else:
+                self.try_step(pair, noise_of_pair)
+        with torch.random.fork_rng(device):
+            if self.recipe.accumulate > 1:
+                check_accumulation(self.whole, self.method, sample, self.threat, noise)
+            if self.recomputed:
+                check_recomputation(self.whole, self.recomputed, self.method, sample, self.threat, noise)
+        network = self.attacked if self.whole is self.classifier else InPrecision(self.whole)
+        with buffers_restored(network), torch.random.fork_rng(device):
+            return [*self.method.check(network, sample, self.threat, noise), *self.notes_on_parts()]
+
+    def notes_on_parts(self) -> list[str]:
+        """Return a warning if parts of a batch have separate statistics of batch norm."""
+        in_training = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.wrapped.modules())
+        if self.recipe.accumulate == 1 or not in_training:
+            return []
+        size = len(self.batches.at(0)) // self.recipe.accumulate
+        return [f"Batch norm uses the statistics of parts of {size} examples, since --accumulate divides the batch."]
+
+    def try_shards(self, two: Batch, noise: Noise) -> None:
+        """Compare the gradient of a step on two examples with that of the whole network; raises InputError."""
+
+        def gradient() -> list[Tensor]:
+            method = deepcopy(self.method)
+            with plainly():
+                accumulate(self.attacked, self.wrapped, method, two, self.threat, noise, 1, self.fabric.backward)
+            weights = [weight for weight in self.classifier.parameters() if weight.requires_grad]
+            gradient = [in_one_piece(torch.zeros_like(w) if w.grad is None else w.grad) for w in weights]
+            self.optimiser.zero_grad(set_to_none=True)
+            return gradient
+
+        with trying(f"trying a step of {getattr(self.method, 'name', type(self.method).__name__)}", two.ids, two.x):
+            network = InPrecision(self.whole)
+            network.train()
+            check_sharding(network, gradient, self.method, two, self.threat, noise)
 
     def try_step(self, two: Batch, noise: Noise) -> None:
         """Compute the gradient of a step on two examples, on a copy of a method with memory, without an update."""
@@ -157,10 +210,11 @@ class Engine:
         batch = self.batch(ids, x, y, augmenting.fold(0))
         threat = ramped(self.threat, self.ramp, share)
         try:
-            with noticing() as replaced, running("taking a step", ids, x):
+            recomputing = recomputed([self.classifier.get_submodule(path) for path in self.recomputed])
+            with noticing() as replaced, running("taking a step", ids, x), recomputing:
                 terms, inner = optimisation_step(
                     self.fabric, self.attacked, self.wrapped, self.optimiser, self.method, batch, threat, noise.fold(1),
-                    self.recipe.clip_grad_norm,
+                    self.recipe.clip_grad_norm, self.recipe.accumulate,
                 )  # fmt: skip
         except RunError as error:
             raise RunError(f"Step {number + 1}: {error}") from error.__cause__ or error

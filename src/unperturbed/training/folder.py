@@ -26,6 +26,9 @@ from unperturbed.training.checkpoint import last_of
 from unperturbed.training.recipe import Recipe
 from unperturbed.weights.rebuild import network_of, spec_of
 
+LATER = ("accumulate", "checkpoint_activations", "layout", "tune")
+"""Settings of the recipe that records of earlier versions lack; those runs had the defaults."""
+
 
 def describe_run(
     threat: Threat, method: object, recipe: Recipe, chosen: Mapping[str, Any], config: Mapping[str, Any]
@@ -111,6 +114,8 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
         )
     record = RunRecord.read(folder)
     earlier, current = _flat(record.plain()), _flat(RunRecord.of(description, "this run").plain())
+    defaults = {f"recipe.{name}": getattr(Recipe(), name) for name in LATER}
+    earlier = {key: value for key, value in defaults.items() if key in current} | earlier
     # an older schema with fewer fields
     free = {*FREE} | (current.keys() - earlier.keys() if record.schema < SCHEMA else set())
     changed = [

@@ -20,7 +20,8 @@ from unperturbed.evaluation.checked_model import check_kinds
 from unperturbed.findings import Progress, silent
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import Method
-from unperturbed.networks.device import check_devices, find_device
+from unperturbed.networks.device import find_device
+from unperturbed.networks.dtype import home
 from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import eager, own_randomness
@@ -34,18 +35,13 @@ from unperturbed.statistics.intervals import wilson
 from unperturbed.storage.opened import all_files, published
 from unperturbed.threat import Threat
 from unperturbed.trackers.base import find_trackers
-from unperturbed.training import checkpoint
+from unperturbed.training import checkpoint, shards
 from unperturbed.training import resume as resuming
 from unperturbed.training.engine import Engine
 from unperturbed.training.folder import alone, claim, describe_run, origin
 from unperturbed.training.journal import Journal
-from unperturbed.training.prepare import (
-    Examples,
-    chosen,
-    classify,
-    prepare,
-    strategy_for,
-)
+from unperturbed.training.prepare import Examples, chosen, classify, prepare
+from unperturbed.training.processes import Strategy, make_fabric
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.schedule import learning_rate, ramped
 from unperturbed.training.selection import Selection
@@ -58,7 +54,7 @@ log = logging.getLogger("unperturbed")
 
 
 @published(all_files)
-@checked(devices=COUNT)
+@checked(devices=COUNT, nodes=COUNT)
 def train(
     model: nn.Module,
     data: Any,
@@ -70,6 +66,8 @@ def train(
     resume: bool = False,
     device: str = "auto",
     devices: int = 1,
+    nodes: int = 1,
+    strategy: Strategy = "ddp",
     extra: Any = None,
     weights: Path | str | None = None,
     output: Output = None,
@@ -91,7 +89,10 @@ def train(
             weights) and result.json.
         resume: from the last checkpoint in `out`, if there is one.
         device: "auto", "cpu", "cuda" or "mps".
-        devices: processes, each with a part of every batch.
+        devices: processes on this machine, each with a part of every batch.
+        nodes: machines; torchrun, SLURM's srun or Ray Train starts the processes of all of them.
+        strategy: how processes share the work: "ddp" (each has all weights), or "fsdp" (weights and optimiser are
+            sharded over the processes; a method must need no second derivative of the network).
         extra: more training data, of which every batch has the recipe's `extra_ratio`.
         weights: a weights file to start from.
         output: the part of the output with the logits: a position, a name or a function of it; None: see `model`.
@@ -114,16 +115,11 @@ def train(
     trackers = find_trackers(track, folder)
     all_data = as_data(data)
     target = find_device(device)
-    check_devices(devices, target)
     begun = resume and folder is not None and (folder / runs.CONFIG).is_file()
     kept = kept_choice(folder) if begun and folder is not None else None
     precision = choose(recipe.precision, model, target, recipe.layout, recipe.compile) if kept is None else kept.way
     classifier = classify(model, all_data, output)
-    fabric = Fabric(
-        accelerator=target.type,
-        devices=devices if target.index is None else [target.index],
-        strategy="auto" if devices == 1 else strategy_for(classifier, all_data),
-    )
+    fabric = make_fabric(target, devices, nodes, strategy, classifier, all_data, recipe)
     shown = origin(model, all_data, extra, weights)
     if weights is not None:
         log.info("%s", load_weights(model, weights))
@@ -196,7 +192,8 @@ class _Run:
         """Return a warning if the weights before training are those of a network that expects other inputs."""
         engine, probed = self.engine, self.selection.probed
         with own_randomness(engine.recipe.seed, engine.fabric.device), eager():
-            layer = missing_layer(engine.classifier, probed.x[:TRIED], probed.y[:TRIED])
+            device, _ = home(engine.whole)
+            layer = missing_layer(engine.whole, probed.x[:TRIED].to(device), probed.y[:TRIED].to(device))
         return [] if layer is None else [layer]
 
     def go(self, progress: Progress) -> None:
@@ -241,11 +238,13 @@ class _Run:
         """Write the last weights and the result, and return the model with the best ones."""
         engine, state, folder = self.engine, self.state, self.journal.place
         best = state.probes[state.best_epoch - 1]
+        engine.gather()
         if folder is not None:
             save_weights(engine.bare, folder / runs.MODEL, self.journal.about(len(state.probes)))
             checkpoint.forget_previous(folder)
+            shards.forget_others((folder / runs.CHECKPOINT).parent, 1, state.step)
         engine.fabric.barrier()
-        engine.classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        engine.whole.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.selection.load_best()
         engine.model.eval()
         conclusions = self.selection.conclusions()
@@ -255,7 +254,7 @@ class _Run:
         chance = at_chance(clean, robust, engine.classes)
         if chance is not None:
             self.journal.warn(chance)
-            if (unsettled := unsettled_statistics(engine.classifier)) is not None:
+            if (unsettled := unsettled_statistics(engine.whole)) is not None:
                 self.journal.warn(unsettled)
         trained = Trained(
             model=engine.model,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unperturbed.checks import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, SHARE_BELOW_ONE, check_fields
+from unperturbed.errors import InputError
 from unperturbed.networks.settings import Layout, Seconds
 
 
@@ -41,6 +42,10 @@ class Recipe:
             agree in every bit), or the seconds for measuring. A resumed run keeps its choice.
         checkpoint_minutes: time between checkpoints within an epoch (there is always one at its end).
         seed: of all random numbers.
+        accumulate: parts of a process's batch, one of them in memory at a time, whose gradients are added; batch norm
+            uses the statistics of each part.
+        checkpoint_activations: whether to compute the activations inside of the network's blocks again in the backward
+            instead of storing them: less memory, more time, the same gradient.
     """
 
     epochs: int = 10
@@ -65,6 +70,8 @@ class Recipe:
     tune: Seconds = "off"
     checkpoint_minutes: float = 10.0
     seed: int = 0
+    accumulate: int = 1
+    checkpoint_activations: bool = False
 
     def __post_init__(self) -> None:
         """Raise InputError for settings out of range."""
@@ -72,6 +79,7 @@ class Recipe:
             self,
             epochs=AT_LEAST_ONE,
             batch_size=AT_LEAST_ONE,
+            accumulate=AT_LEAST_ONE,
             patience=AT_LEAST_ONE,
             lr=POSITIVE,
             clip_grad_norm=POSITIVE,
@@ -86,3 +94,5 @@ class Recipe:
             checkpoint_minutes=NOT_NEGATIVE,
             seed=SEED,
         )
+        if self.checkpoint_activations and (self.compile or self.tune != "off"):
+            raise InputError("checkpoint_activations runs eagerly: leave it out, or compile and tune.")

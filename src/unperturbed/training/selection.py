@@ -20,6 +20,7 @@ from unperturbed.training.alarm import Probe, probe, recognise
 from unperturbed.training.engine import Engine
 from unperturbed.training.journal import Journal
 from unperturbed.training.prepare import Examples
+from unperturbed.training.same_gradient import on_cpu
 from unperturbed.training.state import State
 from unperturbed.types import Batch
 from unperturbed.weights.files import load_weights, save_weights
@@ -51,6 +52,7 @@ class Selection:
         engine, state, method = self.engine, self.state, self.engine.method
         epoch = state.step // len(engine.batches)
         noise = Noise.of(engine.recipe.seed, self.probed.ids).fold(-2)
+        engine.gather()
         share = state.step / engine.steps
         with running(f"measuring the accuracy at the end of epoch {epoch}", self.probed.ids, self.probed.x):
             result = engine.agreed(probe(engine.weighed, self.probed, engine.threat, noise))
@@ -77,9 +79,11 @@ class Selection:
         """Return the means of the method's quantities, in the precision of the inputs."""
         engine, probed = self.engine, self.probed
         sample = Batch(probed.x[:EXAMINED], probed.y[:EXAMINED], probed.ids[:EXAMINED])
-        noise = Noise.of(engine.recipe.seed, sample.ids).fold(-4)
-        with under_attack(engine.weighed), as_reported(sample.x.device):
-            examined = engine.method.examine(engine.weighed, sample, engine.threat, noise)
+        noise, network = Noise.of(engine.recipe.seed, sample.ids).fold(-4), engine.weighed
+        if network is not engine.whole and engine.average is None:  # shards have no second derivative
+            sample, noise, network = on_cpu(sample), Noise(noise.keys.cpu()), engine.whole
+        with under_attack(network), as_reported(sample.x.device):
+            examined = engine.method.examine(network, sample, engine.threat, noise)
         return {name: float(value.mean()) for name, value in examined.items()}
 
     def raise_alarm(self) -> None:
@@ -137,6 +141,7 @@ class Selection:
                     f"{state.best_epoch}: put back a copy, or start the run again in another folder."
                 ) from error
             log.warning("%s was damaged or missing (%s): it is written anew from the checkpoint.", path, error)
+            self.engine.gather()
             self.keep_best()
 
     def conclusions(self) -> tuple[str, ...]:

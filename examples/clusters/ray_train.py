@@ -1,0 +1,50 @@
+"""Train a run by the workers of Ray Train, on one machine or a cluster.
+
+    python ray_train.py DATA OUT WORKERS [ADDRESS]
+
+All nodes must see the folder OUT; the same command resumes. ADDRESS is that of a cluster ("auto" on one of its
+machines); without it, Ray is started on this machine.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+import torch
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+import unperturbed as un
+from unperturbed.architectures.small_cnn import SmallCNN
+
+
+def work(settings: dict[str, Any]) -> None:
+    """Train as one of the workers; `train` joins their group."""
+    data, out = un.load_data(settings["data"]), Path(settings["out"])
+    torch.manual_seed(0)
+    model = SmallCNN(tuple(data.train.shape), classes=len(data.classes))
+    un.train(
+        model, data, un.Threat("Linf", 0.1), un.AT(), un.Recipe(epochs=2),
+        out=out, resume=True, devices=settings["workers"],
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Start the workers."""
+    data, out, workers = sys.argv[1], str(Path(sys.argv[2]).absolute()), int(sys.argv[3])
+    ray.init(address=sys.argv[4] if len(sys.argv) > 4 else "local")
+    settings = {"data": data, "out": out, "workers": workers}
+    TorchTrainer(
+        work,
+        train_loop_config=settings,
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=torch.cuda.is_available()),
+        run_config=RunConfig(storage_path=f"{out}-ray"),
+    ).fit()
+
+
+if __name__ == "__main__":
+    main()
