@@ -123,7 +123,8 @@ def fetch(
     """Make the copy equal to the newest manifest, and return the files of that that it lacks, since `needs` is false.
 
     A copy with changes that only this machine has, of the manifest's own writer, keeps them: it was about to publish
-    them. Files that it has deleted since come back, because a cleaner of caches may have deleted them. Changes that another machine's writer has overtaken are moved aside, with a warning.
+    them. Files that it has deleted since come back, because a cleaner of caches may have deleted them. Changes that
+    another machine's writer has overtaken are moved aside, with a warning.
 
     Raises:
         InputError: if there is no manifest.
