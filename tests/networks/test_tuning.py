@@ -173,6 +173,14 @@ def test_only_long_jobs_are_tuned(requested: Seconds, examples: float, steps: in
     assert tuned.way == ("q" if steps > 2 else "p") and (len(tuned.trials) > 0) == (steps > 2)
 
 
+def test_a_stage_begins_only_if_each_way_fits_twice() -> None:
+    """A job of few long steps: the two of the default are all that it loses."""
+    time = Time()
+    tuned = tune("p", [lambda best: ["q"]], ways(time, {"p": 4.0, "q": 1.0}), 80, "auto", time.clock)
+    assert time.taken == ["p", "p"] and tuned.trials == ()
+    assert time.now < 0.05 * 80 * 4.0
+
+
 def test_a_default_that_fails_is_kept() -> None:
     candidates = {"p": Candidate("p", failing(ValueError("no"))), "q": Candidate("q", lambda: None)}
     assert tune("p", [lambda best: ["q"]], candidates.__getitem__, 10, 1e3, Time().clock).way == "p"

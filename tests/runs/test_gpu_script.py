@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 @pytest.mark.slow
 def test_the_small_run_checks_and_measures_everything(tmp_path: Path) -> None:
     report = gpu.run(CPU, gpu.SMALL, None)
-    assert json.loads(json.dumps(report)) == report
+    assert json.loads(json.dumps(report))["measurements"] == report["measurements"]
     assert [check["name"] for check in report["checks"]] == ["gradients", "projections", "standard"]
     assert all(check["passed"] for check in report["checks"])
     assert report["checks"][2]["values"]["cpu"] > 0

@@ -78,6 +78,8 @@ def all_gradients(fabric: Fabric, rank: int, world: int) -> dict[str, Tensor]:
     methods: dict[str, Method] = {"at": AT(), "trades": TRADES()}
     for name, method in methods.items():
         found |= {f"{name}: {path}": value for path, value in one_step(fabric, method, True, rank, world).items()}
+    parts = one_step(fabric, AT(), True, rank, world, parts=2 if world > 1 else 1)
+    found |= {f"at in parts: {path}": value for path, value in parts.items()}
     return found | three_steps(fabric, rank, world, True)
 
 

@@ -56,7 +56,7 @@ def network(norm: bool) -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 16), *middle, nn.ReLU(), nn.Linear(16, 3)).double()
 
 
-def one_step(fabric: Fabric, method: Method, norm: bool, rank: int, world: int) -> dict[str, Tensor]:
+def one_step(fabric: Fabric, method: Method, norm: bool, rank: int, world: int, parts: int = 1) -> dict[str, Tensor]:
     """Return the weights after a step of plain descent with rate 1: those before, less the gradient."""
     model = network(norm)
     wrapped, optimiser = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=1.0))
@@ -64,7 +64,7 @@ def one_step(fabric: Fabric, method: Method, norm: bool, rank: int, world: int) 
     rows = torch.arange(24)[rank::world]
     batch = Batch(x[rows].double(), y[rows], rows)
     noise = Noise.of(0, rows)
-    optimisation_step(fabric, InPrecision(model), wrapped, optimiser, method, batch, THREAT, noise)
+    optimisation_step(fabric, InPrecision(model), wrapped, optimiser, method, batch, THREAT, noise, parts=parts)
     return state(model)
 
 

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from studies.networks import SmallViT
 from test_processes import join_in, together
-from torch import Tensor
+from torch import Tensor, nn
 
 from support.toys import Stopped, equal, state, stop_at, without_seconds
 from unperturbed import runs
@@ -27,12 +27,13 @@ from unperturbed.methods.trades import TRADES
 from unperturbed.networks.precision import InPrecision
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
+from unperturbed.training.checkpoint import holds
 from unperturbed.training.loop import train
 from unperturbed.training.processes import make_fabric
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.shards import forget_others, in_one_piece
 from unperturbed.training.step import optimisation_step
-from unperturbed.types import Batch, Inputs, Labels
+from unperturbed.types import Batch, Inner, Inputs, Labels, Model, Terms
 
 THREAT = Threat("Linf", 0.1)
 METHODS: dict[str, Callable[[], Method]] = {
@@ -134,6 +135,36 @@ def try_refused(rank: int, port: int, folder: Path) -> None:
         with pytest.raises(InputError, match=f"{name} cannot be trained with --strategy fsdp"):
             go(folder / name, method, devices=2)
         assert not (folder / name / runs.CONFIG).exists()
+
+
+class Holding(nn.Module, Method):
+    """Adversarial training that holds the network."""
+
+    name = "holding"
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
+        return AT().perturb(model, batch, threat, noise)
+
+    def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
+        return AT().loss(model, batch, inner, threat, noise)
+
+
+def try_holding(rank: int, port: int, folder: Path) -> None:
+    join_in(rank, port)
+    model = transformer()
+    method = Holding(model)
+    assert holds(method, model) and not holds(AT(), model)
+    with pytest.raises(InputError, match="holds the network"):
+        train(model, images(40), THREAT, method, Recipe(batch_size=8), device="cpu", devices=2, strategy="fsdp")
+
+
+@pytest.mark.slow
+def test_a_method_that_holds_the_network_would_keep_its_first_weights(tmp_path: Path) -> None:
+    together(try_holding, tmp_path)
 
 
 @pytest.mark.slow

@@ -97,6 +97,11 @@ def move_memory(method: Method, device: torch.device) -> None:
         module.to(device)
 
 
+def holds(method: Method, network: nn.Module) -> bool:
+    """Tell whether the network is among the modules in the method's fields."""
+    return any(module is network for _, module in _modules(method, ""))
+
+
 def restore_memory(method: Method, saved: dict[str, Tensor]) -> None:
     """Restore buffers from `memory`, on their devices."""
     for path, module in _modules(method, ""):

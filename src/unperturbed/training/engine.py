@@ -168,6 +168,8 @@ class Engine:
 
     def try_shards(self, two: Batch, noise: Noise) -> None:
         """Compare the gradient of a step on two examples with that of the whole network; raises InputError."""
+        if any(checkpoint.holds(self.method, network) for network in (self.model, self.whole)):
+            raise InputError("The method holds the network, of which --strategy fsdp trains a copy in shards: use ddp.")
 
         def gradient() -> list[Tensor]:
             method = deepcopy(self.method)

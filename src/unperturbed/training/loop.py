@@ -140,8 +140,9 @@ def train(
             engine = Engine(fabric, model, classifier, examples, threat, method, recipe, precision)
             if recipe.tune != "off" and not begun:
                 tuned = tune_training(engine)
-                record = described(tuned)
-                engine = Engine(fabric, model, classifier, examples, threat, method, recipe, tuned.way)
+                if tuned.trials:
+                    record = described(tuned)
+                    engine = Engine(fabric, model, classifier, examples, threat, method, recipe, tuned.way)
             run = _Run(engine, examples, folder)
             last = checkpoint.last_of(folder) if resume and folder is not None else None
             if resume and last is None and engine.is_first:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import distributed, nn
@@ -137,7 +136,7 @@ def _started() -> tuple[str, int] | None:
     if TorchElasticEnvironment.detect():
         return "torchrun", int(os.environ["WORLD_SIZE"])
     in_job = "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
-    return ("srun", SLURMEnvironment().world_size()) if in_job else None
+    return ("srun", int(os.environ["SLURM_NTASKS"])) if in_job else None
 
 
 def _check_sharding(recipe: Recipe) -> None:
