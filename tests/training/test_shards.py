@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from support.toys import Stopped, equal, state, stop_at, without_seconds
 from unperturbed import runs
+from unperturbed.architectures.mlp import MLP
 from unperturbed.data.convert import as_data
 from unperturbed.errors import InputError
 from unperturbed.methods.at import AT
@@ -155,7 +156,7 @@ class Holding(nn.Module, Method):
 
 def try_holding(rank: int, port: int, folder: Path) -> None:
     join_in(rank, port)
-    model = transformer()
+    model = MLP((1, 28, 28), 10, hidden=(8,))
     method = Holding(model)
     assert holds(method, model) and not holds(AT(), model)
     with pytest.raises(InputError, match="holds the network"):
