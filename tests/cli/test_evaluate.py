@@ -108,6 +108,21 @@ def test_several_threats_give_the_worst_case(run: Run) -> None:
     assert code == 0 and "threats" not in json.loads(out)
 
 
+def test_the_searches_run_as_the_options_say(run: Run) -> None:
+    """The table and the record say how; without these options they say nothing."""
+    words = (*MINE[:-1], "tuned", "--threat", "Linf:4/255")
+    code, out, err = run(*words, "--layout", "channels-last", "--tune", "auto", "--batch-size", "16")
+    assert code == 0, err
+    assert "channels-last, batches of 16; not measured" in out
+    environment = json.loads(Path("tuned/evaluation/pgd.json").read_text())["environment"]
+    assert (environment["channels_last"], environment["compiled"], environment["tuning"]) == (True, False, {})
+    code, out, _ = run(*words)
+    assert code == 0 and "channels-last, batches of 16" in out, "the finished evaluation keeps its choice"
+    code, out, _ = run(*MINE, "--threat", "Linf:4/255")
+    assert code == 0 and "batches of" not in out
+    assert run(*MINE, "--tune", "fast")[0] == 2 and run(*MINE, "--tune", "0")[0] == 2
+
+
 def test_threats_may_stand_in_yaml_and_the_command_line_goes_over_it(run: Run) -> None:
     Path("t.yaml").write_text("threat: [Linf:4/255, L2:0.1]\nquantize: false\n")
     found = json.loads(run(*MINE, "--config", "t.yaml", "--json")[1])

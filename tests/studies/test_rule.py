@@ -116,3 +116,14 @@ def test_noise_decides_at_most_one_study_of_twenty() -> None:
     studies = [[(Claim("noise", noise(4 * k + i), percent=False), values_of()) for i in range(4)] for k in range(200)]
     wrong = sum(any(verdict.decision != "not decided here" for verdict in decide_all(study)) for study in studies)
     assert wrong / 200 <= 0.08
+
+
+def test_a_time_is_over_repeats_and_below_its_share() -> None:
+    values = Values({}, {"ours": torch.linspace(4.8, 5.2, 9), "theirs": torch.full((9,), 10.0)}, {})
+    claims = [
+        Claim("less than 60%", lambda values: 0.6 - values.time_share("ours", "theirs"), over="repeats"),
+        Claim("less than 40%", lambda values: 0.4 - values.time_share("ours", "theirs"), over="repeats"),
+    ]
+    held, missed = decide_all([(claim, values) for claim in claims])
+    assert (held.decision, missed.decision) == ("held", "did not hold")
+    assert held.mean == pytest.approx(0.1) and str(held).endswith("9 repeats.")

@@ -20,9 +20,9 @@ SHARE = 0.04
 """The share of a job's expected seconds that "auto" spends on tuning."""
 COMPILING = 45.0
 """Seconds that must be left for a compiled candidate: a compilation cannot be stopped."""
-GAIN = 0.97
-"""A candidate must take less than this share of the default's seconds, or the default stays."""
-ROUNDS = 5
+GAIN = 0.93
+"""A candidate must take less than this share of the best way's seconds to replace it, since times are noisy."""
+ROUNDS = 9
 """The largest number of timed steps of a candidate."""
 
 
@@ -182,12 +182,16 @@ def tune(
     began = clock.wall()
     (first,) = measure([candidate(default)], 0.0, clock)
     seconds = 0.0 if first.seconds is None else allowance(requested, first.seconds * examples)
+    step = (clock.wall() - began) / 2  # of the default: one for its set-up, one that is timed
     best, trials = default, dict[str, Trial]()
     for alternatives in stages if seconds > 0 else ():
         ways = [best, *alternatives(best)]
-        stage = measure([candidate(way) for way in ways], seconds - (clock.wall() - began), clock) if ways[1:] else []
+        left = seconds - (clock.wall() - began)
+        if not ways[1:] or left < 2 * len(ways) * step:
+            continue
+        stage = measure([candidate(way) for way in ways], left, clock)
         trials |= {trial.name: trial for trial in stage}
-        best = ways[fastest(stage)] if stage else best
+        best = ways[fastest(stage)]
     chosen = Tuned(best, tuple(trials.values()))
     if trials:
         log.info("%s", said(candidate(best).name, chosen.record(), clock.wall() - began))

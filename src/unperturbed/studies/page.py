@@ -11,6 +11,7 @@ from unperturbed.evaluation.hashes import versions
 from unperturbed.reports.charts.differences import Difference, differences_chart
 from unperturbed.reports.charts.style import save_chart
 from unperturbed.runs import write_json, write_text
+from unperturbed.specs.spec import describe
 from unperturbed.studies.by_name import names
 from unperturbed.studies.design import SCALES, Run, Scale, Setting
 from unperturbed.studies.rule import Verdict
@@ -59,7 +60,7 @@ def page_of(result: Result, figures: Sequence[str]) -> str:
             "Means over seeds. Run: median seconds of a training, which shares the processor with other work. Steps: "
             "median seconds of its steps on one thread, alternating with those of the other networks.",
             _table(
-                ("claim", "verdict", "difference", "95%", "p", "seeds", "examples"),
+                ("claim", "verdict", "difference", "95%", "p", "seeds or repeats", "examples"),
                 [_row(verdict) for verdict in verdicts],
             ),
             f"![{study.name}]({figures[number]})",
@@ -138,9 +139,25 @@ def _networks(values: Values, runs: Sequence[Run]) -> str:
 
 def _chosen(run: Run) -> str:
     """Return the fields that tell the chosen method from the others, or "" if there is no choice."""
-    if len(run.network.methods) == 1:
+    methods = run.network.methods
+    if len(methods) == 1:
         return ""
-    return str(run.method).partition("(")[2].partition(", maximiser")[0].rstrip(")")
+    options = [_options(describe(method)) for method in methods]
+    chosen = _options(describe(run.method))
+    fields = [f"{name} {value}" for name, value in chosen.items() if any(value != other.get(name) for other in options)]
+    at_end = ["an end of its range"] if run.method in (methods[0], methods[-1]) else []
+    return ", ".join([*fields, *at_end])
+
+
+def _options(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a described object by name, those of nested objects after a dot."""
+    options: dict[str, Any] = {}
+    for name, value in described.get("init_args", {}).items():
+        if isinstance(value, Mapping):
+            options |= {f"{name}.{below}": inner for below, inner in _options(value).items()}
+        else:
+            options[name] = value
+    return options
 
 
 def _mean(values: torch.Tensor) -> str:

@@ -29,6 +29,7 @@ class Claim:
             and for it at the other end of the interval. None: such examples are left out.
         percent: whether the difference is one of shares; the standard error is then at least that of one example.
         resolution: the smallest standard error of a value of a network, such as an accuracy on few examples.
+        over: the rows of the differences: seeds, or repeats of the measurement of a time.
     """
 
     sentence: str
@@ -38,6 +39,7 @@ class Claim:
     unknown: float | None = 1.0
     percent: bool = True
     resolution: float = 0.0
+    over: Literal["seeds", "repeats"] = "seeds"
 
     def decide(self, values: Values) -> "Verdict":
         """Return the decision without adjustment for further claims."""
@@ -121,13 +123,13 @@ class Verdict:
         if self.decision != "not decided here" or self.reason:
             return self.reason
         if self.needed is None:
-            return f"no number of seeds would decide it on {self.examples} examples"
-        return f"{self.needed} seeds would decide it"
+            return f"no number of {self.claim.over} would decide it on {self.examples} examples"
+        return f"{self.needed} {self.claim.over} would decide it"
 
     def __str__(self) -> str:
         """Return one plain sentence."""
         text = f" ({self.further()})" if self.further() else ""
-        count = f"{self.seeds} seeds" + (f" of {self.examples} examples" if self.examples > 1 else "")
+        count = f"{self.seeds} {self.claim.over}" + (f" of {self.examples} examples" if self.examples > 1 else "")
         return (
             f"{self.claim.sentence}: {self.decision}{text}; difference {self.number(self.mean)} "
             f"[{self.number(self.low)}, {self.number(self.high)}], {count}."

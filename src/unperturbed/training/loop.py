@@ -15,14 +15,13 @@ from torch import nn
 from unperturbed import runs
 from unperturbed.checks import COUNT, checked
 from unperturbed.data.convert import as_data
-from unperturbed.evaluation.chance import TRIED
+from unperturbed.evaluation.chance import TRIED, expected_layer
 from unperturbed.evaluation.checked_model import check_kinds
 from unperturbed.findings import Progress, silent
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import Method
 from unperturbed.networks.device import find_device
 from unperturbed.networks.dtype import home
-from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import eager, own_randomness
 from unperturbed.networks.precision import Precision, choose, full_float32
@@ -140,8 +139,9 @@ def train(
             engine = Engine(fabric, model, classifier, examples, threat, method, recipe, precision)
             if recipe.tune != "off" and not begun:
                 tuned = tune_training(engine)
-                record = described(tuned)
-                engine = Engine(fabric, model, classifier, examples, threat, method, recipe, tuned.way)
+                if tuned.trials:
+                    record = described(tuned)
+                    engine = Engine(fabric, model, classifier, examples, threat, method, recipe, tuned.way)
             run = _Run(engine, examples, folder)
             last = checkpoint.last_of(folder) if resume and folder is not None else None
             if resume and last is None and engine.is_first:
@@ -193,7 +193,7 @@ class _Run:
         engine, probed = self.engine, self.selection.probed
         with own_randomness(engine.recipe.seed, engine.fabric.device), eager():
             device, _ = home(engine.whole)
-            layer = missing_layer(engine.whole, probed.x[:TRIED].to(device), probed.y[:TRIED].to(device))
+            layer = expected_layer(engine.whole, probed.x[:TRIED].to(device), probed.y[:TRIED].to(device))
         return [] if layer is None else [layer]
 
     def go(self, progress: Progress) -> None:

@@ -21,6 +21,7 @@ LLR_1: Study = Study(
         Claim(
             "LLR takes less than half the time of AT with ten steps (half less its share)",
             lambda values: 0.5 - values.time_share("llr", "at-10"),
+            over="repeats",
         ),
     ),
     settings=LLR_SCALES,

@@ -21,6 +21,7 @@ def _not_slower(ours: str) -> Claim:
     return Claim(
         f"{ours} takes at most 1.15 times the time of trades (1.15 less its share)",
         lambda values: 1.15 - values.time_share(ours, "trades"),
+        over="repeats",
     )
 
 

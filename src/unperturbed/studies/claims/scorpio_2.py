@@ -21,6 +21,7 @@ SCORPIO_2: Study = Study(
         Claim(
             "It takes less than two thirds of the time of AT with ten steps (two thirds less its share)",
             lambda values: 2 / 3 - values.time_share("scorpio-3", "at-10"),
+            over="repeats",
         ),
     ),
     settings=SCORPIO_SCALES,
