@@ -64,11 +64,16 @@ test-loops:
 	.venv-loops/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test,lightning,transformers]"
 	OMP_NUM_THREADS=1 .venv-loops/bin/python -m pytest -m "" tests/adapters tests/test_docs_loops.py
 
-test-foreign:
+FOREIGN := .venv-foreign/.ready
+
+$(FOREIGN): pyproject.toml constraints.txt
 	test -x .venv-foreign/bin/python || $(PYTHON) -m venv .venv-foreign
 	grep -v '^torch==' constraints.txt > .venv-foreign/constraints.txt
 	.venv-foreign/bin/python -m pip install --quiet --constraint .venv-foreign/constraints.txt torch==$(NEWEST_TORCH) torchvision==$(NEWEST_TORCHVISION) --editable ".[test,vision]"
-	OMP_NUM_THREADS=1 .venv-foreign/bin/python -m pytest -m "not long" tests/architectures tests/test_docs_foreign.py
+	touch $@
+
+test-foreign: $(FOREIGN)
+	OMP_NUM_THREADS=1 .venv-foreign/bin/python -m pytest -n auto --maxprocesses 8 -m "not long" tests/architectures tests/test_docs_foreign.py
 
 test-rounding: $(READY)
 	MKL_CBWR= $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow"

@@ -45,6 +45,7 @@ BY_DIFFERENCES = ("timm:mobilenetv3_small_050", "torchvision:mobilenet_v3_small"
 """Models with layers that lack a second derivative: `llr` trains them in its form by differences."""
 THREAT = "Linf:4/255"
 MEASUREMENTS = ("evaluate", "curve", "diagnose")
+STATES = {"train": "trained", "evaluate": "evaluated", "curve": "curved", "diagnose": "diagnosed"}
 
 
 def commands(data: str, folder: Path, model: str, method: str) -> Iterator[tuple[str, list[str]]]:
@@ -59,8 +60,8 @@ def commands(data: str, folder: Path, model: str, method: str) -> Iterator[tuple
     words = ["--data", data, "--model", model, *options, "--threat", THREAT, *recipe]
     form = ["--method.form", "differences"] if method == "llr" and model in BY_DIFFERENCES else []
     yield "train", [*words, "--method", method, *METHODS[method], *form, "--out", run]
-    yield "evaluate", [run, "--examples", "4", "--suite", "APGD-CE", "--precision", "32"]
-    yield "curve", [run, "--examples", "2", "--suite", "pgd", "--eps", "4/255"]
+    yield "evaluate", [run, "--examples", "32", "--suite", "apgd-ce", "--precision", "32"]
+    yield "curve", [run, "--examples", "32", "--suite", "pgd", "--eps", "4/255"]
     if method == "at":
         yield "diagnose", [run, "--examples", "8", "--out", f"{run}-diagnosis"]
 
@@ -89,22 +90,24 @@ def finished(file: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
 
 
 def table(file: Path) -> Iterator[str]:
-    """Yield the lines of a table in Markdown."""
+    """Yield the lines of a table in Markdown: what finished of each model and method, but for the training's form."""
     rows = finished(file)
-    yield f"| model | {' | '.join(METHODS)} | diagnosed |"
-    yield f"|---|{'---|' * (len(METHODS) + 1)}"
+    yield f"| model | {' | '.join(METHODS)} |"
+    yield f"|---|{'---|' * len(METHODS)}"
     for model in MODELS:
+        cells = [_cell({verb: rows.get((model, method, verb)) for verb in STATES}) for method in METHODS]
+        form = " by differences:" if model in BY_DIFFERENCES else ""
         cells = [
-            _cell([rows.get((model, method, verb)) for verb in ("train", "evaluate", "curve")]) for method in METHODS
+            f"{form} {cell}".strip() if method == "llr" else cell for method, cell in zip(METHODS, cells, strict=True)
         ]
-        yield f"| `{model}` | {' | '.join(cells)} | {_cell([rows.get((model, 'at', 'diagnose'))])} |"
+        yield f"| `{model}` | {' | '.join(cells)} |"
 
 
-def _cell(outcomes: list[dict[str, Any] | None]) -> str:
-    if any(outcome is None for outcome in outcomes):
-        return "not run"
-    codes = [outcome["code"] for outcome in outcomes if outcome is not None]
-    return "ran" if not any(codes) else f"refused ({codes})"
+def _cell(outcomes: Mapping[str, dict[str, Any] | None]) -> str:
+    """Return the states of a run by the commands that ended with exit code 0, and the codes of others."""
+    ended = [STATES[verb] for verb, outcome in outcomes.items() if outcome is not None and not outcome["code"]]
+    failed = [f"{verb}: code {outcome['code']}" for verb, outcome in outcomes.items() if outcome and outcome["code"]]
+    return ", ".join([*ended, *failed]) or "not run"
 
 
 def study(data: str, folder: Path, library: str) -> None:
@@ -122,6 +125,8 @@ def study(data: str, folder: Path, library: str) -> None:
             continue
         words = dict(commands(data, folder, model, method))[verb]
         row = {"model": model, "method": method, "verb": verb, **run(verb, words)}
+        if row["code"] not in (0, 1, 2):
+            raise SystemExit(f"{model} {method} {verb} was interrupted; the same command resumes.")
         done[key] = row
         with file.open("a") as lines:
             lines.write(json.dumps(row) + "\n")

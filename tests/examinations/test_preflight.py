@@ -52,6 +52,9 @@ def test_a_clean_set_up_gets_no_message_and_estimates() -> None:
     assert found.symptoms == () and found.facts["clean_accuracy"] > 0.85 and found.seconds < 30
     seconds = found.facts["seconds"]
     assert seconds["evaluate --suite standard"] > seconds["evaluate --suite pgd"] > 0
+    n = found.facts["examples"]
+    share = 600 / 8000 + max(16, round(0.05 * n)) / n
+    assert seconds["evaluate --suite fast"] == pytest.approx(share * seconds["evaluate --suite standard"])
 
 
 def twins() -> Data:

@@ -24,6 +24,12 @@ def results(text: str) -> list[EvalResult]:
     return list(card.data.eval_results or ())
 
 
+def test_the_card_has_the_confusion_under_attack_and_commands_on_a_pulled_run(run: Path) -> None:
+    text = hub_card(stored(run), "mary/robust")
+    assert "Confusion under attack (pgd, Linf:0.1)" in text.replace("\\", "") and "left out" not in text
+    assert "unperturbed train --config run/config.yaml --out run-again" in text and str(run) not in text
+
+
 def test_the_metadata_are_the_evaluations(run: Path) -> None:
     of = stored(run)
     card = ModelCard(hub_card(of, "mary/robust", "mit", ["small"]))

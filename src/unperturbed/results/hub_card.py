@@ -42,7 +42,7 @@ def hub_card(run: StoredRun, repository: str, license: str | None = None, tags: 
     }
     stated = {key: value for key, value in metadata.items() if value is not None}
     text = yaml.safe_dump(stated, sort_keys=False, allow_unicode=True)
-    document = document_of([replace(run, folder=FOLDER)], [make for make in SECTIONS if make not in LEFT_OUT])
+    document = document_of([replace(run, place=FOLDER)], [make for make in SECTIONS if make not in LEFT_OUT])
     return f"---\n{text}---\n\n{card_of(document)}{_use(repository)}"
 
 

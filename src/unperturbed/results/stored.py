@@ -91,6 +91,7 @@ class StoredRun:
         diagnoses: in the order of their files.
         damaged: sentences on pieces that are unreadable or do not match.
         absent: sentences on results that were not measured, with the command.
+        place: the folder in commands for readers of the results; None: `folder`.
     """
 
     name: str
@@ -110,6 +111,7 @@ class StoredRun:
     diagnoses: Sequence[StoredDiagnosis] = ()
     damaged: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+    place: Path | None = None
 
     @property
     def headline(self) -> StoredEvaluation | None:

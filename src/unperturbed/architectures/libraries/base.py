@@ -85,7 +85,7 @@ class LibraryModel(nn.Module):
         self,
         model: nn.Module,
         adapt: nn.Module,
-        normalise: Normalise,
+        normalise: nn.Module,
         spec: str,
         init_args: Mapping[str, Any],
         trained: bool = False,

@@ -86,7 +86,7 @@ def _confusion(run: StoredRun, stored: StoredEvaluation) -> Block:
             points = stored_points(stored)
             prediction_of = dict(zip(points.ids, answers(run, points).tolist(), strict=True))
     except InputError as error:
-        return Paragraph(f"The confusion under attack is left out: {error}.")
+        return Paragraph(f"The confusion under attack is left out: {str(error).rstrip('.')}.")
     pairs, undecided = Counter[tuple[int, int]](), 0
     for name, label, prediction, verdict in zip(
         *(table[column] for column in ("id", "label", "prediction", "verdict")), strict=True

@@ -92,8 +92,9 @@ def _minutes(seconds: Any) -> str:
 
 
 def _commands(run: StoredRun) -> str:
-    repetition = shlex.quote(f"{run.folder}-again")
-    lines = [f"unperturbed train --config {shlex.quote(str(run.folder / 'config.yaml'))} --out {repetition}"]
+    folder = run.place or run.folder
+    repetition = shlex.quote(f"{folder}-again")
+    lines = [f"unperturbed train --config {shlex.quote(str(folder / 'config.yaml'))} --out {repetition}"]
     if run.headline is not None:
         outcome = run.headline.outcome
         suite, threat = shlex.quote(outcome.suite), shlex.quote(_threat(outcome.threat))
