@@ -36,7 +36,8 @@ from unperturbed.training.step import optimisation_step
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(names.__file__).parent
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/tutorials").glob("*.md")]
+FOLDERS = ("", "explanation", "tutorials")
+PAGES = [*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / "docs" / folder).glob("*.md"))]
 METHODS = {kind.name: kind for kind in find_classes(unperturbed.methods, Method)}  # type: ignore[attr-defined]
 
 

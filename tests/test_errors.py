@@ -21,3 +21,8 @@ SUITES = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "pgd", "pgd-ce", "plu
 )
 def test_a_suggestion_is_a_name_with_this_part_or_the_nearest(name: str, names: tuple[str, ...], said: str) -> None:
     assert hint(name, names) == said
+
+
+def test_unlisted_names_are_proposed_but_not_listed() -> None:
+    assert hint("zebra", ("a",), unlisted=("b", "square")) == "Known are: a."
+    assert hint("squar", ("a",), unlisted=("b", "square")) == "Did you mean 'square'?"

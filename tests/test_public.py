@@ -40,7 +40,7 @@ def test_the_page_of_public_names_has_each_of_them_and_no_other() -> None:
 OURS = {
     *("ERM", "Method", "Wrapper", "EpochEnd", "At"),
     *("Attack", "AttackResult", "FunctionAttack", "GradientAttack", "MinimumNorm", "Nearest", "Suite"),
-    *("Gate", "ByLogit", "TargetOrder", "Exhaustion"),
+    *("Gate", "ByLogit", "TargetOrder", "Exhaustion", "Descent", "Rule", "Look", "Refining"),
     *("Ascent", "Best", "Maximiser", "ClimbQueue", "Replaced", "Restarts"),
     *("MLP", "Normalise"),
 }

@@ -86,7 +86,7 @@ def test_called_again_it_reads_what_it_found_and_replaces_other_radii_only_if_to
     ("words", "parts"),
     [
         (("curve", "absent"), ["absent", "no run folder"]),
-        (("curve", "--suite", "rand"), ["'rand'", "Known are: nearest, pgd"]),
+        (("curve", "--suite", "rand"), ["'rand'", "Known are: nearest, patch, pgd"]),
         (("curve", "--model", "mlp", "--data", "blobs.npz"), ["trained"]),
         (("curve", "--model", "mlp", "--weights", "w.pt"), ["--data is missing"]),
         (("curve", "--step", "3"), ["--step"]),

@@ -128,7 +128,7 @@ def test_several_runs_are_read_and_a_sweep_is_opened_once(capsys: pytest.Capture
         (("train", "--config", "s3://b/c.yaml"), "--config takes a place on this machine, not s3://b/c.yaml"),
         (
             ("evaluate", "x", "--out", "hf://user/name"),
-            "a run goes to the hub by `unperturbed push`",
+            "a run goes to a repository of the hub by",
         ),
         (("train", "--data", "memory://bucket/no", "--out", URL), "There are no data memory://bucket/no"),
     ],

@@ -14,7 +14,7 @@ from unperturbed.attacks.gradient import GradientAttack, Suite
 from unperturbed.attacks.square import Square
 from unperturbed.evaluation.accuracy import evaluate
 from unperturbed.evaluation.curve import minimum_norm
-from unperturbed.evaluation.evidence import Evidence, doubts_of, fallen_without_gradients, total
+from unperturbed.evaluation.evidence import FALLEN_BEFORE_CHECK, Evidence, doubts_of, fallen_without_gradients, total
 from unperturbed.evaluation.optimising import calls_autograd
 from unperturbed.evaluation.outputs import saturated
 from unperturbed.evaluation.robustbench import model_info
@@ -156,6 +156,15 @@ def test_it_takes_more_than_two_in_a_thousand_and_a_gradient_attack_before() -> 
     told = [doubt.short for doubt in fallen_without_gradients((gradient, fab, square), [500, 3, 2], 1000)]
     assert told == ["FAB broke 3 that gradients left"]
     assert not fallen_without_gradients((square, gradient), [500, 3], 1000)
+
+
+def test_a_suite_with_a_gate_tolerates_a_hundredth_since_its_gate_attacks_a_sample_again() -> None:
+    attacks = (GradientAttack("PGD", margin, PGD(steps=3)), Square())
+    assert not fallen_without_gradients(attacks, [500, 10], 1000, FALLEN_BEFORE_CHECK)
+    assert fallen_without_gradients(attacks, [500, 11], 1000, FALLEN_BEFORE_CHECK)
+    outcome = evaluate(Function(masked), (X, Y), Threat("Linf", 0.06), "fast")
+    search = next(attack for attack in outcome.attacks if attack.name == "Local-Search")
+    assert outcome.gate is not None and search.broken > 0.01 * outcome.n and "Local-Search" in outcome.gate.reason
 
 
 class Root(nn.Module):

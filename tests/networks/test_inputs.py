@@ -5,9 +5,12 @@ import torch
 from torch import nn
 
 from unperturbed import Recipe, Threat, evaluate, train
+from unperturbed.architectures.libraries.base import LibraryModel
+from unperturbed.architectures.normalise import Normalise
 from unperturbed.attacks.fab import FAB
 from unperturbed.attacks.gradient import Suite
 from unperturbed.errors import InputError
+from unperturbed.evaluation.chance import expected_layer
 from unperturbed.evaluation.curve import minimum_norm
 from unperturbed.examinations.runner import diagnose
 from unperturbed.methods.erm import ERM
@@ -133,3 +136,10 @@ def test_a_network_that_comes_right_without_confidence_is_not_accused() -> None:
     assert missing_layer(network, X, Y) is not None
     network.slope.data.mul_(1e-2)
     assert missing_layer(network, X, Y) is None
+
+
+def test_a_model_of_another_library_normalises_itself() -> None:
+    network = Brightness(layer(255.0))
+    assert expected_layer(network, X, Y) is not None
+    nothing = Normalise((0.0,), (1.0,))
+    assert expected_layer(LibraryModel(network, nn.Identity(), nothing, "timm:a", {}), X, Y) is None

@@ -157,6 +157,24 @@ def test_a_file_is_published_as_it_was_between_two_writes() -> None:
     assert stored() == {"a": "399", "b": "399"}
 
 
+def test_files_that_change_while_they_are_copied_are_copied_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "INTERVAL", 1000.0)
+    copyfile, copied = shutil.copyfile, list[Path]()
+
+    def copy_and_write(source: Path, target: Path) -> None:
+        copyfile(source, target)
+        copied.append(source)
+        if len(copied) == 1:
+            for name in "ab":
+                write_text(source.with_name(name), "2")
+
+    with opened.opened(URL) as folder:
+        for name in "ab":
+            write_text(folder / name, "1")
+        monkeypatch.setattr(shutil, "copyfile", copy_and_write)
+    assert stored() == {"a": "2", "b": "2"} and len(copied) == 4
+
+
 def test_a_reader_whose_objects_are_deleted_reads_the_newer_state(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in "12":
         with opened.opened(URL) as folder:
@@ -382,6 +400,12 @@ def test_a_file_is_uploaded_under_its_own_name_at_the_end_of_the_block_only() ->
         path.write_text("half")
         raise ValueError
     assert ObjectStore("memory://bucket").names("") == ["page.html"]
+
+
+def test_a_repository_of_the_hub_is_no_place_for_results() -> None:
+    with pytest.raises(InputError, match="hf://user/name: a run goes to a repository of the hub by `unperturbed push`"):
+        with opened.opened("hf://user/name"):
+            pass
 
 
 def test_a_function_with_out_publishes() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from unperturbed.errors import InputError
-from unperturbed.storage.places import cache, divided, home_of, is_url, joined
+from unperturbed.storage.places import cache, divided, home_of, is_object_store, is_url, joined
 
 
 @pytest.mark.parametrize("place", ["s3://bucket/runs/at", "gs://b/x", "memory://x", "hf://user/name", "file:///x/y"])
@@ -17,6 +17,12 @@ def test_urls_of_stores_are_told_from_other_places(place: str) -> None:
 )
 def test_other_places_are_no_urls(place: object) -> None:
     assert not is_url(place)
+
+
+def test_repositories_of_the_hub_are_no_object_store() -> None:
+    assert is_object_store("hf://buckets/user/name/run") and is_object_store("s3://bucket/run")
+    assert not is_object_store("hf://user/name") and not is_object_store("hf://datasets/user/name")
+    assert not is_object_store("runs/at") and not is_object_store(Path("runs/at"))
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/runs/at", "memory://a", "file:///tmp/a/b", "s3://bucket/runs/at/"])

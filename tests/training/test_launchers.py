@@ -1,4 +1,4 @@
-"""Runs of several processes under torchrun, srun, Ray Train and by hand are those of one process."""
+"""Runs of several processes under torchrun, srun, in a given group and by hand are those of one process."""
 
 import os
 import subprocess
@@ -201,38 +201,6 @@ def join_a_group(folder: Path) -> None:
 def test_a_run_joins_the_processes_of_an_initialised_group(tmp_path: Path) -> None:
     under_torchrun("join_a_group", tmp_path)
     check_run(tmp_path)
-
-
-def in_ray(settings: dict[str, str]) -> None:
-    sys.path[:0] = settings["paths"].split(os.pathsep)
-    train_briefly(Path(settings["folder"]) / "two", devices=2)
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_two_workers_of_ray_train_train_like_one_process(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", RAY, str(tmp_path)], env=environment(), capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    check_run(tmp_path)
-
-
-RAY = """
-import os, sys
-import ray
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-import test_launchers
-
-ray.init(address="local", num_cpus=3, include_dashboard=False, _node_ip_address="127.0.0.1")
-settings = {"folder": sys.argv[1], "paths": os.environ["PYTHONPATH"]}
-TorchTrainer(
-    test_launchers.in_ray, train_loop_config=settings, torch_config=TorchConfig(backend="gloo"),
-    scaling_config=ScalingConfig(num_workers=2), run_config=RunConfig(storage_path=sys.argv[1] + "/ray"),
-).fit()
-ray.shutdown()
-"""
 
 
 def make(devices: int, nodes: int, **recipe: object) -> None:

@@ -96,6 +96,16 @@ class MinimumNorm(Protocol):
         """Return the nearest misclassified points found; the threat gives norm and box."""
 
 
+@runtime_checkable
+class Refining(Protocol):
+    """An attack that can start from misclassified points, and looks for nearer ones around them."""
+
+    label: str
+
+    def refine(self, model: Model, batch: Batch, z: Inputs, threat: Threat, batch_size: int) -> Nearest:
+        """Return the nearest misclassified points found; the threat gives norm and box."""
+
+
 def padded_logits(model: Model, x: Inputs, batch_size: int) -> Logits:
     """Return the logits of x, in batches of at most `batch_size` examples (padded by repetition)."""
     logits, size = [], slots_needed(len(x), batch_size)

@@ -8,8 +8,8 @@ from unperturbed.cli.console import show_as
 from unperturbed.cli.options import FLAGS
 from unperturbed.errors import InputError
 from unperturbed.storage.manifest import root_of
-from unperturbed.storage.opened import all_files, opened, opened_file, results_and_weights
-from unperturbed.storage.places import HUB, divided, is_url, scheme_of
+from unperturbed.storage.opened import all_files, check_object_store, opened, opened_file, results_and_weights
+from unperturbed.storage.places import divided, is_object_store, is_url
 
 DATA = ("data", "extra")
 """Options whose URLs `load_data` reads."""
@@ -65,7 +65,7 @@ def _places(words: Sequence[str]) -> Iterator[tuple[int, tuple[str | None, str]]
     """
     for index, (option, word) in enumerate(_with_options(words)):
         value = word.partition("=")[2] if option is not None and word.startswith("--") else word
-        if is_url(value) and option not in DATA and (option is not None or scheme_of(value) != HUB):
+        if is_url(value) and option not in DATA and (option is not None or is_object_store(value)):
             yield index, (option, value)
 
 
@@ -90,8 +90,7 @@ def _check(option: str | None, url: str) -> None:
     """Raise InputError for a URL that names no run folder."""
     if option not in (None, "out"):
         raise InputError(f"--{option} takes a place on this machine, not {url}: download it first.")
-    if scheme_of(url) == HUB:
-        raise InputError(f"{url}: a run goes to the hub by `unperturbed push`, and comes by `unperturbed pull`.")
+    check_object_store(url)
 
 
 def _with(word: str, url: str, path: Path) -> str:

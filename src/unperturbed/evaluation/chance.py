@@ -1,14 +1,18 @@
 """Warnings of a clean accuracy at chance level, with the first layer that the network probably lacks."""
 
 import torch
+from torch import nn
 
+from unperturbed.architectures.libraries.base import LibraryModel
 from unperturbed.data.split import Split
 from unperturbed.evaluation.checked_model import CheckedModel
 from unperturbed.findings import Interval
 from unperturbed.networks.inputs import missing_layer
+from unperturbed.networks.logits import unwrapped
 from unperturbed.networks.modes import own_randomness
 from unperturbed.networks.unsettled import unsettled_statistics
 from unperturbed.threat import Threat
+from unperturbed.types import Inputs, Labels
 
 FEWEST = 20
 """The smallest number of examples for a warning."""
@@ -31,6 +35,14 @@ def chance_warnings(checked_model: CheckedModel, split: Split, threat: Threat, c
     order, tried = split.names().argsort(stable=True), min(len(split), TRIED)
     batch = checked_model.batch(split, order[torch.arange(tried) * len(order) // tried], threat)
     with own_randomness(seed, checked_model.device):
-        layer = missing_layer(checked_model.classifier, batch.x, batch.y)
+        layer = expected_layer(checked_model.classifier, batch.x, batch.y)
     remedy = unsettled_statistics(checked_model.classifier) or layer
     return [text] if remedy is None else [text, remedy]
+
+
+def expected_layer(classifier: nn.Module, x: Inputs, y: Labels) -> str | None:
+    """Return a message on the first layer that a network probably expects, or None.
+
+    A model of another library has its own normalisation, and `--normalise` is refused for it.
+    """
+    return None if isinstance(unwrapped(classifier), LibraryModel) else missing_layer(classifier, x, y)

@@ -9,8 +9,12 @@ from typing import Any, Literal
 
 from torch import nn
 
+from unperturbed.attacks.augmented_lagrangian import AugmentedLagrangian
 from unperturbed.attacks.base import Attack
+from unperturbed.attacks.descent import Descent
+from unperturbed.attacks.fast_minimum_norm import FastMinimumNorm
 from unperturbed.attacks.gradient import Suite
+from unperturbed.attacks.primal_dual import PrimalDual
 from unperturbed.checks import COUNT, SEED, checked
 from unperturbed.engines.base import Engine
 from unperturbed.errors import InputError
@@ -22,10 +26,11 @@ from unperturbed.evaluation.distances import Distances, SearchRecord
 from unperturbed.evaluation.evidence import Doubt, doubts_of, fallen_without_gradients, total
 from unperturbed.evaluation.identity import identity, of_suite
 from unperturbed.evaluation.measurement import Measured, Measurement, Question, Task, measurement, memory_warnings
-from unperturbed.evaluation.nearest import AtOnce, Search, Surroundings
+from unperturbed.evaluation.nearest import AtOnce, Search
 from unperturbed.evaluation.outputs import FLAT
 from unperturbed.evaluation.parts import Part, inputs_in_order
 from unperturbed.evaluation.randomised import RANDOM
+from unperturbed.evaluation.surroundings import Surroundings
 from unperturbed.findings import Progress, Verdict, silent
 from unperturbed.networks.logits import Output
 from unperturbed.networks.rounding import rounding
@@ -42,12 +47,15 @@ def _with_gradients(attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
     return tuple(attack for attack in attacks if attack.needs_gradient)
 
 
+_PRIMAL_DUAL, _LAGRANGIAN = Descent("PDPGD", PrimalDual()), Descent("ALMA", AugmentedLagrangian())
+_FMN = Descent("FMN", FastMinimumNorm())
 NEAREST: Suite = replace(
     STANDARD,
     name="nearest",
-    attacks=_with_gradients(STANDARD.attacks),
-    l1=_with_gradients(STANDARD.l1),
-    note="AutoAttack without Square, FAB at its minimum norm: distances and accuracies are upper bounds",
+    attacks=(*_with_gradients(STANDARD.attacks), _PRIMAL_DUAL),
+    l1=(*_with_gradients(STANDARD.l1), _LAGRANGIAN, _FMN, _PRIMAL_DUAL),
+    l2=(*_with_gradients(STANDARD.attacks), _LAGRANGIAN, _PRIMAL_DUAL),
+    note="AutoAttack without Square, and descents to the nearest points: distances and accuracies are upper bounds",
 )
 SUITES = {suite.name: suite for suite in (NEAREST, PGD_SUITE, STANDARD, PLUS, SPARSE, PATCH)}
 STEPS = 10
@@ -79,22 +87,22 @@ def minimum_norm(
 ) -> Distances:
     """Return for every example an upper bound on the distance to the nearest misclassified point, box respected.
 
-    FAB needs no radius and runs first. The other attacks of the suite then take one radius after the other, the largest
-    first, each time on the examples that have neither broken within it nor survived at a larger one: so each example
-    survives the suite at most once, just below its distance. An example that survives at a radius counts as robust at
-    the smaller ones, and is not attacked again. Bisection moves every adversarial point towards its example, keeping a
-    misclassified end. Every distance is that of a point that a fresh forward in float32 (or float64) misclassifies,
-    strictly.
+    FAB and the descents need no radius and run first. The other attacks of the suite then take one radius after the
+    other, the largest first, each time on the examples that have neither broken within it nor survived at a larger one:
+    so each example survives the suite at most once, just below its distance. An example that survives at a radius
+    counts as robust at the smaller ones, and is not attacked again. Bisection moves every adversarial point towards its
+    example, keeping a misclassified end, and at the end the last descent refines the nearest points. Every distance is
+    that of a point that a fresh forward in float32 (or float64) misclassifies, strictly.
 
-    With `out`, results are stored after FAB and after each radius: the same call resumes an interrupted one, with the
+    With `out`, results are stored after each of these steps: the same call resumes an interrupted one, with the
     same table as an uninterrupted one.
 
     Args:
         model: returns logits: a tensor, a tuple's first item, or an object with `.logits`.
         data: a `Data` (its test split), a `Split`, a pair of arrays (inputs, labels), or a map-style dataset.
-        threat: norm, box, and the largest radius of interest; distances beyond it come from FAB only.
+        threat: norm, box, and the largest radius of interest; only attacks without a radius look beyond it.
         suite: a name ("nearest", "standard", "plus", "pgd"; in L0 "sparse", for patches "patch") or a `Suite`.
-        radii: those of the attacks other than FAB; by default 10 even steps from 0 to eps (whole numbers in L0 and
+        radii: those of the attacks that need one; by default 10 even steps from 0 to eps (whole numbers in L0 and
             for patches).
         out: folder for `curve-NORM.json` and, in a folder `curve-NORM/`, the per-example tables and points.
         overwrite: replace other distances that `out` holds.

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from unperturbed.errors import InputError
-from unperturbed.evaluation.nearest import reach
+from unperturbed.evaluation.surroundings import reach
 from unperturbed.findings import Interval, Result, Verdict, doubted
 from unperturbed.statistics.intervals import wilson
 
@@ -29,12 +29,12 @@ class Distances(Result[Interval]):
 
     The robust accuracy at eps is the share of examples whose `distance` and `doubt` are both larger. So it never rises
     with eps, and is an upper bound like the distances: at the `radii` by the whole suite; between them it is looser,
-    since only FAB has searched there.
+    since only attacks without a radius have searched there.
 
     Attributes:
         suite: name of the suite.
         note: a remark on the meaning of the numbers.
-        eps: the largest radius. Beyond it only FAB has searched, and no accuracy is given.
+        eps: the largest radius. Beyond it only attacks without a radius have searched, and no accuracy is given.
         radii: the radii of the attacks that need one, rising.
         counts: examples by verdict at the largest radius.
         searches: the record of each attack.
@@ -75,7 +75,7 @@ class Distances(Result[Interval]):
         """Return the smallest radius at which at least this share of all the examples is not robust.
 
         Misclassified examples count (at 0), and so do those in doubt; infinite if no such radius was found.
-        `quantile(0.5)` is the median distance. A result above `eps` comes from FAB only.
+        `quantile(0.5)` is the median distance. A result above `eps` comes from attacks without a radius.
         """
         if not 0 < share <= 1:
             raise InputError(f"The share is {share}, but must lie in (0, 1]: 0.5 for the median.")

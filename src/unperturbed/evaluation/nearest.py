@@ -1,21 +1,22 @@
-"""The search around one block of examples for the nearest misclassified points: FAB, then other attacks by radius."""
+"""The search around a block of examples for the nearest misclassified points: without a radius, by radius, refined."""
 
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, AttackResult, MinimumNorm, Nearest, padded_logits
+from unperturbed.attacks.base import Attack, AttackResult, MinimumNorm, Nearest, Refining, padded_logits
 from unperturbed.attacks.gradient import Suite
 from unperturbed.engines.base import Report
-from unperturbed.evaluation.evidence import Evidence, examined
+from unperturbed.evaluation.evidence import examined
 from unperturbed.evaluation.parts import Tally
 from unperturbed.evaluation.randomised import RANDOM, draws_random_numbers
 from unperturbed.evaluation.search import verify
+from unperturbed.evaluation.surroundings import Surroundings
 from unperturbed.losses import margin
 from unperturbed.maximise.climb_queue import Watch, watched
 from unperturbed.maximise.slopes import noticing
@@ -23,7 +24,7 @@ from unperturbed.networks.failures import carefully, failed_on, failed_on_all
 from unperturbed.networks.modes import own_randomness
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Labels, Logits, Model, PerExample, Rows
+from unperturbed.types import Batch, Inputs, Logits, Model, PerExample, Rows
 
 HALVINGS = 10
 """Number of bisections of the line from an example to a misclassified point: to a thousandth of its length."""
@@ -31,7 +32,6 @@ FURTHER = 1.001
 """The factor for a second look at a refuted claim, further out, since rounding may be the cause."""
 ANYWHERE = 1e30
 """A radius larger than any distance."""
-Number = TypeVar("Number", float, Tensor)
 
 
 @dataclass
@@ -39,75 +39,6 @@ class AtOnce:
     """The batch size; halved if memory runs out."""
 
     batch_size: int
-
-
-@dataclass(eq=False)
-class Surroundings:
-    """The state of a block of examples, one row per example; the search updates it."""
-
-    batch: Batch
-    prediction: Labels
-    clean_margin: PerExample
-    """NaN if the network fails even alone, or the logits are not finite."""
-    z: Inputs
-    """The nearest known misclassified point; x if there is none."""
-    margin: PerExample
-    """There."""
-    found_by: Labels
-    """The number of the attack that found z; -1 if z is x."""
-    distance: PerExample
-    """The distance of z: 0 if x is misclassified, infinite if no point is known."""
-    doubt: PerExample
-    """The distance of the nearest point other than z with a doubtful verdict."""
-    rounding: PerExample
-    """The error by which float32 may overestimate the distance of a point on the threat set's boundary."""
-    finite: Tensor
-    """Bool: whether all values computed so far were finite."""
-    withstood: Tensor
-    """Bool: whether the example survived the suite at a radius."""
-    steps: Tensor
-    """The number of finished steps of the search, a scalar."""
-    tallies: list[Tally] = field(default_factory=list)
-    """One for each attack."""
-    warnings: list[str] = field(default_factory=list)
-    evidence: Evidence = field(default_factory=Evidence)
-    """The behaviour of gradients, after the attacks."""
-
-    @property
-    def correct(self) -> Tensor:
-        """Whether the clean example is classified correctly; a tie of the logits is not."""
-        return self.clean_margin < 0
-
-    def unbroken(self, radius: float) -> Tensor:
-        """Tell per example whether no misclassified point within the radius is known."""
-        return self.distance > reach(radius, self.rounding)
-
-    def beyond(self, radius: float) -> Tensor:
-        """Tell per example whether no point within the radius is known to be misclassified or doubtful."""
-        return torch.minimum(self.distance, self.doubt) > reach(radius, self.rounding)
-
-    def doubted(self, rows: Rows, distance: PerExample) -> None:
-        """Record a doubtful point at this distance."""
-        self.doubt[rows] = torch.minimum(self.doubt[rows], distance.nan_to_num(nan=0.0))
-
-    def table(self, suite: Suite) -> dict[str, list[Any]]:
-        """Return the per-example table, by column."""
-        labels = [attack.label for attack in suite.attacks] + [""]  # -1 is the last
-        return {
-            "id": self.batch.ids.tolist(),
-            "label": self.batch.y.tolist(),
-            "prediction": self.prediction.tolist(),
-            "attack": [labels[number] for number in self.found_by.tolist()],
-            "clean_margin": self.clean_margin.tolist(),
-            "margin": self.margin.tolist(),
-            "distance": self.distance.tolist(),
-            "doubt": torch.where(self.finite, self.doubt, 0.0).tolist(),
-            "rounding": self.rounding.tolist(),
-        }
-
-    def adversarial(self) -> Inputs:
-        """Return the nearest misclassified points of the examples that were correct and have one, on the CPU."""
-        return self.z[self.found_by >= 0].contiguous().cpu()
 
 
 class Search:
@@ -130,6 +61,9 @@ class Search:
         numbered = list(enumerate(suite.attacks))
         self.without_radius = [(k, cast(MinimumNorm, attack)) for k, attack in numbered if not attack.needs_radius]
         self.with_radius = [(k, attack) for k, attack in numbered if attack.needs_radius]
+        refining = [(k, attack) for k, attack in numbered if isinstance(attack, Refining)]
+        self.last = refining[-1:]
+        """The attack that refines the nearest points at the end, if there is one."""
         self.looks = 0
         """Number of fresh forwards so far."""
 
@@ -143,7 +77,7 @@ class Search:
         """Return the final state of the examples, stored after each step; resume from `begun`."""
         block = begun if begun is not None else self._begin(batch)
         first, falling = len(self.without_radius), sorted(self.radii, reverse=True)
-        steps = first + len(falling)
+        steps = first + len(falling) + len(self.last)
         for step in range(int(block.steps), steps):
 
             def within(share: float, text: str, step: int = step) -> None:
@@ -153,6 +87,9 @@ class Search:
                 if step < first:
                     self._nearest(block, *self.without_radius[step], within)
                     text = "nearest points"
+                elif step == first + len(falling):
+                    self._refine(block, *self.last[0], within)
+                    text = "nearest points, refined"
                 else:
                     radius = falling[step - first]
                     self._at(block, radius, step, within)
@@ -215,13 +152,32 @@ class Search:
 
     def _nearest(self, block: Surroundings, number: int, attack: MinimumNorm, within: Report) -> None:
         """Run a minimum-norm attack, which searches for the nearest points at any distance."""
-        began, looks, tally = time.perf_counter(), self.looks, block.tallies[number]
-        rows = block.correct.nonzero()[:, 0]
         noise = Noise.of(self.seed, block.batch.ids).fold(number)
 
         def run(part: Rows, batch_size: int) -> Nearest:
             return attack.nearest(self.model, _rows(block.batch, part), self.threat, noise.rows(part), batch_size)
 
+        self._search(block, block.correct.nonzero()[:, 0], number, attack, run, within)
+
+    def _refine(self, block: Surroundings, number: int, attack: Refining, within: Report) -> None:
+        """Look for nearer points around the nearest ones, wherever one is known."""
+
+        def run(part: Rows, batch_size: int) -> Nearest:
+            return attack.refine(self.model, _rows(block.batch, part), block.z[part], self.threat, batch_size)
+
+        self._search(block, (block.found_by >= 0).nonzero()[:, 0], number, attack, run, within)
+
+    def _search(
+        self,
+        block: Surroundings,
+        rows: Rows,
+        number: int,
+        attack: MinimumNorm | Refining,
+        run: Callable[[Rows, int], Nearest],
+        within: Report,
+    ) -> None:
+        """Run a search without a radius on these examples, and enter its points."""
+        began, looks, tally = time.perf_counter(), self.looks, block.tallies[number]
         with watched(_watch(within, 0.0, 1.0, f"nearest points, {attack.label}")), noticing() as replaced:
             parts, failures = carefully(run, rows, self.at_once) if len(rows) else ([], {})
         tally.replaced = tally.replaced or replaced.any
@@ -323,11 +279,6 @@ class Search:
         undecided = (margins == 0) | margins.isneginf()
         block.doubted(rows[undecided], distance[undecided])
         return margins
-
-
-def reach(radius: float, rounding: Number) -> Number:
-    """Return the largest distance that counts as within the radius, as in `Threat.contains`."""
-    return radius * (1 + 1e-6) + rounding
 
 
 def _count(tally: Tally, result: AttackResult) -> None:

@@ -9,7 +9,15 @@ from unperturbed.attacks.gradient import Suite
 from unperturbed.engines.base import Report
 from unperturbed.evaluation.block import Block, untouched
 from unperturbed.evaluation.checked_model import CheckedModel
-from unperturbed.evaluation.evidence import Doubt, doubts_of, examined, fallen_without_gradients, total
+from unperturbed.evaluation.evidence import (
+    FALLEN,
+    FALLEN_BEFORE_CHECK,
+    Doubt,
+    doubts_of,
+    examined,
+    fallen_without_gradients,
+    total,
+)
 from unperturbed.evaluation.outputs import FLAT
 from unperturbed.evaluation.parts import Part, State
 from unperturbed.evaluation.randomised import (
@@ -108,7 +116,7 @@ def doubts_about(
         *checked_model.doubts(batch_size),
         *(Doubt("the network draws random numbers", text) for text in random if text.startswith(RANDOM)),
         *doubts_of(evidence, n, flat_told=any(text.startswith(FLAT) for text in checked_model.warnings)),
-        *fallen_without_gradients(suite.attacks, broken, n),
+        *fallen_without_gradients(suite.attacks, broken, n, FALLEN if suite.gate is None else FALLEN_BEFORE_CHECK),
     ]
 
 

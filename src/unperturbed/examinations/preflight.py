@@ -13,6 +13,7 @@ from unperturbed.checks import COUNT, checked
 from unperturbed.data.convert import as_split
 from unperturbed.data.split import Data, Split
 from unperturbed.errors import InputError
+from unperturbed.evaluation.chance import expected_layer
 from unperturbed.evaluation.outputs import not_finite, spoiled_columns
 from unperturbed.examinations.behaviour import Behaviour, behaviour_of
 from unperturbed.examinations.data_faults import SAMPLE, Symptom, input_faults, label_faults
@@ -20,7 +21,6 @@ from unperturbed.examinations.remedies.candidates import looks_like_probabilitie
 from unperturbed.findings import Shown
 from unperturbed.networks.classifier import as_classifier
 from unperturbed.networks.dtype import home
-from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.unsettled import unsettled_statistics
@@ -242,7 +242,7 @@ def _at_chance(patient: _Patient) -> Symptom | None:
         return None
     if (unsettled := unsettled_statistics(patient.classifier)) is not None:
         return Symptom("batch norm", unsettled)
-    expected = missing_layer(patient.classifier, patient.x, patient.y)
+    expected = expected_layer(patient.classifier, patient.x, patient.y)
     if expected is not None:
         return Symptom("normalisation", expected)
     shifted = float((patient.logits.argmax(1) + 1 == patient.y).double().mean())

@@ -12,7 +12,7 @@ from unperturbed.hub.client import SCHEME, hub_errors, repository_of
 from unperturbed.hub.files import CARD, PATTERNS, is_shared
 from unperturbed.runs.files import BEST, CONFIG
 from unperturbed.storage.opened import copy_to, read_copy
-from unperturbed.storage.places import HUB, divided, is_url, scheme_of
+from unperturbed.storage.places import divided, is_object_store
 
 NOTHING = "Nothing was written."
 
@@ -34,7 +34,7 @@ def pull(repository: str, out: Path | str | None = None, *, revision: str | None
         InputError: if the folder exists, or the repository does not, cannot be read, or holds no run.
         RunError: if the download fails.
     """
-    from_store = is_url(repository) and scheme_of(repository) != HUB
+    from_store = is_object_store(repository)
     name = "/".join(["", *divided(repository)[1]][-2:]) if from_store else repository_of(repository)
     folder = Path(out) if out is not None else Path("runs") / name.partition("/")[2]
     if folder.exists() or folder.is_symlink():
@@ -59,7 +59,7 @@ def pull(repository: str, out: Path | str | None = None, *, revision: str | None
 
 def as_folder(place: Path | str, patterns: Sequence[str] = PATTERNS) -> Path:
     """Return the folder of a run; for `hf://user/name` or a URL in an object store, a copy of its files in a cache."""
-    if is_url(place) and scheme_of(place) != HUB:
+    if is_object_store(place):
         return read_copy(place)
     if not isinstance(place, str) or not place.startswith(SCHEME):
         return Path(place)

@@ -20,9 +20,9 @@ SHARE = 0.04
 """The share of a job's expected seconds that "auto" spends on tuning."""
 COMPILING = 45.0
 """Seconds that must be left for a compiled candidate: a compilation cannot be stopped."""
-GAIN = 0.97
-"""A candidate must take less than this share of the default's seconds, or the default stays."""
-ROUNDS = 5
+GAIN = 0.93
+"""A candidate must take less than this share of the best way's seconds to replace it, since times are noisy."""
+ROUNDS = 9
 """The largest number of timed steps of a candidate."""
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from unperturbed.errors import InputError
-from unperturbed.evaluation.nearest import reach
 from unperturbed.evaluation.parts import Part
 from unperturbed.evaluation.stored import check_doubts, check_job, stored_parts
+from unperturbed.evaluation.surroundings import reach
 from unperturbed.findings import Interval
 from unperturbed.statistics.intervals import wilson
 

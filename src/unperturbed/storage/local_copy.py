@@ -93,16 +93,25 @@ def local_copy(url: str, writing: bool) -> Iterator[LocalCopy]:
 def scan(folder: Path) -> dict[str, Stamp]:
     """Return the stamps of all files in a folder that are published, by path. Links are left out."""
     stamps = dict[str, Stamp]()
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(parent, name)
-            relative = path.relative_to(folder).as_posix()
-            with suppress(FileNotFoundError):
-                if is_published(relative) and not path.is_symlink():
-                    status = path.stat()
-                    stamps[relative] = (status.st_size, status.st_mtime_ns, status.st_ino)
+    _scan(str(folder), "", stamps)
     return stamps
+
+
+def _scan(place: str, prefix: str, stamps: dict[str, Stamp]) -> None:
+    try:
+        entries = os.scandir(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            if not is_published(entry.name):
+                continue
+            with suppress(FileNotFoundError):
+                if entry.is_dir(follow_symlinks=False):
+                    _scan(entry.path, f"{prefix}{entry.name}/", stamps)
+                elif entry.is_file(follow_symlinks=False):
+                    status = entry.stat(follow_symlinks=False)
+                    stamps[prefix + entry.name] = (status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def fetch(
@@ -114,7 +123,8 @@ def fetch(
     """Make the copy equal to the newest manifest, and return the files of that that it lacks, since `needs` is false.
 
     A copy with changes that only this machine has, of the manifest's own writer, keeps them: it was about to publish
-    them. Changes that another machine's writer has overtaken are moved aside, with a warning.
+    them. Files that it has deleted since come back, because a cleaner of caches may have deleted them. Changes that
+    another machine's writer has overtaken are moved aside, with a warning.
 
     Raises:
         InputError: if there is no manifest.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unperturbed.errors import InputError, RunError
-from unperturbed.storage.places import PACKAGES, divided, joined, scheme_of
+from unperturbed.storage.places import PACKAGES, divided, joined
 
 log = logging.getLogger("unperturbed")
 T = TypeVar("T")
@@ -81,6 +81,7 @@ class ObjectStore:
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the objects in a folder, without those of its subfolders."""
+        self.files.invalidate_cache()
         try:
             paths = self._request(lambda: self.files.ls(self._path(folder), detail=False))
         except FileNotFoundError:
@@ -90,6 +91,7 @@ class ObjectStore:
     def details(self, folder: str = "") -> dict[str, dict[str, Any]]:
         """Return what the store says about every object below a folder, by name; about one object under the name ""."""
         path = self._path(folder)
+        self.files.invalidate_cache()
         below: dict[str, dict[str, Any]] = self._request(lambda: self.files.find(path, detail=True))
         return {str(name).removeprefix(path).lstrip("/"): about for name, about in below.items()}
 
@@ -187,6 +189,6 @@ def _file_system(scheme: str, url: str) -> Any:
         raise InputError(
             f"{url} needs the package {package}, which is missing: pip install {package}{extra}."
         ) from error
-    if PACKAGES[scheme_of(url)] == "s3fs":
+    if PACKAGES[scheme] == "s3fs":
         files.retries = 1
     return files

@@ -18,7 +18,7 @@ from unperturbed.runs.files import losable
 from unperturbed.storage.local_copy import LocalCopy, fetch, local_copy
 from unperturbed.storage.manifest import claim, newest, put, root_of
 from unperturbed.storage.object_store import ObjectStore
-from unperturbed.storage.places import divided, is_url, joined
+from unperturbed.storage.places import divided, is_object_store, is_url, joined
 from unperturbed.storage.writer import Writer
 
 P = ParamSpec("P")
@@ -35,6 +35,15 @@ def all_files(path: str) -> bool:
 def results_and_weights(path: str) -> bool:
     """Tell whether a file of a run folder is needed to measure or report: all but the checkpoints of training."""
     return "checkpoints" not in path.split("/")
+
+
+def check_object_store(url: str) -> None:
+    """Raise InputError for a repository of the hub, where every file would be a commit."""
+    if not is_object_store(url):
+        raise InputError(
+            f"{url}: a run goes to a repository of the hub by `unperturbed push`, and comes by `unperturbed pull`; a "
+            "bucket, hf://buckets/OWNER/BUCKET/FOLDER, takes results directly."
+        )
 
 
 @contextmanager
@@ -54,7 +63,8 @@ def opened(url: str, writing: bool = True, needs: Callable[[str], bool] = all_fi
             read, does not exist.
         RunError: if requests fail at every attempt.
     """
-    scheme, parts = divided(url)
+    check_object_store(url)
+    _, parts = divided(url)
     inherited = json.loads(os.environ.get(OPENED, "{}"))
     if os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("RANK", "0") != "0":
         if url not in inherited:

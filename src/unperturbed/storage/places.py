@@ -16,7 +16,6 @@ PACKAGES = {
     "hf": "huggingface_hub",
 }
 """The package of each scheme."""
-HUB = "hf"
 _URL = re.compile(rf"(?P<scheme>{'|'.join(PACKAGES)})://(?P<path>.+)")
 
 
@@ -25,9 +24,12 @@ def is_url(place: object) -> TypeGuard[str]:
     return isinstance(place, str) and _URL.fullmatch(place) is not None
 
 
-def scheme_of(url: str) -> str:
-    """Return the scheme of a URL: "s3" of "s3://bucket/runs/at"."""
-    return url.partition("://")[0]
+def is_object_store(place: object) -> TypeGuard[str]:
+    """Tell whether a value is the URL of a place in an object store.
+
+    Buckets of the Hugging Face hub (`hf://buckets/user/name`) are such, and its repositories are not.
+    """
+    return is_url(place) and (not place.startswith("hf://") or place.startswith("hf://buckets/"))
 
 
 def divided(url: str) -> tuple[str, list[str]]:

@@ -69,7 +69,7 @@ def find_suite(suite: str | Suite | Callable[..., Any], trust: Trust = OWN) -> S
         return custom(suite.split(","))
     if ":" in suite:
         return _imported(suite, trust)
-    near = hint(suite, [*SUITES, *ATTACKS, "corruptions"])
+    near = hint(suite, [*SUITES, "corruptions"], unlisted=ATTACKS)
     raise InputError(f"There is no suite {suite!r}. {near} A suite of your own is given as package.module:SUITE.")
 
 

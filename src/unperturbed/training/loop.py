@@ -15,14 +15,13 @@ from torch import nn
 from unperturbed import runs
 from unperturbed.checks import COUNT, checked
 from unperturbed.data.convert import as_data
-from unperturbed.evaluation.chance import TRIED
+from unperturbed.evaluation.chance import TRIED, expected_layer
 from unperturbed.evaluation.checked_model import check_kinds
 from unperturbed.findings import Progress, silent
 from unperturbed.methods.at import AT
 from unperturbed.methods.base import Method
 from unperturbed.networks.device import find_device
 from unperturbed.networks.dtype import home
-from unperturbed.networks.inputs import missing_layer
 from unperturbed.networks.logits import Output
 from unperturbed.networks.modes import eager, own_randomness
 from unperturbed.networks.precision import Precision, choose, full_float32
@@ -194,7 +193,7 @@ class _Run:
         engine, probed = self.engine, self.selection.probed
         with own_randomness(engine.recipe.seed, engine.fabric.device), eager():
             device, _ = home(engine.whole)
-            layer = missing_layer(engine.whole, probed.x[:TRIED].to(device), probed.y[:TRIED].to(device))
+            layer = expected_layer(engine.whole, probed.x[:TRIED].to(device), probed.y[:TRIED].to(device))
         return [] if layer is None else [layer]
 
     def go(self, progress: Progress) -> None:

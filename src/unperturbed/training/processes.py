@@ -108,6 +108,8 @@ def make_fabric(
 
 def _check_started(devices: int, nodes: int) -> None:
     """Raise InputError if processes of the launcher would be missing; a single one may be one of a sweep's runs."""
+    if nodes < 1:
+        raise InputError(f"nodes is {nodes}, but a run takes at least 1.")
     if devices * nodes == 1:
         return
     if nodes > 1 and _started() is None and "MASTER_ADDR" not in os.environ:
