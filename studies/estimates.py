@@ -19,7 +19,7 @@ from statistics import fmean
 
 from unperturbed.attacks.gradient import Gate
 from unperturbed.evaluation.evidence import FALLEN
-from unperturbed.evaluation.gate import NEAREST, estimated, larger_sample, sample_size, sample_survivors
+from unperturbed.evaluation.gate import NEAREST, OF_A_LOOK, estimated, larger_sample, sample_size, sample_survivors
 from unperturbed.evaluation.stored import read_summary, stored_table
 from unperturbed.evaluation.union import check_same
 from unperturbed.findings import Interval, Outcome, Verdict
@@ -119,7 +119,7 @@ def draw(population: Population, gate: Gate, seed: int) -> Draw:
     survivors = outcome.counts["survived"]
     sample = sample_survivors(outcome, sample_size(survivors, outcome.n, gate), seed)
     while True:
-        estimate = estimated(outcome, sample, {*population.broken}, {*population.undecided})
+        estimate = estimated(outcome, sample, {*population.broken}, {*population.undecided}, gate.half_width)
         larger = larger_sample(outcome, sample, estimate, gate, seed)
         if larger is None:
             break
@@ -158,7 +158,7 @@ def rows(name: str, population: Population, draws: int) -> Iterator[str]:
 def limit(survivors: int, n: int, breaks: int, sampled: int = 350) -> float:
     """Return the half-width of an estimate, as a share of n, with so many breaks among the random survivors."""
     nearest = min(sampled // 2, NEAREST)
-    low, high = marked_in_population(breaks, sampled - nearest, survivors - nearest)
+    low, high = marked_in_population(breaks, sampled - nearest, survivors - nearest, OF_A_LOOK)
     return (high - low) / n / 2
 
 

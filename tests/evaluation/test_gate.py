@@ -78,14 +78,14 @@ def test_a_gate_takes_a_share_and_so_many_at_least(survivors: int, expected: int
 
 @pytest.mark.parametrize("n", [600, 1000, 5000, 20_000])
 def test_at_most_350_survivors_make_half_a_point(n: int) -> None:
-    """Where nothing in the sample breaks, also if all survive."""
-    survivors = n
+    """Where nothing in the sample breaks, and nine in ten survive."""
+    survivors = int(0.9 * n)
     gate = Gate(STRONG, half_width=0.005)
     size = sample_size(survivors, n, gate)
     outcome = outcome_of(survivors, n - survivors)
     assert size <= 350
     sample = sample_survivors(outcome, size, 0)
-    estimate = estimated(outcome, sample, set(), set())
+    estimate = estimated(outcome, sample, set(), set(), gate.half_width)
     assert estimate.value == estimate.high == survivors / n and (estimate.high - estimate.low) / 2 <= 0.005 + 1e-9
     assert larger_sample(outcome, sample, estimate, gate, 0) is None
 
