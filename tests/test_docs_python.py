@@ -208,6 +208,7 @@ CHECKS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "evaluate": same_evaluation,
     "evaluate --eps": same_radii,
     "evaluate --quantize": same_worst_case,
+    "evaluate --suite corruptions": lambda shown, names: same(shown, names["corrupted"].json()),
     "curve": same_curve,
     "sweep": same_sweep,
     "probable": lambda shown, names: same(shown, names["probable"].json()),
@@ -290,7 +291,7 @@ def test_a_command_and_its_python_give_the_same(line: str, folders: tuple[Path, 
         names = python(code if "resume=" in code else code.replace('out="runs/at"', 'out="runs/new"'))
     if verb == "train":
         return same_training(shown, names, folders[0])
-    option = next((option for option in (" --eps", " --quantize") if option in line), "")
+    option = next((option for option in (" --eps", " --quantize", " --suite corruptions") if option in line), "")
     return CHECKS[verb + option](shown, names)
 
 
