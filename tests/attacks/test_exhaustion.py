@@ -68,7 +68,7 @@ def test_features_that_may_not_change_are_no_obstacle() -> None:
 
 
 def test_a_search_on_a_network_that_draws_random_numbers_does_not_end() -> None:
-    """A forward that is repeated may succeed there. About one draw in 80,000 repeats a margin, so the draws are fixed."""
+    """A forward that is repeated may succeed there. One draw in 80,000 or so repeats a margin: the draws are fixed."""
     torch.manual_seed(0)
 
     class Drawing(torch.nn.Module):
