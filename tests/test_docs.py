@@ -162,7 +162,7 @@ PYTHON = {
     "docs/evaluating.md": 1,
     "docs/foreign_models.md": 1,
     "docs/loops.md": 5,
-    "docs/python.md": 29,
+    "docs/python.md": 30,
     "docs/really_robust.md": 1,
     "docs/sharing.md": 2,
     "docs/tutorials/explain.md": 3,
