@@ -8,6 +8,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 MKL_CBWR ?= $(shell $(PYTHON) -P src/unperturbed/processor.py)
 export MKL_CBWR
 SLOW ?= slow
+FOREIGN_TESTS ?= not long
 NEWEST_TORCH := 2.14.1
 NEWEST_TORCHVISION := 0.29.1
 
@@ -73,7 +74,7 @@ $(FOREIGN): pyproject.toml constraints.txt
 	touch $@
 
 test-foreign: $(FOREIGN)
-	OMP_NUM_THREADS=1 .venv-foreign/bin/python -m pytest -n auto --maxprocesses 8 -m "not long" tests/architectures tests/test_docs_foreign.py
+	OMP_NUM_THREADS=1 .venv-foreign/bin/python -m pytest -n auto --maxprocesses 8 -m "$(FOREIGN_TESTS)" tests/architectures tests/test_docs_foreign.py
 
 test-rounding: $(READY)
 	MKL_CBWR= $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow"

@@ -171,3 +171,8 @@ def test_the_first_radius_of_fmn_is_a_little_more_than_the_distance_of_the_bound
     z = rule.move(batch.x, evaluated(model, batch.x, batch.y, rule.loss), 0, memory, threat)
     torch.testing.assert_close(memory.radius, expected.detach())
     torch.testing.assert_close(threat.distance(batch.x, z), expected.detach().clamp(max=rule.step))
+
+
+def test_a_class_of_rules_is_refused() -> None:
+    with pytest.raises(InputError, match="The rule is <class"):
+        Descent("mine", FastMinimumNorm)  # type: ignore[arg-type]

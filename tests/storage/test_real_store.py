@@ -76,6 +76,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_hundred_failed_requests_lose_nothing(
     shaky: Shaky, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

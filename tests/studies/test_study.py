@@ -170,6 +170,7 @@ def test_an_unknown_study_is_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_several_processes_measure_the_same(tmp_path: Path) -> None:
     study = replace(STUDY, timed=(), claims=STUDY.claims[:1], measures=(ACCURACIES,))
     for jobs in (1, 2):

@@ -10,6 +10,7 @@ from unperturbed.attacks.base import Attack, AttackResult, Nearest
 from unperturbed.attacks.fast_minimum_norm import FastMinimumNorm
 from unperturbed.attacks.points import Look, evaluated
 from unperturbed.checks import check_fields
+from unperturbed.errors import InputError
 from unperturbed.maximise.climb_queue import slots_needed
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
@@ -58,8 +59,10 @@ class Descent(Attack):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse settings of other types."""
+        """Raise InputError for settings of other types."""
         check_fields(self)
+        if isinstance(self.rule, type) or not isinstance(self.rule, Rule):
+            raise InputError(f"The rule is {self.rule!r:.80}: give one of a descent, such as FastMinimumNorm().")
 
     def supports(self, norm: Norm) -> bool:
         """Tell whether the rule works in this norm."""

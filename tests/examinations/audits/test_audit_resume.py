@@ -140,6 +140,7 @@ def resumed(folder: Path, kills: list[tuple[int, float]]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_audit_resumes_and_finds_the_same(tmp_path: Path) -> None:
     draw = random.Random(0)
     kills = [(at, draw.uniform(0, 0.3)) for at in sorted(draw.sample(range(1, 4 + len(CHEAP)), 3))]

@@ -16,6 +16,7 @@ from support.fuzzing.judges import attacks, is_network, is_threat, trains
 from support.fuzzing.roles import MODEL, YES, Call, Role, classes_of, settings
 from support.fuzzing.values import ANYTHING, COUNTS, NO_NUMBER, NO_PATH, NO_WHOLE, but, not_callable, of
 from unperturbed.attacks.base import Attack
+from unperturbed.attacks.fast_minimum_norm import FastMinimumNorm
 from unperturbed.losses import cross_entropy
 from unperturbed.maximise.ascent import Maximiser
 from unperturbed.methods.base import Method
@@ -33,6 +34,7 @@ def makers() -> list[Call]:
             un.attacks.GradientAttack,
             un.attacks.FunctionAttack,
             un.attacks.MultiTargeted,
+            un.attacks.Descent,
         ) else None
     ascent = Role(
         lambda: un.maximise.PGD(steps=2), [*ANYTHING, *of(None, "pgd", un.maximise.PGD, un.maximise.FrankWolfe)]
@@ -57,6 +59,8 @@ def makers() -> list[Call]:
             attacks,
         )
     )
+    rule = Role(FastMinimumNorm, [*ANYTHING, *of(None, "fmn", FastMinimumNorm, un.maximise.PGD())])
+    calls.append(Call(un.attacks.Descent, {**settings(un.attacks.Descent, label="one"), "rule": rule}, attacks))
     calls += [
         Call(kind, settings(kind, input_shape=(3, 8, 8), classes=3, width=2), is_network)
         for kind in classes_of("architectures", nn.Module)
