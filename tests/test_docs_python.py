@@ -56,7 +56,7 @@ SHORTER = (
     *((r"\[1, 3, 6\]", "[1, 3]"), (r"\[0, 1, 2\]", "[0]")),
     (r'out="runs/diagnosis"\)', 'out="runs/diagnosis", diagnostics=["margins"])'),
 )
-"""What makes both sides quick."""
+"""Replacements that make both sides quick."""
 MINUTES = (
     "unperturbed audit",
     "unperturbed explain runs/at runs/trades --examples 200",

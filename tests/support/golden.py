@@ -55,7 +55,7 @@ MEASUREMENTS = {
     "apgd-ce --device cpu --out sweep",
 }
 TIMES = ("seconds", "environment", "warnings", "note", "run", "out", "page", "picture", "unperturbed", "folder")
-"""What differs between runs, or is a text that may be improved."""
+"""Values that differ between runs, and texts that may be improved."""
 
 
 def environment() -> str:

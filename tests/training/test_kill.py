@@ -29,7 +29,7 @@ from unperturbed.training.recipe import Recipe
 EPOCHS = {AT: 2, Free: 5}
 PRELOADED = ["unperturbed.training.loop", "unperturbed.architectures.small_cnn", "unperturbed.methods.free",
              "unperturbed.methods.trades", "sklearn.datasets"]  # fmt: skip
-"""What every process needs; imported once, in the server that they are forked from."""
+"""Modules that every process needs; imported once, in the server that they are forked from."""
 
 
 def go(kind: Callable[[], Method], folder: Path, resume: bool) -> None:

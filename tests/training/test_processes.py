@@ -171,7 +171,7 @@ def test_two_processes_perturb_weights_and_move_dual_variables_as_one(norm: bool
 
 
 REFUSED = {"llr in parts, gap", "llr in parts, slope"}
-"""What computes forwards again during the backward."""
+"""Ways to compute forwards again during the backward."""
 
 
 def regularise(fabric: Fabric, batch_norm: str, rank: int, world: int) -> Gradient:

@@ -14,7 +14,7 @@ from unperturbed.storage.object_store import ObjectStore, log
 from unperturbed.storage.places import divided, home_of, joined
 
 VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "blob_id", "lfs", "LastModified", "mtime", "created")
-"""What a store may say about an object that changes with its content."""
+"""Fields of a store's answer that change with the content of an object."""
 
 SUFFIXES = (".parquet", ".npz", ".csv", ".tsv", ".tar")
 """Suffixes of places that are files."""
