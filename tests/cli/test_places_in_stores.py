@@ -196,7 +196,7 @@ def test_weights_are_read_from_an_object_and_from_a_published_run(tmp_path: Path
         un.save_weights(model, tmp_path / "w.safetensors")
         put(store, tmp_path / "w.safetensors", "/bucket/w.safetensors")
         report = un.load_weights(loaded, "memory://bucket/w.safetensors")
-        assert str(report).startswith("4 tensors") and "memory://bucket/w.safetensors" in str(report).splitlines()[0]
+        assert str(report).startswith("6 tensors") and "memory://bucket/w.safetensors" in str(report).splitlines()[0]
         assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
     trained = un.train(first, data, un.Threat("Linf", 0.1), un.methods.ERM(), un.Recipe(epochs=1), out=URL)
     un.load_weights(loaded, f"{URL}/best.safetensors")
