@@ -187,6 +187,7 @@ def put(store: MemoryFileSystem, file: Path, place: str) -> None:
     store.pipe_file(place, file.read_bytes())
 
 
+@pytest.mark.slow
 def test_weights_are_read_from_an_object_and_from_a_published_run(tmp_path: Path, store: MemoryFileSystem) -> None:
     import unperturbed as un
 
@@ -205,6 +206,7 @@ def test_weights_are_read_from_an_object_and_from_a_published_run(tmp_path: Path
         un.load_weights(loaded, f"{URL}/none.pt")
 
 
+@pytest.mark.slow
 def test_a_configuration_in_a_store_begins_a_run_from_weights_in_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], store: MemoryFileSystem
 ) -> None:
@@ -225,6 +227,7 @@ def test_a_configuration_in_a_store_begins_a_run_from_weights_in_it(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_figures_go_beside_a_run_or_into_it(capsys: pytest.CaptureFixture[str], store: MemoryFileSystem) -> None:
     json_of(capsys, "train", "--data", "memory://bucket/digits", *TRAIN, "--out", URL, "--json")
     before = published()
