@@ -6,10 +6,9 @@ into the same memory again, on purpose: on CPU, `torch.where` and fresh memory c
 """
 
 import math
-import re
 from dataclasses import dataclass
 from numbers import Real
-from typing import cast, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Bool
@@ -36,15 +35,11 @@ from unperturbed.threat.geometry import (
     stretch,
 )
 from unperturbed.threat.sparse import best_support, nearest_sparse, random_support
+from unperturbed.threat.spelling import norm_of, read, spelled
 from unperturbed.types import Bounds, Inputs, Norm, PerExample
 
 _SPARSE = ("L0", "Patch")
 """Norms that count what changes, whatever the size of the change."""
-_NORMS = {"inf": "Linf", "2": "L2", "1": "L1", "0": "L0"} | {norm.lower(): norm for norm in get_args(Norm)}
-_SQUARE = re.compile(r"(\s*patch\s*:\s*)(\d+)\s*[x\u00d7]\s*(\d+)\s*", re.IGNORECASE | re.ASCII)
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
-_THREAT = re.compile(rf"\s*(\w+)\s*:\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?", re.IGNORECASE | re.ASCII)
-
 _RADIUS = Rule("must be a finite radius of 0 or more, in input units", lambda eps: 0 <= eps <= LARGEST)
 _INSIDE = 5e-7
 """A projection does not move points beyond eps by less than this share, half of the slack of `contains`."""
@@ -71,7 +66,7 @@ class Threat:
         if not isinstance(self.norm, str | Real):
             check("norm", self.norm, str)
         if self.norm not in get_args(Norm):
-            spelling = _NORMS.get(str(self.norm).lower())
+            spelling = norm_of(str(self.norm))
             raise InputError(
                 f"unknown norm {self.norm!r}: "
                 + (f"write {spelling!r}" if spelling else "use Linf, L2, L1, L0 or Patch")
@@ -88,24 +83,12 @@ class Threat:
     @classmethod
     def parse(cls, text: str, bounds: Bounds = (0.0, 1.0)) -> "Threat":
         """Read a threat from "Linf:8/255", "l2:0.5", "1:12", "Patch:5x5"; raises InputError for anything else."""
-        square = _SQUARE.fullmatch(check("threat", text, str))
-        if square and square[2] != square[3]:
-            raise InputError(f"{text!r} is not a square: write Patch:SIDExSIDE, such as Patch:5x5")
-        match = _THREAT.fullmatch(square[1] + square[2] if square else text)
-        norm = _NORMS.get(match[1].lower()) if match else None
-        if match is None or norm is None:
-            raise InputError(
-                f"{text!r} is not a threat: write NORM:EPS with NORM Linf, L2, L1 or L0 (Linf:8/255), or Patch:5x5"
-            )
-        divisor = float(match[3] or 1)
-        if divisor == 0:
-            raise InputError(f"{text!r} divides by zero: write NORM:EPS, such as Linf:8/255")
-        return cls(cast(Norm, norm), float(match[2]) / divisor, bounds)
+        norm, eps = read(check("threat", text, str))
+        return cls(norm, eps, bounds)
 
     def __str__(self) -> str:
         """Return the text that `parse` reads, such as "Linf:8/255", followed by bounds other than [0, 1]."""
-        size = _short(self.eps)
-        name = f"{self.norm}:{size}" if self.norm != "Patch" else f"Patch:{size}x{size}"
+        name = spelled(self.norm, self.eps)
         if self.bounds is None:
             return f"{name} without bounds"
         low, high = self.bounds
@@ -342,11 +325,3 @@ def _checked_eps(eps: object) -> float:
     if not isinstance(eps, Real) or isinstance(eps, bool):
         raise InputError(f"eps is {eps!r}, not a number: give a number, or read text with Threat.parse('Linf:8/255')")
     return float(check("eps", eps, float, _RADIUS))
-
-
-def _short(eps: float) -> str:
-    """Return the shortest text that parses to this number, in 255ths if it is a multiple of 1/255."""
-    brief, levels = f"{eps:.6g}", round(eps * 255)
-    if float(brief) == eps:
-        return brief
-    return f"{levels}/255" if levels / 255 == eps else repr(eps)
