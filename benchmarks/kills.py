@@ -43,7 +43,8 @@ TIMES = ("seconds", "sha256", "files", "command", "since")
 """Fields that hold times, or hashes of what holds times."""
 PRELOADED = ["unperturbed.cli.main", "unperturbed.training.loop", "unperturbed.cli.sweep", "unperturbed.cli.transfer",
              "unperturbed.cli.curve", "unperturbed.cli.diagnose", "unperturbed.evaluation.accuracy",
-             "unperturbed.evaluation.curve", "unperturbed.evaluation.transfer", "sklearn.datasets"]  # fmt: skip
+             "unperturbed.evaluation.curve", "unperturbed.evaluation.transfer", "sklearn.datasets",
+             "ray", "unperturbed.engines.ray_worker"]  # fmt: skip
 
 
 def go(words: Sequence[str], folder: Path) -> None:

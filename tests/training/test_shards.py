@@ -22,6 +22,7 @@ from unperturbed.methods.base import Method
 from unperturbed.methods.constrained import Constrained
 from unperturbed.methods.free import Free
 from unperturbed.methods.llr import LLR
+from unperturbed.methods.prl import PRL
 from unperturbed.methods.scorpio import SCORPIO
 from unperturbed.methods.trades import TRADES
 from unperturbed.networks.precision import InPrecision
@@ -39,6 +40,7 @@ THREAT = Threat("Linf", 0.1)
 METHODS: dict[str, Callable[[], Method]] = {
     "at": AT,
     "trades": TRADES,
+    "prl": lambda: PRL(samples=4),
     "scorpio": SCORPIO,
     "llr": lambda: LLR(form="differences"),
 }

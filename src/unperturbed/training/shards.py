@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
@@ -19,6 +20,17 @@ def in_one_piece(tensor: Tensor) -> Tensor:
     """Return a tensor of which each process holds a shard as a whole, in the memory of the processor."""
     whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return whole.detach().cpu()
+
+
+def reshard(network: nn.Module) -> None:
+    """Free the gathered weights of a network in shards; the next forward gathers them anew, with their requires_grad.
+
+    After a forward without a backward, its outermost weights stay gathered. If they were frozen in that forward, they
+    would stay frozen in the next one, and get no gradient.
+    """
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def save(folder: Path, step: int, network: nn.Module, optimiser: Optimizer) -> str:

@@ -19,6 +19,7 @@ from unperturbed.networks.not_finite import where_not_finite
 from unperturbed.networks.second import is_missing, lacking
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
+from unperturbed.training.shards import reshard
 from unperturbed.types import Batch, Inner, Inputs, Terms
 
 
@@ -115,6 +116,7 @@ def _backpropagate(
     """Add the gradient of `share` times the loss to that of the weights; return the terms and the inner result."""
     with under_attack(attacked):
         inner = method.perturb(attacked, batch, threat, noise)
+        reshard(attacked)
     terms = method.loss(wrapped, batch, inner, threat, noise)
     loss = torch.stack(list(terms.values())).sum()
     if not bool(loss.isfinite()):
