@@ -25,7 +25,7 @@ help:
 	@echo "make test-foreign  the tests of models of timm, torchvision and transformers, installed into .venv-foreign"
 	@echo "make test-rounding  the tests of rounding again, as on other processors"
 	@echo "make test-newest    the fast tests with the newest torch"
-	@echo "make bench      the benchmarks"
+	@echo "make bench      ratios of time and memory, beside plain PyTorch and other libraries, installed into .venv-bench"
 	@echo "make dist       build wheel and sdist, and run the demo from the wheel in a fresh environment"
 	@echo "make clean      remove the virtual environment and all caches (never runs/)"
 
@@ -86,8 +86,11 @@ test-newest:
 	sed 's/^torch==.*/torch==$(NEWEST_TORCH)/' constraints.txt > .venv-newest/constraints.txt
 	$(MAKE) test VENV=.venv-newest CONSTRAINTS=.venv-newest/constraints.txt
 
-bench: $(READY)
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+# `make bench BENCH=--check` fails where a ratio is over 20% above benchmarks/baseline.json.
+bench:
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks $(BENCH)
 
 # The wheel is built from the sdist. PYTHON=python3.13 checks another Python.
 dist:
@@ -101,6 +104,6 @@ dist:
 	OMP_NUM_THREADS=1 .venv-dist/clean/bin/python packaging/check_wheel.py
 
 clean:
-	rm -rf $(VENV) .venv-newest .venv-dist .venv-loops .venv-foreign .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
+	rm -rf $(VENV) .venv-newest .venv-dist .venv-loops .venv-foreign .venv-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf src/*.egg-info

@@ -52,6 +52,7 @@ from unperturbed.types import Inputs, Labels
 THEIRS = "torchattacks"
 SUITES = {"fast": FAST, "standard": STANDARD}
 Precision = Literal["auto", "32"]
+Clock = Callable[[], float]
 
 
 class Pass(NamedTuple):
@@ -74,6 +75,8 @@ class Turn(NamedTuple):
     standing: list[bool]
     seconds: float
     passes: int
+    attacks: tuple[tuple[float, int], ...] = ()
+    """Seconds and passes of each attack."""
 
 
 @contextmanager
@@ -91,11 +94,13 @@ def counted(model: nn.Module) -> Iterator[list[int]]:
         hook.remove()
 
 
-def theirs(model: nn.Module, x: Inputs, y: Labels, threat: Threat, seed: int, size: int) -> Turn:
+def theirs(
+    model: nn.Module, x: Inputs, y: Labels, threat: Threat, seed: int, size: int, clock: Clock = time.perf_counter
+) -> Turn:
     """Return what torchattacks' attacks leave standing, one after the other."""
     import torchattacks
 
-    began = time.perf_counter()
+    began, parts = clock(), []
     words = {"eps": threat.eps, "norm": threat.norm, "seed": seed}
     classes = padded_logits(model, x[:1], 1).shape[1]
     attacks = [
@@ -107,13 +112,13 @@ def theirs(model: nn.Module, x: Inputs, y: Labels, threat: Threat, seed: int, si
     with counted(model) as seen:
         standing = padded_logits(model, x, size).argmax(1) == y
         for attack in attacks:
-            before, passes = time.perf_counter(), seen[0]
+            before, passes = clock(), seen[0]
             for rows in torch.split(standing.nonzero()[:, 0], size):
                 z = attack(x[rows], y[rows])
                 standing[rows] = (padded_logits(model, z, size).argmax(1) == y[rows]) | ~threat.contains(x[rows], z)
-            spent = time.perf_counter() - before
-            shown(type(attack).__name__, spent, int(standing.sum()), seen[0] - passes)
-    return Turn(standing.tolist(), time.perf_counter() - began, seen[0])
+            parts.append((clock() - before, seen[0] - passes))
+            shown(type(attack).__name__, parts[-1][0], int(standing.sum()), parts[-1][1])
+    return Turn(standing.tolist(), clock() - began, seen[0], tuple(parts))
 
 
 def ours(model: nn.Module, split: Split, threat: Threat, suite: Suite, seed: int, precision: Precision) -> Outcome:

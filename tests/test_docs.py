@@ -138,7 +138,8 @@ def test_the_table_of_silent_failures_names_files_that_test_them() -> None:
 def test_a_command_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "examples")])
     _, command, *words = shlex.split(line)
-    swept = [each.split(",")[0] for option, each in pairwise(words) if option == "--over"]
+    over = [each for option, each in pairwise(words) if option == "--over"]
+    swept = [each.split(",")[0].replace("=log:", "=").partition("..")[0] for each in over]
     words += [f"--{each}" for each in swept if each.startswith("method")]
     module = import_module(f"unperturbed.cli.{command}")
     given: Parsed = parse(module.parser(), words, module.POSITIONAL)

@@ -49,8 +49,10 @@ if TYPE_CHECKING:
     from unperturbed.results.report import Report as Report
     from unperturbed.results.report import report as report
     from unperturbed.specs.model_for import model_for as model_for
+    from unperturbed.sweeps.ranges import Range as Range
     from unperturbed.sweeps.sweep import sweep as sweep
     from unperturbed.sweeps.table import Sweep as Sweep
+    from unperturbed.sweeps.tpe import TPE as TPE
     from unperturbed.threat import Threat as Threat
     from unperturbed.training.loop import train as train
     from unperturbed.training.recipe import Recipe as Recipe
@@ -95,6 +97,7 @@ _HOMES = {
     "pull": "hub.pull",
     "push": "results.push",
     "quantize": "evaluation.quantize",
+    "Range": "sweeps.ranges",
     "Recipe": "training.recipe",
     "Report": "results.report",
     "report": "results.report",
@@ -106,6 +109,7 @@ _HOMES = {
     "Sweep": "sweeps.table",
     "sweep": "sweeps.sweep",
     "Threat": "threat",
+    "TPE": "sweeps.tpe",
     "train": "training.loop",
     "Trained": "training.trained",
     "Transfer": "findings",
@@ -123,12 +127,14 @@ __all__ = [
     "InputError",
     "Outcome",
     "PairedComparison",
+    "Range",
     "Recipe",
     "Report",
     "Run",
     "RunError",
     "Suite",
     "Sweep",
+    "TPE",
     "Threat",
     "Trained",
     "Transfer",

@@ -99,6 +99,20 @@ def test_refined_points_are_nearer_on_a_curved_boundary(name: str, norm: Norm) -
         assert float((found.distance <= 1.05 * truth).float().mean()) > 0.8
 
 
+def test_a_target_leads_to_the_nearer_boundary_of_a_less_likely_class() -> None:
+    """Class 1 leads at x and is 0.5 away; class 2 is less likely, and 0.3 away."""
+    model = Function(lambda x: torch.stack([0 * x[:, 0], x[:, 0] - 0.8, 3 * (x[:, 1] - 0.6)], dim=1))
+    batch = batch_of(model, torch.full((2, 2), 0.3))
+    rules = {target: Descent("mine", RULES["primal-dual"], target=target) for target in (0, 1, 2, 9)}
+    with under_attack(model):
+        found = {
+            target: descent.nearest(model, batch, Threat("L2", 1.0), Noise.of(0, batch.ids), 8).distance
+            for target, descent in rules.items()
+        }
+    near = {target: pytest.approx([away] * 2, rel=0.02) for target, away in {0: 0.5, 1: 0.5, 2: 0.3, 9: 0.3}.items()}
+    assert {target: distance.tolist() for target, distance in found.items()} == near
+
+
 def test_a_point_that_is_not_finite_is_noticed() -> None:
     model = Function(lambda x: torch.stack([x.sum(1), torch.full_like(x[:, 0], torch.nan)], dim=1))
     batch = Batch(uniform(4, 3), torch.zeros(4, dtype=torch.int64), torch.arange(4))

@@ -15,7 +15,7 @@ from unperturbed.cli.options import parse
 from unperturbed.evaluation import threats
 from unperturbed.statistics.intervals import wilson
 from unperturbed.sweeps import table as sweep_table
-from unperturbed.sweeps.table import Axis, Combination
+from unperturbed.sweeps.rows import Axis, Combination
 from unperturbed.training import engine
 
 OPTIONS = ("--data", "blobs.npz", "--threat", "Linf:0.05", "--method.steps", "2")
@@ -250,8 +250,9 @@ def test_values_with_brackets_keep_their_commas_and_names_that_clash_are_long(ru
     again = ("--method", "awp", "--over", "method.method=at", "--over", "method.method.method=at")
     code, _, err = run(*words, *again)
     assert code == 2 and "'method'" in err, err
-    names = sweep._axes(["method.steps=1", "method.method.steps=2"], parse(sweep.parser(), ["--data", "x"]))
+    names, ranges = sweep._axes(["method.steps=1", "method.method.steps=2"], parse(sweep.parser(), ["--data", "x"]))
     assert [axis.name for axis in names] == ["method.method.steps", "method.steps"]
+    assert not ranges
 
 
 @pytest.mark.parametrize(

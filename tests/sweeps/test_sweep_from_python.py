@@ -66,3 +66,29 @@ def test_a_run_that_fails_is_an_entry_of_the_table(data: Data, tmp_path: Path) -
                      out=tmp_path / "sweep", device="cpu")  # fmt: skip
     assert [run["status"] for run in found.json()["runs"]] == ["done", "failed"]
     assert "not finite" in found.json()["runs"][1]["error"] and any("Failed: lr=1e+30" in note for note in found.notes)
+
+
+@pytest.mark.slow
+def test_a_search_stops_the_worse_trials(data: Data, tmp_path: Path) -> None:
+    over = {"lr": un.Range(1e-4, 0.1, log=True), "method": ["erm"], "label_smoothing": [0.0, 0.1]}
+    recipe = un.Recipe(epochs=3, batch_size=16)
+    found = un.sweep(over, data, THREAT, recipe=recipe, model="mlp", suite="pgd-ce", examples=4, device="cpu",
+                     search=un.TPE(3), stop="asha", out=tmp_path / "sweep")  # fmt: skip
+    runs = found.json()["runs"]
+    assert [run["status"] for run in runs].count("stopped") == 2 and found.json()["search"]["epochs"] == 1 + 1 + 3
+    chosen = un.Run.open(found.json()["chosen"]["run"])
+    assert chosen.recipe is not None and f"{chosen.recipe.lr:.4g}" == found.json()["chosen"]["values"]["lr"]
+    straight = un.train(un.model_for(data, "mlp", seed=0), data, THREAT, un.methods.ERM(), chosen.recipe, device="cpu")
+    x = data.train.inputs(torch.arange(4))
+    assert torch.equal(chosen.model(x), straight.model(x)), "a promoted trial is the run that was never paused"
+
+
+def test_a_search_needs_examples_to_compare_on(data: Data, tmp_path: Path) -> None:
+    over = {"lr": un.Range(1e-4, 0.1)}
+    with pytest.raises(un.InputError, match="validation is 0"):
+        un.sweep(over, data, THREAT, recipe=un.Recipe(validation=0.0), search=un.TPE(3), out=tmp_path / "sweep")
+    with pytest.raises(un.InputError, match=r"lr=0\.0001\.\.0\.1 is a range"):
+        un.sweep(over, data, THREAT, out=tmp_path / "sweep")
+    with pytest.raises(un.InputError, match=r"The range 2\.\.1 is empty"):
+        un.Range(2, 1)
+    assert not (tmp_path / "sweep").exists()

@@ -1,20 +1,22 @@
 """Descents to the nearest misclassified point: a rule moves each point, and the nearest break that it meets counts."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from unperturbed.attacks.base import Attack, AttackResult, Nearest
+from unperturbed.attacks.base import Attack, AttackResult, Nearest, likely_targets
 from unperturbed.attacks.fast_minimum_norm import FastMinimumNorm
 from unperturbed.attacks.points import Look, evaluated
-from unperturbed.checks import check_fields
+from unperturbed.checks import NONE_OR_MORE, check_fields
 from unperturbed.errors import InputError
+from unperturbed.losses import targeted_margin
 from unperturbed.maximise.climb_queue import slots_needed
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
-from unperturbed.types import Batch, Inputs, Loss, Model, Norm
+from unperturbed.types import Batch, Inputs, Labels, Logits, Loss, Model, Norm, PerExample
 
 
 @runtime_checkable
@@ -49,6 +51,8 @@ class Descent(Attack):
         label: name of the attack in tables.
         rule: of the first descent.
         polish: of the second descent, with smaller steps.
+        target: 1 and more: the rule follows f_t - f_y, where t has this place among the other classes, the likeliest at
+            x first (the last class, where there are fewer); 0: the rule follows its own loss.
     """
 
     needs_gradient: ClassVar[bool | None] = True
@@ -56,11 +60,12 @@ class Descent(Attack):
     label: str
     rule: Rule
     polish: FastMinimumNorm = FastMinimumNorm(steps=200, step=0.1, last_step=5e-4, change=0.02, last_change=3e-4)
+    target: int = 0
     restarts: int = 1
 
     def __post_init__(self) -> None:
         """Raise InputError for settings of other types."""
-        check_fields(self)
+        check_fields(self, target=NONE_OR_MORE)
         if isinstance(self.rule, type) or not isinstance(self.rule, Rule):
             raise InputError(f"The rule is {self.rule!r:.80}: give one of a descent, such as FastMinimumNorm().")
 
@@ -76,7 +81,8 @@ class Descent(Attack):
         """Look for the nearest misclassified point."""
         record = _Record(batch.x, threat)
         rows = torch.arange(len(batch.x), device=batch.x.device)
-        passes = _descend(self.rule, model, batch, batch.x, rows, record, batch_size)
+        towards = likely_targets(model, batch, self.target, batch_size)[:, -1] if self.target else None
+        passes = _descend(self.rule, model, batch, batch.x, rows, record, batch_size, towards)
         passes += _descend(
             self.polish, model, batch, record.nearest, record.distance.isfinite().nonzero()[:, 0], record, batch_size
         )
@@ -91,7 +97,14 @@ class Descent(Attack):
 
 
 def _descend(
-    rule: Rule, model: Model, batch: Batch, start: Inputs, rows: Tensor, record: "_Record", batch_size: int
+    rule: Rule,
+    model: Model,
+    batch: Batch,
+    start: Inputs,
+    rows: Tensor,
+    record: "_Record",
+    batch_size: int,
+    towards: Labels | None = None,
 ) -> int:
     """Descend from the start in these rows, record the points, and return the number of passes."""
     if len(rows) == 0:
@@ -101,12 +114,17 @@ def _descend(
         padded = part[torch.arange(size, device=rows.device) % len(part)]
         x, y, z = batch.x[padded], batch.y[padded], start[padded]
         memory = rule.begin(x, z, threat)
+        loss = rule.loss if towards is None else partial(_lead, towards[padded])
         for k in range(rule.steps + 1):
-            look = evaluated(model, z, y, rule.loss)
+            look = evaluated(model, z, y, loss)
             record.enter(part, look)
             if k < rule.steps:
                 z = threat.boxed(rule.move(x, look, k, memory, threat))
     return len(rows) * (rule.steps + 1)
+
+
+def _lead(target: Labels, logits: Logits, y: Labels) -> PerExample:
+    return targeted_margin(logits, y, target)
 
 
 class _Record:

@@ -60,7 +60,7 @@ class PrimalDual:
         """Return the points after move k."""
         width, moved = memory.width, look.z - x
         weight = memory.weight
-        slope = -wide((-look.margin).sigmoid(), x) * look.slope
+        slope = -wide((-look.value).sigmoid(), x) * look.slope
         if threat.norm == "L2":
             slope = wide(weight, x) * slope + wide(1 - weight, x) * moved / at_least_something(length("L2", moved))
         slope = slope * width  # with respect to moves in units of the box
@@ -74,7 +74,7 @@ class PrimalDual:
             shorten = _shortened_l1 if threat.norm == "L1" else _shortened_linf
             moved = shorten(moved, metric, wide((1 - weight) / weight, x), _room(x, moved, threat))
         dual = self.dual_rate * (1 - 0.9 * k / self.steps)
-        change = torch.where(look.margin > 0, -dual, dual)
+        change = torch.where(look.value > 0, -dual, dual)
         memory.ratio = (memory.ratio + change).clamp(-_LARGEST, _LARGEST)
         memory.weight = torch.lerp(memory.ratio.sigmoid(), weight, _DECAY)
         return x + moved

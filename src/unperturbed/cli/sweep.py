@@ -1,11 +1,12 @@
-"""Train over values of one or two options, evaluate every run, and show clean against robust accuracy."""
+"""Train over values of options, or search among them; evaluate the runs, and show clean against robust accuracy."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
@@ -14,12 +15,18 @@ from unperturbed.cli.console import Result, progress, say, table
 from unperturbed.cli.engine import add_engine_options, engine_of
 from unperturbed.cli.options import TREES, Parsed, add_examples_options, divide, known_options, new_parser, parse
 from unperturbed.errors import InputError, hint
+from unperturbed.findings import Progress
 from unperturbed.imports import Trust
-from unperturbed.sweeps.table import Axis, Combination
+from unperturbed.sweeps.rows import Axis, Combination
+
+if TYPE_CHECKING:
+    from unperturbed.sweeps.ranges import Range
+    from unperturbed.sweeps.tpe import TPE
 
 POSITIONAL = None
 SWEEP_OPTIONS = (
-    *("over", "suite", "examples", "examples-seed", "evaluate-threat", "train-examples", "train-examples-seed"),
+    *("over", "search", "trials", "search-seed", "stop"),
+    *("suite", "examples", "examples-seed", "evaluate-threat", "train-examples", "train-examples-seed"),
     *("overwrite", "out", "json", "engine", "address", "workers", "cpus-per-worker", "gpus-per-worker"),
 )
 """Options that `train` does not have, or that differ here."""
@@ -34,7 +41,22 @@ def parser() -> ArgumentParser:
         type=str,
         action="append",
         metavar="OPTION=V1,V2,...",
-        help=f"an option of training and its values, once or twice: {EXAMPLE} --over seed=0,1,2 (seeds share one row)",
+        help=f"an option of training and its values, once or twice: {EXAMPLE} --over seed=0,1,2 (seeds share one row); "
+        "with --search any number of options, with values or a range: method.steps=1..10, lr=log:1e-4..0.1",
+    )
+    command_parser.add_argument(
+        "--search",
+        type=Literal["tpe"] | None,
+        help="suggest the values of each run from the robust accuracy of earlier ones on held-out training examples, "
+        "never on the test split: tpe, by Optuna (default: every combination of values)",
+    )
+    command_parser.add_argument("--trials", type=int | None, metavar="N", help="runs of the search (default: 20)")
+    command_parser.add_argument("--search-seed", type=int | None, metavar="S", help="of the search (default: 0)")
+    command_parser.add_argument(
+        "--stop",
+        type=Literal["asha"] | None,
+        help="compare runs on held-out training examples after a third of the epochs, a third of that, and so on, and "
+        "train only the best third of them further: asha, waiting for all runs before each comparison",
     )
     command_parser.add_argument("--suite", type=str, default="fast", help=evaluate.SUITE_HELP)
     add_examples_options(command_parser, "test")
@@ -56,12 +78,16 @@ def parser() -> ArgumentParser:
 def run(parsed: Parsed) -> Result:
     """Train and evaluate unfinished runs, and return the table with failed runs; exit code 1 if there are any."""
     from unperturbed.suites.by_name import find_suite
-    from unperturbed.sweeps.grid import check_folder, combine, run_all
+    from unperturbed.sweeps.grid import check_folder, check_grid, combine, run_all
+    from unperturbed.sweeps.search import check_held_out, ends_of, plan_of, recorded, search
     from unperturbed.threat import Threat
 
     own_words, words = divide(parser(), parsed.argv, SWEEP_OPTIONS)
     sweep_options = parse(parser(), own_words)
-    axes = _axes(sweep_options.over, parsed)
+    axes, ranges = _axes(sweep_options.over, parsed)
+    sampler = _sampler(sweep_options)
+    if sampler is None:
+        check_grid(axes, ranges)
     out = Path(sweep_options.out or "runs/sweep")
     if sweep_options.evaluate_threat is not None:
         Threat.parse(sweep_options.evaluate_threat)
@@ -78,18 +104,51 @@ def run(parsed: Parsed) -> Result:
         lines[folder] = [*words, *options, f"--out={folder}", "--resume"]
         return _combination(axes, values, folder, lines[folder], evaluation)
 
-    combinations = combine(axes, out, make)
-    _check(combinations, lines, sweep_options.examples, sweep_options.examples_seed, parsed.trust)
-    check_folder(out, axes)
-    engine, about = engine_of(sweep_options), {"suite": suite.name, "note": suite.note}
-    if engine is None:
-        swept = run_all(out, axes, combinations, about, lambda n, total, name: say(f"{n:g} of {total:g}: {name}"))
+    if sampler is None:
+        combinations = combine(axes, out, make)
     else:
-        with progress() as report:
+        combinations = [make(values, out / str(number)) for number, values in enumerate(ends_of(axes, ranges))]
+    first = _check(combinations, lines, sweep_options, parsed.trust, distinct=sampler is None)
+    plan = None
+    if sampler is None and sweep_options.stop is None:
+        check_folder(out, axes)
+    else:
+        check_held_out(first.data, first.recipe.validation)
+        plan = plan_of(axes, ranges, sampler, sweep_options.stop, first.recipe.epochs)
+        recorded(out, plan)
+    engine, about = engine_of(sweep_options), {"suite": suite.name, "note": suite.note}
+    with _progress(engine) as report:
+        if plan is None:
             swept = run_all(out, axes, combinations, about, report, engine)
+        else:
+            swept = search(out, plan, make, about, report, engine)
     picture = [f"Picture: {swept.picture}"] if swept.picture is not None else []
     views = [table("", swept.columns, swept.cells), *swept.notes, *picture]
     return Result(swept.json(), views, code=int(any(combination.error for combination in combinations)))
+
+
+@contextmanager
+def _progress(engine: Any) -> Iterator[Progress]:
+    """Yield a callback that shows a line for each run, or a bar where an engine executes them."""
+    if engine is None:
+        yield lambda number, total, name: say(f"{number:g} of {total:g}: {name}")
+    else:
+        with progress() as report:
+            yield report
+
+
+def _sampler(sweep_options: Parsed) -> "TPE | None":
+    """Return the sampler of --search; raises InputError for its options without it."""
+    given = {"trials": sweep_options.trials, "seed": sweep_options.search_seed}
+    settings = {name: value for name, value in given.items() if value is not None}
+    if sweep_options.search is None:
+        if settings:
+            option = "--trials" if "trials" in settings else "--search-seed"
+            raise InputError(f"{option} is an option of a search: give --search tpe too, or leave it out.")
+        return None
+    from unperturbed.sweeps.tpe import TPE
+
+    return TPE(**settings)
 
 
 def _evaluation(sweep_options: Parsed, device: str) -> list[str]:
@@ -110,9 +169,9 @@ def _combination(
 ) -> Combination:
     """Return the combination with these words for training and options for evaluation."""
 
-    def trained() -> Any:
+    def trained(until: int | None) -> Any:
         begun = [word for word in words if word != "--resume" or folder.exists()]
-        return train.run(parse(train.parser(), begun)).value
+        return train.run(parse(train.parser(), begun), until).value
 
     def evaluated() -> Any:
         trust = parse(train.parser(), words).trust
@@ -122,15 +181,18 @@ def _combination(
     return Combination({axis.name: values[axis.option] for axis in axes}, folder, trained, evaluated)
 
 
-def _axes(texts: Sequence[str] | None, parsed: Parsed) -> list[Axis]:
-    """Return the axes of --over."""
+def _axes(texts: Sequence[str] | None, parsed: Parsed) -> "tuple[list[Axis], dict[str, Range]]":
+    """Return the axes of --over, and the ranges among them by option."""
     if not texts:
         raise InputError(f"--over is missing: name an option of training and its values, such as {EXAMPLE}.")
-    if len(texts) > 2:
-        raise InputError(f"--over is given {len(texts)} times, but a sweep is over one option or two.")
+    if len(texts) > 2 and parsed.search is None:
+        raise InputError(
+            f"--over is given {len(texts)} times, but a sweep is over one option or two; --search tpe takes more."
+        )
     from unperturbed.sweeps.grid import make_axes
+    from unperturbed.sweeps.ranges import parse_range
 
-    axes = []
+    axes, ranges = [], {}
     for text in texts:
         option, equals, values = text.partition("=")
         parts = _split(values)
@@ -142,7 +204,9 @@ def _axes(texts: Sequence[str] | None, parsed: Parsed) -> list[Axis]:
         if any(word.partition("=")[0] == f"--{option}" for word in divide(parser(), parsed.argv, ())[1]):
             raise InputError(f"--{option} is given separately, and in --over: leave one of them out.")
         axes.append((option, parts))
-    return make_axes(axes)
+        if len(parts) == 1 and (numbers := parse_range(parts[0])) is not None:
+            ranges[option] = numbers
+    return make_axes(axes), ranges
 
 
 def _split(values: str) -> list[str]:
@@ -177,11 +241,15 @@ def _below(parsed: Parsed) -> list[str]:
 def _check(
     combinations: Sequence[Combination],
     lines: Mapping[Path, Sequence[str]],
-    examples: int | str | None,
-    seed: int | None,
+    sweep_options: Parsed,
     trust: Trust,
-) -> None:
-    """Check all combinations before training; raises InputError for invalid and for equal ones."""
+    distinct: bool,
+) -> train.Plan:
+    """Check combinations before training, and return the plan of the first.
+
+    Raises:
+        InputError: for invalid ones and, if they must be distinct, for equal ones.
+    """
     from unperturbed.cli.setup import examples_of
     from unperturbed.data.sources import load_data
     from unperturbed.specs.spec import describe
@@ -189,13 +257,16 @@ def _check(
     options = [parse(train.parser(), lines[combination.folder]) for combination in combinations]
     trust = trust.giving(*(place for parsed in options for place in (parsed.data, parsed.extra)))
     load, descriptions, looked_at = cache(partial(load_data, trust=trust)), list[tuple[object, str]](), set[object]()
+    plans = []
     for combination, parsed in zip(combinations, options, strict=True):
         plan = train.plan(parsed, load)
+        plans.append(plan)
         described = (plan.config, str(plan.threat), describe(plan.threat.bounds), plan.recipe)
         for earlier, name in descriptions:
-            if earlier == described:
+            if distinct and earlier == described:
                 raise InputError(f"--over: {name} and {combination.name} are the same run.")
         descriptions.append((described, combination.name))
         if parsed.data not in looked_at:
             looked_at.add(parsed.data)
-            examples_of(plan.data, examples, seed)
+            examples_of(plan.data, sweep_options.examples, sweep_options.examples_seed)
+    return plans[0]

@@ -168,8 +168,8 @@ def _named(parsed: Parsed, base: Recipe, data: "Data", model: "nn.Module", metho
     return recipe
 
 
-def run(parsed: Parsed) -> Result:
-    """Train, and return the run folder and the accuracies on the examples of the probe."""
+def run(parsed: Parsed, until: int | None = None) -> Result:
+    """Train until the end of an epoch (None: the last); return run folder and accuracies on the probe's examples."""
     from unperturbed.architectures.by_name import needs_trust
     from unperturbed.cli.network import load_into
     from unperturbed.training.loop import train
@@ -184,7 +184,7 @@ def run(parsed: Parsed) -> Result:
             "the run, or give the folder of an earlier one by --out."
         )
     if parsed.weights is not None:
-        load_into(run_plan.model, parsed.weights, parsed.trees["model"])
+        load_into(run_plan.model, parsed.weights, parsed.trees["model"], parsed.trust)
     _warn_of_data(run_plan.data.train, run_plan.threat)
     with progress() as report, resumable(parsed, run_plan.out):
         trained = train(
@@ -195,6 +195,7 @@ def run(parsed: Parsed) -> Result:
             run_plan.recipe,
             out=run_plan.out,
             resume=parsed.resume,
+            until=until,
             device=parsed.device,
             devices=parsed.devices,
             nodes=parsed.nodes,

@@ -1,10 +1,11 @@
 """The runs of a sweep: one for each combination of values, trained and evaluated by an engine."""
 
-import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,12 @@ from unperturbed.findings import Progress, silent
 from unperturbed.runs.files import CONFIG
 from unperturbed.runs.lock import PATIENCE, InUseError, locked
 from unperturbed.runs.verify import read_object
-from unperturbed.sweeps.table import SEED, Axis, Combination, Sweep, write
+from unperturbed.sweeps.ranges import Range
+from unperturbed.sweeps.rows import SEED, Axis, Combination, Result
+from unperturbed.sweeps.table import Sweep, write
 
-log = logging.getLogger("unperturbed")
 Make = Callable[[Mapping[str, str], Path], Combination]
 """A function from values (by the options of their axes) and a run folder to the combination."""
-
-
-Result = tuple[Mapping[str, Any] | None, Mapping[str, Any] | None, str | None]
-"""The results of training and of evaluation, and the reason of a failure."""
 LOST = PATIENCE + 60.0
 """Seconds after which the lock of a lost worker, perhaps on another machine, is free at the latest."""
 AGAIN = 1.0
@@ -37,10 +35,8 @@ def make_axes(over: Sequence[tuple[str, Sequence[str]]]) -> list[Axis]:
     """Return the axes of these options and values, in the order that names folders.
 
     Raises:
-        InputError: for more than two options, an option given twice, and values given twice.
+        InputError: for an option given twice, and values given twice.
     """
-    if not 1 <= len(over) <= 2:
-        raise InputError(f"The sweep is over {len(over)} options, but must be over one option or two.")
     for option, values in over:
         if not values or len(set(values)) < len(values):
             raise InputError(f"--over {option}={','.join(values)} names the same value twice, or none.")
@@ -53,6 +49,28 @@ def make_axes(over: Sequence[tuple[str, Sequence[str]]]) -> list[Axis]:
     return sorted(axes, key=lambda axis: (axis.option == SEED, axis.name))
 
 
+def check_grid(axes: Sequence[Axis], ranges: Mapping[str, Range]) -> None:
+    """Raise InputError for another number of options than a table without a search takes, and for a range."""
+    if not 1 <= len(axes) <= 2:
+        raise InputError(
+            f"The sweep is over {len(axes)} options, but must be over one option or two; a search (tpe) takes more."
+        )
+    if ranges:
+        option, values = next(iter(ranges.items()))
+        raise InputError(f"--over {option}={values} is a range: search in it by --search tpe, or list values.")
+
+
+def all_values(axes: Sequence[Axis]) -> list[dict[str, str]]:
+    """Return the values of each combination, by option."""
+    options = [axis.option for axis in axes]
+    return [dict(zip(options, values, strict=True)) for values in product(*(axis.values for axis in axes))]
+
+
+def folder_name(axes: Sequence[Axis], values: Mapping[str, str]) -> str:
+    """Return the name of the run folder of a combination with these values, by option."""
+    return ",".join(f"{axis.name}={re.sub(r'[^A-Za-z0-9.+_-]+', '-', values[axis.option])}" for axis in axes)
+
+
 def combine(axes: Sequence[Axis], out: Path, make: Make) -> list[Combination]:
     """Return one combination for each choice of a value per axis.
 
@@ -60,10 +78,9 @@ def combine(axes: Sequence[Axis], out: Path, make: Make) -> list[Combination]:
         InputError: if two of them would have the same folder.
     """
     combinations: dict[str, Combination] = {}
-    for values in product(*(axis.values for axis in axes)):
-        pairs = list(zip(axes, values, strict=True))
-        name = ",".join(f"{axis.name}={re.sub(r'[^A-Za-z0-9.+_-]+', '-', value)}" for axis, value in pairs)
-        combination = make({axis.option: value for axis, value in pairs}, out / name)
+    for values in all_values(axes):
+        name = folder_name(axes, values)
+        combination = make(values, out / name)
         if name in combinations:
             raise InputError(
                 f"--over: {combinations[name].name} and {combination.name} would have the same run folder, {name}."
@@ -72,10 +89,17 @@ def combine(axes: Sequence[Axis], out: Path, make: Make) -> list[Combination]:
     return list(combinations.values())
 
 
-def check_folder(out: Path, axes: Sequence[Axis]) -> None:
-    """Raise InputError for a run folder, and for the folder of a sweep over other options."""
+def check_no_run(out: Path) -> None:
+    """Raise InputError for a run folder."""
     if (out / CONFIG).exists():
         raise InputError(f"{out} is a run folder: give another --out, a folder for the run folders of the sweep.")
+
+
+def check_folder(out: Path, axes: Sequence[Axis]) -> None:
+    """Raise InputError for a run folder, and for the folder of a search or of a sweep over other options."""
+    check_no_run(out)
+    if (out / "search.json").exists():
+        raise InputError(f"{out} holds a search: give another --out, or the options of that search.")
     if not (out / "sweep.json").exists():
         return
     try:
@@ -118,30 +142,33 @@ def run_all(
     new = [combination for combination in combinations if not combination.folder.exists()]
     patience = 0.0 if isinstance(engine, Local) else LOST
     units = [
-        Unit(number, 1, _Run(combination, number < len(begun), patience))
+        Unit(number, 1, TrainingRun(combination, number < len(begun), patience))
         for number, combination in enumerate([*begun, *new])
     ]
 
     def report(finished: float, text: str) -> None:
         progress(min(finished + engine.workers, total), total, text)
 
-    with locked(out):
-        try:
-            for ended, (number, result) in enumerate(engine.map(units, report), 1):
-                combination = [*begun, *new][number]
-                combination.trained, combination.outcome, combination.error = result
-                if combination.error:
-                    log.error("%s failed: %s", combination.name, combination.error)
-                if ended >= len(begun):
-                    swept = write(out, about, axes, combinations)
-        except (KeyboardInterrupt, OSError) as error:
-            error.__notes__ = [f"Finished runs are kept in {out}. Run the same command again to resume."]
-            raise
+    with locked(out), resumable(out):
+        for ended, (number, result) in enumerate(engine.map(units, report), 1):
+            [*begun, *new][number].take(result)
+            if ended >= len(begun):
+                swept = write(out, about, axes, combinations)
     return swept
 
 
+@contextmanager
+def resumable(out: Path) -> Iterator[None]:
+    """Add a note on resuming to an interruption of this block."""
+    try:
+        yield
+    except (KeyboardInterrupt, OSError) as error:
+        error.__notes__ = [f"Finished runs are kept in {out}. Run the same command again to resume."]
+        raise
+
+
 @dataclass(frozen=True, eq=False)
-class _Run:
+class TrainingRun:
     """The training and the evaluation of one combination, which resume by the files of its run folder."""
 
     combination: Combination
@@ -149,13 +176,17 @@ class _Run:
     """Whether its folder exists: if it has other options, the error is raised."""
     patience: float
     """The seconds to wait for the lock of a run folder, which a lost worker may hold."""
+    until: int | None = None
+    """The last epoch to train, after which there is no evaluation; None: the whole run."""
 
     def __call__(self, begun: None, keep: Keep, report: Report) -> Result:
         """Return the results of training and evaluation, and the reason of a failure."""
         combination, trained = self.combination, None
         report(0.0, combination.name)
         try:
-            trained = self._unlocked(combination.train)
+            trained = self._unlocked(partial(combination.train, self.until))
+            if self.until is not None:
+                return trained, None, None
             return trained, _without_loading(self._unlocked(combination.evaluate)), None
         except (RuntimeError, ValueError) as error:  # also errors of PyTorch: the other runs may succeed
             if isinstance(error, InputError) and self.is_begun:

@@ -23,8 +23,13 @@ from unperturbed.specs.trees import Tree
 from unperturbed.specs.trees import choose as choose_class
 from unperturbed.storage.opened import all_files, published
 from unperturbed.suites.by_name import find_suite
-from unperturbed.sweeps.grid import as_text, check_folder, combine, make_axes, run_all
-from unperturbed.sweeps.table import Axis, Combination, Sweep
+from unperturbed.sweeps.grid import as_text, check_folder, check_grid, combine, make_axes, run_all
+from unperturbed.sweeps.ranges import Range
+from unperturbed.sweeps.rows import Axis, Combination
+from unperturbed.sweeps.search import Stop, check_held_out, plan_of, recorded
+from unperturbed.sweeps.search import search as run_search
+from unperturbed.sweeps.table import Sweep
+from unperturbed.sweeps.tpe import TPE
 from unperturbed.threat import Threat
 from unperturbed.training.loop import train
 from unperturbed.training.recipe import Recipe
@@ -37,7 +42,7 @@ TREES = ("method", "model")
 @published(all_files)
 @checked()
 def sweep(
-    over: Mapping[str, Sequence[Any]],
+    over: Mapping[str, Sequence[Any] | Range],
     data: Data,
     threat: Threat,
     method: Method | None = None,
@@ -46,6 +51,8 @@ def sweep(
     model: str | Callable[[int], nn.Module] | None = None,
     suite: str | Suite = "fast",
     examples: int | str | None = None,
+    search: TPE | None = None,
+    stop: Stop = None,
     out: Path | str = "runs/sweep",
     device: str = "auto",
     engine: str | Engine | None = None,
@@ -55,9 +62,13 @@ def sweep(
 
     Rerunning resumes: finished runs and evaluations are read. A failed run is an entry of the table.
 
+    With `search` or `stop` the table names a chosen run: the one with the highest robust accuracy on held-out training
+    examples. The test split is evaluated for the table, and has no part in the choice.
+
     Args:
         over: one or two options and their values: a field of the recipe ("seed", "epochs"), "method" or "method.beta",
-            "model" or "model.width", or "threat" ("Linf:8/255"). Seeds are summed up in one row.
+            "model" or "model.width", or "threat" ("Linf:8/255"). Seeds are summed up in one row. For a search any
+            number of options, each with values or a `Range`.
         data: with a test split.
         threat: the threat set of training and evaluation, unless `over` varies it.
         method: the training method; None: `AT()`.
@@ -65,6 +76,9 @@ def sweep(
         model: a name for `model_for`, or a function from a seed to a network with random weights.
         suite: the attacks of the evaluation.
         examples: test examples: N, "first:N", "stratified:N" or "random:N"; None: all.
+        search: suggests the values of each run from the results of earlier ones; None: every combination of values.
+        stop: "asha": successive halving. Runs are compared after a third of their epochs, a third of that, and so on,
+            and the best third of them is trained further; None: every run is trained to its end.
         out: the folder of the run folders, sweep.json, sweep.md and sweep.svg.
         device: "auto", "cpu", "cuda" or "mps".
         engine: executes the runs: a name, an import path or an `Engine`; None: this process, one after the other. Its
@@ -78,19 +92,28 @@ def sweep(
     if data.test is None:
         raise InputError(f"The data {data.name!r} has no test split, and robustness is not measured on training data.")
     test = data.test if examples is None else choose(data.test, parse(examples, None), data.classes)[0]
-    values = {_checked(option): {as_text(value): value for value in listed} for option, listed in over.items()}
-    axes = make_axes([(option, list(map(as_text, listed))) for option, listed in over.items()])
-    check_folder(folder, axes)
+    ranges = {option: values for option, values in over.items() if isinstance(values, Range)}
+    values = {
+        _checked(option): {} if isinstance(listed, Range) else {as_text(value): value for value in listed}
+        for option, listed in over.items()
+    }
+    axes = make_axes([(o, [str(v)] if isinstance(v, Range) else list(map(as_text, v))) for o, v in over.items()])
+    if search is None:
+        check_grid(axes, ranges)
     attacks = find_suite(suite)
 
     def make(texts: Mapping[str, str], folder: Path) -> Combination:
-        chosen = {option: values[option][text] for option, text in texts.items()}
+        chosen = {
+            option: ranges[option].value(text) if option in ranges else values[option][text]
+            for option, text in texts.items()
+        }
         settings = _settings(chosen, threat, method, recipe)
 
         network = _network(chosen, data, model, settings[2].seed)
 
-        def trained() -> Mapping[str, Any]:
-            return train(network, data, *settings, out=folder, resume=folder.exists(), device=device).json()
+        def trained(until: int | None) -> Mapping[str, Any]:
+            begun = folder.exists()
+            return train(network, data, *settings, out=folder, resume=begun, until=until, device=device).json()
 
         def evaluated() -> Mapping[str, Any]:
             return evaluate(network, test, settings[0], attacks, out=folder / "evaluation").json()
@@ -98,7 +121,13 @@ def sweep(
         return Combination(_by_axis_name(axes, texts), folder, trained, evaluated)
 
     about = {"suite": attacks.name, "note": attacks.note}
-    return run_all(folder, axes, combine(axes, folder, make), about, progress, engine)
+    if search is None and stop is None:
+        check_folder(folder, axes)
+        return run_all(folder, axes, combine(axes, folder, make), about, progress, engine)
+    check_held_out(data, recipe.validation)
+    plan = plan_of(axes, ranges, search, stop, recipe.epochs)
+    recorded(folder, plan)
+    return run_search(folder, plan, make, about, progress, engine)
 
 
 def _by_axis_name(axes: Sequence[Axis], texts: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from unperturbed import runs
 from unperturbed.checks import COUNT, checked
 from unperturbed.data.convert import as_data
 from unperturbed.engines.ending import end_with_launcher
+from unperturbed.errors import InputError
 from unperturbed.evaluation.chance import TRIED, expected_layer
 from unperturbed.evaluation.checked_model import check_kinds
 from unperturbed.findings import Progress, silent
@@ -54,7 +55,7 @@ log = logging.getLogger("unperturbed")
 
 
 @published(all_files)
-@checked(devices=COUNT, nodes=COUNT)
+@checked(devices=COUNT, nodes=COUNT, until=COUNT)
 def train(
     model: nn.Module,
     data: Any,
@@ -64,6 +65,7 @@ def train(
     *,
     out: Path | str | None = None,
     resume: bool = False,
+    until: int | None = None,
     device: str = "auto",
     devices: int = 1,
     nodes: int = 1,
@@ -88,6 +90,8 @@ def train(
         out: the run folder: config.yaml, metrics.jsonl, checkpoints/, best.safetensors, model.safetensors (the last
             weights) and result.json.
         resume: from the last checkpoint in `out`, if there is one.
+        until: pause at the end of this epoch: a later call with `resume` ends the run as if it had not paused. A paused
+            run has no result.json and no model.safetensors yet. None: train all epochs.
         device: "auto", "cpu", "cuda" or "mps".
         devices: processes on this machine, each with a part of every batch.
         nodes: machines; torchrun, SLURM's srun or Ray Train starts the processes of all of them.
@@ -108,6 +112,8 @@ def train(
     method, recipe = method or AT(), recipe or Recipe()
     check_kinds(model, threat)
     threat.refuse_sparse("Training")
+    if until is not None and out is None:
+        raise InputError(f"until is {until}, but a paused run is resumed from its folder: give out.")
     if checkpoint.memory(method):
         # so that another run starts in the same way; a method that holds the network still holds this network
         method = deepcopy(method, {id(model): model})
@@ -151,7 +157,7 @@ def train(
                 log.info("There is no checkpoint in %s yet: the training starts from the beginning.", folder)
             run.begin(record, last)
             with run.journal.tracking(trackers, record.plain()):  # the record is there: what they leave is of a run
-                run.go(progress)
+                run.go(recipe.epochs if until is None else until, progress)
         return run.finish()
 
 
@@ -199,9 +205,14 @@ class _Run:
             layer = expected_layer(engine.whole, probed.x[:TRIED].to(device), probed.y[:TRIED].to(device))
         return [] if layer is None else [layer]
 
-    def go(self, progress: Progress) -> None:
-        """Train until the last epoch, or until the run stops."""
-        while self.state.step < self.engine.steps and not self.state.stopped:
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run has no epoch left to train."""
+        return self.state.stopped or self.state.step >= self.engine.steps
+
+    def go(self, until: int, progress: Progress) -> None:
+        """Train until the end of this epoch, the last epoch, or until the run stops."""
+        while not self.has_ended and self.state.step < until * len(self.engine.batches):
             self.epoch(progress)
 
     def epoch(self, progress: Progress) -> None:
@@ -238,8 +249,8 @@ class _Run:
         self.journal.write(record | means | looked)
 
     def finish(self) -> Trained:
-        """Write the last weights and the result, and return the model with the best ones."""
-        engine, state, folder = self.engine, self.state, self.journal.place
+        """Write the last weights and the result, unless the run pauses; return the model with the best weights."""
+        engine, state, folder = self.engine, self.state, self.journal.place if self.has_ended else None
         best = state.probes[state.best_epoch - 1]
         engine.gather()
         if folder is not None:
@@ -255,7 +266,7 @@ class _Run:
             log.info(text)
         clean, robust = (wilson(round(best[name] * best["n"]), best["n"]) for name in ("clean", "many_steps"))
         chance = at_chance(clean, robust, engine.classes)
-        if chance is not None:
+        if chance is not None and self.has_ended:
             self.journal.warn(chance)
             if (unsettled := unsettled_statistics(engine.whole)) is not None:
                 self.journal.warn(unsettled)
