@@ -149,8 +149,11 @@ def test_a_doubt_has_all_survivors_attacked() -> None:
     assert outcome.gate.estimate.value == outcome.robust_accuracy.value
 
 
-def test_without_its_gate_nothing_is_checked_and_the_note_says_so() -> None:
-    outcome = evaluate(linear(6, 3), data(), THREAT, WEAK, gate=False)
+def test_without_its_gate_nothing_is_checked_and_name_and_note_say_so(tmp_path: Path) -> None:
+    """The checked evaluation in the same folder stays."""
+    evaluate(linear(6, 3), data(), THREAT, WEAK, out=tmp_path)
+    outcome = evaluate(linear(6, 3), data(), THREAT, WEAK, gate=False, out=tmp_path)
+    assert outcome.suite == "weak-unchecked" and read_summary(tmp_path / "weak.json").gate is not None
     assert (
         outcome.gate is None and outcome.counts["broken"] == 0 and "check of survivors by strong is off" in str(outcome)
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from unperturbed.evaluation.corruptions import UnderCorruptions
 
 NAME = "corruptions"
-FOREIGN = ("threat", "eps", "quantize", "estimate", "no_gate", "devices", "format")
+FOREIGN = ("threat", "eps", "quantize", "estimate", "no_gate", "devices", "format", "fail_under")
 """Options of `evaluate` that are about attacks, or not for corruptions."""
 
 

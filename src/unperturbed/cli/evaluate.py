@@ -27,6 +27,7 @@ from unperturbed.cli.options import (
     new_parser,
     parse,
 )
+from unperturbed.errors import InputError
 from unperturbed.findings import Outcome, doubted
 from unperturbed.networks.settings import Tuning, compiled_in_words
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from unperturbed.cli.setup import Setup
     from unperturbed.evaluation.evaluated import Evaluated
     from unperturbed.evaluation.quantize import Quantised
+    from unperturbed.evaluation.union import Union
 
 POSITIONAL = "run"
 SUITE_HELP = (
@@ -46,6 +48,10 @@ GATE_HELP = "with --suite fast: do not attack a sample of the survivors by stand
 ESTIMATE_HELP = (
     "with --suite standard or fast: run fast, then standard on a sample of the survivors, large enough to tell the "
     "accuracy that standard would leave to this many percentage points on either side"
+)
+FAIL_HELP = (
+    "exit with code 1 if the low end of the 95%% interval of the robust accuracy is below this share, such as 0.4, or "
+    "if the accuracy is doubtful"
 )
 QUANTIZE_HELP = "also write the adversarial examples as 8-bit PNG images inside the threat set, and verify them again"
 DEVICES_HELP = "processes that share the examples: each on a separate GPU, or with a part of the processor's threads"
@@ -71,6 +77,7 @@ def parser() -> ArgumentParser:
     command_parser.add_argument("--no-gate", action="store_true", help=GATE_HELP)
     command_parser.add_argument("--estimate", type=float | None, metavar="POINTS", help=ESTIMATE_HELP)
     add_format(command_parser)
+    command_parser.add_argument("--fail-under", type=float | None, metavar="SHARE", help=FAIL_HELP)
     command_parser.add_argument("--quantize", action="store_true", help=QUANTIZE_HELP)
     command_parser.add_argument("--devices", type=Literal["auto"] | int, default=1, metavar="N|auto", help=DEVICES_HELP)
     command_parser.add_argument(
@@ -113,6 +120,8 @@ def _evaluated(parsed: Parsed) -> Result:
     from unperturbed.results.tables import accuracy_rows
     from unperturbed.suites.by_name import find_suite, suite_with_gate
 
+    if parsed.fail_under is not None and not 0 < parsed.fail_under <= 1:
+        raise InputError(f"--fail-under is {parsed.fail_under:g}: give a share above 0 and up to 1, such as 0.4.")
     suite = suite_with_gate(find_suite(parsed.suite, parsed.trust), not parsed.no_gate, parsed.estimate)
     engine = engine_of(parsed)
     check_single_draws(parsed.quantize and draws_of(suite) > 1)
@@ -148,15 +157,29 @@ def _evaluated(parsed: Parsed) -> Result:
     if evaluated is None:
         return Result(None, ())
     _tell(evaluated)
+    code = _code(evaluated.headline, parsed.fail_under)
     if parsed.format is not None:
         worst = [evaluated.headline] if evaluated.chosen is None else []
         rows = accuracy_rows({setup.home.resolve().name: [*evaluated.outcomes, *worst]})
-        return Result(_value(evaluated, setup), [rows.text(parsed.format).rstrip("\n")])
+        return Result(_value(evaluated, setup), [rows.text(parsed.format).rstrip("\n")], code)
     chosen = [] if setup.examples == "all" else [f"Examples: {setup.examples}"]
     return Result(
         _value(evaluated, setup),
         [*chosen, *(_union_views(evaluated) if evaluated.chosen is None else _views(evaluated))],
+        code,
     )
+
+
+def _code(headline: "Outcome | Union", least: float | None) -> int:
+    """Return 1 if the robust accuracy may be below the least share, or is doubtful, and say why; else 0."""
+    if least is None:
+        return 0
+    low, reasons = headline.robust_accuracy.low, list(headline.doubts)
+    if not low >= least:
+        reasons.insert(0, f"the interval begins at {low:.1%}, below {least:.1%}")
+    if reasons:
+        say(f"--fail-under: {'; '.join(reasons)}.", "warning")
+    return int(bool(reasons))
 
 
 def _value(evaluated: "Evaluated", setup: "Setup") -> dict[str, Any]:

@@ -22,7 +22,7 @@ from unperturbed.cli.network import (
     warn_of_other_network,
 )
 from unperturbed.cli.options import Parsed
-from unperturbed.data.names import usual_threat
+from unperturbed.data.names import THREATS, usual_threat
 from unperturbed.data.selection import Selection, choose, parse
 from unperturbed.data.sources import keep_place as keep_place
 from unperturbed.data.sources import load_data
@@ -223,8 +223,15 @@ def _with_test(data: Data, trained_on: bool) -> Data:
 
 
 def default_threat(data: Data) -> str:
-    """Return the usual threat of the data, by its name."""
-    return usual_threat(data.name)
+    """Return the usual threat of the data, by its name; it is a guess, and said to be one, for other than images."""
+    threat = usual_threat(data.name)
+    if data.name not in THREATS and not data.train.eight_bit:
+        say(
+            f"No threat was given, so it is {threat}, which is usual for images in [0, 1]. Give one in the units of "
+            "these features, such as --threat Linf:0.1.",
+            "warning",
+        )
+    return threat
 
 
 def read_bounds(text: str | None, otherwise: Bounds) -> Bounds:

@@ -119,6 +119,8 @@ class GateRecord:
         """Return one sentence."""
         if self.reason:
             return f"{self.suite} attacked all {self.survivors} survivors: {self.reason}."
+        if self.sampled == self.survivors:
+            return f"{self.suite} attacked all {self.survivors} survivors, and broke {self.broken}."
         estimate = self.estimate
         return (
             f"{self.suite} broke {self.broken} of {self.sampled} survivors in a sample; on all of them it would leave "

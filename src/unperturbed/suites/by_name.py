@@ -73,6 +73,10 @@ def find_suite(suite: str | Suite | Callable[..., Any], trust: Trust = OWN) -> S
     raise InputError(f"There is no suite {suite!r}. {near} A suite of your own is given as package.module:SUITE.")
 
 
+UNCHECKED = "-unchecked"
+"""The end of the name of a suite whose gate is off: its results are others, in files and tables."""
+
+
 def suite_with_gate(suite: Suite, gate: bool, estimate: float | None) -> Suite:
     """Return the suite as an evaluation runs it: without its gate where that is off, and for an estimate with one.
 
@@ -83,9 +87,8 @@ def suite_with_gate(suite: Suite, gate: bool, estimate: float | None) -> Suite:
     if estimate is None:
         if gate or suite.gate is None:
             return suite
-        return replace(
-            suite, gate=None, note=f"an upper bound; the check of survivors by {suite.gate.suite.name} is off"
-        )
+        note = f"an upper bound; the check of survivors by {suite.gate.suite.name} is off"
+        return replace(suite, name=suite.name + UNCHECKED, gate=None, note=note)
     if not 0 < estimate <= 50:
         raise InputError(
             f"estimate is {estimate}: give half the width of an interval in percentage points, such as 0.5."

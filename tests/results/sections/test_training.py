@@ -46,6 +46,7 @@ def checked(half_width: float | None = None) -> GateRecord:
         ("fast", checked(), ""),
         ("fast", checked(0.005), " --estimate 0.5"),
         ("fast", None, " --no-gate"),
+        ("fast-unchecked", None, " --no-gate"),
         ("pgd", None, ""),
         ("mine", None, ""),
     ],
@@ -62,4 +63,5 @@ def test_an_evaluation_is_repeated_with_its_check_of_survivors(
     stored = StoredEvaluation(tmp_path / "evaluation/fast.json", outcome, 0.1)
     run = replace(read_run(tmp_path, "a"), evaluations=[stored])
     line = _commands(run).splitlines()[1]
-    assert line.startswith("unperturbed evaluate ") and line.endswith(f"--suite {suite} --threat Linf:0.1{options}")
+    assert line.startswith("unperturbed evaluate ")
+    assert line.endswith(f"--suite {suite.removesuffix('-unchecked')} --threat Linf:0.1{options}")

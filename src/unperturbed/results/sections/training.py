@@ -9,7 +9,7 @@ from unperturbed.findings import Outcome
 from unperturbed.reports.document import Alert, Block, Code, Paragraph, Part, Section, Table, section
 from unperturbed.results.stored import StoredRun
 from unperturbed.runs.record import plain
-from unperturbed.suites.by_name import SUITES
+from unperturbed.suites.by_name import SUITES, UNCHECKED
 
 
 def training(runs: Sequence[StoredRun]) -> Section | None:
@@ -97,7 +97,7 @@ def _commands(run: StoredRun) -> str:
     lines = [f"unperturbed train --config {shlex.quote(str(folder / 'config.yaml'))} --out {repetition}"]
     if run.headline is not None:
         outcome = run.headline.outcome
-        suite, threat = shlex.quote(outcome.suite), shlex.quote(_threat(outcome.threat))
+        suite, threat = shlex.quote(outcome.suite.removesuffix(UNCHECKED)), shlex.quote(_threat(outcome.threat))
         examples = selected(run.headline.path.parent.name)
         check = _check_of_survivors(outcome)
         lines.append(f"unperturbed evaluate {repetition} --suite {suite} --threat {threat}{examples}{check}")
@@ -109,7 +109,7 @@ def _check_of_survivors(outcome: Outcome) -> str:
     if outcome.gate is not None:
         half_width = outcome.gate.half_width
         return "" if half_width is None else f" --estimate {100 * half_width:g}"
-    suite = SUITES.get(outcome.suite)
+    suite = SUITES.get(outcome.suite.removesuffix(UNCHECKED))
     has_gate = suite is not None and suite.gate is not None
     return " --no-gate" if has_gate and outcome.counts["survived"] else ""
 
