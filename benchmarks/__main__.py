@@ -150,8 +150,7 @@ def page(rows: list[Row], size: Size, data: str | None, loads: tuple[float, floa
         "ours and theirs, and how many images they leave standing in the last repeat. The check of `fast`, by "
         "`standard` on 16 survivors or more, is left out: it would be most of the time on so few images. PGD takes all "
         "of its steps on every image; our APGD ends the search of an image once it is broken. Ours also checks the "
-        "network first and verifies every point afterwards: the additional passes of PGD, and on so small a network "
-        "and so few images much of its time.",
+        "network first and verifies every point afterwards: the additional passes of PGD.",
         "",
         *long_table([row for row in rows if row.group == bench_attacks.GROUP]),
     ]

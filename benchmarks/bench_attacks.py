@@ -34,7 +34,7 @@ from unperturbed.suites.fast import FAST
 from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Labels
 
-GROUP, NOT_INSTALLED = "attack", "not installed"
+GROUP, NOT_INSTALLED, FAILED = "attack", "not installed", "does not run here"
 BARE = "bare passes"
 UNCHECKED = "`fast` without its check"
 MOST_TRAINING = 6400
@@ -85,9 +85,10 @@ def attacks(given: Subject, seed: int) -> list[Row]:
     return rows + _suites(given, seed)
 
 
-def _row(name: str, ours: Turn, beside: str, theirs: Turn | None) -> Row:
-    if theirs is None:
-        return Row(GROUP, name, beside, missing=NOT_INSTALLED)
+def _row(name: str, ours: Turn, beside: str, theirs: Turn | str) -> Row:
+    """Return the row of an attack; in place of their turn there may be the reason that there is none."""
+    if isinstance(theirs, str):
+        return Row(GROUP, name, beside, missing=theirs)
     n = len(ours.standing)
     passes = f"{ours.passes / n:,.0f} and {theirs.passes / n:,.0f}"
     standing = f"; {sum(ours.standing)} and {sum(theirs.standing)} of {n} standing" if theirs.standing else ""
@@ -99,14 +100,14 @@ def _our_attack(given: Subject, attack: GradientAttack, seed: int) -> Turn:
     return _attacked(given, lambda model, x, y: un.attack(model, x, y, THREAT, suite, seed=seed))
 
 
-def _their_attack(given: Subject, peer: Peer, seed: int) -> Turn | None:
+def _their_attack(given: Subject, peer: Peer, seed: int) -> Turn | str:
     torch.manual_seed(seed)
     try:
         peer(given.model, given.x[:2], given.split.labels[:2], THREAT.eps)  # imports, and what a first call sets up
-        return _attacked(given, lambda model, x, y: peer(model, x, y, THREAT.eps))
-    except ImportError as error:
-        print(f"  {error}")
-        return None
+    except Exception as error:  # of another library: its row says so, and the rest is measured
+        print(f"  {type(error).__name__}: {error}")
+        return NOT_INSTALLED if isinstance(error, ImportError) else FAILED
+    return _attacked(given, lambda model, x, y: peer(model, x, y, THREAT.eps))
 
 
 def _attacked(given: Subject, attack: Callable[[nn.Module, Inputs, Labels], Inputs]) -> Turn:
@@ -136,17 +137,17 @@ def _suites(given: Subject, seed: int) -> list[Row]:
     """Return the rows of `fast` without its check, of `standard`, and of the attacks of `standard`."""
     fast, _ = _our_suite(given, replace(FAST, gate=None), seed)
     standard, by_attack = _our_suite(given, STANDARD, seed)
+    theirs: Turn | str = NOT_INSTALLED
     try:
         theirs = evaluation.theirs(
             given.model, given.x, given.split.labels, THREAT, seed, len(given.split), clock=time.process_time
         )
     except ImportError as error:
         print(f"  {error}")
-        theirs = None
     rows = [_row(suite, ours, SUITE_THEIRS, theirs) for suite, ours in ((UNCHECKED, fast), ("`standard`", standard))]
     rows.append(_row(UNCHECKED, fast, "`standard`", standard))
     for attack, (ours, number) in by_attack.items():
-        of_theirs = theirs and Turn([], *theirs.attacks[number])
+        of_theirs = theirs if isinstance(theirs, str) else Turn([], *theirs.attacks[number])
         row = _row(attack, ours, THEIRS, of_theirs)
         rows.append(Row(GROUP, f"{attack} in `standard`", row.beside, row.values, row.passes, row.missing))
     return rows

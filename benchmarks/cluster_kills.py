@@ -57,16 +57,20 @@ def prepared(out: Path, cluster: Cluster) -> dict[str, float]:
         x = (x / 16).astype("float32").reshape(-1, 1, 8, 8)
         numpy.savez(out / "digits.npz", x_train=x[:1397], y_train=y[:1397], x_test=x[1397:], y_test=y[1397:])
         to_the_end(PREPARE, out / "base")
-        times = {}
-        for name, words in COMMANDS.items():
-            shutil.copytree(out / "base", out / name)
-            to_the_end((*words, "--engine", "local", *(() if name == "sweep" else ("--workers", "6"))), out / name)
-            shutil.copytree(out / "base", out / f"{name}-undisturbed")
-            times[name] = to_the_end(on(cluster, words), out / f"{name}-undisturbed")
-            if different := differing(out / name, out / f"{name}-undisturbed"):
+        (out / "times.json").write_text("{}")
+    times = dict(json.loads((out / "times.json").read_text()))
+    for name, words in COMMANDS.items():
+        if name not in times:
+            local, remote = out / name, out / f"{name}-undisturbed"
+            for folder in (local, remote):
+                shutil.rmtree(folder, ignore_errors=True)
+                shutil.copytree(out / "base", folder)
+            to_the_end((*words, "--engine", "local", *(() if name == "sweep" else ("--workers", "6"))), local)
+            times[name] = to_the_end(on(cluster, words), remote)
+            if different := differing(local, remote):
                 raise RuntimeError(f"{name} on the cluster differs from one process in {different}.")
-        (out / "times.json").write_text(json.dumps(times))
-    return dict(json.loads((out / "times.json").read_text()))
+            (out / "times.json").write_text(json.dumps(times))
+    return times
 
 
 def on(cluster: Cluster, words: Sequence[str]) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ from unperturbed.methods.fgsm import N_FGSM
 from unperturbed.methods.llr import LLR
 from unperturbed.methods.scorpio import SCORPIO
 from unperturbed.networks.precision import InPrecision, choose, full_float32
+from unperturbed.networks.settings import Compile
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.training.prepare import make_optimiser
@@ -155,7 +156,7 @@ def check_verdicts(device: torch.device, size: Size, clock: Clock) -> dict[str, 
     return {"cpu": accuracies[0], "device": accuracies[1], "difference": abs(accuracies[1] - accuracies[0])}
 
 
-def step_seconds(device: torch.device, size: Size, method: Method, compiled: bool = False) -> dict[str, float]:
+def step_seconds(device: torch.device, size: Size, method: Method, compiled: Compile = False) -> dict[str, float]:
     """Return the median seconds of a training step, in the precision that `train` chooses, and its memory."""
     model = network(size)
     precision = choose("auto", model, device)
@@ -176,6 +177,21 @@ def step_seconds(device: torch.device, size: Size, method: Method, compiled: boo
         seconds.append(time.perf_counter() - began)
     memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
     return {"seconds": statistics.median(seconds[2:]), "peak MiB": memory, "bfloat16": precision.autocast is not None}
+
+
+def copy_seconds(device: torch.device, size: Size, pinned: bool) -> dict[str, float]:
+    """Return the median seconds until Python may go on, and until the images are there, for a copy of a batch."""
+    x, began, seconds = torch.rand(size.batch, 3, 32, 32), 0.0, []
+    x = x.pin_memory() if pinned else x
+    for _ in range(size.repeats + 2):
+        wait_for(device)
+        began = time.perf_counter()
+        x.to(device, non_blocking=pinned)
+        returned = time.perf_counter()
+        wait_for(device)
+        seconds.append((returned - began, time.perf_counter() - began))
+    issued, arrived = (statistics.median(values) for values in zip(*seconds[2:], strict=True))
+    return {"until Python goes on": issued, "until they are there": arrived}
 
 
 def train_for(device: torch.device, size: Size, data: Data, seconds: float) -> tuple[PreActResNet, dict[str, float]]:
@@ -242,7 +258,11 @@ def measurements(device: torch.device, size: Size, data: Data, clock: Clock) -> 
     for name, method in methods.items():
         measure(f"step of {name}", 5, lambda method=method: step_seconds(device, size, method))
     if device.type == "cuda":
-        measure("step of AT-10, compiled", 60, lambda: step_seconds(device, size, methods["AT-10"], compiled=True))
+        ways: dict[str, Compile] = {"compiled": True, "compiled with CUDA graphs": "reduce-overhead"}
+        for name, way in ways.items():
+            measure(f"step of AT-10, {name}", 60, lambda way=way: step_seconds(device, size, methods["AT-10"], way))
+        for name, pinned in {"pinned": True, "not pinned": False}.items():
+            measure(f"copy of a batch, {name}", 2, lambda pinned=pinned: copy_seconds(device, size, pinned))
     for seconds in size.trainings:
         measure(f"training for {seconds:.0f} s", 1.2 * seconds, lambda seconds=seconds: training(seconds))
     for suite in ("fast", "standard"):

@@ -5,23 +5,29 @@ import subprocess
 import sys
 from typing import Any
 
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # by the usual 15, workers would nearly stand still
+}
+"""The environment of Ray on this machine, beside other work."""
 STORE = 80_000_000
 """Bytes of a node's object store: the least that Ray takes, about."""
 NODES = """
 import sys
 from ray.cluster_utils import Cluster
 
-def added():
+def added(**more):
     for attempt in range(10):  # on a busy machine a node may take longer to start than Ray waits for it
         try:
-            return cluster.add_node(**options)
+            return cluster.add_node(**options, **more)
         except Exception as error:
             print(f"A node did not start in time: {error}", file=sys.stderr)
     raise SystemExit("No node starts.")
 
 options = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": int(sys.argv[1])}
-cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
+cluster = Cluster()
+added(include_dashboard=False)
 nodes = [added() for _ in range(2)]
 print(cluster.address, flush=True)
 for line in sys.stdin:

@@ -1,5 +1,6 @@
 """Train a run by the workers of Ray Train, on one machine or a cluster.
 
+    pip install "ray[train]"
     python ray_train.py DATA OUT WORKERS [ADDRESS]
 
 All nodes must see the folder OUT; the same command resumes. ADDRESS is that of a cluster ("auto" on one of its

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from support.object_stores import put_folder, write_digits
@@ -124,8 +125,14 @@ def test_several_runs_are_read_and_a_sweep_is_opened_once(capsys: pytest.Capture
     [
         (("evaluate", "memory://bucket/nothing"), "memory://bucket/nothing is no run folder: there is no file"),
         (("compare", "memory://bucket/nothing", "x"), "There is no run folder memory://bucket/nothing: check the"),
-        (("evaluate", "x", "--weights", "memory://bucket/w.pt"), "--weights takes a place on this machine, not memory"),
-        (("train", "--config", "s3://b/c.yaml"), "--config takes a place on this machine, not s3://b/c.yaml"),
+        (("report", "x", "--card", "memory://bucket/a.md"), "--card takes a place on this machine, not memory"),
+        (("train", "--config", "memory://bucket/c.yaml"), "There is no file memory://bucket/c.yaml: check the"),
+        (("train", "--config", "memory://bucket/digits"), "There is no file memory://bucket/digits: check the"),
+        (("train", "--config", "hf://user/name/c.yaml"), "a run goes to a repository of the hub by"),
+        (
+            ("train", "--data", "memory://bucket/digits", *TRAIN, "--weights", "memory://bucket/w.pt"),
+            "There is no file memory://bucket/w.pt: check the",
+        ),
         (
             ("evaluate", "x", "--out", "hf://user/name"),
             "a run goes to a repository of the hub by",
@@ -174,3 +181,59 @@ def test_functions_of_python_take_the_same_places() -> None:
     assert stored.robust_accuracy == outcome.robust_accuracy and run.record.data == "memory://bucket/digits"
     with pytest.raises(InputError, match="another run|already holds a run"):
         un.train(model, data, un.Threat("Linf", 0.1), un.methods.FGSM(), un.Recipe(epochs=2), out=URL)
+
+
+def put(store: MemoryFileSystem, file: Path, place: str) -> None:
+    store.pipe_file(place, file.read_bytes())
+
+
+@pytest.mark.slow
+def test_weights_are_read_from_an_object_and_from_a_published_run(tmp_path: Path, store: MemoryFileSystem) -> None:
+    import unperturbed as un
+
+    data = un.load_data("memory://bucket/digits")
+    first, second, loaded = (un.model_for(data, "mlp", hidden=(8,), seed=seed) for seed in range(3))
+    for model in (first, second):  # the object is replaced
+        un.save_weights(model, tmp_path / "w.safetensors")
+        put(store, tmp_path / "w.safetensors", "/bucket/w.safetensors")
+        report = un.load_weights(loaded, "memory://bucket/w.safetensors")
+        assert str(report).startswith("6 tensors") and "memory://bucket/w.safetensors" in str(report).splitlines()[0]
+        assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+    trained = un.train(first, data, un.Threat("Linf", 0.1), un.methods.ERM(), un.Recipe(epochs=1), out=URL)
+    un.load_weights(loaded, f"{URL}/best.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), trained.model.parameters(), strict=True))
+    with pytest.raises(InputError, match=f"There is no file {URL}/none.pt"):
+        un.load_weights(loaded, f"{URL}/none.pt")
+
+
+@pytest.mark.slow
+def test_a_configuration_in_a_store_begins_a_run_from_weights_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], store: MemoryFileSystem
+) -> None:
+    place, weights = "memory://bucket/c.yaml", "memory://bucket/w.safetensors"
+    words = ("--data", "memory://bucket/digits", *TRAIN, "--json")
+    first = json_of(capsys, "train", *words, "--out", "first")
+    put(store, Path("first/best.safetensors"), "/bucket/w.safetensors")
+    Path("c.yaml").write_text(f"weights: {weights}\nrecipe: {{lr: 0.002, epochs: 1}}\n")
+    put(store, Path("c.yaml"), "/bucket/c.yaml")
+    words = ("--data", "memory://bucket/digits", *TRAIN[:-4], "--device", "cpu", "--config", place, "--json")
+    assert main(("train", *words, "--out", "untrusted")) == 2
+    assert f"The weights {weights} stand in a file, and are not downloaded" in capsys.readouterr().err
+    second = json_of(capsys, "train", *words, "--trust", "--out", "second")
+    config = Path("second/config.yaml").read_text()
+    assert f"weights: {weights}" in config and "lr: 0.002" in config and second["epochs"] == 1 != first["epochs"]
+    given = json_of(capsys, "train", *words, "--weights", weights, "--out", URL)
+    assert without(given) == without(second) and f"weights: {weights}" in pulled(capsys)["config.yaml"]
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_figures_go_beside_a_run_or_into_it(capsys: pytest.CaptureFixture[str], store: MemoryFileSystem) -> None:
+    json_of(capsys, "train", "--data", "memory://bucket/digits", *TRAIN, "--out", URL, "--json")
+    before = published()
+    report = ("report", URL, "--json", "--out", "memory://bucket/page.html", "--figures")
+    beside = json_of(capsys, *report, "memory://bucket/figures")["figures"]
+    assert beside and all(store.exists(place.removeprefix("memory:/")) for place in beside)
+    assert {Path(place).suffix for place in beside} == {".svg", ".pdf", ".png"} and published() == before
+    within = json_of(capsys, *report, f"{URL}/figures")["figures"]
+    assert published() == before | {place.removeprefix(f"{URL}/") for place in within} and len(within) == len(beside)

@@ -10,6 +10,7 @@ from torch import nn
 
 from support.examples import make_batch, network
 from unperturbed.curvature.products import cross_entropy_with, forward_slope, gradient_with_graph, not_proven
+from unperturbed.errors import InputError
 from unperturbed.networks import precision
 from unperturbed.networks.modes import clean_batch_stats, eager, is_eager
 from unperturbed.networks.precision import InPrecision, Precision, Requested, as_reported, choose, full_float32, plainly
@@ -82,6 +83,39 @@ def test_only_batches_of_one_size_run_compiled(monkeypatch: pytest.MonkeyPatch) 
     for n in (8, 4, 8, 16):
         model(make_batch(n).x)
     assert sizes == [8, 8] and model.is_compiled
+
+
+def test_cuda_graphs_are_compiled_in_their_mode_and_their_outputs_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes, outputs = list[Any](), list[torch.Tensor]()
+
+    def compiled(network: nn.Module, **options: Any) -> Any:
+        modes.append(options)
+
+        def overwriting(x: torch.Tensor) -> torch.Tensor:
+            """Return the same memory at each call, as a graph does."""
+            if not outputs:
+                outputs.append(torch.empty(len(x), 3))
+            return outputs[0].copy_(network(x).detach())
+
+        return overwriting
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    model, x = InPrecision(network("norm"), compile="reduce-overhead"), make_batch().x
+    first = model(x)
+    kept = first.clone()
+    model(x.flip(0))
+    assert modes == [{"mode": "reduce-overhead"}] and torch.equal(first, kept) and not torch.equal(outputs[0], kept)
+    InPrecision(network("norm"), compile=True)
+    assert modes[1:] == [{}]
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_cuda_graphs_on_another_device_are_refused(device: str) -> None:
+    message = f"compile is 'reduce-overhead', which launches CUDA graphs, but the device is {device}"
+    with pytest.raises(InputError, match=message):
+        choose("auto", CONVOLUTIONAL, torch.device(device), compiled="reduce-overhead")
+    chosen = choose("32", CONVOLUTIONAL, torch.device("cuda"), compiled="reduce-overhead")
+    assert str(chosen) == "float32, contiguous, compiled with CUDA graphs"
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -19,7 +19,7 @@ from unperturbed.networks.tuning import (
     Clock,
     Trial,
     allowance,
-    compiled_way,
+    compiled_ways,
     fastest,
     measure,
     other_ways,
@@ -206,9 +206,13 @@ def test_choices_by_hand_are_not_varied(
     assert {str(way) for way in other_ways(model, requested, layout)(default)} == others
 
 
-def test_the_last_stage_compiles() -> None:
-    (way,) = compiled_way(FAST)
-    assert str(way) == "bfloat16, channels-last, compiled" and compiled_way(way) == []
+def test_the_last_stage_compiles_and_on_cuda_also_with_graphs() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    (way,) = compiled_ways(FAST, cpu)
+    assert str(way) == "bfloat16, channels-last, compiled" and compiled_ways(way, cpu) == []
+    first, graphs = compiled_ways(FAST, cuda)
+    assert first == way and str(graphs) == "bfloat16, channels-last, compiled with CUDA graphs"
+    assert compiled_ways(graphs, cuda) == []
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])

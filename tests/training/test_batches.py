@@ -7,6 +7,7 @@ from torch import Tensor
 
 from support.toys import blobs, uniform
 from unperturbed.data.split import array_split, hold_out
+from unperturbed.networks.device import pins
 from unperturbed.training.batches import Batches
 
 
@@ -116,3 +117,17 @@ def test_a_failure_to_read_is_seen() -> None:
     batches.split.inputs = broken
     with pytest.raises(OSError, match="disk"):
         next(batches.read_ahead(iter([1, 2])))
+
+
+def test_batches_are_pinned_for_cuda_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {kind: pins(torch.device(kind)) for kind in ("cpu", "cuda", "mps")} == {
+        "cpu": False, "cuda": True, "mps": False,
+    }  # fmt: skip
+    pinned = list[torch.Tensor]()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    split = array_split(torch.rand(12, 3), torch.arange(12) % 2)
+    plain = Batches(split, torch.arange(12), None, 4, 0, 0)
+    _, x, y = plain.load(1)
+    assert pinned == []
+    _, same_x, same_y = replace(plain, pinned=True).load(1)
+    assert pinned[0] is same_x and pinned[1] is same_y and torch.equal(x, same_x) and torch.equal(y, same_y)

@@ -28,7 +28,7 @@ from unperturbed.cli.options import (
     parse,
 )
 from unperturbed.findings import Outcome, doubted
-from unperturbed.networks.settings import Tuning
+from unperturbed.networks.settings import Tuning, compiled_in_words
 
 if TYPE_CHECKING:
     from unperturbed.cli.setup import Setup
@@ -261,7 +261,7 @@ def _headline(outcome: Outcome, rounded: "Quantised | None") -> Any:
 def _searches(environment: Mapping[str, Any]) -> str:
     """Return how the searches ran the network, and whether that was measured."""
     layout = "channels-last" if environment["channels_last"] else "contiguous"
-    ways = ["compiled"] * environment["compiled"] + [layout, f"batches of {environment['batch_size']}"]
+    ways = [*compiled_in_words(environment["compiled"]), layout, f"batches of {environment['batch_size']}"]
     trials = environment["tuning"]
     return f"{', '.join(ways)}; {f'the fastest of {len(trials)} measured ways' if trials else 'not measured'}"
 

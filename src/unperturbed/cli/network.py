@@ -22,6 +22,7 @@ from unperturbed.specs.parameters import ABSENT, parameters_of
 from unperturbed.specs.spec import describe
 from unperturbed.specs.trees import Spec, Tree
 from unperturbed.specs.trees import choose as choose_class
+from unperturbed.storage.places import is_url
 from unperturbed.weights.files import build_model, load_weights
 from unperturbed.weights.rebuild import architecture, check_rebuilt
 
@@ -50,11 +51,17 @@ def make_model(tree: Tree, data: Data, seed: int = 0, trust: Trust = OWN) -> tup
     return model, describe(Spec(choice.target, arguments)) | {"class_path": str(model_tree.value)}
 
 
-def load_into(model: nn.Module, weights: str, tree: Tree) -> None:
+def load_into(model: nn.Module, weights: str, tree: Tree, trust: Trust) -> None:
     """Load a weights file and print the report on its names.
 
-    A file without normalisation is accepted only if the user gives the mean and std of its training.
+    A file without normalisation is accepted only if the user gives the mean and std of its training. A URL that stands
+    in a file is not read without trust.
     """
+    if is_url(weights) and not (trust.everything or weights.partition("?")[0] in trust.places):
+        raise InputError(
+            f"The weights {weights} stand in a file, and are not downloaded: give them yourself (--weights), or add "
+            "--trust."
+        )
     say(str(load_weights(model, weights, keep_normalisation={"mean", "std"} <= tree.options.keys())))
 
 

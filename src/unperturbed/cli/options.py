@@ -229,6 +229,7 @@ def _trust(pairs: Sequence[tuple[str, Any]], everything: bool) -> Trust:
     mine = [(key, str(value)) for key, value in pairs if key.split(".")[0] in IMPORTED]
     words = [word for _, value in mine for word in WORDS.split(value) if not Path(word).exists()]
     trust = user_trust(everything).naming(words).giving(*(value for key, value in mine if key in ("data", "extra")))
+    trust = trust.giving(*(str(value) for key, value in pairs if key == "weights"))
     models = {dotted(value) for key, value in mine if key == "model"}  # a file or a place of a hub, say
     return replace(trust, named=trust.named | models | {key.rpartition(".")[2] for key, _ in mine if "." in key})
 

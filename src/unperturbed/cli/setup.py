@@ -120,7 +120,7 @@ def find_setup(parsed: Parsed, check_examples: Callable[[Split], object] = len, 
     elif weights is not None:
         warn_of_other_network(model, weights)
     if weights is not None:
-        load_into(model, weights, tree)
+        load_into(model, weights, tree, parsed.trust)
     else:
         check_trained(model)
     preparation = taken(parsed, stored)

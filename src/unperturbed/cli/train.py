@@ -184,7 +184,7 @@ def run(parsed: Parsed, until: int | None = None) -> Result:
             "the run, or give the folder of an earlier one by --out."
         )
     if parsed.weights is not None:
-        load_into(run_plan.model, parsed.weights, parsed.trees["model"])
+        load_into(run_plan.model, parsed.weights, parsed.trees["model"], parsed.trust)
     _warn_of_data(run_plan.data.train, run_plan.threat)
     with progress() as report, resumable(parsed, run_plan.out):
         trained = train(

@@ -14,7 +14,7 @@ from unperturbed.losses import margin
 from unperturbed.networks.modes import own_randomness, under_attack
 from unperturbed.networks.precision import Precision, as_reported
 from unperturbed.networks.settings import UNTUNED, Tuning
-from unperturbed.networks.tuning import Candidate, Clock, Tuned, compiled_way, other_ways, tune
+from unperturbed.networks.tuning import Candidate, Clock, Tuned, compiled_ways, other_ways, tune
 from unperturbed.suites.passes import OF_A_PASS, suite_passes
 from unperturbed.types import Inputs, Model
 
@@ -111,7 +111,7 @@ def _measured(
     stages: list[Callable[[Way], Sequence[Way]]] = [
         lambda best: [replace(best, precision=way) for way in layouts(best.precision)],
         sizes,
-        lambda best: [replace(best, precision=way) for way in compiled_way(best.precision)],
+        lambda best: [replace(best, precision=way) for way in compiled_ways(best.precision, device)],
     ]
     rough = default.precision.autocast is not None
     of_a_step = 1.0 + OF_A_PASS + rough
@@ -130,7 +130,7 @@ def _candidate(checked_model: CheckedModel, way: Way) -> Candidate:
         if not networks:
             networks.append(as_searched(checked_model, way.precision, way.batch_size))
 
-    return Candidate(str(way), lambda: _step(networks[0], x), prepare, way.batch_size, way.precision.compiled)
+    return Candidate(str(way), lambda: _step(networks[0], x), prepare, way.batch_size, bool(way.precision.compiled))
 
 
 def _step(networks: Networks, x: Inputs) -> None:

@@ -24,6 +24,11 @@ def check_devices(number: int, device: torch.device) -> None:
         raise InputError(f"--devices is {number}, but this machine has {equipment}: give {limit} at most.")
 
 
+def pins(device: torch.device) -> bool:
+    """Tell whether batches are copied to the device from pinned memory, while the device computes: on CUDA only."""
+    return device.type == "cuda"
+
+
 def find_device(device: str) -> torch.device:
     """Return the device of this name; "auto" prefers cuda to mps to cpu.
 

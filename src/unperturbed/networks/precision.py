@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
+from unperturbed.errors import InputError
 from unperturbed.networks.modes import eager, is_eager
-from unperturbed.networks.settings import Layout
+from unperturbed.networks.settings import Compile, Layout, compiled_in_words
 from unperturbed.types import Inputs, Logits
 
 Requested = Literal["auto", "32", "bf16", "64"]
@@ -27,7 +28,7 @@ class Precision:
     name: Literal["32-true", "bf16-mixed", "64-true"]
     memory_format: torch.memory_format
     dtype: torch.dtype
-    compiled: bool = False
+    compiled: Compile = False
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -38,7 +39,7 @@ class Precision:
         """Return the words for tables and records: "float32, channels-last, compiled"."""
         product = {"32-true": "float32", "bf16-mixed": "bfloat16", "64-true": "float64"}[self.name]
         layout = "channels-last" if self.memory_format == torch.channels_last else "contiguous"
-        return ", ".join([product, layout, *["compiled"] * self.compiled])
+        return ", ".join([product, layout, *compiled_in_words(self.compiled)])
 
 
 class InPrecision(nn.Module):
@@ -59,7 +60,7 @@ class InPrecision(nn.Module):
         autocast: torch.dtype | None = None,
         *,
         memory_format: torch.memory_format = torch.contiguous_format,
-        compile: bool = False,
+        compile: Compile = False,
         compiled_size: int | None = None,
     ) -> None:
         super().__init__()
@@ -67,7 +68,11 @@ class InPrecision(nn.Module):
         self.autocast = autocast
         self.memory_format = memory_format
         self.compiled_size = compiled_size
-        self._compiled = [torch.compile(network)] if compile else []  # in a list: its weights are listed once
+        self.graphs = compile == "reduce-overhead"
+        compiled: Any = torch.compile(network, mode="reduce-overhead") if self.graphs else None
+        if compile and not self.graphs:
+            compiled = torch.compile(network)
+        self._compiled = [] if compiled is None else [compiled]  # in a list: its weights are listed once
 
     @property
     def is_compiled(self) -> bool:
@@ -82,11 +87,13 @@ class InPrecision(nn.Module):
         network = self._compiled[0] if self._compiled and fits and not is_eager() else self.network
         if self.autocast is None or _full.get():
             with torch.autocast(x.device.type, enabled=False):
-                plain: Logits = network(x)
-            return plain
-        with torch.autocast(x.device.type, self.autocast):
-            logits: Logits = network(x)
-        return logits.to(x.dtype)
+                logits: Logits = network(x)
+        else:
+            with torch.autocast(x.device.type, self.autocast):
+                logits = network(x)
+            logits = logits.to(x.dtype)
+        # the next run of a graph overwrites its outputs
+        return logits.clone() if self.graphs and network is not self.network else logits
 
 
 @contextmanager
@@ -105,14 +112,22 @@ def plainly() -> Iterator[None]:
 
 
 def choose(
-    requested: Requested, model: nn.Module, device: torch.device, layout: Layout = "auto", compiled: bool = False
+    requested: Requested, model: nn.Module, device: torch.device, layout: Layout = "auto", compiled: Compile = False
 ) -> Precision:
     """Return the requested precision and layout, or for "auto" those of the rule below.
 
     The rule is fixed rather than timed, so that the same run chooses the same everywhere on the same hardware:
     bfloat16 autocast with channels-last for networks with 2-d convolutions where the processor or GPU multiplies
     bfloat16 natively, float32 elsewhere. `tuning.py` measures instead.
+
+    Raises:
+        InputError: for CUDA graphs on another device.
     """
+    if compiled == "reduce-overhead" and device.type != "cuda":
+        raise InputError(
+            f"compile is 'reduce-overhead', which launches CUDA graphs, but the device is {device}: give true "
+            "(--compile true), or a CUDA device."
+        )
     images = convolutional(model)
     if requested == "64":
         chosen = Precision("64-true", torch.contiguous_format, torch.float64, compiled)

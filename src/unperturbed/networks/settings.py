@@ -6,6 +6,8 @@ from typing import Literal
 from unperturbed.checks import POSITIVE, check_fields
 
 Layout = Literal["auto", "contiguous", "channels-last"]
+Compile = bool | Literal["reduce-overhead"]
+"""Whether the network is compiled; "reduce-overhead": and its kernels are launched as CUDA graphs."""
 Seconds = Literal["off", "auto"] | float
 """The seconds for measuring: none, a share of the expected seconds of a long job, or a number."""
 
@@ -21,16 +23,22 @@ class Tuning:
             are chosen by measured times, within 4% of that time), "off" (by rules, so that two evaluations agree in
             every bit), or the seconds for measuring. A resumed evaluation keeps its choice.
         layout: of images in memory: "auto" (channels-last with bfloat16), "contiguous" or "channels-last".
-        compile: whether the searches compile the network (needs a C++ compiler on a processor).
+        compile: whether the searches compile the network (needs a C++ compiler on a processor); "reduce-overhead": with
+            CUDA graphs.
     """
 
     tune: Seconds = "off"
     layout: Layout = "auto"
-    compile: bool = False
+    compile: Compile = False
 
     def __post_init__(self) -> None:
         """Raise InputError for seconds that are not positive, and unknown layouts."""
         check_fields(self, tune=POSITIVE)
+
+
+def compiled_in_words(compiled: Compile) -> list[str]:
+    """Return the words for a compiled network; none for one that is not."""
+    return ["compiled with CUDA graphs"] if compiled == "reduce-overhead" else ["compiled"] * bool(compiled)
 
 
 UNTUNED = Tuning()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unperturbed.networks.precision import Precision, convolutional
-from unperturbed.networks.settings import Layout, Seconds
+from unperturbed.networks.settings import Compile, Layout, Seconds
 
 log = logging.getLogger("unperturbed")
 W = TypeVar("W")
@@ -222,9 +222,10 @@ def other_ways(model: nn.Module, precision: Literal["auto", "32", "bf16", "64"],
     return alternatives
 
 
-def compiled_way(best: Precision) -> list[Precision]:
-    """Return the last stage of tuning: the same, compiled."""
-    return [] if best.compiled else [replace(best, compiled=True)]
+def compiled_ways(best: Precision, device: torch.device) -> list[Precision]:
+    """Return the last stage of tuning: the same, compiled; on CUDA also with CUDA graphs."""
+    ways: list[Compile] = [True, "reduce-overhead"] if device.type == "cuda" else [True]
+    return [] if best.compiled else [replace(best, compiled=way) for way in ways]
 
 
 def _first_line(error: Exception) -> str:

@@ -121,6 +121,18 @@ def _shown_to_children(url: str, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def opened_objects(url: str) -> Iterator[Path]:
+    """Yield an empty folder on this machine, whose files are uploaded below the URL at the end of the block."""
+    store = ObjectStore(url)
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / divided(url)[1][-1]
+        folder.mkdir()
+        yield folder
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        store.each(lambda path: store.upload(path, path.relative_to(folder).as_posix()), files)
+
+
+@contextmanager
 def opened_file(url: str) -> Iterator[Path]:
     """Yield the name of a file on this machine, which is uploaded to the URL at the end of the block."""
     scheme, parts = divided(url)

@@ -28,6 +28,7 @@ class Batches:
         seed: of the shuffling.
         rank: of this process.
         world: number of processes that share each batch.
+        pinned: whether batches lie in pinned memory, from which a GPU copies them while it computes.
     """
 
     split: Split
@@ -38,6 +39,7 @@ class Batches:
     seed: int
     rank: int = 0
     world: int = 1
+    pinned: bool = False
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch; an incomplete batch is dropped."""
@@ -76,7 +78,8 @@ class Batches:
     def load(self, number: int) -> tuple[Rows, Inputs, Labels]:
         """Return the ids, inputs and labels of batch `number`."""
         ids = self.at(number)
-        return ids, *self.read(ids)
+        x, y = self.read(ids)
+        return (ids, x.pin_memory(), y.pin_memory()) if self.pinned else (ids, x, y)
 
     def read_ahead(self, numbers: Iterable[int]) -> Iterator[tuple[Rows, Inputs, Labels]]:
         """Yield ids, inputs and labels of these batches, with the next batch read in the background.

@@ -13,6 +13,7 @@ from unperturbed.errors import InputError, RunError
 from unperturbed.maximise.climb_queue import at_least_two
 from unperturbed.maximise.slopes import REPLACED, noticing
 from unperturbed.methods.base import Method
+from unperturbed.networks.device import pins
 from unperturbed.networks.dtype import cast as cast_network
 from unperturbed.networks.guard import running, trying
 from unperturbed.networks.logits import unwrapped
@@ -116,7 +117,7 @@ class Engine:
 
     def inputs(self, x: Inputs) -> Inputs:
         """Return inputs on the network's device and in its format, clamped against rounding."""
-        x = x.to(self.fabric.device, self.precision.dtype)
+        x = x.to(self.fabric.device, self.precision.dtype, non_blocking=pins(self.fabric.device))
         if x.dim() == 4:
             x = x.contiguous(memory_format=self.precision.memory_format)
         low, high = self.threat.limits(x)
@@ -124,7 +125,8 @@ class Engine:
 
     def batch(self, ids: Labels, x: Inputs, y: Labels, noise: Noise) -> Batch:
         """Return a training batch, augmented, with smoothed targets if the recipe has smoothing."""
-        x, y = self.augment(self.inputs(x), noise), y.to(self.fabric.device)
+        y = y.to(self.fabric.device, non_blocking=pins(self.fabric.device))
+        x = self.augment(self.inputs(x), noise)
         smoothing = self.recipe.label_smoothing
         if smoothing == 0:
             return Batch(x, y, ids)

@@ -15,6 +15,7 @@ from torch import nn
 from unperturbed import runs
 from unperturbed.checks import COUNT, checked
 from unperturbed.data.convert import as_data
+from unperturbed.engines.ending import end_with_launcher
 from unperturbed.errors import InputError
 from unperturbed.evaluation.chance import TRIED, expected_layer
 from unperturbed.evaluation.checked_model import check_kinds
@@ -41,7 +42,7 @@ from unperturbed.training.engine import Engine
 from unperturbed.training.folder import alone, claim, describe_run, origin
 from unperturbed.training.journal import Journal
 from unperturbed.training.prepare import Examples, chosen, classify, prepare
-from unperturbed.training.processes import Strategy, make_fabric
+from unperturbed.training.processes import Strategy, make_fabric, under_torchrun
 from unperturbed.training.recipe import Recipe
 from unperturbed.training.schedule import learning_rate, ramped
 from unperturbed.training.selection import Selection
@@ -129,6 +130,8 @@ def train(
     if weights is not None:
         log.info("%s", load_weights(model, weights))
     fabric.launch()
+    if under_torchrun(fabric):
+        end_with_launcher()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
     settings = {**shown, **(config or {}), **({} if output is None else {"output": output})}
 

@@ -19,6 +19,7 @@ from unperturbed.errors import InputError
 from unperturbed.evaluation.outputs import check_outputs, misfit, not_finite
 from unperturbed.evaluation.reach import reach_warnings
 from unperturbed.networks.classifier import Classes, as_classifier, untouched
+from unperturbed.networks.device import pins
 from unperturbed.networks.dtype import home
 from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import Output, notes_on, unwrapped
@@ -113,7 +114,8 @@ def prepare(classifier: nn.Module, data: Data, extra: Any, threat: Threat, recip
         raise InputError(f"A batch of {size} cannot be shared by {fabric.world_size} processes.")
     size -= size % fabric.world_size
     extra_size = min(extra_size, size - 1)
-    batches = Batches(train, ids, extra_split, size, extra_size, recipe.seed, fabric.global_rank, fabric.world_size)
+    share = (fabric.global_rank, fabric.world_size)
+    batches = Batches(train, ids, extra_split, size, extra_size, recipe.seed, *share, pinned=pins(fabric.device))
     return Examples(batches, held_out, classes, warnings)
 
 

@@ -131,6 +131,11 @@ def check_launcher(devices: int, nodes: int) -> None:
         )
 
 
+def under_torchrun(fabric: Fabric) -> bool:
+    """Tell whether torchrun has started this process as one of several of a run."""
+    return fabric.world_size > 1 and TorchElasticEnvironment.detect() and not Joined.detect()
+
+
 def _started() -> tuple[str, int] | None:
     """Return the launcher of this process and the number of its processes; None: it was started alone."""
     if Joined.detect():

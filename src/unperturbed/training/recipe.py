@@ -5,7 +5,7 @@ from typing import Literal
 
 from unperturbed.checks import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, SHARE_BELOW_ONE, check_fields
 from unperturbed.errors import InputError
-from unperturbed.networks.settings import Layout, Seconds
+from unperturbed.networks.settings import Compile, Layout, Seconds
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Recipe:
         precision: "auto" (bfloat16 autocast and channels-last if hardware and network benefit), "32", "bf16" or
             "64". All reported numbers are computed in float32 at least.
         layout: of images in memory: "auto" (channels-last with bfloat16), "contiguous" or "channels-last".
-        compile: whether to compile the network (useful for large ones; needs a C++ compiler on a processor).
+        compile: whether to compile the network (useful for large ones; needs a C++ compiler on a processor);
+            "reduce-overhead": with CUDA graphs, on CUDA devices only.
         tune: "auto" (where the run is expected to take five minutes or more, precision, layout and compilation are
             chosen by the measured time of a step, within 4% of that time), "off" (by the rules above, so that two runs
             agree in every bit), or the seconds for measuring. A resumed run keeps its choice.
@@ -66,7 +67,7 @@ class Recipe:
     alarm: Literal["warn", "stop", "add-steps", "off"] = "warn"
     precision: Literal["auto", "32", "bf16", "64"] = "auto"
     layout: Layout = "auto"
-    compile: bool = False
+    compile: Compile = False
     tune: Seconds = "off"
     checkpoint_minutes: float = 10.0
     seed: int = 0

@@ -12,7 +12,7 @@ import torch
 from unperturbed import runs
 from unperturbed.networks.modes import buffers_restored, under_attack
 from unperturbed.networks.precision import InPrecision, Precision
-from unperturbed.networks.tuning import Candidate, Clock, Trial, Tuned, compiled_way, other_ways, tune
+from unperturbed.networks.tuning import Candidate, Clock, Trial, Tuned, compiled_ways, other_ways, tune
 from unperturbed.noise import Noise
 from unperturbed.runs.record import RunRecord
 from unperturbed.training.engine import Engine
@@ -32,7 +32,7 @@ def kept_choice(folder: Path) -> Tuned[Precision] | None:
     dtype = torch.float64 if name == "64-true" else torch.float32
     times = choices["tuning"].items()
     trials = [Trial(name, None, value) if isinstance(value, str) else Trial(name, value / 1e6) for name, value in times]
-    return Tuned(Precision(name, layout, dtype, bool(choices["compiled"])), tuple(trials))
+    return Tuned(Precision(name, layout, dtype, choices["compiled"]), tuple(trials))
 
 
 def tune_training(engine: Engine) -> Tuned[Precision]:
@@ -61,7 +61,7 @@ def tune_training(engine: Engine) -> Tuned[Precision]:
         torch.autograd.grad(torch.stack(list(terms.values())).sum(), weights, allow_unused=True)
 
     def candidate(way: Precision) -> Candidate:
-        return Candidate(str(way), partial(step, way), partial(prepare, way), len(ids), way.compiled)
+        return Candidate(str(way), partial(step, way), partial(prepare, way), len(ids), bool(way.compiled))
 
     def prepare(way: Precision) -> None:
         if way not in networks:
@@ -70,10 +70,11 @@ def tune_training(engine: Engine) -> Tuned[Precision]:
         engine.classifier.to(memory_format=way.memory_format)  # type: ignore[call-overload]
         networks[way].train()
 
+    device = engine.fabric.device
     stages: list[Callable[[Precision], list[Precision]]] = []
     if default.dtype == torch.float32:
-        stages = [other_ways(engine.classifier, recipe.precision, recipe.layout), compiled_way]
-    device = engine.fabric.device
+        layouts = other_ways(engine.classifier, recipe.precision, recipe.layout)
+        stages = [layouts, partial(compiled_ways, device=device)]
     generators = [device] if device.type == "cuda" else []
     with buffers_restored(engine.classifier), torch.random.fork_rng(generators):
         tuned = tune(default, stages, candidate, engine.steps * len(ids), recipe.tune, Clock.of(device))

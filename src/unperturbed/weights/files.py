@@ -27,6 +27,8 @@ from unperturbed.networks.guard import trying
 from unperturbed.networks.logits import LogitsOnly, output_logits, unwrapped
 from unperturbed.reading import check_memory, free_memory, in_words
 from unperturbed.runs.tensors import write_tensors
+from unperturbed.storage.file_copy import file_copy
+from unperturbed.storage.places import is_url
 from unperturbed.weights.layouts import MEAN, STD, StoredWeights, networks_in, plain_names
 from unperturbed.weights.nearest import belonging
 from unperturbed.weights.stored import read_stored
@@ -176,8 +178,13 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     in `layouts.py`. Raises `InputError` if the file does not exist, is no weights file (an HTML page), is truncated, or
     holds code or no weights.
     """
-    stored = read_stored(Path(path)).weights
+    stored = read_stored(_on_this_machine(path)).weights
     return {plain: stored[name] for plain, name in plain_names(stored).items()}
+
+
+def _on_this_machine(path: Path | str) -> Path:
+    """Return a file, or the copy of one in an object store."""
+    return file_copy(path) if is_url(path) else Path(path)
 
 
 @checked()
@@ -186,14 +193,15 @@ def load_weights(
 ) -> KeyReport:
     """Load a weights file into `model`, in the model's dtype and device, and report on every name.
 
+    The file may be the URL of one in an object store, s3://bucket/weights.safetensors.
+
     Names are compared with or without the wrappers' prefixes, so that more of them agree. If the file has no
     normalisation, the model keeps its normalisation if that is the identity (mean 0, std 1), if it is that of a
     library's model, or if `keep_normalisation` states that its numbers are those of the network's training. Raises
     `InputError` like `read_weights`, and for missing or mismatched names unless `strict` is False; the model is then
     unchanged.
     """
-    path = Path(path)
-    stored = read_stored(path)
+    stored = read_stored(_on_this_machine(path))
     model = unwrapped(model)
     tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     fitting, report = _match(tensors, stored, str(path))
