@@ -1,4 +1,4 @@
-"""Take the README's first picture, report.png next to this file, from a report page: python docs/images/report.py.
+"""Take a picture of a report page, report.png next to this file: python docs/images/report.py.
 
 It trains two networks on the digits, evaluates them, and opens their page in chromium (Playwright drives it).
 """

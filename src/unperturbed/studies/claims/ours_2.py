@@ -19,7 +19,7 @@ def _front(setting: Setting, values: Values) -> Figure:
         Timed(network.name, float(values.seconds[network.name].median()), values.share(network.name, "robust"))
         for network in OF_ALL
     ]
-    return front_chart(points, "Robustness per second of training", f"{setting.name}, {setting.suite}")
+    return front_chart(points, "Robustness per second of training", f"{setting.name}, suite {setting.suite}")
 
 
 def _more_robust_than(rival: str) -> Claim:
@@ -32,7 +32,7 @@ def _more_robust_than(rival: str) -> Claim:
 OURS_2: Study = Study(
     "OURS-2",
     "For its training time, SCORPIO with one iteration is more robust than other methods of few passes.",
-    source="this project: all methods under AutoAttack",
+    source="this project: all methods under one suite",
     networks=OF_ALL,
     measures=(ACCURACIES,),
     claims=tuple(_more_robust_than(rival) for rival in ("at-2", "n-fgsm", "free")),
