@@ -50,7 +50,7 @@ ESTIMATE_HELP = (
     "accuracy that standard would leave to this many percentage points on either side"
 )
 FAIL_HELP = (
-    "exit with code 1 if the low end of the 95%% interval of the robust accuracy is below this share, such as 0.4, or "
+    "exit with code 1 if the low end of the 95% interval of the robust accuracy is below this share, such as 0.4, or "
     "if the accuracy is doubtful"
 )
 QUANTIZE_HELP = "also write the adversarial examples as 8-bit PNG images inside the threat set, and verify them again"
