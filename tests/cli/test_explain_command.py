@@ -35,6 +35,20 @@ def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 @pytest.mark.slow
+def test_the_scores_are_printed_with_their_intervals(run: Run) -> None:
+    code, out, err = run("explain", "a", "--explanations", "alignment", "--examples", "8")
+    assert code == 0, err
+    (number,) = (
+        number
+        for number in json.loads(Path("a/explanation/explanation.json").read_text())["explanations"]["alignment"][
+            "numbers"
+        ]
+        if number["name"] == "Etmann alignment"
+    )
+    assert "scores, with 95% intervals" in out and f"{number['value']:.2g}"[:4] in out
+
+
+@pytest.mark.slow
 def test_two_runs_are_explained_side_by_side_and_paired_over_examples(run: Run) -> None:
     code, out, err = run(
         "explain", "a", "b", "--explanations", "alignment,saliency", "--examples", "8", "--json", "--figures", "svg,png"

@@ -85,6 +85,12 @@ def run(parsed: Parsed) -> Result:
         for network in explained_runs.explained
         for explanation in network.explanations.values()
     ]
+    scores = [
+        (network.name, explanation.finding.title, number.name, number_text(number))
+        for network in explained_runs.explained
+        for explanation in network.explanations.values()
+        for number in explanation.finding.numbers
+    ]
     first = explained_runs.explained[0].name
     differences = [
         (score, network, number_text(number))
@@ -94,6 +100,11 @@ def run(parsed: Parsed) -> Result:
     title, columns = f"{first} minus the others, paired over examples", ("score", "network", "difference")
     views = [
         table("", ("network", "explanation"), rows),
+        *(
+            [table("scores, with 95% intervals", ("network", "explanation", "score", "value"), scores)]
+            if scores
+            else []
+        ),
         *([table(title, columns, differences)] if differences else []),
         *(f"Explanations: {folder}" for folder in explained_runs.folders),
     ]
