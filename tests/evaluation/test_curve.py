@@ -478,9 +478,10 @@ def test_a_network_that_draws_random_numbers_is_told() -> None:
 
 
 def test_the_suites_are_those_of_evaluations_with_fab_for_the_nearest() -> None:
-    assert [attack.label for attack in NEAREST.attacks] == ["APGD-CE", "APGD-T", "FAB-T", "PDPGD"]
-    assert [attack.label for attack in NEAREST.l1] == ["APGD-CE", "APGD-T", "FAB-T", "ALMA", "FMN", "PDPGD"]
-    assert [attack.label for attack in NEAREST.l2] == ["APGD-CE", "APGD-T", "FAB-T", "ALMA", "PDPGD"]
+    gradients = ["APGD-CE", "APGD-T", "FAB-T"]
+    assert [attack.label for attack in NEAREST.attacks] == [*gradients, "PDPGD", "PDPGD-T1", "PDPGD-T2"]
+    assert [attack.label for attack in NEAREST.l1] == [*gradients, "ALMA", "FMN", "PDPGD"]
+    assert [attack.label for attack in NEAREST.l2] == [*gradients, "ALMA", "ALMA-500", "PDPGD", "PDPGD-T2"]
     assert set(SUITES) == {"nearest", "pgd", "standard", "plus", "sparse", "patch"} and "without Square" in NEAREST.note
 
 
