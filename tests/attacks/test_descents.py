@@ -103,7 +103,8 @@ def test_a_target_leads_to_the_nearer_boundary_of_a_less_likely_class() -> None:
     """Class 1 leads at x and is 0.5 away; class 2 is less likely, and 0.3 away."""
     model = Function(lambda x: torch.stack([0 * x[:, 0], x[:, 0] - 0.8, 3 * (x[:, 1] - 0.6)], dim=1))
     batch = batch_of(model, torch.full((2, 2), 0.3))
-    rules = {target: Descent("mine", RULES["primal-dual"], target=target) for target in (0, 1, 2, 9)}
+    polish = FastMinimumNorm(40, 0.1, 1e-3, 0.02, 5e-4)
+    rules = {target: Descent("mine", PrimalDual(steps=60), polish, target) for target in (0, 1, 2, 9)}
     with under_attack(model):
         found = {
             target: descent.nearest(model, batch, Threat("L2", 1.0), Noise.of(0, batch.ids), 8).distance
