@@ -41,7 +41,7 @@ def test_a_stored_population_has_the_verdicts_before_the_check(gate: bool, tmp_p
     weak = Suite("weak", (IDLE,), "a test", gate=Gate(STRONG, share=0.1, least=6))
     checked = evaluate(model, data, threat, weak, out=tmp_path, gate=gate)
     full = evaluate(model, data, threat, STRONG, out=tmp_path)
-    read = read_population(tmp_path, "weak", "strong")
+    read = read_population(tmp_path, checked.suite, "strong")
     assert read.outcome.counts["survived"] == 60, "the idle attack breaks nothing"
     assert checked.counts["broken"] == (full.counts["broken"] if gate else 0)
     assert {*read.broken} == {k for k, verdict in enumerate(full.examples["verdict"]) if verdict == "broken"}
