@@ -23,7 +23,7 @@ from unperturbed.methods.base import Method
 
 @dataclass(frozen=True)
 class Role:
-    """What an argument may be: a valid value, nonsense, what may go either way; `words`: what messages call it."""
+    """The values for one kind of argument: valid ones, invalid ones and doubtful ones; `words` name it in messages."""
 
     valid: Make
     nonsense: Sequence[Make]
