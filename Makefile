@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Bytecode is kept, whatever the environment says: to compile all tests anew takes a minute of each worker.
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 # In its strict branch MKL rounds every row of a matrix product alike; `MKL_CBWR= make test` does without.
 MKL_CBWR ?= $(shell $(PYTHON) -P src/unperturbed/processor.py)
 export MKL_CBWR

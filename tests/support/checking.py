@@ -43,10 +43,11 @@ def check_what_is_new(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any
             known = given in passed
             result = (function if known else in_full())(*args, **kwargs)
             both = given, appearance(result)
-            if known and both not in passed:
-                latest.result = result
-                of_result()(*args, **kwargs)
-            passed.update((given, both))
+            if both not in passed:
+                if known:
+                    latest.result = result
+                    of_result()(*args, **kwargs)
+                passed.update((given, both))
             return result
 
         return call
@@ -56,15 +57,43 @@ def check_what_is_new(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any
 
 def appearance(thing: object, depth: int = 0) -> Hashable:
     """Return all that an annotation asks of a value; none asks deeper than `DEEP`, and an object may hold itself."""
-    kind = type(thing)
-    if isinstance(thing, Tensor):
-        return kind, thing.shape, thing.dtype
-    if isinstance(thing, str | type):
-        return thing
-    if depth < DEEP and isinstance(thing, tuple):
-        return kind, *(appearance(each, depth + 1) for each in thing)
-    if depth < DEEP and isinstance(thing, list | set | frozenset):
-        return kind, frozenset(appearance(each, depth + 1) for each in thing)
-    if depth < DEEP and isinstance(thing, dict):
-        return kind, *((key, appearance(value, depth + 1)) for key, value in thing.items())
-    return (kind, thing.shape, thing.dtype) if isinstance(thing, np.ndarray) else kind
+    return KINDS[type(thing)](thing, depth)
+
+
+def of_array(thing: Any, depth: int) -> Hashable:
+    return type(thing), thing.shape, thing.dtype
+
+
+def of_itself(thing: Any, depth: int) -> Hashable:
+    return thing
+
+
+def of_type(thing: Any, depth: int) -> Hashable:
+    return type(thing)
+
+
+def of_tuple(thing: Any, depth: int) -> Hashable:
+    return (type(thing), *(KINDS[type(item)](item, depth + 1) for item in thing)) if depth < DEEP else type(thing)
+
+
+def of_items(thing: Any, depth: int) -> Hashable:
+    return (type(thing), frozenset(appearance(item, depth + 1) for item in thing)) if depth < DEEP else type(thing)
+
+
+def of_mapping(thing: Any, depth: int) -> Hashable:
+    if depth >= DEEP:
+        return type(thing)
+    return type(thing), *((key, appearance(value, depth + 1)) for key, value in thing.items())
+
+
+class Kinds(dict[type, Callable[[Any, int], Hashable]]):
+    """The function that describes the values of a type; a type is classified when it is first seen."""
+
+    def __missing__(self, kind: type) -> Callable[[Any, int], Hashable]:
+        parts = {(Tensor, np.ndarray): of_array, (str, type): of_itself, (tuple,): of_tuple,
+                 (list, set, frozenset): of_items, (dict,): of_mapping}  # fmt: skip
+        self[kind] = next((describe for kinds, describe in parts.items() if issubclass(kind, kinds)), of_type)
+        return self[kind]
+
+
+KINDS = Kinds()
