@@ -186,33 +186,33 @@ def main() -> None:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="exit 1 if a row is slower than its baseline by over 20%%")
     mode.add_argument("--write", action="store_true", help="make these ratios the baseline")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     kind = processor_kind()
     baseline = read_baseline(BASELINE, kind)
-    if given.check and baseline is None:
+    if arguments.check and baseline is None:
         parser.error(f"there is no baseline for processors of the kind {kind}: write one with --write")
-    if given.data and (given.check or given.write):
-        parser.error(f"the baseline is of the embedded digits, not of {given.data}: leave --data out")
-    size = Size(repeats=given.repeats, examples=given.examples)
-    if given.repeats < 1 or not 1 <= given.examples <= 300:
-        parser.error(f"--repeats {given.repeats} --examples {given.examples}: take 1 or more, and 1 to 300")
+    if arguments.data and (arguments.check or arguments.write):
+        parser.error(f"the baseline is of the embedded digits, not of {arguments.data}: leave --data out")
+    size = Size(repeats=arguments.repeats, examples=arguments.examples)
+    if arguments.repeats < 1 or not 1 <= arguments.examples <= 300:
+        parser.error(f"--repeats {arguments.repeats} --examples {arguments.examples}: take 1 or more, and 1 to 300")
     torch.set_num_threads(1)
     keep_freed_memory()
     load = os.getloadavg()[0]
-    given.out.mkdir(parents=True, exist_ok=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    for repeat, rows in enumerate(measured(size, given.data)):
+    for repeat, rows in enumerate(measured(size, arguments.data)):
         loads, done = (load, os.getloadavg()[0]), replace(size, repeats=repeat + 1)
-        (given.out / "bench.json").write_text(report(rows, done, given.data, loads) + "\n")
-        (given.out / "bench.md").write_text(page(rows, done, given.data, loads))
-    print((given.out / "bench.md").read_text())
-    if given.write:
+        (arguments.out / "bench.json").write_text(report(rows, done, arguments.data, loads) + "\n")
+        (arguments.out / "bench.md").write_text(page(rows, done, arguments.data, loads))
+    print((arguments.out / "bench.md").read_text())
+    if arguments.write:
         write_baseline(BASELINE, kind, rows)
         print(f"{BASELINE} has the baseline of {kind}")
-    elif baseline is not None and not given.data:
+    elif baseline is not None and not arguments.data:
         late = slower(rows, baseline)
         print("\n".join([*unmatched(rows, baseline), *late]) or "no row is slower than its baseline by over 20%")
-        sys.exit(1 if late and given.check else 0)
+        sys.exit(1 if late and arguments.check else 0)
 
 
 if __name__ == "__main__":

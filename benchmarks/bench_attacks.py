@@ -73,16 +73,16 @@ def subject(place: str | None, examples: int, epochs: int) -> Subject:
     return Subject(model.eval().requires_grad_(False), select(test, torch.arange(examples)))
 
 
-def attacks(given: Subject, seed: int) -> list[Row]:
+def attacks(subject: Subject, seed: int) -> list[Row]:
     """Return the ratios of one repeat: single attacks, and then suites."""
     rows = []
     for attack, peers in ((PGD_40, PGD_PEERS), (APGD_CE, APGD_PEERS)):
-        ours = _our_attack(given, attack, seed)
+        ours = _our_attack(subject, attack, seed)
         for name, peer in peers.items():
-            rows.append(_row(attack.label, ours, name, _their_attack(given, peer, seed)))
+            rows.append(_row(attack.label, ours, name, _their_attack(subject, peer, seed)))
         if attack is PGD_40:
-            rows.append(_row(attack.label, ours, BARE, _bare_passes(given)))
-    return rows + _suites(given, seed)
+            rows.append(_row(attack.label, ours, BARE, _bare_passes(subject)))
+    return rows + _suites(subject, seed)
 
 
 def _row(name: str, ours: Turn, beside: str, theirs: Turn | str) -> Row:
@@ -95,52 +95,53 @@ def _row(name: str, ours: Turn, beside: str, theirs: Turn | str) -> Row:
     return Row(GROUP, name, beside, (ours.seconds / theirs.seconds,), passes + standing)
 
 
-def _our_attack(given: Subject, attack: GradientAttack, seed: int) -> Turn:
+def _our_attack(subject: Subject, attack: GradientAttack, seed: int) -> Turn:
     suite = Suite("single", (attack,), "")
-    return _attacked(given, lambda model, x, y: un.attack(model, x, y, THREAT, suite, seed=seed))
+    return _attacked(subject, lambda model, x, y: un.attack(model, x, y, THREAT, suite, seed=seed))
 
 
-def _their_attack(given: Subject, peer: Peer, seed: int) -> Turn | str:
+def _their_attack(subject: Subject, peer: Peer, seed: int) -> Turn | str:
     torch.manual_seed(seed)
     try:
-        peer(given.model, given.x[:2], given.split.labels[:2], THREAT.eps)  # imports, and what a first call sets up
+        x, y = subject.x[:2], subject.split.labels[:2]
+        peer(subject.model, x, y, THREAT.eps)  # imports, and what a first call sets up
     except Exception as error:  # of another library: its row says so, and the rest is measured
         print(f"  {type(error).__name__}: {error}")
         return NOT_INSTALLED if isinstance(error, ImportError) else FAILED
-    return _attacked(given, lambda model, x, y: peer(model, x, y, THREAT.eps))
+    return _attacked(subject, lambda model, x, y: peer(model, x, y, THREAT.eps))
 
 
-def _attacked(given: Subject, attack: Callable[[nn.Module, Inputs, Labels], Inputs]) -> Turn:
+def _attacked(subject: Subject, attack: Callable[[nn.Module, Inputs, Labels], Inputs]) -> Turn:
     """Return the cost of an attack, and which examples its points leave standing."""
-    x, y = given.x, given.split.labels
-    with counted(given.model) as seen:
+    x, y = subject.x, subject.split.labels
+    with counted(subject.model) as seen:
         began = time.process_time()
-        z = attack(given.model, x, y)
+        z = attack(subject.model, x, y)
         spent, passes = time.process_time() - began, seen[0]
     with torch.no_grad():
-        right = padded_logits(given.model, z.detach(), len(z)).argmax(1) == y
+        right = padded_logits(subject.model, z.detach(), len(z)).argmax(1) == y
     return Turn((right | ~THREAT.contains(x, z.detach())).tolist(), spent, passes)
 
 
-def _bare_passes(given: Subject) -> Turn:
+def _bare_passes(subject: Subject) -> Turn:
     """Return the cost of as many forwards and backwards in plain PyTorch; nothing is attacked."""
-    x, y = given.x, given.split.labels
-    with under_attack(given.model):
+    x, y = subject.x, subject.split.labels
+    with under_attack(subject.model):
         began = time.process_time()
         for _ in range(PGD_STEPS):
             leaf = x.clone().requires_grad_()
-            torch.autograd.grad(functional.cross_entropy(given.model(leaf), y), leaf)
+            torch.autograd.grad(functional.cross_entropy(subject.model(leaf), y), leaf)
         return Turn([], time.process_time() - began, PGD_STEPS * len(x))
 
 
-def _suites(given: Subject, seed: int) -> list[Row]:
+def _suites(subject: Subject, seed: int) -> list[Row]:
     """Return the rows of `fast` without its check, of `standard`, and of the attacks of `standard`."""
-    fast, _ = _our_suite(given, replace(FAST, gate=None), seed)
-    standard, by_attack = _our_suite(given, STANDARD, seed)
+    fast, _ = _our_suite(subject, replace(FAST, gate=None), seed)
+    standard, by_attack = _our_suite(subject, STANDARD, seed)
     theirs: Turn | str = NOT_INSTALLED
     try:
         theirs = evaluation.theirs(
-            given.model, given.x, given.split.labels, THREAT, seed, len(given.split), clock=time.process_time
+            subject.model, subject.x, subject.split.labels, THREAT, seed, len(subject.split), clock=time.process_time
         )
     except ImportError as error:
         print(f"  {error}")
@@ -153,11 +154,11 @@ def _suites(given: Subject, seed: int) -> list[Row]:
     return rows
 
 
-def _our_suite(given: Subject, suite: Suite, seed: int) -> tuple[Turn, Mapping[str, tuple[Turn, int]]]:
+def _our_suite(subject: Subject, suite: Suite, seed: int) -> tuple[Turn, Mapping[str, tuple[Turn, int]]]:
     """Return what a suite leaves standing, and the cost and the number of each of its attacks."""
     began = time.process_time()
     with _timed_attacks() as seconds:
-        outcome = un.evaluate(given.model, given.split, THREAT, suite, seed=seed)
+        outcome = un.evaluate(subject.model, subject.split, THREAT, suite, seed=seed)
     spent = time.process_time() - began
     standing = [verdict == "survived" for verdict in outcome.examples["verdict"]]
     passes = sum(record.forwards for record in outcome.attacks)

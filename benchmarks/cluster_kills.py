@@ -79,10 +79,10 @@ def on(cluster: Cluster, words: Sequence[str]) -> tuple[str, ...]:
     return (*words, "--engine", "ray", "--address", cluster.address, "--workers", str(workers))
 
 
-def differing(expected: Path, found: Path) -> list[str]:
+def differing(expected: Path, folder: Path) -> list[str]:
     """Return the names of the files that differ, seconds left out."""
-    one, other = contents(expected), contents(found)
-    return sorted(path for path in one.keys() | other.keys() if one.get(path) != other.get(path))
+    texts, again = contents(expected), contents(folder)
+    return sorted(path for path in texts.keys() | again.keys() if texts.get(path) != again.get(path))
 
 
 def round_of(out: Path, cluster: Cluster, name: str, what: str, number: int, seconds: float) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def run(out: Path, nodes: int, drivers: int) -> list[dict[str, Any]]:
         results = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         done = {(row["command"], row["killed"], row["number"]) for row in results}
         rounds = [("node", number) for number in range(nodes)] + [("driver", number) for number in range(drivers)]
-        for what, number in sorted(rounds, key=lambda each: each[1] / (nodes if each[0] == "node" else drivers)):
+        for what, number in sorted(rounds, key=lambda kill: kill[1] / (nodes if kill[0] == "node" else drivers)):
             for name in COMMANDS:
                 if (name, what, number) not in done:
                     results.append(round_of(out, cluster, name, what, number, times[name]))
@@ -169,10 +169,10 @@ if __name__ == "__main__":
     parser.add_argument("--nodes", type=int, default=10, help="kills of a node, for each command")
     parser.add_argument("--drivers", type=int, default=5, help="kills of the driver, for each command")
     parser.add_argument("--out", type=Path, default=Path("cluster_kills"))
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     os.environ |= LOOPBACK
-    found = run(given.out, given.nodes, given.drivers)
-    print(table(found))
-    for each in found:
-        if each["code"] or each["twice"] or each["differing"]:
-            print(each)
+    rounds = run(arguments.out, arguments.nodes, arguments.drivers)
+    print(table(rounds))
+    for entry in rounds:
+        if entry["code"] or entry["twice"] or entry["differing"]:
+            print(entry)

@@ -120,14 +120,14 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=100)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--out", type=Path, help="file for the distances of each example")
-    given = parser.parse_args()
-    run = un.Run.open(given.run)
-    data = un.load_data(given.data) if given.data else run.data
+    arguments = parser.parse_args()
+    run = un.Run.open(arguments.run)
+    data = un.load_data(arguments.data) if arguments.data else run.data
     assert data.test is not None
-    rows = torch.arange(given.examples)
+    rows = torch.arange(arguments.examples)
     split = select(data.test, rows)
     x, y, model = split.inputs(rows), split.labels, run.model.requires_grad_(False)
-    threat = Threat.parse(given.threat, run.bounds) if given.threat else run.threat
+    threat = Threat.parse(arguments.threat, run.bounds) if arguments.threat else run.threat
     nearest, passes, seconds = ours(model, split, threat)
     correct = nearest > 0
     print(f"{threat}: {int(correct.sum())} of {len(y)} examples are classified correctly")
@@ -135,7 +135,7 @@ def main() -> None:
     record = {"ours": nearest.tolist()}
     print("| attack | median | smaller | ours smaller | passes | seconds |\n|---|---|---|---|---|---|")
     with under_attack(model):
-        for name, attack in peers(threat.norm, given.steps).items():
+        for name, attack in peers(threat.norm, arguments.steps).items():
             counted, began = Counted(model), time.perf_counter()
             theirs = verified(model, x, y, attack(counted, x.clone(), y), threat)
             spent, made = time.perf_counter() - began, (counted.forwards + counted.backwards) / len(y)
@@ -143,8 +143,8 @@ def main() -> None:
             median = float(theirs[correct].median())
             print(f"| {name} | {median:.5g} | {smaller:.1%} | {larger:.1%} | {made:.0f} | {spent:.0f} |", flush=True)
             record[name] = theirs.tolist()
-    if given.out:
-        given.out.write_text(json.dumps(record))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(record))
 
 
 if __name__ == "__main__":

@@ -39,13 +39,13 @@ def main() -> None:
     parser.add_argument("--suite", default="standard")
     parser.add_argument("--examples", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=3)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    run, times = Run.open(given.run), dict[str, list[tuple[float, float]]]()
+    run, times = Run.open(arguments.run), dict[str, list[tuple[float, float]]]()
     engines = {"ray, 2 workers": Ray(workers=2), "ray, 1 worker": Ray(workers=1), "local": Local()}
-    for _ in range(given.repeats):  # the first engine starts a cluster with room for all
+    for _ in range(arguments.repeats):  # the first engine starts a cluster with room for all
         for name, engine in engines.items():
-            times.setdefault(name, []).append(seconds(run, given.suite, given.examples, engine))
+            times.setdefault(name, []).append(seconds(run, arguments.suite, arguments.examples, engine))
     whole, working = ({name: statistics.median(pair[part] for pair in pairs) for name, pairs in times.items()}
                       for part in (0, 1))  # fmt: skip
     for name in engines:

@@ -84,8 +84,8 @@ def counted(model: nn.Module) -> Iterator[list[int]]:
     """Count the examples that the model sees, into a list of one number."""
     seen = [0]
 
-    def count(_: nn.Module, given: tuple[Inputs]) -> None:
-        seen[0] += len(given[0])
+    def count(_: nn.Module, inputs: tuple[Inputs]) -> None:
+        seen[0] += len(inputs[0])
 
     hook = model.register_forward_pre_hook(count)
     try:
@@ -140,11 +140,12 @@ def shown(attack: str, seconds: float, standing: int, passes: int) -> None:
     print(f"    {attack:17} {seconds:7.1f} s, standing {standing}, {passes:,} passes", flush=True)
 
 
-def in_processes(given: argparse.Namespace, suite: str, seed: int) -> Turn:
+def in_processes(arguments: argparse.Namespace, suite: str, seed: int) -> Turn:
     """Return what the command leaves standing in several processes, as many True as survive."""
-    words = [given.run, f"--suite={suite}", f"--examples=first:{given.examples}", f"--devices={given.processes}"]
-    words += [f"--precision={given.precision}", f"--seed={seed}", *([f"--data={given.data}"] if given.data else [])]
-    words += [f"--threat={given.threat}"] if given.threat else []
+    words = [arguments.run, f"--suite={suite}", f"--examples=first:{arguments.examples}", f"--seed={seed}"]
+    words += [f"--devices={arguments.processes}", f"--precision={arguments.precision}"]
+    words += [f"--data={arguments.data}"] if arguments.data else []
+    words += [f"--threat={arguments.threat}"] if arguments.threat else []
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         call = [sys.executable, "-m", "unperturbed", "evaluate", *words, f"--out={folder}", "--json"]
@@ -182,8 +183,8 @@ def noted_passes(model: nn.Module, passes: Passes) -> Iterator[None]:
     """Add up the passes of each attack, by size, gradient and precision, of the evaluations in this block."""
     seen, attack = Counter[Pass](), block.attack_block
 
-    def note(_: nn.Module, given: tuple[Inputs]) -> None:
-        (x,) = given
+    def note(_: nn.Module, arguments: tuple[Inputs]) -> None:
+        (x,) = arguments
         form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         seen[Pass(len(x), x.requires_grad, torch.is_autocast_enabled(x.device.type), form)] += 1
 
@@ -260,33 +261,33 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--precision", choices=("auto", "32"), default="auto")
-    given = parser.parse_args()
-    if given.run is None:
+    arguments = parser.parse_args()
+    if arguments.run is None:
         parser.print_usage()
         return
     keep_freed_memory()
-    run = Run.open(given.run)
-    data, model = load_data(given.data) if given.data else run.data, run.model.requires_grad_(False)
+    run = Run.open(arguments.run)
+    data, model = load_data(arguments.data) if arguments.data else run.data, run.model.requires_grad_(False)
     assert data.test is not None
-    split = select(data.test, torch.arange(given.examples))
-    x, y = split.inputs(torch.arange(given.examples)), split.labels
-    threat = Threat.parse(given.threat, run.bounds) if given.threat else run.threat
-    if given.processes > 1:
-        torch.set_num_threads(given.processes)
+    split = select(data.test, torch.arange(arguments.examples))
+    x, y = split.inputs(torch.arange(arguments.examples)), split.labels
+    threat = Threat.parse(arguments.threat, run.bounds) if arguments.threat else run.threat
+    if arguments.processes > 1:
+        torch.set_num_threads(arguments.processes)
     try:
         size = best_size(model, x, y, threat)
         print(f"torchattacks sees {size} examples at a time")
     except ImportError:
         size = 0
     turns, outcomes, passes = defaultdict[str, list[Turn]](list), list[Outcome](), Passes()
-    for seed in range(given.seeds):
-        for name in given.suites:
+    for seed in range(arguments.seeds):
+        for name in arguments.suites:
             print(f"  {name}, seed {seed}", flush=True)
-            if given.processes > 1:
-                turns[name].append(in_processes(given, name, seed))
+            if arguments.processes > 1:
+                turns[name].append(in_processes(arguments, name, seed))
                 continue
             with noted_passes(model, passes) if name == STANDARD.name else nullcontext():
-                outcome = ours(model, split, threat, SUITES[name], seed, given.precision)
+                outcome = ours(model, split, threat, SUITES[name], seed, arguments.precision)
             turns[name].append(turn_of(outcome))
             outcomes += [outcome] if name == STANDARD.name else []
         if size:

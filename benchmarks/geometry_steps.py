@@ -191,16 +191,16 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=7)
     options.add_argument("--memory", action="store_true", help="memory in place of time")
     options.add_argument("--only", choices=MEASURED, help=argparse.SUPPRESS)
-    given = options.parse_args()
-    if given.only:
-        step = STEPS[given.only]()
+    arguments = options.parse_args()
+    if arguments.only:
+        step = STEPS[arguments.only]()
         for _ in range(3):
             step()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    elif given.memory:
+    elif arguments.memory:
         memory()
     else:
-        times(given.repeats)
+        times(arguments.repeats)
 
 
 if __name__ == "__main__":

@@ -301,11 +301,11 @@ def main() -> int:
     options.add_argument("--data", help="CIFAR-10, as for unperturbed train; random images without it")
     options.add_argument("--small", action="store_true", help="a minute of a processor")
     options.add_argument("--out", type=Path, default=Path("gpu.json"))
-    given = options.parse_args()
-    small = given.small or given.device == "cpu"
-    report = run(torch.device(given.device), SMALL if small else Size(), given.data)
+    arguments = options.parse_args()
+    small = arguments.small or arguments.device == "cpu"
+    report = run(torch.device(arguments.device), SMALL if small else Size(), arguments.data)
     text = json.dumps(report, indent=2)
-    given.out.write_text(text + "\n")
+    arguments.out.write_text(text + "\n")
     print(text)
     return 0 if all(check["passed"] for check in report["checks"]) else 1
 

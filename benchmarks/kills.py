@@ -79,27 +79,27 @@ def to_the_end(words: Sequence[str], folder: Path) -> float:
 
 def contents(folder: Path) -> dict[str, Any]:
     """Return what lies in a folder, by file, without times."""
-    found: dict[str, Any] = {}
-    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+    texts: dict[str, Any] = {}
+    for path in sorted(file for file in folder.rglob("*") if file.is_file()):
         name = str(path.relative_to(folder))
         if path.suffix == ".json":
-            found[name] = timeless(json.loads(path.read_text()))
+            texts[name] = timeless(json.loads(path.read_text()))
         elif path.suffix == ".jsonl":
-            found[name] = [timeless(json.loads(line)) for line in path.read_text().splitlines()]
+            texts[name] = [timeless(json.loads(line)) for line in path.read_text().splitlines()]
         elif path.suffix == ".parquet":
             with path.open("rb") as file:
-                found[name] = repr(pyarrow.parquet.read_table(file).to_pydict())
+                texts[name] = repr(pyarrow.parquet.read_table(file).to_pydict())
         elif path.suffix in (".safetensors", ".yaml"):
-            found[name] = path.read_bytes()
+            texts[name] = path.read_bytes()
         elif path.name.startswith("."):
-            found[name] = "left behind"
-    return found
+            texts[name] = "left behind"
+    return texts
 
 
 def timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: timeless(each) for name, each in value.items() if name not in TIMES}
-    return [timeless(each) for each in value] if isinstance(value, list) else value
+        return {name: timeless(part) for name, part in value.items() if name not in TIMES}
+    return [timeless(part) for part in value] if isinstance(value, list) else value
 
 
 def prepared(out: Path) -> dict[str, float]:
@@ -179,9 +179,9 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="number of the first kill, where several share them")
     parser.add_argument("--out", type=Path, default=Path("kills"))
-    given = parser.parse_args()
-    found = run(given.out, given.kills, given.first)
-    print(table(found))
-    for each in found:
-        if each["differing"]:
-            print(each)
+    arguments = parser.parse_args()
+    rounds = run(arguments.out, arguments.kills, arguments.first)
+    print(table(rounds))
+    for entry in rounds:
+        if entry["differing"]:
+            print(entry)

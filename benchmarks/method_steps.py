@@ -79,17 +79,18 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=15)
     options.add_argument("--batch", type=int, default=128)
     options.add_argument("--network", choices=NETWORKS, default="small-cnn")
-    given = options.parse_args()
-    steps = {method.name: step_of(method(), given.network, given.batch) for method in METHODS}
+    arguments = options.parse_args()
+    steps = {method.name: step_of(method(), arguments.network, arguments.batch) for method in METHODS}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(given.repeats + 1):  # the first round is set-up
+    for repeat in range(arguments.repeats + 1):  # the first round is set-up
         for name, step in steps.items():
             began = time.perf_counter()
             step()
             seconds[name] += [time.perf_counter() - began] if repeat else []
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     print(
-        f"{given.network}, batch {given.batch}, {torch.get_num_threads()} threads, {given.repeats} alternating repeats"
+        f"{arguments.network}, batch {arguments.batch}, {torch.get_num_threads()} threads, "
+        f"{arguments.repeats} alternating repeats"
     )
     for name, median in medians.items():
         print(f"{name:18}{median * 1e3:7.1f} ms{median / medians['erm']:7.1f}")

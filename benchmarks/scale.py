@@ -159,14 +159,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        result = simulate(given.units, given.workers, given.seconds, Path(folder) / "run")
+        result = simulate(arguments.units, arguments.workers, arguments.seconds, Path(folder) / "run")
     text = json.dumps(result, indent=2)
     print(text)
-    if given.out is not None:
-        given.out.write_text(text + "\n")
+    if arguments.out is not None:
+        arguments.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -80,24 +80,25 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=9)
     options.add_argument("--width", type=int, default=16)
     options.add_argument("--batch", type=int, default=128)
-    given = options.parse_args()
+    arguments = options.parse_args()
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(given.batch, 3, 32, 32, generator=generator)
-    batch = Batch(x, torch.randint(10, (given.batch,), generator=generator), torch.arange(given.batch))
-    steps = {"plain": plain_step(given.width, batch), "ours": our_step(given.width, batch, given.compile)}
+    x = torch.rand(arguments.batch, 3, 32, 32, generator=generator)
+    batch = Batch(x, torch.randint(10, (arguments.batch,), generator=generator), torch.arange(arguments.batch))
+    steps = {"plain": plain_step(arguments.width, batch), "ours": our_step(arguments.width, batch, arguments.compile)}
     for step in steps.values():
         step()  # set-up and compilation apart
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(given.repeats):
+    for _ in range(arguments.repeats):
         for name, step in steps.items():
             began = time.perf_counter()
             step()
             seconds[name].append(time.perf_counter() - began)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    label = "ours, compiled" if given.compile else "ours"
-    print(f"AT-{STEPS}, PreActResNet-18 width {given.width}, batch {given.batch}, {torch.get_num_threads()} threads")
+    label = "ours, compiled" if arguments.compile else "ours"
+    network = f"PreActResNet-18 width {arguments.width}"
+    print(f"AT-{STEPS}, {network}, batch {arguments.batch}, {torch.get_num_threads()} threads")
     print(f"plain {medians['plain'] * 1e3:.0f} ms, {label} {medians['ours'] * 1e3:.0f} ms: ratio", end=" ")
-    print(f"{medians['plain'] / medians['ours']:.2f} (median of {given.repeats} alternating repeats)")
+    print(f"{medians['plain'] / medians['ours']:.2f} (median of {arguments.repeats} alternating repeats)")
 
 
 if __name__ == "__main__":

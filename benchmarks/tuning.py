@@ -134,13 +134,13 @@ def main() -> None:
     options.add_argument("--examples", type=int, default=32)
     options.add_argument("--suite", default="standard")
     options.add_argument("--layout", default="", help="by hand in place of a measurement")
-    given = options.parse_args()
-    if given.kind == "steps":
-        return steps(given.seconds, given.repeats, given.only)
-    tuning = Tuning(given.seconds)
+    arguments = options.parse_args()
+    if arguments.kind == "steps":
+        return steps(arguments.seconds, arguments.repeats, arguments.only)
+    tuning = Tuning(arguments.seconds)
     evaluation(
-        given.run, given.data, given.examples, given.suite,
-        replace(Tuning(), layout=given.layout) if given.layout else tuning,
+        arguments.run, arguments.data, arguments.examples, arguments.suite,
+        replace(Tuning(), layout=arguments.layout) if arguments.layout else tuning,
     )  # fmt: skip
     return None
 

@@ -144,13 +144,13 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=100)
     parser.add_argument("--budget", type=float, default=300.0)
     parser.add_argument("--only", nargs="*", default=[])
-    given = parser.parse_args()
-    run = un.Run.open(given.run)
-    test = load_data(given.data).test
+    arguments = parser.parse_args()
+    run = un.Run.open(arguments.run)
+    test = load_data(arguments.data).test
     assert test is not None
-    x, y = test.inputs(torch.arange(given.examples)), test.labels[: given.examples]
+    x, y = test.inputs(torch.arange(arguments.examples)), test.labels[: arguments.examples]
     net = Parted(run.model.eval().requires_grad_(False))
-    out = Path(given.out)
+    out = Path(arguments.out)
     rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     done = {row["defence"]: row for row in rows}
 
@@ -164,11 +164,11 @@ def main() -> None:
         write("none", truth=un.evaluate(net, (x, y), run.threat, "standard").robust_accuracy.value)
     undefended = done["none"]["truth"]
     planted = defences(net, run.threat.eps, lambda x, y: undefended)
-    for name in given.only or planted:
+    for name in arguments.only or planted:
         if name in done:
             continue
         model, cause, truth, allowed = planted[name]
-        audit = un.audit(model, (x, y), run.threat, "pgd", budget=given.budget, examples=len(y))
+        audit = un.audit(model, (x, y), run.threat, "pgd", budget=arguments.budget, examples=len(y))
         true = truth(x, y)
         write(
             name,

@@ -45,6 +45,8 @@ def test_two_runs_are_compared_and_what_does_not_fit_is_refused(run: Run) -> Non
         un.compare_runs(["a", "a"])
     code, out, _ = run("compare", "a", "b")
     assert code == 0 and "McNemar" in out and "Robust on a alone" in out
+    excluded = pair["robust"]["low"] > 0 or pair["robust"]["high"] < 0
+    assert f"the difference is {'significant' if excluded else 'not significant'}." in out
 
     assert "two run folders" in run("compare", "a")[2]
     code, _, err = run("compare", "a", "b", "--suite", "standard")

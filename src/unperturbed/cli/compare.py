@@ -45,7 +45,7 @@ def run(parsed: Parsed) -> Result:
     views: list[Any] = [f"{comparison.threat}, suite {comparison.suite}"]
     views += [f"{name}, robust accuracy{doubted(doubts)}" for name, doubts in comparison.doubts.items()]
     for pair in comparison.pairs:
-        views += [_headline(pair), _classes(pair)]
+        views += [_headline(pair), _significance(pair.robust), _classes(pair)]
         views += [
             _differing(name, ids) for name, ids in zip(pair.names, (pair.only_first, pair.only_second), strict=True)
         ]
@@ -61,6 +61,11 @@ def _headline(pair: "Pair") -> Any:
     ]
     columns = (f"{second} less {first}, n={pair.n}", "points", f"95%, {over}", "gained", "lost", "McNemar's p")
     return table("", columns, rows)
+
+
+def _significance(robust: "Difference") -> str:
+    verb, verdict = ("excludes", "is significant") if robust.significant else ("includes", "is not significant")
+    return f"The interval of robust accuracy {verb} 0: the difference {verdict}."
 
 
 def _counts(of: "Difference") -> tuple[str, str, str]:

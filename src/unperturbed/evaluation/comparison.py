@@ -35,6 +35,11 @@ class Difference:
     lost: int | None = None
     p: float | None = None
 
+    @property
+    def significant(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
 
 @dataclass(frozen=True)
 class ClassDifference:
