@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+INSTALLED := $(VENV)/.installed
 # Bytecode is kept, whatever the environment says: to compile all tests anew takes a minute of each worker.
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 # In its strict branch MKL rounds every row of a matrix product alike; `MKL_CBWR= make test` does without.
@@ -37,9 +38,15 @@ CONSTRAINTS := constraints.txt
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[dev]"
+	touch $@ $(INSTALLED)
+
+# The demo needs the package alone.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable .
 	touch $@
 
-demo: $(READY)
+demo: $(INSTALLED)
 	$(BIN)/unperturbed demo
 
 check: $(READY)

@@ -29,22 +29,27 @@ def work(settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = SmallCNN(tuple(data.train.shape), classes=len(data.classes))
     un.train(
-        model, data, un.Threat("Linf", 0.1), un.AT(), un.Recipe(epochs=2),
+        model, data, un.Threat("Linf", 0.1), un.AT(), un.Recipe(**settings["recipe"]),
         out=out, resume=True, devices=settings["workers"],
     )  # fmt: skip
 
 
-def main() -> None:
-    """Start the workers."""
-    data, out, workers = sys.argv[1], str(Path(sys.argv[2]).absolute()), int(sys.argv[3])
-    ray.init(address=sys.argv[4] if len(sys.argv) > 4 else "local")
-    settings = {"data": data, "out": out, "workers": workers}
+def train_on(workers: int, data: str, out: Path, **recipe: Any) -> None:
+    """Train by so many workers of the connected cluster, with these settings of the recipe."""
+    settings = {"data": data, "out": str(out.absolute()), "workers": workers, "recipe": recipe}
     TorchTrainer(
         work,
         train_loop_config=settings,
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=torch.cuda.is_available()),
-        run_config=RunConfig(storage_path=f"{out}-ray"),
+        run_config=RunConfig(storage_path=f"{out.absolute()}-ray"),
     ).fit()
+
+
+def main() -> None:
+    """Connect to the cluster, and train."""
+    data, out, workers = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    ray.init(address=sys.argv[4] if len(sys.argv) > 4 else "local")
+    train_on(workers, data, out, epochs=2)
 
 
 if __name__ == "__main__":

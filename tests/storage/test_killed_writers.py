@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ import sys
 from unperturbed.cli.main import main
 from unperturbed.storage import writer
 
-writer.INTERVAL = 0.05
+writer.INTERVAL, writer.SHARE = 0.05, 1.0
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -132,26 +133,51 @@ def test_thirty_killed_writers_lose_nothing(place: tuple[str, dict[str, str]], t
     kill_writers(*place, tmp_path, 30)
 
 
-def run(words: list[str], environment: dict[str, str], seconds: float | None) -> dict[str, Any] | None:
-    """Run a command, and return its result; None if it was killed after these seconds."""
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", COMMAND, *words, "--device", "cpu", "--json"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        output, errors = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return None
-    assert process.returncode == 0, errors
-    value: dict[str, Any] = json.loads(output)
-    for attack in value.get("attacks", ()):
-        del attack["seconds"]
-    return {name: part for name, part in value.items() if name not in ("run", "seconds", "warnings")}
+class Command(subprocess.Popen[str]):
+    """A command in a process, whose output goes to files, so that it never waits for a reader."""
+
+    def __init__(self, words: list[str], environment: dict[str, str]) -> None:
+        self._out, self._err = (tempfile.TemporaryFile("w+") for _ in range(2))
+        words = [sys.executable, "-W", "ignore", "-c", COMMAND, *words, "--json"]
+        super().__init__(words, text=True, env=environment, stdout=self._out, stderr=self._err)
+
+    def result(self) -> dict[str, Any]:
+        """Wait for the end, and return the result without times and places."""
+        self.wait()
+        output, errors = self._texts()
+        assert self.returncode == 0, errors
+        value: dict[str, Any] = json.loads(output)
+        for attack in value.get("attacks", ()):
+            del attack["seconds"]
+        return {name: part for name, part in value.items() if name not in ("run", "seconds", "warnings", "page")}
+
+    def was_killed(self) -> bool:
+        """Kill it, and tell whether it had not ended."""
+        self.kill()
+        self.wait()
+        _, errors = self._texts()
+        assert self.returncode in (0, -signal.SIGKILL), errors
+        return self.returncode != 0
+
+    def _texts(self) -> tuple[str, str]:
+        texts = []
+        for file in (self._out, self._err):
+            file.seek(0)
+            texts.append(file.read())
+            file.close()
+        return texts[0], texts[1]
+
+
+def number(url: str) -> int:
+    """Return the number of the newest manifest; 0 without any."""
+    manifest = newest(ObjectStore(url))[0]
+    return 0 if manifest is None else manifest.number
+
+
+def files(url: str) -> set[str]:
+    """Return the names of the published files."""
+    manifest = newest(ObjectStore(url))[0]
+    return set() if manifest is None else set(manifest.files)
 
 
 @pytest.mark.slow
@@ -159,22 +185,32 @@ def run(words: list[str], environment: dict[str, str], seconds: float | None) ->
 def test_commands_that_are_killed_end_in_the_results_of_this_machine(
     place: tuple[str, dict[str, str]], tmp_path: Path
 ) -> None:
+    """A command is killed after one to four publications, the first of which is its claim of the folder."""
     url, environment = place
     draw, data = random.Random(0), str(write_digits(tmp_path / "digits"))
     commands = [
         ["train", "--data", data, "--method", "at", "--model", "mlp", "--threat", "Linf:0.1", "--epochs", "4",
-         "--checkpoint-minutes", "0.005", "--out", "RUN"],
-        ["evaluate", "RUN", "--suite", "apgd-ce,apgd-t", "--batch-size", "16"],
+         "--checkpoint-minutes", "0.0005", "--out", "RUN", "--device", "cpu"],
+        ["evaluate", "RUN", "--suite", "apgd-ce,apgd-t", "--batch-size", "16", "--device", "cpu"],
+        ["report", "RUN"],
     ]  # fmt: skip
-    local = os.environ | {"OMP_NUM_THREADS": "1"}
+    local, kills = os.environ | {"OMP_NUM_THREADS": "1"}, dict[str, int]()
     for words in commands:
-        here = run([str(tmp_path / "run") if word == "RUN" else word for word in words], local, None)
-        there, limit = None, 3.0
-        while there is None:
+        here = Command([str(tmp_path / "run") if word == "RUN" else word for word in words], local).result()
+        again = [url if word == "RUN" else word for word in words]
+        for _ in range(5):
             machine = environment_of(environment | {"OMP_NUM_THREADS": "1"}, tmp_path / f"machine-{draw.randrange(2)}")
-            begun = newest(ObjectStore(url))[0]
-            again = [url if word == "RUN" else word for word in words]
-            if words[0] == "train" and begun is not None and begun.files:
-                again.append("--resume")
-            there, limit = run(again, machine, limit * draw.uniform(0.5, 1.5)), limit * 1.25
-        assert there == here
+            resumed = ["--resume"] if words[0] == "train" and files(url) else []
+            before, first, more = files(url), number(url), draw.randint(1, 4)
+            command = Command([*again, *resumed], machine)
+            while command.poll() is None and number(url) < first + more:
+                time.sleep(0.02)
+            kills[words[0]] = kills.get(words[0], 0) + command.was_killed()
+            lost = {path for path in before - files(url) if "checkpoints/" not in path and "unfinished" not in path}
+            assert not lost, "a published file is lost"
+        resumed = ["--resume"] if words[0] == "train" and files(url) else []
+        assert Command([*again, *resumed], machine).result() == here
+    assert kills["train"] >= 3 and kills["evaluate"] >= 1 and kills["report"] >= 1
+    with opened(url, writing=False) as folder:
+        assert scan(folder).keys() == scan(tmp_path / "run").keys()
+        assert "</html>" in next(folder.glob("*.html")).read_text()
