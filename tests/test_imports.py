@@ -118,6 +118,7 @@ UNUSED: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", first(3, UNUSED), ids=str)
 def test_import_paths_that_a_command_does_not_need_are_not_followed(folder: Path, changes: dict[str, Any]) -> None:
     """The command does its work or refuses the folder; the file's code runs neither way."""

@@ -80,6 +80,7 @@ def test_two_runs_are_explained_side_by_side_and_paired_over_examples(run: Run) 
     assert "<svg" in Path("a/explanation/saliency-natural.svg").read_text()
 
 
+@pytest.mark.slow
 def test_the_pictures_of_a_run_are_the_arrays(run: Run) -> None:
     from safetensors.numpy import load_file
 

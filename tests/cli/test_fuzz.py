@@ -189,6 +189,7 @@ def fuzz(calls: int, seed: int) -> None:
         code_of(*line(draw))
 
 
+@pytest.mark.slow
 def test_sixty_command_lines_end_without_a_traceback() -> None:
     fuzz(60, 0)
 

@@ -81,6 +81,7 @@ def pulled(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     return {"config.yaml": (folder / "config.yaml").read_text()}
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_on_another_machine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +170,7 @@ def test_pull_names_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert "There is no run folder memory://bucket/nothing" in capsys.readouterr().err and not Path("x").exists()
 
 
+@pytest.mark.slow
 def test_functions_of_python_take_the_same_places() -> None:
     import unperturbed as un
 

@@ -89,6 +89,7 @@ def test_every_run_is_what_train_and_evaluate_make_of_it_and_seeds_are_summed_up
     assert bars() == 2
 
 
+@pytest.mark.slow
 def test_the_table_the_page_and_the_picture_say_the_same(run: Run) -> None:
     words = [word for word in SWEEP if word not in ("--method.steps", "2")]
     code, out, err = run(*words, "--over", "method.steps=1,3", "--method", "trades")
@@ -100,6 +101,7 @@ def test_the_table_the_page_and_the_picture_say_the_same(run: Run) -> None:
     assert bars() == 2 and folders() == {"steps=1", "steps=3"}
 
 
+@pytest.mark.slow
 def test_conclusions_of_the_method_are_told(run: Run) -> None:
     words = ("--method", "constrained", "--method.method", "at", "--method.method.steps", "1")
     base = [word for word in SWEEP if word not in ("--method.steps", "2")]
@@ -167,6 +169,7 @@ def test_stopped_within_training_it_goes_on_from_the_checkpoint(run: Run, monkey
         )
 
 
+@pytest.mark.slow
 def test_other_options_than_the_stored_ones_are_refused_before_anything_is_trained(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +181,7 @@ def test_other_options_than_the_stored_ones_are_refused_before_anything_is_train
     assert run(*SWEEP, "--over", "lr=0.001,0.01")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_over_other_options_is_refused_where_its_table_would_replace_one(run: Run) -> None:
     run(*SWEEP, "--over", "lr=0.01")
     before = Path("out/sweep.json").read_text()
@@ -189,6 +193,7 @@ def test_a_sweep_over_other_options_is_refused_where_its_table_would_replace_one
 # Failures
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_and_the_others_go_on(run: Run) -> None:
     code, out, err = run(*SWEEP, "--over", "lr=1e30,0.01", "--json")
     found = json.loads(out)
@@ -200,6 +205,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(run: Run) -> None:
     assert "| failed |" in Path("out/sweep.md").read_text() and "Failed: lr=1e30" in Path("out/sweep.md").read_text()
 
 
+@pytest.mark.slow
 def test_what_is_refused_only_when_trained_is_told_and_the_others_go_on(run: Run) -> None:
     """That flips need images is seen with the data: a sweep that ended there would end there each time."""
     code, out, err = run(*SWEEP, "--over", "augment=flip,none", "--json")
@@ -231,6 +237,7 @@ def test_examples_are_of_the_evaluation_and_those_of_training_have_an_option(run
     assert yaml.safe_load(Path("p/seed=0/config.yaml").read_text())["examples"] == 70
 
 
+@pytest.mark.slow
 def test_rows_under_different_threats_are_not_compared(run: Run) -> None:
     words = [word for word in SWEEP if word not in ("--threat", "Linf:0.05")]
     found = json.loads(run(*words, "--over", "threat=Linf:0.05,L2:2/5", "--json")[1])
@@ -242,6 +249,7 @@ def test_rows_under_different_threats_are_not_compared(run: Run) -> None:
     assert "not compared" not in Path("out/sweep.md").read_text()
 
 
+@pytest.mark.slow
 def test_values_with_brackets_keep_their_commas_and_names_that_clash_are_long(run: Run) -> None:
     words = [word for word in SWEEP if word not in ("--method.steps", "2")]
     over = ("--over", "model.hidden=[4,4],[8]", "--over", "method.maximiser.steps=1")

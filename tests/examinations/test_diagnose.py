@@ -218,6 +218,7 @@ def test_every_diagnostic_looks_at_a_network_and_leaves_it_as_it_was(tmp_path: P
         json.dumps(each.json(), allow_nan=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", first(1, ["mlp", "grouped", "torchvision", "timm", "sequence first"]))
 def test_transformers_grouped_convolutions_and_mlps_go_through_without_special_cases(name: str) -> None:
     x, y = images(10), torch.arange(10) % 3

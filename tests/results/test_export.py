@@ -123,6 +123,7 @@ def test_differences_between_runs_are_rows(made: Path) -> None:
     assert float(row["McNemar's p, robust"]) == pair.robust.p
 
 
+@pytest.mark.slow
 def test_the_command_exports_all_of_it(
     run: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,7 @@ def test_an_honest_network_shows_no_sign_of_obfuscation(net: Small, tmp_path: Pa
     assert again.headline == found.headline
 
 
+@pytest.mark.slow
 def test_a_network_with_state_is_audited_in_the_state_in_which_it_was_given(
     net: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
