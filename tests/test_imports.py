@@ -333,6 +333,7 @@ SCRIPT = ["-P", "-c", "import sys; from unperturbed.cli.main import main; sys.ex
 """As the console script starts: the current folder is not among the places for modules."""
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("program", in_ci(1, [["-m", "unperturbed"], SCRIPT]), ids=["module", "script"])
 def test_a_file_of_the_current_folder_shadows_no_module(folder: Path, program: list[str]) -> None:

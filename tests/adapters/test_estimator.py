@@ -69,6 +69,7 @@ def test_the_robust_score_falls_with_eps_and_is_that_of_evaluate() -> None:
     assert outcome.n == 90 and outcome.threat == "Linf:3 without bounds"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_robust_method_is_more_robust_than_ordinary_training() -> None:
     """On a feature that is right but small, and one that is less often right but large."""
@@ -93,6 +94,7 @@ def test_it_is_cloned_pickled_and_repeated() -> None:
     assert (clone(fitted).set_params(random_state=4).fit(X, Y).predict_proba(X) != expected).any()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_it_is_searched_within_a_pipeline_by_robust_accuracy() -> None:
     pipeline = make_pipeline(StandardScaler(), RobustClassifier(**FEW))

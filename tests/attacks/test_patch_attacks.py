@@ -79,6 +79,7 @@ def test_points_stay_inside_with_the_margins_that_are_reported(name: str, side: 
     assert bool((found.z != batch.x).any()) == (side > 0)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @every
 def test_an_example_has_the_same_verdict_in_any_order(name: str) -> None:
@@ -104,6 +105,7 @@ def test_values_that_are_not_finite_are_noticed(name: str) -> None:
     assert not bool(found.finite.any())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_evaluation_and_a_curve_agree_and_other_suites_are_refused() -> None:
     model = linear(3)

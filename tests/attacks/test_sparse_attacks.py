@@ -117,6 +117,7 @@ def test_values_that_are_not_finite_are_reported(name: str) -> None:
     assert not bool(found.finite.all()), "a search that met NaN says so"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_evaluate_and_curve_agree_and_never_rise_with_the_radius(tmp_path: Path) -> None:
     model, x = linear(40, 3), uniform(16, 40)

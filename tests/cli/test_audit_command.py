@@ -25,6 +25,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_audit_announces_its_cost_writes_json_and_sarif_and_fails_on_request(run: Run) -> None:
     code, out, err = run("audit", "runs/a", *SMALL, "--fail-on", "obfuscated", "--json")
@@ -46,6 +47,7 @@ def test_an_audit_announces_its_cost_writes_json_and_sarif_and_fails_on_request(
     assert len(scan["results"]) >= len(value["causes"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_shorter_audit_does_not_replace_a_longer_one(run: Run) -> None:
     options = ("--suite", "apgd-ce", "--examples", "20")

@@ -66,6 +66,7 @@ def test_bad_input_ends_with_2_and_a_remedy(run: Run) -> None:
         assert (code, out) == (2, "") and part in err, err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_devices_give_the_certificates_of_one(run: Run) -> None:
     run(*TRAIN)

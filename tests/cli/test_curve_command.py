@@ -52,6 +52,7 @@ def test_it_prints_the_accuracy_at_the_radii_asked_for_with_their_intervals(run:
     assert [row[0] for row in rows[1:]] == ["0.1", "0.2", "0.4"], "after the clean accuracy"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_weights_get_a_folder_of_their_own_and_other_data_one_in_the_run(run: Run) -> None:
     run(*TRAIN)

@@ -51,6 +51,7 @@ def published(url: str = URL) -> set[str]:
     return set(manifest.files)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_train_evaluate_curve_and_report_give_what_they_give_here(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], store: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
@@ -105,6 +106,7 @@ def test_a_run_is_resumed_on_another_machine(
     assert without(json_of(capsys, *words, "--resume", "--json")) == whole
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_several_runs_are_read_and_a_sweep_is_opened_once(capsys: pytest.CaptureFixture[str]) -> None:
     sweep = "memory://bucket/sweep"

@@ -35,6 +35,7 @@ STUDY = Study(
 )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_all_sixteen_are_listed_with_claim_state_and_command(run: Run) -> None:
     code, out, err = run("study", "--json", "--data", "my data")
@@ -46,6 +47,7 @@ def test_all_sixteen_are_listed_with_claim_state_and_command(run: Run) -> None:
     assert not Path("runs").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_study_runs_and_is_listed_with_its_verdict(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     find = by_name.find_study

@@ -60,6 +60,7 @@ def steps_count(monkeypatch: pytest.MonkeyPatch, quit_at: int = -1) -> list[int]
     return taken
 
 
+@pytest.mark.long
 @pytest.mark.slow
 # What it does
 def test_every_run_is_what_train_and_evaluate_make_of_it_and_seeds_are_summed_up_in_one_row(run: Run) -> None:
@@ -116,6 +117,7 @@ def test_conclusions_of_the_method_are_told(run: Run) -> None:
 # Going on
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_second_call_trains_nothing_and_more_values_only_what_is_new(
     run: Run, monkeypatch: pytest.MonkeyPatch
@@ -132,6 +134,7 @@ def test_a_second_call_trains_nothing_and_more_values_only_what_is_new(
     assert more["rows"][1]["robust_accuracy"] == first["rows"][0]["robust_accuracy"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_stopped_between_training_and_evaluation_it_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = json.loads(run(*SWEEP[:-1], "whole", "--over", "seed=0,1,2", "--json")[1])
@@ -153,6 +156,7 @@ def test_stopped_between_training_and_evaluation_it_goes_on(run: Run, monkeypatc
     assert without_seconds(again) == without_seconds(whole) and len(taken) == 3, "two of the runs were trained before"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_stopped_within_training_it_goes_on_from_the_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("sweep", "--suite", "pgd", *OPTIONS, "--epochs", "2", "--over", "seed=0,1", "--json", "--out")
@@ -169,6 +173,7 @@ def test_stopped_within_training_it_goes_on_from_the_checkpoint(run: Run, monkey
         )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_other_options_than_the_stored_ones_are_refused_before_anything_is_trained(
     run: Run, monkeypatch: pytest.MonkeyPatch
@@ -223,6 +228,7 @@ def test_where_all_fail_there_is_a_table_and_no_picture(run: Run) -> None:
 # What options mean
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_examples_are_of_the_evaluation_and_those_of_training_have_an_option(run: Run) -> None:
     Path("some.yaml").write_text(yaml.safe_dump({"examples": 50, "recipe": {"label_smoothing": 0.25}}))
@@ -237,6 +243,7 @@ def test_examples_are_of_the_evaluation_and_those_of_training_have_an_option(run
     assert yaml.safe_load(Path("p/seed=0/config.yaml").read_text())["examples"] == 70
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_rows_under_different_threats_are_not_compared(run: Run) -> None:
     words = [word for word in SWEEP if word not in ("--threat", "Linf:0.05")]

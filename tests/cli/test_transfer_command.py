@@ -21,6 +21,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_matrix_is_a_table_and_one_json(run: Run) -> None:
     code, out, err = run("transfer", "a", "b/", "c", "--json", "--out", "matrix")

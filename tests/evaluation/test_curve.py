@@ -371,6 +371,7 @@ def test_the_median_is_infinite_where_it_was_not_found() -> None:
 # The search
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.rounding
 @pytest.mark.parametrize("norm", first(1, NORMS))
@@ -536,6 +537,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert_verified(replace(found, nearest=points), model, x, y, threat)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("written", [True, False])
 def test_an_interrupted_search_goes_on_where_it_stopped(

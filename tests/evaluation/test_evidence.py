@@ -117,6 +117,7 @@ class Optimising(nn.Module):
         return logits
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_autoattacks_flags_reach_the_headline() -> None:
     softmax = evaluate(nn.Sequential(BASE, nn.Softmax(1)), (X, Y), THREAT, QUICK)
@@ -160,6 +161,7 @@ def test_it_takes_more_than_two_in_a_thousand_and_a_gradient_attack_before() -> 
     assert not fallen_without_gradients((square, gradient), [500, 3], 1000)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_suite_with_a_gate_tolerates_a_hundredth_since_its_gate_attacks_a_sample_again() -> None:
     attacks = (GradientAttack("PGD", margin, PGD(steps=3)), Square())

@@ -107,6 +107,7 @@ def test_without_a_budget_robust_is_clean() -> None:
         assert outcome.counts == {"misclassified": 6, "broken": 0, "survived": 54, "unknown": 0}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.rounding
 @pytest.mark.parametrize("norm", first(1, NORMS))

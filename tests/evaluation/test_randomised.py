@@ -186,6 +186,7 @@ def test_a_network_right_nine_times_in_ten_is_ninety_per_cent_robust() -> None:
     assert single.robust_accuracy.value < 0.5 and any("use rand" in text for text in single.warnings)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("shared", [False, True], ids=["a number an example", "a number a forward"])
 def test_clean_and_robust_accuracy_cover_the_truth(shared: bool) -> None:

@@ -48,6 +48,7 @@ def test_with_a_descent_no_distance_is_larger_and_each_is_that_of_a_misclassifie
     assert "PDPGD" in {record.name for record in after.searches if record.nearest}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_interrupted_search_ends_with_the_same_distances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """After FAB, after the descent, after each radius, and after the refinement."""

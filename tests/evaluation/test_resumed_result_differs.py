@@ -159,6 +159,7 @@ class Edited(nn.Module):
         return logits
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_network_whose_code_was_edited_is_not_answered_with_the_results_of_the_first(tmp_path: Path) -> None:
     x, y = blobs(50)
@@ -437,6 +438,7 @@ if child:
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_give_the_verdicts_of_one(tmp_path: Path) -> None:
     """But for examples within 1e-4 of a tie."""

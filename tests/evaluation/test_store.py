@@ -106,6 +106,7 @@ class Drawn(Split):
         return ids.view(-1, 1, 1, 1).mul(0.1).add(torch.arange(768).view(self.shape)).sin().abs()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many numbers are held in tensors while three blocks are evaluated as while twelve are."""

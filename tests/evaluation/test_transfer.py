@@ -254,6 +254,7 @@ def same_files(one: Path, other: Path) -> None:
         assert torch.equal(*points)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["attack_block", "_at"])
 @pytest.mark.parametrize("at", first(1, (5, 0, 10, 15)))

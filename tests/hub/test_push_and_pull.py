@@ -262,6 +262,7 @@ def test_the_commands_push_and_pull(
     assert "unperturbed pull mary/robust" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_python_of_the_page_on_sharing_works(run: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[2] / "docs/sharing.md").read_text()

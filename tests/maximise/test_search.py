@@ -165,6 +165,7 @@ def test_the_best_iterate_is_kept_and_lies_inside(kind: type, norm: Norm) -> Non
     assert best.finite.all() and torch.equal(best.restart, torch.ones(6, dtype=torch.int64))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_alone_and_in_company_100_steps_of_apgd_differ_by_rounding_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64, where rounding cannot decide, at 16 places and at 8, and though rows are rounded by their place."""

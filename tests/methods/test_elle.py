@@ -303,6 +303,7 @@ def take_part(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_remember_the_same(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")

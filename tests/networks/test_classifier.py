@@ -160,6 +160,7 @@ def test_reentrant_checkpoints_give_the_gradients_of_others(both: bool) -> None:
     assert evaluate(plain, (X, Y), THREAT, "pgd").counts == evaluate(other, (X, Y), THREAT, "pgd").counts
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", first(1, [lambda self, f, z: z, lambda self, f, z: z[:, 0], lambda self, f, z: z.squeeze()])

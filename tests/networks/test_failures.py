@@ -311,6 +311,7 @@ def test_the_curve_in_little_memory(gradient: bool) -> None:
 # Transfer
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_transfer_leaves_out_what_fails_alone() -> None:
     """One model fails on an example and on what is found near it, also on the other's points."""
@@ -326,6 +327,7 @@ def test_transfer_leaves_out_what_fails_alone() -> None:
     assert any(text.startswith("a: On 2 examples the forward failed") for text in found.warnings)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("most", "gradient"), first(1, [(8, True), (8, False), (4, False)]))
 def test_transfer_in_little_memory(most: int, gradient: bool) -> None:
@@ -340,6 +342,7 @@ def test_transfer_in_little_memory(most: int, gradient: bool) -> None:
     assert any(text.startswith("a: Memory ran out") and f"{most} examples" in text for text in found.warnings)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_climb_to_its_end_that_fails_costs_nothing_else() -> None:
     x, y, bad = apart(40)

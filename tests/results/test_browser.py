@@ -60,6 +60,7 @@ def opened(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ope
         browser.close()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_figure_is_drawn_and_has_words_and_a_table(opened: Opened) -> None:
     page, charts = opened.page, [chart for _, chart in opened.report.document.charts()]
@@ -90,6 +91,7 @@ def test_a_table_is_sorted_by_the_keyboard(opened: Opened) -> None:
     assert orders[0] == sorted(orders[0]) and orders[1] == sorted(orders[0], reverse=True)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", first(1, ["light", "dark"]))
 def test_there_is_no_serious_accessibility_fault(opened: Opened, scheme: str) -> None:

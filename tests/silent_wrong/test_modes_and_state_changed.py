@@ -53,6 +53,7 @@ def test_a_model_in_train_mode_is_evaluated_in_eval_mode_s3() -> None:
     assert 0 < in_train_mode.counts["broken"] and 0 < in_train_mode.counts["survived"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_batch_norm_does_not_make_the_result_depend_on_the_batch_size_s3() -> None:
     data, model = blobs(150, seed=3), trained_with_norm()

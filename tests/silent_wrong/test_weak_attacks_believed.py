@@ -111,6 +111,7 @@ SHORT: dict[str, Attack] = {
 SHORT |= {"FAB": FAB(steps=20), "Square": Square(queries=100)}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_directions_losses_and_criteria_are_right_in_every_norm_s16(name: str) -> None:

@@ -105,6 +105,7 @@ def test_two_hundred_failed_requests_lose_nothing(
     assert failed == 200 and seen == {*FAILURES}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_commands_with_failing_requests_give_what_they_give_here(
     shaky: Shaky, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,7 @@ def swept(data: Data, out: Path, **options: Any) -> un.Sweep:
                     suite="pgd-ce", out=out, device="cpu", **options)  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_its_runs_are_those_of_train_and_evaluate(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []

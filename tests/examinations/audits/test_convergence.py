@@ -29,6 +29,7 @@ def test_a_strong_suite_gains_nothing_from_more_of_anything() -> None:
         assert found.verdict == "pass" and found.causes == (), f"{check.__name__}: {found.measured}"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_short_suite_gains_from_more_steps() -> None:
     found = more_steps(under_audit(robust(), 30, SHORT))
@@ -36,6 +37,7 @@ def test_a_short_suite_gains_from_more_steps() -> None:
     assert len(found.broke) >= 0.1 * found.numbers[0].n and found.numbers[1].value > 0.1, found.measured
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_examples_that_a_check_broke_are_misclassified_inside_the_threat_set() -> None:
     audited = under_audit(robust(), 30, SHORT)

@@ -53,6 +53,7 @@ def test_the_surface_has_the_mean_loss_of_the_examples_in_the_middle() -> None:
     assert CheckResult.of(found.json()) == found, "kept in a file as it is"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_small_network_learns_the_labels_and_breaks_what_a_hidden_gradient_protects() -> None:
     hidden = under_audit(Behind(fit(0.0, 0, 6), "zero"), 60)
@@ -62,6 +63,7 @@ def test_a_small_network_learns_the_labels_and_breaks_what_a_hidden_gradient_pro
     assert len(found.broke) == round(found.numbers[0].value * found.numbers[0].n)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_points_of_other_networks_break_no_more_of_an_honest_one() -> None:
     audited = under_audit(robust(), 60)

@@ -56,6 +56,7 @@ def finished(folder: Path) -> int:
     return len(list((folder / "finished").glob("[!.]*.safetensors")))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_call_resumes_and_its_result_is_that_of_an_undisturbed_one(tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
