@@ -84,10 +84,12 @@ $(FOREIGN): pyproject.toml constraints.txt
 test-foreign: $(FOREIGN)
 	OMP_NUM_THREADS=1 .venv-foreign/bin/python -m pytest -n auto --maxprocesses 8 -m "$(FOREIGN_TESTS)" tests/architectures tests/test_docs_foreign.py
 
+ROUNDING := $(shell grep -rl --include='test_*.py' mark.rounding tests)
+
 test-rounding: $(READY)
-	MKL_CBWR= $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow"
-	MKL_CBWR=AVX2,STRICT ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow"
-	$(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow" --rows-by-place
+	MKL_CBWR= $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not long" $(ROUNDING)
+	MKL_CBWR=AVX2,STRICT ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not long" $(ROUNDING)
+	$(PYTEST) -n auto --maxprocesses 8 -m "rounding and not long" $(ROUNDING) --rows-by-place
 
 test-newest:
 	mkdir -p .venv-newest

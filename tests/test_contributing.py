@@ -78,6 +78,7 @@ def test_the_examples_are_one_file_each_and_no_file_of_the_package_but_the_metho
     assert FILES[there[0]] == (ROOT / "src/unperturbed" / there[0]).read_text()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_data_set_a_model_and_a_method_are_trained_with_by_their_names(values: dict[str, Any]) -> None:
     assert "two_moons" in [entry["name"] for entry in values["datasets"]]

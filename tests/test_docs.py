@@ -232,6 +232,7 @@ def test_the_page_on_diagnosing_names_every_diagnostic_and_claim() -> None:
     assert re.findall(r"^\| (.*?) \| .* \| it falls \|$", text, re.MULTILINE) == [each.sentence for each in CLAIMS]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_defence_of_the_docs_falls_once_it_has_a_gradient(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -82,6 +82,7 @@ def test_the_loop_of_the_trainer_reaches_the_accuracies_of_train(
     assert len(looks) == names["epochs"] and looks[-1]["eval_robust_accuracy"] < looks[-1]["eval_clean_accuracy"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_estimator_of_the_page_works(capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)

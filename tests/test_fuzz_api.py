@@ -126,6 +126,7 @@ def faults(seed: int, count: int) -> list[str]:
     return [fault for fault in found if fault is not None]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", in_ci(1, range(10)))
 def test_a_thousand_calls_are_refused_by_name_or_give_valid_results(

@@ -31,6 +31,7 @@ def test_the_outcomes_are_those_of_the_record() -> None:
     assert {name for name in expected if now[name] != expected[name]} == set()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_calls_and_a_resumed_one_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In any environment: training stopped and resumed as undisturbed, and two evaluations of one network."""

@@ -118,6 +118,7 @@ UNUSED: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", first(3, UNUSED), ids=str)
 def test_import_paths_that_a_command_does_not_need_are_not_followed(folder: Path, changes: dict[str, Any]) -> None:
     """The command does its work or refuses the folder; the file's code runs neither way."""
@@ -332,6 +333,7 @@ SCRIPT = ["-P", "-c", "import sys; from unperturbed.cli.main import main; sys.ex
 """As the console script starts: the current folder is not among the places for modules."""
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("program", in_ci(1, [["-m", "unperturbed"], SCRIPT]), ids=["module", "script"])
 def test_a_file_of_the_current_folder_shadows_no_module(folder: Path, program: list[str]) -> None:

@@ -14,6 +14,7 @@ def streams(n: int, seed: int = 0) -> Noise:
     return Noise.of(seed, torch.arange(n))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_numbers_have_their_distribution_along_a_stream_across_examples_and_across_draws(dtype: torch.dtype) -> None:
     along = streams(1).uniform((20_000,), dtype)[0]

@@ -43,6 +43,7 @@ def run(code: str, **environment: str) -> str:
     return subprocess.run(call, env=there | environment, check=True, capture_output=True, text=True).stdout.strip()
 
 
+@pytest.mark.slow
 def test_the_program_sets_it_before_torch_is_loaded_and_keeps_the_users() -> None:
     """The wrapper stands for the environment at the moment when torch is imported."""
     code = f"""

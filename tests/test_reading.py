@@ -54,6 +54,8 @@ def test_aliases_of_an_ordinary_document_are_followed() -> None:
     assert parse_yaml("", "it") is None
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_what_was_written_is_read_also_where_values_are_shared(tmp_path: Path) -> None:
     limit = [0.1] * 3072
     write_yaml(tmp_path / "config.yaml", {"bounds": [limit, limit]})

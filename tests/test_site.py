@@ -62,6 +62,7 @@ def test_signs_of_a_docstring_are_no_markup() -> None:
     assert lines == [r"The norm \|x\|_2 of `a * b`, times c \* d\_.", "    x: **kept**"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("page", sorted((DOCS / "tutorials").glob("*.md")), ids=lambda page: page.stem)
 def test_the_python_of_a_tutorial_works(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +74,7 @@ def test_the_python_of_a_tutorial_works(page: Path, tmp_path: Path, monkeypatch:
         example.evaluate()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("page", sorted((DOCS / "tutorials").glob("*.md")), ids=lambda page: page.stem)
 def test_the_commands_of_a_tutorial_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

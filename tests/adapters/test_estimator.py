@@ -50,6 +50,7 @@ def test_scikit_learns_checks_hold(estimator: Any, check: Any, monkeypatch: pyte
     check(estimator)
 
 
+@pytest.mark.slow
 def test_labels_of_any_type_are_learned_and_probabilities_are_in_their_order() -> None:
     fitted = RobustClassifier(**FEW).fit(X, Y)
     probabilities = fitted.predict_proba(X)
@@ -59,6 +60,7 @@ def test_labels_of_any_type_are_learned_and_probabilities_are_in_their_order() -
     assert fitted.score(X, Y) > 0.9 and not fitted.model_.training
 
 
+@pytest.mark.slow
 def test_the_robust_score_falls_with_eps_and_is_that_of_evaluate() -> None:
     fitted = RobustClassifier(**FEW, eps=0.1).fit(X, Y)
     scores = [fitted.set_params(eps=eps).robust_score(X, Y) for eps in (0.0, 0.3, 3.0)]
@@ -67,6 +69,8 @@ def test_the_robust_score_falls_with_eps_and_is_that_of_evaluate() -> None:
     assert outcome.n == 90 and outcome.threat == "Linf:3 without bounds"
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_a_robust_method_is_more_robust_than_ordinary_training() -> None:
     """On a feature that is right but small, and one that is less often right but large."""
     draw = np.random.default_rng(1)
@@ -79,6 +83,7 @@ def test_a_robust_method_is_more_robust_than_ordinary_training() -> None:
     assert ordinary.score(x, y) > 0.97 and attacked.robust_score(x, y) > ordinary.robust_score(x, y) + 0.2
 
 
+@pytest.mark.slow
 def test_it_is_cloned_pickled_and_repeated() -> None:
     fitted = RobustClassifier(**FEW, random_state=3).fit(X, Y)
     again = clone(fitted)
@@ -89,6 +94,8 @@ def test_it_is_cloned_pickled_and_repeated() -> None:
     assert (clone(fitted).set_params(random_state=4).fit(X, Y).predict_proba(X) != expected).any()
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_it_is_searched_within_a_pipeline_by_robust_accuracy() -> None:
     pipeline = make_pipeline(StandardScaler(), RobustClassifier(**FEW))
     grid = {"robustclassifier__lr": [1e-6, 0.01]}
@@ -101,6 +108,7 @@ def test_it_is_searched_within_a_pipeline_by_robust_accuracy() -> None:
         robust_scorer(LogisticRegression().fit(X, Y), X, Y)
 
 
+@pytest.mark.slow
 def test_images_and_a_network_of_the_users_are_taken() -> None:
     images = np.repeat(X[:, :1, None, None], 16, axis=1).reshape(90, 1, 4, 4)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))

@@ -82,6 +82,7 @@ def test_an_example_has_the_same_nearest_point_in_any_order_and_batch(name: str,
     torch.testing.assert_close(first[1], second[1][turned], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @every
 def test_refined_points_are_nearer_on_a_curved_boundary(name: str, norm: Norm) -> None:
     """Outside of a ball around the middle the class changes: from points far away the descent comes near."""
@@ -99,6 +100,7 @@ def test_refined_points_are_nearer_on_a_curved_boundary(name: str, norm: Norm) -
         assert float((found.distance <= 1.05 * truth).float().mean()) > 0.8
 
 
+@pytest.mark.slow
 def test_a_target_leads_to_the_nearer_boundary_of_a_less_likely_class() -> None:
     """Class 1 leads at x and is 0.5 away; class 2 is less likely, and 0.3 away."""
     model = Function(lambda x: torch.stack([0 * x[:, 0], x[:, 0] - 0.8, 3 * (x[:, 1] - 0.6)], dim=1))

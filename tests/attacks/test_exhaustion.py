@@ -20,6 +20,7 @@ def batch_of(shape: tuple[int, ...]) -> tuple[torch.nn.Module, Batch]:
     return model, laws.batch_for(model, x, laws.zeros(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [Square(queries=1500), LocalSearch(queries=600)], ids=["square", "local"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_result_is_that_of_all_queries(
@@ -67,6 +68,7 @@ def test_features_that_may_not_change_are_no_obstacle() -> None:
     assert laws.run(Square(queries=5000), model, batch, threat).passes < 6 * 2500
 
 
+@pytest.mark.slow
 def test_a_search_on_a_network_that_draws_random_numbers_does_not_end() -> None:
     """A forward that is repeated may succeed there. One draw in 80,000 or so repeats a margin: the draws are fixed."""
     torch.manual_seed(0)

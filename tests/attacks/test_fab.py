@@ -12,6 +12,7 @@ from unperturbed.threat import Threat
 from unperturbed.types import Norm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(
     ("attack", "classes"), first(1, [(FAB(steps=40), 4), (FAB(steps=40), 2), (FAB(targets=9, steps=40), 4)])

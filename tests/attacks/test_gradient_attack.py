@@ -51,6 +51,7 @@ def test_iterates_are_ranked_by_margin_whatever_is_climbed() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_company_of_an_example_does_not_matter() -> None:
     """With 8 features: MKL adds up rows whose length is no multiple of 4 differently from place to place."""
     x, model, threat = uniform(40, 8), mlp(8, 3), Threat("L2", 0.3)

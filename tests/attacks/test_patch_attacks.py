@@ -50,6 +50,7 @@ def largest_margins(model: nn.Sequential, batch: Batch, side: int) -> Tensor:
     ).amax(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [1, 2, 3])
 def test_on_linear_networks_climbs_break_what_the_best_square_breaks_and_no_more(side: int) -> None:
     model = linear()
@@ -78,6 +79,8 @@ def test_points_stay_inside_with_the_margins_that_are_reported(name: str, side: 
     assert bool((found.z != batch.x).any()) == (side > 0)
 
 
+@pytest.mark.long
+@pytest.mark.slow
 @every
 def test_an_example_has_the_same_verdict_in_any_order(name: str) -> None:
     model, threat = linear(2), Threat("Patch", 2)
@@ -102,6 +105,8 @@ def test_values_that_are_not_finite_are_noticed(name: str) -> None:
     assert not bool(found.finite.any())
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_an_evaluation_and_a_curve_agree_and_other_suites_are_refused() -> None:
     model = linear(3)
     batch = batch_of(model, 30)

@@ -42,6 +42,7 @@ def exact(model: nn.Linear, batch: Batch) -> Tensor:
     return (gains.cumsum(1) < lead[:, None]).sum(1).detach() + 1
 
 
+@pytest.mark.slow
 def test_sigma_zero_finds_the_exact_distance_of_linear_networks() -> None:
     model = linear(30)
     batch = batch_of(model, uniform(60, 30))
@@ -54,6 +55,7 @@ def test_sigma_zero_finds_the_exact_distance_of_linear_networks() -> None:
     assert torch.equal(model(found.z).argmax(1) != batch.y, found.distance.isfinite())
 
 
+@pytest.mark.slow
 @every
 def test_of_linear_networks_nothing_breaks_below_the_distance_and_most_above(name: str) -> None:
     model = linear(20, seed=3)
@@ -68,6 +70,7 @@ def test_of_linear_networks_nothing_breaks_below_the_distance_and_most_above(nam
     assert float(share) > (0.9 if name == "sigma-zero" else 0.5)
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("eps", [0.0, 1.0, 5.0, 6.0, 100.0])
 def test_points_stay_inside_whatever_the_radius(name: str, eps: float) -> None:
@@ -83,6 +86,7 @@ def test_points_stay_inside_whatever_the_radius(name: str, eps: float) -> None:
     torch.testing.assert_close(lead, found.margin, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.rounding
 def test_order_and_company_do_not_matter(name: str) -> None:
@@ -113,6 +117,8 @@ def test_values_that_are_not_finite_are_reported(name: str) -> None:
     assert not bool(found.finite.all()), "a search that met NaN says so"
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_evaluate_and_curve_agree_and_never_rise_with_the_radius(tmp_path: Path) -> None:
     model, x = linear(40, 3), uniform(16, 40)
     data = x, model(x).argmax(1)

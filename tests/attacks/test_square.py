@@ -15,6 +15,7 @@ from unperturbed.threat import Threat
 from unperturbed.types import Norm
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps", "share"), [("Linf", 0.1, 0.75), ("L2", 2.0, 0.55), ("L1", 12.0, 0.55)])
 def test_the_exact_drop_of_linear_networks_is_nearly_reached(norm: Norm, eps: float, share: float) -> None:

@@ -105,6 +105,7 @@ def test_a_piece_may_change_shape_and_precision_if_the_surrogate_does() -> None:
     assert gradient.dtype == torch.float64 and torch.equal(gradient, torch.full_like(x, 0.25))
 
 
+@pytest.mark.slow
 def test_forward_mode_is_refused_by_name() -> None:
     """By torch itself, whose versions differ in the type of the error."""
     with tangents(), pytest.raises((NotImplementedError, RuntimeError), match="jvp|forward"):
@@ -157,6 +158,7 @@ def test_a_piece_that_is_a_module_is_under_attack_with_the_rest() -> None:
     torch.testing.assert_close(gradient, (model[2].weight.sum(0) @ model[0].weight).expand(4, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["in front", "within"])
 def test_an_attack_finds_nothing_without_it_and_the_exact_worst_case_with_it(place: str) -> None:
     """A linear network on rounded features: each feature is worst at one end, as rounding keeps the order."""

@@ -25,6 +25,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_an_audit_announces_its_cost_writes_json_and_sarif_and_fails_on_request(run: Run) -> None:
     code, out, err = run("audit", "runs/a", *SMALL, "--fail-on", "obfuscated", "--json")
     value = json.loads(out)
@@ -45,6 +47,8 @@ def test_an_audit_announces_its_cost_writes_json_and_sarif_and_fails_on_request(
     assert len(scan["results"]) >= len(value["causes"])
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_a_shorter_audit_does_not_replace_a_longer_one(run: Run) -> None:
     options = ("--suite", "apgd-ce", "--examples", "20")
     assert run("audit", "runs/a", *options, "--budget", "2s")[0] == 0
@@ -68,6 +72,7 @@ def test_the_loss_surface_is_drawn(tmp_path: Path) -> None:
     assert picture_of(replace(found, checks=()), tmp_path / "none.svg") == "" and not (tmp_path / "none.svg").exists()
 
 
+@pytest.mark.slow
 def test_doctor_tells_what_is_wrong(run: Run) -> None:
     code, out, _ = run("doctor", "runs/a", "--json")
     value = json.loads(out)

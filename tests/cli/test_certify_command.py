@@ -17,6 +17,7 @@ from unperturbed.types import Norm
 SHORT = ("--draws", "30", "--selection-draws", "5", "--alpha", "0.1")
 
 
+@pytest.mark.slow
 def test_a_run_gets_its_certificates_and_both_sides(run: Run) -> None:
     run(*TRAIN)
     run("evaluate", "runs/blobs-at", "--suite", "pgd", "--threat", "L2:0.1")
@@ -34,6 +35,7 @@ def test_a_run_gets_its_certificates_and_both_sides(run: Run) -> None:
     assert "smoothed" in out and "another classifier" in found["note"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "sigma"), [("smoothing", 0.05), ("noise", 0.05 / 3**0.5)])
 def test_runs_trained_on_noise_propose_theirs(run: Run, method: str, sigma: float) -> None:
     run(*TRAIN[:-2], "--method", method)
@@ -64,6 +66,7 @@ def test_bad_input_ends_with_2_and_a_remedy(run: Run) -> None:
         assert (code, out) == (2, "") and part in err, err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_devices_give_the_certificates_of_one(run: Run) -> None:
     run(*TRAIN)

@@ -31,6 +31,7 @@ def completed(*words: str) -> set[str]:
     return {word.strip() for word in done.stdout.split()}
 
 
+@pytest.mark.slow
 def test_bash_completes_commands_options_and_names() -> None:
     assert completed("ev") == {"evaluate"}
     assert completed("train", "--meth") == {"--method"}
@@ -59,6 +60,7 @@ def test_a_script_has_every_option_of_every_command(shell: str) -> None:
                 assert option.lstrip("-") in text, f"{command} {option}"
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_script_with_its_lines_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "bash"]) == 0
     assert capsys.readouterr().out == f"{script('bash')}\n"

@@ -13,6 +13,7 @@ from rich.console import Console
 from unperturbed.cli import console
 
 
+@pytest.mark.slow
 @given(speed=st.floats(0.01, 100), done=st.integers(1, 50), total=st.integers(51, 1000))
 def test_at_a_steady_speed_the_time_left_is_right(speed: float, done: int, total: int) -> None:
     left = console.seconds_left(done / speed, done, total - done)

@@ -41,6 +41,7 @@ def test_a_run_gets_its_curve(run: Run) -> None:
     assert "Robust accuracy against eps" in "".join(picture.itertext())
 
 
+@pytest.mark.slow
 def test_it_prints_the_accuracy_at_the_radii_asked_for_with_their_intervals(run: Run) -> None:
     run(*TRAIN)
     code, out, err = run("curve", "runs/blobs-at", "--eps", "1/10,0.4,2/10", "--examples", "6")
@@ -51,6 +52,8 @@ def test_it_prints_the_accuracy_at_the_radii_asked_for_with_their_intervals(run:
     assert [row[0] for row in rows[1:]] == ["0.1", "0.2", "0.4"], "after the clean accuracy"
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_weights_get_a_folder_of_their_own_and_other_data_one_in_the_run(run: Run) -> None:
     run(*TRAIN)
     weights = "runs/blobs-at/best.safetensors"
@@ -66,6 +69,7 @@ def test_weights_get_a_folder_of_their_own_and_other_data_one_in_the_run(run: Ru
     assert Path("runs/blobs-at/evaluation/more-first-4/curve-Linf.json").exists()
 
 
+@pytest.mark.slow
 def test_called_again_it_reads_what_it_found_and_replaces_other_radii_only_if_told(run: Run) -> None:
     run(*TRAIN)
     words = ("curve", "runs/blobs-at", "--examples", "6", "--json", "--eps")

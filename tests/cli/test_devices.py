@@ -120,11 +120,13 @@ def first_or_second(second: str) -> str:
     return "of the second"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_the_first_process_returns_comes_back() -> None:
     assert together(2, first_or_second, "nothing") == "2 processes of 1 thread"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("second", "kind", "text"),
@@ -151,6 +153,7 @@ def evaluation(capsys: pytest.CaptureFixture[str], out: str, *words: str) -> dic
     return {name: found[name] for name in ("n", "counts", "robust_accuracy", "interval", "warnings")}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_devices_give_one_result_and_one_goes_on_where_two_stopped(capsys: pytest.CaptureFixture[str]) -> None:
     one, two = (evaluation(capsys, f"out{number}", "--devices", str(number)) for number in (1, 2))
@@ -168,6 +171,7 @@ def test_two_devices_give_one_result_and_one_goes_on_where_two_stopped(capsys: p
     assert again | {"warnings": one["warnings"]} == one and "only 1 of 2 processes" in str(again["warnings"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_devices_share_the_examples_asked_for_at_every_radius(capsys: pytest.CaptureFixture[str]) -> None:
     words = [*WORDS, "--model", "sharing:trained", "--examples", "random:30", "--eps", "0.1,0.2,0.4"]
@@ -186,6 +190,7 @@ def test_two_devices_share_the_examples_asked_for_at_every_radius(capsys: pytest
     assert curves[0] == curves[1] and len({row[1] for row in curves[0]}) == 3
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "told"), [("raise", "the second process cannot do this"), ("exit", "ended without a message")]
@@ -199,6 +204,7 @@ def test_a_failure_in_one_process_ends_the_command(
     assert told in " ".join(capsys.readouterr().err.split()) and not Path("out/evaluation/mine.json").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_bad_input_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*WORDS, "--model", "sharing:nothing", "--out", "out", "--devices", "2"]) == 2
@@ -206,6 +212,7 @@ def test_bad_input_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.err.count("error:") == 1 and captured.out == "" and not Path("out").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_call_from_python_shares_the_examples_as_the_command_does() -> None:
     torch.manual_seed(0)

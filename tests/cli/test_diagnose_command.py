@@ -40,6 +40,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
+@pytest.mark.slow
 def test_one_network_gets_a_table_a_file_and_a_page(run: Run) -> None:
     code, out, err = run("diagnose", "runs/b", *QUICK)
     assert code == 0 and "margin" in out and "runs/b/diagnosis.html" in out, err
@@ -53,6 +54,7 @@ def test_one_network_gets_a_table_a_file_and_a_page(run: Run) -> None:
     assert value["models"][0]["findings"][0] == stored["findings"]["margins"]["finding"]
 
 
+@pytest.mark.slow
 def test_several_networks_are_compared_at_the_largest_eps(run: Run) -> None:
     code, out, err = run("diagnose", "runs/a", "runs/b", "runs/c", *QUICK, "--json")
     value = json.loads(out)
@@ -66,12 +68,14 @@ def test_several_networks_are_compared_at_the_largest_eps(run: Run) -> None:
     assert code == 0 and "decision boundary" in out and Path("side/diagnosis.html").exists()
 
 
+@pytest.mark.slow
 def test_a_diagnostic_of_ones_own_stands_beside_the_others(run: Run) -> None:
     code, out, err = run("diagnose", "runs/b", "--diagnostics", "margins,examinations:count", "--examples", "8")
     assert code == 0 and "Counted" in out and "8 test examples" in out, err
     assert "Counted" in Path("runs/b/diagnosis.html").read_text()
 
 
+@pytest.mark.slow
 def test_training_examples_are_those_that_the_run_was_trained_on(run: Run) -> None:
     code, out, _ = run("diagnose", "runs/b", "--diagnostics", "examinations:count", "--json")
     config = read_yaml(Path("runs/b/config.yaml"))
@@ -79,6 +83,7 @@ def test_training_examples_are_those_that_the_run_was_trained_on(run: Run) -> No
     assert code == 0 and number["value"] == config["chosen"]["training_examples"]
 
 
+@pytest.mark.slow
 def test_what_a_run_was_not_trained_on_is_not_called_its_training(run: Run) -> None:
     Path("other.npz").write_bytes(Path("blobs.npz").read_bytes())
     code, out, _ = run("diagnose", "runs/b", "--data", "other.npz", "--diagnostics", "examinations:count", "--json")
@@ -98,6 +103,7 @@ def test_ordinary_training_is_told_by_what_perturbs() -> None:
         assert RunRecord.of({"method": method} | rest, "config.yaml").strength == 0.1
 
 
+@pytest.mark.slow
 def test_networks_of_other_test_examples_are_not_paired(run: Run) -> None:
     """Data of the same name and classes may hold other examples."""
     with np.load("blobs.npz") as arrays:
@@ -111,6 +117,7 @@ def test_networks_of_other_test_examples_are_not_paired(run: Run) -> None:
     assert code == 2 and "test examples differ" in " ".join(err.split())
 
 
+@pytest.mark.slow
 def test_strengths_in_different_norms_are_no_trend(run: Run) -> None:
     config = read_yaml(Path("runs/c/config.yaml"))
     write_yaml(Path("runs/c/config.yaml"), config | {"threat": "L2:0.5"})
@@ -121,12 +128,14 @@ def test_strengths_in_different_norms_are_no_trend(run: Run) -> None:
     assert code == 0 and json.loads(out)["comparison"]["strengths"] == [0.0, 0.5]
 
 
+@pytest.mark.slow
 def test_a_diagnostic_that_fails_is_told_and_the_page_is_written(run: Run) -> None:
     code, _, err = run("diagnose", "runs/b", "--diagnostics", "examinations:fails,margins")
     assert code == 1 and "examinations:fails failed on b: RuntimeError: no such layer" in err
     assert "output margin" in Path("runs/b/diagnosis.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_model_without_a_run_folder(run: Run) -> None:
     code, out, err = run("diagnose", "--model", "mlp", "--weights", "runs/b/best.safetensors", "--data", "blobs.npz",
                          "--threat", "Linf:0.05", *QUICK, "--out", "elsewhere")  # fmt: skip
@@ -134,6 +143,7 @@ def test_a_model_without_a_run_folder(run: Run) -> None:
     assert run("diagnose")[0] == 2
 
 
+@pytest.mark.slow
 def test_findings_at_another_threat_or_on_fewer_examples_replace_nothing(run: Run) -> None:
     for words in ((), ("--threat", "Linf:0.1"), ("--examples", "8"), ("--seed", "3")):
         assert run("diagnose", "runs/b", *QUICK, *words)[0] == 0
@@ -144,6 +154,7 @@ def test_findings_at_another_threat_or_on_fewer_examples_replace_nothing(run: Ru
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_bad_input_is_told(run: Run) -> None:
     code, _, err = run("diagnose", "runs/b", "--threat", "Linf:0.1,Linf:0.2")
     assert code == 2 and "one size" in err
@@ -161,6 +172,7 @@ def test_bad_input_is_told(run: Run) -> None:
     assert code == 2 and "different norms" in err and "--threat" in err
 
 
+@pytest.mark.slow
 def test_run_folders_are_diagnosed_from_python_as_by_the_command(run: Run) -> None:
     import unperturbed as un
 

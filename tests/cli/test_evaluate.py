@@ -90,6 +90,7 @@ MINE = ("evaluate", "--suite", "pgd", "--model", "own:trained", "--data", "image
 # Several threats
 
 
+@pytest.mark.slow
 def test_several_threats_give_the_worst_case(run: Run) -> None:
     code, out, err = run(*MINE, "--threat", "Linf:4/255", "--threat", "L2:0.1", "--json")
     assert code == 0, err
@@ -108,6 +109,7 @@ def test_several_threats_give_the_worst_case(run: Run) -> None:
     assert code == 0 and "threats" not in json.loads(out)
 
 
+@pytest.mark.slow
 def test_the_searches_run_as_the_options_say(run: Run) -> None:
     """The table and the record say how; without these options they say nothing."""
     words = (*MINE[:-1], "tuned", "--threat", "Linf:4/255")
@@ -199,6 +201,7 @@ def test_data_without_a_test_split_are_evaluated_with_a_warning(run: Run) -> Non
     assert code == 0 and json.loads(out)["n"] == 40 and "'single' have no test split" in err
 
 
+@pytest.mark.slow
 def test_a_run_is_not_evaluated_on_what_it_was_trained_on(run: Run) -> None:
     code, _, err = run(
         "train", "--data", "single.npz", "--epochs", "1", "--method", "erm", "--model", "mlp", "--out", "r"
@@ -210,6 +213,7 @@ def test_a_run_is_not_evaluated_on_what_it_was_trained_on(run: Run) -> None:
     assert code == 0 and json.loads(out)["n"] == 40, err
 
 
+@pytest.mark.slow
 def test_an_image_folder_with_8_bit_images_written(run: Run) -> None:
     with np.load("images.npz") as arrays:
         for split in ("train", "test"):
@@ -231,6 +235,7 @@ def test_an_image_folder_with_8_bit_images_written(run: Run) -> None:
 # What is taken away
 
 
+@pytest.mark.slow
 def test_images_of_an_earlier_evaluation_do_not_remain(run: Run) -> None:
     words = (*MINE, "--threat", "Linf:4/255")
     code, out, err = run(*words, "--quantize")
@@ -244,6 +249,7 @@ def test_images_of_an_earlier_evaluation_do_not_remain(run: Run) -> None:
     assert not list(images.iterdir()) and not Path("out/evaluation/pgd-8bit.json").exists()
 
 
+@pytest.mark.slow
 def test_what_is_computed_anew_is_not_said_to_be_read_again(run: Run) -> None:
     words = (*MINE, "--threat", "Linf:4/255")
     assert "Loaded from" not in run(*words)[2]
@@ -256,6 +262,7 @@ def test_what_is_computed_anew_is_not_said_to_be_read_again(run: Run) -> None:
     assert "Loaded from" not in run(*words)[2]
 
 
+@pytest.mark.slow
 def test_every_threat_has_its_images(run: Run) -> None:
     code, out, err = run(*MINE, "--threat", "Linf:4/255", "--threat", "L2:0.1", "--quantize", "--json")
     assert code == 0, err
@@ -265,6 +272,7 @@ def test_every_threat_has_its_images(run: Run) -> None:
     assert "8-bit images" in run(*MINE, "--threat", "Linf:4/255", "--threat", "L2:0.1", "--quantize")[1]
 
 
+@pytest.mark.slow
 def test_every_radius_has_its_images_of_the_examples_asked_for(run: Run) -> None:
     words = (*MINE, "--threat", "Linf:4/255", "--eps", "2/255,4/255,8/255", "--examples", "random:12")
     code, out, err = run(*words, "--quantize", "--json")
@@ -282,6 +290,7 @@ def test_every_radius_has_its_images_of_the_examples_asked_for(run: Run) -> None
     assert len(list(Path("out/evaluation").rglob("png/*.png"))) == sum(map(len, ids))
 
 
+@pytest.mark.slow
 def test_robustbenchs_fields_stand_beside_ours(run: Run) -> None:
     code, _, err = run(
         "train", "--data", "images.npz", "--epochs", "1", "--method", "erm", "--model", "mlp", "--out", "r"

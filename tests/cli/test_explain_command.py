@@ -48,6 +48,7 @@ def test_the_scores_are_printed_with_their_intervals(run: Run) -> None:
     assert "scores, with 95% intervals" in out and f"{number['value']:.2g}"[:4] in out
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_runs_are_explained_side_by_side_and_paired_over_examples(run: Run) -> None:
     code, out, err = run(
@@ -80,6 +81,7 @@ def test_two_runs_are_explained_side_by_side_and_paired_over_examples(run: Run) 
     assert "<svg" in Path("a/explanation/saliency-natural.svg").read_text()
 
 
+@pytest.mark.slow
 def test_the_pictures_of_a_run_are_the_arrays(run: Run) -> None:
     from safetensors.numpy import load_file
 

@@ -189,10 +189,12 @@ def fuzz(calls: int, seed: int) -> None:
         code_of(*line(draw))
 
 
+@pytest.mark.slow
 def test_sixty_command_lines_end_without_a_traceback() -> None:
     fuzz(60, 0)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", in_ci(2, range(1, 11)))
 def test_two_thousand_command_lines_end_without_a_traceback(seed: int) -> None:

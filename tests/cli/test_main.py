@@ -87,6 +87,7 @@ def test_help_writes_choices_as_they_are_given(run: Run) -> None:
     assert not any(noise in text for noise in ("Literal", "Union", "type:", "null", "SUPPRESS"))
 
 
+@pytest.mark.slow
 def test_no_command_is_wrong_usage(run: Run) -> None:
     assert run()[0] == 2
 
@@ -159,6 +160,7 @@ def test_train_and_evaluate_from_the_command_line(run: Run) -> None:
     assert "upper bound only: no AutoAttack" in out and "n=6" in out and "survived" in out
 
 
+@pytest.mark.slow
 def test_several_radii_give_a_curve_and_keep_the_headline_apart(run: Run) -> None:
     run(*TRAIN)
     code, out, _ = run(
@@ -183,6 +185,7 @@ def test_other_data_does_not_overwrite_the_result_of_a_run(run: Run) -> None:
     assert not Path("runs/blobs-at/evaluation/pgd.json").exists()
 
 
+@pytest.mark.slow
 def test_examples_are_the_first_or_random_ones_and_missing_classes_are_told(run: Run) -> None:
     run(*TRAIN)
     code, _, err = run("evaluate", "runs/blobs-at", "--suite", "pgd", "--examples", "1")
@@ -224,6 +227,7 @@ def test_training_takes_the_first_examples_alone(run: Run) -> None:
     assert "examples: 60" in config and "training_examples: 54" in config
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_a_run_is_not_overwritten(run: Run) -> None:
     assert run(*TRAIN)[0] == 0
     config = Path("runs/blobs-at/config.yaml").read_text()
@@ -309,6 +313,7 @@ class Net(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_lies_in_the_current_folder(run: Run, request: pytest.FixtureRequest) -> None:
     Path("my_net.py").write_text(OWN_MODEL)
     request.addfinalizer(lambda: sys.modules.pop("my_net", None))
@@ -321,6 +326,7 @@ def test_a_model_of_ones_own_lies_in_the_current_folder(run: Run, request: pytes
         assert run("evaluate", "own", "--suite", "pgd", "--examples", "2", "--eps", "0", *vouched)[0] == 0
 
 
+@pytest.mark.slow
 def test_weights_are_evaluated_without_a_run_folder(run: Run) -> None:
     run(*TRAIN)
     weights = "runs/blobs-at/best.safetensors"
@@ -365,6 +371,7 @@ WRAPPED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRAPPED)
 def test_wrapped_methods_train_and_resume_in_the_same_bits(
     name: str, run: Run, monkeypatch: pytest.MonkeyPatch

@@ -37,6 +37,7 @@ def share_fetched(**environment: str) -> float:
     return int(printed) * os.sysconf("SC_PAGE_SIZE") / (TIMES * TENSORS * BYTES)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_freed_memory_is_kept() -> None:
     assert share_fetched() < 0.02

@@ -51,6 +51,7 @@ def published(url: str = URL) -> set[str]:
     return set(manifest.files)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_train_evaluate_curve_and_report_give_what_they_give_here(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], store: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
@@ -81,6 +82,7 @@ def pulled(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     return {"config.yaml": (folder / "config.yaml").read_text()}
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_on_another_machine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +106,7 @@ def test_a_run_is_resumed_on_another_machine(
     assert without(json_of(capsys, *words, "--resume", "--json")) == whole
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_several_runs_are_read_and_a_sweep_is_opened_once(capsys: pytest.CaptureFixture[str]) -> None:
     sweep = "memory://bucket/sweep"
@@ -169,6 +172,7 @@ def test_pull_names_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert "There is no run folder memory://bucket/nothing" in capsys.readouterr().err and not Path("x").exists()
 
 
+@pytest.mark.slow
 def test_functions_of_python_take_the_same_places() -> None:
     import unperturbed as un
 

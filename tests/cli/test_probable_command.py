@@ -10,6 +10,7 @@ from test_main import run as run
 from unperturbed.runs.verify import read_verified
 
 
+@pytest.mark.slow
 def test_a_run_gets_its_shares(run: Run) -> None:
     run(*TRAIN)
     code, out, err = run("probable", "runs/blobs-at", "--draws", "20", "--rho", "0.1,0.5", "--json")

@@ -21,6 +21,7 @@ def with_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_resume(tmp_path: Path) -> None:
     words = (*PROGRAM, "train", "--data", "digits", "--method", "rs-fgsm", "--epochs", "12", "--out", "run", "--json")

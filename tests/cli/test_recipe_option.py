@@ -13,6 +13,8 @@ def recorded(folder: str) -> dict[str, object]:
     return {**config["recipe"], **(config.get("notes") or {})}
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_the_record_has_what_the_recipe_expanded_to(run: Run) -> None:
     code, _, err = run(*TRAIN, "--recipe", "strong", "--schedule", "cosine", "--epochs", "60", "--out", "o")
     assert code == 0 and "Recipe strong: averaging 0." in err, err

@@ -56,6 +56,7 @@ def test_an_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> Non
     assert seen == [signal.SIG_IGN]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_worker_that_a_signal_ended_is_not_said_to_lack_memory(number: int) -> None:
@@ -70,6 +71,7 @@ def _ended(number: int) -> None:
     time.sleep(30)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_live_run_refuses_company_and_says_how_to_resume_when_it_is_ended(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "unperturbed", "train", "--data", "digits", "--threat", "Linf:0.1", "--out", "run"]

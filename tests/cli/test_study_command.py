@@ -35,6 +35,8 @@ STUDY = Study(
 )
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_all_sixteen_are_listed_with_claim_state_and_command(run: Run) -> None:
     code, out, err = run("study", "--json", "--data", "my data")
     assert code == 0, err
@@ -45,6 +47,8 @@ def test_all_sixteen_are_listed_with_claim_state_and_command(run: Run) -> None:
     assert not Path("runs").exists()
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_a_study_runs_and_is_listed_with_its_verdict(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     find = by_name.find_study
     monkeypatch.setattr(by_name, "find_study", lambda name: STUDY if name == "LLR-1" else find(name))
@@ -60,6 +64,7 @@ def test_a_study_runs_and_is_listed_with_its_verdict(run: Run, monkeypatch: pyte
     assert "[LLR-1](LLR-1-small/study.md)" in Path("out/index.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_failed_study_leaves_the_others_to_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     original = study_module.run_study
 

@@ -2,10 +2,12 @@
 
 import json
 
+import pytest
 from test_main import TRAIN, Run
 from test_main import run as run
 
 
+@pytest.mark.slow
 def test_an_order_is_proposed_with_the_line_that_runs_it(run: Run) -> None:
     run(*TRAIN)
     for suite in ("pgd-ce", "pgd-margin"):

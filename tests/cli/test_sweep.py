@@ -60,6 +60,7 @@ def steps_count(monkeypatch: pytest.MonkeyPatch, quit_at: int = -1) -> list[int]
     return taken
 
 
+@pytest.mark.long
 @pytest.mark.slow
 # What it does
 def test_every_run_is_what_train_and_evaluate_make_of_it_and_seeds_are_summed_up_in_one_row(run: Run) -> None:
@@ -89,6 +90,7 @@ def test_every_run_is_what_train_and_evaluate_make_of_it_and_seeds_are_summed_up
     assert bars() == 2
 
 
+@pytest.mark.slow
 def test_the_table_the_page_and_the_picture_say_the_same(run: Run) -> None:
     words = [word for word in SWEEP if word not in ("--method.steps", "2")]
     code, out, err = run(*words, "--over", "method.steps=1,3", "--method", "trades")
@@ -100,6 +102,7 @@ def test_the_table_the_page_and_the_picture_say_the_same(run: Run) -> None:
     assert bars() == 2 and folders() == {"steps=1", "steps=3"}
 
 
+@pytest.mark.slow
 def test_conclusions_of_the_method_are_told(run: Run) -> None:
     words = ("--method", "constrained", "--method.method", "at", "--method.method.steps", "1")
     base = [word for word in SWEEP if word not in ("--method.steps", "2")]
@@ -114,6 +117,7 @@ def test_conclusions_of_the_method_are_told(run: Run) -> None:
 # Going on
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_second_call_trains_nothing_and_more_values_only_what_is_new(
     run: Run, monkeypatch: pytest.MonkeyPatch
@@ -130,6 +134,7 @@ def test_a_second_call_trains_nothing_and_more_values_only_what_is_new(
     assert more["rows"][1]["robust_accuracy"] == first["rows"][0]["robust_accuracy"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_stopped_between_training_and_evaluation_it_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = json.loads(run(*SWEEP[:-1], "whole", "--over", "seed=0,1,2", "--json")[1])
@@ -151,6 +156,7 @@ def test_stopped_between_training_and_evaluation_it_goes_on(run: Run, monkeypatc
     assert without_seconds(again) == without_seconds(whole) and len(taken) == 3, "two of the runs were trained before"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_stopped_within_training_it_goes_on_from_the_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("sweep", "--suite", "pgd", *OPTIONS, "--epochs", "2", "--over", "seed=0,1", "--json", "--out")
@@ -167,6 +173,8 @@ def test_stopped_within_training_it_goes_on_from_the_checkpoint(run: Run, monkey
         )
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_other_options_than_the_stored_ones_are_refused_before_anything_is_trained(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +186,7 @@ def test_other_options_than_the_stored_ones_are_refused_before_anything_is_train
     assert run(*SWEEP, "--over", "lr=0.001,0.01")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_over_other_options_is_refused_where_its_table_would_replace_one(run: Run) -> None:
     run(*SWEEP, "--over", "lr=0.01")
     before = Path("out/sweep.json").read_text()
@@ -189,6 +198,7 @@ def test_a_sweep_over_other_options_is_refused_where_its_table_would_replace_one
 # Failures
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_and_the_others_go_on(run: Run) -> None:
     code, out, err = run(*SWEEP, "--over", "lr=1e30,0.01", "--json")
     found = json.loads(out)
@@ -200,6 +210,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(run: Run) -> None:
     assert "| failed |" in Path("out/sweep.md").read_text() and "Failed: lr=1e30" in Path("out/sweep.md").read_text()
 
 
+@pytest.mark.slow
 def test_what_is_refused_only_when_trained_is_told_and_the_others_go_on(run: Run) -> None:
     """That flips need images is seen with the data: a sweep that ended there would end there each time."""
     code, out, err = run(*SWEEP, "--over", "augment=flip,none", "--json")
@@ -217,6 +228,7 @@ def test_where_all_fail_there_is_a_table_and_no_picture(run: Run) -> None:
 # What options mean
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_examples_are_of_the_evaluation_and_those_of_training_have_an_option(run: Run) -> None:
     Path("some.yaml").write_text(yaml.safe_dump({"examples": 50, "recipe": {"label_smoothing": 0.25}}))
@@ -231,6 +243,8 @@ def test_examples_are_of_the_evaluation_and_those_of_training_have_an_option(run
     assert yaml.safe_load(Path("p/seed=0/config.yaml").read_text())["examples"] == 70
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_rows_under_different_threats_are_not_compared(run: Run) -> None:
     words = [word for word in SWEEP if word not in ("--threat", "Linf:0.05")]
     found = json.loads(run(*words, "--over", "threat=Linf:0.05,L2:2/5", "--json")[1])
@@ -242,6 +256,7 @@ def test_rows_under_different_threats_are_not_compared(run: Run) -> None:
     assert "not compared" not in Path("out/sweep.md").read_text()
 
 
+@pytest.mark.slow
 def test_values_with_brackets_keep_their_commas_and_names_that_clash_are_long(run: Run) -> None:
     words = [word for word in SWEEP if word not in ("--method.steps", "2")]
     over = ("--over", "model.hidden=[4,4],[8]", "--over", "method.maximiser.steps=1")

@@ -21,6 +21,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_the_matrix_is_a_table_and_one_json(run: Run) -> None:
     code, out, err = run("transfer", "a", "b/", "c", "--json", "--out", "matrix")
     found = json.loads(out)
@@ -37,6 +39,7 @@ def test_the_matrix_is_a_table_and_one_json(run: Run) -> None:
     assert code == 0 and "L2:0.1, n=8" in out and "worst of all" in out and "upper bound only" in out
 
 
+@pytest.mark.slow
 def test_a_kept_matrix_is_read_again_refused_or_replaced(run: Run) -> None:
     first = json.loads(run("transfer", "a", "b", "--json", "--out", "matrix")[1])
     code, out, err = run("transfer", "a", "b", "--json", "--out", "matrix")
@@ -52,6 +55,7 @@ def changed(folder: str, **settings: object) -> None:
     write_yaml(Path(folder) / "config.yaml", read_yaml(Path(folder) / "config.yaml") | settings)
 
 
+@pytest.mark.slow
 def test_runs_that_do_not_fit_are_told_apart(run: Run) -> None:
     assert run("transfer", "a")[0] == run("transfer")[0] == 2
     code, _, err = run("transfer", "a", "b", "a/")

@@ -472,6 +472,8 @@ def test_a_network_with_a_given_loss_has_it() -> None:
     torch.testing.assert_close(hessians(model, x, loss), expected.detach())
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_forward_mode_needs_no_warning_of_torch_about_its_rules() -> None:
     """A new process, in which warnings are errors: torch loads its rules for tangents at the first one."""
     code = (

@@ -255,6 +255,8 @@ def test_a_name_look_up_that_hangs_is_given_up_soon() -> None:
     answer.set()
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_a_user_without_network_reads_one_line_that_helps(tmp_path: Path) -> None:
     environment = {**os.environ, "HF_ENDPOINT": closed_port(), "HF_HOME": str(tmp_path), **DIRECT}
     program = "from unperturbed.data.sources import load_data; load_data('mnist')"
@@ -267,6 +269,8 @@ def test_a_user_without_network_reads_one_line_that_helps(tmp_path: Path) -> Non
         assert form in message
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_the_endpoint_of_the_environment_is_asked(server: Hub, tmp_path: Path) -> None:
     environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path), **DIRECT}
     program = "from unperturbed.data.sources import load_data; print(len(load_data('owner/pets').train))"

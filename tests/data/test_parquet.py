@@ -240,6 +240,8 @@ def test_images_in_several_groups_of_rows_are_read(tmp_path: Path) -> None:
     assert torch.equal(whole, expected([*range(8)]))
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_rows_that_repeat_a_large_image_hold_it_once(tmp_path: Path) -> None:
     """A small file repeats an image of 4 MB a million times: 4 TB, were they written out."""
     image = encoded(PIXELS[0])["bytes"] + bytes(4_000_000)

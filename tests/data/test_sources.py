@@ -81,6 +81,8 @@ def test_a_place_of_two_forms_is_refused(folder: Path, monkeypatch: pytest.Monke
         load_data("points.csv")
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_importing_the_door_imports_no_slow_library() -> None:
     program = (
         "import sys, unperturbed.data.sources; "

@@ -34,6 +34,7 @@ def one_step(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return x + THREAT.eps * slope.sign()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", ["pgd", "apgd-ce", one_step])
 def test_the_points_break_as_many_as_the_evaluation_counts(suite: object) -> None:
     model = network()
@@ -44,6 +45,7 @@ def test_the_points_break_as_many_as_the_evaluation_counts(suite: object) -> Non
     assert int(wrong.sum()) == outcome.counts["broken"] + outcome.counts["misclassified"] > 0
 
 
+@pytest.mark.slow
 def test_points_that_break_nothing_are_the_worst_that_were_seen() -> None:
     model = network()
     small = Threat("Linf", 0.01)
@@ -68,6 +70,7 @@ def test_a_function_is_not_trusted() -> None:
         evaluate(model, (X, Y), THREAT, Suite("bad", (FunctionAttack("bad", lambda m, x, y: x[:1]),), ""))
 
 
+@pytest.mark.slow
 def test_a_function_that_is_strong_breaks_what_pgd_breaks() -> None:
     model = network()
     linear = evaluate(model, (X, Y), THREAT, one_step)

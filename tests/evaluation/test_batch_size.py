@@ -59,6 +59,8 @@ def test_large_networks_see_fewer_examples_at_a_time_but_never_too_few(width: in
     assert physical_batch_size("auto", checked(wide(width)), 3000) == places
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_large_inputs_come_in_smaller_batches() -> None:
     assert physical_batch_size("auto", checked(wide(4, 2**18), 2**18), 3000) == 128
     assert physical_batch_size("auto", checked(wide(4, 2**22), 2**22), 3000) == 32

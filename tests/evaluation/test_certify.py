@@ -40,6 +40,7 @@ def above(limit: float) -> Function:
 # Closed forms
 
 
+@pytest.mark.slow
 def test_the_radius_of_a_linear_network_is_its_margin_over_the_norm() -> None:
     """Cohen et al. 2019, proposition 2 (appendix B): smoothing leaves a linear classifier as it is."""
     model, sigma = linear(5), 0.4
@@ -89,6 +90,7 @@ def test_a_vote_that_is_too_close_abstains() -> None:
     assert found.counts == {"correct": 1, "wrong": 0, "abstained": 1} and found.smoothed(0.0).value == 0.5
 
 
+@pytest.mark.slow
 def test_certificates_fail_no_more_often_than_alpha() -> None:
     """Six thousand examples at one distance from the plane: the radius exceeds it for at most alpha of them."""
     distance, sigma, alpha, n = 0.2, 0.4, 0.05, 6000
@@ -120,6 +122,7 @@ def smoothed_chances(model: nn.Module, x: Tensor, sigma: float) -> Tensor:
     return torch.stack([(answers == c).double().mean(1) for c in range(3)], dim=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_smoothed_answer_changes_within_its_radius_in_the_plane(seed: int) -> None:
     """The vote is computed by quadrature in all directions just within the radius: certified implies survived."""
@@ -167,6 +170,7 @@ def named(kind: str) -> nn.Module:
 KINDS = ["linear", "mlp", "cnn", "linear-2", "mlp-2", "mlp-norm", "dropout", "wavy", "deep", "cnn-2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm_name", ["L2", "Linf"])
 @pytest.mark.parametrize("kind", first(3, KINDS))
 def test_no_attack_breaks_what_is_proved_on_any_example_of_ten_networks(kind: str, norm_name: Any) -> None:
@@ -188,6 +192,7 @@ def test_no_attack_breaks_what_is_proved_on_any_example_of_ten_networks(kind: st
     assert bar.certified.value <= bar.attacked.value and bar.eps == 1.0
 
 
+@pytest.mark.slow
 def test_of_linear_networks_both_sides_meet() -> None:
     model, data = linear(6), (uniform(40, 6), torch.zeros(40).long())
     data = data[0], model(data[0]).argmax(1)
@@ -197,6 +202,7 @@ def test_of_linear_networks_both_sides_meet() -> None:
     assert str(shown[0]).count("%") == 2 and "<= truth <=" in str(shown[0])
 
 
+@pytest.mark.slow
 def test_a_bound_above_a_found_distance_is_an_error_of_the_program() -> None:
     model, data = mlp(6, 3), blobs(12)
     found, distances = certify(model, data, L2, 0.1, draws=2), minimum_norm(model, data, L2, BOUNDARY)
@@ -228,6 +234,7 @@ def test_other_networks_examples_and_norms_are_no_bar() -> None:
         bars(found, evaluate(model, data, Threat("Linf", 0.1), QUICK))
 
 
+@pytest.mark.slow
 def test_stored_attacks_of_the_same_network_are_bars(tmp_path: Path) -> None:
     model, data, out = mlp(6, 3), blobs(20), tmp_path / "evaluation"
     outcome = evaluate(model, data, Threat("L2", 0.02), QUICK, out=out / "L2-0.02")
@@ -306,6 +313,7 @@ def test_a_network_that_fails_on_some_draws_goes_on_with_the_others() -> None:
     assert sum("too bright" in text for text in found.warnings) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.rounding
 def test_order_company_and_batch_size_do_not_matter() -> None:
     model, split = mlp(6, 3), as_split(blobs(40))

@@ -127,6 +127,7 @@ def test_attacks_with_other_code_are_compared_with_a_warning() -> None:
     assert "code of the attacks" in compare({"a": first, "b": second}).warnings[0]
 
 
+@pytest.mark.slow
 def test_runs_are_compared_on_the_examples_that_all_of_them_have(tmp_path: Path) -> None:
     torch.manual_seed(0)
     x, y = torch.rand(12, 4), torch.arange(12) % 3
@@ -171,6 +172,7 @@ def test_an_evaluation_is_read_from_its_folder_as_it_was(tmp_path: Path, monkeyp
         with_examples(summary, read)
 
 
+@pytest.mark.slow
 def test_points_of_smaller_radii_and_doubts_are_read_with_the_evaluation(tmp_path: Path) -> None:
     torch.manual_seed(0)
     data, model = (torch.rand(20, 4), torch.arange(20) % 3), nn.Linear(4, 3)

@@ -64,6 +64,7 @@ def exact(model: laws.Linear, x: Inputs, y: Tensor, norm: Norm, bounds: Bounds) 
 # Truths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bounds", first(1, [(0.0, 1.0), None]))
 @pytest.mark.parametrize("norm", NORMS)
 def test_on_linear_networks_the_distance_is_exact_within_a_hundredth(norm: Norm, bounds: Bounds) -> None:
@@ -96,6 +97,7 @@ def assert_verified(found: Distances, model: nn.Module, x: Inputs, y: Tensor, th
     assert set(others) <= {0.0, math.inf}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", first(1, NORMS))
 def test_without_fab_the_distance_is_less_than_a_step_of_the_radii_too_large(norm: Norm) -> None:
     """The steps go down until one is withstood; two classes leave PGD nothing to miss but its own step size."""
@@ -112,6 +114,7 @@ def test_without_fab_the_distance_is_less_than_a_step_of_the_radii_too_large(nor
         assert value.value == float((distance > radius).double().mean())
 
 
+@pytest.mark.slow
 def test_the_nearer_of_the_two_counts() -> None:
     """FAB with one step overshoots; what APGD finds closer replaces it, and the other way round."""
     x, model = uniform(60, 8, seed=6), wavy()
@@ -126,6 +129,7 @@ def test_the_nearer_of_the_two_counts() -> None:
     assert [each.nearest for each in both.searches] == [both.examples["attack"].count(n) for n in ("FAB", "APGD-CE")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", first(1, NORMS))
 def test_the_curve_agrees_with_evaluations_at_fixed_radii(norm: Norm) -> None:
     """Of a small trained network: five radii, each within the interval."""
@@ -157,6 +161,7 @@ def trained(x: Inputs, y: Tensor) -> nn.Module:
 # The unknown
 
 
+@pytest.mark.slow
 def test_values_that_are_not_finite_are_unknown_at_every_radius() -> None:
     x = uniform(30, 4, low=0.3, high=0.4)
     x[:7, 0] = 0.9
@@ -215,6 +220,7 @@ def test_a_tie_is_drawn_in_as_well() -> None:
     assert all(0.25 <= doubt <= 0.2505 for doubt in found.examples["doubt"])
 
 
+@pytest.mark.slow
 def test_what_is_in_doubt_is_still_attacked_further_in() -> None:
     """A lie at 0.05 leaves a doubt there, and the distance is nevertheless found to a step of the radii."""
     x = uniform(20, 2, low=0.2, high=0.3)
@@ -365,6 +371,8 @@ def test_the_median_is_infinite_where_it_was_not_found() -> None:
 # The search
 
 
+@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.rounding
 @pytest.mark.parametrize("norm", first(1, NORMS))
 def test_results_are_the_same_in_any_order_and_company(norm: Norm) -> None:
@@ -412,6 +420,7 @@ def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
         assert_nearly_the_same(*(dict(enumerate(zip(*each, strict=True))) for each in columns))
 
 
+@pytest.mark.slow
 def test_each_example_withstands_the_attacks_at_one_radius_only() -> None:
     """The largest below its distance; nothing is attacked where it is known to break."""
     asked: list[tuple[float, list[int]]] = []
@@ -441,6 +450,7 @@ def test_each_example_withstands_the_attacks_at_one_radius_only() -> None:
     assert any(len([radius for radius, ids in asked if row in ids]) > 2 for row in range(40))
 
 
+@pytest.mark.slow
 def test_the_model_is_left_alone_and_the_passes_are_counted() -> None:
     x, y = blobs(32, seed=2)
     model = Counted(mlp(6, 3, norm=True)).requires_grad_(False)
@@ -451,6 +461,7 @@ def test_the_model_is_left_alone_and_the_passes_are_counted() -> None:
     assert all(each.backwards > 0 for each in found.searches)
 
 
+@pytest.mark.slow
 def test_a_network_in_float64_is_searched_in_float64() -> None:
     x, y = blobs(20, seed=2)
     found = minimum_norm(mlp(6, 3).double(), (x, y), Threat("L2", 0.3), QUICK)
@@ -466,6 +477,7 @@ def test_where_nothing_breaks_nothing_is_found() -> None:
     assert "median distance inf" in str(found)
 
 
+@pytest.mark.slow
 def test_a_network_that_draws_random_numbers_is_told() -> None:
     x, y = blobs(20)
     noisy = Function(lambda z: linear(6, 3)(z) + 0.1 * torch.randn(len(z), 3))
@@ -504,6 +516,7 @@ def test_bad_input_is_refused(change: dict[str, object], part: str) -> None:
         minimum_norm(linear(4), **given | change)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_everything_is_written(tmp_path: Path) -> None:
     x, y = blobs(40, seed=2)
     model, threat = trained(x, y), Threat("Linf", 0.2)
@@ -524,6 +537,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert_verified(replace(found, nearest=points), model, x, y, threat)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("written", [True, False])
 def test_an_interrupted_search_goes_on_where_it_stopped(
@@ -571,6 +585,7 @@ def test_an_interrupted_search_goes_on_where_it_stopped(
     assert again | {"seconds": 0.0} == resumed.json() | {"seconds": 0.0}
 
 
+@pytest.mark.slow
 def test_other_distances_are_refused_or_replaced(tmp_path: Path) -> None:
     words = linear(6, 3), blobs(20), Threat("L2", 0.2), QUICK
     minimum_norm(*words, radii=[0.1], out=tmp_path)
@@ -591,6 +606,7 @@ def test_progress_is_told_radius_by_radius(monkeypatch: pytest.MonkeyPatch) -> N
     assert told[-1][:2] == (40, 40) and "robust at 0.02 at most" in told[-1][2]
 
 
+@pytest.mark.slow
 def test_progress_moves_within_the_radii(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unperturbed.maximise.climb_queue.PAUSE", -1.0)
     told: list[float] = []

@@ -72,6 +72,7 @@ def test_an_untrained_network_and_a_sure_one_are_not_saturated() -> None:
     assert not saturated(leads, torch.tensor([0, 1])) and saturated(2 * leads, torch.tensor([0, 1]))
 
 
+@pytest.mark.slow
 def test_union_curve_and_transfer_say_it_too() -> None:
     outcomes = [evaluate(Reversed(), (X, Y), Threat(norm, 0.05), QUICK) for norm in ("Linf", "L2")]
     assert "the gradient is wrong" in union(outcomes).json()["doubts"]
@@ -116,6 +117,8 @@ class Optimising(nn.Module):
         return logits
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_autoattacks_flags_reach_the_headline() -> None:
     softmax = evaluate(nn.Sequential(BASE, nn.Softmax(1)), (X, Y), THREAT, QUICK)
     assert "the outputs are probabilities" in softmax.doubts
@@ -158,6 +161,8 @@ def test_it_takes_more_than_two_in_a_thousand_and_a_gradient_attack_before() -> 
     assert not fallen_without_gradients((square, gradient), [500, 3], 1000)
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_a_suite_with_a_gate_tolerates_a_hundredth_since_its_gate_attacks_a_sample_again() -> None:
     attacks = (GradientAttack("PGD", margin, PGD(steps=3)), Square())
     assert not fallen_without_gradients(attacks, [500, 10], 1000, FALLEN_BEFORE_CHECK)

@@ -111,6 +111,7 @@ def test_the_undecided_widen_the_interval_downwards() -> None:
     assert unsure.low < sure.low and (unsure.value, unsure.high) == (sure.value, sure.high)
 
 
+@pytest.mark.slow
 def test_a_suite_that_misses_breaks_has_all_survivors_attacked() -> None:
     model, given = linear(6, 3), data()
     strong, weak = evaluate(model, given, THREAT, STRONG), evaluate(model, given, THREAT, WEAK)
@@ -149,6 +150,7 @@ def test_a_doubt_has_all_survivors_attacked() -> None:
     assert outcome.gate.estimate.value == outcome.robust_accuracy.value
 
 
+@pytest.mark.slow
 def test_without_its_gate_nothing_is_checked_and_name_and_note_say_so(tmp_path: Path) -> None:
     """The checked evaluation in the same folder stays."""
     evaluate(linear(6, 3), data(), THREAT, WEAK, out=tmp_path)
@@ -159,6 +161,7 @@ def test_without_its_gate_nothing_is_checked_and_name_and_note_say_so(tmp_path: 
     )
 
 
+@pytest.mark.slow
 def test_a_stored_evaluation_is_one_with_its_check(tmp_path: Path) -> None:
     model, given, folder = linear(6, 3), data(), tmp_path / "evaluation" / "all"
     first = evaluate(model, given, THREAT, WEAK, out=folder)
@@ -172,6 +175,7 @@ def test_a_stored_evaluation_is_one_with_its_check(tmp_path: Path) -> None:
     assert sum("Loaded from" in text for text in again.warnings) == 1
 
 
+@pytest.mark.slow
 def test_an_estimate_grows_its_sample(tmp_path: Path) -> None:
     model, given = linear(6, 3), data(200)
     wide, narrow = (

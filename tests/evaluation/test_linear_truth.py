@@ -79,6 +79,7 @@ def away_from_ties(model: nn.Linear, x: Inputs, threat: Threat, least: float) ->
     return x[keep], y[keep]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("classes", first(1, [4, 2]))
 @pytest.mark.parametrize("suite", [PGD_SUITE, UNCHECKED], ids=lambda suite: suite.name)
@@ -88,6 +89,7 @@ def test_the_verdicts_are_the_truth(norm: Norm, classes: int, suite: Suite) -> N
     assert_true(evaluate(model, (x, y), threat, suite), model, x, y, threat)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["Linf", "L1"])
 def test_the_verdicts_are_the_truth_where_the_box_cuts_the_ball(norm: Norm) -> None:
     threat, model = Threat(norm, 3 * EPS[norm]), linear(8, seed=5)
@@ -105,6 +107,8 @@ def test_without_a_budget_robust_is_clean() -> None:
         assert outcome.counts == {"misclassified": 6, "broken": 0, "survived": 54, "unknown": 0}
 
 
+@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.rounding
 @pytest.mark.parametrize("norm", first(1, NORMS))
 @pytest.mark.parametrize("suite", first(1, [QUICK, *SHORT]), ids=lambda suite: suite.name)
@@ -152,6 +156,7 @@ def assert_same_verdicts(verdicts: list[str], margins: Tensor, others: list[str]
     assert ties.sum() < len(ties) / 8
 
 
+@pytest.mark.slow
 @pytest.mark.rounding
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     x, model, threat = uniform(60, 8, seed=6), wavy(), Threat("L2", 0.12)

@@ -74,6 +74,7 @@ class Backwards:
             yield unit.number, unit.work(lambda done, text: None)
 
 
+@pytest.mark.slow
 @every_or_two
 def test_no_engine_changes_the_result(
     measure: Measure, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -84,6 +85,7 @@ def test_no_engine_changes_the_result(
         assert comparable(measure(out=tmp_path / str(number))) == whole
 
 
+@pytest.mark.slow
 @every_or_two
 @pytest.mark.parametrize("stop", first(1, [3, 0]))
 def test_a_stopped_measurement_resumes(
@@ -121,6 +123,7 @@ def test_a_stopped_measurement_resumes(
     assert not list(folder.rglob("*unfinished*")) and (folder / f"{name}.json").exists()
 
 
+@pytest.mark.slow
 @every
 def test_a_finished_one_is_loaded_and_another_one_refused(
     measure: Measure, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -137,6 +140,7 @@ def test_a_finished_one_is_loaded_and_another_one_refused(
     assert other.environment["seed"] == 1
 
 
+@pytest.mark.slow
 @every
 def test_a_damaged_part_is_measured_again(
     measure: Measure, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -67,6 +67,7 @@ def test_draws_that_cannot_tell_the_sides_of_rho_apart_leave_the_interval_wide(s
     assert each.low <= float(share <= 0.01) <= each.high and any("take more draws" in text for text in found.warnings)
 
 
+@pytest.mark.slow
 def test_enough_draws_narrow_the_interval_and_far_from_rho_few_are_enough() -> None:
     near = probable_accuracy(above(0.5), at(0.05, each=60), Threat("Linf", EPS), (0.01,), draws=500)
     assert near.accuracy[0.01].high < 0.1 and all("repeat" in text or "of class" in text for text in near.warnings)
@@ -75,6 +76,7 @@ def test_enough_draws_narrow_the_interval_and_far_from_rho_few_are_enough() -> N
     assert all("repeat" in text or "of class" in text for text in far.warnings)
 
 
+@pytest.mark.slow
 def test_only_what_the_box_leaves_is_drawn_from() -> None:
     """Of [0, 0.15] a third lies below 0.05; without the box it would be half of [-0.05, 0.15]."""
     x, y = torch.full((300, 1), 0.05), torch.ones(300, dtype=torch.int64)

@@ -166,6 +166,7 @@ def test_draws_are_those_of_the_seed_and_the_number_whatever_was_drawn_before() 
 # Accuracies
 
 
+@pytest.mark.slow
 def test_a_network_right_nine_times_in_ten_is_ninety_per_cent_robust() -> None:
     """For every input, an evaluation that one unlucky draw decides says far less."""
 
@@ -185,6 +186,7 @@ def test_a_network_right_nine_times_in_ten_is_ninety_per_cent_robust() -> None:
     assert single.robust_accuracy.value < 0.5 and any("use rand" in text for text in single.warnings)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("shared", [False, True], ids=["a number an example", "a number a forward"])
 def test_clean_and_robust_accuracy_cover_the_truth(shared: bool) -> None:
@@ -201,6 +203,7 @@ def test_clean_and_robust_accuracy_cover_the_truth(shared: bool) -> None:
     assert (covered >= 22).all(), covered
 
 
+@pytest.mark.slow
 def test_the_mean_is_that_of_the_worst_points() -> None:
     x, y = labelled(400)
     outcome = evaluate(noisy(False), (x, y), THREAT, MEANS)
@@ -255,6 +258,7 @@ def test_eps_zero_gives_the_clean_accuracy_in_the_same_draws() -> None:
     assert outcome.robust_accuracy == outcome.clean_accuracy and 0.6 < outcome.clean_accuracy.value < 1
 
 
+@pytest.mark.slow
 def test_the_result_depends_on_the_seed_alone_and_the_caller_s_random_state_stays(tmp_path: Path) -> None:
     data, model = labelled(40), noisy(False)
     first = evaluate(model, data, THREAT, MEANS, out=tmp_path)

@@ -160,6 +160,7 @@ def test_an_eps_in_255ths_is_recognised(threat: Threat, told: bool) -> None:
     assert any(f"meant as {threat.eps:g}/255?" in text for text in warned(linear(6, 3), threat)) == told
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_0_is_told() -> None:
     """Inputs that are rounded before the network move no logit, and no search by gradient breaks anything."""
     model = linear(6, 3)

@@ -79,6 +79,7 @@ def comparable(outcome: Outcome) -> tuple[object, ...]:
     return repr(outcome.examples), outcome.counts, records, outcome.warnings, outcome.environment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", first(1, (3, 6, 0, 1, 2, 4, 5, 7)))
 def test_an_evaluation_ends_as_if_it_had_not_stopped(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four blocks of two attacks."""
@@ -104,6 +105,7 @@ def test_an_evaluation_ends_as_if_it_had_not_stopped(at: int, tmp_path: Path, mo
     assert not list((tmp_path / "other").rglob("*unfinished*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "at"),
     first(2, (("attack_random_block", 2), ("look_again", 1), *(("attack_random_block", at) for at in (0, 1, 3)))),
@@ -157,6 +159,8 @@ class Edited(nn.Module):
         return logits
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_a_network_whose_code_was_edited_is_not_answered_with_the_results_of_the_first(tmp_path: Path) -> None:
     x, y = blobs(50)
     data = (x * 3).round() / 3, y
@@ -168,6 +172,7 @@ def test_a_network_whose_code_was_edited_is_not_answered_with_the_results_of_the
     assert measured.counts == evaluate(straight, data, THREAT, QUICK).counts
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_described_is_measured_again(tmp_path: Path) -> None:
     model, data = problem()
     model.reader = open(__file__)  # type: ignore[assignment]
@@ -180,6 +185,7 @@ def test_a_network_that_cannot_be_described_is_measured_again(tmp_path: Path) ->
     assert any("cannot be described" in text and "reader" in text for text in again.warnings)
 
 
+@pytest.mark.slow
 def test_a_part_without_its_last_file_is_done_again(tmp_path: Path) -> None:
     """As after a stop between the files of a part."""
     model, data = problem()
@@ -201,6 +207,7 @@ OTHER: dict[str, Callable[[nn.Module, Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", first(3, OTHER))
 def test_another_evaluation_is_refused_with_the_difference(name: str, tmp_path: Path) -> None:
     model, data = problem()
@@ -236,6 +243,7 @@ class Squared(nn.Linear):
         return super().forward(x**2)
 
 
+@pytest.mark.slow
 def test_another_network_with_the_same_weights_is_measured_anew(tmp_path: Path) -> None:
     model, data = problem()
     evaluate(model, data, THREAT, QUICK, out=tmp_path)
@@ -259,6 +267,7 @@ class Shifted(nn.Module):
         return logits
 
 
+@pytest.mark.slow
 def test_a_buffer_that_is_not_saved_belongs_to_the_weights(tmp_path: Path) -> None:
     """So small a difference that the answers to the first examples do not tell it."""
     data = blobs(50)
@@ -279,6 +288,7 @@ def test_a_loss_that_was_rewritten_is_another_one(tmp_path: Path, monkeypatch: p
     assert found[0] != found[1] and found[0].split(") ")[0] == found[1].split(") ")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["json", "parquet", "safetensors"])
 def test_a_part_that_lost_a_file_is_done_again(suffix: str, tmp_path: Path) -> None:
     model, data = problem()
@@ -290,6 +300,7 @@ def test_a_part_that_lost_a_file_is_done_again(suffix: str, tmp_path: Path) -> N
     same_results(tmp_path / "whole/pgd", tmp_path / "other/pgd")
 
 
+@pytest.mark.slow
 def test_a_damaged_job_without_parts_that_fit_is_refused_and_may_be_replaced(tmp_path: Path) -> None:
     model, data = problem()
     evaluate(model, data, THREAT, QUICK, out=tmp_path)
@@ -301,6 +312,7 @@ def test_a_damaged_job_without_parts_that_fit_is_refused_and_may_be_replaced(tmp
     assert evaluate(model, data, THREAT, QUICK, out=tmp_path, overwrite=True).n == 50
 
 
+@pytest.mark.slow
 def test_another_batch_size_is_not_taken_up_midway_and_that_is_said(tmp_path: Path) -> None:
     model, data = problem()
     first = evaluate(model, data, THREAT, QUICK, out=tmp_path, batch_size=16)
@@ -309,6 +321,7 @@ def test_another_batch_size_is_not_taken_up_midway_and_that_is_said(tmp_path: Pa
     assert any("resumes with the batch size that it began with, 16" in text for text in again.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "module", "value"),
     [("torch", "torch.__version__", "1.0.0"), ("device", f"{identity.__name__}.device_kind", lambda device: "gpu")],
@@ -325,6 +338,7 @@ def test_another_torch_or_kind_of_device_is_refused(
     assert evaluate(model, data, THREAT, QUICK, out=tmp_path, overwrite=True).n == 50
 
 
+@pytest.mark.slow
 def test_other_threads_are_told_and_not_refused(tmp_path: Path) -> None:
     model, data = problem()
     first = evaluate(model, data, THREAT, QUICK, out=tmp_path)
@@ -424,6 +438,7 @@ if child:
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_give_the_verdicts_of_one(tmp_path: Path) -> None:
     """But for examples within 1e-4 of a tie."""

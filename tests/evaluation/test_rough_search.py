@@ -221,6 +221,7 @@ def bfloat16(*_: object) -> Precision:
     return Precision("bf16-mixed", torch.channels_last, torch.float32)
 
 
+@pytest.mark.slow
 def test_the_verdicts_are_those_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each broken example is broken in float32; at most one in fifty is found by one of the two alone."""
     monkeypatch.setattr("unperturbed.evaluation.search.choose", bfloat16)

@@ -43,6 +43,7 @@ def assert_part(part: Outcome, whole: Outcome, alike: bool) -> None:
             assert row["verdict"] == rows[name]["verdict"]
 
 
+@pytest.mark.slow
 @pytest.mark.rounding
 @pytest.mark.parametrize("norm", EPS)
 def test_a_shuffled_split_gives_the_same_table(norm: Norm) -> None:

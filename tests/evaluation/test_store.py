@@ -44,6 +44,7 @@ def test_parts_and_summary_hold_what_the_outcome_says(tmp_path: Path) -> None:
     assert read_verified(tmp_path / "pgd.json") == json.loads(json.dumps(outcome.json()))
 
 
+@pytest.mark.slow
 def test_adversarial_rows_are_those_of_the_broken_examples(tmp_path: Path) -> None:
     outcome, (x, y), model = evaluated(50, tmp_path), blobs(50), linear(6, 3)
     assert outcome.adversarial is None
@@ -61,6 +62,7 @@ def test_adversarial_rows_are_those_of_the_broken_examples(tmp_path: Path) -> No
     assert len(in_memory.adversarial) == written
 
 
+@pytest.mark.slow
 def test_parts_of_a_longer_evaluation_do_not_remain(tmp_path: Path) -> None:
     evaluated(50, tmp_path)
     (tmp_path / "pgd/notes.txt").write_text("the user's own")
@@ -104,6 +106,7 @@ class Drawn(Split):
         return ids.view(-1, 1, 1, 1).mul(0.1).add(torch.arange(768).view(self.shape)).sin().abs()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many numbers are held in tensors while three blocks are evaluated as while twelve are."""
@@ -142,6 +145,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", first(1, DAMAGES))
 @pytest.mark.parametrize("suffix", ["json", "parquet", "safetensors"])
 def test_a_damaged_part_is_measured_again_with_a_warning(
@@ -156,6 +160,7 @@ def test_a_damaged_part_is_measured_again_with_a_warning(
     assert (tmp_path / "pgd/part-00000.parquet").stat().st_mtime_ns == other  # what is sound is left
 
 
+@pytest.mark.slow
 def test_the_parts_of_another_job_are_measured_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Sound files, of other weights."""
     first = evaluated(50, tmp_path / "a")
@@ -166,6 +171,7 @@ def test_the_parts_of_another_job_are_measured_again(tmp_path: Path, caplog: pyt
     assert "is of another job" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_part_in_the_place_of_another_is_measured_again(tmp_path: Path) -> None:
     first = evaluated(50, tmp_path)
     for path in (tmp_path / "pgd").glob("part-00001.*"):
@@ -173,12 +179,14 @@ def test_a_part_in_the_place_of_another_is_measured_again(tmp_path: Path) -> Non
     assert comparable(evaluated(50, tmp_path)) == comparable(first)
 
 
+@pytest.mark.slow
 def test_a_number_changed_in_the_record_of_a_part_is_not_reported(tmp_path: Path) -> None:
     first, path = evaluated(50, tmp_path), tmp_path / "pgd/part-00001.json"
     path.write_text(path.read_text().replace('"forwards": ', '"forwards": 9'))
     assert comparable(evaluated(50, tmp_path)) == comparable(first)
 
 
+@pytest.mark.slow
 def test_a_number_changed_in_the_record_of_the_job_costs_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -194,6 +202,7 @@ def test_a_number_changed_in_the_record_of_the_job_costs_nothing(
         evaluate(linear(6, 3), blobs(50), THREAT, QUICK, out=tmp_path, seed=1)
 
 
+@pytest.mark.slow
 def test_two_evaluations_do_not_write_one_folder_and_other_folders_are_free(tmp_path: Path) -> None:
     refused = []
 

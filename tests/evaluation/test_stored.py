@@ -56,6 +56,7 @@ def edited(value: Any, place: list[Any], junk: Any) -> Any:
     return changed
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_no_edit_of_a_summary_ends_in_a_traceback_or_in_other_numbers(run: tuple[Path, Outcome]) -> None:
     folder, outcome = run

@@ -53,6 +53,7 @@ def robust(outcomes: tuple[Outcome, ...]) -> list[float]:
     return [outcome.robust_accuracy.value for outcome in outcomes]
 
 
+@pytest.mark.slow
 def test_robust_accuracy_does_not_rise_with_eps_where_long_steps_jump_over_the_errors() -> None:
     alone = [evaluate(Pocket(), pockets(), threat, ATTACK).robust_accuracy.value for threat in RADII]
     assert alone[0] == 0 and alone[2] > 0.5, "the larger ball alone hides what the smaller one shows"
@@ -74,6 +75,7 @@ def test_the_order_of_the_radii_does_not_matter(order: tuple[int, ...]) -> None:
     assert robust(outcomes) == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_points_are_kept_and_read_again_also_by_an_evaluation_at_one_radius(tmp_path: Path) -> None:
     first = evaluate_threats(Pocket(), pockets(), RADII, ATTACK, out=tmp_path)
     again = evaluate_threats(Pocket(), pockets(), RADII, ATTACK, out=tmp_path)
@@ -86,6 +88,7 @@ def test_points_are_kept_and_read_again_also_by_an_evaluation_at_one_radius(tmp_
     assert any(text.startswith("Loaded from") for text in one.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folders", [("a", "b", "c"), (".", "Linf-0.1", "Linf-0.3"), ("x", "x/y", "x/y/z")])
 def test_calls_one_by_one_count_what_a_stored_smaller_radius_has_broken(
     tmp_path: Path, folders: tuple[str, ...]
@@ -112,6 +115,7 @@ def test_a_stored_larger_radius_is_corrected_when_it_is_read_again(tmp_path: Pat
     assert json.loads((tmp_path / "large/one.json").read_text())["robust_accuracy"] == 0
 
 
+@pytest.mark.slow
 def test_only_stored_points_of_the_same_network_examples_and_suite_count(tmp_path: Path) -> None:
     """Nor do those of a larger radius, or of an evaluation that was changed by hand."""
     other, stronger = Pocket(), replace(ATTACK, attacks=(*ATTACK.attacks, *QUICK.attacks))
@@ -127,6 +131,7 @@ def test_only_stored_points_of_the_same_network_examples_and_suite_count(tmp_pat
     assert found.robust_accuracy.value > 0.5
 
 
+@pytest.mark.slow
 def test_points_of_another_evaluation_in_the_same_folder_do_not_count(tmp_path: Path) -> None:
     evaluate_threats(Pocket(), pockets(), RADII, ATTACK, out=tmp_path)
     x, y = pockets(30)
@@ -135,6 +140,7 @@ def test_points_of_another_evaluation_in_the_same_folder_do_not_count(tmp_path: 
     assert not (folder / "one" / CARRIED).exists() and other.robust_accuracy.value > 0.5
 
 
+@pytest.mark.slow
 def test_damaged_points_are_told(tmp_path: Path) -> None:
     evaluate_threats(Pocket(), pockets(), RADII, ATTACK, out=tmp_path)
     path = tmp_path / "Linf-0.3/one" / CARRIED
@@ -146,6 +152,7 @@ def test_damaged_points_are_told(tmp_path: Path) -> None:
     assert robust(evaluate_threats(Pocket(), pockets(), RADII, ATTACK, out=tmp_path)) == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_what_breaks_in_an_l2_ball_is_broken_in_an_linf_ball_that_holds_it() -> None:
     threats = [Threat("L2", 0.05), Threat("Linf", 0.3), Threat("L1", 0.001)]
     outcomes = evaluate_threats(Pocket(), pockets(), threats, ATTACK)
@@ -153,6 +160,7 @@ def test_what_breaks_in_an_l2_ball_is_broken_in_an_linf_ball_that_holds_it() -> 
     assert union(outcomes).robust_accuracy.value == 0
 
 
+@pytest.mark.slow
 def test_eight_bit_images_are_written_of_carried_points_too(tmp_path: Path) -> None:
     x, y = pockets()
     levels = (x * 255).round().div(255).view(-1, 1, 1, 3)
@@ -179,6 +187,7 @@ def test_no_suite_gives_a_rising_curve(suite: Suite) -> None:
         assert sum(outcome.counts.values()) == 40
 
 
+@pytest.mark.slow
 def test_means_over_draws_do_not_rise_either() -> None:
     model = nn.Sequential(RandomTransform(lambda x: x + 0.002 * torch.randn_like(x), Pocket()))
     suite = Suite("rand", (GradientAttack("PGD", cross_entropy, PGD(steps=10), draws=4),), "a test")

@@ -47,6 +47,7 @@ def values(found: Transfer) -> list[list[float]]:
     return [[each.value for each in row] for row in found.accuracy]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.06), ("L2", 0.15), ("L1", 0.5)])
 def test_on_linear_networks_points_are_the_worst_ones_of_the_source(norm: Norm, eps: float) -> None:
     """Also where the source is wrong there, or at x already: what another network says of them is known."""
@@ -65,6 +66,7 @@ def test_on_linear_networks_points_are_the_worst_ones_of_the_source(norm: Norm, 
     assert [each.value for each in found.clean_accuracy] == pytest.approx(clean) and max(clean) < 1
 
 
+@pytest.mark.slow
 def test_the_diagonal_is_what_evaluate_gives() -> None:
     data = blobs(90)
     models = {"a": mlp(6, 3, seed=1), "b": linear(6, 3, seed=2), "c": mlp(6, 3, seed=3, norm=True)}
@@ -88,6 +90,7 @@ def test_equal_networks_are_equal_and_the_worst_is_the_worst() -> None:
     assert found.worst[0].value == matrix[0][0] < matrix[2][0] and found.clean_accuracy[0].value == 1
 
 
+@pytest.mark.slow
 def test_the_worst_counts_an_example_once_for_all_sources() -> None:
     """Each source moves one half of the examples over the target's boundary: none of the target stands."""
 
@@ -111,6 +114,7 @@ def test_the_worst_counts_an_example_once_for_all_sources() -> None:
     assert [row[2] for row in values(found)][:2] == [0.5, 0.5] and found.worst[2].value == 0
 
 
+@pytest.mark.slow
 def test_what_is_barely_wrong_goes_on_to_what_is_as_wrong_as_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """On two similar networks the points that stop at the source's boundary leave the target standing."""
     x, near = uniform(200, 8), linear(8, 2, seed=1)
@@ -189,6 +193,7 @@ def test_precisions_mix_and_points_stay_inside() -> None:
     assert all(each.high == wilson(round(40 * each.value), 40).high for row in found.accuracy for each in row)
 
 
+@pytest.mark.slow
 def test_networks_and_random_state_stay_as_they_were() -> None:
     data, a, b = blobs(40), mlp(6, 3, seed=1, dropout=0.5, norm=True), mlp(6, 3, seed=2, dropout=0.5)
     with untouched(a.train(), data[0]), untouched(b.train()):
@@ -198,6 +203,7 @@ def test_networks_and_random_state_stay_as_they_were() -> None:
     assert found.json() | {"seconds": 0} == again.json() | {"seconds": 0} and found.warnings == ()
 
 
+@pytest.mark.slow
 def test_blocks_do_not_matter_and_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     models, data = {"a": mlp(6, 3, seed=1), "b": mlp(6, 3, seed=2)}, blobs(50)
     whole = transfer(models, data, THREAT, QUICK, batch_size=16)
@@ -248,6 +254,7 @@ def same_files(one: Path, other: Path) -> None:
         assert torch.equal(*points)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["attack_block", "_at"])
 @pytest.mark.parametrize("at", first(1, (5, 0, 10, 15)))
@@ -285,6 +292,7 @@ def test_the_tables_say_how_each_model_stands(tmp_path: Path) -> None:
         assert table["verdict"].count("survived") / 50 == row[i]
 
 
+@pytest.mark.slow
 def test_warnings_are_kept_and_name_the_model(tmp_path: Path) -> None:
     """Above 0.7 the first feature makes the network raise, even alone."""
 
@@ -301,6 +309,7 @@ def test_warnings_are_kept_and_name_the_model(tmp_path: Path) -> None:
     assert tuple(kept) == found.warnings and last.startswith("Loaded from")
 
 
+@pytest.mark.slow
 def test_the_order_of_the_split_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurement, "BLOCK", 20)
     data, order = array_split(*blobs(50)), torch.randperm(50, generator=torch.Generator().manual_seed(0))
@@ -308,6 +317,7 @@ def test_the_order_of_the_split_makes_no_difference(monkeypatch: pytest.MonkeyPa
     assert one.accuracy == other.accuracy and one.clean_accuracy == other.clean_accuracy and one.worst == other.worst
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "difference"), first(2, [
     ({"models": {"a": mlp(6, 3, seed=1), "b": linear(6, 3, seed=2)}}, r"models was \['a', 'b', 'c'\], now"),
     ({"models": three() | {"b": linear(6, 3, seed=9)}}, "weights of b was"),

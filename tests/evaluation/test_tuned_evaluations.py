@@ -150,6 +150,7 @@ def test_an_attack_that_fails_on_the_compiled_network_runs_eagerly(monkeypatch: 
     assert compiled.examples == evaluated(Tuning(), suite=suite, batch_size=64).examples
 
 
+@pytest.mark.slow
 def test_a_measured_choice_is_recorded_and_equals_that_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     measured(monkeypatch, LAST)
     tuned = evaluated(Tuning(5.0))
@@ -158,6 +159,7 @@ def test_a_measured_choice_is_recorded_and_equals_that_by_hand(monkeypatch: pyte
     assert same(tuned, evaluated(Tuning(layout="channels-last"), batch_size=16))
 
 
+@pytest.mark.slow
 def test_a_resumed_evaluation_keeps_its_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured(monkeypatch, LAST)
     before = evaluated(Tuning(5.0), tmp_path)
@@ -169,6 +171,7 @@ def test_a_resumed_evaluation_keeps_its_choice(tmp_path: Path, monkeypatch: pyte
         assert same(again, before) and again.environment == before.environment
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_began_by_the_rule_resumes_by_the_rule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +183,7 @@ def test_an_evaluation_that_began_by_the_rule_resumes_by_the_rule(
     assert same(again, before) and "tuning" not in again.environment
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ticking")
 def test_the_measurement_tries_layouts_sizes_and_a_compiled_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock that counts looks, the largest batch has the shortest time an example; the compiler is missing."""

@@ -61,6 +61,7 @@ def test_logits_that_are_not_finite_are_never_correct() -> None:
     assert any("no finite logits" in text for text in found.warnings)
 
 
+@pytest.mark.slow
 def test_an_interrupted_measurement_resumes_with_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def test_one_outcome_is_its_own_worst_case(outcomes: list[Outcome]) -> None:
     assert worst.counts == one.counts and worst.threat == one.threat
 
 
+@pytest.mark.slow
 @given(
     wrong=st.lists(st.booleans(), min_size=6, max_size=6),
     tables=st.lists(st.lists(st.sampled_from(VERDICTS[1:]), min_size=6, max_size=6), min_size=1, max_size=4),
@@ -116,6 +117,7 @@ def test_another_batch_size_is_the_same_thing(outcomes: list[Outcome]) -> None:
     assert union([outcomes[0], small]).counts == union(outcomes[:2]).counts
 
 
+@pytest.mark.slow
 def test_of_networks_that_draw_random_numbers_it_is_the_mean_at_the_worst_threat(outcomes: list[Outcome]) -> None:
     """Right in seven draws of ten, everywhere: most draws are right, and yet not all of the examples are robust."""
 

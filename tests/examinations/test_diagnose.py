@@ -206,6 +206,7 @@ def convolutions() -> nn.Module:
     )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_diagnostic_looks_at_a_network_and_leaves_it_as_it_was(tmp_path: Path) -> None:
     model, (x, y) = convolutions(), data(24)
@@ -218,6 +219,8 @@ def test_every_diagnostic_looks_at_a_network_and_leaves_it_as_it_was(tmp_path: P
         json.dumps(each.json(), allow_nan=False)
 
 
+@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", first(1, ["mlp", "grouped", "torchvision", "timm", "sequence first"]))
 def test_transformers_grouped_convolutions_and_mlps_go_through_without_special_cases(name: str) -> None:
     x, y = images(10), torch.arange(10) % 3

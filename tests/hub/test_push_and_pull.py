@@ -35,6 +35,7 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_run_comes_back_byte_for_byte_and_nothing_else_goes(run: Path, hub: FakeHub, tmp_path: Path) -> None:
     address = un.push(run, NAME)
     repository = hub.repositories[NAME]
@@ -47,6 +48,7 @@ def test_a_run_comes_back_byte_for_byte_and_nothing_else_goes(run: Path, hub: Fa
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_pulled_run_evaluates_to_the_same_table(run: Path, hub: FakeHub, tmp_path: Path) -> None:
     un.push(un.Run.open(run), f"hf://{NAME}")
     pulled = un.Run.open(un.pull(NAME, tmp_path / "pulled"))
@@ -59,6 +61,7 @@ def test_a_pulled_run_evaluates_to_the_same_table(run: Path, hub: FakeHub, tmp_p
     assert again.examples == table
 
 
+@pytest.mark.slow
 def test_a_network_is_loaded_from_the_hub_and_then_without_it(
     run: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,6 +74,7 @@ def test_a_network_is_loaded_from_the_hub_and_then_without_it(
     assert torch.equal(un.load_run(f"hf://{NAME}")(x), expected)
 
 
+@pytest.mark.slow
 def test_a_second_push_replaces_results_and_leaves_other_files(run: Path, hub: FakeHub) -> None:
     un.push(run, NAME)
     hub.repositories[NAME].files["picture.png"] = b"mine"
@@ -131,6 +135,7 @@ def test_a_missing_or_refused_token_is_said(
     assert hub.repositories == {}
 
 
+@pytest.mark.slow
 def test_a_private_push_does_not_go_to_a_public_repository(run: Path, hub: FakeHub) -> None:
     hub.repositories[NAME] = Repository()
     with pytest.raises(un.InputError, match="is public"):
@@ -180,6 +185,7 @@ def test_without_a_network_the_sentence_says_so(
 # Folders that are not shared, and repositories that are not taken
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_link_damage_or_no_run_is_not_shared(run: Path, hub: FakeHub, tmp_path: Path) -> None:
     weights = run / "model.safetensors"
     weights.rename(tmp_path / "elsewhere")
@@ -199,6 +205,7 @@ def test_a_folder_with_a_link_damage_or_no_run_is_not_shared(run: Path, hub: Fak
     assert hub.repositories == {}
 
 
+@pytest.mark.slow
 def test_files_that_are_no_results_are_not_pulled(run: Path, hub: FakeHub, tmp_path: Path) -> None:
     un.push(run, NAME)
     hub.repositories[NAME].files |= dict.fromkeys(
@@ -210,6 +217,7 @@ def test_files_that_are_no_results_are_not_pulled(run: Path, hub: FakeHub, tmp_p
     assert files == SHARED | {"evaluation/a[1].json"}
 
 
+@pytest.mark.slow
 def test_code_that_a_pulled_run_names_is_not_run_without_trust(
     run: Path, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +246,7 @@ def test_what_is_no_run_is_not_taken_and_no_folder_is_replaced(run: Path, hub: F
 # The command line
 
 
+@pytest.mark.slow
 def test_the_commands_push_and_pull(
     run: Path, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,6 +262,8 @@ def test_the_commands_push_and_pull(
     assert "unperturbed pull mary/robust" in capsys.readouterr().err
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_the_python_of_the_page_on_sharing_works(run: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[2] / "docs/sharing.md").read_text()
     first, second = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)

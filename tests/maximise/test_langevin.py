@@ -56,6 +56,7 @@ def test_plain_steps_reach_the_stationary_mean_and_variance_of_the_discretised_d
     assert float(torch.corrcoef(z.T).fill_diagonal_(0).abs().max()) < 0.05, "features are independent"
 
 
+@pytest.mark.slow
 def test_in_a_small_ball_the_projected_chain_has_the_truncated_density() -> None:
     """density exp(U / T) on [x - eps, x + eps], in total variation."""
     threat, temperature = Threat("Linf", 1.0, None), 0.5

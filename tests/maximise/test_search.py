@@ -106,6 +106,7 @@ def assert_same_verdicts(ranks: PerExample, others: PerExample) -> None:
     torch.testing.assert_close(ranks[standing], others[standing], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.rounding
 @pytest.mark.parametrize("kind", ASCENTS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("norm", first(1, NORMS))
@@ -130,6 +131,7 @@ def test_the_result_is_the_same_in_any_order(kind: type, norm: Norm) -> None:
     assert second.passes == first.passes or not alike
 
 
+@pytest.mark.slow
 @pytest.mark.rounding
 @pytest.mark.parametrize("kind", first(2, ASCENTS), ids=lambda kind: kind.__name__)
 def test_verdicts_agree_at_any_number_of_places(kind: type) -> None:
@@ -163,6 +165,7 @@ def test_the_best_iterate_is_kept_and_lies_inside(kind: type, norm: Norm) -> Non
     assert best.finite.all() and torch.equal(best.restart, torch.ones(6, dtype=torch.int64))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_alone_and_in_company_100_steps_of_apgd_differ_by_rounding_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64, where rounding cannot decide, at 16 places and at 8, and though rows are rounded by their place."""

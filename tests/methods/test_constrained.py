@@ -109,6 +109,7 @@ def logistic() -> nn.Linear:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exchanged", [False, True])
 def test_the_dual_variable_converges_to_the_multiplier(exchanged: bool) -> None:
     """Logistic regression on two Gaussians under Linf: weights and multiplier agree with scipy's."""
@@ -134,6 +135,7 @@ def test_an_idle_limit_lets_the_dual_variable_go_to_zero() -> None:
     assert "Feasible" in method.conclude()[0] and "ended at 0 (" in method.conclude()[0]
 
 
+@pytest.mark.slow
 def test_a_limit_that_cannot_be_met_is_said_and_stays_finite() -> None:
     model, method = logistic(), Constrained(AT(FGSM), nominal_loss=0.01, dual_step=0.5, wait=0, dual_max=6.0)
     steps(method, model, gaussians(), Threat("Linf", 0.5, None), 200, 0.1)
@@ -469,6 +471,7 @@ def run(folder: Path, **options: Any) -> Any:
     return train(mlp(6, 3), blobs(60), THREAT, method, recipe, out=folder, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", ["batch", "epoch"])
 def test_a_run_logs_and_concludes_and_resumes_in_the_same_bits(every: str, tmp_path: Path) -> None:
     straight = run(tmp_path / "straight", every=every)

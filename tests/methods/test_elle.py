@@ -237,6 +237,7 @@ def test_elle_a_follows_its_rule() -> None:
     assert 5 < sum(weight == 4000.0 for weight in expected) < 100
 
 
+@pytest.mark.slow
 def test_elle_a_counts_as_if_it_kept_everything() -> None:
     """Welford's recursion in float32 at small numbers far from 0, where sums of squares would cancel."""
     values = (1.0 + 1e-4 * np.random.default_rng(0).normal(size=2000)).astype(np.float32).tolist()
@@ -302,6 +303,7 @@ def take_part(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_remember_the_same(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")

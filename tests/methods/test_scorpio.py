@@ -207,6 +207,7 @@ def test_many_steps_reach_the_maximum_of_a_concave_loss() -> None:
     assert (missing[1] < 0.02).all() and (missing[0] > missing[1]).all()
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**31),
     norm=st.sampled_from(NORMS),

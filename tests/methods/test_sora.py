@@ -116,6 +116,7 @@ def test_kappa_follows_the_slope_along_the_step(norm: Norm, curvature: float) ->
     assert float(method.kappa) == pytest.approx(0.95 * 0.99 + 0.05 * measured, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_many_steps_reach_the_slope_and_the_steps_shorten() -> None:
     model, method = Bowl(0.9), SORA()
     lengths = [float((step(method, model, INSIDE).z.detach() - INSIDE.x).abs().mean()) for _ in range(60)]

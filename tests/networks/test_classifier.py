@@ -60,6 +60,7 @@ FORMS: list[Callable[[Net, Tensor, Tensor], Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", first(3, FORMS))
 def test_every_form_of_output_trains_to_the_same_weights(form: Any) -> None:
     plain, other = net(), net(form)
@@ -82,6 +83,7 @@ def test_features_first_are_never_taken_for_logits() -> None:
             run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", [1, -1, lambda given: given[1]])
 def test_output_picks_the_logits(output: Any) -> None:
     plain, other = net(), net(FEATURES_FIRST)
@@ -137,6 +139,7 @@ def test_a_network_that_changes_its_inputs_works_on_a_copy(first: Any) -> None:
     assert seen.counts["unknown"] == 0 and torch.equal(X, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("both", [True, False])
 def test_reentrant_checkpoints_give_the_gradients_of_others(both: bool) -> None:
     """Alone in train mode they would give no error, and the first layers no gradient."""
@@ -157,6 +160,8 @@ def test_reentrant_checkpoints_give_the_gradients_of_others(both: bool) -> None:
     assert evaluate(plain, (X, Y), THREAT, "pgd").counts == evaluate(other, (X, Y), THREAT, "pgd").counts
 
 
+@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", first(1, [lambda self, f, z: z, lambda self, f, z: z[:, 0], lambda self, f, z: z.squeeze()])
 )
@@ -211,6 +216,7 @@ def test_the_remedy_names_the_channels_that_the_network_takes(
         evaluate(model, (torch.rand(len(Y), *shape), Y), THREAT, "pgd")
 
 
+@pytest.mark.slow
 def test_a_network_that_takes_gradients_itself_works() -> None:
     def sharpened(x: Tensor) -> Tensor:
         (slope,) = torch.autograd.grad(x.square().sum(), x, create_graph=True)

@@ -157,6 +157,7 @@ def test_means_over_draws_leave_out_what_fails_alone() -> None:
     assert any("On 2 examples" in text and "cannot take" in text for text in outcome.warnings)
 
 
+@pytest.mark.slow
 def test_means_over_draws_where_attacks_alone_fail() -> None:
     """At x nothing fails: what the search did not see is unknown all the same."""
     x, y, bad = apart(40)
@@ -173,6 +174,7 @@ def test_means_over_draws_where_attacks_alone_fail() -> None:
     assert (clean[bad] == y[bad]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", [True, False])
 def test_means_over_draws_in_little_memory(gradient: bool) -> None:
     x, y = blobs(60)
@@ -182,6 +184,7 @@ def test_means_over_draws_in_little_memory(gradient: bool) -> None:
     assert any("Memory ran out" in text and "8 examples" in text for text in outcome.warnings)
 
 
+@pytest.mark.slow
 def test_an_example_that_the_network_fails_on_is_unknown_and_the_others_are_as_without_it() -> None:
     x, y = blobs(40)
     inner, bad = linear(6, 3), [5, 23]
@@ -269,6 +272,7 @@ def test_the_curve_where_searches_alone_fail() -> None:
     assert any("FAB failed" in text for text in found.warnings)
 
 
+@pytest.mark.slow
 def test_a_later_look_that_fails_leaves_a_doubt_where_it_was() -> None:
     """The second forward, at the points of the attack, fails."""
     x, y, bad = apart(40)
@@ -293,6 +297,7 @@ def test_a_later_look_that_fails_leaves_a_doubt_where_it_was() -> None:
     assert found.at(THREAT.eps).value <= plain.at(THREAT.eps).value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", [True, False])
 def test_the_curve_in_little_memory(gradient: bool) -> None:
     x, y = blobs(60)
@@ -306,6 +311,7 @@ def test_the_curve_in_little_memory(gradient: bool) -> None:
 # Transfer
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_transfer_leaves_out_what_fails_alone() -> None:
     """One model fails on an example and on what is found near it, also on the other's points."""
@@ -321,6 +327,7 @@ def test_transfer_leaves_out_what_fails_alone() -> None:
     assert any(text.startswith("a: On 2 examples the forward failed") for text in found.warnings)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("most", "gradient"), first(1, [(8, True), (8, False), (4, False)]))
 def test_transfer_in_little_memory(most: int, gradient: bool) -> None:
@@ -335,6 +342,7 @@ def test_transfer_in_little_memory(most: int, gradient: bool) -> None:
     assert any(text.startswith("a: Memory ran out") and f"{most} examples" in text for text in found.warnings)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_climb_to_its_end_that_fails_costs_nothing_else() -> None:
     x, y, bad = apart(40)

@@ -295,6 +295,7 @@ def in_a_new_process(folder: Path, written: dict[str, str], **environment: str) 
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_another_process_gives_the_same_fingerprint(tmp_path: Path) -> None:
     found = {in_a_new_process(tmp_path, AS_WRITTEN, PYTHONHASHSEED=seed) for seed in ("1", "2")}

@@ -60,6 +60,8 @@ def opened(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ope
         browser.close()
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_every_figure_is_drawn_and_has_words_and_a_table(opened: Opened) -> None:
     page, charts = opened.page, [chart for _, chart in opened.report.document.charts()]
     page.evaluate("document.querySelectorAll('main details').forEach(fold => { fold.open = true; })")
@@ -89,6 +91,8 @@ def test_a_table_is_sorted_by_the_keyboard(opened: Opened) -> None:
     assert orders[0] == sorted(orders[0]) and orders[1] == sorted(orders[0], reverse=True)
 
 
+@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", first(1, ["light", "dark"]))
 def test_there_is_no_serious_accessibility_fault(opened: Opened, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
@@ -107,6 +111,7 @@ def test_a_phone_scrolls_in_one_direction(opened: Opened) -> None:
     opened.page.set_viewport_size({"width": 1280, "height": 900})
 
 
+@pytest.mark.slow
 def test_the_page_complained_of_nothing_and_asked_for_nothing(opened: Opened) -> None:
     """The last test: what the page did in all the others counts."""
     opened.page.emulate_media(media="print")

@@ -51,6 +51,7 @@ def test_the_first_examples_of_a_set(run: Path) -> None:
             un.adversarial_set(run, examples=wrong)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_sheet_shows_the_original_and_the_adversarial_input(run: Path, tmp_path: Path) -> None:
     examples = un.adversarial_set(run)
@@ -123,6 +124,8 @@ def test_differences_between_runs_are_rows(made: Path) -> None:
     assert float(row["McNemar's p, robust"]) == pair.robust.p
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_the_command_exports_all_of_it(
     run: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -223,6 +223,7 @@ def test_values_of_other_types_leave_out_their_section_only(run: Path) -> None:
     assert "Left out: training" in titles and "Results" in titles
 
 
+@pytest.mark.slow
 def test_a_finding_of_other_types_is_damaged_though_its_checksum_is_right(run: Path) -> None:
     path = next(run.glob("diagnosis*.json"))
     content = read_sealed(path)

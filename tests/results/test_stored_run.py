@@ -28,6 +28,7 @@ def test_a_whole_run_is_read_without_a_complaint(run: Path) -> None:
     assert all(low.value >= high.value for (_, low), (_, high) in zip(curve.points, curve.points[1:], strict=False))
 
 
+@pytest.mark.slow
 def test_certificates_and_counts_of_draws_are_no_damaged_evaluations(run: Path) -> None:
     model, data, threat = mlp(6, 3), blobs(8), un.Threat("L2", 0.2)
     un.certify(model, data, threat, 0.25, draws=4, out=run / "evaluation")
@@ -36,6 +37,7 @@ def test_certificates_and_counts_of_draws_are_no_damaged_evaluations(run: Path) 
     assert stored.damaged == () and len(stored.evaluations) == 1
 
 
+@pytest.mark.slow
 def test_attacks_on_a_sample_of_survivors_are_no_evaluations(run: Path) -> None:
     """They would give 100%, under the stronger suite."""
     strong = Suite("strong", (GradientAttack("strong", cross_entropy, PGD(steps=20)),), "a test")
@@ -97,6 +99,7 @@ def test_a_curve_that_was_raised_by_hand_is_refused(run: Path) -> None:
     assert not stored.curves and any("it was changed" in text for text in stored.damaged)
 
 
+@pytest.mark.slow
 def test_the_headline_is_under_the_threat_of_training(run: Path) -> None:
     model, data = un.load_run(run), un.load_data(str(read_run(run, "a").record.data))  # type: ignore[union-attr]
     un.evaluate(model, data, un.Threat("Linf", 0.01), QUICK, out=run / "evaluation/other")
@@ -104,6 +107,7 @@ def test_the_headline_is_under_the_threat_of_training(run: Path) -> None:
     assert len(stored.evaluations) == 2 and stored.headline is not None and stored.headline.radius == 0.1
 
 
+@pytest.mark.slow
 def test_the_headline_is_on_the_test_data_of_the_run(run: Path) -> None:
     """A stronger suite on other data does not replace it, and without it the report says so."""
     strong = Suite("strong", (GradientAttack("strong", cross_entropy, PGD(steps=60), restarts=3),), "a test")

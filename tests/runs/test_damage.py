@@ -162,6 +162,7 @@ def files_of(run: Path) -> list[Path]:
     return sorted(path for path in run.rglob("*") if path.is_file() and path.suffix not in (".html", ".svg"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("share", in_ci(1, range(SHARES)))
 def test_no_damage_ends_in_a_traceback_or_a_wrong_number(share: int, whole: tuple[Path, dict[str, Any]]) -> None:

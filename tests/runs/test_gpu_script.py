@@ -11,6 +11,7 @@ from benchmarks import gpu
 CPU = torch.device("cpu")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_small_run_checks_and_measures_everything(tmp_path: Path) -> None:
     report = gpu.run(CPU, gpu.SMALL, None)

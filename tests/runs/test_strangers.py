@@ -63,6 +63,7 @@ def test_a_temporary_file_that_is_a_link_is_not_written_through(victim: Path, tm
     assert victim.read_text() == "mine" and (tmp_path / "report.html").read_text() == "page"
 
 
+@pytest.mark.slow
 def test_a_table_that_expands_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A column of one repeated value takes a few bytes, and a list may hold any number of values in a row."""
     path = tmp_path / "part.parquet"

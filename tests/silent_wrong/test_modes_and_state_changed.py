@@ -43,6 +43,7 @@ def mixed_modes() -> nn.Module:
     return with_gradients(model)
 
 
+@pytest.mark.slow
 def test_a_model_in_train_mode_is_evaluated_in_eval_mode_s3() -> None:
     data, model = blobs(150, seed=3), trained_with_norm()
     with untouched(model):
@@ -52,6 +53,8 @@ def test_a_model_in_train_mode_is_evaluated_in_eval_mode_s3() -> None:
     assert 0 < in_train_mode.counts["broken"] and 0 < in_train_mode.counts["survived"]
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_batch_norm_does_not_make_the_result_depend_on_the_batch_size_s3() -> None:
     data, model = blobs(150, seed=3), trained_with_norm()
     outcomes = [evaluate(model, data, THREAT, QUICK, batch_size=size) for size in (256, 32, 4)]
@@ -77,6 +80,7 @@ def test_an_interruption_midway_changes_nothing_s5(last: int) -> None:
     assert evaluate(inner, data, THREAT, QUICK).examples == evaluate(mixed_modes(), data, THREAT, QUICK).examples
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [5, 10, 18])
 def test_a_single_failure_midway_changes_nothing_s5(last: int) -> None:
     """A failed forward is repeated on fewer examples, in case one of them is the cause.
@@ -106,6 +110,7 @@ def test_no_submodule_ever_runs_in_train_mode_on_test_data_s11() -> None:
     assert same(before, snapshot(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", first(2, [AT, Free, ERM, RS_FGSM, TRADES]))
 def test_training_ends_in_eval_mode_s11(make: Callable[[], Method]) -> None:
     model, test = mlp(6, 3, norm=True, dropout=0.2), blobs(60, seed=9)

@@ -87,6 +87,7 @@ def probes_of(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_forced_collapse_is_recognised_within_an_epoch_s25(tmp_path: Path) -> None:
     """FGSM at eps 0.3 on enlarged digits learns to mask its one step: in the end nearly all resist it, and none ten."""
@@ -116,6 +117,7 @@ def pgd_run(seed: int, eps: float) -> Trained:
     return train(SmallCNN((1, 8, 8)), load_digits(), Threat("Linf", eps), AT(), recipe)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "eps"), in_ci(1, [(0, 0.1), (3, 0.2), (1, 0.1), (2, 0.1), (4, 0.2)]))
 def test_adversarial_training_raises_no_false_alarm_s25(seed: int, eps: float) -> None:

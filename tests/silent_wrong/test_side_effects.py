@@ -42,6 +42,7 @@ def quick_start(seed: int, folder: Path) -> tuple[Trained, Split]:
     return trained, select(data.test, torch.arange(8))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_quick_start_runs_and_the_seed_counts_s13(tmp_path: Path) -> None:
     first, some = quick_start(0, tmp_path / "a")

@@ -51,6 +51,7 @@ def test_a_network_that_is_random_on_the_last_example_alone_is_seen_s7(monkeypat
     assert any("draws random numbers" in text for text in outcome.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 1e3, 1e5])
 def test_saturated_logits_hide_nothing_s8(scale: float) -> None:
     """The cross-entropy's gradient vanishes in float32; the suites' other losses see on."""
@@ -110,6 +111,7 @@ SHORT: dict[str, Attack] = {
 SHORT |= {"FAB": FAB(steps=20), "Square": Square(queries=100)}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_directions_losses_and_criteria_are_right_in_every_norm_s16(name: str) -> None:
@@ -117,6 +119,7 @@ def test_directions_losses_and_criteria_are_right_in_every_norm_s16(name: str) -
     laws.breaks_what_can_be_broken(ATTACKS[name], slack=1.05, classes=4 if name.startswith("targeted") else 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 def test_the_best_point_is_returned_and_not_the_last_s16(name: str) -> None:
     laws.keeps_the_best_of_all_it_saw(SHORT[name])

@@ -46,6 +46,7 @@ def test_nothing_marked_in_300_of_2000() -> None:
     assert low == 0 and 0.008 * 2000 < high < 0.01 * 2000 < clopper_pearson
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("marked", [0, 1, 2, 4])
 def test_for_few_marked_it_is_narrower_than_with_equal_shares_of_the_error(marked: int) -> None:
     low, high = marked_in_population(marked, 300, 5000)

@@ -122,6 +122,7 @@ def kill_writers(url: str, environment: dict[str, str], tmp_path: Path, kills: i
         assert check(folder) == STEPS - 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_three_killed_writers_lose_nothing(place: tuple[str, dict[str, str]], tmp_path: Path) -> None:
     kill_writers(*place, tmp_path, 3)

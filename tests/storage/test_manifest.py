@@ -46,6 +46,8 @@ paths = st.lists(names.filter(lambda name: not name.startswith(".")), min_size=1
 entries = st.builds(Entry, st.from_regex(r"[0-9a-f]{16}-[0-9]{8}", fullmatch=True), st.text(), st.integers(0, 2**40))
 
 
+@pytest.mark.long
+@pytest.mark.slow
 @given(st.dictionaries(paths, entries, max_size=4), st.integers(1, 99999999))
 def test_a_manifest_comes_back(files: dict[str, Entry], number: int) -> None:
     manifest = Manifest(number, "aaaa", this_process(), files)

@@ -120,6 +120,7 @@ def test_an_error_publishes_as_well_and_a_folder_without_files_leaves_nothing() 
     assert newest(store())[0] is not None and newest(store())[0].holder is None  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_content_is_uploaded_once_and_old_objects_are_deleted() -> None:
     with opened.opened(URL) as folder:
         write_text(folder / "last", "1" * 100)
@@ -134,6 +135,7 @@ def test_a_content_is_uploaded_once_and_old_objects_are_deleted() -> None:
     assert manifest is not None and {entry.name for entry in manifest.files.values()} <= set(store().names("objects"))
 
 
+@pytest.mark.slow
 def test_a_file_is_published_as_it_was_between_two_writes() -> None:
     """`b` is always written after `a`, so that no reader may see it ahead."""
     with opened.opened(URL) as folder:

@@ -32,6 +32,7 @@ def shaky(tmp_path: Path) -> Iterator[Shaky]:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.mark.slow
 def test_requests_do_what_they_say(shaky: Shaky, tmp_path: Path) -> None:
     store = ObjectStore("s3://bucket/run")
     assert store.names("objects") == [] and store.details() == {}
@@ -49,6 +50,7 @@ def test_requests_do_what_they_say(shaky: Shaky, tmp_path: Path) -> None:
         store.read("objects/a")
 
 
+@pytest.mark.slow
 def test_a_missing_bucket_is_named(shaky: Shaky, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(("train", "--data", "digits", "--epochs", "1", "--out", "s3://another-bucket/run")) == 2
     assert "s3://another-bucket/run cannot be written" in capsys.readouterr().err
@@ -103,6 +105,7 @@ def test_two_hundred_failed_requests_lose_nothing(
     assert failed == 200 and seen == {*FAILURES}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_commands_with_failing_requests_give_what_they_give_here(
     shaky: Shaky, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -71,6 +71,7 @@ def test_a_study_has_three_scales_and_runs_that_differ(study: Study) -> None:
             assert pickle.loads(pickle.dumps(runs[0])).key == runs[0].key
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUANTITIES)
 def test_a_measure_has_its_quantities_for_every_example(name: str, tmp_path: Path) -> None:

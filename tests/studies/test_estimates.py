@@ -56,6 +56,8 @@ def test_copies_have_ids_of_their_own_and_the_same_shares() -> None:
     assert len(many.broken) == 10 and many.truth == one.truth and 39 + 4 * 40 in many.broken
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_the_interval_covers_as_often_as_it_says_and_is_unbiased() -> None:
     """Thirty breaks anywhere among 3,000; the nearest survivors are no different."""
     scattered = population(3000, set(torch.randperm(2900, generator=torch.Generator().manual_seed(0))[:30].tolist()))

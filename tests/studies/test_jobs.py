@@ -26,6 +26,7 @@ def silent(share: float, text: str) -> None:
     pass
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_unit_is_executed_once_and_errors_reach_the_caller() -> None:
     units = [Unit(number, 1, Square(number)) for number in range(5)]

@@ -111,6 +111,8 @@ def noise(seed: int) -> Callable[[Values], Tensor]:
     return lambda values: rows.double()
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_noise_decides_at_most_one_study_of_twenty() -> None:
     """Studies of four claims, whose truth is a difference of 0."""
     studies = [[(Claim("noise", noise(4 * k + i), percent=False), values_of()) for i in range(4)] for k in range(200)]

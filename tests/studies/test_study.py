@@ -62,6 +62,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seeds
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_a_study_trains_chooses_measures_and_writes_its_pages(tmp_path: Path, trained: list[int]) -> None:
     place = Place(tmp_path / "out")
     assert progress_of(STUDY, "small", place) == (0, 4)
@@ -77,6 +79,8 @@ def test_a_study_trains_chooses_measures_and_writes_its_pages(tmp_path: Path, tr
     ]
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_a_second_call_trains_nothing_and_writes_the_same_bytes(tmp_path: Path, trained: list[int]) -> None:
     place = Place(tmp_path / "out")
     folder = write_pages(run_study(STUDY, "small", place), place.out).parent
@@ -87,6 +91,8 @@ def test_a_second_call_trains_nothing_and_writes_the_same_bytes(tmp_path: Path, 
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 3, 5])
 def test_an_interrupted_study_resumes_to_the_same_values(
     tmp_path: Path, trained: list[int], monkeypatch: pytest.MonkeyPatch, stop: int
@@ -120,6 +126,8 @@ def test_an_interrupted_study_resumes_to_the_same_values(
     assert lines(halted) == lines(whole)
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_runs_are_shared_between_studies_and_measured_values_without_networks_suffice(
     tmp_path: Path, trained: list[int]
 ) -> None:

@@ -51,6 +51,7 @@ def test_the_suites_are_as_published() -> None:
     assert [SUITES[name] for name in ("standard", "plus", "rand")] == [STANDARD, PLUS, RAND]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", first(2, [3, 10, 2, 4, 8, 100]))
 @pytest.mark.parametrize("lead", [0.0, 500.0], ids=["broken", "robust"])
 def test_any_number_of_classes_finishes(classes: int, lead: float) -> None:

@@ -28,6 +28,7 @@ def test_its_name_and_note_say_what_ran() -> None:
     assert "margin in place of DLR" not in custom(["square"]).against("Linf", 3).note
 
 
+@pytest.mark.slow
 def test_an_evaluation_takes_it_by_name() -> None:
     x, model = uniform(30, 6), linear(6, 2)
     data, threat = (x, model(x).argmax(1)), Threat("Linf", 0.03)

@@ -53,6 +53,7 @@ def test_an_evaluation_checks_its_survivors() -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_its_verdict_of_an_example_does_not_depend_on_the_others() -> None:
     x, model = uniform(24, 6), linear(6, 3)

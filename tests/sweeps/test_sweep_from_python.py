@@ -27,6 +27,7 @@ def swept(data: Data, out: Path, **options: Any) -> un.Sweep:
                     suite="pgd-ce", out=out, device="cpu", **options)  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_its_runs_are_those_of_train_and_evaluate(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
@@ -61,6 +62,7 @@ def test_nothing_is_trained_for_an_option_that_there_is_not(data: Data, tmp_path
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_an_entry_of_the_table(data: Data, tmp_path: Path) -> None:
     found = un.sweep({"lr": [0.01, 1e30]}, data, THREAT, recipe=RECIPE, model="mlp", suite="pgd-ce", examples=4,
                      out=tmp_path / "sweep", device="cpu")  # fmt: skip

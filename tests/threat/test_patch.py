@@ -60,6 +60,7 @@ def test_linear_maximum_is_that_of_the_best_square(seed: int, shape: tuple[int, 
     assert bool(threat.contains(x, best).all())
 
 
+@pytest.mark.slow
 @cases
 @settings(max_examples=60, deadline=None)
 def test_distance_is_the_side_of_the_smallest_square_that_holds_the_change(

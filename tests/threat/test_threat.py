@@ -61,6 +61,7 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     return (a.double() * b.double()).flatten(1).sum(1) if a.dim() > 1 else a.double() * b.double()
 
 
+@pytest.mark.slow
 @cases
 @settings(max_examples=150, deadline=None)
 def test_projection_is_the_nearest_point(
@@ -76,6 +77,7 @@ def test_projection_is_the_nearest_point(
     assert (inner(z - p, best - p) <= room_for_rounding).all()
 
 
+@pytest.mark.slow
 @cases
 @settings(max_examples=100, deadline=None)
 def test_results_are_feasible_in_float32_and_projection_is_idempotent(
@@ -550,6 +552,7 @@ def test_limits_without_a_box_are_infinite() -> None:
 # What APGD, FAB and Square ask of it
 
 
+@pytest.mark.slow
 @cases
 def test_the_move_to_a_plane_is_exact_and_the_shortest(
     seed: int, norm: Norm, box: str, shape: tuple[int, ...], eps: float, scale: float

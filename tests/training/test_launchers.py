@@ -90,6 +90,7 @@ def take_steps(folder: Path) -> None:
     save_file(regularise(fabric, "frozen", rank, 2), folder / f"terms-{rank}.safetensors")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_of_torchrun_give_the_gradients_of_one(tmp_path: Path) -> None:
     under_torchrun("take_steps", tmp_path)
@@ -145,6 +146,7 @@ def by_hand(rank: int, port: int) -> dict[str, str]:
     return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": str(rank), "LOCAL_RANK": "0"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("variables", [of_slurm, by_hand])
 def test_two_nodes_of_slurm_or_by_hand_train_like_one_process(variables: object, tmp_path: Path) -> None:
@@ -161,6 +163,7 @@ def test_two_nodes_of_slurm_or_by_hand_train_like_one_process(variables: object,
     check_run(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_command_under_torchrun_trains_once_and_prints_once(tmp_path: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
@@ -197,6 +200,7 @@ def join_a_group(folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_joins_the_processes_of_an_initialised_group(tmp_path: Path) -> None:
     under_torchrun("join_a_group", tmp_path)

@@ -9,6 +9,7 @@ from unperturbed import runs
 from unperturbed.errors import InputError
 
 
+@pytest.mark.slow
 def test_a_paused_run_ends_in_the_same_bits(tmp_path: Path) -> None:
     at_run(tmp_path / "straight")
     for until in (1, 3):

@@ -153,6 +153,7 @@ def take_three_steps(rank: int, port: int, norm: bool, folder: Path) -> None:
     save_file(three_steps(fabric, rank, 2, norm), folder / f"{rank}.safetensors")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "frozen batch norm"])
 def test_two_processes_perturb_weights_and_move_dual_variables_as_one(norm: bool, tmp_path: Path) -> None:
@@ -198,6 +199,7 @@ def regularise_together(rank: int, port: int, batch_norm: str, folder: Path) -> 
     save_file(regularise(fabric, batch_norm, rank, 2), folder / f"{rank}.safetensors")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", ["none", "frozen"])
 def test_two_processes_give_the_regularisers_gradients_of_one_s24(batch_norm: str, tmp_path: Path) -> None:
@@ -227,6 +229,7 @@ def train_at(folder: Path, devices: int) -> None:
     train(mlp(6, 3), blobs(120), THREAT, AT(), recipe, out=folder, device="cpu", devices=devices, extra=more)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_training_with_two_processes_is_training(tmp_path: Path) -> None:
     """A script starts its second process by itself."""
@@ -258,6 +261,7 @@ def train_free(rank: int, port: int, folder: Path, resume: bool, stop: int) -> N
         )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_resume_with_the_memory_and_randomness_of_each(tmp_path: Path) -> None:
     """Free keeps a perturbation for each process, and dropout draws other numbers in each."""

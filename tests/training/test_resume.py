@@ -102,6 +102,7 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", first(4, CASES))
 def test_a_run_resumed_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
     """Stopped with a checkpoint every step (after steps 2 and 7), and with one every epoch (after step 8)."""
@@ -289,6 +290,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_left_for_the_one_before_it(tmp_path: Path) -> None:
     at_run(tmp_path / "straight")
     run = tmp_path / "run"
@@ -363,6 +365,7 @@ def test_changed_metrics_are_restored_from_the_checkpoint(tmp_path: Path) -> Non
     assert without_seconds(runs.read_jsonl(path)) == before
 
 
+@pytest.mark.slow
 def test_a_live_run_is_neither_begun_again_nor_resumed_beside_itself(tmp_path: Path) -> None:
     refused = []
 

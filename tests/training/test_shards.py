@@ -81,6 +81,7 @@ def take_steps(rank: int, port: int, folder: Path) -> None:
     save_file(one_step(fabric, AT(), parts=2), folder / f"parts-{rank}.safetensors")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_with_shards_give_the_gradients_of_one(tmp_path: Path) -> None:
     together(take_steps, tmp_path)
@@ -108,6 +109,7 @@ def go(folder: Path, method: Method, devices: int, resume: bool = False, stop: i
         )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_in_shards_is_a_run_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
     """The files are those of any run; only the checkpoint is in shards, of which the last two are kept."""

@@ -118,6 +118,7 @@ METHODS: dict[str, Callable[[], Method]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ticking")
 @pytest.mark.parametrize("name", METHODS)
 def test_measuring_leaves_no_trace(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

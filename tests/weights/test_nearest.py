@@ -33,6 +33,7 @@ def test_other_networks_are_not_named() -> None:
         assert belonging(weights, named_models()) == ""
 
 
+@pytest.mark.slow
 def test_the_nearest_network_is_named_as_another_one() -> None:
     """The post-activation ResNet-18 of the CIFAR code shares the convolutions of the pre-activation one."""
     nearest = belonging(post_activation_resnet(8), named_models())
@@ -64,6 +65,7 @@ def post_activation_resnet(width: int) -> dict[str, Tensor]:
     return {name: torch.zeros(shape) for name, shape in shapes.items()}
 
 
+@pytest.mark.slow
 def test_residual_networks_of_torchvision_are_named() -> None:
     weights = {"conv1.weight": torch.zeros(64, 3, 7, 7), "fc.weight": torch.zeros(10, 512)}
     for stage, blocks in zip((1, 2, 3, 4), (3, 4, 6, 3), strict=True):

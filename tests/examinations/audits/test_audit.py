@@ -41,6 +41,7 @@ def net() -> Small:
     return robust()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_honest_network_shows_no_sign_of_obfuscation(net: Small, tmp_path: Path) -> None:
     found = audited(net, 24, out=tmp_path / "audit")
@@ -53,6 +54,8 @@ def test_an_honest_network_shows_no_sign_of_obfuscation(net: Small, tmp_path: Pa
     assert again.headline == found.headline
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_a_network_with_state_is_audited_in_the_state_in_which_it_was_given(
     net: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +100,7 @@ def truth(net: Small) -> float:
     return evaluate(net, examples(N), THREAT, "standard").robust_accuracy.value
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", in_ci(1, same_function(Small())))
 def test_the_headline_of_a_network_with_the_same_answers_is_the_undefended_ones(
@@ -108,6 +112,7 @@ def test_the_headline_of_a_network_with_the_same_answers_is_the_undefended_ones(
     assert found.verdict in ("suspicious", "obfuscated")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", in_ci(1, other_function(Small())))
 def test_the_cause_of_a_network_with_other_answers_is_named(net: Small, name: str) -> None:

@@ -67,6 +67,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unperturbed.examinations.audit.checks_in", only("probabilities", "saturation"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_stored_evaluation_is_the_baseline_and_others_count_too(tmp_path: Path) -> None:
@@ -84,6 +85,7 @@ def test_a_stored_evaluation_is_the_baseline_and_others_count_too(tmp_path: Path
     assert value["headline"]["value"] <= verdicts.count("survived") / N, "broken by any is broken"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_sorted_examples_are_audited_in_every_class(tmp_path: Path) -> None:
@@ -96,6 +98,7 @@ def test_sorted_examples_are_audited_in_every_class(tmp_path: Path) -> None:
     assert len({*table["label"]}) == len({*y.tolist()})
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_an_evaluation_of_another_network_or_of_fewer_examples_is_not_used(tmp_path: Path) -> None:
@@ -105,6 +108,7 @@ def test_an_evaluation_of_another_network_or_of_fewer_examples_is_not_used(tmp_p
     assert (tmp_path / "baseline").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_check_that_breaks_an_example_lowers_the_headline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaking(given: Audited) -> CheckResult:

@@ -21,6 +21,7 @@ def planted() -> tuple[nn.Module, Batch]:
     return robust(), Batch(x, y, torch.arange(40))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_strong_suite_solves_what_one_step_does_not(planted: tuple[nn.Module, Batch]) -> None:
     solved, one_step = (binarisation(*planted, THREAT, suite, 6) for suite in (STRONG, FGSM))
@@ -39,12 +40,14 @@ def test_the_test_ends_after_so_many_failures(planted: tuple[nn.Module, Batch]) 
     assert (found.solved, found.valid, len(calls)) == (0, 2, 2)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_autoattack_passes(planted: tuple[nn.Module, Batch]) -> None:
     found = binarisation(*planted, THREAT, STANDARD, 20)
     assert found.valid >= 18 and found.solved >= 0.95 * found.valid
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) for name in SABOTAGED if name != "no step"]
 )

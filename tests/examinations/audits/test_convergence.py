@@ -21,6 +21,7 @@ SHORT = Suite("short", (GradientAttack("PGD-2", margin, PGD(steps=2, step_size=0
 LOTTERY = Suite("lottery", (GradientAttack("PGD-1", margin, PGD(steps=1, step_size=0.01)),), "a test")
 
 
+@pytest.mark.slow
 def test_a_strong_suite_gains_nothing_from_more_of_anything() -> None:
     audited = under_audit(robust())
     for check in (more_restarts, two_losses, incomplete, silent_success):
@@ -28,6 +29,7 @@ def test_a_strong_suite_gains_nothing_from_more_of_anything() -> None:
         assert found.verdict == "pass" and found.causes == (), f"{check.__name__}: {found.measured}"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_short_suite_gains_from_more_steps() -> None:
     found = more_steps(under_audit(robust(), 30, SHORT))
@@ -35,6 +37,7 @@ def test_a_short_suite_gains_from_more_steps() -> None:
     assert len(found.broke) >= 0.1 * found.numbers[0].n and found.numbers[1].value > 0.1, found.measured
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_examples_that_a_check_broke_are_misclassified_inside_the_threat_set() -> None:
     audited = under_audit(robust(), 30, SHORT)
@@ -42,6 +45,7 @@ def test_examples_that_a_check_broke_are_misclassified_inside_the_threat_set() -
     assert {*more_steps(audited).broke} <= standing and standing <= {*range(30)}
 
 
+@pytest.mark.slow
 def test_a_climb_with_tiny_steps_is_incomplete() -> None:
     tiny = Suite("tiny", (GradientAttack("PGD", margin, PGD(steps=50, step_size=0.004)),), "a test")
     found = incomplete(under_audit(robust(), 40, tiny))
@@ -68,6 +72,7 @@ def test_an_attack_that_forgets_its_success_is_noticed() -> None:
     assert found.verdict == "fail" and found.numbers[0].value > 0.1, found.measured
 
 
+@pytest.mark.slow
 def test_a_suite_without_climbs_is_compared_with_that_of_pgd() -> None:
     nothing = Suite("nothing", (FunctionAttack("nothing", lambda model, x, y: x),), "a test")
     found = more_restarts(under_audit(robust(), 20, nothing))

@@ -20,6 +20,7 @@ def audited(model: torch.nn.Module, eps: float) -> Audited:
     return Audited(model, batch, Threat("Linf", eps), 10, 0, 128, find_suite("pgd"), evaluate)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [5, 6])
 def test_catastrophic_overfitting_is_named(seed: int) -> None:
     """The bounds of the check were set on networks of other seeds."""
@@ -27,6 +28,7 @@ def test_catastrophic_overfitting_is_named(seed: int) -> None:
     assert collapsed.verdict == "fail" and collapsed.causes == ("catastrophic overfitting",), collapsed.measured
 
 
+@pytest.mark.long
 def test_honest_networks_are_not() -> None:
     for model in (robust(7), fit(0.0, 0, 6, seed=8)):
         found = one_step(audited(model, EPS))

@@ -27,12 +27,14 @@ class Jagged(Around):
         return self.net(x) + 20 * wave  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_tiny_noise_changes_an_honest_loss_little_and_a_jagged_one_much() -> None:
     honest, jagged = unstable(under_audit(robust())), unstable(under_audit(Jagged(robust())))
     assert honest.verdict == "pass" and honest.numbers[0].value < 2 * HONEST
     assert jagged.verdict == "fail" and jagged.causes == ("shattered",), jagged.measured
 
 
+@pytest.mark.slow
 def test_the_nonlinearity_vanishes_with_the_radius() -> None:
     small, usual = (linearity(under_audit(robust(), 30, eps=eps)) for eps in (1e-3, 0.15))
     gamma = [found.numbers[0].value for found in (small, usual)]
@@ -51,6 +53,7 @@ def test_the_surface_has_the_mean_loss_of_the_examples_in_the_middle() -> None:
     assert CheckResult.of(found.json()) == found, "kept in a file as it is"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_small_network_learns_the_labels_and_breaks_what_a_hidden_gradient_protects() -> None:
     hidden = under_audit(Behind(fit(0.0, 0, 6), "zero"), 60)
@@ -60,6 +63,7 @@ def test_a_small_network_learns_the_labels_and_breaks_what_a_hidden_gradient_pro
     assert len(found.broke) == round(found.numbers[0].value * found.numbers[0].n)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_points_of_other_networks_break_no_more_of_an_honest_one() -> None:
     audited = under_audit(robust(), 60)
@@ -68,6 +72,7 @@ def test_points_of_other_networks_break_no_more_of_an_honest_one() -> None:
     assert found.verdict == "pass" and "an undefended network" in found.measured
 
 
+@pytest.mark.slow
 def test_what_breaks_another_network_only_is_no_attack_on_this_one() -> None:
     audited = under_audit(robust())
     audited.__dict__["candidates"] = [Candidate("another network", fit(0.0, 0, 6))]
@@ -76,6 +81,7 @@ def test_what_breaks_another_network_only_is_no_attack_on_this_one() -> None:
     assert stand_in(audited).verdict == "pass"
 
 
+@pytest.mark.slow
 def test_half_of_the_box_must_break_all_but_chance() -> None:
     honest, hidden = radii(under_audit(robust(), 30)), radii(under_audit(Behind(robust(), "zero"), 30))
     assert honest.verdict == "pass" and honest.numbers[2].value <= 0.2

@@ -186,6 +186,7 @@ def by_id(finding: Finding, exact: Tensor) -> list[float]:
     return [float(exact[k]) for k in finding.distributions[0].ids]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", first(2, BUILDERS))
 def test_every_style_of_network_goes_through_and_agrees_with_dense_jacobians(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -205,6 +206,7 @@ def test_every_style_of_network_goes_through_and_agrees_with_dense_jacobians(
     assert all(0 < value < 2 for value in values(finding, SPREAD).values())
 
 
+@pytest.mark.slow
 @given(n=st.integers(1, 3), m=st.integers(1, 60), d=st.integers(1, 60), seed=st.integers(0, 1000))
 def test_the_largest_singular_value_is_approached_from_below(n: int, m: int, d: int, seed: int) -> None:
     matrix = normal(n, m, d, seed=seed)

@@ -44,6 +44,7 @@ def fewer_radii(monkeypatch: pytest.MonkeyPatch) -> None:
 # What is measured
 
 
+@pytest.mark.slow
 def test_accuracies_losses_and_gaps_typed_again() -> None:
     one = subject(TWO, *TEST, train=TRAIN, threat=OPEN, classes=2)
     with untouched(TWO, *TEST, *TRAIN):
@@ -75,6 +76,7 @@ def test_what_is_wrong_to_begin_with_is_not_robust() -> None:
     assert number(found, "robust loss, test").value >= number(found, "natural loss, test").value
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_never_counted_as_right() -> None:
     x, y = TRAIN
     rows = ((x @ W > 0).long() == y).nonzero()[:2, 0]
@@ -155,6 +157,7 @@ def test_the_dimension_by_its_formula() -> None:
     assert math.isnan(intrinsic_dimension(torch.ones(5, 2))) and math.isnan(intrinsic_dimension(torch.eye(3)))
 
 
+@pytest.mark.slow
 def test_every_constant_of_the_bound() -> None:
     """The network is linear: v_min = |w x| / |w|, Lam = |w|, o = score / sqrt 2."""
     x, y = TRAIN[0], (TRAIN[0] @ W > 0).long()
@@ -195,6 +198,7 @@ def clusters(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x, y
 
 
+@pytest.mark.slow
 def test_a_bound_that_is_not_vacuous_is_not_called_proved() -> None:
     """Two cells are enough: sqrt((8 ln 2 + 2 ln 20) / 400) = 0.17."""
     model = nn.Linear(2, 2)
@@ -228,6 +232,7 @@ def test_where_v_min_is_0_there_is_no_bound() -> None:
     assert "has no v_min" in nothing.summary and all_finite(nothing)
 
 
+@pytest.mark.slow
 def test_a_product_of_norms_beyond_all_numbers_is_vacuous() -> None:
     layers: list[nn.Module] = []
     for _ in range(40):

@@ -68,6 +68,7 @@ def test_on_linear_networks_all_three_are_the_truth(norm: Norm, classes: int) ->
     assert ((above[2:] >= (1 - 1e-5) * exact[2:]) & (above[2:] <= 1.01 * exact[2:])).all(), above / exact
 
 
+@pytest.mark.slow
 def test_the_finding_on_a_linear_network() -> None:
     model, x = linear(6, 3, seed=1), uniform(14, 6, seed=2)
     y = model(x).argmax(1)
@@ -134,6 +135,7 @@ def test_nothing_closer_than_the_lower_bound_is_misclassified(seed: int, norm: N
     assert bool((margin(model(points), y.repeat(len(step))) < 0).all())
 
 
+@pytest.mark.slow
 def test_lower_bounds_lie_below_what_is_found() -> None:
     model, x = mlp(6, 3, seed=4), uniform(20, 6, seed=5)
     y = model(x).argmax(1)
@@ -223,6 +225,7 @@ def test_what_is_no_chain_has_a_reason_and_no_lower_bound() -> None:
     assert not any("lower" in name for name in names(found)) and "lower" not in found.summary
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_counted_apart_and_ties_have_margin_0() -> None:
     model, x = linear(6, 3, seed=1), uniform(10, 6, seed=2)
     y = model(x).argmax(1)

@@ -37,6 +37,7 @@ def numbers(explained: object) -> dict[str, float]:
     return {number.name: number.value for number in finding.numbers}
 
 
+@pytest.mark.slow
 def test_distance_and_alignment_are_those_of_the_plane() -> None:
     model, x, y, w = linear()
     explained = explain(model, (x, y), un.Threat("L2", 0.5, None), explanations=["distance"], examples=None)

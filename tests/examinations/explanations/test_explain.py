@@ -27,6 +27,7 @@ def images(n: int = 8) -> tuple[Tensor, Tensor]:
     return torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(n) % 3
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_all_explanations_are_computed_and_written(tmp_path: Path) -> None:
     model = network_of_images()

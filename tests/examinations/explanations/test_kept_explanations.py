@@ -56,6 +56,7 @@ def finished(folder: Path) -> int:
     return len(list((folder / "finished").glob("[!.]*.safetensors")))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_call_resumes_and_its_result_is_that_of_an_undisturbed_one(tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -75,6 +76,7 @@ def test_a_killed_call_resumes_and_its_result_is_that_of_an_undisturbed_one(tmp_
     assert result(killed) == result(whole)
 
 
+@pytest.mark.slow
 def test_what_differs_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number, changed in enumerate(
         [{}, {"seed": 1}, {"train": images(9)}, {"examples": 4}, {"judge": network_of_images()}]
@@ -116,6 +118,7 @@ def test_an_explanation_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert KeptExplanations(tmp_path, {"weights": "2"}).read("n", "code") is None
 
 
+@pytest.mark.slow
 def test_pictures_of_other_examples_do_not_stay_beside_new_ones(tmp_path: Path) -> None:
     explained(str(tmp_path), explanations=["saliency", "agreement"])
     (tmp_path / "mine.json").write_text("{}")

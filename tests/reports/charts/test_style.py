@@ -27,6 +27,7 @@ def charts(name: str) -> list[Figure]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["<b>&\"'\x00\ud800</text>", "a $x_{1$ b", "$\\frac{1}{2}$", "runs/at\nB", ""])
 def test_any_name_is_drawn_as_it_is_and_nothing_is_fetched(name: str, tmp_path: Path) -> None:
     for number, chart in enumerate(charts(name)):
@@ -39,6 +40,7 @@ def test_any_name_is_drawn_as_it_is_and_nothing_is_fetched(name: str, tmp_path: 
             assert name in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".svg", ".pdf", ".png"])
 def test_the_same_chart_is_the_same_file(suffix: str, tmp_path: Path) -> None:
     for number in (1, 2):

@@ -34,6 +34,7 @@ def test_points_and_bars_lie_where_the_numbers_say() -> None:
     assert [text.get_text() for text in axes.texts[:2]] == ["p0", "p1"]
 
 
+@pytest.mark.slow
 def test_names_keep_out_of_each_others_way() -> None:
     figure = trade_off_chart(points((0.5, 0.5), (0.501, 0.501), (0.502, 0.5)), "t", "")
     names = [text for text in figure.axes[0].texts if text.get_text().startswith("p")]
