@@ -81,7 +81,7 @@ class FunctionAttack(Attack):
 
 
 class _Counted(nn.Module):
-    """The network that the function gets; it counts the examples of its forwards."""
+    """The network for the user's function; it counts the examples of its forwards."""
 
     def __init__(self, network: Model) -> None:
         super().__init__()

@@ -126,7 +126,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class Gate:
-    """A stronger suite that attacks a sample of the survivors, and all of them where it breaks one of the sample.
+    """A stronger suite for a sample of the survivors; if it breaks one of them, it attacks all survivors.
 
     Attributes:
         suite: the stronger suite.

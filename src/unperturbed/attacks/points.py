@@ -1,4 +1,4 @@
-"""Points of a descent as its rule sees them: margin, loss and its gradient."""
+"""The points of a descent, with their margin, their loss and the gradient of the loss."""
 
 from dataclasses import dataclass
 

@@ -107,7 +107,7 @@ class SparseSearch(Attack):
         return AttackResult(best_z, best_margin, finite, queue.needed, forwards, 0, queue.moved)
 
     def _exchanged(self, chosen: Tensor, noise: Noise, k: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Return the features that change after an exchange, and those of them whose value is drawn again."""
+        """Exchange some of the changed features; return the new set, and the mask of features with new values."""
         if count == 0:
             return chosen, chosen
         wide = (-1, *[1] * (chosen.dim() - 1))

@@ -94,7 +94,7 @@ def _places(words: Sequence[str]) -> Iterator[tuple[int, tuple[str | None, str]]
 
 
 def _with_options(words: Sequence[str]) -> Iterator[tuple[str | None, str]]:
-    """Yield every word with the option that it sets or begins; None: it is an argument."""
+    """Yield every word with its option; None for a positional argument."""
     waiting: str | None = None
     for word in words:
         if word.startswith("--"):

@@ -155,7 +155,7 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
 
 
 def _named(parsed: Parsed, base: Recipe, data: "Data", model: "nn.Module", method: "Method") -> Recipe:
-    """Return the recipe of --recipe, in which given options win, and print the settings that it chose."""
+    """Return the recipe of --recipe with the options of the command line, and print the settings that it chose."""
     from unperturbed.training.recipes import named_recipe
 
     recipe = named_recipe(parsed.recipe, base, data, model, method, parsed.given)

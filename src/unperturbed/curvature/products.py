@@ -91,7 +91,7 @@ def tangents() -> Iterator[None]:
 
 @cache
 def _load_tangent_rules() -> None:
-    """Have torch load its rules for tangents: it does so at the first one, and scripts them, which it deprecates."""
+    """Load torch's rules for tangents, without the deprecation warning that torch gives about its own code."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.filterwarnings("ignore", message=r".torch\.jit\.script")
         forward_ad.make_dual(torch.zeros(1), torch.zeros(1))  # type: ignore[no-untyped-call]

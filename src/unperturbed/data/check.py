@@ -35,7 +35,7 @@ def check(split: Split, bounds: Bounds, classes: int) -> None:
 
 
 def repeated(split: Split) -> int:
-    """Return the number of examples whose inputs are those of an earlier one; 0 if they are not in memory."""
+    """Return the number of examples with the inputs of an earlier example; 0 if the inputs are not in memory."""
     if not split.in_memory:
         return 0
     distinct = {hash(row.tobytes()) for _, x in _blocks(split) for row in x.flatten(1).numpy()}

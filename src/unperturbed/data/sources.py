@@ -146,7 +146,7 @@ def choices_of(spec: str) -> dict[str, str]:
 
 
 def with_applicable(spec: str, **choices: str | None) -> str:
-    """Return the text with the choices that apply to its form and that it does not make yet."""
+    """Return the text of a data set, completed by the choices that apply to its form."""
     place, choice = _parse(spec)
     takes = NAMES if is_url(place) else _form(place, OWN).takes  # a URL's form shows once its files are here
     return with_choices(spec, **{k: value for k, value in choices.items() if k in takes and getattr(choice, k) is None})

@@ -75,7 +75,7 @@ class Ray:
 
 @dataclass(eq=False)
 class _Member:
-    """A worker in use: its running call, the position of its unit (-1: it starts), and its progress."""
+    """A worker in use: its running call, the position of its unit (-1 during the start), and its progress."""
 
     handle: Any
     call: Any
@@ -138,7 +138,7 @@ class _Dispatch:
             self._members.append(_Member(handle, handle.introduce.remote(self._shared)))
 
     def _answered(self, member: _Member) -> Iterator[tuple[int, Any]]:
-        """Take the answer of a worker, give it another unit or dismiss it, and yield its result."""
+        """Yield the result of a worker that has answered, and give the worker another unit or dismiss it."""
         exceptions, place = self._ray.exceptions, member.place
         try:
             answer = self._ray.get(member.call)

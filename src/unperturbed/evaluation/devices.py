@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 
 def shared_by_devices(measure: Callable[P, R]) -> Callable[P, R]:
-    """Return the measurement such that `devices` processes share its examples.
+    """Return the measurement, with its examples shared by `devices` processes.
 
     Its first argument is the network, or networks by name. `out` is where the processes meet: a temporary folder where
     none is given. They report no progress.

@@ -122,7 +122,7 @@ def through_gate(
     seed: int,
     attack: Callable[[Split, Suite, str], Attacked],
 ) -> tuple[Outcome, Carried]:
-    """Return the outcome after the check of its survivors, and the points that broke them.
+    """Check the survivors; return the outcome after it, and the points that broke some of them.
 
     The stronger suite attacks all the survivors where something speaks against the accuracy, and where the sample shows
     that it would break more than `FALLEN` of all examples, or where an interval asked for needs them all.

@@ -145,7 +145,7 @@ def saturated(logits: Tensor, y: Tensor) -> bool:
 
 
 def saturated_logits(model: nn.Module, examples: Inputs, y: Tensor) -> list[str]:
-    """Return a warning if the logits of these examples are so large or so even that the cross-entropy is flat."""
+    """Return a warning if the cross-entropy is flat because the logits are very large or nearly equal."""
     with under_attack(model):
         rows = torch.arange(len(examples))
         parts, _ = isolate(lambda rows: padded_logits(model, examples[rows], len(rows)), rows)

@@ -99,7 +99,7 @@ def check_job(summary: Path, stated: Mapping[str, Any]) -> None:
 
 
 def check_doubts(summary: Path, doubts: Sequence[str], warnings: Sequence[str], parts: Sequence[Part]) -> None:
-    """Raise InputError if a summary lacks a warning of its parts, or a doubt that they or its warnings imply.
+    """Raise InputError if a summary lacks a warning of a part, or a doubt that follows from its parts and warnings.
 
     Doubts that need the network again are not recomputed; the hash of the summary guards them.
     """

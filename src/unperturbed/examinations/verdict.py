@@ -125,7 +125,7 @@ def conclude(causes: Sequence[str], checks: Sequence[CheckResult], claimed: floa
 
 
 def blocking(checks: Sequence[CheckResult]) -> tuple[str, ...]:
-    """Return the names of the needed checks that were not run although they apply: without them nothing is decided."""
+    """Return the names of the applicable checks that are needed for a verdict, but were not run."""
     return tuple(check.name for check in checks if check.reason in ("budget", "error") and check.name in NEEDED)
 
 

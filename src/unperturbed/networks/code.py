@@ -19,7 +19,7 @@ Child = tuple[str, Any]
 
 @dataclass(frozen=True)
 class Unseen:
-    """A marker for objects that code may use without naming them, which cannot be determined."""
+    """A marker: code may use objects without naming them, and these cannot be determined."""
 
     reason: str
 

@@ -134,7 +134,7 @@ def _module(value: nn.Module) -> tuple[str, Iterator[Child]]:
 
 
 def _in_order(name: str, hooks: Any, names: Mapping[str, Any]) -> Any:
-    """Return hooks, or of which hooks something is true, without the numbers that torch gave them."""
+    """Return the hooks of a module, or their flags, in order and without torch's numbers of them."""
     if not isinstance(hooks, dict):
         return hooks
     of = next(

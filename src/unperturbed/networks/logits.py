@@ -106,7 +106,7 @@ class LogitsOnly(Wrapper):
 
 
 class Copied(Wrapper):
-    """A network that changes its inputs in place, called on a copy: the caller's inputs stay as they are."""
+    """A network that changes its inputs in place; it gets a copy, so that the caller's inputs do not change."""
 
     forward_mode: ClassVar[bool] = True
 
@@ -136,7 +136,7 @@ class NotReentrant(Wrapper):
 
 
 class WithGradient(Wrapper):
-    """A network that takes gradients of its inputs in its forward, and so needs them enabled at all times."""
+    """A network whose forward differentiates with respect to its inputs: gradients are enabled at all times."""
 
     def forward(self, x: Inputs) -> Logits:
         """Return the logits; without a graph if gradients are disabled."""

@@ -234,7 +234,7 @@ Block = Paragraph | Alert | Tiles | Table | Code | LineChart | BarChart | Matrix
 
 @dataclass(frozen=True)
 class Part:
-    """Blocks under one heading, such as those of one run; without a heading they belong to the whole section."""
+    """Blocks under one heading, such as a run; without a heading the blocks belong to the whole section."""
 
     title: str
     blocks: tuple[Block, ...]

@@ -122,7 +122,7 @@ def report(
 
 
 def document_of(runs: Sequence[StoredRun], sections: Sequence[Make] = SECTIONS) -> Document:
-    """Return the report of runs, without sections that have no results; one that fails says so in its place."""
+    """Return the report of runs. A section without results is left out; one that fails is replaced by its error."""
     made = [part for function in sections if (part := _section(function, runs)) is not None]
     title = f"Robustness of {runs[0].name}" if len(runs) == 1 else f"Robustness of {len(runs)} networks"
     return Document(title, tuple(_facts(runs)), (*made, glossary()))

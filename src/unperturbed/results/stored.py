@@ -212,7 +212,7 @@ def _summaries(folder: Path) -> Iterator[Path]:
 
 
 def _matrices(folder: Path, outcomes: Sequence[Outcome]) -> Iterator[Path]:
-    """Yield the matrices in a run folder, and those next to it with the weights of one of its evaluations."""
+    """Yield the matrices in a run folder, and matrices beside the folder that have the weights of its evaluations."""
     inside = sorted(path for path in folder.rglob(TRANSFER) if not is_part(path))
     yield from inside
     weights = {outcome.environment["weights"] for outcome in outcomes}

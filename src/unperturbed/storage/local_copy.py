@@ -1,4 +1,4 @@
-"""The copy of a published folder on this machine: what it was made of, and how it follows the store."""
+"""The copy of a published folder on this machine: its origin, and its updates from the store."""
 
 import os
 import tempfile
@@ -41,7 +41,7 @@ class LocalCopy:
         return self.record.with_name("staging")
 
     def holds_changes_of(self, manifest: Manifest | None) -> bool:
-        """Tell whether the copy is that of the manifest's writer, so that it is as new as the manifest or newer."""
+        """Tell whether the manifest was written from this copy, which is then at least as new as the manifest."""
         return manifest is not None and manifest.writer in self._writers()
 
     def note(self, url: str, writers: Sequence[str], published: bool) -> None:
@@ -49,7 +49,7 @@ class LocalCopy:
         write_json(self.record, {"url": url, "writers": list(writers), "published": published})
 
     def announce(self, url: str, before: Manifest | None, writer: str) -> None:
-        """Record a writer that is about to follow `before`, so that the copy still counts as its own after a crash."""
+        """Record the coming write after `before`, so that after a crash the copy is still known to be its source."""
         if self.holds_changes_of(before):
             self.note(url, [*self._writers(), writer], published=not self.has_unpublished())
 

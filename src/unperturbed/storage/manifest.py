@@ -119,7 +119,7 @@ def newest(store: ObjectStore) -> tuple[Manifest | None, int]:
 
 
 def put(store: ObjectStore, manifest: Manifest) -> Manifest:
-    """Write a manifest under its number, or a higher one if an earlier attempt took that, and return it.
+    """Write a manifest under its number, or the next free number after an earlier attempt; return the manifest.
 
     Raises:
         TakenOverError: if another process has published since.

@@ -149,7 +149,7 @@ class ObjectStore:
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """Return the result of a call; raises TimeoutError if it takes longer, and leaves it to its thread."""
+    """Return the result of a call; raises TimeoutError after the limit, and the call ends in its thread."""
     results, errors, ended = list[T](), list[BaseException](), threading.Event()
 
     def work() -> None:

@@ -108,7 +108,7 @@ def _seeded(run: Run, seed: int) -> Run:
 
 
 def _chosen(setting: Setting, network: Network, place: Place, engine: Engine, progress: Progress) -> Run:
-    """Return the run of a network with its chosen method, after the runs that choose it."""
+    """Train the runs that choose the method of a network; return the run with the chosen method."""
     if len(network.methods) > 1:
         _complete([Run(setting, network, method, CHOICE) for method in network.methods], (), place, engine, progress)
     method = _stored_choice(setting, network, place)
@@ -130,7 +130,7 @@ def _stored_choice(setting: Setting, network: Network, place: Place) -> Method |
 
 
 def _lacking(run: Run, measures: Sequence[Measure], store: Store) -> tuple[Measure, ...] | None:
-    """Return the measurements that a run lacks; None if it has all of them, and has been trained."""
+    """Return the missing measurements of a run; None for a trained run with all measurements."""
     lacking = tuple(
         measure for measure in measures if store.read(run.key, run.seed, measure.question(run.setting)) is None
     )

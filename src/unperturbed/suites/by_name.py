@@ -78,7 +78,7 @@ UNCHECKED = "-unchecked"
 
 
 def suite_with_gate(suite: Suite, gate: bool, estimate: float | None) -> Suite:
-    """Return the suite as an evaluation runs it: without its gate where that is off, and for an estimate with one.
+    """Return the suite of an evaluation: without its gate if the gate is off, and with a gate for an estimate.
 
     Raises:
         InputError: for an estimate that is no half-width in percentage points, and where it needs the gate of a suite

@@ -1,4 +1,4 @@
-"""A search: runs with values from a sampler or of a grid, of which those that are worse may be stopped early.
+"""A search: runs with values from a sampler or a grid; the worse runs may be stopped early.
 
 Trials are compared by the robust accuracy that training measures on held-out training examples. The test split has no
 part in any decision: finished trials are evaluated on it for the table only.

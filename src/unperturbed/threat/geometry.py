@@ -92,7 +92,7 @@ def reach(squares: Tensor, caps: Tensor, target: float | Tensor) -> Tensor:
 
 
 def soft_threshold(delta: Tensor, room: Tensor, eps: float) -> Tensor:
-    """Return sign(delta) · max(|delta| - λ, 0), λ such that cutting it to the room gives the L1 length eps.
+    """Return sign(delta) · max(|delta| - λ, 0); λ is such that the result, cut to the room, has L1 length eps.
 
     Cut to the room, this is the projection on ball ∩ box for L1. Finds λ by fixing variables (Bitran & Hax, 1981;
     Kiwiel, 2008, https://doi.org/10.1007/s10957-007-9317-7): solve without limits, compare the excess at zero with the

@@ -84,7 +84,7 @@ def restore(path: Path, engine: Engine, journal: Journal, selection: Selection, 
 
 
 def _check_state(values: dict[str, Any], steps: int) -> None:
-    """Raise TypeError or ValueError for a state that no run of so many steps has: loops run as far as it says."""
+    """Raise TypeError or ValueError for a state that is impossible for a run of so many steps."""
     read = State(**values)
     for name, kind in get_type_hints(State).items():
         plain = kind if isinstance(kind, UnionType) else get_origin(kind) or kind

@@ -101,7 +101,7 @@ def _candidates(stored: Shapes, models: Mapping[str, type[nn.Module]]) -> Iterat
 
 
 def _built(kind: type[nn.Module], words: str, options: Mapping[str, Any]) -> Iterator[Candidate]:
-    """Yield the network with these options, without memory for its weights; nothing if it refuses them."""
+    """Yield the network with these options, without memory for its weights; nothing for options that it refuses."""
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             model = kind(**options)

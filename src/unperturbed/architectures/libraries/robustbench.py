@@ -20,7 +20,7 @@ def maker(text: str) -> Callable[..., LibraryModel]:
     """Return the function that makes the model of a text."""
 
     def make(input_shape: tuple[int, ...], classes: int) -> LibraryModel:
-        """Return the model with random weights; its normalisation, if it has one, is its own."""
+        """Return the model with random weights; a normalisation inside the model stays there."""
         check_channels(image_shape(input_shape, text)[0], 3, text)
         with warnings.catch_warnings(action="ignore"):  # it uses names that timm has deprecated
             entry = _entry(text)

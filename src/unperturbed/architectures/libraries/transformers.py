@@ -151,7 +151,7 @@ def _model(settings: Any, place: str | None, text: str) -> tuple[nn.Module, list
 
 
 def _with_attention(build: Callable[..., Any]) -> Any:
-    """Return what `build` makes with the first of `ATTENTIONS` that its model has, and without code from elsewhere."""
+    """Build the model with the first of `ATTENTIONS` that it supports; code from a repository is not run."""
     try:
         return build(trust_remote_code=False, attn_implementation=ATTENTIONS[0])
     except ValueError as error:

@@ -53,14 +53,14 @@ def silent_success(audited: Audited) -> CheckResult:
 
 
 def with_fewer_restarts(attack: Attack) -> Attack:
-    """Return an attack that climbs from random starts with at most `RESTARTS` of them, and any other as it is."""
+    """Limit an attack to `RESTARTS` random starts; return an attack without random starts unchanged."""
     if isinstance(attack, GradientAttack | MultiTargeted):
         return replace(attack, restarts=min(attack.restarts, RESTARTS))
     return attack
 
 
 class Watched(nn.Module):
-    """A network that notes of which examples it was given a misclassified point of the threat set."""
+    """A network that records the examples for which an attack has passed a misclassified point of the threat set."""
 
     def __init__(self, network: nn.Module, batch: Batch, threat: Threat) -> None:
         super().__init__()

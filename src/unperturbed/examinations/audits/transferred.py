@@ -71,7 +71,7 @@ def transferred(audited: Audited) -> CheckResult:
 
 
 def taught(audited: Audited, inputs: Inputs) -> tuple[nn.Module, float]:
-    """Return a small network that has learnt the labels that this one gives, and the share on which they agree.
+    """Train a small network on the predictions of this one; return it, and the share of equal predictions.
 
     It sees the inputs with random changes of the threat set, and with a step along its own gradient (as in Papernot et
     al.), labelled by the network in each case.

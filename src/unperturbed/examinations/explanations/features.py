@@ -25,7 +25,7 @@ LAYERS = 4
 def visualise(
     model: Model, block: Block, units: Tensor, spectrum: Tensor, shape: torch.Size, threat: Threat, noise: Noise
 ) -> tuple[Inputs, PerExample]:
-    """Return an image for each unit of a block that activates it, and the activation (mean over its positions).
+    """Return for each unit of a block an image that activates it, and its activation (mean over positions).
 
     The magnitudes of the image's Fourier coefficients are the given mean spectrum; only the phases are optimised, by
     64 steps of NAdam (MACO, Fel et al. 2023, https://arxiv.org/abs/2306.06805). The image is clamped to the box, with

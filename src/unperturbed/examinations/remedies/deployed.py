@@ -47,7 +47,7 @@ class OneByOne(nn.Module):
 
 
 class Reachable(nn.Module):
-    """A network without a gradient to its inputs, given a gradient of 0, so that attacks run without success."""
+    """A network without input gradients, with a gradient of 0 instead: attacks run, and find nothing."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

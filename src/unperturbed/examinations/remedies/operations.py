@@ -18,7 +18,7 @@ _INTEGER = frozenset(("int", "long", "short", "byte", "char"))
 
 
 class PastOperations(nn.Module):
-    """A network with the same logits, whose gradient passes straight through operations that stop or falsify it.
+    """A network with the same logits, whose gradient passes unchanged through operations with a wrong gradient or none.
 
     Backward pass differentiable approximation (Athalye et al. 2018, https://arxiv.org/abs/1802.00420, section 4.1) of
     every rounding, conversion to integers, `detach`, `.data`, `no_grad` and hook on a gradient, by the identity;
