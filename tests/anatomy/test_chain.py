@@ -65,6 +65,7 @@ def random_chain(data: st.DataObject) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(features, 5), nn.ReLU(), nn.Linear(5, 3)).double().eval()
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(data=st.data())
 def test_no_two_inputs_move_the_heads_input_by_more_than_the_bound(data: st.DataObject) -> None:

@@ -108,6 +108,7 @@ def test_norms_are_bounded_from_above_and_exactly_where_that_is_said(
             assert bound <= truth * (1 + 1e-8 + slack), norm
 
 
+@pytest.mark.slow
 def test_random_probes_estimate_a_larger_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within four standard errors of the mean, and the error is small; as `real` does it."""
     linear = map_of(filled(nn.Conv2d(4, 4, 3, padding=1)), "larger", (12, 12))

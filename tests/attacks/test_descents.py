@@ -38,6 +38,7 @@ def nearest(name: str, model: nn.Module, batch: Batch, threat: Threat, batch_siz
     return found.z, found.distance
 
 
+@pytest.mark.slow
 @every
 def test_the_distance_of_linear_networks_is_that_of_their_plane_box_included(name: str, norm: Norm) -> None:
     model = linear(8)

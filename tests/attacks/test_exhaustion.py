@@ -36,6 +36,7 @@ def test_the_result_is_that_of_all_queries(
     assert torch.equal(short.finite, whole.finite) and short.passes == int(short.queries.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_it_ends_at_points_that_no_pixel_improves(shape: tuple[int, ...]) -> None:
     model, batch = batch_of(shape)

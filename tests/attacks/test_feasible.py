@@ -38,6 +38,7 @@ ATTACKS: dict[str, tuple[Attack, float]] = {  # and in how many eps its points m
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 @given(
     norm=some.sampled_from(NORMS),

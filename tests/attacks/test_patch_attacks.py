@@ -66,6 +66,7 @@ def test_on_linear_networks_climbs_break_what_the_best_square_breaks_and_no_more
     assert int((searched.margin > 0).sum()) > 0.6 * int((truth > 0).sum())
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("side", [0, 1, 3, 7, 50])
 def test_points_stay_inside_with_the_margins_that_are_reported(name: str, side: int) -> None:

@@ -42,6 +42,7 @@ def test_inputs_of_any_shape(norm: Norm, shape: tuple[int, ...]) -> None:
     assert found.passes == 45 and found.backwards == 0 and not torch.equal(found.z, x)
 
 
+@pytest.mark.slow
 def test_the_margin_never_falls() -> None:
     model = laws.Wavy(lead=30.0)
     x = laws.inputs()

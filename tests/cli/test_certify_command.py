@@ -51,6 +51,7 @@ def test_the_deviation_is_that_of_points_of_the_ball(norm: Norm, d: int) -> None
     assert float(points.std()) == pytest.approx(_deviation(threat, d), rel=0.02)
 
 
+@pytest.mark.slow
 def test_bad_input_ends_with_2_and_a_remedy(run: Run) -> None:
     run(*TRAIN)
     for words, part in (

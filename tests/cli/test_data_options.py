@@ -98,6 +98,7 @@ def test_a_name_with_a_line_break_is_refused_and_printed_in_one_line(words: tupl
     assert code == 2 and "holds a line break" in err and err.count("\n") == 1 and repr(words[-1]) in err
 
 
+@pytest.mark.slow
 def test_a_run_that_names_data_of_the_hub_downloads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(repository: str, config: str | None) -> Path:
         raise InputError(f"{repository} was asked for")

@@ -125,6 +125,7 @@ def test_the_searches_run_as_the_options_say(run: Run) -> None:
     assert run(*MINE, "--tune", "fast")[0] == 2 and run(*MINE, "--tune", "0")[0] == 2
 
 
+@pytest.mark.slow
 def test_threats_may_stand_in_yaml_and_the_command_line_goes_over_it(run: Run) -> None:
     Path("t.yaml").write_text("threat: [Linf:4/255, L2:0.1]\nquantize: false\n")
     found = json.loads(run(*MINE, "--config", "t.yaml", "--json")[1])
@@ -176,6 +177,7 @@ def test_attacks_by_name(run: Run) -> None:
     assert code == 2 and "Did you mean 'square'?" in err
 
 
+@pytest.mark.slow
 def test_a_function_as_torchvisions_with_weights_from_a_file(run: Run) -> None:
     words = (
         "evaluate",

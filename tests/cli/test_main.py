@@ -64,6 +64,7 @@ def loaded(*words: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [("methods",), ("models",), ("datasets", "--json"), ("--help",), ("train", "--help"), ("sweep", "--help")]
 )
@@ -143,6 +144,7 @@ def test_bad_input_ends_with_2_and_a_remedy_before_a_run_folder_is_made(
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_train_and_evaluate_from_the_command_line(run: Run) -> None:
     code, out, err = run(*TRAIN, "--json")
     trained = json.loads(out)
@@ -174,6 +176,7 @@ def test_several_radii_give_a_curve_and_keep_the_headline_apart(run: Run) -> Non
     assert folders == {"first-4", "Linf-0.01-first-4", "Linf-1-first-4"}
 
 
+@pytest.mark.slow
 def test_other_data_does_not_overwrite_the_result_of_a_run(run: Run) -> None:
     run(*TRAIN)
     Path("blobs.npz").rename("shifted.npz")
@@ -248,6 +251,7 @@ def test_resume_without_a_run_is_refused_and_without_a_checkpoint_begins_in_word
     assert code == 0 and "no checkpoint in killed yet: the training starts from the beginning" in err, err
 
 
+@pytest.mark.slow
 def test_the_written_config_repeats_the_run(run: Run) -> None:
     _, first, _ = run(*TRAIN, "--method", "trades", "--method.beta", "2", "--model.hidden", "[8]", "--json")
     _, second, err = run("train", "--config", "runs/blobs-trades/config.yaml", "--out", "again", "--json")

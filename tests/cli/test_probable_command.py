@@ -27,6 +27,7 @@ def test_a_run_gets_its_shares(run: Run) -> None:
     assert (folder / "L2-0.2-first-6/probable.json").exists()
 
 
+@pytest.mark.slow
 def test_bad_input_ends_with_2_and_a_remedy(run: Run) -> None:
     run(*TRAIN)
     for words, part in (

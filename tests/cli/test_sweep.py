@@ -220,6 +220,7 @@ def test_what_is_refused_only_when_trained_is_told_and_the_others_go_on(run: Run
     assert code == 1 and [each["status"] for each in json.loads(out)["runs"]] == ["failed", "done"]
 
 
+@pytest.mark.slow
 def test_where_all_fail_there_is_a_table_and_no_picture(run: Run) -> None:
     code, out, _ = run(*SWEEP, "--over", "lr=1e30")
     assert code == 1 and "failed" in out and "Picture" not in out and not Path("out/sweep.svg").exists()
@@ -311,6 +312,7 @@ def test_bad_input_ends_with_2_before_anything_is_trained(run: Run, words: tuple
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_no_folder_for_a_sweep(run: Run) -> None:
     assert run("train", *OPTIONS, "--epochs", "1", "--out", "out")[0] == 0
     code, _, err = run(*SWEEP, "--over", "seed=0,1")

@@ -223,6 +223,7 @@ def test_a_bound_above_a_found_distance_is_an_error_of_the_program() -> None:
         bars(replace(found, examples={**found.examples, "proven": proven}), outcome)
 
 
+@pytest.mark.slow
 def test_other_networks_examples_and_norms_are_no_bar() -> None:
     model, data = mlp(6, 3), blobs(12)
     found = certify(model, data, L2, 0.1, draws=2)
@@ -253,6 +254,7 @@ def test_stored_attacks_of_the_same_network_are_bars(tmp_path: Path) -> None:
     assert [bar.eps for bar in again.bars] == [0.02], "a damaged curve is left out"
 
 
+@pytest.mark.slow
 def test_without_a_chain_nothing_is_proved_of_the_network() -> None:
     class Residual(nn.Module):
         def __init__(self) -> None:

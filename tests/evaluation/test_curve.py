@@ -199,6 +199,7 @@ def test_values_that_are_not_finite_on_the_way_count_as_well(attack: Attack) -> 
     assert found.at(0.0).value == found.at(0.05).value == 0.0 and found.counts["unknown"] == 12
 
 
+@pytest.mark.slow
 def test_a_tie_is_no_success_and_leaves_a_doubt_from_its_distance_on() -> None:
     """The logits tie between x_0 = 0.5 and 0.75, and are wrong beyond; examples lie at 0.25."""
     model = Function(lambda z: torch.stack([(0.5 - z[:, 0]).relu(), (z[:, 0] - 0.75).relu()], 1))
@@ -597,6 +598,7 @@ def test_other_distances_are_refused_or_replaced(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_progress_is_told_radius_by_radius(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unperturbed.maximise.climb_queue.PAUSE", 1e6)
     x, y = blobs(40, seed=2)

@@ -132,6 +132,7 @@ def test_a_suite_that_misses_nothing_stays_with_its_sample() -> None:
     assert "0 of 6 survivors" in str(outcome.gate)
 
 
+@pytest.mark.slow
 def test_a_doubt_has_all_survivors_attacked() -> None:
     """Straight-through rounding of the logits: the gradient does not predict what happens."""
 

@@ -125,6 +125,7 @@ def test_verdicts_do_not_depend_on_the_batch_size(suite: Suite, norm: Norm) -> N
     assert outcomes[0].counts["broken"] > 2 and outcomes[0].counts["survived"] > 2
 
 
+@pytest.mark.slow
 @pytest.mark.rounding
 @pytest.mark.parametrize("norm", NORMS)
 def test_results_are_the_same_in_any_order(norm: Norm) -> None:

@@ -158,6 +158,7 @@ def nan_above(limit: float) -> Function:
     return Function(logits)
 
 
+@pytest.mark.slow
 def test_draws_without_finite_logits_are_unknown_and_never_count_as_correct() -> None:
     """Of the intervals 0, 2%, 50% and all lie above the limit."""
     x = torch.tensor([[0.3], [0.5 - 0.096], [0.5], [0.7]]).repeat_interleave(10, dim=0)

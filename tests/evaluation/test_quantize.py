@@ -61,6 +61,7 @@ radii = st.one_of(st.integers(0, 40).map(lambda m: m / 255), st.floats(0, 2, all
 cases = given(seed=st.integers(0, 2**31), norm=st.sampled_from(NORMS), eps=radii)
 
 
+@pytest.mark.slow
 @cases
 def test_a_rounded_point_lies_in_ball_and_box_exactly(seed: int, norm: Norm, eps: float) -> None:
     threat, u, target = case(seed, norm, eps)
@@ -200,6 +201,7 @@ def test_png_files_read_back_as_what_was_evaluated(norm: Norm, eps: float, chann
     assert list((tmp_path / "pgd").glob("part-*"))
 
 
+@pytest.mark.slow
 def test_in_memory_and_from_the_folder_are_the_same(tmp_path: Path) -> None:
     model, split = linear_images(60, 3)
     threat = Threat("L2", 0.3)

@@ -271,6 +271,7 @@ def test_the_result_depends_on_the_seed_alone_and_the_caller_s_random_state_stay
     assert stored["draws"].to_pylist() == first.examples["draws"] and len(stored["clean_draws"][0]) == DRAWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["everywhere", "under attack"])
 def test_draws_that_are_not_finite_are_unknown_never_right(where: str) -> None:
     """For a quarter of the examples one draw in four is NaN, at x too or only away from it."""
@@ -313,6 +314,7 @@ def test_a_point_outside_the_threat_set_does_not_count() -> None:
     assert torch.equal(block.z, x) and (block.found_by == -1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: linear(6, 2), lambda: nn.Sequential(nn.Dropout(0.5), linear(6, 2))])
 def test_without_random_numbers_it_is_the_ordinary_evaluation(make: Callable[[], nn.Module]) -> None:
     x = uniform(60, 6)
@@ -326,6 +328,7 @@ def test_without_random_numbers_it_is_the_ordinary_evaluation(make: Callable[[],
     assert any("use standard" in text for text in means.warnings)
 
 
+@pytest.mark.slow
 def test_randomness_in_a_later_block_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 20)
     x, y = labelled(60)

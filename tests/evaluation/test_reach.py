@@ -35,6 +35,7 @@ def test_features_of_one_scale_pass() -> None:
     assert reach_warnings(Threat("Linf", 0, BOUNDS), as_split((X, Y))) == []
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_both_warn() -> None:
     threat, model = Threat("Linf", 0.5, BOUNDS), nn.Linear(2, 2)
     outcome = evaluate(model, (X, Y), threat, suite="apgd-ce")

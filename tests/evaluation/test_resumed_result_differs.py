@@ -136,6 +136,7 @@ def test_means_over_draws_end_as_if_they_had_not_stopped(
     assert comparable(again) == comparable(whole)
 
 
+@pytest.mark.slow
 def test_a_finished_evaluation_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = problem()
     first = evaluate(model, data, THREAT, QUICK, out=tmp_path)
@@ -221,6 +222,7 @@ def test_another_evaluation_is_refused_with_the_difference(name: str, tmp_path: 
     assert comparable(fresh)[:4] == comparable(evaluate(*words, seed=seed))[:4]
 
 
+@pytest.mark.slow
 def test_boxes_that_differ_little_are_told_apart(tmp_path: Path) -> None:
     model, data = problem()
     evaluate(model, data, Threat("L2", 0.2, (0.0, 1.0)), QUICK, out=tmp_path)

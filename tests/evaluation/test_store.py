@@ -32,6 +32,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unperturbed.evaluation.measurement.BLOCK", 20)
 
 
+@pytest.mark.slow
 def test_parts_and_summary_hold_what_the_outcome_says(tmp_path: Path) -> None:
     outcome = evaluated(50, tmp_path)
     stems = [f"part-{number:05d}" for number in range(3)]
@@ -73,6 +74,7 @@ def test_parts_of_a_longer_evaluation_do_not_remain(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "pgd.json").read_text())["n"] == outcome.n == 15
 
 
+@pytest.mark.slow
 def test_suites_do_not_disturb_each_other(tmp_path: Path) -> None:
     evaluated(15, tmp_path)
     evaluated(15, tmp_path, Suite("other", QUICK.attacks[:1], "a test"))
@@ -125,6 +127,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.
     assert 20 * 768 < held[60] and held[240] < 1.2 * held[60], held
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Linf:0.3", "s3:bucket", "a b", "%20", "ünï", "file:x", "x#y?z"])
 def test_a_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
     """Arrow takes what stands before a colon for a file system."""

@@ -61,6 +61,7 @@ def test_the_order_is_the_cheapest_of_those_that_break_as_many() -> None:
     assert all(cost((*best, MADE_UP[3])) <= cost(other) for other in permutations(MADE_UP))
 
 
+@pytest.mark.slow
 def test_the_order_of_the_stores_makes_no_difference() -> None:
     assert all(names(_ordered(list(other), 5)) == names(_ordered(list(MADE_UP), 5)) for other in permutations(MADE_UP))
 
@@ -78,6 +79,7 @@ def evaluated(folder: Path, *attacks: GradientAttack, gate: Gate | None = None) 
     return folder
 
 
+@pytest.mark.slow
 def test_stores_of_single_attacks_give_breaks_and_passes(tmp_path: Path) -> None:
     for attack in (LONG, SHORT, IDLE):
         evaluated(tmp_path, attack)
@@ -96,6 +98,7 @@ def test_in_a_suite_an_attack_ran_on_what_the_earlier_ones_left(tmp_path: Path) 
     assert "long of idle_short_long" in both.idle or both.steps[1].standing == 60 - both.steps[0].broken
 
 
+@pytest.mark.slow
 def test_the_check_of_survivors_is_no_attack_of_the_suite(tmp_path: Path) -> None:
     stronger = Suite("strong", (LONG,), "a test")
     checked = evaluated(tmp_path, IDLE, gate=Gate(stronger, least=30))

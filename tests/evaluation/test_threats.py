@@ -107,6 +107,7 @@ def test_calls_one_by_one_count_what_a_stored_smaller_radius_has_broken(
     assert with_examples(summary, read_summary(summary)).examples["verdict"] == ["broken"] * 40
 
 
+@pytest.mark.slow
 def test_a_stored_larger_radius_is_corrected_when_it_is_read_again(tmp_path: Path) -> None:
     first = evaluate(Pocket(), pockets(), RADII[2], ATTACK, out=tmp_path / "large")
     evaluate(Pocket(), pockets(), RADII[0], ATTACK, out=tmp_path / "small")
@@ -178,6 +179,7 @@ def test_eight_bit_images_are_written_of_carried_points_too(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", [*SHORT, QUICK], ids=lambda suite: suite.name)
 def test_no_suite_gives_a_rising_curve(suite: Suite) -> None:
     outcomes = evaluate_threats(linear(6, 3), blobs(40), [Threat("L2", eps) for eps in (0.05, 0.1, 0.2)], suite)

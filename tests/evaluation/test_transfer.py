@@ -78,6 +78,7 @@ def test_the_diagonal_is_what_evaluate_gives() -> None:
     assert (found.suite, found.threat, found.n) == ("pgd", "Linf:0.06", 90) and found.note.startswith(QUICK.note)
 
 
+@pytest.mark.slow
 def test_equal_networks_are_equal_and_the_worst_is_the_worst() -> None:
     x = uniform(100, 6)
     y = linear(6, 3, seed=1)(x).argmax(1)
@@ -284,6 +285,7 @@ def test_an_interrupted_matrix_goes_on_where_it_stopped(
     assert read_verified(tmp_path / "stopped/transfer.json") == found.json()
 
 
+@pytest.mark.slow
 def test_the_tables_say_how_each_model_stands(tmp_path: Path) -> None:
     found = transfer(three(), blobs(50), THREAT, QUICK, out=tmp_path)
     for i, row in enumerate(values(found)):

@@ -102,6 +102,7 @@ def test_the_layout_by_hand_is_that_of_the_searches(layout: Layout, monkeypatch:
     assert torch.channels_last in formats if last else torch.channels_last not in formats
 
 
+@pytest.mark.slow
 def test_a_compiled_search_runs_whole_batches_compiled_and_the_verification_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

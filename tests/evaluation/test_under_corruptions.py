@@ -33,6 +33,7 @@ def brightness_of(x: Inputs) -> torch.Tensor:
     return torch.stack([torch.zeros_like(mean), 50 * (mean - 122.5 / 255)], dim=1)
 
 
+@pytest.mark.slow
 def test_accuracies_are_those_of_a_closed_form() -> None:
     """A network sees the mean of an image, which is rounded down to 8 bits; contrast leaves it as it is."""
     found = corruption_accuracy(Function(brightness_of), data())

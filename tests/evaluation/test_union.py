@@ -42,6 +42,7 @@ def with_verdicts(outcome: Outcome, verdicts: list[str], ids: list[int] | None =
     return replace(outcome, examples=columns, n=len(verdicts))
 
 
+@pytest.mark.slow
 def test_nothing_survives_that_was_broken_anywhere(outcomes: list[Outcome]) -> None:
     worst = union(outcomes)
     tables = [outcome.examples["verdict"] for outcome in outcomes]
@@ -101,6 +102,7 @@ def test_a_selection_in_another_order_is_matched_by_id(outcomes: list[Outcome]) 
     assert union([outcomes[0], turned]).counts == union(outcomes[:2]).counts
 
 
+@pytest.mark.slow
 def test_outcomes_of_different_things_are_refused(outcomes: list[Outcome]) -> None:
     one, (x, y) = outcomes[0], blobs(60)
     with pytest.raises(InputError, match="at least one"):

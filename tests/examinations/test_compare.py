@@ -85,6 +85,7 @@ def test_seeds_that_scatter_more_at_one_strength_decide_seldom(seeds: int) -> No
     assert wrong <= 180
 
 
+@pytest.mark.slow
 def test_four_claims_together_are_seldom_decided_without_a_trend() -> None:
     wrong = sum(
         any(each != "not decided here" for each in decisions(compare(planted((0.0,) * 4, examples=40, draw=draw))))

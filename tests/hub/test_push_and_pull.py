@@ -91,6 +91,7 @@ def test_a_second_push_replaces_results_and_leaves_other_files(run: Path, hub: F
 # Failures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failing", "status", "error", "words"),
     [
@@ -156,6 +157,7 @@ def test_a_repository_that_is_private_or_absent_cannot_be_pulled(
     assert not (tmp_path / "pulled").exists() and leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("failing", "status"), [("best.safetensors", 0), ("part-00000.parquet", 500), ("/tree/", 502)])
 def test_a_failed_pull_leaves_no_half_folder(
     run: Path, hub: FakeHub, tmp_path: Path, failing: str, status: int

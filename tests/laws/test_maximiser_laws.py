@@ -55,6 +55,7 @@ def test_names_are_unique_and_values_are_frozen(kind: type) -> None:
     assert is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @every_maximiser
 @given(
     seed=st.integers(0, 2**31),
@@ -86,6 +87,7 @@ def test_a_score_without_slope_gives_no_nan(kind: type, norm: Norm) -> None:
     assert threat.contains(x, z).all()
 
 
+@pytest.mark.slow
 @every_maximiser
 @given(seed=st.integers(0, 2**31), norm=st.sampled_from(NORMS), box=st.sampled_from(["unit", "per feature", "none"]))
 @settings(max_examples=15, deadline=None)

@@ -61,6 +61,7 @@ def score_of(model: nn.Module, y: Tensor) -> Callable[[Inputs, Rows], PerExample
     return lambda z, rows: cross_entropy(model(z), y[rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ASCENTS)
 def test_no_value_is_read_in_the_loop_of_training_in_linf(name: str) -> None:
     """Twenty steps pass the checkpoints of apgd."""

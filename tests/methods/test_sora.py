@@ -219,6 +219,7 @@ def test_the_defaults_are_the_released_ones() -> None:
     assert method.stronger() == AT(PGD(steps=2))
 
 
+@pytest.mark.slow
 def test_smoothed_labels_on_a_straight_loss_do_not_shorten_the_steps() -> None:
     """Both slopes are of the loss that is trained: the same one within a tiny ball, whatever the targets."""
     method, model = at(0.5), network("plain", BATCH.x.dtype)

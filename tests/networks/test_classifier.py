@@ -111,6 +111,7 @@ def test_outputs_that_are_no_logits_are_refused_with_their_parts(form: Any, outp
         evaluate(net(form), (X, Y), THREAT, "pgd", output=output)
 
 
+@pytest.mark.slow
 def test_more_logits_than_classes_are_reported() -> None:
     assert any("returns 8 logits, but labels go up to 2" in text for text in trained(net(classes=8)).warnings)
     assert any("returns 8 logits" in text for text in evaluate(net(classes=8), (X, Y), THREAT, "pgd").warnings)
@@ -128,6 +129,7 @@ def test_labels_tell_how_many_classes_there_are_where_they_are_many(classes: Cla
     assert classes.fit(columns) == fit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [lambda x: x.sub_(0.3), lambda x: x.clamp_(0.2, 0.8), lambda x: nn.functional.relu(x, inplace=True)],

@@ -45,6 +45,7 @@ def test_only_real_floating_point_tensors_are_cast() -> None:
 Filter.w_only = property(lambda self: nn.ParameterList([self.w]))  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [{}, {"averaging": 0.9}, {"optimiser": "sgd", "clip_grad_norm": 1.0}])
 @pytest.mark.parametrize("method", [AT(PGD(steps=1)), AWP(AT(PGD(steps=1)))])
 def test_complex_weights_train_and_keep_their_imaginary_part(recipe: dict, method: AT, tmp_path: Path) -> None:  # type: ignore[type-arg]

@@ -84,6 +84,7 @@ def test_other_data_are_not_taken_for_the_originals(run: Path, tmp_path: Path) -
         un.adversarial_set(run)
 
 
+@pytest.mark.slow
 def test_the_originals_are_read_from_another_place_if_they_are_the_same(run: Path, tmp_path: Path) -> None:
     expected = un.adversarial_set(run)
     record = un.Run.open(run).record
@@ -98,6 +99,7 @@ def test_the_originals_are_read_from_another_place_if_they_are_the_same(run: Pat
         un.adversarial_set(run, data=str(moved))
 
 
+@pytest.mark.slow
 def test_the_rows_are_the_stored_accuracies_with_their_doubts(run: Path) -> None:
     stored = read_run(run, "a").headline
     assert stored is not None

@@ -49,6 +49,7 @@ def two(made: Path, tmp_path_factory: pytest.TempPathFactory) -> un.Report:
     return un.report([made / "a", made / "b"], tmp_path_factory.mktemp("page") / "report.html")
 
 
+@pytest.mark.slow
 def test_two_whole_runs_have_every_section(two: un.Report) -> None:
     assert [section.title for section in two.document.sections] == TITLES and two.damaged == ()
     assert all(
@@ -157,12 +158,14 @@ def test_a_grid_that_leaves_its_folder_is_refused(run: Path) -> None:
     assert "does not lie in" in paragraph.text
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_paired_say_why(run: Path, made: Path, tmp_path: Path) -> None:
     shutil.rmtree(run / "evaluation")
     document = un.report([run, made / "b"], tmp_path / "two.html").document
     assert "same suite" in blocks(document, "Comparison", Paragraph)[0].text
 
 
+@pytest.mark.slow
 def test_the_card_has_the_same_content_and_no_markup_from_names(two: un.Report, made: Path, tmp_path: Path) -> None:
     card = un.report(made / "a", tmp_path / "r.html", card=tmp_path / "card.md").card
     assert card is not None
@@ -209,6 +212,7 @@ def test_an_image_that_is_a_link_to_elsewhere_is_not_published(kind: str, run: P
     assert "does not lie in" in written.page.read_text()
 
 
+@pytest.mark.slow
 def test_an_image_that_is_named_any_number_of_times_fills_no_page(run: Path) -> None:
     path = run / "explanation" / "gradients.json"
     grid = json.loads(path.read_text())

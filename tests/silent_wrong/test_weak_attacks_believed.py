@@ -31,6 +31,7 @@ def right_nine_times_in_ten(x: Inputs) -> Logits:
     return torch.stack([lead, -lead], dim=1)
 
 
+@pytest.mark.slow
 def test_an_unlucky_draw_does_not_drop_an_example_s6() -> None:
     """One draw after the other, each dropping what it gets wrong, would end at a power of 0.9."""
     attacks = tuple(GradientAttack(name, cross_entropy, APGD(steps=4), draws=2) for name in ("one", "two", "three"))
@@ -87,6 +88,7 @@ def test_only_autoattack_is_called_so_s9() -> None:
     }
 
 
+@pytest.mark.slow
 def test_what_goes_on_is_the_same_evaluation_s14(tmp_path: Path) -> None:
     """Of another model or radius there is nothing to go on with."""
     model, x = linear(6, 3), uniform(30, 6)

@@ -111,6 +111,7 @@ def draw(count: int, seeds: int, mean: float, generator: torch.Generator) -> tor
     return mean + of_seed + of_example + rest
 
 
+@pytest.mark.slow
 def test_with_the_needed_seeds_four_of_five_studies_decide() -> None:
     generator = torch.Generator().manual_seed(0)
     pilots = [PairedMean.of(pilot) for pilot in draw(100, 40, 0.3, generator)]

@@ -59,6 +59,7 @@ def test_differences_have_welchs_interval() -> None:
     assert (alike.value, alike.low, alike.high) == (0.0, 0.0, 0.0)
 
 
+@pytest.mark.slow
 @given(n=some.integers(1, 2000), share=some.sampled_from([0.01, 0.05, 0.5]))
 def test_intervals_of_quantiles_cover_at_least_95_percent(n: int, share: float) -> None:
     """The k-th of n ordered values (here k) lies below the quantile iff k values or more do: a binomial event."""

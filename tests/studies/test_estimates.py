@@ -34,6 +34,7 @@ def cells(row: str) -> list[str]:
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", [True, False])
 def test_a_stored_population_has_the_verdicts_before_the_check(gate: bool, tmp_path: Path) -> None:
     model, x = linear(6, 3), uniform(60, 6)

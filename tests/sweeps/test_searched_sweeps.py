@@ -99,6 +99,7 @@ def test_suggestions_depend_on_seed_and_results_only() -> None:
         assert 1e-4 <= float(suggested["lr"]) <= 1e-1 and suggested["width"] in "123456789"
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_trials_and_another_seed_others(tmp_path: Path) -> None:
     first, second = (run(tmp_path / name, Lab(), plan(5)) for name in "ab")
     assert values(first) == values(second) and len(values(first)) == 5

@@ -84,6 +84,7 @@ def test_the_linear_maximum_is_the_largest_of_all_sets_of_features(
     assert bool(threat.contains(x, best).all())
 
 
+@pytest.mark.slow
 @cases
 @settings(max_examples=80, deadline=None)
 def test_points_are_inside_in_float32_and_projection_leaves_them(

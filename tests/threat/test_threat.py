@@ -582,6 +582,7 @@ def test_the_move_to_a_plane_is_exact_and_the_shortest(
             assert float(sign[i] * gained[i]) < abs(float(gain[i])) + 1e-9
 
 
+@pytest.mark.slow
 @cases
 def test_points_far_from_x_are_inside_and_far(
     seed: int, norm: Norm, box: str, shape: tuple[int, ...], eps: float, scale: float

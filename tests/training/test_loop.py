@@ -456,6 +456,7 @@ def test_the_alarm_adds_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [text for text in trained.warnings if "From epoch 2 on the method is AT(maximiser=PGD(steps=4" in text]
 
 
+@pytest.mark.slow
 def test_the_alarm_adds_steps_twice_at_most_and_only_where_they_help(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that sounds to the end would otherwise double them every epoch, and announce more after the last one."""
     used = scripted(monkeypatch, 1, 2, 3, 4, 5)
@@ -468,6 +469,7 @@ def test_the_alarm_adds_steps_twice_at_most_and_only_where_they_help(monkeypatch
     assert alarmed("add-steps").warnings == ("Epoch 1: Trouble.", "Epoch 2: Trouble.") and used == [2] * 10
 
 
+@pytest.mark.slow
 def test_added_steps_stay_after_a_resume(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     straight = mlp(6, 3)
     scripted(monkeypatch, 1, 3)

@@ -137,12 +137,14 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     assert steps == [] and same(before, everything(tmp_path))
 
 
+@pytest.mark.slow
 def test_resume_without_a_run_begins_one(tmp_path: Path) -> None:
     at_run(tmp_path / "a", resume=True)
     at_run(tmp_path / "b")
     assert same(everything(tmp_path / "a"), everything(tmp_path / "b"))
 
 
+@pytest.mark.slow
 def test_resume_before_the_first_checkpoint_begins_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     at_run(tmp_path / "straight")
     with pytest.raises(Stopped):
@@ -162,6 +164,7 @@ def test_a_finished_run_without_its_checkpoint_is_not_trained_anew(tmp_path: Pat
     assert before == {path: path.read_bytes() for path in before}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", [1, 2])
 def test_after_a_full_disk_no_epoch_is_told_twice(
     failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -185,6 +188,7 @@ def test_after_a_full_disk_no_epoch_is_told_twice(
     assert same(everything(tmp_path / "straight"), everything(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_line_of_metrics_that_was_cut_off_is_written_anew(tmp_path: Path) -> None:
     at_run(tmp_path / "straight")
     with pytest.raises(Stopped):
@@ -304,6 +308,7 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before_it(tmp_path: Path) -> N
     assert same(everything(tmp_path / "straight"), everything(run)) and not (run / runs.PREVIOUS).exists()
 
 
+@pytest.mark.slow
 def test_damaged_best_weights_are_written_anew_where_the_checkpoint_has_them(tmp_path: Path) -> None:
     at_run(tmp_path / "straight")
     with pytest.raises(Stopped):
@@ -321,6 +326,7 @@ def test_lost_best_weights_of_an_earlier_epoch_are_named(tmp_path: Path) -> None
         at_run(tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     at_run(tmp_path / "run")
     train(mlp(6, 3), blobs(60), THREAT, ERM(), Recipe(4, 18), out=tmp_path / "other")
@@ -382,6 +388,7 @@ def test_a_live_run_is_neither_begun_again_nor_resumed_beside_itself(tmp_path: P
     assert same(everything(tmp_path / "straight"), everything(tmp_path / "run"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deleted", [False, True])
 def test_a_run_whose_folder_is_moved_or_deleted_ends_with_the_truth(deleted: bool, tmp_path: Path) -> None:
     def away(done: float, total: float, text: str) -> None:

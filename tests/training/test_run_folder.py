@@ -60,6 +60,7 @@ def test_a_limit_that_is_left_to_the_method_is_written(accuracy: float | None, l
     assert inner["init_args"]["method"] == describe(AT())
 
 
+@pytest.mark.slow
 def test_bounds_per_feature_and_none_are_written(tmp_path: Path) -> None:
     bounds = torch.zeros(6), torch.arange(1.0, 7.0)
     assert config(tmp_path, threat=Threat("L2", 0.1, bounds))["bounds"] == [[0.0] * 6, [1.0, 2, 3, 4, 5, 6]]

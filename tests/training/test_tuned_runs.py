@@ -76,6 +76,7 @@ def test_the_choice_and_its_times_are_recorded_and_equal_that_by_hand(
     assert equal(state(tuned.model), state(by_hand.model))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_choice_and_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured(monkeypatch, LAST, plain=2e-3)
     straight = run(out=tmp_path / "straight", tune=5.0)
@@ -134,6 +135,7 @@ def test_measuring_leaves_no_trace(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert equal(state(tuned.model), state(untuned.model))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ticking")
 def test_a_candidate_that_fails_is_left_out_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unavailable(network: nn.Module) -> Any:

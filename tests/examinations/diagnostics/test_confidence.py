@@ -98,6 +98,7 @@ def test_the_loss_is_right_where_probabilities_round_to_one() -> None:
     assert all_finite(huge) and min(distribution(huge, "cross-entropy, test").values) > 0
 
 
+@pytest.mark.slow
 def test_the_reliability_curve_is_scikit_learns() -> None:
     sure, right = simulated(700, seed=3, power=2)
     place = bin_of(sure)
@@ -129,6 +130,7 @@ def test_the_calibration_error_by_hand() -> None:
     assert bin_of(edges[1:]).tolist() == list(range(15)) and bin_of(np.array([0.0])).tolist() == [0]
 
 
+@pytest.mark.slow
 def test_a_calibrated_network_has_an_error_near_0_and_another_has_not() -> None:
     p = probabilities(1500)
     right, wrong = (
@@ -144,6 +146,7 @@ def test_a_calibrated_network_has_an_error_near_0_and_another_has_not() -> None:
     assert off.value > 0.05 and off.low > 0.05  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_where_resampling_alone_would_not() -> None:
     """Calibrated: the truth is 0, and the error of 200 examples about 0.05. Otherwise E |c - c^2| by numbers."""
     for power, truth in ((1.0, 0.0), (3.0, None)):

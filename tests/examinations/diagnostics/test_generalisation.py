@@ -214,6 +214,7 @@ def test_a_bound_that_is_not_vacuous_is_not_called_proved() -> None:
     assert number(found, "bound: first term, max{0, 1 - u_min / gamma}").value > 0.9, "o is used up at the boundary"
 
 
+@pytest.mark.slow
 def test_without_a_chain_the_ramp_loss_has_a_reason_instead() -> None:
     model = Function(lambda x: torch.stack([torch.zeros(len(x)), x @ W], dim=1))
     found = generalisation(subject(model, *TEST, train=TRAIN, threat=OPEN, classes=2))
@@ -248,6 +249,7 @@ def test_a_product_of_norms_beyond_all_numbers_is_vacuous() -> None:
     assert any("vacuous" in note for note in found.notes) and all_finite(found)
 
 
+@pytest.mark.slow
 def test_training_examples_beyond_the_most_are_left_out_of_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unperturbed.examinations.covering.COVERED", 10)
     one = subject(mlp(5, 2), *TEST, train=TRAIN, threat=OPEN, classes=2)

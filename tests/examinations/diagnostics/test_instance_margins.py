@@ -49,6 +49,7 @@ def exactly(one: Subject, batch: Batch, norm: Norm) -> Tensor:
     return truth(one.classifier, batch.x, batch.y, norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "classes"), [("Linf", 4), ("L2", 4), ("L1", 4), ("L2", 2)])
 def test_on_linear_networks_all_three_are_the_truth(norm: Norm, classes: int) -> None:
     """Labels are the predictions but for two examples, whose margin is 0."""
@@ -174,6 +175,7 @@ def test_equal_rows_of_the_head_never_change_places() -> None:
     assert found.tolist() == pytest.approx([2 / math.sqrt(2), 0.0])
 
 
+@pytest.mark.slow
 def test_an_estimate_above_the_upper_bound_is_counted() -> None:
     """f_1 - f_0 = x^4 - 1 at x = 0.1: the gradient there promises a margin of 250, the truth is 0.9 (in the box)."""
     model = Function(lambda x: torch.cat([torch.zeros_like(x), x**4 - 1], dim=1))
@@ -216,6 +218,7 @@ def test_vacuous_bounds_are_called_so_with_the_ratio(monkeypatch: pytest.MonkeyP
     assert all_finite(found) and min(distribution(found, "instance margin, lower bound, L2").values) > 0
 
 
+@pytest.mark.slow
 def test_what_is_no_chain_has_a_reason_and_no_lower_bound() -> None:
     model = Function(lambda x: torch.stack([x[:, 0], 1 - x[:, 0].square()], dim=1))
     x = uniform(6, 1)
@@ -243,6 +246,7 @@ def test_what_is_not_finite_is_counted_apart_and_ties_have_margin_0() -> None:
     assert number(instance_margins(one), "instance margin, upper bound, L2: smallest of correct (v_min)").n == 1
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_found_nothing_is_said() -> None:
     model = Function(lambda x: torch.stack([1 + 0 * x[:, 0], 0 * x[:, 0]], dim=1))
     found = instance_margins(subject(model, uniform(5, 2), torch.zeros(5).long(), classes=2))
