@@ -60,6 +60,7 @@ def test_labels_of_any_type_are_learned_and_probabilities_are_in_their_order() -
     assert fitted.score(X, Y) > 0.9 and not fitted.model_.training
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_robust_score_falls_with_eps_and_is_that_of_evaluate() -> None:
     fitted = RobustClassifier(**FEW, eps=0.1).fit(X, Y)

@@ -59,6 +59,7 @@ def test_a_program_has_the_logits_and_gradients_of_its_network(kind: str, reques
     torch.testing.assert_close(*(torch.autograd.grad(logits[:, 3].sum(), x)[0] for logits in (ours, theirs)))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @KINDS
 def test_a_program_is_evaluated_as_its_network(kind: str, request: pytest.FixtureRequest) -> None:

@@ -58,6 +58,7 @@ def test_the_distance_of_linear_networks_is_that_of_their_plane_box_included(nam
     assert bool((model(z).argmax(1) != batch.y)[found].all()) and torch.equal(threat.boxed(z), z)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @every
 def test_every_distance_is_that_of_its_point_and_the_best_inside_lies_inside(name: str, norm: Norm) -> None:
@@ -72,6 +73,7 @@ def test_every_distance_is_that_of_its_point_and_the_best_inside_lies_inside(nam
     assert bool((found.distance[found.found.margin > 0] <= 0.3 + 1e-5).all())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @every
 def test_an_example_has_the_same_nearest_point_in_any_order_and_batch(name: str, norm: Norm) -> None:

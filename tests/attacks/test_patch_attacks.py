@@ -50,6 +50,7 @@ def largest_margins(model: nn.Sequential, batch: Batch, side: int) -> Tensor:
     ).amax(0)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("side", [1, 2, 3])
 def test_on_linear_networks_climbs_break_what_the_best_square_breaks_and_no_more(side: int) -> None:

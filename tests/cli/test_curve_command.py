@@ -69,6 +69,7 @@ def test_weights_get_a_folder_of_their_own_and_other_data_one_in_the_run(run: Ru
     assert Path("runs/blobs-at/evaluation/more-first-4/curve-Linf.json").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_called_again_it_reads_what_it_found_and_replaces_other_radii_only_if_told(run: Run) -> None:
     run(*TRAIN)

@@ -54,6 +54,7 @@ def test_one_network_gets_a_table_a_file_and_a_page(run: Run) -> None:
     assert value["models"][0]["findings"][0] == stored["findings"]["margins"]["finding"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_several_networks_are_compared_at_the_largest_eps(run: Run) -> None:
     code, out, err = run("diagnose", "runs/a", "runs/b", "runs/c", *QUICK, "--json")
@@ -172,6 +173,7 @@ def test_bad_input_is_told(run: Run) -> None:
     assert code == 2 and "different norms" in err and "--threat" in err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_run_folders_are_diagnosed_from_python_as_by_the_command(run: Run) -> None:
     import unperturbed as un

@@ -16,6 +16,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_report_is_written_and_its_place_is_printed(run: Run) -> None:
     code, out, err = run("report", "a", "--card", "card.md", "--figures", "figures")

@@ -102,6 +102,7 @@ def test_the_table_the_page_and_the_picture_say_the_same(run: Run) -> None:
     assert bars() == 2 and folders() == {"steps=1", "steps=3"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_conclusions_of_the_method_are_told(run: Run) -> None:
     words = ("--method", "constrained", "--method.method", "at", "--method.method.steps", "1")
@@ -210,6 +211,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(run: Run) -> None:
     assert "| failed |" in Path("out/sweep.md").read_text() and "Failed: lr=1e30" in Path("out/sweep.md").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_is_refused_only_when_trained_is_told_and_the_others_go_on(run: Run) -> None:
     """That flips need images is seen with the data: a sweep that ended there would end there each time."""
@@ -257,6 +259,7 @@ def test_rows_under_different_threats_are_not_compared(run: Run) -> None:
     assert "not compared" not in Path("out/sweep.md").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_values_with_brackets_keep_their_commas_and_names_that_clash_are_long(run: Run) -> None:
     words = [word for word in SWEEP if word not in ("--method.steps", "2")]

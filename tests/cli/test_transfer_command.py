@@ -39,6 +39,7 @@ def test_the_matrix_is_a_table_and_one_json(run: Run) -> None:
     assert code == 0 and "L2:0.1, n=8" in out and "worst of all" in out and "upper bound only" in out
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_kept_matrix_is_read_again_refused_or_replaced(run: Run) -> None:
     first = json.loads(run("transfer", "a", "b", "--json", "--out", "matrix")[1])

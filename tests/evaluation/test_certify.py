@@ -122,6 +122,7 @@ def smoothed_chances(model: nn.Module, x: Tensor, sigma: float) -> Tensor:
     return torch.stack([(answers == c).double().mean(1) for c in range(3)], dim=1)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_smoothed_answer_changes_within_its_radius_in_the_plane(seed: int) -> None:

@@ -129,6 +129,7 @@ def test_the_nearer_of_the_two_counts() -> None:
     assert [each.nearest for each in both.searches] == [both.examples["attack"].count(n) for n in ("FAB", "APGD-CE")]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", first(1, NORMS))
 def test_the_curve_agrees_with_evaluations_at_fixed_radii(norm: Norm) -> None:
@@ -405,6 +406,7 @@ def assert_nearly_the_same(found: dict[int, tuple[Any, ...]], whole: dict[int, t
     assert sum(near) >= 0.9 * len(near), pairs
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.rounding
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,6 +423,7 @@ def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
         assert_nearly_the_same(*(dict(enumerate(zip(*each, strict=True))) for each in columns))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_each_example_withstands_the_attacks_at_one_radius_only() -> None:
     """The largest below its distance; nothing is attacked where it is known to break."""

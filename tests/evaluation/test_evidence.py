@@ -72,6 +72,7 @@ def test_an_untrained_network_and_a_sure_one_are_not_saturated() -> None:
     assert not saturated(leads, torch.tensor([0, 1])) and saturated(2 * leads, torch.tensor([0, 1]))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_union_curve_and_transfer_say_it_too() -> None:
     outcomes = [evaluate(Reversed(), (X, Y), Threat(norm, 0.05), QUICK) for norm in ("Linf", "L2")]

@@ -32,6 +32,7 @@ def distances(suite: Suite, norm: Norm, out: Path | None = None, n: int = 40) ->
     return minimum_norm(model, (x, model(x).argmax(1)), threat, suite, radii=[threat.eps / 2], batch_size=16, out=out)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_with_a_descent_no_distance_is_larger_and_each_is_that_of_a_misclassified_point(norm: Norm) -> None:

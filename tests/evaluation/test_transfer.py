@@ -311,6 +311,7 @@ def test_warnings_are_kept_and_name_the_model(tmp_path: Path) -> None:
     assert tuple(kept) == found.warnings and last.startswith("Loaded from")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_order_of_the_split_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurement, "BLOCK", 20)

@@ -143,6 +143,7 @@ def apart(n: int) -> tuple[Inputs, Tensor, list[int]]:
     return x, y, bad
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_means_over_draws_leave_out_what_fails_alone() -> None:
     x, y, bad = apart(40)
@@ -254,6 +255,7 @@ def test_the_curve_leaves_out_what_fails_alone() -> None:
     assert any("On 2 examples the forward failed" in text for text in found.warnings)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_curve_where_searches_alone_fail() -> None:
     """At x nothing fails, but where a gradient is asked for."""

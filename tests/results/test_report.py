@@ -175,6 +175,7 @@ def test_the_card_has_the_same_content_and_no_markup_from_names(two: un.Report, 
     assert "<img" not in fenced and "&lt;img src=x onerror=alert\\(1\\)&gt;" in fenced
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_figures_are_written_in_three_formats_each(two: un.Report, tmp_path: Path) -> None:
     charts = [chart for _, chart in two.document.charts()]

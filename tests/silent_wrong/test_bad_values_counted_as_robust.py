@@ -54,6 +54,7 @@ def test_what_is_not_finite_near_an_example_makes_it_unknown_s1(bad: float) -> N
     assert outcome.adversarial.isfinite().all()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_gradient_that_is_not_a_number_makes_an_example_unknown_s1() -> None:
     x, y = uniform(32, 3), torch.zeros(32, dtype=torch.int64)

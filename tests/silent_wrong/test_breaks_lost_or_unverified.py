@@ -40,6 +40,7 @@ def broken(outcome: Outcome) -> set[int]:
     return {i for i, v in zip(outcome.examples["id"], outcome.examples["verdict"], strict=True) if v == "broken"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_restart_counts_for_every_example_s10() -> None:
     """A start hits the pocket with probability 0.1: r restarts break 1 - 0.9^r, and never lose what fewer found."""

@@ -135,6 +135,7 @@ def test_a_content_is_uploaded_once_and_old_objects_are_deleted() -> None:
     assert manifest is not None and {entry.name for entry in manifest.files.values()} <= set(store().names("objects"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_file_is_published_as_it_was_between_two_writes() -> None:
     """`b` is always written after `a`, so that no reader may see it ahead."""

@@ -32,6 +32,7 @@ def shaky(tmp_path: Path) -> Iterator[Shaky]:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_requests_do_what_they_say(shaky: Shaky, tmp_path: Path) -> None:
     store = ObjectStore("s3://bucket/run")

@@ -43,6 +43,7 @@ def test_every_norm_has_climbs_and_a_random_search_and_the_round_ones_the_neares
     assert FAST.gate is not None and FAST.gate.suite is STANDARD
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_evaluation_checks_its_survivors() -> None:
     x, model = uniform(30, 6), linear(6, 3)

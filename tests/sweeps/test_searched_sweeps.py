@@ -108,6 +108,7 @@ def test_the_same_seed_gives_the_same_trials_and_another_seed_others(tmp_path: P
     assert values(run(tmp_path / "d", Lab(), plan(3))) == values(first)[:3], "fewer trials are the first ones"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("trials", "stop", "quit_at"),
     [

@@ -70,6 +70,7 @@ def test_a_run_that_fails_is_an_entry_of_the_table(data: Data, tmp_path: Path) -
     assert "not finite" in found.json()["runs"][1]["error"] and any("Failed: lr=1e+30" in note for note in found.notes)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_search_stops_the_worse_trials(data: Data, tmp_path: Path) -> None:
     over = {"lr": un.Range(1e-4, 0.1, log=True), "method": ["erm"], "label_smoothing": [0.0, 0.1]}

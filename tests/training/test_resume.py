@@ -102,6 +102,7 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", first(4, CASES))
 def test_a_run_resumed_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:

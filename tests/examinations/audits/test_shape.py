@@ -34,6 +34,7 @@ def test_tiny_noise_changes_an_honest_loss_little_and_a_jagged_one_much() -> Non
     assert jagged.verdict == "fail" and jagged.causes == ("shattered",), jagged.measured
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_nonlinearity_vanishes_with_the_radius() -> None:
     small, usual = (linearity(under_audit(robust(), 30, eps=eps)) for eps in (1e-3, 0.15))
