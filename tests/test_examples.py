@@ -35,7 +35,6 @@ def statements(file: Path) -> list[str]:
     return [line for line in lines if line.strip() and not line.strip().startswith("#")]
 
 
-@pytest.mark.long
 @pytest.mark.slow
 def test_29_features_with_bounds_of_their_own_take_ten_lines() -> None:
     """In a process of its own, as a user runs it."""
@@ -49,7 +48,6 @@ def test_29_features_with_bounds_of_their_own_take_ten_lines() -> None:
     assert 75 < robust < 97, "robust, but less than clean"
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", first(1, ["own_method", "own_model", "own_diagnostic"]))
 def test_the_commands_of_an_example_work(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -31,7 +31,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
-@pytest.mark.long
 def test_two_runs_are_compared_and_what_does_not_fit_is_refused(run: Run) -> None:
     code, out, err = run("compare", "a", "b", "--json")
     assert code == 0, err

@@ -8,7 +8,6 @@ from benchmarks import scale
 from unperturbed.evaluation import measurement
 
 
-@pytest.mark.long
 def test_workers_wait_for_their_units_and_for_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurement, "BLOCK", measurement.BLOCK)  # the simulation changes it
     result = scale.simulate(30, 10, 600.0, tmp_path / "run")

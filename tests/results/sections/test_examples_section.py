@@ -8,7 +8,6 @@ from unperturbed.results.sections.examples import examples
 from unperturbed.results.stored import read_run
 
 
-@pytest.mark.long
 def test_every_image_says_what_it_shows(run: Path) -> None:
     section = examples([read_run(run, "a")])
     assert section is not None
