@@ -23,6 +23,7 @@ from pathlib import Path
 import ray
 import ray_train
 
+ray.cloudpickle.register_pickle_by_value(ray_train)  # as if it was the program itself: the nodes lack its folder
 ray.init(address=sys.argv[2])
 for epochs in (1, 2):
     ray_train.train_on(2, "digits", Path(sys.argv[1]) / str(epochs), epochs=epochs, batch_size=128, precision="64")
