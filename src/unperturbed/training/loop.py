@@ -129,8 +129,9 @@ def train(
     shown = origin(model, all_data, extra, weights)
     if weights is not None:
         log.info("%s", load_weights(model, weights))
+    launched = under_torchrun(fabric)  # before the launch, which makes a group of these processes
     fabric.launch()
-    if under_torchrun(fabric):
+    if launched:
         end_with_launcher()
     examples = prepare(classifier, all_data, extra, threat, recipe, fabric)
     settings = {**shown, **(config or {}), **({} if output is None else {"output": output})}
