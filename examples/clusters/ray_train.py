@@ -15,16 +15,17 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
-import torch
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-
-import unperturbed as un
-from unperturbed.architectures.small_cnn import SmallCNN
 
 
 def work(settings: dict[str, Any]) -> None:
     """Train as one of the workers; `train` joins their group."""
+    import torch  # here, since Ray cannot send a function with this module among its globals
+
+    import unperturbed as un
+    from unperturbed.architectures.small_cnn import SmallCNN
+
     data, out = un.load_data(settings["data"]), Path(settings["out"])
     torch.manual_seed(0)
     model = SmallCNN(tuple(data.train.shape), classes=len(data.classes))
@@ -36,11 +37,12 @@ def work(settings: dict[str, Any]) -> None:
 
 def train_on(workers: int, data: str, out: Path, **recipe: Any) -> None:
     """Train by so many workers of the connected cluster, with these settings of the recipe."""
+    gpus = ray.cluster_resources().get("GPU", 0) >= workers
     settings = {"data": data, "out": str(out.absolute()), "workers": workers, "recipe": recipe}
     TorchTrainer(
         work,
         train_loop_config=settings,
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=torch.cuda.is_available()),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
         run_config=RunConfig(storage_path=f"{out.absolute()}-ray"),
     ).fit()
 
