@@ -267,7 +267,7 @@ def test_what_a_killed_run_left_half_written_is_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_folder_with_other_things_is_left_alone(resume: bool, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("chapter one")
-    with pytest.raises(InputError, match="is not empty and holds no run: choose another one"):
+    with pytest.raises(InputError, match=r"is not empty \(thesis.tex\) and holds no run: choose another one"):
         at_run(tmp_path, resume=resume)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -107,7 +107,9 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> None:
     if runs.is_free(folder):
         return
     if not (folder / runs.CONFIG).is_file():
-        raise InputError(f"The output folder {folder} is not empty and holds no run: choose another one.")
+        names = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+        listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise InputError(f"The output folder {folder} is not empty ({listed}) and holds no run: choose another one.")
     if not resume:
         raise InputError(
             f"The output folder {folder} already holds a run: pass --resume to resume it, or choose another."
