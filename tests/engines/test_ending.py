@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import unperturbed
+from support.processes import is_running
 
 LAUNCHER = """
 import subprocess, sys, time
@@ -27,13 +28,6 @@ print(os.getpid(), flush=True)
 time.sleep(60)
 Path(sys.argv[1]).touch()
 """
-
-
-def is_running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the process is found by Linux's /proc")

@@ -18,7 +18,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from benchmarks.simulated_nodes import LOOPBACK, Cluster
-from test_ending import is_running
+
+from support.processes import is_running
 
 pytest.importorskip("ray")
 

@@ -14,6 +14,7 @@ import pytest
 from test_launchers import environment
 from test_processes import free_port
 
+from support.processes import is_running
 from support.toys import without_seconds
 from unperturbed import runs
 from unperturbed.training import checkpoint
@@ -61,13 +62,6 @@ def step(folder: Path) -> int:
     return int(checkpoint.load(path)["state"]["step"]) if path.exists() else 0
 
 
-def running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def kill_rank_1(run: Torchrun) -> list[int]:
     workers = run.workers()
     os.kill(workers[1], signal.SIGKILL)
@@ -109,7 +103,7 @@ def test_killed_processes_of_torchrun_resume_to_the_same_bits(strategy: str, tmp
         workers = kill(run)
         text = run.output()  # it ends by itself
         assert run.returncode != 0, text
-        while any(running(pid) for pid in workers):  # nothing stays behind that holds the lock
+        while any(is_running(pid) for pid in workers):  # nothing stays behind that holds the lock
             time.sleep(0.05)
         assert not (killed / runs.RESULT).exists()
 
