@@ -87,9 +87,9 @@ test-foreign: $(FOREIGN)
 ROUNDING := $(shell grep -rl --include='test_*.py' mark.rounding tests)
 
 test-rounding: $(READY)
-	MKL_CBWR= $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not long" $(ROUNDING)
-	MKL_CBWR=AVX2,STRICT ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not long" $(ROUNDING)
-	$(PYTEST) -n auto --maxprocesses 8 -m "rounding and not long" $(ROUNDING) --rows-by-place
+	MKL_CBWR= $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow" $(ROUNDING)
+	MKL_CBWR=AVX2,STRICT ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow" $(ROUNDING)
+	$(PYTEST) -n auto --maxprocesses 8 -m "rounding and not slow" $(ROUNDING) --rows-by-place
 
 test-newest:
 	mkdir -p .venv-newest

@@ -35,6 +35,7 @@ def statements(file: Path) -> list[str]:
     return [line for line in lines if line.strip() and not line.strip().startswith("#")]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_29_features_with_bounds_of_their_own_take_ten_lines() -> None:
     """In a process of its own, as a user runs it."""

@@ -69,6 +69,7 @@ def test_features_that_may_not_change_are_no_obstacle() -> None:
     assert laws.run(Square(queries=5000), model, batch, threat).passes < 6 * 2500
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_search_on_a_network_that_draws_random_numbers_does_not_end() -> None:
     """A forward that is repeated may succeed there. One draw in 80,000 or so repeats a margin: the draws are fixed."""

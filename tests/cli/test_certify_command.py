@@ -17,6 +17,7 @@ from unperturbed.types import Norm
 SHORT = ("--draws", "30", "--selection-draws", "5", "--alpha", "0.1")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_gets_its_certificates_and_both_sides(run: Run) -> None:
     run(*TRAIN)

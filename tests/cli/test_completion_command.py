@@ -31,6 +31,7 @@ def completed(*words: str) -> set[str]:
     return {word.strip() for word in done.stdout.split()}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_bash_completes_commands_options_and_names() -> None:
     assert completed("ev") == {"evaluate"}

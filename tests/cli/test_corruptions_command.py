@@ -25,6 +25,7 @@ def write_pictures() -> tuple[np.ndarray, np.ndarray]:
     return x[48:].astype(np.uint8), y[48:]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_gets_a_table_of_corruptions_and_severities(run: Run) -> None:
     x, y = write_pictures()

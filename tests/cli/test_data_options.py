@@ -78,6 +78,7 @@ def test_extra_data_have_the_label_of_the_data() -> None:
         planned("--extra", "arrays.npz?label=kind")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_data_that_have_changed_since_the_training_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     """Another fifth of a longer table is held out, which holds examples that the network was trained on."""

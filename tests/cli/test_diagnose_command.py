@@ -40,6 +40,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_one_network_gets_a_table_a_file_and_a_page(run: Run) -> None:
     code, out, err = run("diagnose", "runs/b", *QUICK)
@@ -118,6 +119,7 @@ def test_networks_of_other_test_examples_are_not_paired(run: Run) -> None:
     assert code == 2 and "test examples differ" in " ".join(err.split())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_strengths_in_different_norms_are_no_trend(run: Run) -> None:
     config = read_yaml(Path("runs/c/config.yaml"))
@@ -144,6 +146,7 @@ def test_a_model_without_a_run_folder(run: Run) -> None:
     assert run("diagnose")[0] == 2
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_findings_at_another_threat_or_on_fewer_examples_replace_nothing(run: Run) -> None:
     for words in ((), ("--threat", "Linf:0.1"), ("--examples", "8"), ("--seed", "3")):

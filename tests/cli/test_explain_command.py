@@ -34,6 +34,7 @@ def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     return call
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_scores_are_printed_with_their_intervals(run: Run) -> None:
     code, out, err = run("explain", "a", "--explanations", "alignment", "--examples", "8")

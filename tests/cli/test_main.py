@@ -188,6 +188,7 @@ def test_other_data_does_not_overwrite_the_result_of_a_run(run: Run) -> None:
     assert not Path("runs/blobs-at/evaluation/pgd.json").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_examples_are_the_first_or_random_ones_and_missing_classes_are_told(run: Run) -> None:
     run(*TRAIN)
@@ -375,6 +376,7 @@ WRAPPED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRAPPED)
 def test_wrapped_methods_train_and_resume_in_the_same_bits(

@@ -82,6 +82,7 @@ def pulled(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     return {"config.yaml": (folder / "config.yaml").read_text()}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_is_resumed_on_another_machine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -210,6 +211,7 @@ def test_weights_are_read_from_an_object_and_from_a_published_run(tmp_path: Path
         un.load_weights(loaded, f"{URL}/none.pt")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_configuration_in_a_store_begins_a_run_from_weights_in_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], store: MemoryFileSystem

@@ -31,6 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_on_50_of_sorted_examples_knows_all_classes_and_which_they_were(
     folder: Path, capsys: pytest.CaptureFixture[str]

@@ -90,6 +90,7 @@ def test_every_run_is_what_train_and_evaluate_make_of_it_and_seeds_are_summed_up
     assert bars() == 2
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_table_the_page_and_the_picture_say_the_same(run: Run) -> None:
     words = [word for word in SWEEP if word not in ("--method.steps", "2")]

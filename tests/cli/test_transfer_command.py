@@ -56,6 +56,7 @@ def changed(folder: str, **settings: object) -> None:
     write_yaml(Path(folder) / "config.yaml", read_yaml(Path(folder) / "config.yaml") | settings)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_runs_that_do_not_fit_are_told_apart(run: Run) -> None:
     assert run("transfer", "a")[0] == run("transfer")[0] == 2

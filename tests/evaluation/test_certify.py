@@ -236,6 +236,7 @@ def test_other_networks_examples_and_norms_are_no_bar() -> None:
         bars(found, evaluate(model, data, Threat("Linf", 0.1), QUICK))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_stored_attacks_of_the_same_network_are_bars(tmp_path: Path) -> None:
     model, data, out = mlp(6, 3), blobs(20), tmp_path / "evaluation"

@@ -127,6 +127,7 @@ def test_attacks_with_other_code_are_compared_with_a_warning() -> None:
     assert "code of the attacks" in compare({"a": first, "b": second}).warnings[0]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_runs_are_compared_on_the_examples_that_all_of_them_have(tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -114,6 +114,7 @@ def test_without_fab_the_distance_is_less_than_a_step_of_the_radii_too_large(nor
         assert value.value == float((distance > radius).double().mean())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_nearer_of_the_two_counts() -> None:
     """FAB with one step overshoots; what APGD finds closer replaces it, and the other way round."""

@@ -74,6 +74,7 @@ class Backwards:
             yield unit.number, unit.work(lambda done, text: None)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @every_or_two
 def test_no_engine_changes_the_result(

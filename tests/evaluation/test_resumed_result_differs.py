@@ -105,6 +105,7 @@ def test_an_evaluation_ends_as_if_it_had_not_stopped(at: int, tmp_path: Path, mo
     assert not list((tmp_path / "other").rglob("*unfinished*"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "at"),
@@ -208,6 +209,7 @@ OTHER: dict[str, Callable[[nn.Module, Any], Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", first(3, OTHER))
 def test_another_evaluation_is_refused_with_the_difference(name: str, tmp_path: Path) -> None:

@@ -204,6 +204,7 @@ def test_networks_and_random_state_stay_as_they_were() -> None:
     assert found.json() | {"seconds": 0} == again.json() | {"seconds": 0} and found.warnings == ()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_blocks_do_not_matter_and_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     models, data = {"a": mlp(6, 3, seed=1), "b": mlp(6, 3, seed=2)}, blobs(50)
@@ -294,6 +295,7 @@ def test_the_tables_say_how_each_model_stands(tmp_path: Path) -> None:
         assert table["verdict"].count("survived") / 50 == row[i]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_warnings_are_kept_and_name_the_model(tmp_path: Path) -> None:
     """Above 0.7 the first feature makes the network raise, even alone."""
@@ -320,6 +322,7 @@ def test_the_order_of_the_split_makes_no_difference(monkeypatch: pytest.MonkeyPa
     assert one.accuracy == other.accuracy and one.clean_accuracy == other.clean_accuracy and one.worst == other.worst
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("change", "difference"), first(2, [
     ({"models": {"a": mlp(6, 3, seed=1), "b": linear(6, 3, seed=2)}}, r"models was \['a', 'b', 'c'\], now"),

@@ -160,6 +160,7 @@ def test_a_measured_choice_is_recorded_and_equals_that_by_hand(monkeypatch: pyte
     assert same(tuned, evaluated(Tuning(layout="channels-last"), batch_size=16))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_resumed_evaluation_keeps_its_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured(monkeypatch, LAST)

@@ -35,6 +35,7 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_comes_back_byte_for_byte_and_nothing_else_goes(run: Path, hub: FakeHub, tmp_path: Path) -> None:
     address = un.push(run, NAME)

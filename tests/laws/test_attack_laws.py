@@ -74,12 +74,14 @@ def test_all_restarts_are_tried(name: str) -> None:
     laws.tries_every_restart(ATTACKS[name], least.get(name, 0.9))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", first(3, EXACT))
 def test_linear_networks_are_attacked_to_the_end(name: str) -> None:
     laws.reaches_the_worst_margin(*EXACT[name])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BREAKS)
 def test_linear_networks_break_where_they_can(name: str) -> None:

@@ -131,6 +131,7 @@ def test_the_result_is_the_same_in_any_order(kind: type, norm: Norm) -> None:
     assert second.passes == first.passes or not alike
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.rounding
 @pytest.mark.parametrize("kind", first(2, ASCENTS), ids=lambda kind: kind.__name__)

@@ -109,6 +109,7 @@ def logistic() -> nn.Linear:
     return model
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("exchanged", [False, True])
 def test_the_dual_variable_converges_to_the_multiplier(exchanged: bool) -> None:

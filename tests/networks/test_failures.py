@@ -226,6 +226,7 @@ def test_little_memory_is_told_and_changes_no_verdict() -> None:
     assert any("Memory ran out" in text and "8 examples" in text for text in outcome.warnings)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("correct", [True, False])
 def test_memory_for_fewer_than_eight_is_enough(correct: bool) -> None:
@@ -243,6 +244,7 @@ def test_memory_for_fewer_than_eight_is_enough(correct: bool) -> None:
 CURVE = replace(NEAREST, attacks=(MEANS.attacks[0], FAB("FAB", steps=5)))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_curve_leaves_out_what_fails_alone() -> None:
     x, y, bad = apart(40)

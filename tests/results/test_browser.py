@@ -111,6 +111,7 @@ def test_a_phone_scrolls_in_one_direction(opened: Opened) -> None:
     opened.page.set_viewport_size({"width": 1280, "height": 900})
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_page_complained_of_nothing_and_asked_for_nothing(opened: Opened) -> None:
     """The last test: what the page did in all the others counts."""

@@ -58,6 +58,7 @@ def blocks(document: Document, title: str, kind: type) -> list[Any]:
     return [block for part in section.parts for block in part.blocks if isinstance(block, kind)]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_measurement_has_its_section_with_its_numbers(measured: Measured) -> None:
     run = read_run(measured.folder, "a")

@@ -62,6 +62,7 @@ def test_nothing_is_trained_for_an_option_that_there_is_not(data: Data, tmp_path
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_that_fails_is_an_entry_of_the_table(data: Data, tmp_path: Path) -> None:
     found = un.sweep({"lr": [0.01, 1e30]}, data, THREAT, recipe=RECIPE, model="mlp", suite="pgd-ce", examples=4,

@@ -102,6 +102,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "frozen batch norm"])
 @pytest.mark.parametrize("make", [AT, TRADES, lambda: AWP(Constrained(LLR()))])
@@ -291,6 +292,7 @@ def train_to_the_end(rank: int, port: int, folder: Path) -> None:
     runs.write_json(folder / f"{rank}.json", told)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_take_the_same_epoch_for_the_best(tmp_path: Path) -> None:
     """Each has running averages of its own: were they to judge by those, one would stop and the other wait for it."""

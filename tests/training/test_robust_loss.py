@@ -70,6 +70,7 @@ def test_a_memory_moves_with_every_step_and_the_backward_still_runs() -> None:
     assert duals[0] <= duals[1] and duals[-1] > duals[0]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_network_is_let_go_with_its_last_reference() -> None:
     model = mlp(6, 3)

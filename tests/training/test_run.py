@@ -29,6 +29,7 @@ def _few(data: object) -> tuple[torch.Tensor, torch.Tensor]:
     return test.inputs(torch.arange(4)), test.labels[:4]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_each_part_is_the_one_that_was_trained_with(run: Path) -> None:
     opened = un.Run.open(run)
@@ -50,6 +51,7 @@ def test_a_folder_of_evaluations_has_no_recipe(tmp_path: Path) -> None:
     assert len(opened.trained_on) == len(opened.data.train)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_a_record_does_not_say_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no run folder"):

@@ -86,6 +86,7 @@ RECOMPUTED = {"none": {"awp", "llr"}, "train": {"awp", "llr", "llr differences"}
 """Refused methods by the kind of batch norm: a second forward loses tangents, and statistics held in train mode."""
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", RECOMPUTED)
 def test_recomputation_is_refused_where_it_changes_the_gradient_and_exact_elsewhere(batch_norm: str) -> None:

@@ -164,6 +164,7 @@ def test_a_method_that_holds_the_network_is_recognised() -> None:
     assert not holds(AT(), model) and not holds(Holding(transformer()), model)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_methods_that_need_whole_weights_or_second_derivatives_are_refused_by_name(tmp_path: Path) -> None:
     together(try_refused, tmp_path)
@@ -178,6 +179,7 @@ def train_by_ddp(rank: int, port: int, folder: Path, free: bool) -> None:
         )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_resumes_with_another_number_of_processes_and_says_so(tmp_path: Path) -> None:
     together(train_by_ddp, tmp_path / "at", False)

@@ -21,6 +21,7 @@ SHORT = Suite("short", (GradientAttack("PGD-2", margin, PGD(steps=2, step_size=0
 LOTTERY = Suite("lottery", (GradientAttack("PGD-1", margin, PGD(steps=1, step_size=0.01)),), "a test")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_strong_suite_gains_nothing_from_more_of_anything() -> None:
     audited = under_audit(robust())

@@ -186,6 +186,7 @@ def by_id(finding: Finding, exact: Tensor) -> list[float]:
     return [float(exact[k]) for k in finding.distributions[0].ids]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", first(2, BUILDERS))
 def test_every_style_of_network_goes_through_and_agrees_with_dense_jacobians(

@@ -198,6 +198,7 @@ def clusters(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x, y
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_bound_that_is_not_vacuous_is_not_called_proved() -> None:
     """Two cells are enough: sqrt((8 ln 2 + 2 ln 20) / 400) = 0.17."""
@@ -222,6 +223,7 @@ def test_without_a_chain_the_ramp_loss_has_a_reason_instead() -> None:
     assert not any("ramp" in name for name in names(found)) and "bound: m" in names(found)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_where_v_min_is_0_there_is_no_bound() -> None:
     x, y = TRAIN

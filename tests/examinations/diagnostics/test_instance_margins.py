@@ -228,6 +228,7 @@ def test_what_is_no_chain_has_a_reason_and_no_lower_bound() -> None:
     assert not any("lower" in name for name in names(found)) and "lower" not in found.summary
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_is_not_finite_is_counted_apart_and_ties_have_margin_0() -> None:
     model, x = linear(6, 3, seed=1), uniform(10, 6, seed=2)

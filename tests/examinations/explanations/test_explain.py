@@ -57,6 +57,7 @@ def test_the_report_shows_the_grids_and_skips_the_index(tmp_path: Path) -> None:
     assert blocks and not any("left out" in str(block) for block in blocks)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_inputs_that_are_no_images_get_scores_without_pictures(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
