@@ -7,11 +7,9 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ import pandas as pd
 import pytest
 from benchmarks.simulated_nodes import LOOPBACK, Cluster
 
-from support.processes import is_running
+from support.processes import Process, is_running
 
 pytest.importorskip("ray")
 
@@ -83,41 +81,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Process(subprocess.Popen[str]):
-    """A process of one thread whose output goes to files, so that it never waits for a reader."""
-
-    def __init__(self, *command: str) -> None:
-        environment = {**os.environ, **LOOPBACK, "OMP_NUM_THREADS": "1"}
-        self._out, self._err = (tempfile.TemporaryFile("w+") for _ in range(2))
-        super().__init__(command, text=True, env=environment, stdout=self._out, stderr=self._err)
-
-    def output(self) -> tuple[str, str]:
-        """Wait for the end of the process, and return what it wrote to stdout and stderr."""
-        self.wait()
-        texts = []
-        for file in (self._out, self._err):
-            file.seek(0)
-            texts.append(file.read())
-            file.close()
-        return texts[0], texts[1]
-
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds; fail if the process ends before."""
-        while not condition():
-            if self.poll() is not None:
-                pytest.fail(f"The process ended before the condition came: {self.output()[1]}")
-            time.sleep(0.02)
+def process(*command: str) -> Process:
+    """Return a process of one thread."""
+    return Process(*command, environment={**os.environ, **LOOPBACK, "OMP_NUM_THREADS": "1"})
 
 
 def begun(*words: str) -> Process:
     """Return the process of a command."""
-    return Process(*PROGRAM, *words)
+    return process(*PROGRAM, *words)
 
 
 def done(*words: str) -> Any:
     """Return the value of a command."""
-    out, err = (process := begun(*words, "--json")).output()
-    assert process.returncode == 0, err
+    out, err = (command := begun(*words, "--json")).output()
+    assert command.returncode == 0, err
     return json.loads(out)
 
 
@@ -148,7 +125,7 @@ def plain(value: Any) -> Any:
 def test_the_unit_of_a_killed_node_is_resumed_where_it_was(cluster: Cluster, tmp_path: Path) -> None:
     steps = tmp_path / "steps"
     steps.touch()
-    driver = Process(sys.executable, "-c", UNITS, cluster.address, str(tmp_path))
+    driver = process(sys.executable, "-c", UNITS, cluster.address, str(tmp_path))
     driver.wait_for(lambda: sum(line.split()[1] == "2" for line in steps.read_text().splitlines()) == 3)
     workers = [int(line.split()[3]) for line in steps.read_text().splitlines()]
     cluster.kill_a_node()

@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from support.object_stores import environment_of, s3_server, write_digits
+from support.processes import Process
 from unperturbed.storage.local_copy import scan
 from unperturbed.storage.manifest import newest
 from unperturbed.storage.object_store import ObjectStore
@@ -134,18 +134,15 @@ def test_thirty_killed_writers_lose_nothing(place: tuple[str, dict[str, str]], t
     kill_writers(*place, tmp_path, 30)
 
 
-class Command(subprocess.Popen[str]):
-    """A command in a process, whose output goes to files, so that it never waits for a reader."""
+class Command(Process):
+    """A command of the program."""
 
     def __init__(self, words: list[str], environment: dict[str, str]) -> None:
-        self._out, self._err = (tempfile.TemporaryFile("w+") for _ in range(2))
-        words = [sys.executable, "-W", "ignore", "-c", COMMAND, *words, "--json"]
-        super().__init__(words, text=True, env=environment, stdout=self._out, stderr=self._err)
+        super().__init__(sys.executable, "-W", "ignore", "-c", COMMAND, *words, "--json", environment=environment)
 
     def result(self) -> dict[str, Any]:
         """Wait for the end, and return the result without times and places."""
-        self.wait()
-        output, errors = self._texts()
+        output, errors = self.output()
         assert self.returncode == 0, errors
         value: dict[str, Any] = json.loads(output)
         for attack in value.get("attacks", ()):
@@ -155,18 +152,9 @@ class Command(subprocess.Popen[str]):
     def was_killed(self) -> bool:
         """Kill it, and tell whether it had not ended."""
         self.kill()
-        self.wait()
-        _, errors = self._texts()
+        _, errors = self.output()
         assert self.returncode in (0, -signal.SIGKILL), errors
         return self.returncode != 0
-
-    def _texts(self) -> tuple[str, str]:
-        texts = []
-        for file in (self._out, self._err):
-            file.seek(0)
-            texts.append(file.read())
-            file.close()
-        return texts[0], texts[1]
 
 
 def number(url: str) -> int:

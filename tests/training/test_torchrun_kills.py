@@ -3,18 +3,15 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from test_launchers import environment
 from test_processes import free_port
 
-from support.processes import is_running
+from support.processes import Process, is_running
 from support.toys import without_seconds
 from unperturbed import runs
 from unperturbed.training import checkpoint
@@ -25,35 +22,20 @@ OPTIONS = ("--data", "digits", "--examples", "200", "--model", "mlp", "--method"
 """A checkpoint after every step."""
 
 
-class Torchrun(subprocess.Popen[str]):
-    """Torchrun with two processes of one run, whose output goes to a file, so that they never wait for a reader."""
+class Torchrun(Process):
+    """Torchrun with two processes of one run."""
 
     def __init__(self, folder: Path, strategy: str, *more: str, restarts: int = 0) -> None:
-        self.folder, self._output = folder, tempfile.TemporaryFile("w+")
+        self.folder = folder
         launcher = (*LAUNCHER, "--master-port", str(free_port()), "--max-restarts", str(restarts))
         words = ("-m", "unperturbed", "train", *OPTIONS, "--strategy", strategy, "--out", str(folder), *more)
-        super().__init__((sys.executable, *launcher, *words), env=environment(), text=True, stdout=self._output,
-                         stderr=subprocess.STDOUT)  # fmt: skip
+        super().__init__(sys.executable, *launcher, *words, environment=environment())
 
     def workers(self) -> list[int]:
         """Return the process of rank 0, which holds the lock of the run folder, and that of rank 1."""
         first = int(json.loads((self.folder / ".lock.json").read_text())["pid"])
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return [first, *(int(child) for child in children if int(child) != first)]
-
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds; fail if the launcher ends before."""
-        while not condition():
-            if self.poll() is not None:
-                pytest.fail(self.output())
-            time.sleep(0.01)
-
-    def output(self) -> str:
-        """Wait for the end, and return what the launcher and its processes wrote."""
-        self.wait()
-        with self._output as output:
-            output.seek(0)
-            return output.read()
 
 
 def step(folder: Path) -> int:
@@ -94,21 +76,21 @@ def kill_all(run: Torchrun) -> list[int]:
 def test_killed_processes_of_torchrun_resume_to_the_same_bits(strategy: str, tmp_path: Path) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     whole = Torchrun(straight, strategy)
-    assert "To measure robust accuracy" in whole.output() and whole.returncode == 0
+    assert "To measure robust accuracy" in "".join(whole.output()) and whole.returncode == 0
 
     for kill in (kill_rank_1, kill_rank_0, kill_the_launcher, kill_all):
         before = step(killed)
         run = Torchrun(killed, strategy, *(["--resume"] if killed.exists() else []))
         run.wait_for(lambda before=before: step(killed) >= before + 3)
         workers = kill(run)
-        text = run.output()  # it ends by itself
+        text = "".join(run.output())  # it ends by itself
         assert run.returncode != 0, text
         while any(is_running(pid) for pid in workers):  # nothing stays behind that holds the lock
             time.sleep(0.05)
         assert not (killed / runs.RESULT).exists()
 
     resumed = Torchrun(killed, strategy, "--resume")
-    text = resumed.output()
+    text = "".join(resumed.output())
     assert resumed.returncode == 0, text
     for name in (runs.MODEL, runs.BEST):
         assert (killed / name).read_bytes() == (straight / name).read_bytes(), name
@@ -125,6 +107,6 @@ def test_torchrun_restarts_a_killed_process_by_itself(tmp_path: Path) -> None:
     run = Torchrun(tmp_path / "run", "ddp", "--resume", restarts=1)
     run.wait_for(lambda: step(tmp_path / "run") >= 3)
     kill_rank_1(run)
-    text = run.output()
+    text = "".join(run.output())
     assert run.returncode == 0, text
     assert "Resumed at step" in text
