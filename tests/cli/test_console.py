@@ -36,9 +36,9 @@ def test_the_bar_shows_the_bound_and_the_time_left_in_80_columns(
     with console.progress() as report:
         for number in range(count):
             clock[0] += 100
-            report(100 * number, 400, "Linf:8/255: robust at most 86.5% of these many examples, and more words")
+            report(100 * number, 400, "Linf:8/255: 865 of 1000 examples still stand, with many more words after it")
     (line, *_) = [line for line in screen.getvalue().replace("\r", "\n").splitlines() if shown[:3] in line]
-    assert "Linf:8/255: robust at most 86" in line and all(part in line for part in shown.split())
+    assert "Linf:8/255: 865 of 1000 exam" in line and all(part in line for part in shown.split())
 
 
 def test_nothing_is_shown_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

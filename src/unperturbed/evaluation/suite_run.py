@@ -121,12 +121,12 @@ def doubts_about(
 
 
 def _watch(block: Attacked, suite: Suite, report: Report) -> Watch:
-    """Return a callback for the progress of the next attack on a block, with an upper bound on the robust share."""
+    """Return a callback for the progress of the next attack on a block: how many examples still stand."""
     finished, n, attacks = len(block.tallies), len(block.batch.y), len(suite.attacks)
     label, standing = suite.attacks[min(finished, attacks - 1)].label, block.most_robust()
 
     def watch(share: float, over: int) -> None:
-        bound = "" if standing is None else f", robust at most {(standing - over) / n:.1%}"
-        report((finished + share) / attacks, f"{label}: {n} examples{bound}")
+        counted = f"{n} examples" if standing is None else f"{standing - over} of {n} examples still stand"
+        report((finished + share) / attacks, f"{label}: {counted}")
 
     return watch
