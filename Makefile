@@ -4,8 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INSTALLED := $(VENV)/.installed
-# Bytecode is kept, whatever the environment says: to compile all tests anew takes a minute of each worker.
-PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Bytecode is made of what is imported, and kept, whatever the environment says: pip would compile thousands of modules
+# that nothing here imports, and without any kept, each worker of the tests would compile them for a minute.
+export PYTHONDONTWRITEBYTECODE :=
+INSTALL := -m pip install --quiet --no-compile
 # In its strict branch MKL rounds every row of a matrix product alike; `MKL_CBWR= make test` does without.
 MKL_CBWR ?= $(shell $(PYTHON) -P src/unperturbed/processor.py)
 export MKL_CBWR
@@ -37,13 +40,13 @@ CONSTRAINTS := constraints.txt
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[dev]"
+	$(BIN)/python $(INSTALL) --constraint $(CONSTRAINTS) --editable ".[dev]"
 	touch $@ $(INSTALLED)
 
 # The demo needs the package alone.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable .
+	$(BIN)/python $(INSTALL) --constraint $(CONSTRAINTS) --editable .
 	touch $@
 
 demo: $(INSTALLED)
@@ -55,7 +58,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 docs: $(READY)
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[docs]"
+	$(BIN)/python $(INSTALL) --constraint $(CONSTRAINTS) --editable ".[docs]"
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -j auto docs site
 	@echo "The site is site/index.html."
 
@@ -70,7 +73,7 @@ test-docs: $(READY)
 
 test-loops:
 	test -x .venv-loops/bin/python || $(PYTHON) -m venv .venv-loops
-	.venv-loops/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test,lightning,transformers]"
+	.venv-loops/bin/python $(INSTALL) --constraint constraints.txt --editable ".[test,lightning,transformers]"
 	OMP_NUM_THREADS=1 .venv-loops/bin/python -m pytest -m "" tests/adapters tests/test_docs_loops.py
 
 FOREIGN := .venv-foreign/.ready
@@ -78,7 +81,7 @@ FOREIGN := .venv-foreign/.ready
 $(FOREIGN): pyproject.toml constraints.txt
 	test -x .venv-foreign/bin/python || $(PYTHON) -m venv .venv-foreign
 	grep -v '^torch==' constraints.txt > .venv-foreign/constraints.txt
-	.venv-foreign/bin/python -m pip install --quiet --constraint .venv-foreign/constraints.txt torch==$(NEWEST_TORCH) torchvision==$(NEWEST_TORCHVISION) --editable ".[test,vision]"
+	.venv-foreign/bin/python $(INSTALL) --constraint .venv-foreign/constraints.txt torch==$(NEWEST_TORCH) torchvision==$(NEWEST_TORCHVISION) --editable ".[test,vision]"
 	touch $@
 
 test-foreign: $(FOREIGN)
@@ -99,7 +102,7 @@ test-newest:
 # `make bench BENCH=--check` fails where a ratio is over 20% above benchmarks/baseline.json.
 bench:
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	.venv-bench/bin/python $(INSTALL) --constraint constraints.txt --editable ".[bench]"
 	OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks $(BENCH)
 
 # The wheel is built from the sdist. PYTHON=python3.13 checks another Python.
@@ -107,9 +110,9 @@ dist:
 	rm -rf dist build .venv-dist
 	$(PYTHON) -m venv .venv-dist/builder
 	$(PYTHON) -m venv .venv-dist/clean
-	.venv-dist/builder/bin/python -m pip install --quiet build
+	.venv-dist/builder/bin/python $(INSTALL) build
 	.venv-dist/builder/bin/python -m build
-	.venv-dist/clean/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	.venv-dist/clean/bin/python $(INSTALL) --constraint constraints.txt dist/*.whl
 	.venv-dist/clean/bin/python -m pip check
 	OMP_NUM_THREADS=1 .venv-dist/clean/bin/python packaging/check_wheel.py
 
