@@ -1,5 +1,6 @@
 """Options on data (--label, --resize) reach them in every command or are refused; a run folder downloads no data."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from test_main import TRAIN, Run
 from test_main import run as run
 
+import unperturbed as un
 from unperturbed.cli import train
 from unperturbed.cli.main import main
 from unperturbed.cli.options import parse
@@ -114,3 +116,36 @@ def test_a_run_that_names_data_of_the_hub_downloads_nothing(run: Run, monkeypatc
     for words in (("--data", "stranger/data"), ("--trust",)):
         assert "stranger/data was asked for" in run("evaluate", "runs/blobs-at", *words)[2]
     assert "stranger/data was asked for" in run("train", "--data", "stranger/data")[2]
+
+
+@pytest.mark.slow
+def test_features_of_a_table_have_their_own_eps_or_never_change(capsys: pytest.CaptureFixture[str]) -> None:
+    """The label follows the feature that never changes, so that no attack on the others breaks anything."""
+    rows = "\n".join(f"{k % 7},{1000 * (k % 2)},{k % 2}" for k in range(60))
+    Path("people.csv").write_text(f"age,income,label\n{rows}\n")
+    words = ["train", "--data", "people.csv", "--model", "mlp", "--epochs", "20", "--threat", "Linf:3", "--out", "run"]
+    assert main([*words, "--feature-eps", "income=0", "--method", "fgsm"]) == 0
+    assert un.Run.open(Path("run")).threat.shares == (1.0, 0.0)
+    capsys.readouterr()
+    evaluate = ["evaluate", "run", "--suite", "apgd-ce", "--json"]
+    assert main(evaluate) == 0
+    kept = json.loads(capsys.readouterr().out)
+    assert main([*evaluate, "--threat", "Linf:3", "--feature-eps", "income=900,age=0"]) == 0
+    moved = json.loads(capsys.readouterr().out)
+    assert kept["threat"].startswith("Linf:3[1;0]") and moved["threat"].startswith("Linf:3[0;300]")
+    assert kept["robust_accuracy"] > 0.9 > 0.1 > moved["robust_accuracy"]
+
+
+@pytest.mark.filterwarnings("ignore:.*held out:UserWarning")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("incom=5", "Did you mean 'length'|Known are|kind"), ("length", "write NAME=EPS"), ("length=x", "write NAME=EPS")],
+)
+def test_a_wrong_eps_of_a_feature_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        planned("--feature-eps", text)
+
+
+def test_images_have_no_eps_of_single_features(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", "digits", "--feature-eps", "0=1"]) == 2
+    assert "for tables" in " ".join(capsys.readouterr().err.split())

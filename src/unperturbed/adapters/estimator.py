@@ -41,6 +41,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         norm: of the threat set: "Linf", "L2" or "L1".
         eps: radius of the threat set, in units of X.
         bounds: lowest and highest value of X; None: no bounds.
+        shares: how far each feature may change, in units of eps: 0 for one that never changes; None: all by eps.
         model: a name ("mlp", "small-cnn"), or a `torch.nn.Module` that returns logits, of which `fit` trains a copy;
             None: "mlp" for vectors, "small-cnn" for images.
         epochs: passes over the training data.
@@ -64,6 +65,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         norm: Norm = "Linf",
         eps: float = 0.1,
         bounds: Bounds = None,
+        shares: tuple[float, ...] | None = None,
         model: str | nn.Module | None = None,
         epochs: int = 10,
         batch_size: int | None = None,
@@ -77,6 +79,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         self.norm = norm
         self.eps = eps
         self.bounds = bounds
+        self.shares = shares
         self.model = model
         self.epochs = epochs
         self.batch_size = batch_size
@@ -88,7 +91,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
     @property
     def threat(self) -> Threat:
         """Return the threat set."""
-        return Threat(self.norm, self.eps, self.bounds)
+        return Threat(self.norm, self.eps, self.bounds, self.shares)
 
     def fit(self, X: Any, y: Any) -> "RobustClassifier":
         """Train a network on inputs X and labels y, and return the estimator.

@@ -1,6 +1,6 @@
 """Descents to the nearest misclassified point: a rule moves each point, and the nearest break that it meets counts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -45,7 +45,8 @@ class Rule(Protocol):
 class Descent(Attack):
     """Descend by a rule from x, and then by `polish` from the nearest misclassified point that the rule met.
 
-    `refine` polishes points of other attacks. The radius of the threat does not matter.
+    `refine` polishes points of other attacks. The radius of the threat does not matter. Rules follow the
+    plain norm, also where features have shares of it; distances are those of the threat.
 
     Attributes:
         label: name of the attack in tables.
@@ -117,9 +118,10 @@ def _descend(
         loss = rule.loss if towards is None else partial(_lead, towards[padded])
         for k in range(rule.steps + 1):
             look = evaluated(model, z, y, loss)
+            look = replace(look, slope=threat.fixed(torch.zeros_like(x), look.slope))
             record.enter(part, look)
             if k < rule.steps:
-                z = threat.boxed(rule.move(x, look, k, memory, threat))
+                z = threat.fixed(x, threat.boxed(rule.move(x, look, k, memory, threat)))
     return len(rows) * (rule.steps + 1)
 
 

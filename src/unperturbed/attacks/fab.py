@@ -126,7 +126,8 @@ class FAB(Attack):
         far = threat.to_plane(x, slope, -(lead + (slope * (x - z)).flatten(1).sum(1)))
         length, length_back = (threat.distance(d, torch.zeros_like(d)).clamp(min=1e-8) for d in (near, far))
         a = (length / (length + length_back)).clamp(max=self.most).view(wide)
-        return threat.boxed((1 - a) * (z + self.overshoot * near) + a * (x + self.overshoot * far))
+        moved = (1 - a) * (z + self.overshoot * near) + a * (x + self.overshoot * far)
+        return threat.fixed(x, threat.boxed(moved))  # a mean of equal numbers may differ from them by rounding
 
 
 class _Record:

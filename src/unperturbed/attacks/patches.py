@@ -64,7 +64,7 @@ class Patches:
         threat, noise = self.threat, noise.fold(0)
         if threat.norm == "Linf":
             signs = (noise.uniform((channels, 1, wide), x.dtype) - 0.5).sign().expand(-1, -1, tall, -1)
-            return threat.project(x, x + threat.eps * signs.reshape(x.shape))
+            return threat.project(x, x + threat.radii(x) * signs.reshape(x.shape))
         height, width = self.first_size
         down, across = self.down - (tall % height) // 2, self.across - (wide % width) // 2
         rows, columns = tall // height, wide // width
@@ -106,7 +106,7 @@ class Patches:
 
     def ends(self, x: Inputs) -> tuple[Inputs, Inputs]:
         """Return the corners of S(x) in Linf."""
-        low, high = (self.threat.project(x, x + way * self.threat.eps) for way in (-1, 1))
+        low, high = (self.threat.project(x, x + way * self.threat.radii(x)) for way in (-1, 1))
         return low, high
 
     def change(self, x: Inputs, z: Inputs, ends: tuple[Inputs, Inputs], draw: Draw) -> Inputs:

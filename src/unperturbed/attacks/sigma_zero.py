@@ -93,7 +93,8 @@ class SigmaZero(Attack):
             sound, broken = record.look(queue, z, margins), record.inside_margin[queue.row] > 0
             finished = queue.active & ((broken & leave) | ~sound | (slots.k >= self.steps))
             queue.leave(finished, (broken & leave) | ~sound)
-            self._step(slots, margins, usable(slope) * (high - low), (low, high))
+            slope = threat.fixed(torch.zeros_like(slope), usable(slope))
+            self._step(slots, margins, slope * (high - low), (low, high))
             if bool(finished.any()):
                 fill_free_slots()
         finite = record.finite & record.informative

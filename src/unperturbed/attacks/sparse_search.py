@@ -69,12 +69,13 @@ class SparseSearch(Attack):
         z = x[queue.row] if n else x.new_zeros((len(k), *x.shape[1:]))
         chosen = torch.zeros_like(z, dtype=torch.bool)
         best, best_chosen, lead = z.clone(), chosen.clone(), x.new_full((len(k),), -torch.inf)
+        free = threat.fixed(torch.zeros_like(x[:1]), torch.ones_like(x[:1])) > 0
 
         def fill_free_slots() -> None:
             nonlocal z, chosen, best, best_chosen, lead, k
             seats, rows = queue.fill()
             drawn = noise.rows(rows)
-            chosen[seats] = random_support("L0", drawn.fold(0), x[rows], count)
+            chosen[seats] = random_support("L0", drawn.fold(0), x[rows], count, free)
             z[seats] = torch.where(chosen[seats], _ends(drawn.fold(1), x[rows], low, high), x[rows])
             k[seats], lead[seats], best[seats] = 0, -torch.inf, x[rows]
             remaining = queue.shrink()
@@ -99,27 +100,28 @@ class SparseSearch(Attack):
             best_z[rows_left], best_margin[rows_left] = best[finished], lead[finished]
             queue.leave(finished, over)
             drawn = noise.rows(queue.row).fold(k + 1)
-            chosen, fresh = self._exchanged(best_chosen, drawn.fold(0), k, count)
+            chosen, fresh = self._exchanged(best_chosen, drawn.fold(0), k, count, free)
             values = _ends(drawn.fold(1), z, low, high)
             z = torch.where(fresh, values, torch.where(chosen, best, x[queue.row] if n else best))
             if bool(finished.any()):
                 fill_free_slots()
         return AttackResult(best_z, best_margin, finite, queue.needed, forwards, 0, queue.moved)
 
-    def _exchanged(self, chosen: Tensor, noise: Noise, k: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Exchange some of the changed features; return the new set, and the mask of features with new values."""
+    def _exchanged(self, chosen: Tensor, noise: Noise, k: Tensor, count: int, free: Tensor) -> tuple[Tensor, Tensor]:
+        """Exchange some of the changed features for other free ones; return the new set, and those with new values."""
         if count == 0:
             return chosen, chosen
         wide = (-1, *[1] * (chosen.dim() - 1))
         ends = torch.tensor(_ENDS, device=k.device) * (self.queries / 10_000)
         share = self.share / torch.tensor(_DIVISORS, device=k.device)[torch.bucketize(k.float(), ends)]
         number = (share * count).round().clamp(1, max(count, 1))
-        free = chosen.shape[1:].numel() - count
+        left = int(free.sum()) - count
         order = noise.uniform(chosen.shape[1:], torch.float64)  # no two are equal
         leaving = chosen & (order >= ranked(torch.where(chosen, order, 0.0), number))
-        arriving = ~chosen & (order >= ranked(torch.where(chosen, 0.0, order), number.clamp(max=max(free, 1))))
-        if free < count:  # fewer features are left than may be exchanged: what leaves stays, with another value
-            spare = (number > free).view(wide)
+        others = free & ~chosen
+        arriving = others & (order >= ranked(torch.where(others, order, 0.0), number.clamp(max=max(left, 1))))
+        if left < count:  # fewer features are left than may be exchanged: what leaves stays, with another value
+            spare = (number > left).view(wide)
             return torch.where(spare, chosen, (chosen & ~leaving) | arriving), torch.where(spare, leaving, arriving)
         return (chosen & ~leaving) | arriving, arriving
 

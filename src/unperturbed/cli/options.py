@@ -123,6 +123,12 @@ def add_data_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--threat", type=str | None, help="norm and radius: Linf:8/255, L2:0.5, L1:12, L0:20")
     parser.add_argument(
+        "--feature-eps",
+        type=str | None,
+        metavar="NAME=EPS,...",
+        help="of single features of a table, in their units; 0: it never changes (others: the eps of --threat)",
+    )
+    parser.add_argument(
         "--bounds", type=str | None, metavar="none|LOW,HIGH", help="of the inputs (default: the data's, or 0,1)"
     )
     parser.add_argument("--out", type=str | None, metavar="FOLDER", help="folder of the results")

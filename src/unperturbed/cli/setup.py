@@ -27,7 +27,7 @@ from unperturbed.data.selection import Selection, choose, parse
 from unperturbed.data.sources import keep_place as keep_place
 from unperturbed.data.sources import load_data
 from unperturbed.data.split import Data, Split
-from unperturbed.errors import InputError
+from unperturbed.errors import InputError, hint
 from unperturbed.imports import Trust
 from unperturbed.networks.device import find_device
 from unperturbed.networks.dtype import cast
@@ -111,7 +111,8 @@ def find_setup(parsed: Parsed, check_examples: Callable[[Split], object] = len, 
     )
     first = parsed.threat.split(",")[0] if parsed.threat else None
     usual = Threat.parse((stored.threat if stored is not None else first) or default_threat(data), bounds)
-    threat = Threat.parse(first, bounds) if first else usual
+    threat = with_feature_eps(Threat.parse(first, bounds) if first else usual, parsed.feature_eps, data)
+    usual = threat if stored is None else usual
     split, chosen = examples_of(data, parsed.examples, parsed.examples_seed)
     check_examples(split)
     model, description = make_model(tree, data, trust=trust)
@@ -130,7 +131,7 @@ def find_setup(parsed: Parsed, check_examples: Callable[[Split], object] = len, 
 
     home = Path(parsed.out or parsed.run or Path("runs") / slug(data.name, description["class_path"]))
     provenance = RunRecord(
-        threat=f"{threat.norm}:{threat.eps!r}",
+        threat=threat.text,
         bounds=describe(bounds),
         data=keep_place(place),
         model=ModelSpec(description["class_path"], description.get("init_args", {})),
@@ -261,13 +262,44 @@ def taken(parsed: Parsed | None, stored: RunRecord | None) -> dict[str, Any]:
 
 def threats_of(parsed: Parsed, first: Threat) -> list[Threat]:
     """Return the threats of `--threat`, or the one threat with each radius of `--eps`; `first` is the first of them."""
-    threats = [Threat.parse(text, first.bounds) for text in parsed.threat.split(",")] if parsed.threat else [first]
+    threats = [first]
+    if parsed.threat:
+        others = (Threat.parse(text, first.bounds) for text in parsed.threat.split(",")[1:])
+        threats += [replace(threat, shares=first.shares) if parsed.feature_eps else threat for threat in others]
     if len(threats) > 1 and parsed.eps is not None:
         raise InputError(f"--eps gives the radii of one threat, but there are {len(threats)}: write the radii in them.")
     names = [str(threat) for threat in threats]
     if len(set(names)) < len(names):
         raise InputError(f"--threat names the same threat twice: {', '.join(names)}.")
     return radii_of(threats[0], parsed.eps) if parsed.eps is not None else threats
+
+
+def with_feature_eps(threat: Threat, text: str | None, data: Data) -> Threat:
+    """Return the threat with the eps of single features, of a text such as "income=500,age=0" (None: as it is).
+
+    Raises:
+        InputError: for data that are no table, names that they do not have, an eps of the threat of 0, and a text that
+            does not give numbers of 0 or more.
+    """
+    if text is None:
+        return threat
+    shape = tuple(data.train.shape)
+    if len(shape) != 1:
+        raise InputError(f"--feature-eps is for tables, and these examples have the shape {shape}: leave it out.")
+    if threat.eps == 0:
+        raise InputError(
+            "--feature-eps is given, but the eps of the threat is 0: give --threat Linf:0.1, for instance."
+        )
+    names = data.features or tuple(map(str, range(shape[0])))
+    values = {name: threat.eps for name in names}
+    for part in text.split(","):
+        name, equals, number = (piece.strip() for piece in part.rpartition("="))
+        if not equals or not NUMERAL.fullmatch(number):
+            raise InputError(f"--feature-eps is {text!r:.120}: write NAME=EPS,NAME=EPS, such as income=500,age=0.")
+        if name not in values:
+            raise InputError(f"--feature-eps names the feature {name!r}. {hint(name, names)}")
+        values[name] = float(number)
+    return replace(threat, shares=tuple(value / threat.eps for value in values.values()))
 
 
 def radii_of(threat: Threat, eps: str | None) -> list[Threat]:

@@ -108,7 +108,7 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     """
     from unperturbed.cli.data_choices import warn_of_other_scaling, with_choices_of_options
     from unperturbed.cli.network import check_first_layer, make_model
-    from unperturbed.cli.setup import default_threat, keep_place, read_bounds, slug, taken
+    from unperturbed.cli.setup import default_threat, keep_place, read_bounds, slug, taken, with_feature_eps
     from unperturbed.data.check import check
     from unperturbed.data.sources import load_data, with_applicable
     from unperturbed.methods.at import AT
@@ -131,6 +131,7 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     place = str(with_choices_of_options(parsed, parsed.data))
     data, chosen = _selected(load(place), parsed.examples, parsed.examples_seed)
     threat = Threat.parse(parsed.threat or default_threat(data), read_bounds(parsed.bounds, data.bounds))
+    threat = with_feature_eps(threat, parsed.feature_eps, data)
     check(data.train, threat.bounds, len(data.classes))
     extra_place = parsed.extra and with_applicable(parsed.extra, label=parsed.label, resize=parsed.resize)
     extra = None if extra_place is None else load(extra_place)

@@ -31,6 +31,7 @@ def bars(certificates: Certificates, attacked: Outcome | Distances) -> tuple[Bar
     mine, theirs = certificates.environment, attacked.environment
     differences = [name for name in SAME if mine[name] != theirs[name]]
     threat = Threat.parse(attacked.threat.split()[0])
+    threat.refuse_shares("A comparison with certificates")
     if differences or threat.norm != certificates.threat.partition(":")[0]:
         raise InputError(
             f"The certificates are of {certificates.threat}, the attacks of {attacked.threat}, and they differ in "
@@ -52,7 +53,8 @@ def stored_bars(certificates: Certificates, out: Path) -> tuple[Bar, ...]:
     norm = certificates.threat.partition(":")[0]
     all_bars = list[Bar]()
     for attacked in _stored(certificates, out) if not certificates.unproven else ():
-        if attacked.threat.partition(":")[0] == norm:
+        threat = Threat.parse(attacked.threat.split()[0])
+        if threat.norm == norm and threat.shares is None:
             all_bars += bars(certificates, attacked)
     return tuple(sorted(all_bars, key=lambda bar: (bar.eps, bar.attacked.value)))
 

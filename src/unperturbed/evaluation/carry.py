@@ -204,7 +204,7 @@ def over_smaller_radii(threat: Threat, outcomes: Sequence[Outcome], threats: Seq
     within = [
         outcome
         for outcome, source_row in sorted(zip(outcomes, threats, strict=True), key=lambda pair: -pair[1].eps)
-        if source_row.norm == threat.norm and source_row.eps <= threat.eps
+        if (source_row.norm, source_row.shares) == (threat.norm, threat.shares) and source_row.eps <= threat.eps
     ]
     first, ids = within[0], within[0].examples["id"]
     table = {name: list(values) for name, values in first.examples.items()}

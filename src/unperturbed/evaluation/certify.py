@@ -118,6 +118,7 @@ def certify(
     began = time.perf_counter()
     levels = _levels(radii, threat.eps)
     threat.refuse_sparse("A certificate by noise or layer norms")
+    threat.refuse_shares("A certificate by noise or layer norms")
     split = measured_split(data)
     ball = replace(threat, eps=0.0)  # votes depend on the box alone
     checked_model = check_model(model, split, ball, seed, output)

@@ -48,7 +48,7 @@ def _with_gradients(attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
 
 
 _PRIMAL_DUAL, _LAGRANGIAN = Descent("PDPGD", PrimalDual()), Descent("ALMA", AugmentedLagrangian())
-_FMN, _SHORTER = Descent("FMN", FastMinimumNorm()), Descent("ALMA-500", AugmentedLagrangian(steps=500))
+_FMN, _SHORTER = Descent("FMN", FastMinimumNorm()), Descent("ALMA-500", AugmentedLagrangian(steps=500, rate=0.2))
 _FIRST, _SECOND = (Descent(f"PDPGD-T{place}", PrimalDual(steps=250), target=place) for place in (1, 2))
 NEAREST: Suite = replace(
     STANDARD,

@@ -28,6 +28,7 @@ def budget(threat: Threat) -> int:
     It is floor(255 eps), for L2 floor((255 eps)^2), in exact arithmetic. An eps that is the float nearest to m/255
     counts as m/255.
     """
+    threat.refuse_shares("Rounding to 8-bit images")
     rounded = round(threat.eps * 255)
     levels = Fraction(rounded) if rounded / 255 == threat.eps else Fraction(threat.eps) * 255
     return floor(levels**2 if threat.norm == "L2" else levels)

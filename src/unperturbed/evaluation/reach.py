@@ -19,7 +19,7 @@ def _wider_than_the_box(threat: Threat, example: Inputs) -> list[str]:
     """Return a warning if eps spans the whole box, so that every input may become any other."""
     low, high = threat.limits(example[None])
     sides = (high - low).expand(1, *example.shape).double()
-    width = float(length(threat.norm, sides))
+    width = float(length(threat.norm, threat.in_shares(sides)))
     if threat.eps < width:
         return []
     suggestion = f" Is eps meant as {threat.eps:g}/255?" if 1 <= threat.eps <= 255 and float(sides.max()) == 1 else ""
@@ -31,7 +31,7 @@ def _wider_than_the_box(threat: Threat, example: Inputs) -> list[str]:
 
 def _unequal(threat: Threat, split: Split) -> list[str]:
     """Return a warning if one eps is a large share of one feature's range and a tiny one of another's."""
-    uneven = uneven_features(split)
+    uneven = uneven_features(split) if threat.shares is None else None
     if uneven is None or threat.eps == 0:
         return []
     shares = " and ".join(
@@ -41,5 +41,5 @@ def _unequal(threat: Threat, split: Split) -> list[str]:
     )
     return [
         f"eps is {threat.eps:g}, which is {shares}: one eps means little for features of very different ranges. "
-        "Scale every feature to [0, 1] first (a table: ?scale=unit)."
+        "Scale every feature to [0, 1] first (a table: ?scale=unit), or give each its eps (--feature-eps)."
     ]

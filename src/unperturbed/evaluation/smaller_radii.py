@@ -34,7 +34,7 @@ def _stored(outcome: Outcome, threat: Threat, out: Path) -> Iterator[tuple[Outco
         try:
             stored = read_summary(folder / f"{outcome.suite}.json")
             ball = _ball(stored)
-            if ball.norm == threat.norm and ball.eps < threat.eps:
+            if (ball.norm, ball.shares) == (threat.norm, threat.shares) and ball.eps < threat.eps:
                 yield with_examples(folder / f"{outcome.suite}.json", stored), folder
         except InputError:
             continue

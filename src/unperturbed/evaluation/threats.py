@@ -108,7 +108,7 @@ def _folders(out: Path | str | Sequence[Path | str] | None, threats: Sequence[Th
     if out is None:
         return None
     if isinstance(out, Path | str):
-        return [Path(out) / f"{threat.norm}-{threat.eps!r}" for threat in threats]
+        return [Path(out) / threat.text.replace(":", "-") for threat in threats]
     if len(out) != len(threats):
         raise InputError(f"There are {len(threats)} threats and {len(out)} folders: give one folder, or one a threat.")
     return [Path(folder) for folder in out]

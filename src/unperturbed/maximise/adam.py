@@ -58,4 +58,4 @@ class Adam(Ascent):
         memory["m"].lerp_(gradient, 0.1)
         memory["v"].lerp_(gradient**2, 0.001)
         m, v = memory["m"] / (1 - 0.9 ** (k + 1)), memory["v"] / (1 - 0.999 ** (k + 1))
-        return threat.project(x, z + self.step_size * threat.eps * m / (v.sqrt() + 1e-9))
+        return threat.project(x, z + self.step_size * threat.radii(x) * m / (v.sqrt() + 1e-9))

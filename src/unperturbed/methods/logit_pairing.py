@@ -107,7 +107,7 @@ class CLPOriginal(Method):
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the noisy inputs, inside the box."""
         low, high = threat.limits(batch.x)
-        noisy = batch.x + self.sigma * threat.eps * noise.normal(batch.x.shape[1:], batch.x.dtype)
+        noisy = batch.x + self.sigma * threat.radii(batch.x) * noise.normal(batch.x.shape[1:], batch.x.dtype)
         return Inner(noisy.clamp(low, high))
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:

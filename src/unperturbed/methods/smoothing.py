@@ -33,7 +33,7 @@ class Smoothing(Method):
 
     def perturb(self, model: Model, batch: Batch, threat: Threat, noise: Noise) -> Inner:
         """Return the noisy inputs, outside the box as well."""
-        return Inner(batch.x + self.sigma * threat.eps * noise.normal(batch.x.shape[1:], batch.x.dtype))
+        return Inner(batch.x + self.sigma * threat.radii(batch.x) * noise.normal(batch.x.shape[1:], batch.x.dtype))
 
     def loss(self, model: Model, batch: Batch, inner: Inner, threat: Threat, noise: Noise) -> Terms:
         """Return the mean cross-entropy at the noisy inputs."""

@@ -187,7 +187,7 @@ def _union_of(content: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Callab
 
 def radius_of(threat: str) -> float:
     """Return the eps in the text of a threat, such as "Linf:8/255 without bounds"; NaN if there is none."""
-    number = (threat.partition(":")[2].split() or [""])[0]
+    number = (threat.partition(":")[2].split() or [""])[0].partition("[")[0]
     top, _, bottom = number.partition("/")
     try:
         return float(top) / float(bottom or 1)

@@ -241,7 +241,7 @@ def _short(value: object) -> str:
 
 
 def _radius(threat: str) -> float:
-    number, _, divisor = threat.partition(":")[2].partition("/")
+    number, _, divisor = threat.partition(":")[2].partition("[")[0].partition("/")
     return float(number) / float(divisor or 1)
 
 

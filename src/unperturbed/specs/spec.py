@@ -74,7 +74,13 @@ def _built(spec: object, kind: type, trust: Trust) -> object:
     if issubclass(kind, nn.Module):
         return build_from(ModelSpec(str(content["class_path"]), arguments), "the model", trust)
     if kind is Threat:
-        return Threat(arguments["norm"], arguments["eps"], bounds_of(arguments.get("bounds")))
+        shares = arguments.get("shares")
+        return Threat(
+            arguments["norm"],
+            arguments["eps"],
+            bounds_of(arguments.get("bounds")),
+            None if shares is None else tuple(shares),
+        )
     built = {
         name: tuple(build(attack, Attack, trust) for attack in arguments.get(name, ()))  # type: ignore[type-abstract]
         for name in ("attacks", "l1", "l2")

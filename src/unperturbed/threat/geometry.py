@@ -186,19 +186,26 @@ def ranked(size: Tensor, count: Tensor) -> Tensor:
     return largest.gather(1, index[:, None]).view(-1, *[1] * (size.dim() - 1))
 
 
-def ball_l2(noise: Noise, x: Tensor) -> Tensor:
-    """Return points uniform in the unit ball: a normal direction, and a radius with P(r < t) = t^d."""
-    direction = noise.fold(0).normal(x.shape[1:], x.dtype)
-    radius = noise.fold(1).uniform((1,) * (x.dim() - 1), x.dtype) ** (1 / x.shape[1:].numel())
+def ball_l2(noise: Noise, x: Tensor, free: Tensor | None = None) -> Tensor:
+    """Return points uniform in the unit ball: a normal direction, and a radius with P(r < t) = t^d.
+
+    With `free`, 0 or 1 a feature, in that of the d features of 1.
+    """
+    direction, d = noise.fold(0).normal(x.shape[1:], x.dtype), x.shape[1:].numel()
+    if free is not None:
+        direction, d = direction * free, int(free.sum())
+    radius = noise.fold(1).uniform((1,) * (x.dim() - 1), x.dtype) ** (1 / d)
     return direction * (radius / length("L2", direction))
 
 
-def ball_l1(noise: Noise, x: Tensor) -> Tensor:
+def ball_l1(noise: Noise, x: Tensor, free: Tensor | None = None) -> Tensor:
     """Return points uniform in the unit L1 ball: Laplace numbers over their length plus one exponential number.
 
-    (Barthe et al., 2005, https://doi.org/10.1214/009117904000000874.)
+    (Barthe et al., 2005, https://doi.org/10.1214/009117904000000874.) With `free`, 0 or 1 a feature, in that of the
+    features of 1.
     """
     signed = noise.fold(0).uniform(x.shape[1:], x.dtype) * 2 - 1
     laplace = torch.copysign(torch.log1p(-signed.abs()), signed)
+    laplace = laplace if free is None else laplace * free
     surplus = -noise.fold(1).uniform((1,) * (x.dim() - 1), x.dtype).log()
     return laplace / (length("L1", laplace) + surplus)

@@ -3,6 +3,7 @@
 import torch
 
 from unperturbed.threat.geometry import at_least_something, length, shrink, soft_threshold
+from unperturbed.threat.shares import share_of
 from unperturbed.threat.threat import Threat
 from unperturbed.types import Inputs, PerExample
 
@@ -15,9 +16,10 @@ def project_within(threat: Threat, x: Inputs, z: Inputs, radius: PerExample) -> 
     not matter; a radius may be 0 or infinite. Raises InputError in L0 and Patch.
     """
     threat.refuse_sparse("A projection on balls of several radii")
-    wide = radius.view(-1, *[1] * (x.dim() - 1)).clamp(max=torch.finfo(x.dtype).max)
+    z, wide = threat.fixed(x, z), radius.view(-1, *[1] * (x.dim() - 1)).clamp(max=torch.finfo(x.dtype).max)
     if threat.norm == "Linf":
-        return threat.boxed(torch.minimum(torch.maximum(z, x - wide), x + wide))
+        reach = wide if threat.shares is None else wide * share_of(threat.shares, x)
+        return threat.boxed(torch.minimum(torch.maximum(z, x - reach), x + reach))
     boxed, delta = threat.boxed(z), z - x
     low, high = threat.limits(x)
     room = torch.where(delta > 0, high - x, x - low)

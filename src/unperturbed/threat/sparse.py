@@ -65,10 +65,14 @@ def nearest_sparse(norm: Norm, x: Tensor, z: Tensor, boxed: Tensor, size: int) -
     return torch.where(best_support(norm, saved, size), boxed, x)
 
 
-def random_support(norm: Norm, noise: Noise, x: Tensor, size: int) -> Tensor:
-    """Return a mask of features that may change together, each set of them as likely as any other."""
+def random_support(norm: Norm, noise: Noise, x: Tensor, size: int, free: Tensor | None = None) -> Tensor:
+    """Return a mask of features that may change together, each set of them as likely as any other.
+
+    With `free`, in L0, of `size` among the features where it is 1.
+    """
     if norm == "L0" or not size:
-        return largest(noise.uniform(x.shape[1:], x.dtype), size)
+        ranks = noise.uniform(x.shape[1:], x.dtype)
+        return largest(ranks if free is None else torch.where(free > 0, ranks, -1.0), size)
     places = torch.tensor([max(extent - size, 0) + 1 for extent in as_images(x).shape[2:]], device=x.device)
     corner = (noise.uniform((2,), x.dtype) * places).long().minimum(places - 1)
     return squares(corner, size, x)

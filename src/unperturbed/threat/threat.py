@@ -34,8 +34,9 @@ from unperturbed.threat.geometry import (
     steepest_l2,
     stretch,
 )
+from unperturbed.threat.shares import checked_shares, share_of
 from unperturbed.threat.sparse import best_support, nearest_sparse, random_support
-from unperturbed.threat.spelling import norm_of, read, spelled
+from unperturbed.threat.spelling import listed, norm_of, read, spelled
 from unperturbed.types import Bounds, Inputs, Norm, PerExample
 
 _SPARSE = ("L0", "Patch")
@@ -54,12 +55,19 @@ class Threat:
     one square, anywhere in the image, whose pixels may change to any value of the box; the last two axes are height and
     width. `bounds` are the lowest and the highest allowed input, as two numbers or as two tensors that broadcast to one
     example, or None for no box.
-    Raises InputError for an unknown norm, an eps that is negative or not finite, and bounds that contain nothing.
+
+    `shares` are for tables, whose examples are vectors: one number a feature, which may change by its share of eps, so
+    that the ball is that of the changes over their shares. A share of 0 is of a feature that never changes. In norms
+    other than Linf shares are 0 or 1, and a patch has none.
+
+    Raises InputError for an unknown norm, an eps that is negative or not finite, bounds that contain nothing, and
+    shares that are negative, not finite, or all 0.
     """
 
     norm: Norm
     eps: float
     bounds: Bounds = (0.0, 1.0)
+    shares: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check norm, eps and bounds, and normalise their types."""
@@ -73,6 +81,7 @@ class Threat:
             )
         object.__setattr__(self, "eps", _checked_eps(self.eps))
         object.__setattr__(self, "bounds", checked_bounds(self.bounds))
+        object.__setattr__(self, "shares", checked_shares(self.shares, self.norm))
         if self.norm in _SPARSE and 0 < self.eps < 1:
             counted = {
                 "L0": "changed features: give a whole number, L0:20.",
@@ -82,13 +91,21 @@ class Threat:
 
     @classmethod
     def parse(cls, text: str, bounds: Bounds = (0.0, 1.0)) -> "Threat":
-        """Read a threat from "Linf:8/255", "l2:0.5", "1:12", "Patch:5x5"; raises InputError for anything else."""
-        norm, eps = read(check("threat", text, str))
-        return cls(norm, eps, bounds)
+        """Read a threat from "Linf:8/255", "l2:0.5", "1:12", "Patch:5x5", or with shares from "Linf:0.1[1;0;50]".
+
+        Raises InputError for anything else.
+        """
+        norm, eps, shares = read(check("threat", text, str))
+        return cls(norm, eps, bounds, shares)
+
+    @property
+    def text(self) -> str:
+        """The text that `parse` reads, without the bounds."""
+        return f"{self.norm}:{self.eps!r}{listed(self.shares)}"
 
     def __str__(self) -> str:
         """Return the text that `parse` reads, such as "Linf:8/255", followed by bounds other than [0, 1]."""
-        name = spelled(self.norm, self.eps)
+        name = spelled(self.norm, self.eps) + listed(self.shares)
         if self.bounds is None:
             return f"{name} without bounds"
         low, high = self.bounds
@@ -106,12 +123,28 @@ class Threat:
 
     def distance(self, x: Inputs, z: Inputs) -> PerExample:
         """Return ‖z - x‖ per example."""
-        return length(self.norm, z - x).flatten()
+        return self._length(z - x).flatten()
+
+    def radii(self, x: Inputs) -> float | Tensor:
+        """Return how far a feature may change alone, the box aside: eps, with shares one number a feature."""
+        return self.eps if self.shares is None else self.eps * share_of(self.shares, x)
+
+    def fixed(self, x: Inputs, z: Inputs) -> Inputs:
+        """Return z with the values of x in features that never change."""
+        return z if self.shares is None else torch.where(share_of(self.shares, x) > 0, z, x)
+
+    def in_shares(self, x: Inputs) -> Inputs:
+        """Return x over the shares, features that never change as 0: differences of these have the norm of the ball."""
+        if self.shares is None:
+            return x
+        share = share_of(self.shares, x)
+        return torch.where(share > 0, x / at_least_something(share), 0.0)
 
     def dual_norm(self, gradient: Inputs) -> PerExample:
         """Return max <gradient, d> over ‖d‖ <= 1 per example: the L1, L2 or Linf norm of the gradient."""
         self.refuse_sparse("The dual norm")
         dual: dict[Norm, Norm] = {"Linf": "L1", "L2": "L2", "L1": "Linf"}
+        gradient = self._shared(gradient)
         largest = at_least_something(peak(gradient))  # the squares of a small gradient would be 0 in float32
         return (length(dual[self.norm], gradient / largest) * largest).flatten()
 
@@ -119,12 +152,18 @@ class Threat:
         """Tell per example whether z lies in S(x): inside the box exactly, inside the ball up to float32 rounding.
 
         The slack is 1e-6 · eps + 1e-7 · max(1, ‖x‖∞): the rounding error of x + delta in float32. A point with NaN is
-        outside.
+        outside, and one where a feature of share 0 has changed at all.
         """
         low, high = self.limits(x)
         slack = 1e-6 * self.eps + self.rounding(x)
-        boxed = smallest(((z >= low) & (z <= high)).to(x.dtype)).flatten() > 0
-        return boxed & (self.distance(x, z) <= self.eps + slack)
+        allowed = (z >= low) & (z <= high)
+        if self.shares is None:
+            return (smallest(allowed.to(x.dtype)).flatten() > 0) & (self.distance(x, z) <= self.eps + slack)
+        share, moved = share_of(self.shares, x), (z - x).abs()
+        allowed = allowed & ((share > 0) | (moved == 0))
+        if self.norm == "Linf":  # rounding is that of the inputs, whatever a feature's share
+            return (allowed & (moved <= self.eps * share * (1 + 1e-6) + self.rounding(x)[:, None])).all(1)
+        return allowed.all(1) & (length(self.norm, moved).flatten() <= self.eps + slack)
 
     def rounding(self, x: Inputs) -> PerExample:
         """Return the rounding error of the distance of x + delta in float32, per example: 1e-7 · max(1, ‖x‖∞)."""
@@ -137,7 +176,9 @@ class Threat:
         A point of S(x) is returned unchanged. Where z is NaN, so is the result.
         """
         if self.norm == "Linf":
-            return self._cut(z.clamp(x - self.eps, x + self.eps))
+            reach = self.radii(x)
+            return self._cut(z.clamp(x - reach, x + reach))
+        z = self.fixed(x, z)
         boxed = self._cut(z.clone())
         outside = length(self.norm, boxed - x) > self.eps * (1 + _INSIDE)
         if not outside.any():
@@ -158,24 +199,29 @@ class Threat:
         if self.norm in _SPARSE:
             low, high = self.finite_limits(x)
             values = torch.lerp(low.expand_as(x), high.expand_as(x), noise.fold(1).uniform(shape, x.dtype))
-            return torch.where(random_support(self.norm, noise.fold(0), x, self.features(x)), self._cut(values), x)
+            support = random_support(self.norm, noise.fold(0), x, self.features(x), self._free(x))
+            return torch.where(support, self._cut(values), x)
         if self.norm == "Linf":
-            low, high = self._cut(x - self.eps), self._cut(x + self.eps)
+            reach = self.radii(x)
+            low, high = self._cut(x - reach), self._cut(x + reach)
             return torch.lerp(low, high, noise.uniform(shape, x.dtype))
-        direction = ball_l2(noise, x) if self.norm == "L2" else ball_l1(noise, x)
+        ball = ball_l2 if self.norm == "L2" else ball_l1
+        direction = ball(noise, x, self._free(x))
         return self._add(x, self.eps * direction)  # cutting with the box projects: it leads no point out of the ball
 
     def longest(self, x: Inputs) -> float:
         """Return the L2 length of the longest displacement in the ball, the box aside: eps * sqrt(d) for Linf."""
         self.refuse_sparse("The longest displacement")
-        return self.eps * (x[0].numel() ** 0.5 if self.norm == "Linf" else 1.0)
+        corner = math.hypot(*self.shares) if self.shares is not None else math.sqrt(x[0].numel())
+        return self.eps * (corner if self.norm == "Linf" else 1.0)
 
     def even_share(self, x: Inputs) -> float:
         """Return how far each feature moves where all move alike by eps in all: eps / d^(1/p), eps itself for Linf.
 
-        For L0 and Patch the mean move where all features that may change cross the box.
+        d counts the features that may change. For L0 and Patch the mean move where all features that may change cross
+        the box.
         """
-        d = x.shape[1:].numel()
+        d = x.shape[1:].numel() if self.shares is None else sum(share > 0 for share in self.shares)
         if self.norm in _SPARSE:
             low, high = self.finite_limits(x)
             changing = best_support(self.norm, torch.ones_like(x[:1]), self.features(x))
@@ -197,8 +243,11 @@ class Threat:
         For Linf this is FGSM (Goodfellow et al., 2015, https://arxiv.org/abs/1412.6572); in each norm it is the
         linear maximisation oracle of Frank-Wolfe.
         """
-        if self.norm == "Linf":
+        if self.norm == "Linf" and self.shares is None:
             return self._cut(torch.add(x, gradient.sign(), alpha=self.eps))
+        if self.norm == "Linf":
+            return self._cut(x + self.radii(x) * gradient.sign())
+        gradient = self._shared(gradient)
         if self.norm in _SPARSE:
             low, high = self.finite_limits(x)
             bound = torch.where(gradient > 0, high, low)
@@ -220,7 +269,8 @@ class Threat:
         """
         self.refuse_sparse("A direction of steepest ascent")
         if self.norm == "Linf":
-            return gradient.sign()
+            return self._shared(gradient.sign())
+        gradient = self._shared(gradient)
         free = self.room(z, gradient)
         return steepest_l2(gradient, free) if self.norm == "L2" else steepest_l1(gradient, free, None)
 
@@ -231,12 +281,14 @@ class Threat:
         As in `steepest_ascent`, which has a count of 1: coordinates without room are not counted and keep their push
         (the sparse steps of Croce & Hein, 2021, https://arxiv.org/abs/2103.01208, eq. 14, made aware of the box).
         """
+        gradient = self._shared(gradient)
         return steepest_l1(gradient, self.room(z, gradient), count)
 
     def room(self, z: Inputs, direction: Inputs) -> Inputs:
         """Return 1 for the coordinates that the box lets move in this direction, 0 for those at its bound."""
         rounding = 1e-6 * self.eps + 2.5e-7 * z.abs()
-        return self._room(z, direction).gt_(rounding)
+        room, free = self._room(z, direction).gt_(rounding), self._free(z)
+        return room if free is None else room * free
 
     @torch.no_grad()
     def to_plane(self, z: Inputs, slope: Inputs, gain: PerExample) -> Inputs:
@@ -246,21 +298,26 @@ class Threat:
         (The three projections of Croce & Hein, 2020, https://arxiv.org/abs/1907.02044, section 2.)
         """
         self.refuse_sparse("The nearest point of a plane")
+        slope = self._shared(slope)  # that of the changes over their shares
         largest = at_least_something(peak(slope))
         gain = gain.view(-1, *[1] * (z.dim() - 1))
         slope, target = slope / largest * gain.sign(), gain.abs() / largest
         size, room = slope.abs(), self._room(z, slope).clamp_(max=torch.finfo(z.dtype).max)
+        if self.shares is not None:
+            room = (room / at_least_something(share_of(self.shares, z))).clamp_(max=torch.finfo(z.dtype).max)
         if self.norm == "L1":
-            return spend_greedily(slope, room, target)
-        share = size if self.norm == "Linf" else size.square()
-        scale = reach(share, size * room, target)
-        return torch.minimum(scale * (1.0 if self.norm == "Linf" else size), room) * slope.sign()
+            return self._shared(spend_greedily(slope, room, target))
+        growth = size if self.norm == "Linf" else size.square()
+        scale = reach(growth, size * room, target)
+        return self._shared(torch.minimum(scale * (1.0 if self.norm == "Linf" else size), room) * slope.sign())
 
     @torch.no_grad()
     def extend(self, x: Inputs, delta: Inputs) -> Inputs:
-        """Return x + eps · delta / ‖delta‖, cut to the box; x where delta is 0."""
+        """Return x + eps · delta / ‖delta‖, cut to the box; x where delta is 0. Features of share 0 stay."""
         self.refuse_sparse("A displacement of length eps")
-        return self._add(x, delta * (self.eps / at_least_something(length(self.norm, delta))))
+        free = self._free(x)
+        delta = delta if free is None else delta * free
+        return self._add(x, delta * (self.eps / at_least_something(self._length(delta))))
 
     @torch.no_grad()
     def scatter(self, x: Inputs, noise: Noise) -> Inputs:
@@ -271,13 +328,14 @@ class Threat:
         if self.norm in _SPARSE:
             return self.sample(x, noise)
         if self.norm == "Linf":
-            return self.extend(x, noise.uniform(x.shape[1:], x.dtype) * 2 - 1)
+            return self.extend(x, self._shared(noise.uniform(x.shape[1:], x.dtype) * 2 - 1))
         normal = noise.normal(x.shape[1:], x.dtype)
         return self.extend(x, normal) if self.norm == "L2" else self.project(x, x + normal)
 
     def features(self, x: Inputs) -> int:
         """Return how many features may change in L0, or the side of the square: the largest whole number up to eps."""
-        return min(int(self.eps * (1 + 1e-6)), x.shape[1:].numel())
+        most = x.shape[1:].numel() if self.shares is None else sum(share > 0 for share in self.shares)
+        return min(int(self.eps * (1 + 1e-6)), most)
 
     def finite_limits(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return `limits`; raises InputError where one is infinite, since a feature could take any value there."""
@@ -292,6 +350,11 @@ class Threat:
         """Raise InputError where the norm is L0 or Patch, in which something is not defined or not supported."""
         if self.norm in _SPARSE:
             raise InputError(f"{what} is not defined in {self.norm}, whose ball is not convex: use Linf, L2 or L1.")
+
+    def refuse_shares(self, what: str) -> None:
+        """Raise InputError where features have shares, with which something is not defined or not supported."""
+        if self.shares is not None:
+            raise InputError(f"{what} is not defined where features have their own eps, or never change: leave it out.")
 
     @torch.no_grad()
     def boxed(self, z: Inputs) -> Inputs:
@@ -315,10 +378,26 @@ class Threat:
     def _add(self, x: Tensor, delta: Tensor) -> Tensor:
         """Return x + delta inside the box, one float32 step nearer to x where rounding has led out of the ball."""
         z = self._cut(x + delta)
-        beyond = length(self.norm, z - x) > self.eps * (1 + _INSIDE)
+        beyond = self._length(z - x) > self.eps * (1 + _INSIDE)
         if z.device.type == "cpu" and not beyond.any():  # elsewhere, the question would wait for the device
             return z
         return torch.where(beyond, torch.nextafter(z, x), z)
+
+    def _free(self, x: Tensor) -> Tensor | None:
+        """Return 1 for the features that may change and 0 for the others; None where all may."""
+        return None if self.shares is None else share_of(self.shares, x).gt(0).to(x.dtype)
+
+    def _shared(self, t: Tensor) -> Tensor:
+        """Return t times the shares."""
+        return t if self.shares is None else t * share_of(self.shares, t)
+
+    def _length(self, delta: Tensor) -> Tensor:
+        """Return the norm of the changes over their shares; infinite where one of share 0 is not 0."""
+        if self.shares is None:
+            return length(self.norm, delta)
+        share = share_of(self.shares, delta)
+        none = torch.where(delta == 0, 0.0, torch.inf)
+        return length(self.norm, torch.where(share > 0, delta / at_least_something(share), none))
 
 
 def _checked_eps(eps: object) -> float:

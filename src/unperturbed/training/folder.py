@@ -45,7 +45,7 @@ def describe_run(
     return {
         "schema": SCHEMA,
         "unperturbed": version("unperturbed"),
-        "threat": f"{threat.norm}:{threat.eps!r}",
+        "threat": threat.text,
         "bounds": describe(threat.bounds),
         "method": describe(method),
         **describe(config),

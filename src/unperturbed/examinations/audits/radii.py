@@ -25,33 +25,35 @@ def radii(audited: Audited) -> CheckResult:
 
     The last radius is the size of the whole box: there an example can be turned into one of another class. Half of
     the box in Linf is looked at too: every image can be made grey there, so that no more than one class can be right.
+    Features that never change may be enough to tell the classes apart, so that any accuracy is fine with them.
     """
     batch, n, threat = audited.few, len(audited.few.y), audited.threat
     low, high = threat.limits(batch.x)
     boxed = bool((high - low).isfinite().all())
-    corners = (bound.expand_as(batch.x)[:1] for bound in (low, high))
-    whole = float(threat.distance(*corners)) if boxed else 20 * threat.eps
+    lowest, highest = (bound.expand_as(batch.x)[:1] for bound in (low, high))
+    greyed, left = boxed and threat.shares is None, 1.0 if 0.0 in (threat.shares or ()) else LEFT
+    whole = float(threat.distance(lowest, threat.fixed(lowest, highest))) if boxed else 20 * threat.eps
     sizes = [*(factor * threat.eps for factor in FACTORS if factor * threat.eps < whole), whole]
     accuracies = [_accuracy(audited, replace(threat, eps=size)) for size in sizes]
     chance = max(1 / audited.classes, float(torch.bincount(batch.y).max()) / n)
-    grey = _accuracy(audited, Threat("Linf", HALF * float((high - low).max()), threat.bounds)) if boxed else 0.0
+    grey = _accuracy(audited, Threat("Linf", HALF * float((high - low).max()), threat.bounds)) if greyed else 0.0
     rise = max(later - earlier for earlier, later in zip(accuracies, accuracies[1:], strict=False))
-    bad = rise > RISE or accuracies[-1] > LEFT or grey > chance
+    bad = rise > RISE or accuracies[-1] > left or grey > chance
     curve = ", ".join(f"{accuracy:.0%} at {size:.3g}" for size, accuracy in zip(sizes, accuracies, strict=True))
-    half = f"; {grey:.0%} at Linf half of the box, where every input can be made grey" if boxed else ""
+    half = f"; {grey:.0%} at Linf half of the box, where every input can be made grey" if greyed else ""
     causes = ("weak suite",) if bad and not audited.behaviour.is_random else ()
     return CheckResult(
         "radii",
         "Do larger perturbations break more, and the largest everything?",
         "fail" if bad else "pass",
         f"accuracy {curve} on {n} examples{half}",
-        f"falling, to at most {LEFT:.0%}"
-        + (f", and at most {chance:.0%} (chance) at half of the box" if boxed else ""),
+        f"falling, to at most {left:.0%}"
+        + (f", and at most {chance:.0%} (chance) at half of the box" if greyed else ""),
         causes,
         numbers=(
             Number("largest rise of accuracy with eps", max(rise, 0.0), n, unit="%"),
             share("correct at the largest eps", round(accuracies[-1] * n), n),
-            *([share("correct at Linf half of the box", round(grey * n), n)] if boxed else []),
+            *([share("correct at Linf half of the box", round(grey * n), n)] if greyed else []),
         ),
     )
 

@@ -78,8 +78,9 @@ class Watched(nn.Module):
     def _note(self, x: Inputs, logits: Logits) -> None:
         y = self.batch.y
         lead = logits.amax(1)[:, None] - logits[:, y]  # of each point over the label of each example
-        near = torch.cdist(x.flatten(1), self.batch.x.flatten(1), p=self.order) <= 1.001 * self.threat.eps
-        points, rows = ((lead > 0) & near).nonzero().T
+        points, examples = (self.threat.in_shares(inputs).flatten(1) for inputs in (x, self.batch.x))
+        near = torch.cdist(points, examples, p=self.order) <= 1.001 * self.threat.eps
+        places, rows = ((lead > 0) & near).nonzero().T
         if len(rows):
-            inside = self.threat.contains(self.batch.x[rows], x[points])
+            inside = self.threat.contains(self.batch.x[rows], x[places])
             self.met[rows[inside]] = True

@@ -139,7 +139,7 @@ def _in_norm(subject: Subject, batch: Batch, norm: Norm, of: Chain | str) -> Fin
         numbers.append(
             Number(f"instance margin, upper bound, {norm}: smallest of correct (v_min)", min(known), len(known))
         )
-    if norm == subject.threat.norm:
+    if norm == subject.threat.norm and subject.threat.shares is None:
         within, eps = sum(value <= subject.threat.eps for value in upper.values), subject.threat.eps
         n = int(logits.isfinite().all(dim=1).sum())
         numbers += portion(f"instance margin, upper bound, {norm}: share within eps", within, n)
