@@ -117,6 +117,13 @@ def test_every_point_that_is_made_lies_in_the_set(seed: int, norm: Norm, dtype: 
         assert bool(threat.contains(x, point).all()) and torch.equal(threat.fixed(x, point), point)
 
 
+def test_a_large_feature_leaves_the_others_no_slack() -> None:
+    threat = Threat("Linf", 0.1, None, (1.0, 1e6))
+    x = torch.tensor([[0.0, 1e6]])
+    points = torch.tensor([[0.1, 1.1e6], [0.1001, 1e6], [0.0, 1.1001e6]])
+    assert threat.contains(x.expand(3, 2), points).tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize("norm", ["L2", "L1"])
 def test_samples_fill_the_ball_of_the_free_features(norm: Norm) -> None:
     """The share of points within half of the radius is 2^-k for k free features."""

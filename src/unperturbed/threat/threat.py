@@ -152,7 +152,8 @@ class Threat:
         """Tell per example whether z lies in S(x): inside the box exactly, inside the ball up to float32 rounding.
 
         The slack is 1e-6 · eps + 1e-7 · max(1, ‖x‖∞): the rounding error of x + delta in float32. A point with NaN is
-        outside, and one where a feature of share 0 has changed at all.
+        outside, and one where a feature of share 0 has changed at all. With shares in Linf, each feature has its own
+        slack, so that a large feature widens no other's.
         """
         low, high = self.limits(x)
         slack = 1e-6 * self.eps + self.rounding(x)
@@ -161,8 +162,9 @@ class Threat:
             return (smallest(allowed.to(x.dtype)).flatten() > 0) & (self.distance(x, z) <= self.eps + slack)
         share, moved = share_of(self.shares, x), (z - x).abs()
         allowed = allowed & ((share > 0) | (moved == 0))
-        if self.norm == "Linf":  # rounding is that of the inputs, whatever a feature's share
-            return (allowed & (moved <= self.eps * share * (1 + 1e-6) + self.rounding(x)[:, None])).all(1)
+        if self.norm == "Linf":
+            rounding = 1e-7 * torch.maximum(x.abs(), z.abs()).clamp(min=1.0)
+            return (allowed & (moved <= self.eps * share * (1 + 1e-6) + rounding)).all(1)
         return allowed.all(1) & (length(self.norm, moved).flatten() <= self.eps + slack)
 
     def rounding(self, x: Inputs) -> PerExample:
