@@ -48,14 +48,15 @@ def _with_gradients(attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
 
 
 _PRIMAL_DUAL, _LAGRANGIAN = Descent("PDPGD", PrimalDual()), Descent("ALMA", AugmentedLagrangian())
-_FMN, _SHORTER = Descent("FMN", FastMinimumNorm()), Descent("ALMA-500", AugmentedLagrangian(steps=500, rate=0.2))
+_FMN = Descent("FMN", FastMinimumNorm())
+_SHORTER, _FASTER = (Descent(f"ALMA-{rate}", AugmentedLagrangian(steps=500, rate=rate)) for rate in (0.1, 0.2))
 _FIRST, _SECOND = (Descent(f"PDPGD-T{place}", PrimalDual(steps=250), target=place) for place in (1, 2))
 NEAREST: Suite = replace(
     STANDARD,
     name="nearest",
     attacks=(*_with_gradients(STANDARD.attacks), _PRIMAL_DUAL, _FIRST, _SECOND),
     l1=(*_with_gradients(STANDARD.l1), _LAGRANGIAN, _FMN, _PRIMAL_DUAL),
-    l2=(*_with_gradients(STANDARD.attacks), _LAGRANGIAN, _SHORTER, _PRIMAL_DUAL, _SECOND),
+    l2=(*_with_gradients(STANDARD.attacks), _LAGRANGIAN, _SHORTER, _FASTER, _PRIMAL_DUAL, _SECOND),
     note="AutoAttack without Square, and descents to the nearest points: distances and accuracies are upper bounds",
 )
 SUITES = {suite.name: suite for suite in (NEAREST, PGD_SUITE, STANDARD, PLUS, SPARSE, PATCH)}
