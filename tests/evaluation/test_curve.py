@@ -498,7 +498,7 @@ def test_the_suites_are_those_of_evaluations_with_fab_for_the_nearest() -> None:
     gradients = ["APGD-CE", "APGD-T", "FAB-T"]
     assert [attack.label for attack in NEAREST.attacks] == [*gradients, "PDPGD", "PDPGD-T1", "PDPGD-T2"]
     assert [attack.label for attack in NEAREST.l1] == [*gradients, "ALMA", "FMN", "PDPGD"]
-    assert [attack.label for attack in NEAREST.l2] == [*gradients, "ALMA", "ALMA-500", "PDPGD", "PDPGD-T2"]
+    assert [attack.label for attack in NEAREST.l2] == [*gradients, "ALMA", "ALMA-0.1", "ALMA-0.2", "PDPGD", "PDPGD-T2"]
     assert set(SUITES) == {"nearest", "pgd", "standard", "plus", "sparse", "patch"} and "without Square" in NEAREST.note
 
 
