@@ -265,6 +265,8 @@ def write_files() -> None:
     draw = np.random.default_rng(0)
     inputs, labels = draw.random((40, 6), dtype=np.float32), np.arange(40) % 2
     np.savez("measurements.npz", x_train=inputs, y_train=labels, x_test=inputs, y_test=labels)
+    people = "\n".join(f"{20 + k},{300 * k},{k % 2},{k % 2}" for k in range(40))
+    Path("people.csv").write_text(f"age,income,member,label\n{people}\n")
     Path("my_package").mkdir()
     Path("my_package/__init__.py").touch()
     Path("my_package/data.py").write_text(FUNCTION)
