@@ -122,6 +122,7 @@ def test_a_large_feature_leaves_the_others_no_slack() -> None:
     x = torch.tensor([[0.0, 1e6]])
     points = torch.tensor([[0.1, 1.1e6], [0.1001, 1e6], [0.0, 1.1001e6]])
     assert threat.contains(x.expand(3, 2), points).tolist() == [True, False, False]
+    torch.testing.assert_close(threat.rounding(x), torch.tensor([1e-7]))
 
 
 @pytest.mark.parametrize("norm", ["L2", "L1"])

@@ -168,8 +168,13 @@ class Threat:
         return allowed.all(1) & (length(self.norm, moved).flatten() <= self.eps + slack)
 
     def rounding(self, x: Inputs) -> PerExample:
-        """Return the rounding error of the distance of x + delta in float32, per example: 1e-7 · max(1, ‖x‖∞)."""
-        return 1e-7 * peak(x).clamp(min=1.0).flatten()
+        """Return the rounding error of the distance of x + delta in float32, per example: 1e-7 · max(1, ‖x‖∞).
+
+        With shares the largest 1e-7 · max(1, |x_i|) / share_i of the features that may change.
+        """
+        if self.shares is None:
+            return 1e-7 * peak(x).clamp(min=1.0).flatten()
+        return 1e-7 * peak(self.in_shares(x.abs().clamp(min=1.0))).flatten()
 
     @torch.no_grad()
     def project(self, x: Inputs, z: Inputs) -> Inputs:
