@@ -155,12 +155,17 @@ def linear_case(n: int = 60) -> tuple[Linear, tuple[Tensor, Tensor], Tensor]:
 SHARES = {"Linf": (0.5, 0.0, 20.0, 1.0, 1.0, 0.0, 0.01, 2.0)} | dict.fromkeys(("L2", "L1"), (1.0, 0, 1, 1, 0, 1, 1, 1))
 
 
+def case_in(norm: Norm, n: int = 60) -> tuple[Linear, tuple[Tensor, Tensor], Threat, Tensor]:
+    """Return a linear network, its examples, the ball of radius 1 with shares, and the distances of the boundary."""
+    model, data, score = linear_case(n)
+    unit = Threat(norm, 1.0, None, SHARES[norm])
+    return model, data, unit, score.abs() / unit.dual_norm(model.weight.detach()[None])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", BALLS)
 def test_suites_break_exactly_the_examples_of_a_linear_network_that_can_be_broken(norm: Norm) -> None:
-    model, data, score = linear_case()
-    unit = Threat(norm, 1.0, None, SHARES[norm])
-    margins = score.abs() / unit.dual_norm(model.weight.detach()[None])
+    model, data, unit, margins = case_in(norm)
     threat = replace(unit, eps=float(margins.median()))
     outcome = un.evaluate(model, data, threat, "fast", gate=False)
     survived = torch.tensor([verdict == "survived" for verdict in outcome.examples["verdict"]])
@@ -171,9 +176,7 @@ def test_suites_break_exactly_the_examples_of_a_linear_network_that_can_be_broke
 @pytest.mark.parametrize("norm", BALLS)
 def test_a_random_search_keeps_fixed_features_and_uses_the_shares(norm: Norm) -> None:
     """In Linf all corners are reached: with shares of 20 and 0.01, a plain step of eps would break next to nothing."""
-    model, data, score = linear_case()
-    unit = Threat(norm, 1.0, None, SHARES[norm])
-    margins = score.abs() / unit.dual_norm(model.weight.detach()[None])
+    model, data, unit, margins = case_in(norm)
     threat = replace(unit, eps=2 * float(margins.median()))
     square = Suite("square", (Square(queries=300),), "a short random search")
     outcome = un.evaluate(model, data, threat, square)
@@ -184,11 +187,10 @@ def test_a_random_search_keeps_fixed_features_and_uses_the_shares(norm: Norm) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", BALLS)
 def test_the_nearest_points_of_a_linear_network_lie_at_its_margins_over_the_dual_norm(norm: Norm) -> None:
-    model, data, score = linear_case(12)
-    threat = Threat(norm, 2.0, None, SHARES[norm])
-    distances = torch.tensor(un.minimum_norm(model, data, threat, Suite("fab", (FAB(),), "one")).examples["distance"])
-    truth = (score.abs() / threat.dual_norm(model.weight.detach()[None])).double()
-    torch.testing.assert_close(distances.double(), truth, rtol=2e-3, atol=1e-5)
+    model, data, unit, margins = case_in(norm, 12)
+    fab = Suite("fab", (FAB(),), "one")
+    distances = torch.tensor(un.minimum_norm(model, data, replace(unit, eps=2.0), fab).examples["distance"])
+    torch.testing.assert_close(distances.double(), margins.double(), rtol=2e-3, atol=1e-5)
 
 
 @pytest.mark.slow
