@@ -12,14 +12,13 @@ copies of the examples. Two rows each: the sample that is the default, and the o
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 from unperturbed.attacks.gradient import Gate
-from unperturbed.evaluation.evidence import FALLEN
-from unperturbed.evaluation.gate import NEAREST, OF_A_LOOK, estimated, larger_sample, sample_size, sample_survivors
+from unperturbed.evaluation.gate import NEAREST, OF_A_LOOK, attack_samples, misses_too_many
 from unperturbed.evaluation.stored import read_summary, stored_table
 from unperturbed.evaluation.union import check_same
 from unperturbed.findings import Interval, Outcome, Verdict
@@ -115,16 +114,14 @@ def copied(population: Population, copies: int) -> Population:
 
 def draw(population: Population, gate: Gate, seed: int) -> Draw:
     """Return the estimate of a gate with this seed, as an evaluation makes it."""
-    outcome = population.outcome
-    survivors = outcome.counts["survived"]
-    sample = sample_survivors(outcome, sample_size(survivors, outcome.n, gate), seed)
-    while True:
-        estimate = estimated(outcome, sample, {*population.broken}, {*population.undecided}, gate.half_width)
-        larger = larger_sample(outcome, sample, estimate, gate, seed)
-        if larger is None:
-            break
-        sample = larger
-    too_many = gate.half_width is None and survivors / outcome.n - estimate.value > FALLEN
+    outcome, broken = population.outcome, set[int]()
+
+    def attack(ids: Sequence[int]) -> tuple[set[int], set[int]]:
+        broken.update(population.broken.intersection(ids))
+        return broken, {*population.undecided.intersection(ids)}
+
+    sample, estimate = attack_samples(outcome, gate, seed, attack)
+    too_many = gate.half_width is None and misses_too_many(outcome, estimate, len(broken))
     whole = too_many or not sample.others
     if whole:
         estimate = Interval(population.truth, population.truth, population.truth, outcome.n)

@@ -1,5 +1,6 @@
 """The check of a sample of survivors: who is drawn, what is estimated, and when all are attacked."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from unperturbed.evaluation.gate import (
     NEAREST,
     Sample,
     _records,
+    attack_samples,
     estimated,
-    larger_sample,
     sample_size,
     sample_survivors,
 )
@@ -84,10 +85,9 @@ def test_at_most_350_survivors_make_half_a_point(n: int) -> None:
     size = sample_size(survivors, n, gate)
     outcome = outcome_of(survivors, n - survivors)
     assert size <= 350
-    sample = sample_survivors(outcome, size, 0)
-    estimate = estimated(outcome, sample, set(), set(), gate.half_width)
+    sample, estimate = attack_samples(outcome, gate, 0, lambda ids: (set(), set()))
     assert estimate.value == estimate.high == survivors / n and (estimate.high - estimate.low) / 2 <= 0.005 + 1e-9
-    assert larger_sample(outcome, sample, estimate, gate, 0) is None
+    assert len(sample.ids) == size
 
 
 def test_the_estimate_is_unbiased_and_its_interval_covers() -> None:
@@ -103,6 +103,42 @@ def test_the_estimate_is_unbiased_and_its_interval_covers() -> None:
     assert abs(float(values.mean()) - truth) < 4 * float(values.std()) / 200**0.5
     assert sum(estimate.low <= truth <= estimate.high for estimate in estimates) >= 0.94 * 200
     assert all(estimate.low <= estimate.value <= estimate.high for estimate in estimates)
+
+
+def attack_of(broken: set[int]) -> Callable[[Sequence[int]], tuple[set[int], set[int]]]:
+    """Return the attack that breaks these survivors alone."""
+    return lambda ids: (broken.intersection(ids), set())
+
+
+def test_the_nearest_are_attacked_until_those_that_came_last_stand() -> None:
+    """Of 400 survivors of 800 examples, 20 are sampled first: ids 390 to 399 are nearest to a break."""
+    outcome, gate = outcome_of(400, 400), Gate(STRONG)
+    for broken, nearest in ((set(), 10), ({399}, 20), ({399, 389}, 40), ({399, 375}, 20), ({399, 389, 379}, 80)):
+        sample, estimate = attack_samples(outcome, gate, 5, attack_of(broken))
+        far = broken.intersection(sample.drawn)
+        assert not far, "with this seed none of them is drawn"
+        assert sample.nearest == tuple(range(399, 399 - nearest, -1)) and len(sample.drawn) == 10
+        assert estimate.value == (400 - len(broken.intersection(sample.nearest))) / 800
+
+
+def test_the_nearest_are_not_attacked_further_where_too_many_break() -> None:
+    outcome, gate = outcome_of(400, 400), Gate(STRONG)
+    sample, _ = attack_samples(outcome, gate, 0, attack_of(set(range(391, 400))))
+    assert len(sample.ids) == 20, "9 of 800 are more than 1%"
+    sample, _ = attack_samples(outcome, gate, 0, attack_of({399, sample.drawn[0]}))
+    assert len(sample.ids) == 20, "one of 10 drawn ones means 39 of the 390"
+
+
+def test_the_estimate_stays_unbiased_where_the_nearest_grow() -> None:
+    """The stronger suite breaks 6 of the nearest of 300, which grow from 25 to 200, and 4 others."""
+    outcome, gate = outcome_of(300, 29_700), Gate(STRONG, share=0.2)
+    broken = {*range(200, 300, 20), 299} | {5, 30, 55, 80}
+    drawn = [attack_samples(outcome, gate, seed, attack_of(broken)) for seed in range(300)]
+    assert {len(sample.nearest) for sample, _ in drawn} == {200}
+    values = torch.tensor([estimate.value for _, estimate in drawn])
+    truth = (300 - len(broken)) / 30_000
+    assert abs(float(values.mean()) - truth) < 4 * float(values.std()) / 300**0.5
+    assert sum(estimate.low <= truth <= estimate.high for _, estimate in drawn) >= 0.94 * 300
 
 
 def test_the_undecided_widen_the_interval_downwards() -> None:

@@ -11,7 +11,7 @@ import torch
 from unperturbed.attacks.gradient import Gate, Suite
 from unperturbed.data.split import Split, select
 from unperturbed.evaluation.carry import Carried, broken_at, points_of
-from unperturbed.evaluation.evidence import FALLEN
+from unperturbed.evaluation.evidence import FALLEN, FALLEN_BEFORE_CHECK
 from unperturbed.evaluation.measurement import LOADED
 from unperturbed.findings import AttackRecord, GateRecord, Interval, Outcome
 from unperturbed.noise import Noise
@@ -19,7 +19,7 @@ from unperturbed.statistics.finite import marked_in_population
 from unperturbed.threat import Threat
 
 NEAREST = 25
-"""Survivors nearest to a break that are in every sample; in a small one, half of it."""
+"""Survivors nearest to a break that are in every first sample; in a small one, half of it."""
 OF_A_LOOK = 0.97
 """Level of the interval at each size of a sample that grows: it ends at the first that is narrow enough, so that all
 sizes together miss more often than one (at 0.95 each, the end missed in 7% of 1,000 samples of a network)."""
@@ -47,19 +47,19 @@ class Sample:
         return self.nearest + self.drawn
 
 
-def sample_survivors(outcome: Outcome, size: int, seed: int) -> Sample:
+def sample_survivors(outcome: Outcome, size: int, seed: int, nearest: int | None = None) -> Sample:
     """Return a sample of the survivors of an outcome, which does not depend on their order.
 
-    Half of it, `NEAREST` at most, are the survivors of largest margin; the others are drawn at random.
+    `nearest` of it (None: half, `NEAREST` at most) are the survivors of largest margin; the others are drawn at random.
     """
     table = zip(outcome.examples["id"], outcome.examples["verdict"], outcome.examples["margin"], strict=True)
     ranked = [name for _, name in sorted((-margin, name) for name, verdict, margin in table if verdict == "survived")]
-    count = min(size // 2, NEAREST)
-    nearest, far = ranked[:count], sorted(ranked[count:])
+    count = min(size // 2, NEAREST) if nearest is None else min(nearest, len(ranked))
+    closest, far = ranked[:count], sorted(ranked[count:])
     draws = Noise.of(seed, torch.tensor(far, dtype=torch.int64)).uniform((1,)).flatten().tolist()
     shuffled = [name for _, name in sorted(zip(draws, far, strict=True))]
     drawn = min(max(size - count, 0), len(far))
-    return Sample(tuple(nearest), tuple(shuffled[:drawn]), tuple(shuffled[drawn:]))
+    return Sample(tuple(closest), tuple(shuffled[:drawn]), tuple(shuffled[drawn:]))
 
 
 def sample_size(survivors: int, n: int, gate: Gate) -> int:
@@ -105,13 +105,49 @@ def estimated(
     )
 
 
-def larger_sample(outcome: Outcome, sample: Sample, estimate: Interval, gate: Gate, seed: int) -> Sample | None:
-    """Return the next sample for an estimate that is wider than the gate allows; None if none is needed or left."""
-    half_width = round((estimate.high - estimate.low) / 2, 12)  # differences of shares such as 1 - 0.99 are not exact
-    is_narrow = gate.half_width is None or half_width <= gate.half_width
-    if is_narrow or not sample.others:
-        return None
-    return sample_survivors(outcome, min(math.ceil(1.3 * len(sample.ids)), outcome.counts["survived"]), seed)
+def attack_samples(
+    outcome: Outcome, gate: Gate, seed: int, attack: Callable[[Sequence[int]], tuple[set[int], set[int]]]
+) -> tuple[Sample, Interval]:
+    """Attack samples of the survivors, each a superset of the one before, and return the last with its estimate.
+
+    With a half-width, the drawn part grows until the estimate is narrow enough. Without one, the number of the nearest
+    doubles as long as one of those that came last breaks: breaks are most common there, and the random part of the
+    sample tells whether there are others. The estimate stays unbiased, as this rule does not look at the random part.
+    It ends early with more breaks than a sound suite misses (`misses_too_many`).
+
+    Args:
+        outcome: of a suite.
+        gate: the stronger suite, and the size of the sample.
+        seed: of the sample.
+        attack: attacks the survivors with these ids, and returns the ids of the broken and of the undecided ones.
+    """
+    sample = sample_survivors(outcome, sample_size(outcome.counts["survived"], outcome.n, gate), seed)
+    last = sample.nearest
+    while True:
+        broken, undecided = attack(sample.ids)
+        estimate = estimated(outcome, sample, broken, undecided, gate.half_width)
+        nearest, drawn = len(sample.nearest), len(sample.drawn)
+        if gate.half_width is not None:
+            # differences of shares such as 1 - 0.99 are not exact
+            is_done = round((estimate.high - estimate.low) / 2, 12) <= gate.half_width
+            drawn = math.ceil(1.3 * len(sample.ids)) - nearest
+        else:
+            is_done = broken.isdisjoint(last) or misses_too_many(outcome, estimate, len(broken))
+            nearest *= 2
+        if is_done or not sample.others:
+            return sample, estimate
+        larger = sample_survivors(outcome, nearest + drawn, seed, nearest)
+        last, sample = larger.nearest[len(sample.nearest) :], larger
+
+
+def misses_too_many(outcome: Outcome, estimate: Interval, broken: int) -> bool:
+    """Tell whether a suite misses more breaks than a sound one, by the estimate from a sample with `broken` breaks.
+
+    That is where the other survivors have more than `FALLEN` of all examples, or where the sample alone has more than
+    `FALLEN_BEFORE_CHECK`.
+    """
+    others = (outcome.counts["survived"] - broken) / outcome.n - estimate.value
+    return others > FALLEN or broken > FALLEN_BEFORE_CHECK * outcome.n
 
 
 def through_gate(
@@ -124,8 +160,8 @@ def through_gate(
 ) -> tuple[Outcome, Carried]:
     """Check the survivors; return the outcome after it, and the points that broke some of them.
 
-    The stronger suite attacks all the survivors where something speaks against the accuracy, and where the sample shows
-    that it would break more than `FALLEN` of all examples, or where an interval asked for needs them all.
+    The stronger suite attacks all the survivors where something speaks against the accuracy, where the sample shows
+    that it would break too many others (`misses_too_many`), and where an interval asked for needs them all.
 
     Args:
         outcome: of a suite.
@@ -140,28 +176,20 @@ def through_gate(
         return outcome, Carried(torch.zeros(0, *split.shape), [])
     attempts, taken = list[Attacked](), set[int]()
 
-    def measure(ids: Sequence[int], name: str) -> None:
+    def measure(ids: Sequence[int], name: str) -> tuple[set[int], set[int]]:
         new = [identifier for identifier in ids if identifier not in taken]
         taken.update(new)
         if new:
             attempts.append(attack(_with_ids(split, new), gate.suite, name))
+        return _names(attempts, "broken"), _names(attempts, "unknown")
 
-    sample, estimate = sample_survivors(outcome, sample_size(survivors, outcome.n, gate), seed), None
-    reason = "; ".join(outcome.doubts)
-    while not reason:
-        measure(sample.ids, f"sample-{len(sample.ids)}")
-        broken = _names(attempts, "broken")
-        estimate = estimated(outcome, sample, broken, _names(attempts, "unknown"), gate.half_width)
-        if gate.half_width is None:
-            further = survivors / outcome.n - estimate.value
-            if further > FALLEN:
-                reason = f"it broke {len(broken)} of {len(sample.ids)} in a sample, which means {further:.1%} of all"
-            break
-        larger = larger_sample(outcome, sample, estimate, gate, seed)
-        if larger is None:
-            break
-        sample = larger
-    sampled, breaks = len(sample.ids) if attempts else 0, len(_names(attempts, "broken"))
+    sample, estimate, reason = Sample((), (), ()), None, "; ".join(outcome.doubts)
+    if not reason:
+        sample, estimate = attack_samples(outcome, gate, seed, lambda ids: measure(ids, f"sample-{len(ids)}"))
+    breaks = len(_names(attempts, "broken"))
+    if estimate is not None and gate.half_width is None and misses_too_many(outcome, estimate, breaks):
+        share = survivors / outcome.n - estimate.value
+        reason = f"it broke {breaks} of {len(sample.ids)} in a sample, which means {share:.1%} of all"
     if reason:
         names = zip(outcome.examples["id"], outcome.examples["verdict"], strict=True)
         measure([name for name, verdict in names if verdict == "survived"], "all")
@@ -181,7 +209,7 @@ def through_gate(
     if reason or estimate is None or not sample.others:
         estimate = replace(estimate or result.robust_accuracy, value=result.robust_accuracy.value)
         estimate = Interval(estimate.value, estimate.value, estimate.value, outcome.n)
-    record = GateRecord(gate.suite.name, survivors, sampled, breaks, reason, estimate, gate.half_width)
+    record = GateRecord(gate.suite.name, survivors, len(sample.ids), breaks, reason, estimate, gate.half_width)
     return replace(result, gate=record), points
 
 

@@ -98,8 +98,7 @@ class GateRecord:
     Attributes:
         suite: the stronger suite.
         survivors: of the suite's own attacks.
-        sampled: survivors that the stronger suite attacked first, half of them (25 at most) those nearest to a break,
-            the others drawn at random.
+        sampled: survivors that the stronger suite attacked first: those nearest to a break, and others drawn at random.
         broken: of these.
         reason: why the stronger suite attacked all the survivors; empty where it did not.
         estimate: the robust accuracy that both suites together leave, estimated from the sample, with its 95% interval
