@@ -1,6 +1,7 @@
 """The proposals of random search with patches: squares of ever smaller sizes, and bumps."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,24 +16,40 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 _PLANNED = 16
 """Number of queries whose proposals are drawn together."""
+_MOST_PIXELS = 2**21
+"""Pixels in the squares that are drawn together; fewer queries are planned where squares are large."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bumps:
+    """The part of a proposal that only L2 and L1 have: (p, 1, k), k the pixels of the largest square."""
+
+    values: Tensor
+    """The two opposite bumps in the square."""
+    once: Tensor
+    """1 for the pixels of the square, 0 where the last ones are repeated."""
+    other: Tensor
+    """The pixels of the square whose budget moves to the first: (p, channels, k)."""
+    alone: Tensor
+    """1 for its pixels outside of the first square, without repetitions."""
 
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """One proposal of Square (https://arxiv.org/abs/1912.00049) for each slot: (p, ...)."""
+    """One proposal of Square (https://arxiv.org/abs/1912.00049) for each slot.
+
+    Only the pixels in the squares are touched, since the squares of most queries are small; a slot whose square is
+    smaller than the largest repeats its last pixels.
+    """
 
     signs: Tensor
-    """(p, channels)."""
-    size: Tensor
-    """Height and width of the square: (p, 2)."""
-    largest: tuple[int, int]
-    """Height and width of the largest square."""
+    """(p, channels, 1)."""
     corner: Tensor
-    """Its upper left corner: (p, 2)."""
-    other: Tensor
-    """The corner of the square whose budget moves to the first, in L2 and L1."""
-    bump: Tensor
-    """The index of the bump."""
+    """The upper left corner of the square: (p, 2)."""
+    pixels: Tensor
+    """The pixels of the square: (p, channels, k)."""
+    bumps: Bumps | None
+    """In L2 and L1."""
 
 
 class Patches:
@@ -51,7 +68,7 @@ class Patches:
         self.sizes = torch.tensor(sizes, device=like.device)
         self.halvings = torch.tensor(_HALVINGS, device=like.device)
         self.power = {"Linf": 0, "L2": 2, "L1": 1}[threat.norm]
-        self.bumps = torch.stack([_bumps(size, tall, wide, self.power) for size in sizes]).to(like)
+        self.bumps = torch.cat([_bumps(size, tall, wide, self.power) for size in sizes]).flatten(1).to(like)
         first = (
             1 if tall == 1 else max(min(tall, wide) // 5, 1),
             max((wide if tall == 1 else min(tall, wide)) // 5, 1),
@@ -79,22 +96,40 @@ class Patches:
         return threat.extend(x, delta) if threat.norm == "L2" else threat.project(x, x + delta)
 
     def plan(self, noise: Noise, k: Tensor) -> list[Draw]:
-        """Return the proposals for the queries number k to k + `_PLANNED` - 1 of each slot, the last one first.
+        """Return the proposals for the queries number k, k + 1, ... of each slot, the last one first.
 
-        Together, because a draw costs as much for one query as for many.
+        Several together, because a draw costs as much for one query as for many.
         """
         slots, channels = len(k), self.image[0]
-        queries = k[:, None] + torch.arange(_PLANNED, device=k.device)
-        rows = torch.arange(slots, device=k.device).repeat_interleave(_PLANNED)
-        draw = noise.rows(rows).fold(queries.flatten()).uniform((5 + channels,)).view(slots, _PLANNED, -1)
+        sizes = self.sizes[(k.min() > self.halvings).sum()].tolist()  # they fall with k
+        planned = min(max(_MOST_PIXELS // (slots * math.prod(sizes)), 1), _PLANNED)
+        queries = k + torch.arange(planned, device=k.device)[:, None]
+        rows = torch.arange(slots, device=k.device).repeat(planned)
+        draw = noise.rows(rows).fold(queries.flatten()).uniform((5 + channels,)).view(planned, slots, -1)
         level = (queries[:, :, None] > self.halvings).sum(2)
         size = self.sizes[level]
         spare = self.extents - size
         corner, second = (((draw[:, :, i : i + 2] * (spare + 1)).long()).minimum(spare) for i in (0, 2))
-        signs, bump = (draw[:, :, 5:] - 0.5).sign(), level * 2 + (draw[:, :, 4] > 0.5)
-        largest = [(height, width) for height, width in size.amax(0).tolist()]
-        parts = (signs.unbind(1), size.unbind(1), largest, corner.unbind(1), second.unbind(1), bump.unbind(1))
-        return [Draw(*columns) for columns in zip(*parts, strict=True)][::-1]
+        signs, bump = (draw[:, :, 5:, None] - 0.5).sign(), level * 2 + (draw[:, :, 4] > 0.5)
+
+        steps = [side[:most] for side, most in zip((self.down, self.across), sizes, strict=True)]
+        squares = _Squares(size, steps)
+        pixels = self._pixels(squares, corner)
+        bumps = self._bumps_of(squares, corner, second, bump) if self.power else [None] * planned
+        return [Draw(*parts) for parts in zip(signs, corner, pixels, bumps, strict=True)][::-1]
+
+    def _pixels(self, squares: "_Squares", corner: Tensor) -> Tensor:
+        """Return the pixels of the squares in every channel: (q, p, channels, k)."""
+        return squares.pixels(corner, self.image[2])[:, :, None].expand(-1, -1, self.image[0], -1)
+
+    def _bumps_of(self, squares: "_Squares", corner: Tensor, second: Tensor, bump: Tensor) -> Sequence[Bumps]:
+        """Return the bumps of q queries, by the corners of both squares and the indices of the bumps."""
+        values = self.bumps[bump].gather(2, squares.pixels(torch.zeros_like(corner), self.image[2]))
+        once = squares.once()
+        alone = once & ~squares.shared(corner, second)
+        once, alone = (mask.to(values.dtype)[:, :, None] for mask in (once, alone))
+        parts = (values[:, :, None], once, self._pixels(squares, second), alone)
+        return [Bumps(*of_query) for of_query in zip(*parts, strict=True)]
 
     def single_pixels_after(self) -> int | None:
         """Return the query after which every square in Linf is a single pixel; None if larger ones remain."""
@@ -116,65 +151,78 @@ class Patches:
     def _flip(self, z: Inputs, ends: tuple[Inputs, Inputs], draw: Draw) -> Inputs:
         """Return z with x ± eps in the square; with the opposite signs where z has these values already.
 
-        (The paper draws again until something changes.) Only the pixels in the squares are touched, since the squares
-        of most queries are small; a slot whose square is smaller than the largest repeats its last pixels.
+        (The paper draws again until something changes.)
         """
-        channels, _, wide = self.image
-        down, across = (
-            (draw.corner[:, axis, None] + torch.minimum(steps[: draw.largest[axis]], draw.size[:, axis, None] - 1))
-            for axis, steps in enumerate((self.down, self.across))
-        )
-        pixels = (down[:, :, None] * wide + across[:, None, :]).flatten(1)[:, None].expand(-1, channels, -1)
-        flat, low, high = (part.reshape(len(z), channels, -1) for part in (z, *ends))
-        current, low, high = (part.gather(2, pixels) for part in (flat, low, high))
-        up = draw.signs[:, :, None] > 0
+        flat, low, high = (part.reshape(len(z), self.image[0], -1) for part in (z, *ends))
+        current, low, high = (part.gather(2, draw.pixels) for part in (flat, low, high))
+        up = draw.signs > 0
         idle = torch.where(up, high, low).eq(current).flatten(1).all(1)
-        return flat.scatter(2, pixels, torch.where(up ^ idle[:, None, None], high, low)).view(z.shape)
-
-    def _square(self, corner: Tensor, size: Tensor) -> Tensor:
-        """Return masks of the squares: bool, (p, 1, height, width)."""
-        (first_row, first_column), (height, width) = corner.unbind(1), size.unbind(1)
-        rows, columns = (
-            _within(self.down - first_row[:, None], height),
-            _within(self.across - first_column[:, None], width),
-        )
-        return (rows[:, :, None] & columns[:, None, :])[:, None]
+        return flat.scatter(2, draw.pixels, torch.where(up ^ idle[:, None, None], high, low)).view(z.shape)
 
     def _reshape(self, x: Inputs, z: Inputs, draw: Draw) -> Inputs:
         """Return z with two opposite bumps in the square, which gets the budget of the other square as well."""
-        threat, power, (channels, tall, wide) = self.threat, self.power, self.image
-        square, second = self._square(draw.corner, draw.size), self._square(draw.other, draw.size)
-        down, across = self.down - draw.corner[:, :1], self.across - draw.corner[:, 1:]
-        pixels = (draw.bump[:, None] * tall + down.clamp(0, tall - 1))[:, :, None] * wide
-        bumps = self.bumps.flatten()[pixels + across.clamp(0, wide - 1)[:, None, :]][:, None]
-        delta = (z - x).view(-1, *self.image)
-        within = delta * square
-        new = (bumps * draw.signs[:, :, None, None] + within / (self._length(within, threat) + 1e-12)) * square
-        spare = (threat.eps**power - threat.distance(x, z) ** power).clamp(min=0.0).view(-1, 1, 1, 1)
-        freed = self._length(delta * (square | second), threat) ** power
-        budget = (spare / channels + freed) ** (1 / power) * (1 if power == 2 else channels)
-        new = new / (self._length(new, threat) + 1e-12) * budget
-        delta = torch.where(square, new, delta * ~second).view(x.shape)
+        threat, power, bumps = self.threat, self.power, draw.bumps
+        assert bumps is not None
+        delta = (z - x).reshape(len(x), self.image[0], -1)
+        within, beside = (delta.gather(2, pixels) for pixels in (draw.pixels, bumps.other))
+        size = _size(within, bumps.once, power)
+        new = bumps.values * draw.signs + within / (size ** (1 / power) + 1e-12)
+        spare = (threat.eps**power - threat.distance(x, z) ** power).clamp(min=0.0).view(-1, 1, 1)
+        freed = size + _size(beside, bumps.alone, power)
+        budget = (spare / self.image[0] + freed) ** (1 / power) * (1 if power == 2 else self.image[0])
+        new = new * (budget / (_size(new, bumps.once, power) ** (1 / power) + 1e-12))
+        delta = delta.scatter(2, bumps.other, 0.0).scatter(2, draw.pixels, new).view(x.shape)
         return threat.extend(x, delta) if threat.norm == "L2" else threat.project(x, x + delta)
 
-    def _length(self, delta: Tensor, threat: Threat) -> Tensor:
-        """Return the length of each channel."""
-        flat = delta.flatten(0, 1)
-        return threat.distance(torch.zeros_like(flat), flat).view(*delta.shape[:2], 1, 1)
+
+@dataclass(frozen=True, eq=False)
+class _Squares:
+    """Squares of several sizes, anywhere: every result is (..., k), k the pixels of the largest one.
+
+    Attributes:
+        size: their heights and widths: (..., 2).
+        steps: the numbers from 0 to below the largest height and the largest width.
+    """
+
+    size: Tensor
+    steps: list[Tensor]
+
+    def pixels(self, corner: Tensor, wide: int) -> Tensor:
+        """Return the pixels of the squares with these corners, numbered as in a flat image of this width."""
+        down, across = self._sides(corner)
+        return (down[..., :, None] * wide + across[..., None, :]).flatten(-2)
+
+    def once(self) -> Tensor:
+        """Tell which of these are no repetitions."""
+        down, across = (steps < self.size[..., axis, None] for axis, steps in enumerate(self.steps))
+        return (down[..., :, None] & across[..., None, :]).flatten(-2)
+
+    def shared(self, corner: Tensor, other: Tensor) -> Tensor:
+        """Tell which pixels of the squares with the corners `other` lie in those with the corners `corner`."""
+        down, across = (
+            (side >= first[..., None]) & (side < (first + extent)[..., None])
+            for side, first, extent in zip(self._sides(other), corner.unbind(-1), self.size.unbind(-1), strict=True)
+        )
+        return (down[..., :, None] & across[..., None, :]).flatten(-2)
+
+    def _sides(self, corner: Tensor) -> list[Tensor]:
+        """Return the rows and the columns."""
+        return [
+            corner[..., axis, None] + torch.minimum(steps, self.size[..., axis, None] - 1)
+            for axis, steps in enumerate(self.steps)
+        ]
 
 
-def _per_input(values: Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (like.dim() - 1))
+def _size(delta: Tensor, mask: Tensor, power: int) -> Tensor:
+    """Return the sum of squares (in L1 of sizes) over the pixels of the mask, for each channel."""
+    sizes = delta.square() if power == 2 else delta.abs()
+    return (sizes * mask).sum(2, keepdim=True)
 
 
 def _as_image(shape: torch.Size) -> tuple[int, int, int]:
     """Return channels, height and width of an input; the axes before the last two are channels."""
     height, width = (1, 1, *shape)[-2:]
     return math.prod(shape[:-2]), height, width
-
-
-def _within(offset: Tensor, size: Tensor) -> Tensor:
-    return (offset >= 0) & (offset < size[:, None])
 
 
 def _patch_size(tall: int, wide: int, share: float, norm: Norm) -> tuple[int, int]:
