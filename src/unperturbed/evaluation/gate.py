@@ -20,6 +20,8 @@ from unperturbed.threat import Threat
 
 NEAREST = 25
 """Survivors nearest to a break that are in every first sample; in a small one, half of it."""
+STANDING = 8
+"""So many of the nearest survivors, those farthest from a break, must stand before the check leaves the nearest."""
 OF_A_LOOK = 0.97
 """Level of the interval at each size of a sample that grows: it ends at the first that is narrow enough, so that all
 sizes together miss more often than one (at 0.95 each, the end missed in 7% of 1,000 samples of a network)."""
@@ -111,9 +113,9 @@ def attack_samples(
     """Attack samples of the survivors, each a superset of the one before, and return the last with its estimate.
 
     With a half-width, the drawn part grows until the estimate is narrow enough. Without one, the number of the nearest
-    doubles as long as one of those that came last breaks: breaks are most common there, and the random part of the
-    sample tells whether there are others. The estimate stays unbiased, as this rule does not look at the random part.
-    It ends early with more breaks than a sound suite misses (`misses_too_many`).
+    grows by `STANDING` as long as one of the last so many breaks: breaks are most common there, and the random part of
+    the sample tells whether there are others. The estimate stays unbiased, as this rule does not look at the random
+    part. It ends early with more breaks than a sound suite misses (`misses_too_many`).
 
     Args:
         outcome: of a suite.
@@ -122,7 +124,6 @@ def attack_samples(
         attack: attacks the survivors with these ids, and returns the ids of the broken and of the undecided ones.
     """
     sample = sample_survivors(outcome, sample_size(outcome.counts["survived"], outcome.n, gate), seed)
-    last = sample.nearest
     while True:
         broken, undecided = attack(sample.ids)
         estimate = estimated(outcome, sample, broken, undecided, gate.half_width)
@@ -132,12 +133,11 @@ def attack_samples(
             is_done = round((estimate.high - estimate.low) / 2, 12) <= gate.half_width
             drawn = math.ceil(1.3 * len(sample.ids)) - nearest
         else:
-            is_done = broken.isdisjoint(last) or misses_too_many(outcome, estimate, len(broken))
-            nearest *= 2
+            is_done = broken.isdisjoint(sample.nearest[-STANDING:]) or misses_too_many(outcome, estimate, len(broken))
+            nearest += STANDING
         if is_done or not sample.others:
             return sample, estimate
-        larger = sample_survivors(outcome, nearest + drawn, seed, nearest)
-        last, sample = larger.nearest[len(sample.nearest) :], larger
+        sample = sample_survivors(outcome, nearest + drawn, seed, nearest)
 
 
 def misses_too_many(outcome: Outcome, estimate: Interval, broken: int) -> bool:

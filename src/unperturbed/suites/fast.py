@@ -19,7 +19,8 @@ _CLIMBS = (
 )
 _TWO_TARGETS = MultiTargeted("APGD-T", targeted_dlr_or_margin, APGD(steps=50), targets=2, order=ByDistance())
 """In L2, where FAB-T has searched towards the same classes."""
-_SHORT_SEARCH = LocalSearch(queries=150)
+_SEARCH = LocalSearch(queries=150)
+"""Of eight of 2,000 MNIST examples that 250 queries broke, 150 had broken seven."""
 _WIDE = APGD(steps=50, wide=True)
 _NEAREST = FAB("FAB-T", targets=2, steps=40)
 """In L2 and L1 it finds breaks that climbs at the radius miss, in Linf hardly any. It comes first, so that its breaks
@@ -27,15 +28,15 @@ are no sign of masked gradients: climbs of 50 steps are not all that gradients c
 
 FAST: Suite = Suite(
     "fast",
-    (*_CLIMBS, LocalSearch()),
+    (*_CLIMBS, _SEARCH),
     "an upper bound, checked by standard on a sample of the survivors, and on all of them where that breaks too many",
     l1=(
         _NEAREST,
         GradientAttack("APGD-CE", cross_entropy, _WIDE, restarts=3),
         MultiTargeted("APGD-T", targeted_dlr_or_margin, _WIDE, targets=2, order=ByDistance()),
-        _SHORT_SEARCH,
+        _SEARCH,
     ),
-    l2=(_NEAREST, *_CLIMBS[:-1], _TWO_TARGETS, _SHORT_SEARCH),
+    l2=(_NEAREST, *_CLIMBS[:-1], _TWO_TARGETS, _SEARCH),
     few_classes=FEW,
     gate=Gate(STANDARD),
 )
