@@ -7,10 +7,11 @@ import torch
 
 from support import attack_laws as laws
 from support.examples import NORMS
-from unperturbed.attacks.patches import _HALVINGS, _bumps, _patch_size
+from unperturbed.attacks.patches import _HALVINGS, Patches, _bumps, _patch_size
 from unperturbed.attacks.square import LocalSearch, Square
 from unperturbed.errors import InputError
 from unperturbed.losses import margin
+from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.types import Norm
 
@@ -51,6 +52,43 @@ def test_the_margin_never_falls() -> None:
         ends = [laws.run(Square(queries=q), model, batch, Threat(norm, 0.3)).margin for q in (1, 5, 20, 60)]
         assert all((later >= earlier).all() for earlier, later in zip(ends, ends[1:], strict=False))
         assert (ends[-1] > ends[0]).all()
+
+
+@pytest.mark.parametrize("norm", ["L2", "L1"])
+@pytest.mark.parametrize("shape", [(3, 28, 28), (1, 9, 9), (90,)])
+def test_a_proposal_depends_on_its_own_example_alone(norm: Norm, shape: tuple[int, ...]) -> None:
+    """To the last bit, also where the other examples are at an earlier query, whose squares are larger."""
+    x, threat, ids = laws.inputs(40, shape).float(), Threat(norm, 2.0), torch.arange(40)
+    patches, k = Patches(threat, x, 0.8), torch.arange(40) ** 2
+    noise = Noise.of(1, ids)
+    z = patches.first(x, noise)
+    together = patches.change(x, z, patches.ends(x), patches.plan(noise, k)[-1])
+    for row in range(40):
+        one = torch.tensor([row])
+        draw = patches.plan(noise.rows(one), k[one])[-1]
+        alone = Patches(threat, x[one], 0.8).change(x[one], z[one], patches.ends(x[one]), draw)
+        assert alone.equal(together[one])
+    assert not together.equal(z)
+
+
+@pytest.mark.parametrize(("norm", "power", "channels"), [("L2", 2, 2), ("L1", 1, 1)])
+def test_a_proposal_spends_the_budget_of_both_squares(norm: Norm, power: int, channels: int) -> None:
+    """Without a box that is met: the length of the change stays eps, and pixels outside of both squares keep theirs."""
+    x, ids = torch.zeros(6, channels, 15, 15), torch.arange(6)
+    threat = Threat(norm, 3.0, bounds=(-100.0, 100.0))
+    patches, noise = Patches(threat, x, 0.8), Noise.of(0, ids)
+    z = threat.extend(x, patches.first(x, noise))
+    draw = patches.plan(noise, torch.tensor([1, 30, 100, 300, 600, 4000]))[-1]
+    assert draw.bumps is not None
+    new = patches.change(x, z, patches.ends(x), draw)
+    torch.testing.assert_close(threat.distance(x, new), torch.full((6,), 3.0))
+    touched = (
+        torch.zeros(6, channels, 225).scatter(2, draw.pixels, 1.0).scatter(2, draw.bumps.other, 1.0).view_as(x) > 0
+    )
+    kept = (z * ~touched).abs().pow(power).sum((2, 3))
+    torch.testing.assert_close((new * ~touched).abs().pow(power).sum((2, 3)), kept)
+    in_square = torch.zeros(6, channels, 225).scatter(2, draw.pixels, 1.0).view_as(x) > 0
+    assert not (new * (touched & ~in_square)).any(), "the other square is reset"
 
 
 def test_the_schedule_is_autoattacks() -> None:

@@ -214,9 +214,13 @@ class _Squares:
 
 
 def _size(delta: Tensor, mask: Tensor, power: int) -> Tensor:
-    """Return the sum of squares (in L1 of sizes) over the pixels of the mask, for each channel."""
+    """Return the sum of squares (in L1 of sizes) over the pixels of the mask, for each channel: (p, channels, 1).
+
+    In the order of the pixels: that of `sum` depends on how many pixels the largest square of the batch has, and with
+    it the rounding would depend on the other examples.
+    """
     sizes = delta.square() if power == 2 else delta.abs()
-    return (sizes * mask).sum(2, keepdim=True)
+    return (sizes * mask).cumsum(2)[:, :, -1:]
 
 
 def _as_image(shape: torch.Size) -> tuple[int, int, int]:
