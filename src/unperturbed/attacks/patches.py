@@ -22,7 +22,10 @@ _MOST_PIXELS = 2**21
 
 @dataclass(frozen=True, eq=False)
 class Bumps:
-    """The part of a proposal that only L2 and L1 have: (p, 1, k), k the pixels of the largest square."""
+    """The part of a proposal that only L2 and L1 have (https://arxiv.org/abs/1912.00049, section 3.3).
+
+    Tensors are (p, 1, k), k the pixels of the largest square.
+    """
 
     values: Tensor
     """The two opposite bumps in the square."""
