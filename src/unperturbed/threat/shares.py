@@ -7,10 +7,14 @@ import torch
 from torch import Tensor
 
 from unperturbed.errors import InputError
-from unperturbed.types import Norm
+from unperturbed.threat.geometry import at_least_something, length, peak
+from unperturbed.types import Inputs, Norm, PerExample
+
+Shares = tuple[float, ...] | None
+"""A share of eps for each feature, 0 for one that never changes; None: all change by eps."""
 
 
-def checked_shares(shares: object, norm: Norm) -> tuple[float, ...] | None:
+def checked_shares(shares: object, norm: Norm) -> Shares:
     """Return shares as floats, and None for shares of 1 alone, which change nothing.
 
     Raises:
@@ -46,3 +50,58 @@ def share_of(shares: tuple[float, ...], like: Tensor) -> Tensor:
             "give one for each feature of a table"
         )
     return torch.tensor(shares, dtype=like.dtype, device=like.device)
+
+
+def times_shares(t: Tensor, shares: Shares) -> Tensor:
+    """Return t times the shares."""
+    return t if shares is None else t * share_of(shares, t)
+
+
+def over_shares(t: Tensor, shares: Shares) -> Tensor:
+    """Return t over the shares, and 0 for features that never change."""
+    if shares is None:
+        return t
+    share = share_of(shares, t)
+    return torch.where(share > 0, t / at_least_something(share), 0.0)
+
+
+def length_over_shares(norm: Norm, delta: Tensor, shares: Shares) -> Tensor:
+    """Return the norm of the changes over their shares; infinite where a feature has changed that never changes."""
+    if shares is None:
+        return length(norm, delta)
+    share = share_of(shares, delta)
+    none = torch.where(delta == 0, 0.0, torch.inf)
+    return length(norm, torch.where(share > 0, delta / at_least_something(share), none))
+
+
+def changing(shares: Shares, like: Tensor) -> Tensor | None:
+    """Return 1 for the features that may change and 0 for the others; None where all may."""
+    return None if shares is None else share_of(shares, like).gt(0).to(like.dtype)
+
+
+def count_changing(shares: Shares, like: Tensor) -> int:
+    """Return how many features of an example may change."""
+    return like.shape[1:].numel() if shares is None else sum(share > 0 for share in shares)
+
+
+def within_shares(norm: Norm, eps: float, shares: tuple[float, ...], x: Inputs, z: Inputs, slack: PerExample) -> Tensor:
+    """Tell per example whether z is within eps of x, up to `slack`, with no change of a feature that never changes.
+
+    In Linf each feature has its own slack, that of `Threat.contains` for it alone, so that a large one widens no other.
+    """
+    share, moved = share_of(shares, x), (z - x).abs()
+    still = ((share > 0) | (moved == 0)).all(1)
+    if norm == "Linf":
+        rounding = 1e-7 * torch.maximum(x.abs(), z.abs()).clamp(min=1.0)
+        return still & (moved <= eps * share * (1 + 1e-6) + rounding).all(1)
+    return still & (length(norm, moved).flatten() <= eps + slack)
+
+
+def rounding_over_shares(x: Inputs, shares: Shares) -> PerExample:
+    """Return the rounding error of the distance of x + delta in float32, per example: 1e-7 · max(1, ‖x‖∞).
+
+    With shares the largest 1e-7 · max(1, |x_i|) / share_i of the features that may change.
+    """
+    if shares is None:
+        return 1e-7 * peak(x).clamp(min=1.0).flatten()
+    return 1e-7 * peak(over_shares(x.abs().clamp(min=1.0), shares)).flatten()

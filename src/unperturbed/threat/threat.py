@@ -34,7 +34,17 @@ from unperturbed.threat.geometry import (
     steepest_l2,
     stretch,
 )
-from unperturbed.threat.shares import checked_shares, share_of
+from unperturbed.threat.shares import (
+    changing,
+    checked_shares,
+    count_changing,
+    length_over_shares,
+    over_shares,
+    rounding_over_shares,
+    share_of,
+    times_shares,
+    within_shares,
+)
 from unperturbed.threat.sparse import best_support, nearest_sparse, random_support
 from unperturbed.threat.spelling import listed, norm_of, read, spelled
 from unperturbed.types import Bounds, Inputs, Norm, PerExample
@@ -123,7 +133,7 @@ class Threat:
 
     def distance(self, x: Inputs, z: Inputs) -> PerExample:
         """Return ‖z - x‖ per example."""
-        return self._length(z - x).flatten()
+        return length_over_shares(self.norm, z - x, self.shares).flatten()
 
     def radii(self, x: Inputs) -> float | Tensor:
         """Return how far a feature may change alone, the box aside: eps, with shares one number a feature."""
@@ -135,16 +145,13 @@ class Threat:
 
     def in_shares(self, x: Inputs) -> Inputs:
         """Return x over the shares, features that never change as 0: differences of these have the norm of the ball."""
-        if self.shares is None:
-            return x
-        share = share_of(self.shares, x)
-        return torch.where(share > 0, x / at_least_something(share), 0.0)
+        return over_shares(x, self.shares)
 
     def dual_norm(self, gradient: Inputs) -> PerExample:
         """Return max <gradient, d> over ‖d‖ <= 1 per example: the L1, L2 or Linf norm of the gradient."""
         self.refuse_sparse("The dual norm")
         dual: dict[Norm, Norm] = {"Linf": "L1", "L2": "L2", "L1": "Linf"}
-        gradient = self._shared(gradient)
+        gradient = times_shares(gradient, self.shares)
         largest = at_least_something(peak(gradient))  # the squares of a small gradient would be 0 in float32
         return (length(dual[self.norm], gradient / largest) * largest).flatten()
 
@@ -158,23 +165,17 @@ class Threat:
         low, high = self.limits(x)
         slack = 1e-6 * self.eps + self.rounding(x)
         allowed = (z >= low) & (z <= high)
+        inside = smallest(allowed.to(x.dtype)).flatten() > 0
         if self.shares is None:
-            return (smallest(allowed.to(x.dtype)).flatten() > 0) & (self.distance(x, z) <= self.eps + slack)
-        share, moved = share_of(self.shares, x), (z - x).abs()
-        allowed = allowed & ((share > 0) | (moved == 0))
-        if self.norm == "Linf":
-            rounding = 1e-7 * torch.maximum(x.abs(), z.abs()).clamp(min=1.0)
-            return (allowed & (moved <= self.eps * share * (1 + 1e-6) + rounding)).all(1)
-        return allowed.all(1) & (length(self.norm, moved).flatten() <= self.eps + slack)
+            return inside & (self.distance(x, z) <= self.eps + slack)
+        return inside & within_shares(self.norm, self.eps, self.shares, x, z, slack)
 
     def rounding(self, x: Inputs) -> PerExample:
         """Return the rounding error of the distance of x + delta in float32, per example: 1e-7 · max(1, ‖x‖∞).
 
         With shares the largest 1e-7 · max(1, |x_i|) / share_i of the features that may change.
         """
-        if self.shares is None:
-            return 1e-7 * peak(x).clamp(min=1.0).flatten()
-        return 1e-7 * peak(self.in_shares(x.abs().clamp(min=1.0))).flatten()
+        return rounding_over_shares(x, self.shares)
 
     @torch.no_grad()
     def project(self, x: Inputs, z: Inputs) -> Inputs:
@@ -206,14 +207,14 @@ class Threat:
         if self.norm in _SPARSE:
             low, high = self.finite_limits(x)
             values = torch.lerp(low.expand_as(x), high.expand_as(x), noise.fold(1).uniform(shape, x.dtype))
-            support = random_support(self.norm, noise.fold(0), x, self.features(x), self._free(x))
+            support = random_support(self.norm, noise.fold(0), x, self.features(x), changing(self.shares, x))
             return torch.where(support, self._cut(values), x)
         if self.norm == "Linf":
             reach = self.radii(x)
             low, high = self._cut(x - reach), self._cut(x + reach)
             return torch.lerp(low, high, noise.uniform(shape, x.dtype))
         ball = ball_l2 if self.norm == "L2" else ball_l1
-        direction = ball(noise, x, self._free(x))
+        direction = ball(noise, x, changing(self.shares, x))
         return self._add(x, self.eps * direction)  # cutting with the box projects: it leads no point out of the ball
 
     def longest(self, x: Inputs) -> float:
@@ -228,7 +229,7 @@ class Threat:
         d counts the features that may change. For L0 and Patch the mean move where all features that may change cross
         the box.
         """
-        d = x.shape[1:].numel() if self.shares is None else sum(share > 0 for share in self.shares)
+        d = count_changing(self.shares, x)
         if self.norm in _SPARSE:
             low, high = self.finite_limits(x)
             changing = best_support(self.norm, torch.ones_like(x[:1]), self.features(x))
@@ -254,7 +255,7 @@ class Threat:
             return self._cut(torch.add(x, gradient.sign(), alpha=self.eps))
         if self.norm == "Linf":
             return self._cut(x + self.radii(x) * gradient.sign())
-        gradient = self._shared(gradient)
+        gradient = times_shares(gradient, self.shares)
         if self.norm in _SPARSE:
             low, high = self.finite_limits(x)
             bound = torch.where(gradient > 0, high, low)
@@ -276,8 +277,8 @@ class Threat:
         """
         self.refuse_sparse("A direction of steepest ascent")
         if self.norm == "Linf":
-            return self._shared(gradient.sign())
-        gradient = self._shared(gradient)
+            return times_shares(gradient.sign(), self.shares)
+        gradient = times_shares(gradient, self.shares)
         free = self.room(z, gradient)
         return steepest_l2(gradient, free) if self.norm == "L2" else steepest_l1(gradient, free, None)
 
@@ -288,13 +289,13 @@ class Threat:
         As in `steepest_ascent`, which has a count of 1: coordinates without room are not counted and keep their push
         (the sparse steps of Croce & Hein, 2021, https://arxiv.org/abs/2103.01208, eq. 14, made aware of the box).
         """
-        gradient = self._shared(gradient)
+        gradient = times_shares(gradient, self.shares)
         return steepest_l1(gradient, self.room(z, gradient), count)
 
     def room(self, z: Inputs, direction: Inputs) -> Inputs:
         """Return 1 for the coordinates that the box lets move in this direction, 0 for those at its bound."""
         rounding = 1e-6 * self.eps + 2.5e-7 * z.abs()
-        room, free = self._room(z, direction).gt_(rounding), self._free(z)
+        room, free = self._room(z, direction).gt_(rounding), changing(self.shares, z)
         return room if free is None else room * free
 
     @torch.no_grad()
@@ -305,7 +306,7 @@ class Threat:
         (The three projections of Croce & Hein, 2020, https://arxiv.org/abs/1907.02044, section 2.)
         """
         self.refuse_sparse("The nearest point of a plane")
-        slope = self._shared(slope)  # that of the changes over their shares
+        slope = times_shares(slope, self.shares)  # that of the changes over their shares
         largest = at_least_something(peak(slope))
         gain = gain.view(-1, *[1] * (z.dim() - 1))
         slope, target = slope / largest * gain.sign(), gain.abs() / largest
@@ -313,18 +314,20 @@ class Threat:
         if self.shares is not None:
             room = (room / at_least_something(share_of(self.shares, z))).clamp_(max=torch.finfo(z.dtype).max)
         if self.norm == "L1":
-            return self._shared(spend_greedily(slope, room, target))
+            return times_shares(spend_greedily(slope, room, target), self.shares)
         growth = size if self.norm == "Linf" else size.square()
         scale = reach(growth, size * room, target)
-        return self._shared(torch.minimum(scale * (1.0 if self.norm == "Linf" else size), room) * slope.sign())
+        return times_shares(
+            torch.minimum(scale * (1.0 if self.norm == "Linf" else size), room) * slope.sign(), self.shares
+        )
 
     @torch.no_grad()
     def extend(self, x: Inputs, delta: Inputs) -> Inputs:
         """Return x + eps · delta / ‖delta‖, cut to the box; x where delta is 0. Features of share 0 stay."""
         self.refuse_sparse("A displacement of length eps")
-        free = self._free(x)
+        free = changing(self.shares, x)
         delta = delta if free is None else delta * free
-        return self._add(x, delta * (self.eps / at_least_something(self._length(delta))))
+        return self._add(x, delta * (self.eps / at_least_something(length_over_shares(self.norm, delta, self.shares))))
 
     @torch.no_grad()
     def scatter(self, x: Inputs, noise: Noise) -> Inputs:
@@ -335,14 +338,13 @@ class Threat:
         if self.norm in _SPARSE:
             return self.sample(x, noise)
         if self.norm == "Linf":
-            return self.extend(x, self._shared(noise.uniform(x.shape[1:], x.dtype) * 2 - 1))
+            return self.extend(x, times_shares(noise.uniform(x.shape[1:], x.dtype) * 2 - 1, self.shares))
         normal = noise.normal(x.shape[1:], x.dtype)
         return self.extend(x, normal) if self.norm == "L2" else self.project(x, x + normal)
 
     def features(self, x: Inputs) -> int:
         """Return how many features may change in L0, or the side of the square: the largest whole number up to eps."""
-        most = x.shape[1:].numel() if self.shares is None else sum(share > 0 for share in self.shares)
-        return min(int(self.eps * (1 + 1e-6)), most)
+        return min(int(self.eps * (1 + 1e-6)), count_changing(self.shares, x))
 
     def finite_limits(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return `limits`; raises InputError where one is infinite, since a feature could take any value there."""
@@ -385,26 +387,10 @@ class Threat:
     def _add(self, x: Tensor, delta: Tensor) -> Tensor:
         """Return x + delta inside the box, one float32 step nearer to x where rounding has led out of the ball."""
         z = self._cut(x + delta)
-        beyond = self._length(z - x) > self.eps * (1 + _INSIDE)
+        beyond = length_over_shares(self.norm, z - x, self.shares) > self.eps * (1 + _INSIDE)
         if z.device.type == "cpu" and not beyond.any():  # elsewhere, the question would wait for the device
             return z
         return torch.where(beyond, torch.nextafter(z, x), z)
-
-    def _free(self, x: Tensor) -> Tensor | None:
-        """Return 1 for the features that may change and 0 for the others; None where all may."""
-        return None if self.shares is None else share_of(self.shares, x).gt(0).to(x.dtype)
-
-    def _shared(self, t: Tensor) -> Tensor:
-        """Return t times the shares."""
-        return t if self.shares is None else t * share_of(self.shares, t)
-
-    def _length(self, delta: Tensor) -> Tensor:
-        """Return the norm of the changes over their shares; infinite where one of share 0 is not 0."""
-        if self.shares is None:
-            return length(self.norm, delta)
-        share = share_of(self.shares, delta)
-        none = torch.where(delta == 0, 0.0, torch.inf)
-        return length(self.norm, torch.where(share > 0, delta / at_least_something(share), none))
 
 
 def _checked_eps(eps: object) -> float:

@@ -235,7 +235,8 @@ def _tell_ranges(split: ArraySplit, names: list[str], path: Path) -> None:
         ranges.append(f"{names[feature.index]} ({quantiles})")
     warnings.warn(
         f"The features of {path} have very different ranges; quantiles at 0, 5, 50, 95 and 100%: "
-        f"{' and '.join(ranges)}. One eps means little for both: {path}?scale=unit maps every feature to [0, 1].",
+        f"{' and '.join(ranges)}. One eps means little for both: {path}?scale=unit maps every feature to [0, 1], and "
+        "--feature-eps gives each its eps.",
         stacklevel=3,
     )
 
