@@ -1,9 +1,9 @@
 """How often the interval of a gate's estimate covers the truth, and how many survivors it takes: samples drawn anew.
 
 From a finished evaluation by `standard` and one by `fast` of the same examples, the samples of `fast` are drawn again
-with many seeds, by the code of the gate; the verdicts are the stored ones. The truth is the accuracy if `standard`
-attacked all survivors of `fast`. `standard` alone may leave examples that `fast` broke. A larger test set consists of
-copies of the examples. Two rows each: the sample that is the default, and the one that reaches the half-width.
+with many seeds, by the code of the gate; the verdicts are the stored ones. Two rows each: the sample that is the
+default, whose truth is the accuracy if `standard` attacked all survivors of `fast`, and the one that reaches the
+half-width, whose truth is the accuracy under `standard` alone. A larger test set consists of copies of the examples.
 
     python studies/estimates.py runs/suites/at runs/suites/l2 --draws 1000 --n 10000
     python studies/estimates.py --limits
@@ -27,7 +27,7 @@ from unperturbed.suites.autoattack import STANDARD
 
 HEADER = (
     "| store | n | survivors | `standard` breaks | sample | sampled, mean (most) | at most 350 | all attacked "
-    "| covered | half-width, mean | bias | `standard` alone covered | passes |\n" + 13 * "|---" + "|"
+    "| covered | half-width, mean | bias | passes |\n" + 12 * "|---" + "|"
 )
 GATES = {"5%, 16 at least": Gate(STANDARD), "half-width 0.5 points": Gate(STANDARD, half_width=0.005)}
 LIMIT_HEADER = "| survivors | breaks none | breaks 1 | breaks 2 | breaks 3 |\n" + 5 * "|---" + "|"
@@ -41,22 +41,24 @@ class Population:
         outcome: of the suite, before its check.
         broken: ids of the survivors that the stronger suite breaks.
         undecided: ids of those that it leaves unknown.
-        alone: robust accuracy under the stronger suite alone.
+        missed: number of examples that the suite breaks and the stronger one leaves.
         passes: forwards of the suite without its check, for each example.
+        again: forwards of the stronger suite on the examples that the suite breaks, for each example of all.
         stronger_passes: forwards of the stronger suite, for each example.
     """
 
     outcome: Outcome
     broken: frozenset[int]
     undecided: frozenset[int]
-    alone: float
+    missed: int
     passes: float
+    again: float
     stronger_passes: float
 
-    @property
-    def truth(self) -> float:
-        """Return the robust accuracy if the stronger suite attacked all survivors."""
-        return (self.outcome.counts["survived"] - len(self.broken)) / self.outcome.n
+    def truth(self, gate: Gate) -> float:
+        """Return the robust accuracy if the stronger suite attacked all survivors; with a half-width, it alone."""
+        alone = 0 if gate.half_width is None else self.missed
+        return (self.outcome.counts["survived"] - len(self.broken) + alone) / self.outcome.n
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,19 @@ def read_population(folder: Path, suite: str = "fast", stronger: str = "standard
     check_same(outcome, full)
     table, verdicts = (stored_table(folder / f"{name}.json", outcome.n) for name in (suite, stronger))
     of_stronger = dict(zip(verdicts["id"], verdicts["verdict"], strict=True))
-    survivors = [name for name, verdict in zip(table["id"], table["verdict"], strict=True) if verdict == "survived"]
+    queries = dict(zip(verdicts["id"], verdicts["queries"], strict=True))
+    ids: dict[str, list[int]] = {"survived": [], "broken": [], "misclassified": [], "unknown": []}
+    for name, verdict in zip(table["id"], table["verdict"], strict=True):
+        ids[verdict].append(name)
     counts: dict[Verdict, int] = {verdict: table["verdict"].count(verdict) for verdict in outcome.counts}
     attacks = [record for record in outcome.attacks if not record.name.startswith(f"{stronger}: ")]
     return Population(
         outcome=replace(outcome, counts=counts, examples=table),
-        broken=frozenset(name for name in survivors if of_stronger[name] == "broken"),
-        undecided=frozenset(name for name in survivors if of_stronger[name] == "unknown"),
-        alone=full.robust_accuracy.value,
+        broken=frozenset(name for name in ids["survived"] if of_stronger[name] == "broken"),
+        undecided=frozenset(name for name in ids["survived"] if of_stronger[name] == "unknown"),
+        missed=sum(of_stronger[name] == "survived" for name in ids["broken"]),
         passes=sum(record.forwards for record in attacks) / outcome.n,
+        again=sum(queries[name] for name in ids["broken"]) / outcome.n,
         stronger_passes=sum(record.forwards for record in full.attacks) / full.n,
     )
 
@@ -109,6 +115,7 @@ def copied(population: Population, copies: int) -> Population:
         outcome=replace(outcome, n=outcome.n * copies, counts=counts, examples=table),
         broken=of_all(population.broken),
         undecided=of_all(population.undecided),
+        missed=population.missed * copies,
     )
 
 
@@ -122,31 +129,32 @@ def draw(population: Population, gate: Gate, seed: int) -> Draw:
 
     sample, estimate = attack_samples(outcome, gate, seed, attack)
     too_many = gate.half_width is None and misses_too_many(outcome, estimate, len(broken))
-    whole = too_many or not sample.others
+    whole, truth = too_many or not sample.others, population.truth(gate)
+    missed = 0.0 if gate.half_width is None else population.missed / outcome.n
+    estimate = Interval(estimate.value + missed, estimate.low + missed, estimate.high + missed, outcome.n)
     if whole:
-        estimate = Interval(population.truth, population.truth, population.truth, outcome.n)
+        estimate = Interval(truth, truth, truth, outcome.n)
     return Draw(estimate, len(sample.ids), whole)
 
 
 def rows(name: str, population: Population, draws: int) -> Iterator[str]:
     """Yield a row for each kind of sample; passes are relative to those of the stronger suite."""
-    outcome, truth = population.outcome, population.truth
+    outcome = population.outcome
     survivors = outcome.counts["survived"]
     for kind, gate in GATES.items():
+        truth = population.truth(gate)
         drawn = [draw(population, gate, seed) for seed in range(draws)]
         estimates, sizes = [one.estimate for one in drawn], [one.size for one in drawn]
-        covered, alone_covered = (
-            fmean(one.low - 1e-9 <= value <= one.high + 1e-9 for one in estimates)
-            for value in (truth, population.alone)
-        )
+        covered = fmean(one.low - 1e-9 <= truth <= one.high + 1e-9 for one in estimates)
         attacked = fmean(survivors if one.whole else one.size for one in drawn)
-        passes = population.passes + population.stronger_passes * attacked / survivors
+        again = 0.0 if gate.half_width is None else population.again
+        passes = population.passes + population.stronger_passes * attacked / survivors + again
         cells = (
             *(name, str(outcome.n), str(survivors), str(len(population.broken)), kind),
             *(f"{fmean(sizes):.0f} ({max(sizes)})", f"{fmean(size <= 350 for size in sizes):.1%}"),
             *(f"{fmean(one.whole for one in drawn):.1%}", f"{covered:.1%}"),
             *(f"{100 * fmean((one.high - one.low) / 2 for one in estimates):.2f}",),
-            *(f"{100 * (fmean(one.value for one in estimates) - truth):+.3f}", f"{alone_covered:.1%}"),
+            *(f"{100 * (fmean(one.value for one in estimates) - truth):+.3f}",),
             f"{passes / population.stronger_passes:.2f}",
         )
         yield f"| {' | '.join(cells)} |"

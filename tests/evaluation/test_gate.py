@@ -18,7 +18,7 @@ from unperturbed.evaluation.gate import (
     _records,
     attack_samples,
     estimated,
-    sample_size,
+    first_sizes,
     sample_survivors,
 )
 from unperturbed.evaluation.stored import read_summary, stored_evaluations, with_examples
@@ -59,22 +59,25 @@ def data(n: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_sample_does_not_depend_on_the_order_of_the_examples() -> None:
     outcome = outcome_of(200, 20)
     turned = {name: values[::-1] for name, values in outcome.examples.items()}
-    sample, other = sample_survivors(outcome, 60, 3), sample_survivors(replace(outcome, examples=turned), 60, 3)
+    sample, other = sample_survivors(outcome, 25, 35, 3), sample_survivors(replace(outcome, examples=turned), 25, 35, 3)
     assert sample == other and len(set(sample.ids)) == 60
-    assert sample.nearest == tuple(range(199, 199 - NEAREST, -1))
+    assert sample.nearest == tuple(range(199, 174, -1))
     assert set(sample.ids) | set(sample.others) == set(range(200))
-    assert sample_survivors(outcome, 60, 4).drawn != sample.drawn
+    assert sample_survivors(outcome, 25, 35, 4).drawn != sample.drawn
 
 
 def test_a_larger_sample_holds_the_smaller_one() -> None:
     outcome = outcome_of(200)
-    assert set(sample_survivors(outcome, 80, 0).ids) > set(sample_survivors(outcome, 60, 0).ids)
-    assert len(sample_survivors(outcome, 500, 0).ids) == 200 and sample_survivors(outcome, 500, 0).others == ()
+    sample = set(sample_survivors(outcome, 25, 35, 0).ids)
+    assert set(sample_survivors(outcome, 25, 55, 0).ids) > sample
+    assert set(sample_survivors(outcome, 33, 35, 0).ids) > sample
+    assert len(sample_survivors(outcome, 25, 500, 0).ids) == 200 and sample_survivors(outcome, 25, 500, 0).others == ()
 
 
 @pytest.mark.parametrize(("survivors", "expected"), [(3, 3), (100, 16), (1000, 50)])
 def test_a_gate_takes_a_share_and_so_many_at_least(survivors: int, expected: int) -> None:
-    assert sample_size(survivors, 2 * survivors, Gate(STRONG)) == expected
+    nearest, drawn = first_sizes(survivors, 2 * survivors, Gate(STRONG))
+    assert nearest + drawn == expected and nearest == min(expected // 2, NEAREST)
 
 
 @pytest.mark.parametrize("n", [600, 1000, 5000, 20_000])
@@ -82,12 +85,20 @@ def test_at_most_350_survivors_make_half_a_point(n: int) -> None:
     """Where nothing in the sample breaks, and nine in ten survive."""
     survivors = int(0.9 * n)
     gate = Gate(STRONG, half_width=0.005)
-    size = sample_size(survivors, n, gate)
+    size = sum(first_sizes(survivors, n, gate))
     outcome = outcome_of(survivors, n - survivors)
     assert size <= 350
     sample, estimate = attack_samples(outcome, gate, 0, lambda ids: (set(), set()))
     assert estimate.value == estimate.high == survivors / n and (estimate.high - estimate.low) / 2 <= 0.005 + 1e-9
     assert len(sample.ids) == size
+
+
+def test_more_of_the_nearest_are_in_a_sample_for_a_half_width_while_it_stays_at_350() -> None:
+    gate = Gate(STRONG, half_width=0.005)
+    sizes = {survivors: first_sizes(survivors, 10_000, gate) for survivors in (2000, 5000, 7000, 9000)}
+    for survivors, (nearest, drawn) in sizes.items():
+        assert nearest == max(NEAREST, min(survivors // 50, 350 - drawn)) and nearest + drawn <= 350
+    assert sum(sizes[9000]) == 350 > sum(sizes[2000])
 
 
 def test_the_estimate_is_unbiased_and_its_interval_covers() -> None:
@@ -97,7 +108,7 @@ def test_the_estimate_is_unbiased_and_its_interval_covers() -> None:
     truth = (300 - len(broken)) / 400
     estimates = [
         estimated(outcome, sample, broken & set(sample.ids), set())
-        for sample in (sample_survivors(outcome, 80, seed) for seed in range(200))
+        for sample in (sample_survivors(outcome, 25, 55, seed) for seed in range(200))
     ]
     values = torch.tensor([estimate.value for estimate in estimates])
     assert abs(float(values.mean()) - truth) < 4 * float(values.std()) / 200**0.5
@@ -229,6 +240,20 @@ def test_an_estimate_grows_its_sample(tmp_path: Path) -> None:
     assert (narrow.estimate.high - narrow.estimate.low) / 2 <= 0.02
     (summary,) = (tmp_path / "2.0").glob("honest.json")
     assert read_summary(summary).gate == narrow and narrow.half_width == 0.02
+
+
+@pytest.mark.slow
+def test_an_interval_is_that_of_the_stronger_suite_alone() -> None:
+    """It breaks nothing, so that alone it leaves every correct example, whatever the suite itself breaks."""
+    suite = Suite("honest", STRONG.attacks, "a test", gate=Gate(Suite("strong", (IDLE,), "a test"), half_width=0.02))
+    model, given = linear(6, 3), data()
+    outcome, alone = evaluate(model, given, THREAT, suite), evaluate(model, given, THREAT, STRONG)
+    assert outcome.gate is not None and outcome.counts == alone.counts and outcome.counts["broken"] > 0
+    assert outcome.gate.estimate.value == outcome.gate.estimate.high == 1.0 == outcome.clean_accuracy.value
+    assert 0.96 <= outcome.gate.estimate.low < 1.0
+    assert str(outcome.gate).endswith(f"; alone it would leave 100.0% [{outcome.gate.estimate.low:.1%}, 100.0%].")
+    queries = sum(record.forwards for record in outcome.attacks if record.name.startswith("strong: "))
+    assert queries == 2 * (outcome.gate.sampled + outcome.counts["broken"])
 
 
 def test_an_estimate_of_standard_is_that_of_fast() -> None:

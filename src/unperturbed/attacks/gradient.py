@@ -126,14 +126,15 @@ class Suite:
 
 @dataclass(frozen=True)
 class Gate:
-    """A stronger suite for a sample of the survivors; if it breaks one of them, it attacks all survivors.
+    """A stronger suite for a sample of the survivors; if it breaks too many of them, it attacks all survivors.
 
     Attributes:
         suite: the stronger suite.
         share: of the survivors that are in the sample.
         least: size of the sample, where there are so many survivors.
         half_width: of the 95% interval of the estimate, as a share of all examples: the sample, of any share, grows
-            until it is reached. None: the sample does not grow.
+            until it is reached, and the estimate is that of the stronger suite alone. None: the sample grows only
+            while the nearest survivors break.
     """
 
     suite: Suite

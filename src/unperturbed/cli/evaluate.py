@@ -47,7 +47,7 @@ CORRUPTIONS_HELP = "; corruptions or corruptions:FOLDER (files of CIFAR-10-C) me
 GATE_HELP = "with --suite fast: do not attack a sample of the survivors by standard"
 ESTIMATE_HELP = (
     "with --suite standard or fast: run fast, then standard on a sample of the survivors, large enough to tell the "
-    "accuracy that standard would leave to this many percentage points on either side"
+    "accuracy that standard alone would leave to this many percentage points on either side"
 )
 FAIL_HELP = (
     "exit with code 1 if the low end of the 95% interval of the robust accuracy is below this share, such as 0.4, or "

@@ -87,7 +87,8 @@ def evaluate(
         gate: for a suite with a gate ("fast"): attack a sample of the survivors by the stronger suite, and all of them
             where that breaks too many, or where something speaks against the accuracy.
         estimate: for a suite with a gate: half the width, in percentage points, of the 95% interval of the accuracy
-            that the stronger suite would leave; the sample grows until it is reached. "standard" means "fast" here.
+            that the stronger suite alone would leave; the sample grows until it is reached. "standard" means "fast"
+            here.
         devices: number of processes that share the examples: each on a GPU, if the model is on one, or with a part of
             the processor's threads. Model, data and suite must be picklable.
         engine: executes the blocks of examples: a name, an import path or an `Engine`; None: this process, or its

@@ -20,6 +20,9 @@ from unperturbed.threat import Threat
 
 NEAREST = 25
 """Survivors nearest to a break that are in every first sample; in a small one, half of it."""
+SHARE_OF_NEAREST, MOST_SAMPLED = 0.02, 350
+"""For a half-width, this share of all survivors are in the nearest, where the sample stays that small: breaks among
+them count as they are, and one among the drawn ones makes the interval half as wide again."""
 STANDING = 8
 """So many of the nearest survivors, those farthest from a break, must stand before the check leaves the nearest."""
 OF_A_LOOK = 0.97
@@ -49,34 +52,39 @@ class Sample:
         return self.nearest + self.drawn
 
 
-def sample_survivors(outcome: Outcome, size: int, seed: int, nearest: int | None = None) -> Sample:
+def sample_survivors(outcome: Outcome, nearest: int, drawn: int, seed: int) -> Sample:
     """Return a sample of the survivors of an outcome, which does not depend on their order.
 
-    `nearest` of it (None: half, `NEAREST` at most) are the survivors of largest margin; the others are drawn at random.
+    So many of largest margin, and so many of the others, drawn at random: fewer where there are fewer.
     """
     table = zip(outcome.examples["id"], outcome.examples["verdict"], outcome.examples["margin"], strict=True)
     ranked = [name for _, name in sorted((-margin, name) for name, verdict, margin in table if verdict == "survived")]
-    count = min(size // 2, NEAREST) if nearest is None else min(nearest, len(ranked))
-    closest, far = ranked[:count], sorted(ranked[count:])
+    closest, far = ranked[:nearest], sorted(ranked[nearest:])
     draws = Noise.of(seed, torch.tensor(far, dtype=torch.int64)).uniform((1,)).flatten().tolist()
     shuffled = [name for _, name in sorted(zip(draws, far, strict=True))]
-    drawn = min(max(size - count, 0), len(far))
     return Sample(tuple(closest), tuple(shuffled[:drawn]), tuple(shuffled[drawn:]))
 
 
-def sample_size(survivors: int, n: int, gate: Gate) -> int:
-    """Return the size of the first sample: the gate's share, or large enough for a half-width if nothing breaks."""
+def first_sizes(survivors: int, n: int, gate: Gate) -> tuple[int, int]:
+    """Return how many of the nearest and of the others are in the first sample.
+
+    The gate's share of the survivors, or as many as a half-width needs if nothing breaks.
+    """
     half_width, least = gate.half_width, min(gate.least, survivors)
     if half_width is None:
-        return min(max(least, math.ceil(gate.share * survivors)), survivors)
+        size = min(max(least, math.ceil(gate.share * survivors)), survivors)
+        nearest = min(size // 2, NEAREST)
+        return nearest, size - nearest
 
     def suffices(size: int) -> bool:
         nearest = min(size // 2, NEAREST)
         most = marked_in_population(0, size - nearest, survivors - nearest, OF_A_LOOK)[1]
         return most / n / 2 <= half_width
 
-    sizes = range(least, survivors)
-    return least + bisect_left(sizes, True, key=suffices)
+    size = least + bisect_left(range(least, survivors), True, key=suffices)
+    nearest = min(size // 2, NEAREST)
+    more = min(round(SHARE_OF_NEAREST * survivors), MOST_SAMPLED - (size - nearest))
+    return max(nearest, more), size - nearest
 
 
 def estimated(
@@ -123,11 +131,11 @@ def attack_samples(
         seed: of the sample.
         attack: attacks the survivors with these ids, and returns the ids of the broken and of the undecided ones.
     """
-    sample = sample_survivors(outcome, sample_size(outcome.counts["survived"], outcome.n, gate), seed)
+    nearest, drawn = first_sizes(outcome.counts["survived"], outcome.n, gate)
+    sample = sample_survivors(outcome, nearest, drawn, seed)
     while True:
         broken, undecided = attack(sample.ids)
         estimate = estimated(outcome, sample, broken, undecided, gate.half_width)
-        nearest, drawn = len(sample.nearest), len(sample.drawn)
         if gate.half_width is not None:
             # differences of shares such as 1 - 0.99 are not exact
             is_done = round((estimate.high - estimate.low) / 2, 12) <= gate.half_width
@@ -137,7 +145,7 @@ def attack_samples(
             nearest += STANDING
         if is_done or not sample.others:
             return sample, estimate
-        sample = sample_survivors(outcome, nearest + drawn, seed, nearest)
+        sample = sample_survivors(outcome, nearest, drawn, seed)
 
 
 def misses_too_many(outcome: Outcome, estimate: Interval, broken: int) -> bool:
@@ -161,7 +169,8 @@ def through_gate(
     """Check the survivors; return the outcome after it, and the points that broke some of them.
 
     The stronger suite attacks all the survivors where something speaks against the accuracy, where the sample shows
-    that it would break too many others (`misses_too_many`), and where an interval asked for needs them all.
+    that it would break too many others (`misses_too_many`), and where an interval asked for needs them all. For such an
+    interval it attacks the broken examples as well, to count those that it does not break: they cost it little.
 
     Args:
         outcome: of a suite.
@@ -191,8 +200,10 @@ def through_gate(
         share = survivors / outcome.n - estimate.value
         reason = f"it broke {breaks} of {len(sample.ids)} in a sample, which means {share:.1%} of all"
     if reason:
-        names = zip(outcome.examples["id"], outcome.examples["verdict"], strict=True)
-        measure([name for name, verdict in names if verdict == "survived"], "all")
+        measure(_ids(outcome, "survived"), "all")
+    again = list[Attacked]()
+    if gate.half_width is not None and outcome.counts["broken"]:
+        again.append(attack(_with_ids(split, _ids(outcome, "broken")), gate.suite, "broken"))
     points = points_of(attempts, outcome, threat, split)
     points = replace(
         points, rows=[row | {"attack": row["attack"].removesuffix(f" under {threat}")} for row in points.rows]
@@ -200,15 +211,17 @@ def through_gate(
     result = broken_at(outcome, points)
     result = replace(
         result,
-        attacks=(*outcome.attacks, *_records(outcome, gate.suite, attempts, points)),
+        attacks=(*outcome.attacks, *_records(outcome, gate.suite, [*attempts, *again], points)),
         warnings=tuple(dict.fromkeys((*result.warnings, *_warnings(attempts)))),
         doubts=tuple(dict.fromkeys((*outcome.doubts, *(text for source, _ in attempts for text in source.doubts)))),
         unverified=outcome.unverified + sum(source.unverified for source, _ in attempts),
-        seconds=outcome.seconds + sum(source.seconds for source, _ in attempts),
+        seconds=outcome.seconds + sum(source.seconds for source, _ in (*attempts, *again)),
     )
     if reason or estimate is None or not sample.others:
         estimate = replace(estimate or result.robust_accuracy, value=result.robust_accuracy.value)
         estimate = Interval(estimate.value, estimate.value, estimate.value, outcome.n)
+    missed, open_ones = (len(_names(again, verdict)) / outcome.n for verdict in ("survived", "unknown"))
+    estimate = Interval(estimate.value + missed, estimate.low + missed, estimate.high + missed + open_ones, outcome.n)
     record = GateRecord(gate.suite.name, survivors, len(sample.ids), breaks, reason, estimate, gate.half_width)
     return replace(result, gate=record), points
 
@@ -218,15 +231,16 @@ def _with_ids(split: Split, ids: Sequence[int]) -> Split:
     return select(split, torch.tensor(sorted(position[name] for name in ids)))
 
 
+def _ids(outcome: Outcome, *verdicts: str) -> list[int]:
+    """Return the ids of the examples with one of these verdicts."""
+    table = zip(outcome.examples["id"], outcome.examples["verdict"], strict=True)
+    return [name for name, verdict in table if verdict in verdicts]
+
+
 def _names(attempts: Sequence[Attacked], verdict: str) -> set[int]:
     """Return the ids of the examples with a verdict; those misclassified without an attack are broken as well."""
     verdicts = (verdict, "misclassified") if verdict == "broken" else (verdict,)
-    return {
-        name
-        for source, _ in attempts
-        for name, of_example in zip(source.examples["id"], source.examples["verdict"], strict=True)
-        if of_example in verdicts
-    }
+    return {name for source, _ in attempts for name in _ids(source, *verdicts)}
 
 
 def _records(outcome: Outcome, suite: Suite, attempts: Sequence[Attacked], points: Carried) -> tuple[AttackRecord, ...]:

@@ -102,7 +102,8 @@ class GateRecord:
         broken: of these.
         reason: why the stronger suite attacked all the survivors; empty where it did not.
         estimate: the robust accuracy that both suites together leave, estimated from the sample, with its 95% interval
-            over samples of these examples; the accuracy itself where all survivors were attacked.
+            over samples of these examples; the accuracy itself where all survivors were attacked. With a half-width
+            that of the stronger suite alone: it has attacked the examples that the suite broke, too.
         half_width: of the interval that was asked for, as a share of all examples; None: none was.
     """
 
@@ -116,15 +117,18 @@ class GateRecord:
 
     def __str__(self) -> str:
         """Return one sentence."""
+        estimate, text = self.estimate, f"{self.suite} attacked all {self.survivors} survivors"
         if self.reason:
-            return f"{self.suite} attacked all {self.survivors} survivors: {self.reason}."
-        if self.sampled == self.survivors:
-            return f"{self.suite} attacked all {self.survivors} survivors, and broke {self.broken}."
-        estimate = self.estimate
-        return (
-            f"{self.suite} broke {self.broken} of {self.sampled} survivors in a sample; on all of them it would leave "
-            f"{estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]."
-        )
+            text = f"{text}: {self.reason}"
+        elif self.sampled == self.survivors:
+            text = f"{text}, and broke {self.broken}"
+        else:
+            text = f"{self.suite} broke {self.broken} of {self.sampled} survivors in a sample"
+        if self.half_width is not None:
+            text += f"; alone it would leave {estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]"
+        elif not self.reason and self.sampled < self.survivors:
+            text += f"; on all of them it would leave {estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]"
+        return f"{text}."
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
