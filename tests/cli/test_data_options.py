@@ -134,12 +134,34 @@ def test_features_of_a_table_have_their_own_eps_or_never_change(capsys: pytest.C
     moved = json.loads(capsys.readouterr().out)
     assert kept["threat"].startswith("Linf:3[1;0]") and moved["threat"].startswith("Linf:3[0;300]")
     assert kept["robust_accuracy"] > 0.9 > 0.1 > moved["robust_accuracy"]
+    assert main(["evaluate", "run", "--suite", "apgd-ce", "--threat", "L2:900"]) == 0
+    assert "features that never changed there may change" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+def test_adversarial_examples_of_a_table_with_shares_are_exported(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are compared with their originals in the distance of the threat, to which a share of eps is 1."""
+    rows = "\n".join(f"{k % 7},{1000 * (k % 2)},{k % 2}" for k in range(60))
+    Path("people.csv").write_text(f"age,income,label\n{rows}\n")
+    words = ["train", "--data", "people.csv", "--model", "mlp", "--epochs", "20", "--threat", "Linf:3", "--out", "run"]
+    assert main([*words, "--feature-eps", "income=900,age=0", "--method", "erm", "--validation", "0"]) == 0
+    assert main(["evaluate", "run", "--suite", "apgd-ce"]) == 0
+    capsys.readouterr()
+    assert main(["export", "run", "--adversarial", "points.npz"]) == 0, capsys.readouterr().err
+    with np.load("points.npz") as points:
+        moved = np.abs(points["adversarial"] - points["inputs"]).max(axis=0)
+    assert moved[0] == 0 and 0 < moved[1] <= 900 * (1 + 1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:.*held out:UserWarning")
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("incom=5", "Did you mean 'length'|Known are|kind"), ("length", "write NAME=EPS"), ("length=x", "write NAME=EPS")],
+    [
+        ("incom=5", "Did you mean 'length'|Known are|kind"),
+        ("length", "write NAME=EPS"),
+        ("length=x", "write NAME=EPS"),
+        ("length=-2", "gives 'length' the eps -2: give 0 or more"),
+    ],
 )
 def test_a_wrong_eps_of_a_feature_is_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -108,6 +108,21 @@ def test_the_headline_is_under_the_threat_of_training(run: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_checked_suite_comes_before_a_longer_one_without_a_check(run: Path) -> None:
+    """The check has 2,001 passes for a sampled survivor, the longer suite 401; all of 2,001 come before a sample."""
+    model, data = un.load_run(run), un.load_data(str(read_run(run, "a").record.data))  # type: ignore[union-attr]
+    climb = GradientAttack("climb", cross_entropy, PGD(steps=1))
+    full = Suite("full", (GradientAttack("full", cross_entropy, PGD(steps=2000)),), "a test")
+    checked = Suite("checked", (climb,), "a test", gate=Gate(full, least=2))
+    longer = Suite("longer", (GradientAttack("longer", cross_entropy, PGD(steps=400)),), "a test")
+    ranked = []
+    for suite in (longer, checked, full):
+        un.evaluate(model, data.test[:12], un.Threat("Linf", 0.001), suite, out=run / "evaluation")
+        ranked.append([one.outcome.suite for one in read_run(run, "a").evaluations if one.outcome.n == 12])
+    assert ranked == [["longer"], ["checked", "longer"], ["full", "checked", "longer"]]
+
+
+@pytest.mark.slow
 def test_the_headline_is_on_the_test_data_of_the_run(run: Path) -> None:
     """A stronger suite on other data does not replace it, and without it the report says so."""
     strong = Suite("strong", (GradientAttack("strong", cross_entropy, PGD(steps=60), restarts=3),), "a test")

@@ -112,6 +112,9 @@ def find_setup(parsed: Parsed, check_examples: Callable[[Split], object] = len, 
     first = parsed.threat.split(",")[0] if parsed.threat else None
     usual = Threat.parse((stored.threat if stored is not None else first) or default_threat(data), bounds)
     threat = with_feature_eps(Threat.parse(first, bounds) if first else usual, parsed.feature_eps, data)
+    if usual.shares is not None and threat.shares is None:
+        say(f"--threat {threat} has one eps for all features, other than the run's {usual}: features that never "
+            "changed there may change. Give --feature-eps again to keep them.", "warning")  # fmt: skip
     usual = threat if stored is None else usual
     split, chosen = examples_of(data, parsed.examples, parsed.examples_seed)
     check_examples(split)
@@ -299,6 +302,13 @@ def with_feature_eps(threat: Threat, text: str | None, data: Data) -> Threat:
         if name not in values:
             raise InputError(f"--feature-eps names the feature {name!r}. {hint(name, names)}")
         values[name] = float(number)
+        if values[name] < 0:
+            raise InputError(f"--feature-eps gives {name!r} the eps {number}: give 0 or more, in its units.")
+        if threat.norm != "Linf" and values[name] not in (0, threat.eps):
+            raise InputError(
+                f"--feature-eps gives {name!r} the eps {number}, but in {threat.norm} a feature changes, up to the eps "
+                "of the threat, or never does: give 0, leave it out, or use Linf."
+            )
     return replace(threat, shares=tuple(value / threat.eps for value in values.values()))
 
 

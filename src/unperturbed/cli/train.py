@@ -122,7 +122,10 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     if parsed.threat is not None:
         Threat.parse(parsed.threat, read_bounds(parsed.bounds, None))  # before data are read
     if parsed.data is None:
-        raise InputError("--data is missing: give a name (unperturbed datasets lists them), a folder, or a file.")
+        raise InputError(
+            "--data is missing: give a name (unperturbed datasets lists them), a folder, or a file."
+            + (" --resume goes with the options that the run began with." if parsed.resume else "")
+        )
     method = choose(parsed.trees["method"], "methods", "method", default=AT(), trust=parsed.trust).build()
     settings = {recipe_field.name: getattr(parsed, recipe_field.name) for recipe_field in fields(Recipe)}
     recipe = Recipe(**settings | {"batch_size": None if parsed.batch_size == "auto" else parsed.batch_size})

@@ -1,6 +1,5 @@
 """Stored adversarial examples with their originals, and a network's predictions on them."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,15 @@ from unperturbed.imports import user_trust
 from unperturbed.networks.modes import under_attack
 from unperturbed.results.stored import StoredEvaluation, StoredRun, norm_of
 from unperturbed.runs import CONFIG
+from unperturbed.threat import Threat
 from unperturbed.types import Inputs, Labels
 from unperturbed.weights.rebuild import load_run
 
 AT_A_TIME = 256
 SLACK = 1e-4
 """Largest relative difference between a stored distance and that measured on the data."""
-ORDERS = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}
+MEASURED = ("Linf", "L2", "L1")
+"""The norms whose stored distances are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +105,10 @@ def originals(run: StoredRun, outcome: Outcome, points: Points, rows: Sequence[i
     x, z = split.inputs(positions), points.z[list(rows)]
     if x.shape != z.shape or not torch.equal(split.labels[positions], labels):
         raise InputError("the data have changed since the evaluation")
-    order = ORDERS.get(norm_of(outcome.threat))
     stored = dict(zip(outcome.examples["id"], outcome.examples["distance"], strict=True))
-    if order is not None:
-        measured = torch.linalg.vector_norm((z - x).flatten(1).double(), order, dim=1)
+    if norm_of(outcome.threat) in MEASURED:
+        threat = Threat.parse(outcome.threat.partition(" ")[0], None)
+        measured = threat.distance(x.double(), z.double())
         expected = torch.tensor([stored[name] for name in ids.tolist()], dtype=torch.float64)
         if not torch.allclose(measured, expected, rtol=SLACK, atol=1e-6):
             raise InputError("the data have changed since the evaluation")

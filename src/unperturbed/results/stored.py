@@ -117,7 +117,8 @@ class StoredRun:
     def headline(self) -> StoredEvaluation | None:
         """The evaluation to report: under the threat of training, on the run's own test data, by the strongest suite.
 
-        That is the one of the most passes per example. `is_own` tells whether it is on the run's test data.
+        That is the one of the most passes for an example that stands; of a suite that a stronger one checked on a
+        sample, half of the stronger one's. `is_own` tells whether it is on the run's test data.
         """
         return self.evaluations[0] if self.evaluations else None
 
@@ -290,10 +291,24 @@ def _by_weight(evaluations: Sequence[StoredEvaluation], record: RunRecord | None
             norm_of(record.threat),
             radius_of(record.threat),
         )
-        passes = sum(attack.forwards for attack in outcome.attacks) / max(outcome.n, 1)
-        return of_training, evaluation.is_own, passes, outcome.n
+        return of_training, evaluation.is_own, _strength(outcome), outcome.n
 
     return sorted(evaluations, key=weight, reverse=True)
+
+
+def _strength(outcome: Outcome) -> float:
+    """Return the passes for an example that stands, or of a sampled check half of its passes if these are more."""
+    gate, standing, passes = outcome.gate, outcome.clean_accuracy.value * outcome.n, 0.0
+    prefix = "" if gate is None else f"{gate.suite}: "
+    for attack in outcome.attacks:
+        if gate is None or not attack.name.startswith(prefix):
+            passes += attack.forwards / max(standing, 1.0)
+            standing = attack.robust_after * outcome.n
+    if gate is None:
+        return passes
+    attacked = gate.survivors if gate.reason else gate.sampled
+    checked = sum(attack.forwards for attack in outcome.attacks if attack.name.startswith(prefix)) / max(attacked, 1)
+    return max(passes, checked if gate.reason else checked / 2)
 
 
 def _diagnosis(path: Path, name: str) -> StoredDiagnosis:

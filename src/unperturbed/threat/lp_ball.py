@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unperturbed.errors import InputError
+from unperturbed.threat.shares import Shares, times_shares
 from unperturbed.threat.threat import Threat
 from unperturbed.types import Bounds, Inputs, PerExample
 
@@ -14,12 +15,15 @@ from unperturbed.types import Bounds, Inputs, PerExample
 class LpBall:
     """The points z of the box with (sum |z - x|^p)^(1/p) <= radius, in input units.
 
+    `shares` are 0 for features that never change, and 1 for the others.
+
     Raises InputError unless 1 < p < infinity and the radius is positive and finite.
     """
 
     p: float
     radius: float
     bounds: Bounds = (0.0, 1.0)
+    shares: Shares = None
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -36,7 +40,7 @@ class LpBall:
     def contains(self, x: Inputs, z: Inputs) -> Tensor:
         """Tell per example whether z lies in the box, exactly, and in the ball, up to rounding as in `Threat`."""
         low, high = self._box.limits(x)
-        boxed = ((z >= low) & (z <= high)).flatten(1).all(dim=1)
+        boxed = ((z >= low) & (z <= high)).flatten(1).all(dim=1) & (self._box.fixed(x, z) == z).flatten(1).all(dim=1)
         return boxed & (self.distance(x, z) <= self.radius * (1 + 1e-6) + self._box.rounding(x))
 
     @torch.no_grad()
@@ -48,7 +52,7 @@ class LpBall:
         box (Boreiko et al. 2022, https://arxiv.org/abs/2205.07972, proposition 1).
         """
         low, high = self._box.limits(x)
-        g = gradient.double().flatten(1)
+        g = times_shares(gradient, self.shares).double().flatten(1)
         g = g / g.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(g.dtype).tiny)
         room = torch.where(gradient > 0, high - x, x - low).double().flatten(1).clamp(min=0)
         shape = g.abs() ** (1 / (self.p - 1))
@@ -58,7 +62,7 @@ class LpBall:
 
     @property
     def _box(self) -> Threat:
-        return Threat("Linf", 0.0, self.bounds)
+        return Threat("Linf", 0.0, self.bounds, self.shares)
 
 
 def _scale(room: Tensor, shape: Tensor, p: float, radius: float) -> Tensor:

@@ -52,6 +52,11 @@ def share_of(shares: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(shares, dtype=like.dtype, device=like.device)
 
 
+def zero_or_one(shares: Shares) -> Shares:
+    """Return shares of 0 for the features that never change, and 1 for the others."""
+    return None if shares is None else tuple(float(share > 0) for share in shares)
+
+
 def times_shares(t: Tensor, shares: Shares) -> Tensor:
     """Return t times the shares."""
     return t if shares is None else t * share_of(shares, t)

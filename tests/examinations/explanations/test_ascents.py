@@ -38,6 +38,24 @@ def test_synthesis_reaches_the_optimum_of_a_linear_network(norm: Norm, maximiser
     torch.testing.assert_close((w * z).flatten(1).sum(1), (w * best).flatten(1).sum(1), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_features_that_never_change_stay_in_explanations(norm: Norm) -> None:
+    """Here those with odd numbers; the others are at the optimum of a linear network."""
+    x, target = torch.rand(4, 6).double(), torch.ones(4, dtype=torch.int64)
+    model, frozen = nn.Linear(6, 2).double(), torch.arange(6) % 2 == 1
+    threat = Threat("Linf", 0.1, shares=(3.0, 0.0, 1.0, 0.0, 0.5, 0.0))
+    large = large_threat(x, threat, norm)
+    assert large.eps == large_threat(x[:, :3], Threat("Linf", 0.1), norm).eps
+    ball = LpBall(1.5, 0.5, threat.bounds, large.shares)
+    by_gradient = sparse_counterfactual(model, x, target, ball)
+    for z in (synthesise(model, x, target, large, noise_for(WIDE).rows(torch.arange(4))), by_gradient):
+        assert z[:, frozen].equal(x[:, frozen]) and not z.equal(x)
+    assert ball.contains(x, by_gradient).all() and large.contains(x, z).shape == (4,)
+    moved = by_gradient.clone()
+    moved[:, 1] = 1 - moved[:, 1]
+    assert not ball.contains(x, moved).any()
+
+
 def test_log_probability_does_not_underflow() -> None:
     logits = torch.tensor([[1000.0, 0.0, -500.0]])
     assert float(log_probability(logits, torch.tensor([2]))) == -1500.0

@@ -10,6 +10,7 @@ from unperturbed.networks.precision import as_reported
 from unperturbed.noise import Noise
 from unperturbed.threat import Threat
 from unperturbed.threat.lp_ball import LpBall
+from unperturbed.threat.shares import count_changing, zero_or_one
 from unperturbed.types import Inputs, Labels, Logits, Model, PerExample, Rows
 
 DEFAULT = FrankWolfe(steps=30)
@@ -23,14 +24,18 @@ def log_probability(logits: Logits, target: Labels) -> PerExample:
 
 
 def large_threat(x: Inputs, threat: Threat, norm: str) -> Threat:
-    """Return a threat set large enough to change the visible class, in the box of `threat`."""
+    """Return a threat set large enough to change the visible class, in the box of `threat`.
+
+    Features that never change in `threat` do not change here.
+    """
     low, high = threat.limits(x)
     spread = float((high - low).max())
     if spread == float("inf"):
         spread = float(x.max() - x.min())
-    d = x.shape[1:].numel()
+    d = count_changing(threat.shares, x)
     scale = {"Linf": 1.0, "L2": d**0.5, "L1": float(d)}[norm]
-    return Threat(norm, AROUND[norm] * spread * scale, threat.bounds)  # type: ignore[arg-type]
+    eps = AROUND[norm] * spread * scale
+    return Threat(norm, eps, threat.bounds, zero_or_one(threat.shares))  # type: ignore[arg-type]
 
 
 def synthesise(

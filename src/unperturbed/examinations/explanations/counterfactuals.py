@@ -10,6 +10,7 @@ from unperturbed.findings import Finding
 from unperturbed.networks.modes import under_attack
 from unperturbed.statistics.per_example import average, portion
 from unperturbed.threat.lp_ball import LpBall
+from unperturbed.threat.shares import zero_or_one
 from unperturbed.types import Inputs, Labels
 
 P = 1.5
@@ -25,7 +26,8 @@ def counterfactuals(subject: Subject) -> Explanation:
     """
     x, y = subject.test.x[:EXAMPLES], subject.test.y[:EXAMPLES]
     target = subject.test_logits[:EXAMPLES].scatter(1, y[:, None], -torch.inf).argmax(dim=1)
-    ball = LpBall(P, 0.12 * x.shape[1:].numel() ** (1 / P), subject.threat.bounds)
+    shares = zero_or_one(subject.threat.shares)
+    ball = LpBall(P, 0.12 * x.shape[1:].numel() ** (1 / P), subject.threat.bounds, shares)
     z = torch.cat(
         [
             sparse_counterfactual(subject.classifier, a, b, ball)

@@ -83,8 +83,8 @@ TERMS = (
     ),
     (
         "margin",
-        "The largest logit of a wrong class less that of the true class: negative if the example is classified "
-        "correctly.",
+        "Of an evaluated example: the largest logit of a wrong class less that of the true class, negative if it is "
+        "classified correctly. The output margin of a diagnosis has the other sign.",
     ),
     (
         "gradient masking, obfuscation",
