@@ -48,6 +48,13 @@ def test_means_have_students_interval(n: int) -> None:
     assert found.n == n
 
 
+def test_the_mean_of_shares_has_an_interval_of_shares() -> None:
+    (high,), (low,) = average("a", [0.9, 1.0, 1.0], "%"), average("a", [0.1, 0.0, 0.0], "%")
+    assert high.high == 1.0 > high.value > high.low > 0 and low.low == 0.0 < low.value < low.high < 1
+    (plain,) = average("a", [0.9, 1.0, 1.0])
+    assert plain.high is not None and plain.high > 1.0 and plain.low == high.low
+
+
 def test_differences_have_welchs_interval() -> None:
     first, second = sample(30, 1), [3 * value for value in sample(50, 2)]
     (found,) = difference("a", first, second)

@@ -46,7 +46,10 @@ def described(values: Distribution) -> tuple[Number, ...]:
 
 
 def average(name: str, values: Sequence[float], unit: str = "") -> tuple[Number, ...]:
-    """Return the mean with its 95% interval by Student's t; empty without values."""
+    """Return the mean with its 95% interval by Student's t; empty without values.
+
+    In "%" the values are shares, and so is every number of the interval.
+    """
     n = len(values)
     if n == 0:
         return ()
@@ -54,7 +57,10 @@ def average(name: str, values: Sequence[float], unit: str = "") -> tuple[Number,
     if n == 1:
         return (Number(name, middle, n, unit=unit),)
     half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1)) / math.sqrt(n)
-    return (Number(name, middle, n, middle - half, middle + half, unit),)
+    low, high = middle - half, middle + half
+    if unit == "%":
+        low, high = max(low, 0.0), min(high, 1.0)
+    return (Number(name, middle, n, low, high, unit),)
 
 
 def quantiles(name: str, values: Sequence[float], unit: str = "") -> tuple[Number, ...]:
