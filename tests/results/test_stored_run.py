@@ -123,6 +123,16 @@ def test_a_checked_suite_comes_before_a_longer_one_without_a_check(run: Path) ->
 
 
 @pytest.mark.slow
+def test_the_page_says_what_a_check_found(run: Path) -> None:
+    model, data = un.load_run(run), un.load_data(str(read_run(run, "a").record.data))  # type: ignore[union-attr]
+    full = Suite("full", (GradientAttack("full", cross_entropy, PGD(steps=4000)),), "a test")
+    idle = GradientAttack("idle", lambda logits, y: logits.sum(1) * 0, PGD(steps=1, random_start=False))
+    suite = Suite("checked", (idle,), "a test", gate=Gate(full, least=2))
+    outcome = un.evaluate(model, data, un.Threat("Linf", 0.1), suite, out=run / "evaluation")
+    assert outcome.gate is not None and f"Suite checked: a test. Here {outcome.gate}" in un.report(run).page.read_text()
+
+
+@pytest.mark.slow
 def test_the_headline_is_on_the_test_data_of_the_run(run: Path) -> None:
     """A stronger suite on other data does not replace it, and without it the report says so."""
     strong = Suite("strong", (GradientAttack("strong", cross_entropy, PGD(steps=60), restarts=3),), "a test")

@@ -46,7 +46,9 @@ def _blocks(run: StoredRun) -> tuple[Block, ...]:
         points = (text, *points)
     if points:
         blocks.append(Alert("What to know before you trust these numbers", points))
-    blocks += [Paragraph(f"Suite {best.outcome.suite}: {best.outcome.note}."), _attacks(best), _evaluations(run)]
+    outcome = best.outcome
+    checked = "" if outcome.gate is None else f" Here {outcome.gate}"
+    blocks += [Paragraph(f"Suite {outcome.suite}: {outcome.note}.{checked}"), _attacks(best), _evaluations(run)]
     return tuple(blocks)
 
 
