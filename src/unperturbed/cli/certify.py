@@ -78,7 +78,8 @@ def _certificates_of_one_of_several(words: Sequence[str]) -> Result:
 
 
 def _certificates(parsed: Parsed) -> Result:
-    from unperturbed.cli.setup import find_setup, radii_of
+    from unperturbed.cli.setup import find_setup
+    from unperturbed.cli.threat_options import radii_of
     from unperturbed.engines.group import meet
     from unperturbed.evaluation.certify import certify
 

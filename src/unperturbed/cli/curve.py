@@ -40,7 +40,8 @@ def parser() -> ArgumentParser:
 
 def run(parsed: Parsed) -> Result:
     """Find the distances, and return the robust accuracy at each radius."""
-    from unperturbed.cli.setup import find_setup, radii_of
+    from unperturbed.cli.setup import find_setup
+    from unperturbed.cli.threat_options import radii_of
     from unperturbed.evaluation.curve import SUITES, minimum_norm
     from unperturbed.reports.charts.curves import AccuracyCurve, curves_chart
     from unperturbed.reports.charts.style import save_chart

@@ -110,7 +110,8 @@ def _evaluated_by_one_of_several(words: Sequence[str]) -> Result:
 
 
 def _evaluated(parsed: Parsed) -> Result:
-    from unperturbed.cli.setup import find_setup, threats_of
+    from unperturbed.cli.setup import find_setup
+    from unperturbed.cli.threat_options import threats_of
     from unperturbed.engines.group import meet
     from unperturbed.evaluation.grid import check_eight_bit
     from unperturbed.evaluation.quantize import check_single_draws

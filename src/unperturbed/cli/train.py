@@ -108,7 +108,8 @@ def plan(parsed: Parsed, load: "Callable[[str], Data] | None" = None) -> Plan:
     """
     from unperturbed.cli.data_choices import warn_of_other_scaling, with_choices_of_options
     from unperturbed.cli.network import check_first_layer, make_model
-    from unperturbed.cli.setup import default_threat, keep_place, read_bounds, slug, taken, with_feature_eps
+    from unperturbed.cli.setup import default_threat, keep_place, read_bounds, slug, taken
+    from unperturbed.cli.threat_options import with_feature_eps
     from unperturbed.data.check import check
     from unperturbed.data.sources import load_data, with_applicable
     from unperturbed.methods.at import AT
